@@ -1,0 +1,81 @@
+"""What a dump file gives once it is open, whatever its format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from windumps.diagnostics import Diagnostic, DiagnosticLog
+from windumps.memory import RunMemory
+from windumps.windows.modules import Module
+
+
+@dataclass(frozen=True)
+class Thread:
+    """One thread.
+
+    Attributes:
+        thread_id: Its id.
+        teb: Address of its TEB; 0 when unknown.
+        stack_start: Lowest address of the stack memory in the dump; 0 when unknown.
+        stack_size: Bytes of it.
+        registers: Integer registers by lower-case name; empty when the dump has no context.
+    """
+
+    thread_id: int
+    teb: int
+    stack_start: int = 0
+    stack_size: int = 0
+    registers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Dump:
+    """An open dump.
+
+    Attributes:
+        path: The file as the user named it (an archive, when it was unpacked).
+        kind: Name of the format, "minidump".
+        architecture: "x86", "x64", "arm64", … or "" when the dump does not say.
+        platform: "Windows", or the name of another system.
+        os_version: (major, minor, build); zeros when the dump does not say.
+        time: When the dump was taken, UTC; None when the dump does not say.
+        process_id: None when the dump does not say.
+        process_times: (created, user seconds, kernel seconds); None when the dump does not say.
+        full_memory: The writer was asked for all memory of the process.
+        memory: All memory in the file.
+        modules: Loaded images.
+        unloaded_modules: Images unloaded before the dump.
+        threads: All threads.
+        comments: Text the writer added.
+        streams: Stream or block types in the file, with their sizes in bytes.
+        log: Diagnostics of opening.
+    """
+
+    path: Path
+    kind: str
+    architecture: str
+    platform: str
+    os_version: tuple[int, int, int]
+    time: datetime | None
+    process_id: int | None
+    process_times: tuple[datetime, int, int] | None
+    full_memory: bool
+    memory: RunMemory
+    modules: list[Module]
+    unloaded_modules: list[Module]
+    threads: list[Thread]
+    comments: list[str]
+    streams: list[tuple[int, int]]
+    log: DiagnosticLog
+
+    @property
+    def build(self) -> int:
+        """Windows build number; 0 when unknown."""
+        return self.os_version[2]
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was left out while the file was opened."""
+        return self.log.collect()

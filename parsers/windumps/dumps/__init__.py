@@ -1,0 +1,88 @@
+"""Dump formats: one file each, one row each in `DUMP_FORMATS`."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from windumps.dump import Dump
+from windumps.dumps import minidump
+from windumps.dumps.containers import unpacked
+from windumps.errors import (
+    CorruptDumpError,
+    NotADumpError,
+    TruncatedDumpError,
+    UnsupportedDumpError,
+)
+from windumps.memory.address_space import U8
+
+
+class DumpFormat(NamedTuple):
+    """One format.
+
+    Attributes:
+        name: Shown to people and in JSON.
+        detect: Cheap test on the first bytes of the file.
+        open: Opens the mapped file.
+    """
+
+    name: str
+    detect: Callable[[bytes], bool]
+    open: Callable[[Path, U8], Dump]
+
+
+# Order does not matter: the signatures differ.
+DUMP_FORMATS: tuple[DumpFormat, ...] = (
+    DumpFormat(minidump.NAME, minidump.detect, minidump.open_minidump),
+)
+
+HEAD_BYTES = 0x1000
+# Valid files that people do send, with what they are.
+KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
+    (b"PAGEDU64", "a 64-bit kernel crash dump; these are not read yet"),
+    (b"PAGEDUMP", "a 32-bit kernel crash dump; these are not read yet"),
+    (b"\x7fELF", "an ELF file (a Linux core dump?), not a Windows dump"),
+    (b"MZ", "a Windows program, not a dump of one"),
+    (b"%PDF", "a PDF document"),
+)
+
+
+def open_dump(path: Path | str) -> Dump:
+    """Opens a dump file of any known format, compressed or not.
+
+    The file is memory-mapped; a compressed one is unpacked to a temporary file first.
+
+    Raises:
+        NotADumpError: no known format.
+        UnsupportedDumpError: a known kind of file that is no dump this package reads.
+        DumpError: as the format's reader and `windumps.dumps.containers` say; its text
+            names the file.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    with unpacked(path) as plain, plain.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if not head:
+            raise NotADumpError(f"{path}: the file is empty; copy it again")
+        for row in DUMP_FORMATS:
+            if row.detect(head):
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                try:
+                    return row.open(path, np.frombuffer(mapped, np.uint8))
+                except (CorruptDumpError, TruncatedDumpError) as error:
+                    error.args = (f"{path}: {error}",)  # readers know offsets, not names
+                    raise
+    for magic, what in KNOWN_OTHERS:
+        if head.startswith(magic):
+            raise UnsupportedDumpError(f"{path}: this is {what}")
+    raise NotADumpError(
+        f"{path}: not a Windows dump (it begins with {head[:4].hex(' ')}); "
+        "take one with: procdump -ma PID app.dmp"
+    )
+
+
+__all__ = ["DUMP_FORMATS", "DumpFormat", "TruncatedDumpError", "open_dump"]

@@ -1,0 +1,220 @@
+"""Compressed dumps: unpacked to a temporary file, with a limit that a zip bomb hits.
+
+Why a temporary file and not memory: a dump is read through a memory map and may be larger than RAM.
+On POSIX the file is unlinked as soon as it is mapped, so an aborted run leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import shutil
+import stat
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, NamedTuple, Protocol
+
+import zstandard
+
+from windumps.errors import ContainerError, NotADumpError
+
+CHUNK_BYTES = 1 << 20
+# A zstd block of 4 bytes can give 128 KiB, and the decompressor has no limit of its own: fed in
+# small pieces it cannot give more than 32 MiB at a time.
+ZSTD_CHUNK_BYTES = 1 << 10
+# A real dump shrinks to a tenth, or to a thousandth when it is nearly all zeros; a bomb far beyond
+# that.
+MAX_RATIO = 5_000
+SMALL_BYTES = 64 << 20  # below this nothing is refused: tiny files may compress extremely well
+FREE_BYTES = 256 << 20  # left free on the disk
+HEAD_BYTES = 512
+
+DUMP_SUFFIXES = (".dmp", ".mdmp", ".hdmp", ".dump")
+
+
+class Container(NamedTuple):
+    """A compressed file format.
+
+    Attributes:
+        name: Shown to people.
+        magics: What such files begin with.
+        chunks: What is inside, piece by piece; raises one of `DAMAGE` where it cannot.
+    """
+
+    name: str
+    magics: tuple[bytes, ...]
+    chunks: Callable[[Path], Iterator[bytes]]
+
+
+# What the decompressors raise on damaged input. zipfile adds to its own BadZipFile a ValueError or
+# struct.error (bad extra fields, bad LZMA properties) and NotImplementedError (methods it does not
+# know); MemoryError is a dictionary of gigabytes that a damaged or hostile header asks for.
+DAMAGE = (
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    ValueError,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    zstandard.ZstdError,
+)
+
+
+class _Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def _pieces(source: _Readable, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+    while chunk := source.read(size):
+        yield chunk
+
+
+def _gzip(path: Path) -> Iterator[bytes]:
+    with gzip.open(path, "rb") as source:
+        yield from _pieces(source)
+
+
+def _xz(path: Path) -> Iterator[bytes]:
+    with lzma.open(path, "rb") as source:
+        yield from _pieces(source)
+
+
+def _zstd(path: Path) -> Iterator[bytes]:
+    """Frame by frame: the stream reader of `zstandard` takes a cut file for a complete one."""
+    factory = zstandard.ZstdDecompressor()
+    frame = None
+    with path.open("rb") as source:
+        for chunk in _pieces(source, ZSTD_CHUNK_BYTES):
+            rest = chunk
+            while rest:
+                frame = frame or factory.decompressobj()
+                yield frame.decompress(rest)
+                rest = frame.unused_data if frame.eof else b""
+                if frame.eof:
+                    frame = None
+    if frame is not None:
+        raise EOFError("it ends inside a frame")
+
+
+def _zip(path: Path) -> Iterator[bytes]:
+    with zipfile.ZipFile(path) as archive:
+        # macOS adds a hidden twin of each file under __MACOSX.
+        members = [
+            m
+            for m in archive.infolist()
+            if not m.is_dir() and not m.filename.startswith("__MACOSX/")
+        ]
+        dumps = [m for m in members if m.filename.lower().endswith(DUMP_SUFFIXES)]
+        chosen = dumps or members
+        if len(chosen) != 1:
+            names = ", ".join(repr(m.filename)[1:-1] for m in chosen[:5]) or "nothing"
+            raise ContainerError(
+                f"{path}: the archive must hold exactly one dump, it holds "
+                f"{len(chosen)} ({names}); unpack it first"
+            )
+        if chosen[0].flag_bits & 1:
+            raise ContainerError(f"{path}: the archive is encrypted; unpack it first")
+        with archive.open(chosen[0]) as source:
+            yield from _pieces(source)
+
+
+CONTAINERS: tuple[Container, ...] = (
+    Container("gzip", (b"\x1f\x8b",), _gzip),
+    Container("xz", (b"\xfd7zXZ\x00",), _xz),
+    # The second is a skippable frame, with which pzstd begins.
+    Container("zstd", (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"), _zstd),
+    # The second is an archive without members.
+    Container("zip", (b"PK\x03\x04", b"PK\x05\x06"), _zip),
+)
+
+# Archives that people do send: offset and bytes of the magic, name, what to do.
+REFUSED: tuple[tuple[int, bytes, str, str], ...] = (
+    (0, b"MSCF", "a cabinet", "unpack it first: cabextract FILE, or expand FILE -F:* . on Windows"),
+    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: 7z x FILE"),
+    (0, b"Rar!\x1a\x07", "a RAR archive", "unpack it first: unrar x FILE"),
+    (0, b"BZh", "a bzip2 file", "unpack it first: bunzip2 FILE"),
+    (257, b"ustar", "a tar archive", "unpack it first: tar xf FILE"),
+)
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The file itself, or its only member unpacked to a temporary file that is removed afterwards.
+
+    Raises:
+        ContainerError: damaged, encrypted or nested archive, an archive of a kind that is not read,
+            several members, or more bytes than the limit allows.
+        NotADumpError: a pipe or device, which cannot be mapped.
+        OSError: the file cannot be read, or the disk is full.
+    """
+    # Before it is opened: opening a pipe waits for a writer.
+    if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+        raise NotADumpError(f"{path}: not a regular file; write the dump to a file first")
+    container = _container(path, _head(path))
+    if container is None:
+        yield path
+        return
+    handle, name = tempfile.mkstemp(suffix=".dmp", prefix="windumps-")
+    try:
+        with os.fdopen(handle, "wb") as target:
+            _unpack(path, container, target)
+        inner = _container(path, _head(Path(name)))
+        if inner is not None:
+            raise ContainerError(
+                f"{path}: the {container.name} file holds a {inner.name} file; unpack it first"
+            )
+        yield Path(name)
+    finally:
+        # On Windows a mapped file cannot be removed; the system's temporary folder then keeps it.
+        with suppress(PermissionError):
+            os.unlink(name)
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def _container(path: Path, head: bytes) -> Container | None:
+    """The format of a file that begins so, or None when it is no container."""
+    for offset, magic, name, advice in REFUSED:
+        if head[offset:].startswith(magic):
+            raise ContainerError(f"{path}: this is {name}, which is not opened; {advice}")
+    return next((c for c in CONTAINERS if head.startswith(c.magics)), None)
+
+
+def _unpack(path: Path, container: Container, target: IO[bytes]) -> None:
+    ceiling = max(SMALL_BYTES, path.stat().st_size * MAX_RATIO)
+    room = shutil.disk_usage(tempfile.gettempdir()).free - FREE_BYTES
+    written = 0
+    try:
+        for chunk in container.chunks(path):
+            written += len(chunk)
+            if written > ceiling:
+                raise ContainerError(
+                    f"{path}: unpacks to more than {MAX_RATIO} times its size: "
+                    "this looks like a zip bomb; unpack it yourself if you trust it"
+                )
+            if written > room:
+                raise ContainerError(
+                    f"{path}: unpacked it needs more than the {max(room, 0) >> 20} MiB free in "
+                    f"{tempfile.gettempdir()}; set TMPDIR to a larger disk"
+                )
+            target.write(chunk)
+    except DAMAGE as error:
+        reason = str(error) or type(error).__name__
+        advice = "unpack it with another program"
+        if not isinstance(error, MemoryError | NotImplementedError):
+            advice = "it is damaged or cut; copy it again"
+        raise ContainerError(
+            f"{path}: the {container.name} file cannot be unpacked ({reason}): {advice}"
+        ) from error

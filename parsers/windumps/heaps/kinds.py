@@ -1,0 +1,139 @@
+"""Which kinds of heap there are, and which heaps a process has.
+
+A heap that is recognised but cannot be read is still listed, with the reason: an answer that leaves out a
+heap must say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from windumps.diagnostics import Severity
+from windumps.errors import HeapError, MemoryReadError
+from windumps.heaps import nt_heap
+from windumps.heaps.base import Heap, HeapContext
+from windumps.heaps.heap_list import complete_heap_list
+from windumps.memory import AddressSpace
+from windumps.windows.process import ProcessView
+
+SEGMENT_HEAP_SIGNATURE = 0xDDEEDDEE
+PAGE_HEAP_FILL = 0xEEEEEEEE
+
+
+class HeapKind(NamedTuple):
+    """One kind of heap.
+
+    Attributes:
+        name: The interface's word.
+        detect: Tells from memory, the handle and the pointer size.
+        open: Opens it, or None when this kind is recognised only.
+    """
+
+    name: str
+    detect: Callable[[AddressSpace, int, int], bool]
+    open: Callable[[HeapContext, int, int], Heap] | None
+
+
+def _word(memory: AddressSpace, address: int) -> int | None:
+    try:
+        return memory.read_uint(address, 4)
+    except MemoryReadError:
+        return None
+
+
+def _is_segment_heap(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    return _word(memory, address + 2 * pointer_size) == SEGMENT_HEAP_SIGNATURE
+
+
+def _is_xp_heap(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    return _word(memory, address + 2 * pointer_size) == nt_heap.HEAP_SIGNATURE
+
+
+def _is_page_heap(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    """The handle of a full page heap is a decoy page filled with EE."""
+    return all(_word(memory, address + at) == PAGE_HEAP_FILL for at in (0, 0x10, 0xFFC))
+
+
+def _is_nt_like(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    """Bears the NT heap's segment signature and nothing else of it, as Wine's heap does."""
+    return _word(memory, address + 2 * pointer_size) == nt_heap.SEGMENT_SIGNATURE
+
+
+# The first row that detects a heap wins; the last one is the NT heap's look-alike.
+HEAP_KINDS: tuple[HeapKind, ...] = (
+    HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap),
+    HeapKind("segment", _is_segment_heap, None),
+    HeapKind("nt-xp", _is_xp_heap, None),
+    HeapKind("page-heap", _is_page_heap, None),
+    HeapKind("wine", _is_nt_like, None),
+)
+
+UNREAD_REASONS = {
+    "segment": "segment heaps are not read yet",
+    "nt-xp": "heaps of Windows XP and 2003 are not read yet",
+    "page-heap": "page heaps are not read yet",
+    "wine": "an NT-like signature without an NT heap behind it; Wine writes such, and its heap is not Windows'",
+}
+
+
+@dataclass(frozen=True)
+class ProcessHeap:
+    """One entry of a process's heap list.
+
+    Attributes:
+        address: The handle.
+        ordinal: Position in the list, from 0.
+        architecture: "x86" or "x64".
+        kind: A name of `HEAP_KINDS`, "absent" (not in the dump) or "unknown".
+        heap: The reader, or None.
+        reason: Why there is no reader; "" when there is one.
+    """
+
+    address: int
+    ordinal: int
+    architecture: str
+    kind: str
+    heap: Heap | None
+    reason: str = ""
+
+
+def process_heaps(view: ProcessView) -> list[ProcessHeap]:
+    """All heaps of a process in the order of its own list, opened where that is possible."""
+    context = HeapContext(
+        view.memory,
+        view.architecture,
+        view.build,
+        view.ntdll(),
+        view.nt_global_flag or 0,
+        view.log,
+    )
+    complete_heap_list(view, HEAP_KINDS[:2])
+    return [_open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)]
+
+
+def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
+    def unread(kind: str, reason: str) -> ProcessHeap:
+        context.log.add(
+            f"heap-{'absent' if kind == 'absent' else 'not-read'}",
+            Severity.ERROR,
+            "_HEAP",
+            address,
+            f"heap {ordinal} at 0x{address:x}: {reason}",
+        )
+        return ProcessHeap(address, ordinal, context.architecture, kind, None, reason)
+
+    if _word(context.memory, address) is None:
+        return unread("absent", "its first page is not in the dump")
+    for kind in HEAP_KINDS:
+        if not kind.detect(context.memory, address, context.pointer_size):
+            continue
+        if kind.open is None:
+            return unread(kind.name, UNREAD_REASONS[kind.name])
+        try:
+            heap = kind.open(context, address, ordinal)
+        except HeapError as error:
+            return unread(kind.name, str(error))
+        return ProcessHeap(address, ordinal, context.architecture, kind.name, heap)
+    return unread("unknown", "what is there is no heap of a known kind")

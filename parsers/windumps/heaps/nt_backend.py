@@ -1,0 +1,209 @@
+"""The back-end walk of one committed range: from header to header, a window of memory at a time.
+
+In each window all possible headers are decoded at once; the chain then is a hop over a column of sizes,
+which is the only sequential step. What the chain visited is checked as columns afterwards (checksum,
+PreviousSize, end of range), so a damaged header is found even though the hop trusted it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from windumps.diagnostics import Severity
+from windumps.heaps.base import HeapContext
+from windumps.heaps.nt_entries import U32, Encoding, Entries, Mask
+
+WINDOW_BYTES = 1 << 20
+RESUME_TRIES = (
+    4096  # candidates for the end of a damaged stretch that are checked in full, per window
+)
+
+
+class _Window(NamedTuple):
+    """All slots of a window that could be headers, decoded: slot i lies at start + i × granularity."""
+
+    start: int
+    low: U32
+    high: U32
+
+
+@dataclass
+class BackendWalker:
+    """Walks [start, end), which the heap says is committed.
+
+    Attributes:
+        context: The process.
+        encoding: The heap's.
+        start: Address of the first header.
+        end: Where the last block must end.
+        lost_bytes: Bytes that were absent or damaged, once `pieces` has run.
+    """
+
+    context: HeapContext
+    encoding: Encoding
+    start: int
+    end: int
+    lost_bytes: int = 0
+    _position: int = field(init=False)
+    _previous: int | None = field(
+        init=False, default=None
+    )  # units of the last block, None after a gap
+    _broken: bool = field(init=False, default=False)
+
+    def pieces(self) -> Iterator[Entries]:
+        """Decoded headers in address order, at most a window's worth at a time."""
+        self._position = self.start
+        granularity = self.context.granularity
+        extents = self.context.memory.extents(self.start, self.end)
+        for address, size in zip(extents.address.tolist(), extents.size.tolist(), strict=True):
+            first = -(-(address - self.start) // granularity) * granularity + self.start
+            stop = address + size
+            for low in range(first, stop, WINDOW_BYTES):
+                high = min(low + WINDOW_BYTES, stop)
+                if high - low < granularity or self._position >= high:
+                    continue
+                if self._position < low:
+                    self._absent(low)
+                yield from self._window_pieces(self._decode(low, high))
+        if self._position < self.end:
+            self._absent(self.end)
+
+    def _absent(self, until: int) -> None:
+        """The chain leads into memory that is not there."""
+        lost = until - self._position
+        self.lost_bytes += lost
+        if not self._broken:
+            self._say(
+                "heap-memory-absent",
+                self._position,
+                "the next block lies in memory that is not in the dump",
+                lost,
+            )
+        self._position = until
+        self._broken = True
+
+    def _decode(self, low: int, high: int) -> _Window:
+        granularity = self.context.granularity
+        usable = (high - low) // granularity * granularity
+        raw = self.context.memory.view(low, usable)
+        words = raw.view("<u4").reshape(-1, granularity // 4)
+        stored_low, stored_high = words[:, -2], words[:, -1]
+        return _Window(
+            low,
+            self.encoding.decode_low(stored_low),
+            self.encoding.decode_high(stored_low, stored_high),
+        )
+
+    def _window_pieces(self, window: _Window) -> Iterator[Entries]:
+        granularity = self.context.granularity
+        window_end = window.start + len(window.low) * granularity
+        while self._position < window_end:
+            if self._broken and not self._resume(window, window_end):
+                return
+            slots = _hop(window.low, (self._position - window.start) // granularity)
+            sound = self._sound(window, slots)
+            accepted = slots[:sound]
+            if sound:
+                units = window.low[accepted] & np.uint32(0xFFFF)
+                yield Entries(
+                    np.uint64(window.start) + (accepted * granularity).astype(np.uint64),
+                    units,
+                    (window.low[accepted] >> 16).astype(np.uint8),
+                    (window.high[accepted] >> 24).astype(np.uint8),
+                )
+                self._previous = int(units[-1])
+                self._position = window.start + (int(accepted[-1]) + self._previous) * granularity
+            if sound < len(slots) or (not len(slots) and self._position < window_end):
+                self._say(
+                    "heap-header-damaged",
+                    self._position,
+                    "this block's header does not check out; the walk goes on behind it",
+                )
+                self._broken = True
+
+    def _sound(self, window: _Window, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
+        """How many of the visited headers, from the first on, check out."""
+        if not len(slots):
+            return 0
+        low, previous = window.low[slots], window.high[slots] & np.uint32(0xFFFF)
+        ok = self.encoding.checks_out(low)
+        ok[1:] &= previous[1:] == (low[:-1] & np.uint32(0xFFFF))
+        if self._previous is not None:
+            ok[0] &= int(previous[0]) == self._previous
+        room = (self.end - window.start) // self.context.granularity - slots
+        ok &= (low & np.uint32(0xFFFF)).astype(np.int64) <= room
+        return len(slots) if ok.all() else int(np.argmin(ok))
+
+    def _resume(self, window: _Window, window_end: int) -> bool:
+        """Finds where the chain can be taken up again behind damage; False when not in this window.
+
+        Accepted is a header whose next two links hold: checksum, and PreviousSize equal to the size before.
+        One link is a chance of 2**-32 for random bytes; two leave no doubt.
+        """
+        granularity = self.context.granularity
+        begin = (self._position - window.start) // granularity + (
+            0 if self._previous is None else 1
+        )
+        ok = self._plausible(window)
+        ok[:begin] = False
+        for slot in np.flatnonzero(ok)[:RESUME_TRIES].tolist():
+            if self._chain_holds(window, ok, slot):
+                address = window.start + slot * granularity
+                self._lose(address)
+                self._broken = False
+                self._previous = None
+                return True
+        self._lose(window_end)
+        self._previous = None
+        return False
+
+    def _plausible(self, window: _Window) -> Mask:
+        """Slots whose own checksum holds and whose successor, if in this window, points back to them."""
+        units = (window.low & np.uint32(0xFFFF)).astype(np.int64)
+        ok = self.encoding.checks_out(window.low)
+        slot = np.arange(len(units))
+        following = slot + units
+        inside = ok & (following < len(units))
+        links = np.zeros(len(units), bool)
+        target = following[inside]
+        links[inside] = ok[target] & ((window.high[target] & np.uint32(0xFFFF)) == units[inside])
+        at_end = ok & (window.start + following * self.context.granularity == self.end)
+        return links | at_end
+
+    def _chain_holds(self, window: _Window, ok: Mask, slot: int) -> bool:
+        size = int(window.low[slot]) & 0xFFFF
+        following = slot + size
+        if window.start + following * self.context.granularity == self.end:
+            # The last block of the range: only its own checksum speaks for it, so look at what precedes.
+            return bool(self._previous is not None)
+        return bool(
+            following < len(ok)
+            and (ok[following] or following + (int(window.low[following]) & 0xFFFF) >= len(ok))
+        )
+
+    def _lose(self, until: int) -> None:
+        self.lost_bytes += until - self._position
+        self._position = until
+
+    def _say(self, code: str, address: int, message: str, lost: int = 0) -> None:
+        self.context.log.add(code, Severity.WARNING, "_HEAP_ENTRY", address, message, lost)
+
+
+def _hop(low: U32, first: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Slots the chain visits from `first` to the end of the window, or to a size of zero."""
+    sizes = memoryview((low & np.uint32(0xFFFF)).astype(np.uint16))
+    count = len(sizes)
+    visited: list[int] = []
+    append = visited.append
+    slot = first
+    while slot < count:
+        size = sizes[slot]
+        if not size:
+            break
+        append(slot)
+        slot += size
+    return np.array(visited, np.int64)

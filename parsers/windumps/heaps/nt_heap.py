@@ -1,0 +1,365 @@
+"""The NT heap of Windows Vista to 11 24H2: segments, uncommitted ranges, the back end, large blocks.
+
+A segment's committed ranges are decoded a window at a time as arrays; only the hop from block to block is
+sequential, over integers. Uncommitted ranges come from the segment's own list and not from readability:
+a page can be absent from the dump though it is committed, and the other way round.
+
+A header that does not check out ends the chain; the walk takes it up again where two links in a row hold,
+and what lies between is said to be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.diagnostics import Severity
+from windumps.errors import HeapError, MemoryReadError
+from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.lists import list_nodes
+from windumps.heaps.nt_backend import BackendWalker
+from windumps.heaps.nt_entries import (
+    FLAG_BUSY,
+    FLAG_INTERNAL,
+    U64,
+    UNUSED_HEADER,
+    UNUSED_SENTINEL,
+    Encoding,
+    Entries,
+    user_extents,
+)
+from windumps.heaps.nt_lfh import LfhReader
+from windumps.heaps.nt_virtual import read_virtual_blocks
+from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutRow, Record, candidates
+from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
+
+NAME = "nt"
+SEGMENT_SIGNATURE = 0xFFEEFFEE
+HEAP_SIGNATURE = 0xEEFFEEFF
+FRONT_END_LFH = 2
+PAGE_SIZE = 0x1000
+
+
+def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    """True when a heap handle has the segment signature of Vista and later, and some row's heap signature."""
+    try:
+        if memory.read_uint(address + 2 * pointer_size, 4) != SEGMENT_SIGNATURE:
+            return False
+    except MemoryReadError:
+        return False
+    architecture = "x86" if pointer_size == 4 else "x64"
+    return any(
+        _field(memory, row, "Signature", address) == HEAP_SIGNATURE
+        for row in candidates(NT_HEAP_ROWS, architecture, 0)
+    )
+
+
+def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
+    """Opens an NT heap, choosing the layout that fits best.
+
+    Raises:
+        HeapError: the heap's header is not in the dump, or no layout fits it.
+    """
+    best: tuple[float, LayoutRow] | None = None
+    for row in candidates(NT_HEAP_ROWS, context.architecture, context.build):
+        score = _score(context, row, address)
+        if best is None or score > best[0]:
+            best = (score, row)
+        if score == 1.0:
+            break
+    if best is None or best[0] < 0.5:
+        raise HeapError(
+            f"the NT heap at 0x{address:x} fits no known layout; its header is damaged or not in the dump",
+            address,
+        )
+    return NtHeap(context, address, ordinal, best[1], best[0])
+
+
+@dataclass
+class NtHeap:
+    """One NT heap; see `windumps.heaps.base.Heap`."""
+
+    context: HeapContext
+    address: int
+    ordinal: int
+    row: LayoutRow
+    score: float
+    kind: str = NAME
+    account: HeapAccount = field(default_factory=HeapAccount)
+
+    def __post_init__(self) -> None:
+        try:
+            self._heap = self.row.read(self.context.memory, "_HEAP", self.address)
+        except MemoryReadError as error:
+            raise HeapError(f"the NT heap at 0x{self.address:x}: {error}", self.address) from error
+        encoding = self._heap.bytes_of("Encoding")[-8:]
+        self._encoding = Encoding(
+            self._heap["EncodeFlagMask"],
+            int.from_bytes(encoding[:4], "little"),
+            int.from_bytes(encoding[4:], "little"),
+        )
+        self.account.counters = {
+            name: self._heap[name]
+            for name in ("TotalMemoryReserved", "TotalMemoryCommitted", "TotalFreeSize")
+        }
+        self._lfh = LfhReader(
+            self.context,
+            self.row,
+            self.address,
+            self._heap["FrontEndHeap"] if self.front_end == "lfh" else 0,
+            self.ordinal,
+        )
+
+    @property
+    def architecture(self) -> str:
+        """See `Heap`."""
+        return self.context.architecture
+
+    @property
+    def flags(self) -> int:
+        """See `Heap`."""
+        return self._heap["Flags"]
+
+    @property
+    def front_end(self) -> str:
+        """See `Heap`."""
+        return "lfh" if self._heap["FrontEndHeapType"] == FRONT_END_LFH else ""
+
+    @property
+    def layout(self) -> str:
+        """See `Heap`."""
+        return f"{self.row.name} ({self.score:.0%} of checks passed)"
+
+    def blocks(self) -> Iterator[Blocks]:
+        """See `Heap`."""
+        self.account = HeapAccount(counters=self.account.counters)
+        for segment in self._segments():
+            yield from self._segment_blocks(segment)
+        yield from self._virtual_blocks()
+
+    # -- segments ----------------------------------------------------------------------------------------
+
+    def _segments(self) -> Iterator[Record]:
+        """The heap's segments, itself first; those that do not check out cost themselves only."""
+        link = self.row.offset("_HEAP_SEGMENT", "SegmentListEntry")
+        nodes, trouble = list_nodes(
+            self.context.memory, self._heap.address_of("SegmentList"), self.context.pointer_size
+        )
+        if trouble is not None:
+            self._say(
+                "segment-list-cut",
+                "_HEAP.SegmentList",
+                self.address,
+                f"{trouble}; segments may be missing",
+            )
+        addresses = [node - link for node in nodes]
+        if self.address not in addresses:
+            addresses.insert(0, self.address)
+        for address in addresses:
+            try:
+                segment = self.row.read(self.context.memory, "_HEAP_SEGMENT", address)
+            except MemoryReadError as error:
+                self._say("segment-absent", "_HEAP_SEGMENT", address, str(error))
+                continue
+            if segment["SegmentSignature"] != SEGMENT_SIGNATURE or segment["Heap"] != self.address:
+                self._say(
+                    "segment-damaged",
+                    "_HEAP_SEGMENT",
+                    address,
+                    "its signature or heap pointer is wrong",
+                )
+                continue
+            yield segment
+
+    def _committed(self, segment: Record) -> list[tuple[int, int]]:
+        """Committed ranges of a segment: all its pages but those on its list of uncommitted ranges."""
+        base = segment.address
+        end = base + segment["NumberOfPages"] * PAGE_SIZE
+        link = self.row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
+        nodes, trouble = list_nodes(
+            self.context.memory, segment.address_of("UCRSegmentList"), self.context.pointer_size
+        )
+        if trouble is not None:
+            self._say(
+                "ucr-list-cut",
+                "_HEAP_SEGMENT.UCRSegmentList",
+                base,
+                f"{trouble}; uncommitted pages may be taken for absent ones",
+            )
+        holes = []
+        for node in nodes:
+            try:
+                descriptor = self.row.read(self.context.memory, "_HEAP_UCR_DESCRIPTOR", node - link)
+            except MemoryReadError as error:
+                self._say("ucr-absent", "_HEAP_UCR_DESCRIPTOR", node - link, str(error))
+                continue
+            start, size = descriptor["Address"], descriptor["Size"]
+            if size and base <= start <= start + size <= end:
+                holes.append((start, start + size))
+            elif size:
+                self._say(
+                    "ucr-damaged",
+                    "_HEAP_UCR_DESCRIPTOR",
+                    node - link,
+                    "it lies outside its segment",
+                )
+        pages = sum(b - a for a, b in holes) // PAGE_SIZE
+        if trouble is None and pages != segment["NumberOfUnCommittedPages"]:
+            self._say(
+                "ucr-count-differs",
+                "_HEAP_SEGMENT.NumberOfUnCommittedPages",
+                base,
+                f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, its list {pages}",
+            )
+        ranges, at = [], base
+        for start, stop in sorted(holes):
+            if start > at:
+                ranges.append((at, start))
+            at = max(at, stop)
+        if end > at:
+            ranges.append((at, end))
+        return ranges
+
+    def _segment_blocks(self, segment: Record) -> Iterator[Blocks]:
+        account = self.account
+        account.reserved_bytes += segment["NumberOfPages"] * PAGE_SIZE
+        first_entry = segment["FirstEntry"]
+        for start, end in self._committed(segment):
+            account.committed_bytes += end - start
+            if start <= first_entry < end and start == segment.address:
+                account.overhead_bytes += first_entry - start
+                start = first_entry
+            walker = BackendWalker(self.context, self._encoding, start, end)
+            for entries in walker.pieces():
+                yield from self._piece_blocks(entries)
+            account.unwalked_bytes += walker.lost_bytes
+
+    def _piece_blocks(self, piece: Entries) -> Iterator[Blocks]:
+        account, granularity = self.account, self.context.granularity
+        size = piece.units.astype(np.int64) * granularity
+        busy = (piece.flags & FLAG_BUSY) != 0
+        own = busy & ((piece.unused == UNUSED_HEADER) | (piece.unused == UNUSED_SENTINEL))
+        address = piece.header + np.uint64(granularity)
+        asked = np.full(len(size), SIZE_UNKNOWN, np.int64)
+        trace = np.zeros(len(size), np.uint64)
+        claimed = busy & ~own
+        extents = user_extents(
+            self.context.memory,
+            self.context.pointer_size,
+            piece.header[claimed],
+            size[claimed],
+            piece.unused[claimed],
+        )
+        address[claimed] = extents.address
+        asked[claimed] = np.where(extents.valid, extents.size, SIZE_UNKNOWN)
+        trace[claimed] = extents.trace
+        internal = busy & ((piece.flags & FLAG_INTERNAL) != 0)
+        own |= internal | (claimed & (address == np.uint64(self._lfh.front_end)))
+        self._report_unclear(piece.header[claimed & ~own & (asked == SIZE_UNKNOWN)])
+        shown = ~own
+        yield account.count(
+            Blocks.build(
+                address[shown],
+                asked[shown],
+                size[shown],
+                busy[shown],
+                Kind.NT_BACKEND,
+                self.ordinal,
+                trace[shown],
+            )
+        )
+        account.overhead_bytes += int(size[own].sum())
+        inside = np.flatnonzero(internal)
+        areas = inside[self._lfh.is_area(address[inside])]
+        if len(areas):
+            room = size[areas] - (address[areas] - piece.header[areas]).astype(np.int64)
+            before = account.walked_bytes
+            lfh, lost = self._lfh.blocks(address[areas], room)
+            account.count(lfh)
+            # What the areas hold was counted as overhead a moment ago.
+            account.overhead_bytes -= account.walked_bytes - before + lost
+            account.unwalked_bytes += lost
+            yield lfh
+
+    # -- large blocks ------------------------------------------------------------------------------------
+
+    def _virtual_blocks(self) -> Iterator[Blocks]:
+        large = read_virtual_blocks(self.context, self.row, self._heap, self._encoding)
+        account = self.account
+        account.committed_bytes += int(large.commit.sum())
+        account.reserved_bytes += int(large.reserve.sum())
+        # The front end's own object can be such a block.
+        own = large.header + np.uint64(self.context.granularity) == np.uint64(self._lfh.front_end)
+        account.overhead_bytes += int(large.commit[own].sum())
+        blocks = Blocks.build(
+            large.address,
+            large.size,
+            large.commit,
+            np.ones(len(large.address), bool),
+            Kind.NT_VIRTUAL,
+            self.ordinal,
+            large.trace,
+        ).select(~own)
+        if len(blocks):
+            yield account.count(blocks)
+
+    def _report_unclear(self, header: U64) -> None:
+        for address in header[: self.context.log.limit + 1].tolist():
+            self._say(
+                "unused-bytes-unclear",
+                "_HEAP_ENTRY.UnusedBytes",
+                address,
+                "the size the program asked for is not readable; the block's own size is used",
+            )
+
+    def _say(self, code: str, structure: str, address: int, message: str, lost: int = 0) -> None:
+        self.context.log.add(code, Severity.WARNING, structure, address, message, lost)
+
+
+def _field(memory: AddressSpace, row: LayoutRow, name: str, heap: int) -> int | None:
+    try:
+        return row.read_field(memory, "_HEAP", name, heap)
+    except MemoryReadError:
+        return None
+
+
+def _score(context: HeapContext, row: LayoutRow, address: int) -> float:
+    """Share of the self-consistency checks that a heap passes under a layout, 0 when it cannot be read."""
+    memory, pointer = context.memory, context.pointer_size
+    try:
+        heap = row.read(memory, "_HEAP", address)
+        segment = row.read(memory, "_HEAP_SEGMENT", address)
+    except MemoryReadError:
+        return 0.0
+    type_, front_end = heap["FrontEndHeapType"], heap["FrontEndHeap"]
+    checks = [
+        heap["Signature"] == HEAP_SIGNATURE,
+        segment["Heap"] == address,
+        segment["SegmentSignature"] == SEGMENT_SIGNATURE,
+        heap["EncodeFlagMask"] in (0, 0x100000),
+        type_ in (0, FRONT_END_LFH),
+        bool(front_end) == (type_ == FRONT_END_LFH),
+        _closes(memory, heap.address_of("SegmentList"), pointer),
+        _closes(memory, heap.address_of("VirtualAllocdBlocks"), pointer),
+        heap["TotalMemoryCommitted"] <= heap["TotalMemoryReserved"],
+    ]
+    if type_ == FRONT_END_LFH and front_end:
+        try:
+            owner = row.read_field(memory, "_LFH_HEAP", "Heap", front_end)
+            checks.append(owner == address)
+        except MemoryReadError:
+            pass  # absent from the dump: says nothing about the layout
+    return sum(checks) / len(checks)
+
+
+def _closes(memory: AddressSpace, head: int, pointer_size: int) -> bool:
+    """True when a list head's first entry points back to it."""
+    try:
+        first = memory.read_uint(head, pointer_size)
+        return memory.read_uint(first + pointer_size, pointer_size) == head
+    except MemoryReadError:
+        return False

@@ -1,0 +1,157 @@
+"""The one memory interface: addresses in, numpy views of the file out.
+
+Heaps and pools read through this class only, so the same code serves a minidump, a process inside a
+kernel dump and the kernel itself. A subclass says where addresses lie in the file (`extents`,
+`locate`); reading is done here. The file is never copied as a whole: `view` is zero-copy where
+bytes are contiguous.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.errors import PageNotInDumpError, PartialReadError
+
+U8 = NDArray[np.uint8]
+U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+
+ADDRESS_LIMIT = 1 << 64
+
+
+class Presence(Enum):
+    """What a dump knows of an address."""
+
+    PRESENT = "present"
+    ABSENT = "absent from the dump"  # mapped in the process, or unknown whether it was
+    NOT_MAPPED = "not mapped"
+
+
+class Extents(NamedTuple):
+    """Pieces of an address range that are in the file, ascending, as three columns.
+
+    Attributes:
+        address: uint64, first address of each piece.
+        size: int64, bytes.
+        offset: int64, file offset of the first byte.
+    """
+
+    address: U64
+    size: I64
+    offset: I64
+
+
+class AddressSpace(ABC):
+    """Reads memory by address.
+
+    Attributes:
+        data: The whole file as read-only bytes (a memory map).
+    """
+
+    data: U8
+
+    @abstractmethod
+    def extents(self, start: int, end: int) -> Extents:
+        """The pieces of [start, end) in the file; neighbours contiguous in the file are one."""
+
+    @abstractmethod
+    def locate(self, addresses: U64, size: int) -> I64:
+        """File offsets of `size` bytes at each address; -1 where absent or not contiguous."""
+
+    @abstractmethod
+    def presence(self, address: int) -> Presence:
+        """What the dump knows of one address."""
+
+    def view(self, address: int, size: int) -> U8:
+        """`size` bytes as a read-only array, without a copy where the file has them in one piece.
+
+        Raises:
+            PageNotInDumpError: the first byte is absent.
+            PartialReadError: some later byte is absent.
+        """
+        pieces = self.extents(address, min(address + size, ADDRESS_LIMIT))
+        if size and (not len(pieces.address) or int(pieces.address[0]) != address):
+            raise PageNotInDumpError(address)
+        if len(pieces.address) == 1 and int(pieces.size[0]) == size:
+            return self.data[int(pieces.offset[0]) : int(pieces.offset[0]) + size]
+        got = 0
+        parts = []
+        for piece_address, piece_size, offset in zip(*pieces, strict=True):
+            if int(piece_address) != address + got:
+                break
+            parts.append(self.data[int(offset) : int(offset) + int(piece_size)])
+            got += int(piece_size)
+        if got < size:
+            raise PartialReadError(address, size, got)
+        joined = np.concatenate(parts) if parts else np.empty(0, np.uint8)
+        joined.flags.writeable = False
+        return joined
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes as `bytes`; raises as `view`."""
+        return self.view(address, size).tobytes()
+
+    def read_available(self, address: int, size: int) -> bytes:
+        """As many of `size` bytes as the dump has from `address` to the first hole."""
+        try:
+            return self.read(address, size)
+        except PartialReadError as error:
+            return self.read(address, error.got)
+        except PageNotInDumpError:
+            return b""
+
+    def read_uint(self, address: int, size: int) -> int:
+        """A little-endian unsigned integer of `size` bytes; raises as `view`."""
+        return int.from_bytes(self.view(address, size).tobytes(), "little")
+
+    def gather(
+        self, addresses: U64, dtype: str | np.dtype[np.void]
+    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+        """Reads one value at each of many addresses.
+
+        Args:
+            addresses: uint64, any shape; need not be aligned or sorted.
+            dtype: Little-endian integer or record type.
+
+        Returns:
+            The values (zero where absent) and a mask of those that are present.
+        """
+        item = np.dtype(dtype)
+        flat = np.ascontiguousarray(addresses, dtype=np.uint64).ravel()
+        values = np.zeros(flat.shape, item)
+        offsets = self.locate(flat, item.itemsize)
+        present = offsets >= 0
+        if present.any():
+            window = np.ndarray(
+                (len(self.data) - item.itemsize + 1,), item, buffer=self.data, strides=(1,)
+            )
+            values[present] = window[offsets[present]]
+        # Values that straddle two pieces of the file: absent as a whole, but their first byte is
+        # present.
+        rest = np.flatnonzero(~present)
+        if item.itemsize > 1 and len(rest):
+            rest = rest[self.locate(flat[rest], 1) >= 0]
+            raw, complete = self._gather_bytes(flat[rest], item.itemsize)
+            values[rest[complete]] = raw[complete].view(item)[:, 0]
+            present[rest[complete]] = True
+        return values.reshape(np.shape(addresses)), present.reshape(np.shape(addresses))
+
+    def _gather_bytes(self, addresses: U64, size: int) -> tuple[U8, NDArray[np.bool_]]:
+        """`size` bytes at each address, byte by byte, as rows; and which rows are complete."""
+        raw = np.zeros((len(addresses), size), np.uint8)
+        complete = np.ones(len(addresses), np.bool_)
+        for index in range(size):
+            wanted = addresses + np.uint64(index)
+            offsets = self.locate(wanted, 1)
+            complete &= (offsets >= 0) & (wanted >= addresses)  # no value runs over 2**64
+            raw[complete, index] = self.data[offsets[complete]]
+        return raw, complete
+
+    def present_bytes(self, start: int, end: int) -> int:
+        """How many bytes of [start, end) are in the file."""
+        return int(self.extents(start, end).size.sum())

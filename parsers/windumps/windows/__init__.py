@@ -1,0 +1,1 @@
+"""What is known of Windows itself: structure layouts by build, processes, modules."""

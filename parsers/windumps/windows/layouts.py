@@ -1,0 +1,163 @@
+"""Layouts of Windows structures that differ by build: rows of offsets, looked up by name.
+
+Code asks `layout.offset("_HEAP", "FirstEntry")` and never compares build numbers. A table (one file per
+component, e.g. `heap_layouts`) holds a row for each (architecture, first build) whose offsets differ from
+the row before. `candidates` gives the rows to try: the one for the build first, then its neighbours, so
+that a build without a row of its own is tried all the same and judged by self-consistency.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from windumps.memory import AddressSpace
+
+_SIZES = {"u1": 1, "u2": 2, "u4": 4, "u8": 8}
+
+
+@dataclass(frozen=True)
+class LayoutRow:
+    """Offsets of one component's structures from one build on.
+
+    Attributes:
+        component: What the structures belong to, "heap".
+        architecture: "x86" or "x64".
+        first_build: First Windows build with these offsets.
+        last_build: Last build they were seen in.
+        structures: Structure → field → (offset, type). Types: u1 u2 u4 u8, `ptr`, `list` (a LIST_ENTRY: two
+            pointers), `S<n>` raw bytes. The pseudo-field "sizeof" holds (size, "").
+        source: Where the offsets come from.
+    """
+
+    component: str
+    architecture: str
+    first_build: int
+    last_build: int
+    structures: dict[str, dict[str, tuple[int, str]]]
+    source: str
+
+    @property
+    def name(self) -> str:
+        """For people: "heap x64 17763–26100"."""
+        return f"{self.component} {self.architecture} {self.first_build}-{self.last_build}"
+
+    @property
+    def pointer_size(self) -> int:
+        """4 or 8 bytes."""
+        return 4 if self.architecture == "x86" else 8
+
+    def offset(self, structure: str, name: str) -> int:
+        """Byte offset of a field. A KeyError here is a mistake in our own code, not in a dump."""
+        return self.structures[structure][name][0]
+
+    def has(self, structure: str, name: str) -> bool:
+        """True when this build's structure has the field."""
+        return name in self.structures.get(structure, {})
+
+    def size(self, structure: str) -> int:
+        """Bytes of the structure."""
+        return self.structures[structure]["sizeof"][0]
+
+    def field_size(self, structure: str, name: str) -> int:
+        """Bytes of a field."""
+        kind = self.structures[structure][name][1]
+        if kind[0] == "S":
+            return int(kind[1:])
+        return self.pointer_size if kind in ("ptr", "list") else _SIZES[kind]
+
+    def read(self, memory: AddressSpace, structure: str, address: int) -> Record:
+        """Reads the whole structure once.
+
+        Raises:
+            MemoryReadError: part of it is not in the dump.
+        """
+        return Record(self, structure, address, memory.read(address, self.size(structure)))
+
+    def read_field(self, memory: AddressSpace, structure: str, name: str, address: int) -> int:
+        """Reads one integer field of the structure at `address`; raises `MemoryReadError`."""
+        return memory.read_uint(
+            address + self.offset(structure, name), self.field_size(structure, name)
+        )
+
+
+@dataclass(frozen=True)
+class Record:
+    """One structure read from memory; `record["Field"]` decodes an integer."""
+
+    layout: LayoutRow
+    structure: str
+    address: int
+    raw: bytes = field(repr=False)
+
+    def __getitem__(self, name: str) -> int:
+        start = self.layout.offset(self.structure, name)
+        return int.from_bytes(
+            self.raw[start : start + self.layout.field_size(self.structure, name)], "little"
+        )
+
+    def bytes_of(self, name: str) -> bytes:
+        """The raw bytes of a field."""
+        start = self.layout.offset(self.structure, name)
+        return self.raw[start : start + self.layout.field_size(self.structure, name)]
+
+    def address_of(self, name: str) -> int:
+        """Address of a field, for lists whose head it is."""
+        return self.address + self.layout.offset(self.structure, name)
+
+
+def candidates(rows: tuple[LayoutRow, ...], architecture: str, build: int) -> list[LayoutRow]:
+    """The rows of one architecture, the most likely first.
+
+    The row that covers `build` leads; the others follow by distance. With an unknown build (0) the newest
+    lead. ARM64 uses the 64-bit structures.
+    """
+    wanted = "x86" if architecture in ("x86", "arm") else "x64"
+    fitting = [row for row in rows if row.architecture == wanted]
+
+    def distance(row: LayoutRow) -> int:
+        if not build:
+            return -row.first_build
+        if row.first_build <= build <= row.last_build:
+            return 0
+        return min(abs(build - row.first_build), abs(build - row.last_build))
+
+    return sorted(fitting, key=distance)
+
+
+def rows_from(
+    component: str,
+    architecture: str,
+    base: dict[str, dict[str, tuple[int, str]]],
+    changes: list[tuple[int, int, str, dict[str, dict[str, Any]]]],
+) -> list[LayoutRow]:
+    """Builds rows that each change the one before.
+
+    Args:
+        component: See `LayoutRow`.
+        architecture: See `LayoutRow`.
+        base: The structures of the first row.
+        changes: (first build, last build, source, structure → field → (offset, type), or None to remove).
+    """
+    rows = []
+    current = {name: dict(fields) for name, fields in base.items()}
+    for first, last, source, delta in changes:
+        for name, fields in delta.items():
+            merged = dict(current.get(name, {}))
+            for field_name, value in fields.items():
+                if value is None:
+                    merged.pop(field_name, None)
+                else:
+                    merged[field_name] = value
+            current[name] = merged
+        rows.append(
+            LayoutRow(
+                component,
+                architecture,
+                first,
+                last,
+                {name: dict(fields) for name, fields in current.items()},
+                source,
+            )
+        )
+    return rows

@@ -1,0 +1,364 @@
+"""Layouts of the segment heap, Windows 10.0.10240 to 11 24H2.
+
+Sources: Microsoft's ntdll PDBs 10.0.19041 (x64, x86) and 10.0.22621 (x64), the kernel's types of 17763 to
+22631 (the same heap code), published offsets of 26100 (ntoskrnl-lib); the older generations and all values
+of the pseudo-structure "constants" were read off dumps of processes whose heaps ntdll itself laid out.
+Not seen on a dump of their own: 10240, 15063 and 17763 (all), 17134 x64, 16299 x86.
+
+Pseudo-structure "constants": values, not offsets, that go with the offsets of a row.
+
+- Contexts: how many `_HEAP_SEG_CONTEXT` the heap has. Where there is but one it has no structure of its
+  own; its fields are then offsets into the heap, and SegmentBytes, UnitShift, FirstDescriptorIndex are here.
+- SegmentSignature, SegmentSignatureShift: `_HEAP_PAGE_SEGMENT.Signature` = HeapKey ^ (segment >> shift) ^
+  context ^ constant.
+- FlagMask, FlagPages, FlagLfh, FlagVs: which bits of RangeFlags tell the use of a range, in its first
+  descriptor; FlagAllocated: the bit set in every unit of an allocated range.
+- CommitShift, CommitMask: the bits of CommittedPageCount that count a unit's committed pages.
+- VsSignature: `_HEAP_VS_SUBSEGMENT.Signature` ^ Size ^ constant = 0 in the low 15 bits.
+- LfhWideShift: 1 when BlockOffsets are encoded with the low half of (subsegment >> 12), 0 when with (low
+  half of subsegment) >> 12.
+- LfhBitmapGroups: 1 when the bitmap is groups of 32 busy bits and 32 unused-bytes bits, 0 when the two bits
+  of a block stand side by side.
+"""
+
+from __future__ import annotations
+
+from windumps.windows.layouts import LayoutRow, rows_from
+
+_SIGNATURE_X64 = 0xA2E64EADA2E64EAD
+_SIGNATURE_X86 = 0xA2E64EAD
+
+_X64_EARLY = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0x170, ""),
+        "TotalReservedPages": (0x0, "ptr"),
+        "TotalCommittedPages": (0x8, "ptr"),
+        "Signature": (0x10, "u4"),
+        "GlobalFlags": (0x24, "u4"),
+        "LargeAllocMetadata": (0x38, "list"),
+        "LargeReservedPages": (0x48, "ptr"),
+        "LargeCommittedPages": (0x50, "ptr"),
+        "SegContexts": (0x0, ""),
+        "UncommittedBase": (0x98, "ptr"),
+        "ReservedLimit": (0xA0, "ptr"),
+    },
+    "_HEAP_SEG_CONTEXT": {
+        "sizeof": (0x80, ""),
+        "SegmentListHead": (0x60, "list"),
+        "SegmentCount": (0x70, "ptr"),
+    },
+    "_HEAP_PAGE_SEGMENT": {
+        "sizeof": (0x2000, ""),
+        "ListEntry": (0x0, "list"),
+        "Signature": (0x10, "ptr"),
+    },
+    "_HEAP_PAGE_RANGE_DESCRIPTOR": {
+        "sizeof": (0x20, ""),
+        "TreeSignature": (0x0, "u4"),
+        "ExtraPresent": (0x4, "u2"),
+        "UnusedBytes": (0x6, "u2"),
+        "RangeFlags": (0x18, "u1"),
+        "CommittedPageCount": (0x18, "u1"),
+        "UnitOffset": (0x1B, "u1"),
+        "UnitSize": (0x1B, "u1"),
+    },
+    "_HEAP_VS_SUBSEGMENT": {
+        "sizeof": (0x28, ""),
+        "Size": (0x20, "u2"),
+        "Signature": (0x22, "u2"),
+        "FirstChunk": (0x30, ""),
+    },
+    "_HEAP_LFH_SUBSEGMENT": {
+        "sizeof": (0x30, ""),
+        "Owner": (0x10, "ptr"),
+        "FreeCount": (0x20, "u2"),
+        "BlockCount": (0x22, "u2"),
+        "BlockOffsets": (0x28, "u4"),
+        "BlockBitmap": (0x30, ""),
+    },
+    "_HEAP_LARGE_ALLOC_DATA": {
+        "sizeof": (0x28, ""),
+        "VirtualAddress": (0x18, "ptr"),
+        "AllocatedPages": (0x20, "ptr"),
+    },
+    "constants": {
+        "Contexts": (1, ""),
+        "SegmentBytes": (0x100000, ""),
+        "UnitShift": (12, ""),
+        "FirstDescriptorIndex": (2, ""),
+        "SegmentSignature": (_SIGNATURE_X64, ""),
+        "SegmentSignatureShift": (20, ""),
+        "FlagMask": (0x2D, ""),
+        "FlagAllocated": (0x4, ""),
+        "FlagPages": (0xC, ""),
+        "FlagLfh": (0xD, ""),
+        "FlagVs": (0x2C, ""),
+        "CommitShift": (1, ""),
+        "CommitMask": (1, ""),
+        "VsSignature": (0x2BED, ""),
+        "LfhWideShift": (0, ""),
+        "LfhBitmapGroups": (0, ""),
+    },
+}
+
+_X86_EARLY = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0xC0, ""),
+        "TotalReservedPages": (0x0, "ptr"),
+        "TotalCommittedPages": (0x4, "ptr"),
+        "Signature": (0x8, "u4"),
+        "GlobalFlags": (0x18, "u4"),
+        "LargeAllocMetadata": (0x24, "list"),
+        "LargeReservedPages": (0x2C, "ptr"),
+        "LargeCommittedPages": (0x30, "ptr"),
+        "SegContexts": (0x0, ""),
+        "UncommittedBase": (0x58, "ptr"),
+        "ReservedLimit": (0x5C, "ptr"),
+    },
+    "_HEAP_SEG_CONTEXT": {
+        "sizeof": (0x48, ""),
+        "SegmentListHead": (0x38, "list"),
+        "SegmentCount": (0x40, "ptr"),
+    },
+    "_HEAP_PAGE_SEGMENT": {
+        "sizeof": (0x1000, ""),
+        "ListEntry": (0x0, "list"),
+        "Signature": (0x8, "ptr"),
+    },
+    "_HEAP_PAGE_RANGE_DESCRIPTOR": {
+        "sizeof": (0x10, ""),
+        "TreeSignature": (0x0, "u4"),
+        "ExtraPresent": (0x4, "u2"),
+        "UnusedBytes": (0x6, "u2"),
+        "RangeFlags": (0xC, "u1"),
+        "CommittedPageCount": (0xC, "u1"),
+        "UnitOffset": (0xF, "u1"),
+        "UnitSize": (0xF, "u1"),
+    },
+    "_HEAP_VS_SUBSEGMENT": {
+        "sizeof": (0x18, ""),
+        "Size": (0x14, "u2"),
+        "Signature": (0x16, "u2"),
+        "FirstChunk": (0x18, ""),
+    },
+    "_HEAP_LFH_SUBSEGMENT": {
+        "sizeof": (0x20, ""),
+        "Owner": (0x8, "ptr"),
+        "FreeCount": (0x10, "u2"),
+        "BlockCount": (0x12, "u2"),
+        "BlockOffsets": (0x18, "u4"),
+        "BlockBitmap": (0x20, ""),
+    },
+    "_HEAP_LARGE_ALLOC_DATA": {
+        "sizeof": (0x14, ""),
+        "VirtualAddress": (0xC, "ptr"),
+        "AllocatedPages": (0x10, "ptr"),
+    },
+    "constants": {
+        **_X64_EARLY["constants"],
+        "FirstDescriptorIndex": (1, ""),
+        "SegmentSignature": (_SIGNATURE_X86, ""),
+    },
+}
+
+# From 16299 on: two contexts with a structure of their own, a commit count in each descriptor.
+_TWO_CONTEXTS = {
+    "Contexts": (2, ""),
+    "SegmentBytes": None,
+    "UnitShift": None,
+    "FirstDescriptorIndex": None,
+    "SegmentSignatureShift": (0, ""),
+    "FlagMask": (0xF, ""),
+    "FlagAllocated": (0x1, ""),
+    "FlagPages": (0x3, ""),
+}
+
+_X64_16299 = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0x200, ""),
+        "TotalReservedPages": (0x18, "ptr"),
+        "TotalCommittedPages": (0x20, "ptr"),
+        "GlobalFlags": (0x3C, "u4"),
+        "LargeAllocMetadata": (0x50, "list"),
+        "LargeReservedPages": (0x60, "ptr"),
+        "LargeCommittedPages": (0x68, "ptr"),
+        "SegContexts": (0x70, ""),
+        "UncommittedBase": (0x158, "ptr"),
+        "ReservedLimit": (0x160, "ptr"),
+    },
+    "_HEAP_SEG_CONTEXT": {
+        "sizeof": (0x68, ""),
+        "SegmentMask": (0x0, "ptr"),
+        "UnitShift": (0x8, "u1"),
+        "FirstDescriptorIndex": (0xA, "u1"),
+        "SegmentListHead": (0x20, "list"),
+        "SegmentCount": (0x30, "ptr"),
+        "Heap": (0x60, "ptr"),
+    },
+    "_HEAP_PAGE_RANGE_DESCRIPTOR": {
+        "UnusedBytes": (0x4, "u4"),
+        "ExtraPresent": (0x8, "u2"),
+        "CommittedPageCount": (0x19, "u1"),
+        "UnitOffset": (0x1F, "u1"),
+        "UnitSize": (0x1F, "u1"),
+    },
+    "constants": {
+        **_TWO_CONTEXTS,
+        "FlagLfh": (0x7, ""),
+        "FlagVs": (0xB, ""),
+        "CommitShift": (0, ""),
+        "CommitMask": (0xFF, ""),
+    },
+}
+
+_X86_16299 = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0x180, ""),
+        "TotalReservedPages": (0x10, "ptr"),
+        "TotalCommittedPages": (0x14, "ptr"),
+        "GlobalFlags": (0x24, "u4"),
+        "LargeAllocMetadata": (0x34, "list"),
+        "LargeReservedPages": (0x3C, "ptr"),
+        "LargeCommittedPages": (0x40, "ptr"),
+        "SegContexts": (0x44, ""),
+        "UncommittedBase": (0xD0, "ptr"),
+        "ReservedLimit": (0xD4, "ptr"),
+    },
+    "_HEAP_SEG_CONTEXT": {
+        "sizeof": (0x40, ""),
+        "SegmentMask": (0x0, "ptr"),
+        "UnitShift": (0x4, "u1"),
+        "FirstDescriptorIndex": (0x6, "u1"),
+        "SegmentListHead": (0x14, "list"),
+        "SegmentCount": (0x1C, "ptr"),
+        "Heap": (0x3C, "ptr"),
+    },
+    "_HEAP_PAGE_RANGE_DESCRIPTOR": {
+        "UnusedBytes": (0x4, "u4"),
+        "ExtraPresent": (0x8, "u2"),
+    },
+    "constants": {
+        **_TWO_CONTEXTS,
+        "FlagLfh": (0x7, ""),
+        "FlagVs": (0xB, ""),
+        "CommitShift": (5, ""),
+        "CommitMask": (7, ""),
+    },
+}
+
+_FLAGS_17134 = {"constants": {"FlagLfh": (0xB, ""), "FlagVs": (0xF, "")}}
+
+_X64_17763 = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0x800, ""),
+        "GlobalFlags": (0x14, "u4"),
+        "Interceptor": (0x18, "u4"),
+        "LargeAllocMetadata": (0x48, "list"),
+        "LargeReservedPages": (0x58, "ptr"),
+        "LargeCommittedPages": (0x60, "ptr"),
+        "TotalReservedPages": (0x80, "ptr"),
+        "TotalCommittedPages": (0x88, "ptr"),
+        "FreeCommittedPages": (0x90, "ptr"),
+        "LfhFreeCommittedPages": (0x98, "ptr"),
+        "UncommittedBase": (0xF0, "ptr"),
+        "ReservedLimit": (0xF8, "ptr"),
+        "SegContexts": (0x100, ""),
+    },
+    "_HEAP_SEG_CONTEXT": {
+        "sizeof": (0xC0, ""),
+        "Heap": (0x38, "ptr"),
+        "SegmentListHead": (0x48, "list"),
+        "SegmentCount": (0x58, "ptr"),
+    },
+}
+
+_X86_17763 = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0x580, ""),
+        "GlobalFlags": (0xC, "u4"),
+        "Interceptor": (0x10, "u4"),
+        "LargeAllocMetadata": (0x44, "list"),
+        "LargeReservedPages": (0x4C, "ptr"),
+        "LargeCommittedPages": (0x50, "ptr"),
+        "TotalReservedPages": (0x80, "ptr"),
+        "TotalCommittedPages": (0x84, "ptr"),
+        "FreeCommittedPages": (0x88, "ptr"),
+        "LfhFreeCommittedPages": (0x8C, "ptr"),
+        "UncommittedBase": (0xBC, "ptr"),
+        "ReservedLimit": (0xC0, "ptr"),
+        "SegContexts": (0x100, ""),
+    },
+    "_HEAP_SEG_CONTEXT": {
+        "sizeof": (0x80, ""),
+        "Heap": (0x24, "ptr"),
+        "SegmentListHead": (0x44, "list"),
+        "SegmentCount": (0x4C, "ptr"),
+    },
+}
+
+_X64_20348 = {"_SEGMENT_HEAP": {"sizeof": (0x840, ""), "SegContexts": (0x140, "")}}
+
+_X64_26100 = {
+    "_SEGMENT_HEAP": {
+        "sizeof": (0xA00, ""),
+        "UncommittedBase": (0xF8, "ptr"),
+        "ReservedLimit": (0x100, "ptr"),
+    },
+    "_HEAP_PAGE_RANGE_DESCRIPTOR": {"UnitOffset": (0x1A, "u1")},
+    "_HEAP_VS_SUBSEGMENT": {"Signature": (0x24, "u2")},
+    "_HEAP_LFH_SUBSEGMENT": {
+        "sizeof": (0x40, ""),
+        "Owner": None,
+        "FreeListHead": (0x10, "u2"),
+        "FreeListCount": (0x12, "u2"),
+        "BlockBitmap": (0x40, ""),
+    },
+    "constants": {
+        "SegmentSignature": (0, ""),
+        "LfhWideShift": (1, ""),
+        "LfhBitmapGroups": (1, ""),
+    },
+}
+
+_PDB = "ntdll PDB"
+_KERNEL = "kernel types of the build"
+_DUMPS = "dumps of the build"
+
+SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
+    *rows_from(
+        "segment heap",
+        "x64",
+        _X64_EARLY,
+        [
+            (10240, 10586, _DUMPS, {}),
+            (
+                14393,
+                15063,
+                _DUMPS,
+                {
+                    "_SEGMENT_HEAP": {
+                        "sizeof": (0x178, ""),
+                        "UncommittedBase": (0xA0, "ptr"),
+                        "ReservedLimit": (0xA8, "ptr"),
+                    }
+                },
+            ),
+            (16299, 16299, _DUMPS, _X64_16299),
+            (17134, 17134, "17134 x86 and 16299 x64", _FLAGS_17134),
+            (17763, 19045, _PDB, _X64_17763),
+            (20348, 22631, _PDB, _X64_20348),
+            (26100, 26200, "published types, dumps", _X64_26100),
+        ],
+    ),
+    *rows_from(
+        "segment heap",
+        "x86",
+        _X86_EARLY,
+        [
+            (14393, 15063, _DUMPS, {}),
+            (16299, 16299, "17134 x86 and 16299 x64", _X86_16299),
+            (17134, 17134, _DUMPS, _FLAGS_17134),
+            (17763, 19045, _PDB, _X86_17763),
+        ],
+    ),
+)
