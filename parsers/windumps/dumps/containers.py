@@ -6,6 +6,7 @@ On POSIX the file is unlinked as soon as it is mapped, so an aborted run leaves 
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
@@ -52,9 +53,9 @@ class Container(NamedTuple):
     chunks: Callable[[Path], Iterator[bytes]]
 
 
-# What the decompressors raise on damaged input. zipfile adds to its own BadZipFile a ValueError or
-# struct.error (bad extra fields, bad LZMA properties) and NotImplementedError (methods it does not
-# know); MemoryError is a dictionary of gigabytes that a damaged or hostile header asks for.
+# What the decompressors raise on damaged input. zipfile adds to its own BadZipFile a ValueError,
+# struct.error or NotImplementedError where fields make no sense to it; MemoryError is a dictionary
+# of gigabytes that a damaged or hostile header asks for.
 DAMAGE = (
     EOFError,
     MemoryError,
@@ -106,25 +107,40 @@ def _zstd(path: Path) -> Iterator[bytes]:
 
 
 def _zip(path: Path) -> Iterator[bytes]:
-    with zipfile.ZipFile(path) as archive:
-        # macOS adds a hidden twin of each file under __MACOSX.
-        members = [
-            m
-            for m in archive.infolist()
-            if not m.is_dir() and not m.filename.startswith("__MACOSX/")
-        ]
-        dumps = [m for m in members if m.filename.lower().endswith(DUMP_SUFFIXES)]
-        chosen = dumps or members
-        if len(chosen) != 1:
-            names = ", ".join(repr(m.filename)[1:-1] for m in chosen[:5]) or "nothing"
-            raise ContainerError(
-                f"{path}: the archive must hold exactly one dump, it holds "
-                f"{len(chosen)} ({names}); unpack it first"
-            )
-        if chosen[0].flag_bits & 1:
-            raise ContainerError(f"{path}: the archive is encrypted; unpack it first")
-        with archive.open(chosen[0]) as source:
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as source:
             yield from _pieces(source)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        # zipfile seeks to offsets of the archive as they are, also to negative ones.
+        raise zipfile.BadZipFile("an offset lies outside the file") from error
+
+
+def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The one dump in an archive."""
+    # macOS adds a hidden twin of each file under __MACOSX.
+    members = [
+        m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")
+    ]
+    dumps = [m for m in members if m.filename.lower().endswith(DUMP_SUFFIXES)]
+    chosen = dumps or members
+    if len(chosen) != 1:
+        names = ", ".join(repr(m.filename)[1:-1] for m in chosen[:5]) or "nothing"
+        raise ContainerError(
+            f"{path}: the archive must hold exactly one dump, it holds "
+            f"{len(chosen)} ({names}); unpack it first"
+        )
+    member = chosen[0]
+    if member.flag_bits & 1:
+        raise ContainerError(f"{path}: the archive is encrypted; unpack it first")
+    # zipfile unpacks the other methods without a limit on what comes out of one read.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ContainerError(
+            f"{path}: compression method {member.compress_type} of zip files is not read here; "
+            "unpack it first"
+        )
+    return member
 
 
 CONTAINERS: tuple[Container, ...] = (
@@ -211,10 +227,7 @@ def _unpack(path: Path, container: Container, target: IO[bytes]) -> None:
                 )
             target.write(chunk)
     except DAMAGE as error:
-        reason = str(error) or type(error).__name__
-        advice = "unpack it with another program"
-        if not isinstance(error, MemoryError | NotImplementedError):
-            advice = "it is damaged or cut; copy it again"
         raise ContainerError(
-            f"{path}: the {container.name} file cannot be unpacked ({reason}): {advice}"
+            f"{path}: the {container.name} file cannot be unpacked "
+            f"({str(error) or type(error).__name__}): it is damaged or cut; copy it again"
         ) from error

@@ -74,17 +74,18 @@ def _clip(streams: Streams, structure: str, rows: Any, offsets: U64) -> Ranges:
     zero, one = np.uint64(0), np.uint64(1)
     # The room is 2**64 - start, which may not fit in 64 bits: so both are compared less one.
     possible = np.where(claimed > 0, np.minimum(claimed - (claimed > 0), ~starts) + one, zero)
-    _say_lost(
+    _say_cut(
         streams,
         "bad-memory-range",
         structure,
         starts,
         claimed - possible,
         "memory ranges run past the end of the address space and are cut there",
+        hides_memory=False,
     )
     inside = np.minimum(offsets, file_size)
     there = np.minimum(possible, file_size - inside)
-    _say_lost(
+    _say_cut(
         streams,
         "memory-cut",
         structure,
@@ -95,7 +96,7 @@ def _clip(streams: Streams, structure: str, rows: Any, offsets: U64) -> Ranges:
     )
     # Ranges that share bytes of the file could make any amount of memory out of a small file.
     shared = np.cumsum(there, dtype=np.uint64) > file_size
-    _say_lost(
+    _say_cut(
         streams,
         "bad-memory-range",
         structure,
@@ -107,13 +108,20 @@ def _clip(streams: Streams, structure: str, rows: Any, offsets: U64) -> Ranges:
     return Ranges(starts[keep], there[keep].astype(np.int64), inside[keep].astype(np.int64))
 
 
-def _say_lost(
-    streams: Streams, code: str, structure: str, starts: U64, lost: U64, message: str
+def _say_cut(
+    streams: Streams,
+    code: str,
+    structure: str,
+    starts: U64,
+    cut: U64,
+    message: str,
+    hides_memory: bool = True,
 ) -> None:
-    hit = np.flatnonzero(lost)
+    """One diagnostic for all rows of which `cut` bytes were taken away."""
+    hit = np.flatnonzero(cut)
     if len(hit):
-        first = int(starts[hit[0]])
-        streams.say(code, structure, first, f"{len(hit)} {message}", exact_sum(lost))
+        lost = exact_sum(cut) if hides_memory else 0
+        streams.say(code, structure, int(starts[hit[0]]), f"{len(hit)} {message}", lost)
 
 
 def _regions(streams: Streams) -> Regions:
@@ -142,13 +150,14 @@ def _regions(streams: Streams) -> Regions:
     claimed: U64 = rows["RegionSize"].astype(np.uint64)
     # A region ends where the next begins at the latest, so a damaged size costs its own row only.
     size = np.minimum(claimed, np.append(base[1:], ~np.uint64(0)) - base)
-    _say_lost(
+    _say_cut(
         streams,
         "bad-region",
         c.MEMORY_INFO.name,
         base,
         claimed - size,
         "memory regions reach into the next one, or beyond the address space, and are cut there",
+        hides_memory=False,
     )
     keep = size > 0
     return Regions(

@@ -41,8 +41,8 @@ class Stream(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Microsoft's name, or the number."""
-        return c.STREAM_NAMES.get(self.kind, f"stream {self.kind}")
+        """Microsoft's name; unknown ones share one, so that garbage gives few diagnostics."""
+        return c.STREAM_NAMES.get(self.kind, "MINIDUMP_DIRECTORY")
 
 
 class Streams:
@@ -102,7 +102,7 @@ class Streams:
                     "stream-cut",
                     stream.name,
                     offset,
-                    f"the file ends inside this stream: {claimed} bytes claimed, {there} there",
+                    f"the file ends inside stream {kind}: {claimed} bytes claimed, {there} there",
                 )
             if kind in seen:
                 self.say(

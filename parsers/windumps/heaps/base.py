@@ -62,6 +62,8 @@ class HeapAccount:
         free_count: Free blocks.
         overhead_bytes: The heap's own structures.
         unwalked_bytes: Committed, but absent from the dump or behind damage.
+        absent_bytes: The part of `unwalked_bytes` that is not in the dump.
+        ranges: Address ranges the heap holds (segments, large blocks), as (start, bytes reserved).
         counters: The heap's own counters, by Microsoft's field name, where it keeps any.
     """
 
@@ -74,6 +76,8 @@ class HeapAccount:
     free_count: int = 0
     overhead_bytes: int = 0
     unwalked_bytes: int = 0
+    absent_bytes: int = 0
+    ranges: list[tuple[int, int]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
 
     def count(self, blocks: Blocks) -> Blocks:

@@ -15,7 +15,7 @@ import numpy as np
 
 from windumps.diagnostics import Severity
 from windumps.heaps.base import HeapContext
-from windumps.heaps.nt_entries import U32, Encoding, Entries, Mask
+from windumps.heaps.nt_entries import U32, UNUSED_SENTINEL, Encoding, Entries, Mask
 
 WINDOW_BYTES = 1 << 20
 RESUME_TRIES = (
@@ -41,6 +41,7 @@ class BackendWalker:
         start: Address of the first header.
         end: Where the last block must end.
         lost_bytes: Bytes that were absent or damaged, once `pieces` has run.
+        absent_bytes: Those of them that are not in the dump.
     """
 
     context: HeapContext
@@ -48,11 +49,12 @@ class BackendWalker:
     start: int
     end: int
     lost_bytes: int = 0
+    absent_bytes: int = 0
     _position: int = field(init=False)
     _previous: int | None = field(
         init=False, default=None
     )  # units of the last block, None after a gap
-    _broken: bool = field(init=False, default=False)
+    _search_from: int | None = field(init=False, default=None)  # set while the chain is broken
 
     def pieces(self) -> Iterator[Entries]:
         """Decoded headers in address order, at most a window's worth at a time."""
@@ -76,15 +78,16 @@ class BackendWalker:
         """The chain leads into memory that is not there."""
         lost = until - self._position
         self.lost_bytes += lost
-        if not self._broken:
+        self.absent_bytes += lost
+        if self._search_from is None:
             self._say(
                 "heap-memory-absent",
                 self._position,
                 "the next block lies in memory that is not in the dump",
                 lost,
             )
-        self._position = until
-        self._broken = True
+        self._position = self._search_from = until
+        self._previous = None
 
     def _decode(self, low: int, high: int) -> _Window:
         granularity = self.context.granularity
@@ -102,7 +105,7 @@ class BackendWalker:
         granularity = self.context.granularity
         window_end = window.start + len(window.low) * granularity
         while self._position < window_end:
-            if self._broken and not self._resume(window, window_end):
+            if self._search_from is not None and not self._resume(window, window_end):
                 return
             slots = _hop(window.low, (self._position - window.start) // granularity)
             sound = self._sound(window, slots)
@@ -123,7 +126,7 @@ class BackendWalker:
                     self._position,
                     "this block's header does not check out; the walk goes on behind it",
                 )
-                self._broken = True
+                self._search_from = self._position + granularity
 
     def _sound(self, window: _Window, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
         """How many of the visited headers, from the first on, check out."""
@@ -141,49 +144,53 @@ class BackendWalker:
     def _resume(self, window: _Window, window_end: int) -> bool:
         """Finds where the chain can be taken up again behind damage; False when not in this window.
 
-        Accepted is a header whose next two links hold: checksum, and PreviousSize equal to the size before.
-        One link is a chance of 2**-32 for random bytes; two leave no doubt.
+        Accepted is a header whose next links hold (checksum, and PreviousSize equal to the size before),
+        or the last block of the range when it leads back to the damaged one or is a sentinel. One link is
+        a chance of 2**-32 for random bytes, and of 2**-16 where headers have no checksum.
         """
         granularity = self.context.granularity
-        begin = (self._position - window.start) // granularity + (
-            0 if self._previous is None else 1
-        )
-        ok = self._plausible(window)
-        ok[:begin] = False
-        for slot in np.flatnonzero(ok)[:RESUME_TRIES].tolist():
-            if self._chain_holds(window, ok, slot):
-                address = window.start + slot * granularity
-                self._lose(address)
-                self._broken = False
+        search_from = self._search_from if self._search_from is not None else self._position
+        damaged = (self._position - window.start) // granularity
+        linked, last = self._plausible(window)
+        candidates = linked | last
+        candidates[: max((search_from - window.start) // granularity, 0)] = False
+        for slot in np.flatnonzero(candidates)[:RESUME_TRIES].tolist():
+            high = int(window.high[slot])
+            leads_back = slot - (high & 0xFFFF) == damaged
+            if (
+                (last[slot] and (leads_back or high >> 24 == UNUSED_SENTINEL))
+                or (linked[slot] and leads_back)
+                or self._chain_holds(window, linked, slot)
+            ):
+                self._lose(window.start + slot * granularity)
+                self._search_from = None
                 self._previous = None
                 return True
         self._lose(window_end)
-        self._previous = None
+        self._search_from = window_end
         return False
 
-    def _plausible(self, window: _Window) -> Mask:
-        """Slots whose own checksum holds and whose successor, if in this window, points back to them."""
+    def _plausible(self, window: _Window) -> tuple[Mask, Mask]:
+        """Slots whose successor in this window points back to them, and slots that end the range."""
         units = (window.low & np.uint32(0xFFFF)).astype(np.int64)
         ok = self.encoding.checks_out(window.low)
-        slot = np.arange(len(units))
-        following = slot + units
+        following = np.arange(len(units)) + units
         inside = ok & (following < len(units))
-        links = np.zeros(len(units), bool)
+        linked = np.zeros(len(units), bool)
         target = following[inside]
-        links[inside] = ok[target] & ((window.high[target] & np.uint32(0xFFFF)) == units[inside])
-        at_end = ok & (window.start + following * self.context.granularity == self.end)
-        return links | at_end
+        linked[inside] = ok[target] & ((window.high[target] & np.uint32(0xFFFF)) == units[inside])
+        last = ok & (window.start + following * self.context.granularity == self.end)
+        return linked, last
 
-    def _chain_holds(self, window: _Window, ok: Mask, slot: int) -> bool:
-        size = int(window.low[slot]) & 0xFFFF
-        following = slot + size
-        if window.start + following * self.context.granularity == self.end:
-            # The last block of the range: only its own checksum speaks for it, so look at what precedes.
-            return bool(self._previous is not None)
-        return bool(
-            following < len(ok)
-            and (ok[following] or following + (int(window.low[following]) & 0xFFFF) >= len(ok))
-        )
+    def _chain_holds(self, window: _Window, linked: Mask, slot: int) -> bool:
+        """True when enough links in a row hold from `slot` on, or all up to the window's end."""
+        for _ in range(2 if self.encoding.mask else 4):
+            if not linked[slot]:
+                return False
+            slot += int(window.low[slot]) & 0xFFFF
+            if slot + (int(window.low[slot]) & 0xFFFF) >= len(linked):
+                return True
+        return True
 
     def _lose(self, until: int) -> None:
         self.lost_bytes += until - self._position

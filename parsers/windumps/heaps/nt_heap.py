@@ -226,7 +226,9 @@ class NtHeap:
 
     def _segment_blocks(self, segment: Record) -> Iterator[Blocks]:
         account = self.account
-        account.reserved_bytes += segment["NumberOfPages"] * PAGE_SIZE
+        reserved = segment["NumberOfPages"] * PAGE_SIZE
+        account.reserved_bytes += reserved
+        account.ranges.append((segment.address, reserved))
         first_entry = segment["FirstEntry"]
         for start, end in self._committed(segment):
             account.committed_bytes += end - start
@@ -237,6 +239,7 @@ class NtHeap:
             for entries in walker.pieces():
                 yield from self._piece_blocks(entries)
             account.unwalked_bytes += walker.lost_bytes
+            account.absent_bytes += walker.absent_bytes
 
     def _piece_blocks(self, piece: Entries) -> Iterator[Blocks]:
         account, granularity = self.account, self.context.granularity
@@ -292,6 +295,7 @@ class NtHeap:
         account = self.account
         account.committed_bytes += int(large.commit.sum())
         account.reserved_bytes += int(large.reserve.sum())
+        account.ranges += zip(large.entry.tolist(), large.reserve.tolist(), strict=True)
         # The front end's own object can be such a block.
         own = large.header + np.uint64(self.context.granularity) == np.uint64(self._lfh.front_end)
         account.overhead_bytes += int(large.commit[own].sum())

@@ -21,6 +21,7 @@ class VirtualBlocks(NamedTuple):
     """Large blocks as columns.
 
     Attributes:
+        entry: uint64, address of the list entry, where the allocation begins.
         header: uint64, address of the `_HEAP_ENTRY` in front of the user area.
         address: uint64, what the program got.
         size: int64, bytes asked for; `SIZE_UNKNOWN` where the header's record of them is impossible.
@@ -29,6 +30,7 @@ class VirtualBlocks(NamedTuple):
         trace: uint64, address of the recorded stack, or 0.
     """
 
+    entry: U64
     header: U64
     address: U64
     size: I64
@@ -88,6 +90,7 @@ def read_virtual_blocks(
     trace = np.zeros(len(header), np.uint64)
     trace[extended], _ = memory.gather(header[extended] + np.uint64(granularity), f"<u{pointer}")
     return VirtualBlocks(
+        entry[sound],
         header,
         header + skip + np.uint64(granularity),
         np.where(size >= 0, size, SIZE_UNKNOWN),

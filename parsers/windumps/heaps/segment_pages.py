@@ -124,7 +124,7 @@ def signature_key(memory: AddressSpace, row: LayoutRow, context: SegContext, seg
 
 
 def list_segments(
-    memory: AddressSpace, row: LayoutRow, context: SegContext, key: int, log: DiagnosticLog
+    memory: AddressSpace, row: LayoutRow, context: SegContext, key: int | None, log: DiagnosticLog
 ) -> list[int]:
     """Addresses of a context's segments, ascending.
 
@@ -136,7 +136,7 @@ def list_segments(
     segments = {node for node in nodes if not node & mask}
     lost = max(context.segment_count - len(segments), 0)
     if trouble is not None or lost:
-        found = _search(memory, row, context, key) - segments
+        found = set() if key is None else _search(memory, row, context, key) - segments
         segments |= found
         reason = trouble or f"it holds {len(nodes)} of {context.segment_count} segments"
         still = max(context.segment_count - len(segments), 0)
@@ -278,12 +278,11 @@ def _uses(row: LayoutRow, descriptors: NDArray[np.void], first_unit: int) -> U8:
     flags = descriptors["RangeFlags"] & row.offset("constants", "FlagMask")
     allocated = (flags & row.offset("constants", "FlagAllocated")) != 0
     uses = np.where(allocated, Use.INTERIOR, Use.FREE).astype(np.uint8)
-    # Bits 0 (allocated) and 1 (first) with a type that is none of the three known ones.
-    known = {row.offset("constants", f"Flag{name}"): name for name in ("Pages", "Lfh", "Vs")}
-    starts = descriptors["TreeSignature"] == RANGE_SIGNATURE
-    uses[starts & allocated] = Use.INTERNAL
-    for value, name in known.items():
-        uses[starts & (flags == value)] = Use[name.upper()]
+    # A signature alone is nothing: it stays behind when two ranges become one.
+    starts = allocated & (descriptors["TreeSignature"] == RANGE_SIGNATURE)
+    uses[starts & ((flags & row.offset("constants", "FlagFirst")) != 0)] = Use.INTERNAL
+    for name in ("Pages", "Lfh", "Vs"):
+        uses[starts & (flags == row.offset("constants", f"Flag{name}"))] = Use[name.upper()]
     uses[..., :first_unit] = Use.INTERIOR
     return uses
 

@@ -50,6 +50,8 @@ class ProcessView:
         build: Windows build number; 0 when unknown.
         peb: Address of the PEB; 0 when none was found.
         nt_global_flag: PEB.NtGlobalFlag; None when unknown.
+        is_secondary: True for the other half of a WoW64 process.
+        image_base: Load address of the program's executable; 0 when unknown.
         modules: Images of the process (of both pointer sizes under WoW64).
         heap_addresses: Handles of the heaps, in the order of the process's own list.
         heap_list_source: Where the list was found, for people.
@@ -64,6 +66,8 @@ class ProcessView:
     modules: list[Module]
     heap_addresses: list[int] = field(default_factory=list)
     heap_list_source: str = ""
+    is_secondary: bool = False
+    image_base: int = 0
     log: DiagnosticLog = field(default_factory=DiagnosticLog)
 
     @property
@@ -116,7 +120,9 @@ def process_views(
     views = []
     for arch in (native, "x86" if native == "x64" else "x64"):
         if arch == native or arch in pebs:
-            views.append(_view(memory, arch, build, pebs.get(arch, 0), modules))
+            view = _view(memory, arch, build, pebs.get(arch, 0), modules)
+            view.is_secondary = arch != native
+            views.append(view)
     return views
 
 
@@ -180,6 +186,7 @@ def _view(
         return view
     offsets = _offsets(architecture)
     try:
+        view.image_base = memory.read_uint(peb + offsets.peb_image_base, offsets.pointer)
         view.nt_global_flag = memory.read_uint(peb + offsets.peb_nt_global_flag, 4)
         count = memory.read_uint(peb + offsets.peb_number_of_heaps, 4)
         array = memory.read_uint(peb + offsets.peb_process_heaps, offsets.pointer)

@@ -12,13 +12,16 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
 - SegmentSignature, SegmentSignatureShift: `_HEAP_PAGE_SEGMENT.Signature` = HeapKey ^ (segment >> shift) ^
   context ^ constant.
 - FlagMask, FlagPages, FlagLfh, FlagVs: which bits of RangeFlags tell the use of a range, in its first
-  descriptor; FlagAllocated: the bit set in every unit of an allocated range.
+  descriptor; FlagAllocated: the bit set in every unit of an allocated range; FlagFirst: in its first unit.
 - CommitShift, CommitMask: the bits of CommittedPageCount that count a unit's committed pages.
 - VsSignature: `_HEAP_VS_SUBSEGMENT.Signature` ^ Size ^ constant = 0 in the low 15 bits.
 - LfhWideShift: 1 when BlockOffsets are encoded with the low half of (subsegment >> 12), 0 when with (low
   half of subsegment) >> 12.
 - LfhBitmapGroups: 1 when the bitmap is groups of 32 busy bits and 32 unused-bytes bits, 0 when the two bits
   of a block stand side by side.
+- LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand behind the bitmap
+  and in front of the first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
+- LfhNaturalAlignment: 1 when the first block is aligned to the largest power of two in the block size.
 """
 
 from __future__ import annotations
@@ -74,6 +77,9 @@ _X64_EARLY = {
         "FreeCount": (0x20, "u2"),
         "BlockCount": (0x22, "u2"),
         "BlockOffsets": (0x28, "u4"),
+        "CommitUnitShift": (0x2C, "u1"),
+        "CommitUnitCount": (0x2D, "u1"),
+        "CommitStateOffset": (0x2E, "u2"),
         "BlockBitmap": (0x30, ""),
     },
     "_HEAP_LARGE_ALLOC_DATA": {
@@ -90,6 +96,7 @@ _X64_EARLY = {
         "SegmentSignatureShift": (20, ""),
         "FlagMask": (0x2D, ""),
         "FlagAllocated": (0x4, ""),
+        "FlagFirst": (0x8, ""),
         "FlagPages": (0xC, ""),
         "FlagLfh": (0xD, ""),
         "FlagVs": (0x2C, ""),
@@ -98,6 +105,9 @@ _X64_EARLY = {
         "VsSignature": (0x2BED, ""),
         "LfhWideShift": (0, ""),
         "LfhBitmapGroups": (0, ""),
+        "LfhCommitScale": (1, ""),
+        "LfhPageStates": (0, ""),
+        "LfhNaturalAlignment": (0, ""),
     },
 }
 
@@ -147,6 +157,9 @@ _X86_EARLY = {
         "FreeCount": (0x10, "u2"),
         "BlockCount": (0x12, "u2"),
         "BlockOffsets": (0x18, "u4"),
+        "CommitUnitShift": (0x1C, "u1"),
+        "CommitUnitCount": (0x1D, "u1"),
+        "CommitStateOffset": (0x1E, "u2"),
         "BlockBitmap": (0x20, ""),
     },
     "_HEAP_LARGE_ALLOC_DATA": {
@@ -170,6 +183,7 @@ _TWO_CONTEXTS = {
     "SegmentSignatureShift": (0, ""),
     "FlagMask": (0xF, ""),
     "FlagAllocated": (0x1, ""),
+    "FlagFirst": (0x2, ""),
     "FlagPages": (0x3, ""),
 }
 
@@ -311,12 +325,18 @@ _X64_26100 = {
         "Owner": None,
         "FreeListHead": (0x10, "u2"),
         "FreeListCount": (0x12, "u2"),
+        "CommitUnitShift": (0x26, "u1"),
+        "CommitUnitCount": (0x27, "u1"),
+        "CommitStateOffset": (0x18, "u1"),
         "BlockBitmap": (0x40, ""),
     },
     "constants": {
         "SegmentSignature": (0, ""),
         "LfhWideShift": (1, ""),
         "LfhBitmapGroups": (1, ""),
+        "LfhCommitScale": (8, ""),
+        "LfhPageStates": (1, ""),
+        "LfhNaturalAlignment": (1, ""),
     },
 }
 

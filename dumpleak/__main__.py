@@ -1,0 +1,5 @@
+"""`python -m dumpleak`."""
+
+from dumpleak.cli import main
+
+main()

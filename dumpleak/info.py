@@ -1,0 +1,93 @@
+"""What a dump file is, what it holds, what it lacks, and whether leaks can be looked for in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dumpleak.memory_use import MemoryByUse, memory_by_use
+from dumpleak.session import Progress, Session, no_progress
+from dumpleak.snapshot import (
+    Coverage,
+    HeapRow,
+    SourceInfo,
+    coverage,
+    heap_row,
+    source_info,
+)
+from windumps.diagnostics import Diagnostic
+from windumps.windows.modules import Module
+
+
+@dataclass(frozen=True)
+class Info:
+    """The answer of `dumpleak info`.
+
+    Attributes:
+        source: Where it comes from.
+        full_memory: The writer was asked for all memory.
+        memory_bytes: Bytes of process memory in the file.
+        thread_count: Threads listed.
+        comments: Text the writer added.
+        nt_global_flag: PEB.NtGlobalFlag; None when unknown.
+        heaps: All heaps of the process.
+        coverage: How much of them was walked.
+        memory: All memory by use.
+        modules: Loaded images.
+        unloaded_modules: Images unloaded before the dump.
+        usable: Leaks can be looked for.
+        advice: Why it is or is not usable, and what to do next.
+        diagnostics: What was left out, and why.
+    """
+
+    source: SourceInfo
+    full_memory: bool
+    memory_bytes: int
+    thread_count: int
+    comments: tuple[str, ...]
+    nt_global_flag: int | None
+    heaps: tuple[HeapRow, ...]
+    coverage: Coverage
+    memory: MemoryByUse
+    modules: tuple[Module, ...]
+    unloaded_modules: tuple[Module, ...]
+    usable: bool
+    advice: str
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def take_info(session: Session, progress: Progress = no_progress) -> Info:
+    """Walks all heaps to account for their memory, and describes the dump."""
+    for _ in session.blocks(progress):
+        pass  # the walk fills the heaps' accounts
+    covered = coverage(session)
+    dump = session.dump
+    return Info(
+        source=source_info(session),
+        full_memory=dump.full_memory,
+        memory_bytes=dump.memory.total_bytes,
+        thread_count=len(dump.threads),
+        comments=tuple(dump.comments),
+        nt_global_flag=next(
+            (v.nt_global_flag for v in session.views if v.nt_global_flag is not None), None
+        ),
+        heaps=tuple(heap_row(source) for source in session.heaps),
+        coverage=covered,
+        memory=memory_by_use(session),
+        modules=tuple(dump.modules),
+        unloaded_modules=tuple(dump.unloaded_modules),
+        usable=bool(session.readable_heaps),
+        advice=_advice(session, covered),
+        diagnostics=tuple(session.diagnostics),
+    )
+
+
+def _advice(session: Session, covered: Coverage) -> str:
+    if not session.readable_heaps:
+        return session.why_no_heaps()
+    unread = covered.heaps_listed - covered.heaps_read
+    if unread or covered.walked_share < 0.99:
+        parts = [f"{covered.walked_share:.1%} of the heap memory read could be walked"]
+        if unread:
+            parts.append(f"{unread} of {covered.heaps_listed} heaps could not be read")
+        return f"partly: {'; '.join(parts)}"
+    return "yes: compare it with a later dump of the same program, dumpleak BASE CURRENT"

@@ -1,0 +1,81 @@
+"""What a report format gives: one method for each answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import IO, Protocol
+
+from dumpleak.comparison import Comparison
+from dumpleak.info import Info
+from dumpleak.snapshot import Snapshot
+from windumps.blocks import Blocks
+from windumps.windows.modules import Module
+
+
+@dataclass(frozen=True)
+class BlockPage:
+    """Some blocks of one heap with their sites, as they come from the walk.
+
+    Attributes:
+        heap_address: The heap's handle.
+        pointer_size: 4 or 8, for the width of addresses.
+        blocks: The blocks.
+        sites: Name of each block's site; "" for free blocks.
+        types: Class name of each block, or "".
+    """
+
+    heap_address: int
+    pointer_size: int
+    blocks: Blocks
+    sites: list[str]
+    types: list[str]
+
+
+# Columns of block rows, in the order of the interface.
+BLOCK_COLUMNS = (
+    "address",
+    "size",
+    "block_bytes",
+    "state",
+    "heap",
+    "kind",
+    "type",
+    "tag",
+    "site",
+    "stack_id",
+)
+
+
+class Report(Protocol):
+    """Writes answers in one format.
+
+    Args of all methods: the answer, and where they apply `top`, the number of rows people want to see
+    (None for all).
+    """
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
+    def info(self, info: Info) -> None:
+        """What a dump is."""
+        ...
+
+    def heaps(self, snapshot: Snapshot) -> None:
+        """One row a heap."""
+        ...
+
+    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
+        """One row a module."""
+        ...
+
+    def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
+        """One row a block."""
+        ...
+
+    def stat(self, snapshot: Snapshot, top: int | None) -> None:
+        """Grouped totals of one dump."""
+        ...
+
+    def diff(self, comparison: Comparison, top: int | None) -> None:
+        """Growth between two dumps."""
+        ...

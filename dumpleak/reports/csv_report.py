@@ -1,0 +1,131 @@
+"""CSV: one table an answer, with a header row; for spreadsheets and pandas."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from typing import IO
+
+from dumpleak.comparison import Comparison
+from dumpleak.info import Info
+from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
+from dumpleak.reports.rows import block_rows, ranked_groups
+from dumpleak.snapshot import HeapRow, Snapshot
+from dumpleak.units import format_address
+from windumps.windows.modules import Module
+
+_HEAP_COLUMNS = [field.name for field in fields(HeapRow)]
+
+
+class CsvReport:
+    """See `Report`."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+
+    def info(self, info: Info) -> None:
+        """Property and value; memory by use as `memory_by_use.<use>.<column>`."""
+        source = info.source
+        rows: list[tuple[str, object]] = [
+            ("file", source.file),
+            ("kind", source.kind),
+            ("machine", source.machine),
+            ("architecture", source.architecture),
+            ("build", source.build or ""),
+            ("time", source.time.isoformat() if source.time else ""),
+            ("program", source.program),
+            ("process_id", "" if source.process_id is None else source.process_id),
+            ("full_memory", info.full_memory),
+            ("memory_bytes", info.memory_bytes),
+            ("usable", info.usable),
+            ("advice", info.advice),
+            *((f"coverage.{name}", value) for name, value in asdict(info.coverage).items()),
+        ]
+        for use in info.memory.rows:
+            rows.append((f"memory_by_use.{use.use}.committed_bytes", use.committed_bytes))
+            rows.append((f"memory_by_use.{use.use}.present_bytes", use.present_bytes))
+        self._table(("property", "value"), rows)
+
+    def heaps(self, snapshot: Snapshot) -> None:
+        """One row a heap; numbers are empty where a heap was not read."""
+        rows = []
+        for row in snapshot.heaps:
+            values = asdict(row) | {"address": format_address(row.address)}
+            rows.append(["" if values[name] is None else values[name] for name in _HEAP_COLUMNS])
+        self._table(_HEAP_COLUMNS, rows)
+
+    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
+        """One row a module."""
+        self._table(
+            ("name", "base_address", "size_bytes", "version", "pdb_name", "pdb_guid", "pdb_age", "state"),
+            (
+                (
+                    module.name,
+                    format_address(module.base_address),
+                    module.size_bytes,
+                    module.version,
+                    module.pdb.name if module.pdb else "",
+                    module.pdb.guid if module.pdb else "",
+                    module.pdb.age if module.pdb else "",
+                    state,
+                )
+                for state, group in (("loaded", modules), ("unloaded", unloaded))
+                for module in group
+            ),
+        )
+
+    def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
+        """One row a block."""
+        self._table(BLOCK_COLUMNS, block_rows(pages, top))
+
+    def stat(self, snapshot: Snapshot, top: int | None) -> None:
+        """One row a group."""
+        self._table(
+            ("kind", "name", "type", "tag", "used_bytes", "used_count", "block_bytes", "largest"),
+            (
+                (
+                    site.kind,
+                    site.name,
+                    site.type or "",
+                    site.tag or "",
+                    totals.bytes,
+                    totals.count,
+                    totals.block_bytes,
+                    totals.largest,
+                )
+                for site, totals in ranked_groups(snapshot)[:top]
+            ),
+        )
+
+    def diff(self, comparison: Comparison, top: int | None) -> None:
+        """One row a site that changed."""
+        self._table(
+            (
+                *("rank", "kind", "name", "type", "tag", "delta_bytes", "delta_count"),
+                *("base_bytes", "base_count", "current_bytes", "current_count"),
+                *("confidence", "evidence"),
+            ),
+            (
+                (
+                    rank,
+                    delta.site.kind,
+                    delta.site.name,
+                    delta.site.type or "",
+                    delta.site.tag or "",
+                    delta.delta_bytes,
+                    delta.delta_count,
+                    delta.base.bytes,
+                    delta.base.count,
+                    delta.current.bytes,
+                    delta.current.count,
+                    delta.confidence,
+                    "; ".join(delta.evidence),
+                )
+                for rank, delta in enumerate(comparison.sites[:top], start=1)
+            ),
+        )
+
+    def _table(self, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+        self._writer.writerow(columns)
+        self._writer.writerows(rows)

@@ -1,0 +1,58 @@
+"""Rows that several formats share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from dumpleak.reports.base import BlockPage
+from dumpleak.sites import Site
+from dumpleak.snapshot import Snapshot, Totals
+from dumpleak.units import format_address
+from windumps.blocks import SIZE_UNKNOWN, Kind, State
+
+_STATES = {int(state): state.name.lower() for state in State}
+_KINDS = {int(kind): kind.label for kind in Kind}
+
+
+def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[str | int, ...]]:
+    """Block rows in the interface's column order; at most `top`."""
+    left = top
+    for page in pages:
+        blocks = page.blocks
+        count = len(blocks) if left is None else min(len(blocks), left)
+        heap = format_address(page.heap_address, page.pointer_size)
+        columns = zip(
+            blocks.address[:count].tolist(),
+            blocks.size[:count].tolist(),
+            blocks.block_bytes[:count].tolist(),
+            blocks.state[:count].tolist(),
+            blocks.kind[:count].tolist(),
+            blocks.trace[:count].tolist(),
+            page.sites[:count],
+            page.types[:count],
+            strict=True,
+        )
+        for address, size, block_bytes, state, kind, trace, site, type_ in columns:
+            yield (
+                format_address(address, page.pointer_size),
+                "" if size == SIZE_UNKNOWN else size,
+                block_bytes,
+                _STATES[state],
+                heap,
+                _KINDS[kind],
+                type_,
+                "",
+                site,
+                f"0x{trace:x}" if trace else "",
+            )
+        if left is not None:
+            left -= count
+            if not left:
+                return
+
+
+def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:
+    """Groups by used bytes, largest first; equal ones by name so that the order is always the same."""
+    return sorted(
+        snapshot.groups.values(), key=lambda pair: (-pair[1].bytes, -pair[1].count, pair[0].key)
+    )

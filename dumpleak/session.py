@@ -1,0 +1,171 @@
+"""A dump opened for analysis: its process, that process's heaps, and a walk over all blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from windumps import Dump, open_dump
+from windumps.blocks import Blocks
+from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.errors import UnsupportedDumpError
+from windumps.heaps import ProcessHeap, process_heaps
+from windumps.windows.modules import Module, ModuleMap
+from windumps.windows.process import ProcessView, process_views
+
+BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
+
+
+class CannotAnswerError(UnsupportedDumpError):
+    """The question cannot be answered from this input; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class HeapSource:
+    """One heap of the process, and the view (pointer size) it belongs to."""
+
+    view: ProcessView
+    entry: ProcessHeap
+
+    @property
+    def label(self) -> str:
+        """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64 process."""
+        return self.entry_label(self.view.is_secondary, self.entry.architecture, self.entry.ordinal)
+
+    @staticmethod
+    def entry_label(secondary: bool, architecture: str, ordinal: int) -> str:
+        """See `label`."""
+        return f"{architecture} heap {ordinal}" if secondary else f"heap {ordinal}"
+
+
+# Called with a phase, bytes done and bytes in all.
+Progress = Callable[[str, int, int], None]
+
+
+def no_progress(phase: str, done: int, total: int) -> None:
+    """A progress callback that shows nothing."""
+
+
+class Session:
+    """One process of one dump.
+
+    Attributes:
+        dump: The open dump.
+        views: The process as each pointer size sees it; the dump's own first.
+        heaps: All heaps of all views, in order.
+        modules: Look-up of images by address.
+    """
+
+    def __init__(self, dump: Dump) -> None:
+        self.dump = dump
+        self.log = DiagnosticLog()
+        self.views: list[ProcessView] = []
+        if dump.platform == "Windows":
+            self.views = process_views(
+                dump.memory,
+                dump.architecture,
+                dump.build,
+                [thread.teb for thread in dump.threads],
+                dump.modules,
+            )
+        self.heaps = [HeapSource(view, entry) for view in self.views for entry in process_heaps(view)]
+        self.modules = ModuleMap(dump.modules)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Session:
+        """Opens a dump file; raises as `windumps.open_dump`."""
+        return cls(open_dump(path))
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """Everything left out so far, while opening and while walking."""
+        found = self.dump.diagnostics + self.log.collect()
+        for view in self.views:
+            found += view.log.collect()
+        return found
+
+    @property
+    def program(self) -> Module | None:
+        """The process's own executable."""
+        for view in self.views:
+            module = self.modules.at(view.image_base) if view.image_base else None
+            if module is not None:
+                return module
+        return next((m for m in self.dump.modules if m.name.lower().endswith(".exe")), None)
+
+    @property
+    def readable_heaps(self) -> list[HeapSource]:
+        """The heaps that can be walked."""
+        return [source for source in self.heaps if source.entry.heap is not None]
+
+    def require_heaps(self) -> None:
+        """Checks that there is at least one heap to walk.
+
+        Raises:
+            CannotAnswerError: says what the file is, what is missing and how to take a dump that works.
+        """
+        if not self.readable_heaps:
+            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}")
+
+    def why_no_heaps(self) -> str:
+        """One line: what this file is, what it lacks, and how to take a dump that has it."""
+        dump = self.dump
+        if dump.platform != "Windows":
+            return (
+                f"a minidump of a {dump.platform} process; its heaps are not Windows heaps, "
+                "use the tools of that system"
+            )
+        what = f"a {dump.kind} of {self.describe_system()}"
+        if self.heaps:
+            unread = [source.entry for source in self.heaps]
+            absent = [entry for entry in unread if entry.kind == "absent"]
+            if len(absent) == len(unread):
+                return (
+                    f"{what} without heap memory: none of the {len(unread)} heaps the process had is in it; "
+                    f"{BETTER_DUMP}"
+                )
+            reasons = dict.fromkeys(entry.reason for entry in unread)
+            return f"{what}; none of its {len(unread)} heaps can be read: {'; '.join(reasons)}"
+        if not dump.architecture:
+            return f"a {dump.kind} that does not say for which processor, and holds no heap; {BETTER_DUMP}"
+        if not self.views:
+            return f"{what}; heaps of {dump.architecture} processes are not read"
+        return f"{what} without the list of heaps: {self._missing_list()}; {BETTER_DUMP}"
+
+    def _missing_list(self) -> str:
+        if not self.dump.memory.total_bytes:
+            return "it holds no memory at all"
+        if not self.dump.threads:
+            return "it lists no threads, so the process environment block cannot be found"
+        if not any(view.peb for view in self.views):
+            return "the process environment block is not in it"
+        return "the process environment block is there, the list it points to is not"
+
+    def describe_system(self) -> str:
+        """"Windows 10.0.19041 x64", as far as the dump says."""
+        major, minor, build = self.dump.os_version
+        version = f" {major}.{minor}.{build}" if build else ""
+        return f"{self.dump.platform}{version} {self.dump.architecture}".strip()
+
+    def blocks(self, progress: Progress = no_progress) -> Iterator[tuple[HeapSource, Blocks]]:
+        """Walks all readable heaps, piece by piece; diagnostics are complete afterwards."""
+        readable = self.readable_heaps
+        for index, source in enumerate(readable):
+            heap = source.entry.heap
+            if heap is None:
+                continue
+            progress(f"walking {source.label}", index, len(readable))
+            for blocks in heap.blocks():
+                yield source, blocks
+            residual = heap.account.residual_bytes
+            if residual:
+                self.log.add(
+                    "heap-does-not-add-up",
+                    Severity.WARNING,
+                    "_HEAP",
+                    heap.address,
+                    f"{source.label}: {residual} committed bytes are neither blocks nor known overhead",
+                    abs(residual),
+                )
+        progress("walked", len(readable), len(readable))

@@ -1,0 +1,272 @@
+"""A snapshot: everything a comparison needs of one dump, and nothing of its memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.grouping import GROUPINGS, Grouping
+from dumpleak.session import HeapSource, Progress, Session, no_progress
+from dumpleak.sites import Site
+from windumps.blocks import Blocks
+from windumps.diagnostics import Diagnostic
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Used blocks added up.
+
+    Attributes:
+        count: Blocks.
+        bytes: Asked for by the program where known, else block bytes.
+        block_bytes: With header and padding.
+        largest: Bytes of the largest block.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    block_bytes: int = 0
+    largest: int = 0
+
+
+@dataclass(frozen=True)
+class HeapRow:
+    """One heap of the process, read or not; byte and block numbers are None when it was not read.
+
+    Attributes:
+        label: Name that is stable across dumps, "heap 1".
+        address: The handle.
+        kind: "nt", "segment", …; "absent" when it is not in the dump.
+        architecture: "x86" or "x64".
+        flags: Creation flags as the heap keeps them.
+        front_end: "lfh" or "".
+        reserved_bytes: Address space it holds.
+        committed_bytes: Committed of that.
+        used_bytes: Asked for by the program.
+        used_count: Used blocks.
+        free_bytes: Free blocks.
+        free_count: Free blocks.
+        overhead_bytes: The heap's own structures, and headers and padding of used blocks.
+        unwalked_bytes: Absent or damaged.
+        residual_bytes: Unexplained; not zero only where something is damaged.
+        layout: Which layout was used and how well it checked out.
+        reason: Why it was not read; "" when it was.
+    """
+
+    label: str
+    address: int
+    kind: str
+    architecture: str
+    reason: str
+    flags: int | None = None
+    front_end: str = ""
+    reserved_bytes: int | None = None
+    committed_bytes: int | None = None
+    used_bytes: int | None = None
+    used_count: int | None = None
+    free_bytes: int | None = None
+    free_count: int | None = None
+    overhead_bytes: int | None = None
+    unwalked_bytes: int | None = None
+    residual_bytes: int | None = None
+    layout: str = ""
+
+    @property
+    def read(self) -> bool:
+        """True when its blocks are part of the answer."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the heaps' memory an answer covers.
+
+    Attributes:
+        walked_bytes: Committed heap bytes whose use is known.
+        present_bytes: Committed heap bytes that are in the dump.
+        committed_bytes: Committed bytes of the heaps that were read.
+        heaps_listed: Heaps the process has.
+        heaps_read: Heaps that were walked.
+    """
+
+    walked_bytes: int
+    present_bytes: int
+    committed_bytes: int
+    heaps_listed: int
+    heaps_read: int
+
+    @property
+    def walked_share(self) -> float:
+        """Walked of committed, 0 to 1; 0 when nothing was read."""
+        return self.walked_bytes / self.committed_bytes if self.committed_bytes else 0.0
+
+
+@dataclass(frozen=True)
+class SourceInfo:
+    """Where a snapshot comes from.
+
+    Attributes:
+        file: As the user named it.
+        kind: "minidump", …
+        machine: The system, "Windows 10.0.19041 x64".
+        architecture: Of the dump.
+        build: Windows build number; 0 when unknown.
+        time: When the dump was taken.
+        process_id: None when unknown.
+        program: File name of the executable; "" when unknown.
+        process_created: When the process was started; None when unknown.
+    """
+
+    file: str
+    kind: str
+    machine: str
+    architecture: str
+    build: int
+    time: datetime | None
+    process_id: int | None
+    program: str
+    process_created: datetime | None
+
+
+@dataclass
+class Snapshot:
+    """One dump, added up.
+
+    Attributes:
+        source: Where it comes from.
+        grouping: The `--by` key the groups were made with, "site".
+        groups: Each group's identity and totals, by key.
+        totals: Over all used blocks of all heaps that were read.
+        heaps: All heaps, read or not.
+        coverage: See `Coverage`.
+        diagnostics: What was left out, and why.
+    """
+
+    source: SourceInfo
+    grouping: str
+    groups: dict[str, tuple[Site, Totals]]
+    totals: Totals
+    heaps: list[HeapRow]
+    coverage: Coverage
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+
+
+def take_snapshot(
+    session: Session, by: str = "site", progress: Progress = no_progress
+) -> Snapshot:
+    """Walks all heaps of a dump and adds their used blocks up.
+
+    Args:
+        session: The open dump.
+        by: A key of `GROUPINGS`.
+        progress: Told of each heap.
+
+    Raises:
+        CannotAnswerError: no heap can be read.
+    """
+    session.require_heaps()
+    grouping: Grouping = GROUPINGS[by](session)
+    sums = _GroupSums()
+    for source, blocks in session.blocks(progress):
+        used = blocks.used
+        if len(used):
+            sums.add(grouping.assign(source, used), used)
+    return Snapshot(
+        source=source_info(session),
+        grouping=by,
+        groups={
+            site.key: (site, sums.totals(index)) for index, site in enumerate(grouping.table.sites)
+        },
+        totals=sums.overall(),
+        heaps=[heap_row(source) for source in session.heaps],
+        coverage=coverage(session),
+        diagnostics=session.diagnostics,
+    )
+
+
+def source_info(session: Session) -> SourceInfo:
+    """Where a session's answers come from."""
+    dump, program = session.dump, session.program
+    return SourceInfo(
+        file=str(dump.path),
+        kind=dump.kind,
+        machine=session.describe_system(),
+        architecture=dump.architecture,
+        build=dump.build,
+        time=dump.time,
+        process_id=dump.process_id,
+        program=program.name if program else "",
+        process_created=dump.process_times[0] if dump.process_times else None,
+    )
+
+
+def heap_row(source: HeapSource) -> HeapRow:
+    """A heap's row; complete once its blocks were walked."""
+    entry = source.entry
+    heap = entry.heap
+    if heap is None:
+        return HeapRow(
+            source.label, entry.address, entry.kind, entry.architecture, entry.reason or "not read"
+        )
+    account = heap.account
+    return HeapRow(
+        label=source.label,
+        address=entry.address,
+        kind=entry.kind,
+        architecture=entry.architecture,
+        reason="",
+        flags=heap.flags,
+        front_end=heap.front_end,
+        reserved_bytes=account.reserved_bytes,
+        committed_bytes=account.committed_bytes,
+        used_bytes=account.used_bytes,
+        used_count=account.used_count,
+        free_bytes=account.free_block_bytes,
+        free_count=account.free_count,
+        overhead_bytes=account.overhead_bytes + account.used_block_bytes - account.used_bytes,
+        unwalked_bytes=account.unwalked_bytes,
+        residual_bytes=account.residual_bytes,
+        layout=heap.layout,
+    )
+
+
+def coverage(session: Session) -> Coverage:
+    """How much of the heaps' memory was walked; complete once the blocks were walked."""
+    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
+    committed = sum(account.committed_bytes for account in accounts)
+    return Coverage(
+        walked_bytes=sum(account.walked_bytes for account in accounts),
+        present_bytes=committed - sum(account.absent_bytes for account in accounts),
+        committed_bytes=committed,
+        heaps_listed=len(session.heaps),
+        heaps_read=len(accounts),
+    )
+
+
+class _GroupSums:
+    """Adds blocks up by group number, in columns that grow as groups appear."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((4, 0), np.int64)
+
+    def add(self, groups: NDArray[np.int64], blocks: Blocks) -> None:
+        size = int(groups.max()) + 1
+        if size > self._sums.shape[1]:
+            grown = np.zeros((4, max(size, 2 * self._sums.shape[1])), np.int64)
+            grown[:, : self._sums.shape[1]] = self._sums
+            self._sums = grown
+        counted = blocks.counted_bytes
+        np.add.at(self._sums[0], groups, 1)
+        np.add.at(self._sums[1], groups, counted)
+        np.add.at(self._sums[2], groups, blocks.block_bytes)
+        np.maximum.at(self._sums[3], groups, counted)
+
+    def totals(self, group: int) -> Totals:
+        return Totals(*(int(value) for value in self._sums[:, group]))
+
+    def overall(self) -> Totals:
+        largest = int(self._sums[3].max()) if self._sums.size else 0
+        return Totals(*(int(value) for value in self._sums[:3].sum(axis=1)), largest)

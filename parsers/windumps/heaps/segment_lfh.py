@@ -1,0 +1,277 @@
+"""Segment heap, the low fragmentation heap: subsegments of equal blocks and a bitmap.
+
+Blocks have no header. A subsegment's block size and first block are XORed with a key and its address; two
+bits a block say whether it is busy and whether its last two bytes count the bytes nobody asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.blocks import SIZE_UNKNOWN
+from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.heaps.segment_pages import PAGE, CommitMap
+from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutRow
+
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+BATCH_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Subsegments:
+    """Headers of LFH subsegments, as columns.
+
+    Attributes:
+        address: uint64.
+        size: int64, bytes of the page range.
+        count: int64, BlockCount.
+        encoded: uint32, BlockOffsets without the address, still with the key.
+        present: bool, the header is in the dump.
+        header: The raw columns.
+    """
+
+    address: U64
+    size: I64
+    count: I64
+    encoded: U32
+    present: Bools
+    header: NDArray[np.void]
+
+    def select(self, keep: Bools) -> Subsegments:
+        """The rows where `keep` is true."""
+        return Subsegments(
+            self.address[keep],
+            self.size[keep],
+            self.count[keep],
+            self.encoded[keep],
+            self.present[keep],
+            self.header[keep],
+        )
+
+
+def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I64) -> Subsegments:
+    """Reads the headers of many LFH subsegments at once."""
+    name = "_HEAP_LFH_SUBSEGMENT"
+    fields = [
+        field
+        for field in (
+            "FreeCount",
+            "BlockCount",
+            "BlockOffsets",
+            "CommitUnitShift",
+            "CommitUnitCount",
+            "CommitStateOffset",
+            "FreeListHead",
+            "FreeListCount",
+        )
+        if row.has(name, field)
+    ]
+    dtype = np.dtype(
+        {
+            "names": fields,
+            "formats": [f"<u{row.field_size(name, field)}" for field in fields],
+            "offsets": [row.offset(name, field) for field in fields],
+            "itemsize": row.size(name),
+        }
+    )
+    header, present = memory.gather(address, dtype)
+    low = np.uint64(0xFFFFFFFF)
+    if row.offset("constants", "LfhWideShift"):
+        mask = (address >> np.uint64(12)) & low
+    else:
+        mask = (address & low) >> np.uint64(12)
+    return Subsegments(
+        address,
+        size,
+        header["BlockCount"].astype(np.int64),
+        header["BlockOffsets"] ^ mask.astype(np.uint32),
+        present,
+        header,
+    )
+
+
+def decode_offsets(encoded: U32, key: int) -> tuple[I64, I64]:
+    """Block size and offset of the first block, both in bytes."""
+    plain = (encoded ^ np.uint32(key)).astype(np.int64)
+    return plain & 0xFFFF, plain >> 16
+
+
+def bitmap_words(row: LayoutRow, count: I64) -> I64:
+    """32-bit words of a bitmap for `count` blocks, in whole words of the heap (64 bits, x86 32)."""
+    blocks_a_word = 32 if row.offset("constants", "LfhBitmapGroups") else 4 * row.pointer_size
+    wide = row.pointer_size // 4
+    if row.offset("constants", "LfhBitmapGroups"):
+        wide = 2
+    return (count + blocks_a_word - 1) // blocks_a_word * wide
+
+
+def first_block_offset(row: LayoutRow, subsegments: Subsegments, block_size: I64) -> I64:
+    """Where the first block must stand: behind the bitmap and the commit states, aligned."""
+    header = subsegments.header
+    granule = 2 * row.pointer_size
+    states = header["CommitUnitCount"].astype(np.int64)
+    if row.offset("constants", "LfhPageStates"):
+        states <<= np.minimum(header["CommitUnitShift"], 16).astype(np.int64)
+    end = header["CommitStateOffset"].astype(np.int64)
+    end = end * row.offset("constants", "LfhCommitScale") + 2 * states
+    alignment = np.full(len(end), granule, np.int64)
+    if row.offset("constants", "LfhNaturalAlignment"):
+        alignment = np.maximum(block_size & -block_size, granule)
+    result: I64 = (end + alignment - 1) // alignment * alignment
+    return result
+
+
+def fits(row: LayoutRow, subsegments: Subsegments, block_size: I64, first: I64) -> Bools:
+    """True where the decoded block size and first offset agree with the rest of the header.
+
+    The blocks start right behind the commit states, and there are as many as have room; larger ranges end
+    with a page that is never used.
+    """
+    granule = 2 * row.pointer_size
+    bitmap_end = row.offset("_HEAP_LFH_SUBSEGMENT", "BlockBitmap") + 4 * bitmap_words(
+        row, subsegments.count
+    )
+    safe = np.maximum(block_size, granule)
+    room = subsegments.size - first
+    full = (room // safe == subsegments.count) | ((room - PAGE) // safe == subsegments.count)
+    return (
+        subsegments.present
+        & (subsegments.count > 0)
+        & (block_size == safe)
+        & (block_size % granule == 0)
+        & (first >= bitmap_end)
+        & (first == first_block_offset(row, subsegments, safe))
+        & full
+    )
+
+
+@dataclass(frozen=True)
+class LfhBlocks:
+    """Blocks of some subsegments, as columns, and what was no block.
+
+    Attributes:
+        address: uint64.
+        size: int64, bytes.
+        used: bool.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where the page that says so is absent.
+        extra: bool, something of the heap's own lies behind the user's bytes.
+        committed: int64, bytes.
+        overhead_bytes: Headers, bitmaps and committed memory behind the last block.
+        unwalked_bytes: Committed bytes of subsegments that could not be read.
+    """
+
+    address: U64
+    size: I64
+    used: Bools
+    unused: I64
+    extra: Bools
+    committed: I64
+    overhead_bytes: int
+    unwalked_bytes: int
+
+
+class LfhReader:
+    """Reads LFH subsegments of one heap.
+
+    Args:
+        memory: The process's memory.
+        row: The heap's layout.
+        key: Low 32 bits of LfhKey.
+        log: For damage.
+    """
+
+    def __init__(self, memory: AddressSpace, row: LayoutRow, key: int, log: DiagnosticLog) -> None:
+        self._memory = memory
+        self._row = row
+        self._key = key
+        self._log = log
+
+    def read(self, address: U64, size: I64, commit: CommitMap) -> Iterator[LfhBlocks]:
+        """Reads subsegments, about `BATCH_BYTES` at a time; see `VsReader.read` for the arguments."""
+        start = 0
+        total = np.cumsum(size)
+        while start < len(address):
+            before = int(total[start - 1]) if start else 0
+            end = max(int(np.searchsorted(total, before + BATCH_BYTES, "right")), start + 1)
+            yield self._batch(address[start:end], size[start:end], commit)
+            start = end
+
+    def _batch(self, address: U64, size: I64, commit: CommitMap) -> LfhBlocks:
+        everything = read_subsegments(self._memory, self._row, address, size)
+        block_size, first = decode_offsets(everything.encoded, self._key)
+        good = fits(self._row, everything, block_size, first)
+        held = commit.committed_bytes(address, size)
+        for index in np.flatnonzero(~good).tolist():
+            at = int(address[index])
+            trouble = "contradicts itself" if everything.present[index] else "is not in the dump"
+            self._log.add(
+                "lfh-subsegment-damaged",
+                Severity.WARNING,
+                "_HEAP_LFH_SUBSEGMENT",
+                at,
+                f"the header of the subsegment at 0x{at:x} {trouble}",
+                int(held[index]),
+            )
+        part = everything.select(good)
+        block_size, first = block_size[good], first[good]
+        owner = np.repeat(np.arange(len(part.count)), part.count)
+        starts = np.cumsum(part.count) - part.count
+        number = np.arange(len(owner), dtype=np.int64) - starts[owner]
+        into = first[owner] + number * block_size[owner]
+        where = part.address[owner] + into.astype(np.uint64)
+        busy, has_unused = self._bits(part, owner, number)
+        sizes = block_size[owner]
+        committed = commit.committed_bytes(where, sizes)
+        used = busy & (committed == sizes)
+        has_unused &= used
+        unused = np.zeros(len(owner), np.int64)
+        extra = np.zeros(len(owner), bool)
+        at_end = np.flatnonzero(has_unused)
+        words, present = self._memory.gather(
+            where[at_end] + (sizes[at_end] - 2).astype(np.uint64), "<u2"
+        )
+        counts = words.astype(np.int64)
+        unused[at_end] = np.where(
+            present, np.where(counts & 0x8000, 1, counts & 0x3FFF), SIZE_UNKNOWN
+        )
+        extra[at_end] = (counts & 0x4000) != 0
+        behind = first + block_size * part.count
+        overhead = commit.committed_bytes(part.address, first) + commit.committed_bytes(
+            part.address + behind.astype(np.uint64), part.size - behind
+        )
+        return LfhBlocks(
+            where,
+            sizes,
+            used,
+            unused,
+            extra,
+            committed,
+            int(overhead.sum()),
+            int(held[~good].sum()),
+        )
+
+    def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
+        """Busy and unused-bytes bits of every block."""
+        words = bitmap_words(self._row, part.count)
+        word_start = np.cumsum(words) - words
+        of = np.repeat(np.arange(len(words)), words)
+        place = self._row.offset("_HEAP_LFH_SUBSEGMENT", "BlockBitmap") + 4 * (
+            np.arange(len(of), dtype=np.int64) - word_start[of]
+        )
+        raw, _ = self._memory.gather(part.address[of] + place.astype(np.uint64), "<u4")
+        bitmap = raw.astype(np.int64)
+        if self._row.offset("constants", "LfhBitmapGroups"):
+            group = word_start[owner] + 2 * (number >> 5)
+            shift = number & 31
+            return (bitmap[group] >> shift) & 1 != 0, (bitmap[group + 1] >> shift) & 1 != 0
+        pair = bitmap[word_start[owner] + (number >> 4)] >> (2 * (number & 15))
+        return pair & 1 != 0, pair & 2 != 0
