@@ -1,6 +1,7 @@
 """The command line: options, exit codes, error texts; no analysis.
 
-Exit codes are a contract: 0 done, 1 a gate failed, 2 wrong usage, 3 the question cannot be answered.
+Exit codes are a contract: 0 done, 1 a gate failed, 2 wrong usage, 3 the question cannot be
+answered.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 from rich.console import Console
@@ -25,9 +26,9 @@ from dumpleak.grouping import GROUPINGS
 from dumpleak.info import take_info
 from dumpleak.reports import REPORTS, Report
 from dumpleak.reports.base import BlockPage
-from dumpleak.session import Session, no_progress
 from dumpleak.session import Progress as ProgressCallback
-from dumpleak.snapshot import Snapshot, take_snapshot
+from dumpleak.session import Session, no_progress
+from dumpleak.snapshot import Coverage, Snapshot, coverage, take_snapshot
 from windumps.blocks import State
 from windumps.errors import WindumpsError
 
@@ -62,7 +63,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.group(cls=DumpleakGroup, context_settings=CONTEXT)
 @click.version_option(__version__)
 def main_group() -> None:
-    """Finds memory leaks in Windows dump files, offline.
+    r"""Finds memory leaks in Windows dump files, offline.
 
     One file alone is described (info), two are compared (diff).
 
@@ -82,7 +83,11 @@ def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "-o", "--output", type=click.Path(dir_okay=False), help="Write there and not to stdout."
         ),
         click.option(
-            "--format", "format_", type=click.Choice(list(REPORTS)), default="text", show_default=True
+            "--format",
+            "format_",
+            type=click.Choice(list(REPORTS)),
+            default="text",
+            show_default=True,
         ),
     ):
         command = option(command)
@@ -120,6 +125,7 @@ def heaps(dump: str, **options: Any) -> None:
     snapshot = _snapshot(dump, "heap", options)
     with _report(options) as report:
         report.heaps(snapshot)
+    _require(snapshot.coverage)
 
 
 @main_group.command(
@@ -146,6 +152,7 @@ def allocations(dump: str, state: str, top: int | None, **options: Any) -> None:
     for item in session.diagnostics:
         if item.severity != "info":
             click.echo(f"{item.severity}: {item.message}", err=True)
+    _require(coverage(session))
 
 
 @main_group.command(
@@ -162,6 +169,7 @@ def stat(dump: str, by: str, top: int | None, **options: Any) -> None:
     snapshot = _snapshot(dump, by, options)
     with _report(options) as report:
         report.stat(snapshot, top)
+    _require(snapshot.coverage)
 
 
 @main_group.command(
@@ -206,9 +214,7 @@ def diff(
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
     gate = _gate(fail_on)
-    comparison = compare(
-        _snapshot(base, by, options), _snapshot(current, by, options), force=force
-    )
+    comparison = compare(_snapshot(base, by, options), _snapshot(current, by, options), force=force)
     with _report(options) as report:
         report.diff(comparison, top)
     if comparison.verdict is Verdict.NOT_COMPARABLE:
@@ -222,12 +228,20 @@ def diff(
         raise SystemExit(EXIT_GATE)
 
 
-# -- helpers ---------------------------------------------------------------------------------------------
+# -- helpers
+# ---------------------------------------------------------------------------------------------
 
 
 def _snapshot(dump: str, by: str, options: dict[str, Any]) -> Snapshot:
     with _progress(options) as progress:
         return take_snapshot(Session.open(dump), by, progress)
+
+
+def _require(covered: Coverage) -> None:
+    """Ends with exit code 3 when what was shown covers too little to count as an answer."""
+    if covered.shortfall:
+        click.echo(f"dumpleak: {covered.shortfall}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)
 
 
 def _gate(text: str | None) -> list[Condition]:
@@ -253,7 +267,9 @@ def _pages(session: Session, state: str, progress: ProgressCallback) -> Iterator
 
 @contextmanager
 def _report(options: dict[str, Any]) -> Iterator[Report]:
-    """The report in the chosen format, on stdout or in a file that is complete or not there at all."""
+    """The report in the chosen format, on stdout or in a file that is complete or not there at
+    all.
+    """
     make = REPORTS[options["format_"]]
     if options["output"] is None:
         yield make(sys.stdout)
@@ -305,11 +321,15 @@ def main(args: list[str] | None = None) -> None:
         # The reader went away (`| head`): not an error; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
-    except (WindumpsError, OSError) as error:
+    except WindumpsError as error:
         code = _fail(str(error), debug)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        code = _fail(f"{place}{error.strerror or error}", debug)
     except Exception as error:  # the one place: a traceback helps nobody at two in the morning
         code = _fail(
-            f"internal error ({type(error).__name__}: {error}); please report it with --debug", debug
+            f"internal error ({type(error).__name__}: {error}); please report it with --debug",
+            debug,
         )
     sys.exit(code or 0)
 

@@ -1,6 +1,8 @@
-"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at all.
+"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at
+all.
 
-As pprof does it: base, current, delta = current - base, which may be negative; both absolute values are kept.
+As pprof does it: base, current, delta = current - base, which may be negative; both absolute
+values are kept.
 Only snapshots come in, so a dump and a snapshot file are compared by the same code.
 
 What a comparison shows is growth. It is never called a leak here.
@@ -119,7 +121,14 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     nothing = Totals()
     if reasons and not force:
         return Comparison(
-            base, current, Verdict.NOT_COMPARABLE, reasons, (), base.totals, current.totals, diagnostics
+            base,
+            current,
+            Verdict.NOT_COMPARABLE,
+            reasons,
+            (),
+            base.totals,
+            current.totals,
+            diagnostics,
         )
     pairs = []
     for key in base.groups.keys() | current.groups.keys():
@@ -141,7 +150,9 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
 
 
 def why_not_comparable(base: Snapshot, current: Snapshot) -> list[str]:
-    """Differences between two snapshots that would make a comparison lie; empty when there are none."""
+    """Differences between two snapshots that would make a comparison lie; empty when there are
+    none.
+    """
     reasons = []
     before, after = base.source, current.source
     if before.architecture != after.architecture:
@@ -154,8 +165,11 @@ def why_not_comparable(base: Snapshot, current: Snapshot) -> list[str]:
             f"the base is a dump of {before.program}, the current one of {after.program}"
         )
     reasons += _heaps_read_once(base.heaps, current.heaps)
+    for which, snapshot in (("base", base), ("current dump", current)):
+        if snapshot.coverage.shortfall:
+            reasons.append(f"{which}: {snapshot.coverage.shortfall}")
     shares = base.coverage.walked_share, current.coverage.walked_share
-    if abs(shares[0] - shares[1]) > COVERAGE_TOLERANCE:
+    if not reasons and abs(shares[0] - shares[1]) > COVERAGE_TOLERANCE:
         reasons.append(
             f"{shares[0]:.1%} of the heap memory of the base could be walked and {shares[1]:.1%} of the "
             "current dump's: a difference may be a hole"

@@ -1,4 +1,6 @@
-"""Ways to put blocks together: by allocation site, or by another key (`--by`). One row each in `GROUPINGS`."""
+"""Ways to put blocks together: by allocation site, or by another key (`--by`). One row each in
+`GROUPINGS`.
+"""
 
 from __future__ import annotations
 
@@ -50,14 +52,38 @@ class KeyGrouping:
 
     def assign(self, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
         """See `Grouping`."""
-        values, inverse = np.unique(
-            self._value(self._session, source, blocks), return_inverse=True
-        )
+        values, inverse = np.unique(self._value(self._session, source, blocks), return_inverse=True)
         groups = []
         for value in values.tolist():
             name = self._name(self._session, source, value)
             groups.append(
                 self.table.index_of(Site(SiteKind.GROUP, f"{self._label}|{name}".lower(), name))
+            )
+        return np.array(groups, np.int64)[inverse]
+
+
+class SiteFieldGrouping:
+    """Groups by what the site of a block says: its type or its tag."""
+
+    def __init__(self, session: Session, name: str, missing: str) -> None:
+        self.table = SiteTable()
+        self._finder = SiteFinder(session)
+        self._field = name
+        self._missing = missing
+
+    def assign(self, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
+        """See `Grouping`."""
+        values, inverse = np.unique(self._finder.assign(source, blocks), return_inverse=True)
+        groups = []
+        for value in values.tolist():
+            site = self._finder.table.sites[value]
+            text = getattr(site, self._field) or self._missing
+            groups.append(
+                self.table.index_of(
+                    Site(
+                        SiteKind.GROUP, f"{self._field}|{text}", text, type=site.type, tag=site.tag
+                    )
+                )
             )
         return np.array(groups, np.int64)[inverse]
 
@@ -93,5 +119,7 @@ GROUPINGS: dict[str, Callable[[Session], Grouping]] = {
         lambda session, source, blocks: blocks.kind.astype(np.int64),
         lambda session, source, kind: Kind(kind).label,
     ),
+    "type": lambda session: SiteFieldGrouping(session, "type", "(no type known)"),
+    "tag": lambda session: SiteFieldGrouping(session, "tag", "(no tag)"),
     "module": _by_key("module", first_pointer_modules, _module_name),
 }

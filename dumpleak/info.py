@@ -75,7 +75,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         memory=memory_by_use(session),
         modules=tuple(dump.modules),
         unloaded_modules=tuple(dump.unloaded_modules),
-        usable=bool(session.readable_heaps),
+        usable=bool(session.readable_heaps) and not covered.shortfall,
         advice=_advice(session, covered),
         diagnostics=tuple(session.diagnostics),
     )
@@ -83,7 +83,9 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
 
 def _advice(session: Session, covered: Coverage) -> str:
     if not session.readable_heaps:
-        return session.why_no_heaps()
+        return f"no: this is {session.why_no_heaps()}"
+    if covered.shortfall:
+        return f"no: {covered.shortfall}"
     unread = covered.heaps_listed - covered.heaps_read
     if unread or covered.walked_share < 0.99:
         parts = [f"{covered.walked_share:.1%} of the heap memory read could be walked"]

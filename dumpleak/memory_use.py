@@ -1,7 +1,7 @@
 """What the memory of a process is used for: heaps, stacks, images, mapped files, the rest.
 
-The rows are the dump's own memory-info list; each committed region gets one use. Where the dump has no such
-list, only what is in the file can be told apart, and `complete` is False.
+The rows are the dump's own memory-info list; each committed region gets one use. Where the dump
+has no such list, only what is in the file can be told apart, and `complete` is False.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ def memory_by_use(session: Session) -> MemoryByUse:
         use = np.where(session.modules.index_of(start) >= 0, USES.index("images"), len(USES))
         use = _claim(use, _heap_ranges(session), start, USES.index("heaps"))
     present = np.array(
-        [memory.present_bytes(a, a + s) for a, s in zip(start.tolist(), size.tolist(), strict=True)],
+        [
+            memory.present_bytes(a, a + s)
+            for a, s in zip(start.tolist(), size.tolist(), strict=True)
+        ],
         np.int64,
     )
     rows = []
@@ -82,7 +85,9 @@ def _uses(session: Session, regions: Regions, keep: NDArray[np.bool_]) -> NDArra
     use[kinds == MEM_MAPPED] = USES.index("mapped")
     threads = session.dump.threads
     blocks = [view.peb for view in session.views] + [thread.teb for thread in threads]
-    use = _claim(use, [(address, 1) for address in blocks if address], bases, USES.index("teb-peb"), regions)
+    use = _claim(
+        use, [(address, 1) for address in blocks if address], bases, USES.index("teb-peb"), regions
+    )
     stacks = [(t.stack_start, max(t.stack_size, 1)) for t in threads if t.stack_start]
     use = _claim(use, stacks, bases, USES.index("stacks"), regions)
     return _claim(use, _heap_ranges(session), bases, USES.index("heaps"))
@@ -104,7 +109,9 @@ def _claim(
     number: int,
     regions: Regions | None = None,
 ) -> NDArray[np.int64]:
-    """Marks regions that begin inside one of the ranges; with `regions`, those that hold a range's start."""
+    """Marks regions that begin inside one of the ranges; with `regions`, those that hold a range's
+    start.
+    """
     if not ranges or not len(bases):
         return use
     claimed = use.copy()

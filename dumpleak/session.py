@@ -18,7 +18,9 @@ BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
 
 
 class CannotAnswerError(UnsupportedDumpError):
-    """The question cannot be answered from this input; the message says what is missing and what to do."""
+    """The question cannot be answered from this input; the message says what is missing and what
+    to do.
+    """
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class HeapSource:
 
     @property
     def label(self) -> str:
-        """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64 process."""
+        """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
+        process.
+        """
         return self.entry_label(self.view.is_secondary, self.entry.architecture, self.entry.ordinal)
 
     @staticmethod
@@ -69,7 +73,9 @@ class Session:
                 [thread.teb for thread in dump.threads],
                 dump.modules,
             )
-        self.heaps = [HeapSource(view, entry) for view in self.views for entry in process_heaps(view)]
+        self.heaps = [
+            HeapSource(view, entry) for view in self.views for entry in process_heaps(view)
+        ]
         self.modules = ModuleMap(dump.modules)
 
     @classmethod
@@ -103,7 +109,8 @@ class Session:
         """Checks that there is at least one heap to walk.
 
         Raises:
-            CannotAnswerError: says what the file is, what is missing and how to take a dump that works.
+            CannotAnswerError: says what the file is, what is missing and how to take a dump that
+                works.
         """
         if not self.readable_heaps:
             raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}")
@@ -113,7 +120,7 @@ class Session:
         dump = self.dump
         if dump.platform != "Windows":
             return (
-                f"a minidump of a {dump.platform} process; its heaps are not Windows heaps, "
+                f"a minidump of a process on {dump.platform}; its heaps are not Windows heaps, "
                 "use the tools of that system"
             )
         what = f"a {dump.kind} of {self.describe_system()}"
@@ -121,12 +128,14 @@ class Session:
             unread = [source.entry for source in self.heaps]
             absent = [entry for entry in unread if entry.kind == "absent"]
             if len(absent) == len(unread):
+                count = max(sum(view.heap_count for view in self.views), len(unread))
                 return (
-                    f"{what} without heap memory: none of the {len(unread)} heaps the process had is in it; "
-                    f"{BETTER_DUMP}"
+                    f"{what} without heap memory: none of the {count} heap{'s' * (count != 1)} the process "
+                    f"had is in it; {BETTER_DUMP}"
                 )
             reasons = dict.fromkeys(entry.reason for entry in unread)
-            return f"{what}; none of its {len(unread)} heaps can be read: {'; '.join(reasons)}"
+            count = len(unread)
+            return f"{what}; none of its {count} heap{'s' * (count != 1)} can be read: {'; '.join(reasons)}"
         if not dump.architecture:
             return f"a {dump.kind} that does not say for which processor, and holds no heap; {BETTER_DUMP}"
         if not self.views:
@@ -143,7 +152,7 @@ class Session:
         return "the process environment block is there, the list it points to is not"
 
     def describe_system(self) -> str:
-        """"Windows 10.0.19041 x64", as far as the dump says."""
+        """The text "Windows 10.0.19041 x64", as far as the dump says."""
         major, minor, build = self.dump.os_version
         version = f" {major}.{minor}.{build}" if build else ""
         return f"{self.dump.platform}{version} {self.dump.architecture}".strip()

@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.grouping import GROUPINGS, Grouping
-from dumpleak.session import HeapSource, Progress, Session, no_progress
+from dumpleak.session import BETTER_DUMP, HeapSource, Progress, Session, no_progress
 from dumpleak.sites import Site
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic
+
+# Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
+MIN_WALKED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,16 @@ class Coverage:
         """Walked of committed, 0 to 1; 0 when nothing was read."""
         return self.walked_bytes / self.committed_bytes if self.committed_bytes else 0.0
 
+    @property
+    def shortfall(self) -> str:
+        """Why the answer says too little of the heaps to stand; "" when it covers enough."""
+        if self.walked_share >= MIN_WALKED_SHARE:
+            return ""
+        return (
+            f"only {self.walked_share:.1%} of the heap memory could be walked, the rest is not in the dump "
+            f"or damaged; {BETTER_DUMP}"
+        )
+
 
 @dataclass(frozen=True)
 class SourceInfo:
@@ -154,9 +167,7 @@ class Snapshot:
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
 
-def take_snapshot(
-    session: Session, by: str = "site", progress: Progress = no_progress
-) -> Snapshot:
+def take_snapshot(session: Session, by: str = "site", progress: Progress = no_progress) -> Snapshot:
     """Walks all heaps of a dump and adds their used blocks up.
 
     Args:
@@ -269,4 +280,5 @@ class _GroupSums:
 
     def overall(self) -> Totals:
         largest = int(self._sums[3].max()) if self._sums.size else 0
-        return Totals(*(int(value) for value in self._sums[:3].sum(axis=1)), largest)
+        count, counted, block_bytes = (int(value) for value in self._sums[:3].sum(axis=1))
+        return Totals(count, counted, block_bytes, largest)

@@ -29,7 +29,7 @@ def format_address(address: int, pointer_size: int = 8) -> str:
 
 
 def parse_size(text: str) -> int:
-    """"64K", "1.5MiB", "300" as bytes (binary units).
+    """Reads "64K", "1.5MiB" or "300" as bytes (binary units).
 
     Raises:
         ValueError: not a size.

@@ -1,6 +1,7 @@
 """Finds dumps with known truth and reads what must come out of them.
 
-`testdata/` is in the repository. Where the shared collection lies beside the checkout, its dumps are used too.
+`testdata/` is in the repository. Where the shared collection lies beside the checkout, its dumps
+are used too.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class Truth:
     def used_blocks(self, heap: int) -> dict[int, int]:
         """Address → requested size of every used block of the heap at an address.
 
-        They are the busy entries of the genuine walk; requested sizes where the program made the block.
+        They are the busy entries of the genuine walk; requested sizes where the program made the
+        block.
         """
         return {
             row[0]: self.sizes.get(row[0], row[1])
@@ -78,7 +80,8 @@ def load_json(path: Path) -> dict[str, Any]:
 
 
 def truth_dumps(*scenarios: str) -> list[TruthDump]:
-    """All dumps of the scenarios (a trailing `*` matches any ending), in testdata and beside the checkout."""
+    """All dumps of the scenarios (a trailing `*` matches any ending), in testdata and beside the
+    checkout."""
     found = []
     for root in (TESTDATA, SHARED / "user"):
         for truth in sorted(root.glob("*/*/truth*.json.*")):

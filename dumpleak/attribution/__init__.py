@@ -1,6 +1,7 @@
 """Attribution: who allocated a block, best evidence first.
 
-Each attributor looks at the blocks nobody before it could name. A new kind of evidence is one file and one row.
+Each attributor looks at the blocks nobody before it could name. A new kind of evidence is one file
+and one row.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """Sites by shape: what can be said of any block without recorded stacks, types or symbols.
 
-A shape is the heap, the exact size asked for, and the image that the block's first code or data pointer
-leads into. Exact sizes, because objects of one class have one size and any wider class would mix them.
+A shape is the heap, the exact size asked for, and the image that the block's first code or data
+pointer
+leads into. Exact sizes, because objects of one class have one size and any wider class would mix
+them.
 
-Only the first words are looked at: a vftable or a callback stands there, and every further word makes chance
+Only the first words are looked at: a vftable or a callback stands there, and every further word
+makes chance
 hits in text and random data more likely (on x86 images cover a few percent of all possible values).
 """
 
@@ -69,8 +72,8 @@ def first_pointer_modules(
         blocks: Blocks of that heap.
 
     Returns:
-        int64 indices into `session.modules.modules`, -1 where the first words hold no such pointer, the
-        block begins with text, or its memory is not in the dump.
+        int64 indices into `session.modules.modules`, -1 where the first words hold no such
+        pointer, the block begins with text, or its memory is not in the dump.
     """
     memory, width = source.view.memory, source.view.pointer_size
     found = np.full(len(blocks), -1, np.int64)
@@ -96,7 +99,9 @@ def first_pointer_modules(
 def _begins_with_text(
     source: HeapSource, blocks: Blocks, rows: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """True where the first eight bytes are printable ASCII: text, though it may look like pointers on x86."""
+    """True where the first eight bytes are printable ASCII: text, though it may look like pointers
+    on x86.
+    """
     text = np.zeros(len(rows), bool)
     wide = np.flatnonzero(blocks.counted_bytes[rows] >= 8)
     values, present = source.view.memory.gather(blocks.address[rows[wide]], "<u8")

@@ -50,8 +50,8 @@ BLOCK_COLUMNS = (
 class Report(Protocol):
     """Writes answers in one format.
 
-    Args of all methods: the answer, and where they apply `top`, the number of rows people want to see
-    (None for all).
+    Args of all methods: the answer, and where they apply `top`, the number of rows people want to
+    see (None for all).
     """
 
     def __init__(self, stream: IO[str]) -> None: ...

@@ -58,7 +58,16 @@ class CsvReport:
     def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
         """One row a module."""
         self._table(
-            ("name", "base_address", "size_bytes", "version", "pdb_name", "pdb_guid", "pdb_age", "state"),
+            (
+                "name",
+                "base_address",
+                "size_bytes",
+                "version",
+                "pdb_name",
+                "pdb_guid",
+                "pdb_age",
+                "state",
+            ),
             (
                 (
                     module.name,

@@ -1,4 +1,6 @@
-"""JSON: the contract with scripts. Addresses are hex strings, sizes plain bytes, times ISO 8601 in UTC."""
+"""JSON: the contract with scripts. Addresses are hex strings, sizes plain bytes, times ISO 8601 in
+UTC.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,7 @@ class JsonReport:
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """JSON lines: one object a block."""
         for row in block_rows(pages, top):
-            values = dict(zip(BLOCK_COLUMNS, row, strict=True))
+            values: dict[str, Any] = dict(zip(BLOCK_COLUMNS, row, strict=True))
             for name in ("size", "type", "tag", "stack_id"):
                 values[name] = None if values[name] == "" else values[name]
             self._stream.write(json.dumps(values) + "\n")

@@ -52,7 +52,9 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
 
 
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:
-    """Groups by used bytes, largest first; equal ones by name so that the order is always the same."""
+    """Groups by used bytes, largest first; equal ones by name so that the order is always the
+    same.
+    """
     return sorted(
         snapshot.groups.values(), key=lambda pair: (-pair[1].bytes, -pair[1].count, pair[0].key)
     )

@@ -1,6 +1,7 @@
 """Text for people: the verdict first, then the table, then what was left out.
 
-Names come from the dump and are hostile: they are shown as plain text, control characters made visible.
+Names come from the dump and are hostile: they are shown as plain text, control characters made
+visible.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ class TextReport:
         self._console.print(table)
 
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
-        """One row a block, tab-separated: there may be millions, so no table that needs them all first."""
+        """One row a block, tab-separated: there may be millions, so no table that needs them all
+        first.
+        """
         self._console.file.write("\t".join(BLOCK_COLUMNS) + "\n")
         for row in block_rows(pages, top):
             self._console.file.write("\t".join(_clean(str(value)).plain for value in row) + "\n")
@@ -196,14 +199,27 @@ class TextReport:
 
     def _heap_table(self, heaps: Iterable[HeapRow]) -> None:
         table = _table(
-            *("heap", "address", "kind", "flags", "committed", "used", "blocks", "free", "overhead"),
+            *(
+                "heap",
+                "address",
+                "kind",
+                "flags",
+                "committed",
+                "used",
+                "blocks",
+                "free",
+                "overhead",
+            ),
             left={"heap", "kind"},
         )
         for row in heaps:
             kind = f"{row.kind} {row.front_end}".strip()
             if not row.read:
                 table.add_row(
-                    row.label, format_address(row.address), kind, Text(f"not read: {row.reason}", "red")
+                    row.label,
+                    format_address(row.address),
+                    kind,
+                    Text(f"not read: {row.reason}", "red"),
                 )
                 continue
             table.add_row(
@@ -224,7 +240,8 @@ class TextReport:
         complete &= coverage.heaps_read == coverage.heaps_listed
         self._line(
             f"{label}: {format_bytes(coverage.walked_bytes)} of {format_bytes(coverage.committed_bytes)} "
-            f"committed ({coverage.walked_share:.1%}), {coverage.heaps_read} of {coverage.heaps_listed} heaps",
+            f"committed ({coverage.walked_share:.1%}), "
+            f"{coverage.heaps_read} of {coverage.heaps_listed} heaps",
             "" if complete else "yellow",
         )
 
@@ -234,7 +251,8 @@ class TextReport:
             place = "" if item.address is None else f" at {format_address(item.address)}"
             lost = f" ({format_bytes(item.bytes_affected)})" if item.bytes_affected else ""
             self._line(
-                f"{item.severity}: {item.message} [{item.structure}{place}]{lost}", _STYLES[item.severity]
+                f"{item.severity}: {item.message} [{item.structure}{place}]{lost}",
+                _STYLES[item.severity],
             )
         more = len(serious) - MAX_DIAGNOSTICS
         if more > 0:
@@ -242,7 +260,11 @@ class TextReport:
 
     def _left_out(self, count: int, noun: str) -> None:
         if count > 0:
-            self._line(f"… and {count} more {noun}{'s' * (count != 1)}; --top {{N}} shows more.".format(N="N"))
+            self._line(
+                f"… and {count} more {noun}{'s' * (count != 1)}; --top {{N}} shows more.".format(
+                    N="N"
+                )
+            )
 
     def _line(self, text: str, style: str = "") -> None:
         self._console.print(Text(_clean(text).plain, style), soft_wrap=True)
@@ -263,7 +285,9 @@ def _table(*columns: str, left: set[str] | None = None) -> Table:
 
 
 def _clean(text: str) -> Text:
-    """Text with control and direction characters shown as escapes, so that a name cannot move the cursor."""
+    """Text with control and direction characters shown as escapes, so that a name cannot move the
+    cursor.
+    """
     return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
 
 
@@ -277,7 +301,7 @@ def _memory_line(info: Info) -> str:
 
 
 def _elapsed(comparison: Comparison) -> str:
-    """" in 1 h 5 min", or "" when the times are unknown or the wrong way round."""
+    """The text " in 1 h 5 min", or "" when the times are unknown or the wrong way round."""
     before, after = comparison.base.source.time, comparison.current.source.time
     if before is None or after is None or after <= before:
         return ""

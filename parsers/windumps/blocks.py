@@ -1,6 +1,7 @@
 """Blocks: the one output of heaps and pools, as numpy columns.
 
-A walk yields `Blocks` in pieces of bounded size, so that a consumer that only adds up never holds them all.
+A walk yields `Blocks` in pieces of bounded size, so that a consumer that only adds up never holds
+them all.
 """
 
 from __future__ import annotations
@@ -50,13 +51,14 @@ class Blocks:
 
     Attributes:
         address: uint64, what the program got.
-        size: int64, bytes the program asked for; `SIZE_UNKNOWN` where the allocator does not keep it.
+        size: int64, bytes the program asked for; `SIZE_UNKNOWN` where the allocator does not keep
+            it.
         block_bytes: int64, bytes taken from the heap, header and padding included.
         state: uint8, `State`.
         kind: uint8, `Kind`.
         heap: uint16, ordinal of the heap in the process's heap list.
-        trace: uint64, what the block says of its recorded allocation stack (the address of a trace record,
-            or an index on systems that keep indices); 0 when nothing.
+        trace: uint64, what the block says of its recorded allocation stack (the address of a trace
+            record, or an index on systems that keep indices); 0 when nothing.
     """
 
     address: NDArray[np.uint64]

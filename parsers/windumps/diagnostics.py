@@ -22,7 +22,8 @@ class Diagnostic:
         code: Stable kebab-case name for scripts.
         severity: See `Severity`.
         structure: The structure concerned, under Microsoft's name.
-        address: Virtual address in the process, or file offset for structures of the file; None when neither.
+        address: Virtual address in the process, or file offset for structures of the file; None
+            when neither.
         message: One line for people.
         bytes_affected: How many bytes of memory the trouble hides; 0 when none or unknown.
     """
@@ -37,9 +38,11 @@ class Diagnostic:
 
 @dataclass
 class DiagnosticLog:
-    """Collects diagnostics; the same code on the same structure more than `limit` times is only counted.
+    """Collects diagnostics; the same code on the same structure more than `limit` times is only
+    counted.
 
-    A dump with a million broken entries must not give a million lines; what was folded is said by `collect`.
+    A dump with a million broken entries must not give a million lines; what was folded is said by
+    `collect`.
     """
 
     limit: int = 20

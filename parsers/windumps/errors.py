@@ -1,7 +1,9 @@
 """What can go wrong while a dump is read, as types.
 
-Two kinds of trouble are kept apart. When reading cannot go on, one of these exceptions is raised; when
-only a part is unreadable, the part is left out and a `windumps.diagnostics.Diagnostic` says so in the result.
+Two kinds of trouble are kept apart. When reading cannot go on, one of these exceptions is raised;
+when
+only a part is unreadable, the part is left out and a `windumps.diagnostics.Diagnostic` says so in
+the result.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ class NotADumpError(DumpError):
 
 
 class UnsupportedDumpError(DumpError):
-    """A valid file of a kind that cannot answer; the message says which command makes one that can."""
+    """A valid file of a kind that cannot answer; the message says which command makes one that
+    can.
+    """
 
 
 class ContainerError(DumpError):
@@ -76,7 +80,9 @@ class PartialReadError(MemoryReadError):
 
 
 class HeapError(WindumpsError):
-    """A heap cannot be read at all (its header is absent or no layout fits); the others still can."""
+    """A heap cannot be read at all (its header is absent or no layout fits); the others still
+    can.
+    """
 
     def __init__(self, message: str, address: int) -> None:
         super().__init__(message)

@@ -32,7 +32,8 @@ def test_the_planted_leak_comes_first_with_its_exact_growth(
         for address in after.raw["leaked_since_before"]
         if after.heap_of[address] in read
     )
-    # The planted leak of most bytes in each heap; its size may have honest growth too, so that counts in.
+    # The planted leak of most bytes in each heap; its size may have honest growth too, so that
+    # counts in.
     growth = Counter(
         (after.heap_of[a], size) for a, size in after.sizes.items() if after.heap_of[a] in read
     )
@@ -72,7 +73,9 @@ def test_totals_are_the_difference_of_live_allocations(base: TruthDump, current:
 
 
 @pytest.mark.parametrize(
-    ("base", "current"), [p for p in PAIRS if p[0].scenario == "leak-pair-aslr"], ids=lambda d: d.name
+    ("base", "current"),
+    [p for p in PAIRS if p[0].scenario == "leak-pair-aslr"],
+    ids=lambda d: d.name,
 )
 def test_sites_match_although_all_addresses_differ(base: TruthDump, current: TruthDump) -> None:
     comparison, _ = _compare(base, current)

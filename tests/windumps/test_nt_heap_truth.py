@@ -45,7 +45,8 @@ def test_heaps_come_in_the_order_the_process_made_them(dump: TruthDump) -> None:
     session = Session.open(dump.dump)
     listed = [source.entry.address for source in session.heaps]
     expected = [heap["address"] for heap in truth.heaps]
-    # Early Windows 10 keeps a heap of its own behind the program's; it may come last, never between.
+    # Early Windows 10 keeps a heap of its own behind the program's; it may come last, never
+    # between.
     assert listed[: len(expected)] == expected
     assert [source.entry.ordinal for source in session.heaps] == list(range(len(listed)))
 

@@ -121,7 +121,9 @@ def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     """The one dump in an archive."""
     # macOS adds a hidden twin of each file under __MACOSX.
     members = [
-        m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")
+        m
+        for m in archive.infolist()
+        if m.filename[-1:] != "/" and not m.filename.startswith("__MACOSX/")
     ]
     dumps = [m for m in members if m.filename.lower().endswith(DUMP_SUFFIXES)]
     chosen = dumps or members

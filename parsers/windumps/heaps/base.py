@@ -1,4 +1,6 @@
-"""What every heap kind gives: a description, a walk that yields blocks, and accounts that add up."""
+"""What every heap kind gives: a description, a walk that yields blocks, and accounts that add
+up.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ class HeapContext:
 class HeapAccount:
     """Where a heap's memory went; all numbers in bytes or blocks, filled while its walk runs.
 
-    `committed_bytes` = `used_block_bytes` + `free_block_bytes` + `overhead_bytes` + `unwalked_bytes` +
+    `committed_bytes` = `used_block_bytes` + `free_block_bytes` + `overhead_bytes` +
+    `unwalked_bytes` +
     `residual_bytes`; an undamaged, fully present heap has a residual and unwalked bytes of zero.
 
     Attributes:
@@ -115,14 +118,22 @@ class Heap(Protocol):
         account: See `HeapAccount`; complete once `blocks` has run to its end.
     """
 
-    address: int
-    ordinal: int
-    kind: str
-    architecture: str
-    flags: int
-    front_end: str
-    layout: str
-    account: HeapAccount
+    @property
+    def address(self) -> int: ...
+    @property
+    def ordinal(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def flags(self) -> int: ...
+    @property
+    def front_end(self) -> str: ...
+    @property
+    def layout(self) -> str: ...
+    @property
+    def account(self) -> HeapAccount: ...
 
     def blocks(self) -> Iterator[Blocks]:
         """Walks the heap; every used and free block comes once, in pieces of bounded size."""

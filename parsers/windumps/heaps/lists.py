@@ -1,4 +1,6 @@
-"""Walks Windows' doubly linked lists with a limit and a visited set, from both ends when one is cut."""
+"""Walks Windows' doubly linked lists with a limit and a visited set, from both ends when one is
+cut.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ def list_nodes(memory: AddressSpace, head: int, pointer_size: int) -> tuple[list
         pointer_size: 4 or 8.
 
     Returns:
-        The nodes in order, and None when the list closed; else why it did not. When the chain breaks, it
+        The nodes in order, and None when the list closed; else why it did not. When the chain
+        breaks, it
         is followed backwards from the head as well, so that one bad link costs as little as can be.
     """
     forward, trouble = _follow(memory, head, 0, pointer_size, set())

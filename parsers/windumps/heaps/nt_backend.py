@@ -1,8 +1,8 @@
 """The back-end walk of one committed range: from header to header, a window of memory at a time.
 
-In each window all possible headers are decoded at once; the chain then is a hop over a column of sizes,
-which is the only sequential step. What the chain visited is checked as columns afterwards (checksum,
-PreviousSize, end of range), so a damaged header is found even though the hop trusted it.
+In each window all possible headers are decoded at once; the chain then is a hop over a column of
+sizes, which is the only sequential step. What the chain visited is checked as columns afterwards
+(checksum, PreviousSize, end of range), so a damaged header is found even though the hop trusted it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ RESUME_TRIES = (
 
 
 class _Window(NamedTuple):
-    """All slots of a window that could be headers, decoded: slot i lies at start + i × granularity."""
+    """All slots of a window that could be headers, decoded: slot i lies at start + i ×
+    granularity.
+    """
 
     start: int
     low: U32
@@ -144,9 +146,10 @@ class BackendWalker:
     def _resume(self, window: _Window, window_end: int) -> bool:
         """Finds where the chain can be taken up again behind damage; False when not in this window.
 
-        Accepted is a header whose next links hold (checksum, and PreviousSize equal to the size before),
-        or the last block of the range when it leads back to the damaged one or is a sentinel. One link is
-        a chance of 2**-32 for random bytes, and of 2**-16 where headers have no checksum.
+        Accepted is a header whose next links hold (checksum, and PreviousSize equal to the size
+        before),
+        or the last block of the range when it leads back to the damaged one or is a sentinel. One
+        link is a chance of 2**-32 for random bytes, and of 2**-16 where headers have no checksum.
         """
         granularity = self.context.granularity
         search_from = self._search_from if self._search_from is not None else self._position
@@ -171,7 +174,9 @@ class BackendWalker:
         return False
 
     def _plausible(self, window: _Window) -> tuple[Mask, Mask]:
-        """Slots whose successor in this window points back to them, and slots that end the range."""
+        """Slots whose successor in this window points back to them, and slots that end the
+        range.
+        """
         units = (window.low & np.uint32(0xFFFF)).astype(np.int64)
         ok = self.encoding.checks_out(window.low)
         following = np.arange(len(units)) + units
@@ -202,7 +207,7 @@ class BackendWalker:
 
 def _hop(low: U32, first: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Slots the chain visits from `first` to the end of the window, or to a size of zero."""
-    sizes = memoryview((low & np.uint32(0xFFFF)).astype(np.uint16))
+    sizes = (low & np.uint32(0xFFFF)).astype(np.uint16).data
     count = len(sizes)
     visited: list[int] = []
     append = visited.append

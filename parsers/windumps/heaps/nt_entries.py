@@ -1,8 +1,9 @@
 """`_HEAP_ENTRY` headers as columns: decoding, checking, and what the program asked for.
 
-Facts: Windows Vista and later store Size, Flags, SmallTagIndex and PreviousSize XORed with the heap's
-`Encoding` when `EncodeFlagMask` is set in the stored word; SmallTagIndex is then the XOR of the three bytes
-before it (a checksum). Checked against headers that ntdll of 20 builds wrote.
+Facts: Windows Vista and later store Size, Flags, SmallTagIndex and PreviousSize XORed with the
+heap's
+`Encoding` when `EncodeFlagMask` is set in the stored word; SmallTagIndex is then the XOR of the
+three bytes before it (a checksum). Checked against headers that ntdll of 20 builds wrote.
 """
 
 from __future__ import annotations
@@ -58,18 +59,20 @@ class Encoding:
         return np.where(encoded, stored ^ np.uint32(self.low), stored)
 
     def decode_high(self, stored_low: U32, stored_high: U32) -> U32:
-        """PreviousSize (bits 0-15), SegmentOffset (16-23) and UnusedBytes (24-31) of each header."""
+        """PreviousSize (bits 0-15), SegmentOffset (16-23) and UnusedBytes (24-31) of each
+        header.
+        """
         if not self.mask:
             return stored_high
         encoded = (stored_low & np.uint32(self.mask)) != 0
         return np.where(encoded, stored_high ^ np.uint32(self.high), stored_high)
 
     def checks_out(self, low: U32) -> Mask:
-        """True where a decoded low word can be a header: a size, and the checksum where there is one."""
-        has_size = (low & np.uint32(0xFFFF)) != 0
-        if not self.mask:
-            return has_size
-        return has_size & ((low >> 24) == ((low ^ (low >> 8) ^ (low >> 16)) & np.uint32(0xFF)))
+        """True where a decoded low word can be a header: a size, and the checksum if there is one."""
+        has_size: Mask = (low & np.uint32(0xFFFF)) != 0
+        if self.mask:
+            has_size &= ((low >> 24) == ((low ^ (low >> 8) ^ (low >> 16)) & np.uint32(0xFF)))
+        return has_size
 
 
 class Entries(NamedTuple):
@@ -125,7 +128,8 @@ def user_extents(
 
     tail = np.flatnonzero(low == UNUSED_IN_TAIL)
     if len(tail):
-        # x64: the word after the block (it belongs to this block's user area); x86: the block's last word.
+        # x64: the word after the block (it belongs to this block's user area); x86: the block's
+        # last word.
         word_at = header[tail] + block_bytes[tail].astype(np.uint64)
         if pointer_size == 4:
             word_at -= np.uint64(4)
@@ -142,7 +146,8 @@ def user_extents(
         address[extended] = second + np.uint64(granularity)
         size[extended] = block_bytes[extended] - count
         valid[extended] = present & (record["ExtendedBlockSignature"] == UNUSED_EXTENDED_SIGNATURE)
-        # Whose interceptor it is differs (1 on 10 and 11, 2 on 7): readers of traces check what it points to.
+        # Whose interceptor it is differs (1 on 10 and 11, 2 on 7): readers of traces check what it
+        # points to.
         trace[extended], _ = memory.gather(
             header[extended] + np.uint64(granularity), f"<u{pointer_size}"
         )

@@ -1,11 +1,12 @@
-"""The NT heap of Windows Vista to 11 24H2: segments, uncommitted ranges, the back end, large blocks.
+"""The NT heap of Windows Vista to 11 24H2: segments, uncommitted ranges, the back end, large
+blocks.
 
-A segment's committed ranges are decoded a window at a time as arrays; only the hop from block to block is
-sequential, over integers. Uncommitted ranges come from the segment's own list and not from readability:
-a page can be absent from the dump though it is committed, and the other way round.
+A segment's committed ranges are decoded a window at a time as arrays; only the hop from block to
+block is sequential, over integers. Uncommitted ranges come from the segment's own list and not from
+readability: a page can be absent from the dump though it is committed, and the other way round.
 
-A header that does not check out ends the chain; the walk takes it up again where two links in a row hold,
-and what lies between is said to be lost.
+A header that does not check out ends the chain; the walk takes it up again where two links in a
+row hold, and what lies between is said to be lost.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ PAGE_SIZE = 0x1000
 
 
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    """True when a heap handle has the segment signature of Vista and later, and some row's heap signature."""
+    """True when a heap handle has the segment signature of Vista and later, and some row's heap
+    signature.
+    """
     try:
         if memory.read_uint(address + 2 * pointer_size, 4) != SEGMENT_SIGNATURE:
             return False
@@ -141,7 +144,8 @@ class NtHeap:
             yield from self._segment_blocks(segment)
         yield from self._virtual_blocks()
 
-    # -- segments ----------------------------------------------------------------------------------------
+    # -- segments
+    # ----------------------------------------------------------------------------------------
 
     def _segments(self) -> Iterator[Record]:
         """The heap's segments, itself first; those that do not check out cost themselves only."""
@@ -176,7 +180,9 @@ class NtHeap:
             yield segment
 
     def _committed(self, segment: Record) -> list[tuple[int, int]]:
-        """Committed ranges of a segment: all its pages but those on its list of uncommitted ranges."""
+        """Committed ranges of a segment: all its pages but those on its list of uncommitted
+        ranges.
+        """
         base = segment.address
         end = base + segment["NumberOfPages"] * PAGE_SIZE
         link = self.row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
@@ -213,7 +219,8 @@ class NtHeap:
                 "ucr-count-differs",
                 "_HEAP_SEGMENT.NumberOfUnCommittedPages",
                 base,
-                f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, its list {pages}",
+                f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, "
+                f"its list {pages}",
             )
         ranges, at = [], base
         for start, stop in sorted(holes):
@@ -288,7 +295,8 @@ class NtHeap:
             account.unwalked_bytes += lost
             yield lfh
 
-    # -- large blocks ------------------------------------------------------------------------------------
+    # -- large blocks
+    # ------------------------------------------------------------------------------------
 
     def _virtual_blocks(self) -> Iterator[Blocks]:
         large = read_virtual_blocks(self.context, self.row, self._heap, self._encoding)
@@ -332,7 +340,9 @@ def _field(memory: AddressSpace, row: LayoutRow, name: str, heap: int) -> int | 
 
 
 def _score(context: HeapContext, row: LayoutRow, address: int) -> float:
-    """Share of the self-consistency checks that a heap passes under a layout, 0 when it cannot be read."""
+    """Share of the self-consistency checks that a heap passes under a layout, 0 when it cannot be
+    read.
+    """
     memory, pointer = context.memory, context.pointer_size
     try:
         heap = row.read(memory, "_HEAP", address)

@@ -1,11 +1,14 @@
 """The NT heap's low-fragmentation front end: blocks inside `_HEAP_USERDATA_HEADER` areas.
 
-All areas that a piece of the back-end walk finds are decoded together: block addresses, headers and states
-of thousands of areas are single numpy columns.
+All areas that a piece of the back-end walk finds are decoded together: block addresses, headers
+and states of thousands of areas are single numpy columns.
 
-`RtlpLFHKey`, which ntdll mixes into area offsets and block headers, is solved from the heap itself: every
-block header is the XOR of known addresses and the key (Windows 8 and later), so the value that all slots at
-one stride imply is the key. On Vista and 7 offsets are plain, and headers of one area need only agree.
+`RtlpLFHKey`, which ntdll mixes into area offsets and block headers, is solved from the heap
+itself: every
+block header is the XOR of known addresses and the key (Windows 8 and later), so the value that all
+slots at
+one stride imply is the key. On Vista and 7 offsets are plain, and headers of one area need only
+agree.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ class Areas(NamedTuple):
         address: uint64, of the `_HEAP_USERDATA_HEADER`.
         room: int64, bytes the back end gave for it.
         stride: int64, bytes from block to block.
-        count: int64, blocks.
+        blocks: int64, how many.
         first: int64, offset of the first block; -1 until known.
         bitmap: uint64, address of the busy bitmap; 0 where there is none.
     """
@@ -41,13 +44,16 @@ class Areas(NamedTuple):
     address: U64
     room: I64
     stride: I64
-    count: I64
+    blocks: I64
     first: I64
     bitmap: U64
 
     def take(self, keep: Mask) -> Areas:
         """The areas where `keep` is true."""
-        return Areas(*(column[keep] for column in self))
+        address, room, stride, blocks, first, bitmap = self
+        return Areas(
+            address[keep], room[keep], stride[keep], blocks[keep], first[keep], bitmap[keep]
+        )
 
 
 @dataclass
@@ -82,10 +88,12 @@ class LfhReader:
         return np.asarray(signature == SIGNATURE)
 
     def blocks(self, user: U64, room: I64) -> tuple[Blocks, int]:
-        """All blocks of the areas at `user`, whose back-end blocks have `room` bytes behind the header.
+        """All blocks of the areas at `user`, whose back-end blocks have `room` bytes behind the
+        header.
 
         Returns:
-            The blocks, and the bytes of areas and blocks that could not be read (diagnostics say why).
+            The blocks, and the bytes of areas and blocks that could not be read (diagnostics say
+            why).
         """
         areas = self._locate_first(self._describe(user, room))
         lost = int(room.sum()) - int(areas.room.sum())
@@ -106,9 +114,8 @@ class LfhReader:
                     + "; its state is unknown",
                     int(stride[index]),
                 )
-            header, owner, stride, unused = (
-                column[sound] for column in (header, owner, stride, unused)
-            )
+            header, owner = header[sound], owner[sound]
+            stride, unused = stride[sound], unused[sound]
         busy = unused > UNUSED_LFH
         if self.has_offsets:
             busy &= self._bitmap_allows(header, areas, owner, stride)
@@ -175,18 +182,17 @@ class LfhReader:
     def _locate_first(self, areas: Areas) -> Areas:
         """Fills in where the first block of each area lies; drops areas where nothing fits."""
         if not self.has_offsets:
-            first = self.layout.size("_HEAP_USERDATA_HEADER")
-            return areas._replace(first=np.full(len(areas.address), first, np.int64))
+            behind = self.layout.size("_HEAP_USERDATA_HEADER")
+            return areas._replace(first=np.full(len(areas.address), behind, np.int64))
         if self.key is None:
             self.key = self._solve_key(areas)
-        if self.key is None:
-            first = np.full(len(areas.address), -1, np.int64)
-        else:
-            first = self._decoded_first(areas)
-            for index in np.flatnonzero(first < 0).tolist():
+        decoded = np.full(len(areas.address), -1, np.int64)
+        if self.key is not None:
+            decoded = self._decoded_first(areas)
+            for index in np.flatnonzero(decoded < 0).tolist():
                 # Windows 8.0 keeps the offset elsewhere, and a damaged word must not cost the area.
-                first[index] = self._searched_first(areas, index)
-        for index in np.flatnonzero(first < 0).tolist()[: self.context.log.limit + 1]:
+                decoded[index] = self._searched_first(areas, index)
+        for index in np.flatnonzero(decoded < 0).tolist()[: self.context.log.limit + 1]:
             self._say(
                 "lfh-offsets-unreadable",
                 "_HEAP_USERDATA_HEADER.EncodedOffsets",
@@ -194,10 +200,12 @@ class LfhReader:
                 "where this LFH area's first block lies cannot be told; its blocks are left out",
                 int(areas.room[index]),
             )
-        return areas._replace(first=first).take(first >= 0)
+        return areas._replace(first=decoded).take(decoded >= 0)
 
     def _decoded_first(self, areas: Areas) -> I64:
-        """First offsets from EncodedOffsets (8.1 and later); -1 where the stride in it disagrees."""
+        """First offsets from EncodedOffsets (8.1 and later); -1 where the stride in it
+        disagrees.
+        """
         at = self.layout.offset("_HEAP_USERDATA_HEADER", "EncodedOffsets")
         encoded, _ = self.context.memory.gather(areas.address + np.uint64(at), "<u4")
         mixed = areas.address.astype(np.uint32) ^ np.uint32(self.front_end & 0xFFFFFFFF)
@@ -205,24 +213,29 @@ class LfhReader:
         first = (plain & np.uint32(0xFFFF)).astype(np.int64)
         agrees = (plain >> 16).astype(np.int64) == areas.stride
         agrees &= first >= self.layout.offset("_HEAP_USERDATA_HEADER", "BitmapBuffer")
-        agrees &= first + areas.stride * areas.count <= areas.room
+        agrees &= first + areas.stride * areas.blocks <= areas.room
         return np.where(agrees, first, -1)
 
     def _solve_key(self, areas: Areas) -> int | None:
-        """The key that most slots of the first areas agree on: every block header of an area holds it."""
+        """The key that most slots of the first areas agree on: every block header of an area holds
+        it.
+        """
         votes: dict[int, int] = {}
         for index in range(min(len(areas.address), KEY_AREAS)):
             keys = self._slot_keys(areas, index)[1]
             values, counts = np.unique(keys, return_counts=True)
-            # A block's worth of chance hits is common in user data (runs of one byte), so cap an area's say.
+            # A block's worth of chance hits is common in user data (runs of one byte), so cap an
+            # area's say.
             best = int(np.argmax(counts)) if len(counts) else -1
             if best >= 0:
                 key = int(values[best])
-                votes[key] = votes.get(key, 0) + min(int(counts[best]), int(areas.count[index]))
+                votes[key] = votes.get(key, 0) + min(int(counts[best]), int(areas.blocks[index]))
         return max(votes, key=lambda key: votes[key]) if votes else None
 
     def _slot_keys(self, areas: Areas, index: int) -> tuple[I64, U32]:
-        """Offsets of all slots of an area that may hold a block header, and the key each implies."""
+        """Offsets of all slots of an area that may hold a block header, and the key each
+        implies.
+        """
         area, room = int(areas.address[index]), int(areas.room[index])
         offsets = np.arange(0, room - self.context.granularity + 1, self.context.granularity)
         headers = np.uint64(area) + offsets.astype(np.uint64)
@@ -232,10 +245,12 @@ class LfhReader:
         return offsets[likely], keys[likely]
 
     def _searched_first(self, areas: Areas, index: int) -> int:
-        """The lowest offset from which a header with the right key stands at every stride; else -1."""
+        """The lowest offset from which a header with the right key stands at every stride; else
+        -1.
+        """
         offsets, keys = self._slot_keys(areas, index)
         hits = offsets[keys == np.uint32(self.key or 0)]
-        stride, count = int(areas.stride[index]), int(areas.count[index])
+        stride, count = int(areas.stride[index]), int(areas.blocks[index])
         for first in hits[:FIRST_TRIES].tolist():
             wanted = first + stride * np.arange(count)
             if wanted[-1] + stride <= int(areas.room[index]) and np.isin(wanted, hits).all():
@@ -246,8 +261,8 @@ class LfhReader:
 
     def _headers(self, areas: Areas) -> tuple[U64, I64]:
         """Header addresses of all blocks, and the index of the area of each."""
-        owner = np.repeat(np.arange(len(areas.address)), areas.count)
-        before = np.cumsum(areas.count) - areas.count
+        owner = np.repeat(np.arange(len(areas.address)), areas.blocks)
+        before = np.cumsum(areas.blocks) - areas.blocks
         index = np.arange(len(owner)) - before[owner]
         offset = areas.first[owner] + index * areas.stride[owner]
         return areas.address[owner] + offset.astype(np.uint64), owner
@@ -274,14 +289,17 @@ class LfhReader:
         if self.has_offsets:
             expected = self._expected_low(header, areas.address[owner])
             return np.asarray(low == (expected ^ np.uint32(self.key or 0)))
-        # Vista and 7: the word names the subsegment, one value per area once the address is taken out.
+        # Vista and 7: the word names the subsegment, one value per area once the address is taken
+        # out.
         shift = 3 if self.context.pointer_size == 4 else 4
         spread = low ^ (header >> np.uint64(shift)).astype(np.uint32)
         starts = np.concatenate(([0], np.flatnonzero(np.diff(owner)) + 1))
         return _equals_majority(spread, starts)
 
     def _bitmap_allows(self, header: U64, areas: Areas, owner: I64, stride: I64) -> Mask:
-        """True where the busy bitmap says busy, or is not in the dump (then UnusedBytes alone decides)."""
+        """True where the busy bitmap says busy, or is not in the dump (then UnusedBytes alone
+        decides).
+        """
         index = (header - areas.address[owner]).astype(np.int64) - areas.first[owner]
         index //= np.maximum(stride, 1)
         octet, present = self.context.memory.gather(
@@ -295,7 +313,9 @@ class LfhReader:
 
 
 def _equals_majority(values: U32, starts: I64) -> Mask:
-    """For each group beginning at `starts`: True where a value equals the group's most frequent one."""
+    """For each group beginning at `starts`: True where a value equals the group's most frequent
+    one.
+    """
     result = np.zeros(len(values), bool)
     ends = np.append(starts[1:], len(values))
     for start, end in zip(starts.tolist(), ends.tolist(), strict=True):

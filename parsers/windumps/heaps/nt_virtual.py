@@ -24,7 +24,8 @@ class VirtualBlocks(NamedTuple):
         entry: uint64, address of the list entry, where the allocation begins.
         header: uint64, address of the `_HEAP_ENTRY` in front of the user area.
         address: uint64, what the program got.
-        size: int64, bytes asked for; `SIZE_UNKNOWN` where the header's record of them is impossible.
+        size: int64, bytes asked for; `SIZE_UNKNOWN` where the header's record of them is
+            impossible.
         commit: int64, bytes committed, the entry included.
         reserve: int64, bytes reserved.
         trace: uint64, address of the recorded stack, or 0.
@@ -83,8 +84,8 @@ def read_virtual_blocks(
     header, low, distance = header[sound], low[sound], distance[sound]
     committed, reserved = commit[sound].astype(np.int64), reserve[sound].astype(np.int64)
     size = committed - (low & np.uint32(0xFFFF)).astype(np.int64)  # Size: bytes not the program's
-    # With a recorded stack SegmentOffset is the distance to a secondary header, and the user area begins
-    # behind that one (seen on Windows 7 to 11; without one SegmentOffset is 0).
+    # With a recorded stack SegmentOffset is the distance to a secondary header, and the user area
+    # begins behind that one (seen on Windows 7 to 11; without one SegmentOffset is 0).
     extended = distance != 0
     skip = (distance * np.uint32(granularity)).astype(np.uint64)
     trace = np.zeros(len(header), np.uint64)

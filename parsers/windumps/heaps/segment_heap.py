@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
@@ -26,27 +25,28 @@ from windumps.heaps.segment_keys import (
     solve_vs_key,
     vs_key_fits,
 )
-from windumps.heaps.segment_large import read_large
-from windumps.heaps.segment_lfh import LfhReader, read_subsegments
+from windumps.heaps.segment_lfh import read_subsegments
 from windumps.heaps.segment_pages import (
-    CommitMap,
-    PageRanges,
+    PAGE,
     SegContext,
     Use,
     list_segments,
     read_contexts,
     read_segments,
 )
-from windumps.heaps.segment_vs import VsReader
+from windumps.heaps.segment_padding import Padding, find_padding, find_traces
+from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow, candidates
 from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 
 NAME = "segment"
 SIGNATURE = 0xDDEEDDEE
-PAGE_SHIFT = 12
 SAMPLE_SEGMENTS = 4
 SAMPLE_RANGES = 64
+SAMPLE_BLOCKS = 4096
+LEAST_SCORE = 0.25
+MAX_HEADER_BYTES = 1 << 24
 _COUNTERS = (
     "TotalReservedPages",
     "TotalCommittedPages",
@@ -55,9 +55,6 @@ _COUNTERS = (
     "LargeReservedPages",
     "LargeCommittedPages",
 )
-
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
 
 
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
@@ -98,7 +95,7 @@ def open_segment_heap(context: HeapContext, address: int, ordinal: int) -> Segme
             best = fit
         if fit.score == 1.0:
             break
-    if best is None or best.score < 0.5:
+    if best is None or best.score < LEAST_SCORE:
         raise HeapError(
             f"the segment heap at 0x{address:x} fits no known layout; "
             "its header is damaged, not in the dump, or of a newer Windows",
@@ -108,54 +105,91 @@ def open_segment_heap(context: HeapContext, address: int, ordinal: int) -> Segme
 
 
 def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> _Fit:
-    """Tries a layout on a heap; the score is the share of its checks that hold."""
+    """Tries a layout on a heap.
+
+    The score is the share of the header's checks that hold, times the share of sampled segments and page
+    ranges that can be read: a header that fits is worth nothing when the memory behind it does not.
+    """
     scratch = DiagnosticLog()
     contexts = read_contexts(memory, row, heap)
-    wanted = row.offset("constants", "Contexts")
-    checks = [len(contexts) / wanted]
     listed = [
         (context, segment)
         for context in contexts
         for segment in list_segments(memory, row, context, None, scratch)
     ]
-    checks.append(1.0 if contexts and not scratch.collect() else 0.0)
+    checks = [
+        len(contexts) / row.offset("constants", "Contexts"),
+        float(bool(contexts) and not scratch.collect()),
+        float(header_bytes(memory, row, heap)[0] > 0),
+    ]
     key = heap_key(memory, row, listed)
     if key is None:
-        return _Fit(row, sum(checks) / len(checks), contexts, None, None, None)
+        # Without a segment only the contexts' back pointers tell; without those, everything must hold.
+        sure = min(checks) == 1.0 or (
+            row.has("_HEAP_SEG_CONTEXT", "Heap") and checks[0] == checks[2] == 1.0
+        )
+        score = sum(checks) / len(checks) if sure else 0.0
+        return _Fit(row, score, contexts, None, None, None)
     checks.append(key.agreeing / key.samples)
-    vs_ranges: list[tuple[int, int]] = []
-    lfh_ranges: list[tuple[int, int]] = []
+    samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
+    lost = held = 0
     for context in contexts:
         segments = [segment for owner, segment in listed if owner is context][:SAMPLE_SEGMENTS]
         for batch in read_segments(memory, row, context, segments, scratch):
-            checks.append(1 - batch.damaged / max(batch.segments, 1))
-            for use, found in ((Use.VS, vs_ranges), (Use.LFH, lfh_ranges)):
-                keep = batch.ranges.use == use
-                found += zip(
-                    batch.ranges.address[keep].tolist(),
-                    batch.ranges.size[keep].tolist(),
-                    strict=True,
-                )
-    vs_key = lfh_key = None
-    if vs_ranges:
-        vs_ranges = vs_ranges[:SAMPLE_RANGES]
-        agreeing = vs_key_fits(memory, row, vs_ranges, key.value)
-        vs_key = Key(key.value, "HeapKey", agreeing, len(vs_ranges))
-        if agreeing * 2 <= len(vs_ranges):
-            vs_key = solve_vs_key(memory, row, vs_ranges, image)
-        checks.append(vs_key.agreeing / vs_key.samples if vs_key else 0.0)
-    if lfh_ranges:
+            ranges = batch.ranges
+            lost += batch.lost_bytes
+            held += batch.lost_bytes + int(ranges.committed.sum())
+            for use, address, size in zip(
+                ranges.use.tolist(), ranges.address.tolist(), ranges.size.tolist(), strict=True
+            ):
+                samples[use].append((address, size))
+    vs_key, vs_agreeing = _find_vs_key(memory, row, samples[Use.VS][:SAMPLE_RANGES], key, image)
+    lfh_key = None
+    lfh_agreeing = 0
+    if samples[Use.LFH]:
         subsegments = read_subsegments(
             memory,
             row,
-            np.array([address for address, _ in lfh_ranges], np.uint64),
-            np.array([size for _, size in lfh_ranges], np.int64),
+            np.array([address for address, _ in samples[Use.LFH]], np.uint64),
+            np.array([size for _, size in samples[Use.LFH]], np.int64),
         )
         lfh_key = solve_lfh_key(row, subsegments, image, image.behind(key.value))
-        checks.append(
-            lfh_key_fits(row, subsegments, lfh_key.value) / len(lfh_ranges) if lfh_key else 0.0
-        )
-    return _Fit(row, sum(checks) / len(checks), contexts, key, vs_key, lfh_key)
+        lfh_agreeing = lfh_key_fits(row, subsegments, lfh_key.value) if lfh_key else 0
+    sampled = len(samples[Use.VS][:SAMPLE_RANGES]) + len(samples[Use.LFH])
+    sampled += len(samples[Use.INTERNAL])  # ranges of a use this layout does not know
+    readable = (vs_agreeing + lfh_agreeing) / sampled if sampled else 1.0
+    readable *= 1 - lost / max(held, 1)
+    score = sum(checks) / len(checks) * readable
+    return _Fit(row, score, contexts, key, vs_key, lfh_key)
+
+
+def _find_vs_key(
+    memory: AddressSpace,
+    row: LayoutRow,
+    ranges: list[tuple[int, int]],
+    key: Key,
+    image: ImageWords,
+) -> tuple[Key | None, int]:
+    """The key of chunk headers, HeapKey itself where it fits, and how many of the ranges agree."""
+    if not ranges:
+        return None, 0
+    agreeing = vs_key_fits(memory, row, ranges, key.value)
+    if agreeing * 2 > len(ranges):
+        return Key(key.value, "HeapKey", agreeing, len(ranges)), agreeing
+    solved = solve_vs_key(memory, row, ranges, image)
+    return solved, vs_key_fits(memory, row, ranges, solved.value) if solved else 0
+
+
+def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
+    """Committed and reserved bytes of the heap's own region; zeros where its fields make no sense."""
+    committed, reserved = (
+        row.read_field(memory, "_SEGMENT_HEAP", name, heap) - heap
+        for name in ("UncommittedBase", "ReservedLimit")
+    )
+    aligned = not (committed | reserved) & (PAGE - 1)
+    if aligned and 0 < committed <= reserved <= MAX_HEADER_BYTES:
+        return committed, reserved
+    return 0, 0
 
 
 @dataclass
@@ -182,12 +216,66 @@ class SegmentHeap:
 
     def blocks(self) -> Iterator[Blocks]:
         """Walks the heap; see `Heap.blocks`."""
+        padding = self._padding()
         self.account = HeapAccount()
         self._header()
-        self._say_keys()
-        for context in self.fit.contexts:
-            yield from self._context_blocks(context)
-        yield from self._large_blocks()
+        self._say_how(padding)
+        for raw in self._walker(self.context.log, self.account).walk():
+            yield self.account.count(self._finish(raw, padding))
+
+    def _walker(self, log: DiagnosticLog, account: HeapAccount) -> Walker:
+        fit = self.fit
+        return Walker(
+            self.context.memory,
+            fit.row,
+            self.address,
+            fit.contexts,
+            fit.key,
+            fit.vs_key,
+            fit.lfh_key,
+            log,
+            account,
+        )
+
+    def _padding(self) -> Padding:
+        """Judges by the first blocks whether the heap pads."""
+        addresses, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
+        for raw in self._walker(DiagnosticLog(), HeapAccount()).walk():
+            if raw.kind != Kind.SEGMENT_LARGE or self.fit.row.offset("constants", "LargePadding"):
+                addresses.append(raw.address[raw.used])
+                sizes.append(raw.room[raw.used])
+            if sum(map(len, addresses)) >= SAMPLE_BLOCKS:
+                break
+        return find_padding(
+            self.context.memory, self.fit.row, np.concatenate(addresses), np.concatenate(sizes)
+        )
+
+    def _finish(self, raw: RawBlocks, padding: Padding) -> Blocks:
+        """From the allocator's blocks to the program's."""
+        pad = np.zeros(len(raw.address), np.int64)
+        pad[raw.used] = padding.of(
+            self.context.memory, self.fit.row.pointer_size, raw.address[raw.used]
+        )
+        size = raw.room - raw.unused - pad
+        if raw.kind == Kind.SEGMENT_LARGE and not padding.before_large:
+            pad[:] = 0
+        size[(raw.unused == SIZE_UNKNOWN) | (size < 0)] = SIZE_UNKNOWN
+        trace = np.zeros(len(raw.address), np.uint64)
+        carries = raw.used & raw.extra & (raw.unused != SIZE_UNKNOWN)
+        if carries.any():
+            asked = (raw.room - raw.unused)[carries].astype(np.uint64)
+            trace[carries] = find_traces(
+                self.context.memory, self.fit.row.pointer_size, raw.address[carries] + asked
+            )
+        return Blocks.build(
+            raw.address + pad.astype(np.uint64),
+            size,
+            raw.committed,
+            raw.used,
+            raw.kind,
+            self.ordinal,
+            trace,
+        )
 
     def _header(self) -> None:
         """The heap's own pages, and the counters it keeps."""
@@ -195,17 +283,15 @@ class SegmentHeap:
         for name in _COUNTERS:
             if row.has("_SEGMENT_HEAP", name):
                 account.counters[name] = self._field(name)
-        committed = self._field("UncommittedBase") - self.address
-        reserved = self._field("ReservedLimit") - self.address
-        if 0 <= committed <= reserved <= 1 << 24:
-            account.committed_bytes += committed
-            account.overhead_bytes += committed
-            account.reserved_bytes += reserved
+        committed, reserved = header_bytes(self.context.memory, row, self.address)
+        account.committed_bytes += committed
+        account.overhead_bytes += committed
+        account.reserved_bytes += reserved
 
     def _field(self, name: str) -> int:
         return self.fit.row.read_field(self.context.memory, "_SEGMENT_HEAP", name, self.address)
 
-    def _say_keys(self) -> None:
+    def _say_how(self, padding: Padding) -> None:
         names = (
             ("HeapKey", self.fit.key),
             ("key of chunk headers", self.fit.vs_key),
@@ -216,108 +302,8 @@ class SegmentHeap:
             for name, key in names
             if key is not None
         )
-        self.context.log.add(
-            "segment-heap-keys",
-            Severity.INFO,
-            "_SEGMENT_HEAP",
-            self.address,
-            said or "the heap has no page segment, so no key is needed",
-        )
-
-    def _context_blocks(self, context: SegContext) -> Iterator[Blocks]:
-        row, memory, log, account = self.fit.row, self.context.memory, self.context.log, self.account
-        key = self.fit.key.value if self.fit.key is not None else None
-        segments = list_segments(memory, row, context, key, log)
-        for batch in read_segments(memory, row, context, segments, log):
-            account.reserved_bytes += batch.segments * context.segment_bytes
-            account.committed_bytes += (
-                batch.header_bytes + batch.lost_bytes + int(batch.ranges.committed.sum())
-            )
-            account.overhead_bytes += batch.header_bytes
-            account.unwalked_bytes += batch.lost_bytes
-            yield from self._range_blocks(batch.ranges, batch.commit)
-
-    def _range_blocks(self, ranges: PageRanges, commit: CommitMap) -> Iterator[Blocks]:
-        account = self.account
-        account.overhead_bytes += int(ranges.committed[ranges.use == Use.INTERNAL].sum())
-        alone = (ranges.use == Use.PAGES) | ((ranges.use == Use.FREE) & (ranges.committed > 0))
-        used = ranges.use[alone] == Use.PAGES
-        yield self._blocks(
-            ranges.address[alone],
-            ranges.size[alone] - ranges.unused[alone],
-            ranges.committed[alone],
-            used,
-            Kind.SEGMENT_PAGES,
-        )
-        yield from self._vs_blocks(ranges, commit)
-        yield from self._lfh_blocks(ranges, commit)
-
-    def _vs_blocks(self, ranges: PageRanges, commit: CommitMap) -> Iterator[Blocks]:
-        row, account, context = self.fit.row, self.account, self.context
-        chosen = ranges.use == Use.VS
-        if self.fit.vs_key is None:
-            account.unwalked_bytes += self._without_key(ranges, chosen, "_HEAP_VS_SUBSEGMENT")
-            return
-        reader = VsReader(context.memory, row, self.fit.vs_key.value, context.log)
-        header = 2 * row.pointer_size
-        for chunks in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
-            account.overhead_bytes += chunks.overhead_bytes
-            account.unwalked_bytes += chunks.unwalked_bytes
-            account.overhead_bytes += int(chunks.committed[chunks.skip].sum())
-            keep = ~chunks.skip
-            size = chunks.size - header - chunks.unused
-            size[chunks.unused == SIZE_UNKNOWN] = SIZE_UNKNOWN
-            yield self._blocks(
-                (chunks.address + np.uint64(header))[keep],
-                size[keep],
-                chunks.committed[keep],
-                chunks.used[keep],
-                Kind.SEGMENT_VS,
-            )
-
-    def _lfh_blocks(self, ranges: PageRanges, commit: CommitMap) -> Iterator[Blocks]:
-        account, context = self.account, self.context
-        chosen = ranges.use == Use.LFH
-        if self.fit.lfh_key is None:
-            account.unwalked_bytes += self._without_key(ranges, chosen, "_HEAP_LFH_SUBSEGMENT")
-            return
-        reader = LfhReader(context.memory, self.fit.row, self.fit.lfh_key.value, context.log)
-        for part in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
-            account.overhead_bytes += part.overhead_bytes
-            account.unwalked_bytes += part.unwalked_bytes
-            size = np.where(part.unused == SIZE_UNKNOWN, SIZE_UNKNOWN, part.size - part.unused)
-            yield self._blocks(part.address, size, part.committed, part.used, Kind.SEGMENT_LFH)
-
-    def _without_key(self, ranges: PageRanges, chosen: NDArray[np.bool_], structure: str) -> int:
-        """Says that ranges cannot be read for want of a key; returns their committed bytes."""
-        lost = int(ranges.committed[chosen].sum())
-        if lost:
-            self.context.log.add(
-                "no-key",
-                Severity.WARNING,
-                structure,
-                int(ranges.address[chosen][0]),
-                "the key of these subsegments could not be found; their blocks are missing",
-                lost,
-            )
-        return lost
-
-    def _large_blocks(self) -> Iterator[Blocks]:
-        account = self.account
-        large = read_large(self.context.memory, self.fit.row, self.address, self.context.log)
-        account.committed_bytes += int(large.size.sum())
-        account.reserved_bytes += int(large.size.sum())
-        yield self._blocks(
-            large.address,
-            large.size - large.unused,
-            large.size,
-            np.ones(len(large.size), bool),
-            Kind.SEGMENT_LARGE,
-        )
-
-    def _blocks(
-        self, address: U64, size: I64, block_bytes: I64, used: NDArray[np.bool_], kind: Kind
-    ) -> Blocks:
-        return self.account.count(
-            Blocks.build(address, size, block_bytes, used, kind, self.ordinal)
-        )
+        for code, message in (
+            ("segment-heap-keys", said or "the heap has no page segment, so no key is needed"),
+            ("segment-heap-padding", f"{padding.size} bytes in front of blocks: {padding.reason}"),
+        ):
+            self.context.log.add(code, Severity.INFO, "_SEGMENT_HEAP", self.address, message)

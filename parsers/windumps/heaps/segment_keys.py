@@ -26,6 +26,7 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
 MAX_SAMPLES = 64
+MAX_VS_SAMPLES = 8
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,9 @@ class ImageWords:
                 count = max(size - skip, 0) // pointer_size
                 raw = memory.data[offset + skip : offset + skip + count * pointer_size]
                 parts.append(np.frombuffer(raw.tobytes(), f"<u{pointer_size}"))
-        self.words: U64 = np.concatenate(parts).astype(np.uint64) if parts else np.empty(0, np.uint64)
+        self.words: U64 = (
+            np.concatenate(parts).astype(np.uint64) if parts else np.empty(0, np.uint64)
+        )
 
     def behind(self, value: int) -> int | None:
         """The word that follows the first occurrence of a value; None when it does not occur."""
@@ -123,7 +126,7 @@ def solve_vs_key(
     tells busy from free: chunks that are free never stand side by side.
     """
     votes: Counter[int] = Counter()
-    for address, size in ranges:
+    for address, size in ranges[:MAX_VS_SAMPLES]:
         votes.update(_vs_candidates(memory, row, address, size))
     if not votes:
         return None

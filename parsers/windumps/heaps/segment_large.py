@@ -33,9 +33,7 @@ class LargeBlocks:
     extra: NDArray[np.bool_]
 
 
-def read_large(
-    memory: AddressSpace, row: LayoutRow, heap: int, log: DiagnosticLog
-) -> LargeBlocks:
+def read_large(memory: AddressSpace, row: LayoutRow, heap: int, log: DiagnosticLog) -> LargeBlocks:
     """Walks the tree of `_HEAP_LARGE_ALLOC_DATA`; a node that cannot be reached costs what hangs on it."""
     pointer = row.pointer_size
     tree = heap + row.offset("_SEGMENT_HEAP", "LargeAllocMetadata")

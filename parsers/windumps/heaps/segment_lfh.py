@@ -125,7 +125,7 @@ def first_block_offset(row: LayoutRow, subsegments: Subsegments, block_size: I64
     end = end * row.offset("constants", "LfhCommitScale") + 2 * states
     alignment = np.full(len(end), granule, np.int64)
     if row.offset("constants", "LfhNaturalAlignment"):
-        alignment = np.maximum(block_size & -block_size, granule)
+        alignment = np.where(block_size & (block_size - 1), granule, block_size)
     result: I64 = (end + alignment - 1) // alignment * alignment
     return result
 
@@ -133,8 +133,8 @@ def first_block_offset(row: LayoutRow, subsegments: Subsegments, block_size: I64
 def fits(row: LayoutRow, subsegments: Subsegments, block_size: I64, first: I64) -> Bools:
     """True where the decoded block size and first offset agree with the rest of the header.
 
-    The blocks start right behind the commit states, and there are as many as have room; larger ranges end
-    with a page that is never used.
+    The blocks start right behind the commit states, and there are as many as have room (of many small ones
+    a few less); larger ranges end with a page that is never used.
     """
     granule = 2 * row.pointer_size
     bitmap_end = row.offset("_HEAP_LFH_SUBSEGMENT", "BlockBitmap") + 4 * bitmap_words(
@@ -142,7 +142,8 @@ def fits(row: LayoutRow, subsegments: Subsegments, block_size: I64, first: I64) 
     )
     safe = np.maximum(block_size, granule)
     room = subsegments.size - first
-    full = (room // safe == subsegments.count) | ((room - PAGE) // safe == subsegments.count)
+    spare = [bytes_left // safe - subsegments.count for bytes_left in (room, room - PAGE)]
+    full = np.any([(left >= 0) & (left <= subsegments.count >> 7) for left in spare], axis=0)
     return (
         subsegments.present
         & (subsegments.count > 0)
@@ -209,10 +210,12 @@ class LfhReader:
         everything = read_subsegments(self._memory, self._row, address, size)
         block_size, first = decode_offsets(everything.encoded, self._key)
         good = fits(self._row, everything, block_size, first)
+        good &= self._bitmap_present(everything)
         held = commit.committed_bytes(address, size)
         for index in np.flatnonzero(~good).tolist():
             at = int(address[index])
-            trouble = "contradicts itself" if everything.present[index] else "is not in the dump"
+            here = bool(everything.present[index])
+            trouble = "contradicts itself or is cut off" if here else "is not in the dump"
             self._log.add(
                 "lfh-subsegment-damaged",
                 Severity.WARNING,
@@ -229,6 +232,7 @@ class LfhReader:
         into = first[owner] + number * block_size[owner]
         where = part.address[owner] + into.astype(np.uint64)
         busy, has_unused = self._bits(part, owner, number)
+        self._drop_chained(part, block_size, first, starts, busy)
         sizes = block_size[owner]
         committed = commit.committed_bytes(where, sizes)
         used = busy & (committed == sizes)
@@ -258,6 +262,49 @@ class LfhReader:
             int(overhead.sum()),
             int(held[~good].sum()),
         )
+
+    def _bitmap_present(self, part: Subsegments) -> Bools:
+        """True where the last word of the bitmap is in the dump, as the header is."""
+        last = self._row.offset("_HEAP_LFH_SUBSEGMENT", "BlockBitmap") - 4
+        last = last + 4 * bitmap_words(self._row, part.count)
+        return self._memory.gather(part.address + last.astype(np.uint64), "<u4")[1]
+
+    def _drop_chained(
+        self, part: Subsegments, block_size: I64, first: I64, starts: I64, busy: Bools
+    ) -> None:
+        """Clears the busy bit of blocks that are free but on their subsegment's chain (24H2).
+
+        The chain counts blocks from 1; each free block's first two bytes name the next. All subsegments are
+        followed at once, a step at a time.
+        """
+        if "FreeListHead" not in part.header.dtype.names:
+            return
+        left = part.header["FreeListCount"].astype(np.int64)
+        block = part.header["FreeListHead"].astype(np.int64) - 1
+        active = np.flatnonzero(left > 0)
+        while len(active):
+            here = block[active]
+            index = starts[active] + here
+            sound = (here >= 0) & (here < part.count[active])
+            sound[sound] &= busy[index[sound]]  # a chain that comes back to a block is broken too
+            for bad in active[~sound].tolist():
+                at = int(part.address[bad])
+                self._log.add(
+                    "lfh-free-chain-broken",
+                    Severity.WARNING,
+                    "_HEAP_LFH_SUBSEGMENT_STATE",
+                    at,
+                    f"the chain of free blocks of the subsegment at 0x{at:x} is broken; up to {left[bad]} "
+                    "free blocks count as used",
+                    int(left[bad] * block_size[bad]),
+                )
+            active, here = active[sound], here[sound]
+            busy[starts[active] + here] = False
+            into = first[active] + here * block_size[active]
+            link, _ = self._memory.gather(part.address[active] + into.astype(np.uint64), "<u2")
+            block[active] = link.astype(np.int64) - 1
+            left[active] -= 1
+            active = active[left[active] > 0]
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
         """Busy and unused-bytes bits of every block."""

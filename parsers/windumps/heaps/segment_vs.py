@@ -171,7 +171,9 @@ class VsReader:
             chunks += chain.chunks
             at = int(starts[index]) // granule
             overhead += self._committed(commit, base, base + (first - at) * granule)
-            overhead += self._committed(commit, base + (end - at) * granule, base + int(size[index]))
+            overhead += self._committed(
+                commit, base + (end - at) * granule, base + int(size[index])
+            )
             for gap, gap_end in chain.gaps:
                 low, high = (base + (edge - at) * granule for edge in (gap, gap_end))
                 lost = self._committed(commit, low, high)
@@ -193,9 +195,7 @@ class VsReader:
     def _committed(commit: CommitMap, start: int, end: int) -> int:
         if end <= start:
             return 0
-        return int(
-            commit.committed_bytes(np.array([start], np.uint64), np.array([end - start]))[0]
-        )
+        return int(commit.committed_bytes(np.array([start], np.uint64), np.array([end - start]))[0])
 
     def _bounds(
         self, raw: U8, base: int, at: int, length: int, commit: CommitMap
@@ -213,7 +213,9 @@ class VsReader:
         units = field_of("Size")
         constant = row.offset("constants", "VsSignature")
         end = first + units
-        if (field_of("Signature") ^ units ^ constant) & 0x7FFF == 0 and end * granule <= at + length:
+        if (
+            field_of("Signature") ^ units ^ constant
+        ) & 0x7FFF == 0 and end * granule <= at + length:
             return first, end
         self._log.add(
             "vs-subsegment-damaged",
@@ -224,7 +226,9 @@ class VsReader:
         )
         pages = np.arange(base, base + length, PAGE, dtype=np.uint64)
         held = commit.committed_bytes(pages, np.full(len(pages), PAGE, np.int64)) > 0
-        return first, (at + int(np.flatnonzero(held)[-1] + 1) * PAGE) // granule if held.any() else first
+        return first, (
+            at + int(np.flatnonzero(held)[-1] + 1) * PAGE
+        ) // granule if held.any() else first
 
     def _walk(self, headers: Headers, size_of: list[int], first: int, end: int) -> _Chain:
         """Hops from chunk to chunk; the careful way only where the simple one fails."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +111,7 @@ class AddressSpace(ABC):
 
     def gather(
         self, addresses: U64, dtype: str | np.dtype[np.void]
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         """Reads one value at each of many addresses.
 
         Args:

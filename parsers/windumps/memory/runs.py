@@ -64,9 +64,9 @@ class RunMemory(AddressSpace):
         start, end = max(start, 0), min(end, ADDRESS_LIMIT)
         if end <= start:
             return Extents(self._starts[:0], self._sizes[:0], self._offsets[:0])
-        first = int(np.searchsorted(self._starts, np.uint64(start), "right"))
+        first = int(self._starts.searchsorted(np.uint64(start), "right"))
         first = max(first - 1, 0)
-        last = int(np.searchsorted(self._starts, np.uint64(end - 1), "right"))
+        last = int(self._starts.searchsorted(np.uint64(end - 1), "right"))
         low = self._starts[first:last].copy()
         size = self._sizes[first:last].copy()
         offset = self._offsets[first:last].copy()
@@ -82,7 +82,7 @@ class RunMemory(AddressSpace):
 
     def locate(self, addresses: U64, size: int) -> I64:
         """See `AddressSpace.locate`."""
-        index = np.searchsorted(self._starts, addresses, "right")
+        index = self._starts.searchsorted(addresses, "right")
         # An address below its run's start cannot be: run 0 starts at 0. So nothing wraps here.
         into = addresses - self._base[index]
         # The value fits when into + size <= room, written so that it cannot overflow.

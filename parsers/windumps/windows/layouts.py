@@ -1,8 +1,11 @@
 """Layouts of Windows structures that differ by build: rows of offsets, looked up by name.
 
-Code asks `layout.offset("_HEAP", "FirstEntry")` and never compares build numbers. A table (one file per
-component, e.g. `heap_layouts`) holds a row for each (architecture, first build) whose offsets differ from
-the row before. `candidates` gives the rows to try: the one for the build first, then its neighbours, so
+Code asks `layout.offset("_HEAP", "FirstEntry")` and never compares build numbers. A table (one
+file per
+component, e.g. `heap_layouts`) holds a row for each (architecture, first build) whose offsets
+differ from
+the row before. `candidates` gives the rows to try: the one for the build first, then its
+neighbours, so
 that a build without a row of its own is tried all the same and judged by self-consistency.
 """
 
@@ -25,8 +28,8 @@ class LayoutRow:
         architecture: "x86" or "x64".
         first_build: First Windows build with these offsets.
         last_build: Last build they were seen in.
-        structures: Structure → field → (offset, type). Types: u1 u2 u4 u8, `ptr`, `list` (a LIST_ENTRY: two
-            pointers), `S<n>` raw bytes. The pseudo-field "sizeof" holds (size, "").
+        structures: Structure → field → (offset, type). Types: u1 u2 u4 u8, `ptr`, `list` (a
+            LIST_ENTRY: two pointers), `S<n>` raw bytes. The pseudo-field "sizeof" holds (size, "").
         source: Where the offsets come from.
     """
 
@@ -109,8 +112,8 @@ class Record:
 def candidates(rows: tuple[LayoutRow, ...], architecture: str, build: int) -> list[LayoutRow]:
     """The rows of one architecture, the most likely first.
 
-    The row that covers `build` leads; the others follow by distance. With an unknown build (0) the newest
-    lead. ARM64 uses the 64-bit structures.
+    The row that covers `build` leads; the others follow by distance. With an unknown build (0) the
+    newest lead. ARM64 uses the 64-bit structures.
     """
     wanted = "x86" if architecture in ("x86", "arm") else "x64"
     fitting = [row for row in rows if row.architecture == wanted]
@@ -137,7 +140,8 @@ def rows_from(
         component: See `LayoutRow`.
         architecture: See `LayoutRow`.
         base: The structures of the first row.
-        changes: (first build, last build, source, structure → field → (offset, type), or None to remove).
+        changes: (first build, last build, source, structure → field → (offset, type), or None to
+            remove).
     """
     rows = []
     current = {name: dict(fields) for name, fields in base.items()}

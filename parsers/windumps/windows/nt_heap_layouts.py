@@ -1,8 +1,8 @@
 """Layouts of the NT heap, Windows Vista to 11 24H2.
 
 Sources: Microsoft's ntdll PDBs 6.1.7601 (x64, x86), 10.0.19041.1288 and 10.0.22621.4245 (x64) and
-10.0.19041.2130 (x86, WoW64); the kernel's types of the same builds (vergiliusproject.com) for the builds
-between. Within a build no offset was seen to change between revisions.
+10.0.19041.2130 (x86, WoW64); the kernel's types of the same builds (vergiliusproject.com) for the
+builds between. Within a build no offset was seen to change between revisions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From threads to TEBs to PEBs to the list of heaps, without symbols.
 
-Offsets of the TEB and PEB fields used here have not changed from Windows XP to 11 24H2 (public kernel
-types of every build; checked on dumps of each), so they are constants and not layout rows.
+Offsets of the TEB and PEB fields used here have not changed from Windows XP to 11 24H2 (public
+kernel types of every build; checked on dumps of each), so they are constants and not layout rows.
 
 A WoW64 process has two of everything: a 64-bit and a 32-bit `ProcessView` over the same memory.
 """
@@ -54,6 +54,7 @@ class ProcessView:
         image_base: Load address of the program's executable; 0 when unknown.
         modules: Images of the process (of both pointer sizes under WoW64).
         heap_addresses: Handles of the heaps, in the order of the process's own list.
+        heap_count: PEB.NumberOfHeaps; 0 when unknown.
         heap_list_source: Where the list was found, for people.
         log: Diagnostics of finding all this.
     """
@@ -65,6 +66,7 @@ class ProcessView:
     nt_global_flag: int | None
     modules: list[Module]
     heap_addresses: list[int] = field(default_factory=list)
+    heap_count: int = 0
     heap_list_source: str = ""
     is_secondary: bool = False
     image_base: int = 0
@@ -103,16 +105,18 @@ def process_views(
         modules: Loaded images.
 
     Returns:
-        The native view first, then the other half of a WoW64 process. A view without PEB has `peb` 0.
+        The native view first, then the other half of a WoW64 process. A view without PEB has `peb`
+        0.
     """
     if architecture not in ("x86", "x64", "arm64"):
         return []
     native = "x86" if architecture == "x86" else "x64"
+    images = {module.base_address for module in modules}
     pebs: dict[str, int] = {}
     for teb in tebs:
         for arch, address in _tebs_of(memory, native, teb):
             if arch not in pebs:
-                peb = _peb_of(memory, arch, address)
+                peb = _peb_of(memory, arch, address, images)
                 if peb:
                     pebs[arch] = peb
         if len(pebs) == 2:
@@ -158,8 +162,12 @@ def _is_teb(memory: AddressSpace, architecture: str, teb: int) -> bool:
     return _pointer(memory, teb + offsets.teb_self, offsets.pointer) == teb
 
 
-def _peb_of(memory: AddressSpace, architecture: str, teb: int) -> int:
-    """The PEB a TEB points to, if it looks like one (a sane heap count); else 0."""
+def _peb_of(memory: AddressSpace, architecture: str, teb: int, images: set[int]) -> int:
+    """The PEB a TEB points to, if it looks like one; else 0.
+
+    It does when its image base is a module's, or when its heap count is sane: small dumps may lack
+    the module list, and Wine counts no heaps.
+    """
     offsets = _offsets(architecture)
     peb = _pointer(memory, teb + offsets.teb_peb, offsets.pointer)
     if not peb or peb & 0xFFF:
@@ -168,7 +176,8 @@ def _peb_of(memory: AddressSpace, architecture: str, teb: int) -> int:
         count = memory.read_uint(peb + offsets.peb_number_of_heaps, 4)
     except MemoryReadError:
         return 0
-    return peb if 0 < count <= MAX_HEAPS else 0
+    image = _pointer(memory, peb + offsets.peb_image_base, offsets.pointer)
+    return peb if 0 < count <= MAX_HEAPS or (count == 0 and image in images) else 0
 
 
 def _view(
@@ -188,7 +197,7 @@ def _view(
     try:
         view.image_base = memory.read_uint(peb + offsets.peb_image_base, offsets.pointer)
         view.nt_global_flag = memory.read_uint(peb + offsets.peb_nt_global_flag, 4)
-        count = memory.read_uint(peb + offsets.peb_number_of_heaps, 4)
+        count = view.heap_count = memory.read_uint(peb + offsets.peb_number_of_heaps, 4)
         array = memory.read_uint(peb + offsets.peb_process_heaps, offsets.pointer)
     except MemoryReadError as error:
         view.log.add("peb-absent", Severity.WARNING, "_PEB", peb, str(error))

@@ -21,7 +21,10 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
   of a block stand side by side.
 - LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand behind the bitmap
   and in front of the first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
-- LfhNaturalAlignment: 1 when the first block is aligned to the largest power of two in the block size.
+- LfhNaturalAlignment: 1 when blocks whose size is a power of two are aligned to it.
+- FrontPadding: `_RTLP_HP_PADDING_HEADER` in front of the user's bytes; 0: not expected, 1: expected, two
+  pointers, not written to; 2: expected, its first word holds its size. LargePadding: 1 when large allocations
+  have it in front too, 0 when the space is only added to their size.
 """
 
 from __future__ import annotations
@@ -108,6 +111,8 @@ _X64_EARLY = {
         "LfhCommitScale": (1, ""),
         "LfhPageStates": (0, ""),
         "LfhNaturalAlignment": (0, ""),
+        "FrontPadding": (1, ""),
+        "LargePadding": (0, ""),
     },
 }
 
@@ -260,7 +265,14 @@ _X86_16299 = {
     },
 }
 
-_FLAGS_17134 = {"constants": {"FlagLfh": (0xB, ""), "FlagVs": (0xF, "")}}
+_17134 = {
+    "constants": {
+        "FlagLfh": (0xB, ""),
+        "FlagVs": (0xF, ""),
+        "FrontPadding": (2, ""),
+        "LargePadding": (1, ""),
+    }
+}
 
 _X64_17763 = {
     "_SEGMENT_HEAP": {
@@ -310,7 +322,10 @@ _X86_17763 = {
     },
 }
 
-_X64_20348 = {"_SEGMENT_HEAP": {"sizeof": (0x840, ""), "SegContexts": (0x140, "")}}
+_X64_20348 = {
+    "_SEGMENT_HEAP": {"sizeof": (0x840, ""), "SegContexts": (0x140, "")},
+    "constants": {"FrontPadding": (0, "")},
+}
 
 _X64_26100 = {
     "_SEGMENT_HEAP": {
@@ -364,7 +379,7 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 },
             ),
             (16299, 16299, _DUMPS, _X64_16299),
-            (17134, 17134, "17134 x86 and 16299 x64", _FLAGS_17134),
+            (17134, 17134, "17134 x86 and 16299 x64", _17134),
             (17763, 19045, _PDB, _X64_17763),
             (20348, 22631, _PDB, _X64_20348),
             (26100, 26200, "published types, dumps", _X64_26100),
@@ -375,9 +390,32 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         "x86",
         _X86_EARLY,
         [
-            (14393, 15063, _DUMPS, {}),
+            (
+                10240,
+                10586,
+                "14393 x86 and 10586 x64",
+                {
+                    "_SEGMENT_HEAP": {
+                        "sizeof": (0xB8, ""),
+                        "UncommittedBase": (0x54, "ptr"),
+                        "ReservedLimit": (0x58, "ptr"),
+                    }
+                },
+            ),
+            (
+                14393,
+                15063,
+                _DUMPS,
+                {
+                    "_SEGMENT_HEAP": {
+                        "sizeof": (0xC0, ""),
+                        "UncommittedBase": (0x58, "ptr"),
+                        "ReservedLimit": (0x5C, "ptr"),
+                    }
+                },
+            ),
             (16299, 16299, "17134 x86 and 16299 x64", _X86_16299),
-            (17134, 17134, _DUMPS, _FLAGS_17134),
+            (17134, 17134, _DUMPS, _17134),
             (17763, 19045, _PDB, _X86_17763),
         ],
     ),

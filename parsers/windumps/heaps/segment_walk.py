@@ -1,0 +1,182 @@
+"""Segment heap: all blocks as the allocator sees them, and the account of the memory between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.blocks import Kind
+from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.heaps.base import HeapAccount
+from windumps.heaps.segment_keys import Key
+from windumps.heaps.segment_large import read_large
+from windumps.heaps.segment_lfh import LfhReader
+from windumps.heaps.segment_pages import (
+    CommitMap,
+    PageRanges,
+    SegContext,
+    Use,
+    list_segments,
+    read_segments,
+)
+from windumps.heaps.segment_vs import VsReader
+from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutRow
+
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class RawBlocks:
+    """Blocks of one kind, as columns.
+
+    Attributes:
+        kind: Of all of them.
+        address: uint64, behind the allocator's header, in front of padding.
+        room: int64, bytes from there to the block's end.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where the page that says so is absent.
+        extra: bool, something of the heap's own lies behind the user's bytes.
+        committed: int64, bytes of the whole block that are committed.
+        used: bool.
+    """
+
+    kind: Kind
+    address: U64
+    room: I64
+    unused: I64
+    extra: Bools
+    committed: I64
+    used: Bools
+
+
+@dataclass(frozen=True)
+class Walker:
+    """Walks one heap under a layout and keys.
+
+    Attributes:
+        memory: The process's memory.
+        row: The layout.
+        heap: The heap's address.
+        contexts: Its back-end contexts.
+        key: HeapKey; None when the heap has no segment.
+        vs_key: Key of chunk headers; None when it was not found.
+        lfh_key: Key of LFH offsets; None when it was not found.
+        log: For damage.
+        account: All but the blocks themselves is added here.
+    """
+
+    memory: AddressSpace
+    row: LayoutRow
+    heap: int
+    contexts: list[SegContext]
+    key: Key | None
+    vs_key: Key | None
+    lfh_key: Key | None
+    log: DiagnosticLog
+    account: HeapAccount
+
+    def walk(self) -> Iterator[RawBlocks]:
+        """Every block once, in pieces of about a MiB."""
+        for context in self.contexts:
+            key = self.key.value if self.key is not None else None
+            segments = list_segments(self.memory, self.row, context, key, self.log)
+            for batch in read_segments(self.memory, self.row, context, segments, self.log):
+                account = self.account
+                account.reserved_bytes += batch.segments * context.segment_bytes
+                account.committed_bytes += batch.header_bytes + batch.lost_bytes
+                account.committed_bytes += int(batch.ranges.committed.sum())
+                account.overhead_bytes += batch.header_bytes
+                account.unwalked_bytes += batch.lost_bytes
+                yield from self._ranges(batch.ranges, batch.commit)
+        yield self._large()
+
+    def _ranges(self, ranges: PageRanges, commit: CommitMap) -> Iterator[RawBlocks]:
+        self.account.overhead_bytes += int(ranges.committed[ranges.use == Use.INTERNAL].sum())
+        alone = (ranges.use == Use.PAGES) | ((ranges.use == Use.FREE) & (ranges.committed > 0))
+        used = ranges.use[alone] == Use.PAGES
+        yield RawBlocks(
+            Kind.SEGMENT_PAGES,
+            ranges.address[alone],
+            ranges.size[alone],
+            np.where(used, ranges.unused[alone], 0),
+            ranges.extra[alone],
+            ranges.committed[alone],
+            used,
+        )
+        yield from self._vs(ranges, commit)
+        yield from self._lfh(ranges, commit)
+
+    def _vs(self, ranges: PageRanges, commit: CommitMap) -> Iterator[RawBlocks]:
+        chosen = ranges.use == Use.VS
+        if self.vs_key is None:
+            self._without_key(ranges, chosen, "_HEAP_VS_SUBSEGMENT")
+            return
+        reader = VsReader(self.memory, self.row, self.vs_key.value, self.log)
+        header = 2 * self.row.pointer_size
+        for chunks in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
+            self.account.overhead_bytes += chunks.overhead_bytes
+            self.account.overhead_bytes += int(chunks.committed[chunks.skip].sum())
+            self.account.unwalked_bytes += chunks.unwalked_bytes
+            keep = ~chunks.skip
+            yield RawBlocks(
+                Kind.SEGMENT_VS,
+                chunks.address[keep] + np.uint64(header),
+                chunks.size[keep] - header,
+                chunks.unused[keep],
+                chunks.extra[keep],
+                chunks.committed[keep],
+                chunks.used[keep],
+            )
+
+    def _lfh(self, ranges: PageRanges, commit: CommitMap) -> Iterator[RawBlocks]:
+        chosen = ranges.use == Use.LFH
+        if self.lfh_key is None:
+            self._without_key(ranges, chosen, "_HEAP_LFH_SUBSEGMENT")
+            return
+        reader = LfhReader(self.memory, self.row, self.lfh_key.value, self.log)
+        for part in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
+            self.account.overhead_bytes += part.overhead_bytes
+            self.account.unwalked_bytes += part.unwalked_bytes
+            yield RawBlocks(
+                Kind.SEGMENT_LFH,
+                part.address,
+                part.size,
+                part.unused,
+                part.extra,
+                part.committed,
+                part.used,
+            )
+
+    def _large(self) -> RawBlocks:
+        large = read_large(self.memory, self.row, self.heap, self.log)
+        total = int(large.size.sum())
+        self.account.committed_bytes += total
+        self.account.reserved_bytes += total
+        return RawBlocks(
+            Kind.SEGMENT_LARGE,
+            large.address,
+            large.size,
+            large.unused,
+            large.extra,
+            large.size,
+            np.ones(len(large.size), bool),
+        )
+
+    def _without_key(self, ranges: PageRanges, chosen: Bools, structure: str) -> None:
+        """Says that ranges cannot be read for want of a key."""
+        lost = int(ranges.committed[chosen].sum())
+        if lost:
+            self.account.unwalked_bytes += lost
+            self.log.add(
+                "no-key",
+                Severity.WARNING,
+                structure,
+                int(ranges.address[chosen][0]),
+                "the key of these subsegments could not be found; their blocks are missing",
+                lost,
+            )
