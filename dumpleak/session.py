@@ -14,6 +14,7 @@ from windumps.heaps import ProcessHeap, process_heaps
 from windumps.windows.modules import Module, ModuleMap
 from windumps.windows.process import ProcessView, process_views
 
+RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
 BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
 
 
@@ -165,8 +166,10 @@ class Session:
             if heap is None:
                 continue
             progress(f"walking {source.label}", index, len(readable))
-            for blocks in heap.blocks():
+            for number, blocks in enumerate(heap.blocks()):
                 yield source, blocks
+                if number % RELEASE_EVERY == RELEASE_EVERY - 1:
+                    self.dump.release()
             residual = heap.account.residual_bytes
             if residual:
                 self.log.add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -51,6 +52,7 @@ class Dump:
         comments: Text the writer added.
         streams: Stream or block types in the file, with their sizes in bytes.
         log: Diagnostics of opening.
+        release: Gives mapped pages back to the system; what is read again is mapped again.
     """
 
     path: Path
@@ -69,6 +71,7 @@ class Dump:
     comments: list[str]
     streams: list[tuple[int, int]]
     log: DiagnosticLog
+    release: Callable[[], None] = lambda: None
 
     @property
     def build(self) -> int:

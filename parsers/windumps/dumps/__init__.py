@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,10 +73,13 @@ def open_dump(path: Path | str) -> Dump:
             if row.detect(head):
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 try:
-                    return row.open(path, np.frombuffer(mapped, np.uint8))
+                    dump = row.open(path, np.frombuffer(mapped, np.uint8))
                 except (CorruptDumpError, TruncatedDumpError) as error:
                     error.args = (f"{path}: {error}",)  # readers know offsets, not names
                     raise
+                if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+                    dump.release = partial(mapped.madvise, mmap.MADV_DONTNEED)
+                return dump
     for magic, what in KNOWN_OTHERS:
         if head.startswith(magic):
             raise UnsupportedDumpError(f"{path}: this is {what}")

@@ -1,12 +1,14 @@
 """Heaps that the PEB does not list.
 
 - Windows 11 24H2 lists the process heap only. The others hang on a circular list of records
-  {LIST_ENTRY, heap address, …} whose head lies in ntdll's data; each heap's header points to its own record.
-  Where the pointer stands in the header differs by heap kind and build, so it is found by what it points to.
-- Without a PEB, ntdll's static array of heap addresses still has them: a run of pointers to heaps in its data.
+  {LIST_ENTRY, heap address, …} whose head lies in ntdll's data; each heap's header points to its
+  own record. Where the pointer stands in the header differs by heap kind and build, so it is found
+  by what it points to.
+- Without a PEB, ntdll's static array of heap addresses still has them: a run of pointers to heaps.
 
-Both are accepted only when every entry is a heap, so memory that merely bears a heap's signature (a shared
-section of another process, say) is never taken for one of this process's.
+Memory that merely bears a heap's signature (a shared section of another process, say) is on
+neither, and is never taken for a heap of this process. What is on the list and not in the dump is
+listed as absent.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from typing import Protocol
 import numpy as np
 
 from windumps.diagnostics import Severity
-from windumps.errors import MemoryReadError
 from windumps.heaps.lists import list_nodes
 from windumps.memory import AddressSpace
 from windumps.windows.modules import Module
@@ -74,25 +75,28 @@ def _linked_heaps(
     owner, present = view.memory.gather(records + np.uint64(2 * pointer), f"<u{pointer}")
     for record in records[present & (owner == handle)].tolist():
         nodes, trouble = list_nodes(view.memory, record, pointer)
-        if trouble is not None or len(nodes) > MAX_HEAPS:
-            continue
-        heaps = []
-        heads = 0
-        for node in [record, *nodes]:
-            if ntdll is not None and ntdll.base_address <= node < ntdll.end_address:
-                heads += 1
-                continue
-            try:
-                heap = view.memory.read_uint(node + 2 * pointer, pointer)
-            except MemoryReadError:
-                break
-            if not is_heap(heap):
-                break
-            heaps.append(heap)
-        else:
-            if heads == 1 and len(set(heaps)) == len(heaps):
-                # The head is where the list begins: put what follows it first.
-                return heaps
+        outside = [
+            node
+            for node in (record, *nodes[:MAX_HEAPS])
+            if ntdll is None or not ntdll.base_address <= node < ntdll.end_address
+        ]
+        heaps, readable = view.memory.gather(
+            np.array(outside, np.uint64) + np.uint64(2 * pointer), f"<u{pointer}"
+        )
+        found = list(dict.fromkeys(heaps[readable].tolist()))
+        if trouble is None:
+            # One node, the head, lies in ntdll; the others are records of different heaps.
+            if len(found) == len(nodes) and not (heaps & 0xFFF).any():
+                return found
+        elif len(known := [address for address in found if is_heap(address)]) > 1:
+            view.log.add(
+                "heap-list-cut",
+                Severity.WARNING,
+                "list of heaps in ntdll",
+                record,
+                f"{trouble}; heaps may be missing",
+            )
+            return known
     return []
 
 
@@ -104,7 +108,8 @@ def _static_list(view: ProcessView, ntdll: Module, is_heap: Callable[[int], bool
     known: dict[int, bool] = {}
     for address, size in zip(extents.address.tolist(), extents.size.tolist(), strict=True):
         start = -address % pointer
-        raw = view.memory.view(address + start, (size - start) // pointer * pointer)
+        usable = max(size - start, 0) // pointer * pointer
+        raw = view.memory.view(address + start, usable)
         values = raw.view(f"<u{pointer}").astype(np.uint64)
         # Heap handles are page-aligned; few other values in ntdll's data are.
         likely = np.flatnonzero((values != 0) & ((values & np.uint64(0xFFF)) == 0))

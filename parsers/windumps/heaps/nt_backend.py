@@ -17,7 +17,7 @@ from windumps.diagnostics import Severity
 from windumps.heaps.base import HeapContext
 from windumps.heaps.nt_entries import U32, UNUSED_SENTINEL, Encoding, Entries, Mask
 
-WINDOW_BYTES = 1 << 20
+WINDOW_BYTES = 1 << 22
 RESUME_TRIES = (
     4096  # candidates for the end of a damaged stretch that are checked in full, per window
 )

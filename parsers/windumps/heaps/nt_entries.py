@@ -71,7 +71,7 @@ class Encoding:
         """True where a decoded low word can be a header: a size, and the checksum if there is one."""
         has_size: Mask = (low & np.uint32(0xFFFF)) != 0
         if self.mask:
-            has_size &= ((low >> 24) == ((low ^ (low >> 8) ^ (low >> 16)) & np.uint32(0xFF)))
+            has_size &= (low >> 24) == ((low ^ (low >> 8) ^ (low >> 16)) & np.uint32(0xFF))
         return has_size
 
 
@@ -89,6 +89,16 @@ class Entries(NamedTuple):
     units: U32
     flags: U8
     unused: U8
+
+    @classmethod
+    def join(cls, pieces: list[Entries]) -> Entries:
+        """All pieces behind each other."""
+        return cls(
+            np.concatenate([piece.header for piece in pieces]),
+            np.concatenate([piece.units for piece in pieces]),
+            np.concatenate([piece.flags for piece in pieces]),
+            np.concatenate([piece.unused for piece in pieces]),
+        )
 
 
 class UserExtents(NamedTuple):

@@ -20,7 +20,6 @@ from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
-from windumps.heaps.lists import list_nodes
 from windumps.heaps.nt_backend import BackendWalker
 from windumps.heaps.nt_entries import (
     FLAG_BUSY,
@@ -33,16 +32,22 @@ from windumps.heaps.nt_entries import (
     user_extents,
 )
 from windumps.heaps.nt_lfh import LfhReader
+from windumps.heaps.nt_segments import (
+    PAGE_SIZE,
+    SEGMENT_SIGNATURE,
+    committed_ranges,
+    read_segments,
+)
 from windumps.heaps.nt_virtual import read_virtual_blocks
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow, Record, candidates
 from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
 
 NAME = "nt"
-SEGMENT_SIGNATURE = 0xFFEEFFEE
 HEAP_SIGNATURE = 0xEEFFEEFF
 FRONT_END_LFH = 2
-PAGE_SIZE = 0x1000
+FRONT_END_BYTES = 0x20000  # at most; 1A000h (x64) and E000h (x86) reserved were seen
+BATCH_BYTES = 4 << 20  # heap memory whose blocks are handed on together
 
 
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
@@ -140,111 +145,43 @@ class NtHeap:
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""
         self.account = HeapAccount(counters=self.account.counters)
-        for segment in self._segments():
-            yield from self._segment_blocks(segment)
+        for piece in self._batches():
+            yield from self._piece_blocks(piece)
+        self._audit()
         yield from self._virtual_blocks()
+
+    def _batches(self) -> Iterator[Entries]:
+        """Pieces of all segments, small ones put together: a column of ten blocks costs as much as one
+        of ten thousand.
+        """
+        batch: list[Entries] = []
+        size = 0
+        for segment in read_segments(self.context, self.row, self._heap):
+            for piece in self._segment_pieces(segment):
+                batch.append(piece)
+                size += int(piece.units.sum()) * self.context.granularity
+                if size >= BATCH_BYTES:
+                    yield Entries.join(batch)
+                    batch, size = [], 0
+        if batch:
+            yield Entries.join(batch)
 
     # -- segments
     # ----------------------------------------------------------------------------------------
 
-    def _segments(self) -> Iterator[Record]:
-        """The heap's segments, itself first; those that do not check out cost themselves only."""
-        link = self.row.offset("_HEAP_SEGMENT", "SegmentListEntry")
-        nodes, trouble = list_nodes(
-            self.context.memory, self._heap.address_of("SegmentList"), self.context.pointer_size
-        )
-        if trouble is not None:
-            self._say(
-                "segment-list-cut",
-                "_HEAP.SegmentList",
-                self.address,
-                f"{trouble}; segments may be missing",
-            )
-        addresses = [node - link for node in nodes]
-        if self.address not in addresses:
-            addresses.insert(0, self.address)
-        for address in addresses:
-            try:
-                segment = self.row.read(self.context.memory, "_HEAP_SEGMENT", address)
-            except MemoryReadError as error:
-                self._say("segment-absent", "_HEAP_SEGMENT", address, str(error))
-                continue
-            if segment["SegmentSignature"] != SEGMENT_SIGNATURE or segment["Heap"] != self.address:
-                self._say(
-                    "segment-damaged",
-                    "_HEAP_SEGMENT",
-                    address,
-                    "its signature or heap pointer is wrong",
-                )
-                continue
-            yield segment
-
-    def _committed(self, segment: Record) -> list[tuple[int, int]]:
-        """Committed ranges of a segment: all its pages but those on its list of uncommitted
-        ranges.
-        """
-        base = segment.address
-        end = base + segment["NumberOfPages"] * PAGE_SIZE
-        link = self.row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
-        nodes, trouble = list_nodes(
-            self.context.memory, segment.address_of("UCRSegmentList"), self.context.pointer_size
-        )
-        if trouble is not None:
-            self._say(
-                "ucr-list-cut",
-                "_HEAP_SEGMENT.UCRSegmentList",
-                base,
-                f"{trouble}; uncommitted pages may be taken for absent ones",
-            )
-        holes = []
-        for node in nodes:
-            try:
-                descriptor = self.row.read(self.context.memory, "_HEAP_UCR_DESCRIPTOR", node - link)
-            except MemoryReadError as error:
-                self._say("ucr-absent", "_HEAP_UCR_DESCRIPTOR", node - link, str(error))
-                continue
-            start, size = descriptor["Address"], descriptor["Size"]
-            if size and base <= start <= start + size <= end:
-                holes.append((start, start + size))
-            elif size:
-                self._say(
-                    "ucr-damaged",
-                    "_HEAP_UCR_DESCRIPTOR",
-                    node - link,
-                    "it lies outside its segment",
-                )
-        pages = sum(b - a for a, b in holes) // PAGE_SIZE
-        if trouble is None and pages != segment["NumberOfUnCommittedPages"]:
-            self._say(
-                "ucr-count-differs",
-                "_HEAP_SEGMENT.NumberOfUnCommittedPages",
-                base,
-                f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, "
-                f"its list {pages}",
-            )
-        ranges, at = [], base
-        for start, stop in sorted(holes):
-            if start > at:
-                ranges.append((at, start))
-            at = max(at, stop)
-        if end > at:
-            ranges.append((at, end))
-        return ranges
-
-    def _segment_blocks(self, segment: Record) -> Iterator[Blocks]:
+    def _segment_pieces(self, segment: Record) -> Iterator[Entries]:
         account = self.account
         reserved = segment["NumberOfPages"] * PAGE_SIZE
         account.reserved_bytes += reserved
         account.ranges.append((segment.address, reserved))
         first_entry = segment["FirstEntry"]
-        for start, end in self._committed(segment):
+        for start, end in committed_ranges(self.context, self.row, segment):
             account.committed_bytes += end - start
             if start <= first_entry < end and start == segment.address:
                 account.overhead_bytes += first_entry - start
                 start = first_entry
             walker = BackendWalker(self.context, self._encoding, start, end)
-            for entries in walker.pieces():
-                yield from self._piece_blocks(entries)
+            yield from walker.pieces()
             account.unwalked_bytes += walker.lost_bytes
             account.absent_bytes += walker.absent_bytes
 
@@ -294,6 +231,43 @@ class NtHeap:
             account.overhead_bytes -= account.walked_bytes - before + lost
             account.unwalked_bytes += lost
             yield lfh
+
+    # -- audit ---------------------------------------------------------------------------------
+
+    def _audit(self) -> None:
+        """Holds the segments walked against the heap's own counters (which leave large blocks out).
+
+        From Windows 8 on the front end's own object is an allocation beside the segments that the
+        counters include: what is left over and lies there is that; any other rest is memory of the
+        heap that was not found, and counts as committed and not walked.
+        """
+        account, counters = self.account, self.account.counters
+        rest = counters["TotalMemoryCommitted"] - account.committed_bytes
+        front_end = self._lfh.front_end
+        beside = front_end and not any(a <= front_end < a + s for a, s in account.ranges)
+        if beside and rest > 0:
+            pieces = self.context.memory.extents(front_end, front_end + FRONT_END_BYTES)
+            there = len(pieces.address) and int(pieces.address[0]) == front_end
+            own = min(rest, int(pieces.size[0])) if there else 0
+            reserved = counters["TotalMemoryReserved"] - account.reserved_bytes
+            reserved = max(own, min(reserved, FRONT_END_BYTES))
+            account.committed_bytes += own
+            account.overhead_bytes += own
+            account.reserved_bytes += reserved
+            account.ranges.append((front_end, reserved))
+            rest -= own
+        if rest:
+            self._say(
+                "heap-counters-differ",
+                "_HEAP.Counters",
+                self.address,
+                f"the heap counts {abs(rest)} bytes {'more' if rest > 0 else 'less'} committed than "
+                "its segments add up to" + ("; they were not found" if rest > 0 else ""),
+                abs(rest),
+            )
+        if rest > 0:
+            account.committed_bytes += rest
+            account.unwalked_bytes += rest
 
     # -- large blocks
     # ------------------------------------------------------------------------------------

@@ -147,24 +147,20 @@ class LfhReader:
     def _describe(self, user: U64, room: I64) -> Areas:
         """Reads each area's subsegment; areas that contradict it are dropped with a diagnostic."""
         memory, layout = self.context.memory, self.layout
-        pointer = f"<u{self.context.pointer_size}"
-
-        def of(structure: str, name: str, base: U64, dtype: str) -> tuple[U64, Mask]:
-            values, present = memory.gather(base + np.uint64(layout.offset(structure, name)), dtype)
-            return values.astype(np.uint64), present
-
-        subsegment, ok = of("_HEAP_USERDATA_HEADER", "SubSegment", user, pointer)
-        back, back_ok = of("_HEAP_SUBSEGMENT", "UserBlocks", subsegment, pointer)
-        units, _ = of("_HEAP_SUBSEGMENT", "BlockSize", subsegment, "<u2")
-        count, count_ok = of("_HEAP_SUBSEGMENT", "BlockCount", subsegment, "<u2")
+        names = ("SubSegment",) + (("SizeOfBitMap", "BitmapBuffer") if self.has_offsets else ())
+        head, ok = memory.gather(user, layout.dtype("_HEAP_USERDATA_HEADER", *names))
+        sub, sub_ok = memory.gather(
+            head["SubSegment"].astype(np.uint64),
+            layout.dtype("_HEAP_SUBSEGMENT", "UserBlocks", "BlockSize", "BlockCount"),
+        )
+        count = sub["BlockCount"].astype(np.int64)
+        stride = sub["BlockSize"].astype(np.int64) * self.context.granularity
         bitmap = np.zeros(len(user), np.uint64)
         if self.has_offsets:
-            bitmap, _ = of("_HEAP_USERDATA_HEADER", "BitmapBuffer", user, pointer)
-            bits, _ = of("_HEAP_USERDATA_HEADER", "SizeOfBitMap", user, "<u4")
-            ok &= bits >= count
-        stride = units.astype(np.int64) * self.context.granularity
-        ok &= back_ok & count_ok & (back == user) & (stride > 0)
-        ok &= stride * count.astype(np.int64) <= room
+            bitmap = head["BitmapBuffer"].astype(np.uint64)
+            ok &= head["SizeOfBitMap"] >= count
+        ok &= sub_ok & (sub["UserBlocks"].astype(np.uint64) == user) & (stride > 0)
+        ok &= stride * count <= room
         for index in np.flatnonzero(~ok).tolist()[: self.context.log.limit + 1]:
             self._say(
                 "lfh-area-unreadable",
@@ -174,9 +170,7 @@ class LfhReader:
                 "its blocks are left out",
                 int(room[index]),
             )
-        areas = Areas(
-            user, room, stride, count.astype(np.int64), np.full(len(user), -1, np.int64), bitmap
-        )
+        areas = Areas(user, room, stride, count, np.full(len(user), -1, np.int64), bitmap)
         return areas.take(ok)
 
     def _locate_first(self, areas: Areas) -> Areas:

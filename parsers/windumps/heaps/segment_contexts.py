@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.heaps.lists import list_nodes
 from windumps.memory import AddressSpace
+from windumps.memory.address_space import ADDRESS_LIMIT
 from windumps.windows.layouts import LayoutRow
 
 UNITS = 256  # descriptors, hence units, of a page segment
@@ -49,11 +51,12 @@ def read_contexts(memory: AddressSpace, row: LayoutRow, heap: int) -> list[SegCo
     """
     usual = row.offset("_SEGMENT_HEAP", "SegContexts")
     found = _contexts_at(memory, row, heap, usual)
-    if not found and row.has("_HEAP_SEG_CONTEXT", "Heap"):
+    complete = row.offset("constants", "Contexts")
+    if len(found) < complete and row.has("_HEAP_SEG_CONTEXT", "Heap"):
         for place in range(0, CONTEXT_SEARCH_BYTES, row.pointer_size):
-            found = _contexts_at(memory, row, heap, place)
-            if found:
-                break
+            other = _contexts_at(memory, row, heap, place)
+            if len(other) == complete:
+                return other
     return found
 
 
@@ -121,7 +124,13 @@ def list_segments(
     segments = {node for node in nodes if not node & mask}
     lost = max(context.segment_count - len(segments), 0)
     if trouble is not None or lost:
-        found = set() if key is None else _search(memory, row, context, key) - segments
+        found: set[int] = set()
+        if key is not None:
+            found = {
+                place
+                for place in possible_segments(memory, context)
+                if signature_key(memory, row, context, place) == key
+            } - segments
         segments |= found
         reason = trouble or f"it holds {len(nodes)} of {context.segment_count} segments"
         still = max(context.segment_count - len(segments), 0)
@@ -131,18 +140,14 @@ def list_segments(
             "_HEAP_SEG_CONTEXT.SegmentListHead",
             context.list_head,
             f"{reason}; {len(found)} segments found by their signature, {still} missing",
-            still * context.segment_bytes,
+            still * context.segment_bytes if trouble is not None else 0,
         )
     return sorted(segments)
 
 
-def _search(memory: AddressSpace, row: LayoutRow, context: SegContext, key: int) -> set[int]:
-    """All aligned addresses in the dump that hold the signature of a segment of this context."""
-    found = set()
+def possible_segments(memory: AddressSpace, context: SegContext) -> Iterator[int]:
+    """All addresses in the dump where a segment of this context could start."""
     step = context.segment_bytes
-    pieces = memory.extents(0, 1 << 8 * row.pointer_size)
+    pieces = memory.extents(0, ADDRESS_LIMIT)
     for address, size in zip(pieces.address.tolist(), pieces.size.tolist(), strict=True):
-        for segment in range(-(-address // step) * step, address + size, step):
-            if signature_key(memory, row, context, segment) == key:
-                found.add(segment)
-    return found
+        yield from range(-(-address // step) * step, address + size, step)

@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.segment_contexts import SegContext, list_segments, read_contexts
 from windumps.heaps.segment_keys import (
     ImageWords,
     Key,
@@ -26,15 +28,8 @@ from windumps.heaps.segment_keys import (
     vs_key_fits,
 )
 from windumps.heaps.segment_lfh import read_subsegments
-from windumps.heaps.segment_pages import (
-    PAGE,
-    SegContext,
-    Use,
-    list_segments,
-    read_contexts,
-    read_segments,
-)
 from windumps.heaps.segment_padding import Padding, find_padding, find_traces
+from windumps.heaps.segment_pages import PAGE, Use, read_segments
 from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow, candidates
@@ -112,17 +107,15 @@ def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> 
     """
     scratch = DiagnosticLog()
     contexts = read_contexts(memory, row, heap)
-    listed = [
-        (context, segment)
-        for context in contexts
-        for segment in list_segments(memory, row, context, None, scratch)
-    ]
+    listed = _list_all(memory, row, contexts, None, scratch)
     checks = [
         len(contexts) / row.offset("constants", "Contexts"),
         float(bool(contexts) and not scratch.collect()),
         float(header_bytes(memory, row, heap)[0] > 0),
     ]
-    key = heap_key(memory, row, listed)
+    key = heap_key(memory, row, contexts, listed)
+    if key is not None and not listed:
+        listed = _list_all(memory, row, contexts, key, scratch)
     if key is None:
         # Without a segment only the contexts' back pointers tell; without those, everything must hold.
         sure = min(checks) == 1.0 or (
@@ -161,6 +154,21 @@ def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> 
     readable *= 1 - lost / max(held, 1)
     score = sum(checks) / len(checks) * readable
     return _Fit(row, score, contexts, key, vs_key, lfh_key)
+
+
+def _list_all(
+    memory: AddressSpace,
+    row: LayoutRow,
+    contexts: list[SegContext],
+    key: Key | None,
+    log: DiagnosticLog,
+) -> list[tuple[SegContext, int]]:
+    value = key.value if key is not None else None
+    return [
+        (context, segment)
+        for context in contexts
+        for segment in list_segments(memory, row, context, value, log)
+    ]
 
 
 def _find_vs_key(
@@ -211,6 +219,10 @@ class SegmentHeap:
         row, memory = self.fit.row, self.context.memory
         self.architecture = self.context.architecture
         self.layout = f"{row.name}, fits {self.fit.score:.0%}"
+        place = row.offset("_SEGMENT_HEAP", "SegContexts")
+        found = [c.address - c.index * row.size("_HEAP_SEG_CONTEXT") for c in self.fit.contexts]
+        if found and found[0] != self.address + place:
+            self.layout += f", contexts found at +0x{found[0] - self.address:x}"
         self.flags = row.read_field(memory, "_SEGMENT_HEAP", "GlobalFlags", self.address)
         self.front_end = "lfh" if self.fit.lfh_key is not None else ""
 
@@ -259,7 +271,9 @@ class SegmentHeap:
         size = raw.room - raw.unused - pad
         if raw.kind == Kind.SEGMENT_LARGE and not padding.before_large:
             pad[:] = 0
-        size[(raw.unused == SIZE_UNKNOWN) | (size < 0)] = SIZE_UNKNOWN
+        unknown = (raw.unused == SIZE_UNKNOWN) | (size < 0)
+        size[unknown] = SIZE_UNKNOWN
+        self._say_unknown(raw, unknown & raw.used)
         trace = np.zeros(len(raw.address), np.uint64)
         carries = raw.used & raw.extra & (raw.unused != SIZE_UNKNOWN)
         if carries.any():
@@ -276,6 +290,18 @@ class SegmentHeap:
             self.ordinal,
             trace,
         )
+
+    def _say_unknown(self, raw: RawBlocks, unknown: NDArray[np.bool_]) -> None:
+        if unknown.any():
+            first = int(raw.address[unknown][0])
+            self.context.log.add(
+                "requested-size-unknown",
+                Severity.WARNING,
+                "_HEAP_VS_UNUSED_BYTES_INFO",
+                first,
+                f"{int(unknown.sum())} blocks from 0x{first:x} on do not say how much of them was asked for: "
+                "what would say so is absent or damaged",
+            )
 
     def _header(self) -> None:
         """The heap's own pages, and the counters it keeps."""

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.heaps.segment_contexts import SegContext, possible_segments, signature_key
 from windumps.heaps.segment_lfh import Subsegments, decode_offsets, first_block_offset, fits
-from windumps.heaps.segment_pages import PAGE, SegContext, signature_key
+from windumps.heaps.segment_pages import PAGE
 from windumps.heaps.segment_vs import decode_headers
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -47,18 +48,39 @@ class Key:
 
 
 def heap_key(
-    memory: AddressSpace, row: LayoutRow, segments: Iterable[tuple[SegContext, int]]
+    memory: AddressSpace,
+    row: LayoutRow,
+    contexts: list[SegContext],
+    segments: Iterable[tuple[SegContext, int]],
 ) -> Key | None:
-    """The HeapKey most page segments agree on; None without a segment."""
-    keys = Counter(
+    """The HeapKey most page segments agree on; None without a segment.
+
+    When no list leads to a segment though there should be some, every place where one could start is asked.
+    """
+    keys = _signature_keys(memory, row, segments)
+    if keys:
+        value, agreeing = keys.most_common(1)[0]
+        return Key(value, "page segment signatures", agreeing, keys.total())
+    places = (
+        (context, place)
+        for context in contexts
+        if context.segment_count
+        for place in possible_segments(memory, context)
+    )
+    for value, agreeing in _signature_keys(memory, row, places).most_common(1):
+        if agreeing > 1:
+            return Key(value, "signatures of segments no list leads to", agreeing, agreeing)
+    return None
+
+
+def _signature_keys(
+    memory: AddressSpace, row: LayoutRow, segments: Iterable[tuple[SegContext, int]]
+) -> Counter[int]:
+    return Counter(
         key
         for context, segment in segments
         if (key := signature_key(memory, row, context, segment)) is not None
     )
-    if not keys:
-        return None
-    value, agreeing = keys.most_common(1)[0]
-    return Key(value, "page segment signatures", agreeing, keys.total())
 
 
 class ImageWords:
@@ -68,7 +90,8 @@ class ImageWords:
         parts = []
         if image is not None:
             pieces = memory.extents(image.base_address, image.end_address)
-            for address, size, offset in zip(*(p.tolist() for p in pieces), strict=True):
+            columns = (pieces.address.tolist(), pieces.size.tolist(), pieces.offset.tolist())
+            for address, size, offset in zip(*columns, strict=True):
                 skip = -address % pointer_size
                 count = max(size - skip, 0) // pointer_size
                 raw = memory.data[offset + skip : offset + skip + count * pointer_size]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment_pages import PAGE, CommitMap
+from windumps.heaps.segment_pages import PAGE, CommitMap, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
@@ -22,8 +22,6 @@ U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-
-BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
         address,
         size,
         header["BlockCount"].astype(np.int64),
-        header["BlockOffsets"] ^ mask.astype(np.uint32),
+        np.bitwise_xor(header["BlockOffsets"], mask.astype(np.uint32)),
         present,
         header,
     )
@@ -144,7 +142,7 @@ def fits(row: LayoutRow, subsegments: Subsegments, block_size: I64, first: I64) 
     room = subsegments.size - first
     spare = [bytes_left // safe - subsegments.count for bytes_left in (room, room - PAGE)]
     full = np.any([(left >= 0) & (left <= subsegments.count >> 7) for left in spare], axis=0)
-    return (
+    result: Bools = (
         subsegments.present
         & (subsegments.count > 0)
         & (block_size == safe)
@@ -153,6 +151,7 @@ def fits(row: LayoutRow, subsegments: Subsegments, block_size: I64, first: I64) 
         & (first == first_block_offset(row, subsegments, safe))
         & full
     )
+    return result
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ class LfhBlocks:
         address: uint64.
         size: int64, bytes.
         used: bool.
-        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where the page that says so is absent.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where that page is absent.
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes.
         overhead_bytes: Headers, bitmaps and committed memory behind the last block.
@@ -197,14 +196,9 @@ class LfhReader:
         self._log = log
 
     def read(self, address: U64, size: I64, commit: CommitMap) -> Iterator[LfhBlocks]:
-        """Reads subsegments, about `BATCH_BYTES` at a time; see `VsReader.read` for the arguments."""
-        start = 0
-        total = np.cumsum(size)
-        while start < len(address):
-            before = int(total[start - 1]) if start else 0
-            end = max(int(np.searchsorted(total, before + BATCH_BYTES, "right")), start + 1)
-            yield self._batch(address[start:end], size[start:end], commit)
-            start = end
+        """Reads subsegments, about a MiB at a time; see `VsReader.read` for the arguments."""
+        for piece in pieces(size):
+            yield self._batch(address[piece], size[piece], commit)
 
     def _batch(self, address: U64, size: I64, commit: CommitMap) -> LfhBlocks:
         everything = read_subsegments(self._memory, self._row, address, size)
@@ -265,8 +259,8 @@ class LfhReader:
 
     def _bitmap_present(self, part: Subsegments) -> Bools:
         """True where the last word of the bitmap is in the dump, as the header is."""
-        last = self._row.offset("_HEAP_LFH_SUBSEGMENT", "BlockBitmap") - 4
-        last = last + 4 * bitmap_words(self._row, part.count)
+        start = self._row.offset("_HEAP_LFH_SUBSEGMENT", "BlockBitmap")
+        last = start + 4 * bitmap_words(self._row, part.count) - 4
         return self._memory.gather(part.address + last.astype(np.uint64), "<u4")[1]
 
     def _drop_chained(
@@ -277,7 +271,7 @@ class LfhReader:
         The chain counts blocks from 1; each free block's first two bytes name the next. All subsegments are
         followed at once, a step at a time.
         """
-        if "FreeListHead" not in part.header.dtype.names:
+        if not self._row.has("_HEAP_LFH_SUBSEGMENT", "FreeListHead"):
             return
         left = part.header["FreeListCount"].astype(np.int64)
         block = part.header["FreeListHead"].astype(np.int64) - 1

@@ -1,8 +1,8 @@
 """Segment heap, what may lie in front of a block's user bytes, and behind them.
 
-In front: `_RTLP_HP_PADDING_HEADER`. ntdll 17134 to 19045 writes its size to its first word: two pointers, or eight where a block
-has pages of its own and is large. Before, the space is kept but not written to; then the heap's own
-pointers tell: they name the user's address of what they point to.
+In front: `_RTLP_HP_PADDING_HEADER`. ntdll 17134 to 19045 writes its size to its first word: two pointers,
+or eight for large blocks with pages of their own. Before, the space is kept but not written to; then the
+heap's own pointers tell: they name the user's address of what they point to.
 
 Behind, where the block's unused-bytes record says so: `_SEGMENT_HEAP_EXTRA`, and behind that what the
 interceptor it names has recorded; interceptor 1 records stacks.

@@ -1,4 +1,4 @@
-"""Segment heap, the back end: contexts, page segments and the ranges their descriptors describe.
+"""Segment heap, the back end: page segments and the ranges their descriptors describe.
 
 A page segment starts with 256 descriptors, one a unit. The first descriptor of a range tells its use and
 length; those of the other units count their distance from it, which is how damage to either is found.
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
-from windumps.heaps.lists import list_nodes
+from windumps.heaps.segment_contexts import UNITS, SegContext
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
@@ -27,10 +27,9 @@ I64 = NDArray[np.int64]
 
 PAGE = 0x1000
 PAGE_SHIFT = 12
-UNITS = 256
 RANGE_SIGNATURE = 0xCCDDCCDD  # TreeSignature of the first descriptor of an allocated range
 SEGMENTS_A_BATCH = 8
-_UNIT_SHIFTS = range(12, 21)
+BATCH_BYTES = 1 << 20
 
 
 class Use(IntEnum):
@@ -42,6 +41,17 @@ class Use(IntEnum):
     VS = 3
     INTERNAL = 4
     INTERIOR = 5  # not the first unit of an allocated range
+
+
+def pieces(size: I64) -> Iterator[slice]:
+    """Slices over ranges of `size` bytes that hold about `BATCH_BYTES` each, and one range at least."""
+    total = np.cumsum(size)
+    start = 0
+    while start < len(size):
+        before = int(total[start - 1]) if start else 0
+        end = max(int(np.searchsorted(total, before + BATCH_BYTES, "right")), start + 1)
+        yield slice(start, end)
+        start = end
 
 
 class CommitMap:
@@ -106,7 +116,6 @@ class SegmentBatch:
         segments: How many.
         header_bytes: Committed bytes in front of the first unit of all of them.
         lost_bytes: Committed bytes in units whose descriptors are damaged or absent.
-        damaged: Segments with such units.
         ranges: The page ranges.
         commit: Their pages.
     """
@@ -114,7 +123,6 @@ class SegmentBatch:
     segments: int
     header_bytes: int
     lost_bytes: int
-    damaged: int
     ranges: PageRanges
     commit: CommitMap
 
@@ -206,42 +214,41 @@ def _read_batch(
     uses = _uses(row, descriptors, context.first_unit)
     sizes = descriptors["UnitSize"].astype(np.int64)
     offsets = descriptors["UnitOffset"].astype(np.int64)
-    rows_of, units_of, lost_units, damaged = [], [], 0, 0
+    rows_of: list[int] = []
+    units_of: list[int] = []
     lost_bytes = 0
     for index in range(len(readable)):
         starts, gaps = _tile(uses[index], sizes[index], offsets[index], context.first_unit)
         rows_of.extend([index] * len(starts))
         units_of.extend(starts)
-        damaged += bool(gaps)
         for first, end in gaps:
             lost = int(pages[index, first:end].sum()) * PAGE
             lost_bytes += lost
-            lost_units += end - first
             log.add(
                 "page-range-damaged",
                 Severity.WARNING,
                 "_HEAP_PAGE_RANGE_DESCRIPTOR",
                 readable[index] + first * dtype.itemsize,
-                f"descriptors {first}-{end - 1} of the segment at 0x{readable[index]:x} contradict each other",
+                f"descriptors {first} to {end - 1} of the segment at 0x{readable[index]:x} "
+                "contradict each other",
                 lost,
             )
-    segment, unit = np.array(rows_of, np.int64), np.array(units_of, np.int64)
-    chosen = descriptors[segment, unit]
-    address = bases[segment] + (unit << context.unit_shift).astype(np.uint64)
-    size = sizes[segment, unit] << context.unit_shift
+    segment, first_units = np.array(rows_of, np.int64), np.array(units_of, np.int64)
+    chosen = descriptors[segment, first_units]
+    starts_at = bases[segment] + (first_units << context.unit_shift).astype(np.uint64)
+    length = sizes[segment, first_units] << context.unit_shift
     ranges = PageRanges(
-        address,
-        size,
-        uses[segment, unit],
+        starts_at,
+        length,
+        uses[segment, first_units],
         chosen["UnusedBytes"].astype(np.int64),
         (chosen["ExtraPresent"] & 1) != 0,
-        commit.committed_bytes(address, size),
+        commit.committed_bytes(starts_at, length),
     )
     return SegmentBatch(
         len(readable),
         int(pages[:, : context.first_unit].sum()) * PAGE,
         lost_bytes,
-        damaged,
         ranges,
         commit,
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment_pages import PAGE, CommitMap
+from windumps.heaps.segment_pages import PAGE, CommitMap, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
@@ -24,7 +24,6 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
-BATCH_BYTES = 1 << 20
 HAS_UNUSED_BYTES = 0x100  # bits of the second word of an allocated chunk's header
 SKIP_DURING_WALK = 0x200
 
@@ -81,7 +80,7 @@ class Chunks:
         size: int64, bytes with header.
         used: bool.
         skip: bool, marked to be left out of walks.
-        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where the page that says so is absent.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where that page is absent.
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes.
         overhead_bytes: Subsegment headers and committed memory behind the last chunk.
@@ -125,21 +124,15 @@ class VsReader:
         self._granule = 2 * row.pointer_size
 
     def read(self, address: U64, size: I64, commit: CommitMap) -> Iterator[Chunks]:
-        """Walks subsegments, about `BATCH_BYTES` at a time.
+        """Walks subsegments, about a MiB at a time.
 
         Args:
             address: uint64, ascending range addresses.
             size: int64, bytes of each range.
             commit: Their pages.
         """
-        start = 0
-        total = np.cumsum(size)
-        while start < len(address):
-            before = int(total[start - 1]) if start else 0
-            end = int(np.searchsorted(total, before + BATCH_BYTES, "right"))
-            end = max(end, start + 1)
-            yield self._batch(address[start:end], size[start:end], commit)
-            start = end
+        for piece in pieces(size):
+            yield self._batch(address[piece], size[piece], commit)
 
     def _batch(self, address: U64, size: I64, commit: CommitMap) -> Chunks:
         granule = self._granule

@@ -11,17 +11,11 @@ from numpy.typing import NDArray
 from windumps.blocks import Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.base import HeapAccount
+from windumps.heaps.segment_contexts import SegContext, list_segments
 from windumps.heaps.segment_keys import Key
 from windumps.heaps.segment_large import read_large
 from windumps.heaps.segment_lfh import LfhReader
-from windumps.heaps.segment_pages import (
-    CommitMap,
-    PageRanges,
-    SegContext,
-    Use,
-    list_segments,
-    read_segments,
-)
+from windumps.heaps.segment_pages import CommitMap, PageRanges, Use, read_segments
 from windumps.heaps.segment_vs import VsReader
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -39,7 +33,7 @@ class RawBlocks:
         kind: Of all of them.
         address: uint64, behind the allocator's header, in front of padding.
         room: int64, bytes from there to the block's end.
-        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where the page that says so is absent.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where that page is absent.
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes of the whole block that are committed.
         used: bool.
@@ -82,6 +76,15 @@ class Walker:
 
     def walk(self) -> Iterator[RawBlocks]:
         """Every block once, in pieces of about a MiB."""
+        missing = self.row.offset("constants", "Contexts") - len(self.contexts)
+        if missing:
+            self.log.add(
+                "context-damaged",
+                Severity.WARNING,
+                "_HEAP_SEG_CONTEXT",
+                self.heap + self.row.offset("_SEGMENT_HEAP", "SegContexts"),
+                f"{missing} of the heap's contexts make no sense; their segments are missing",
+            )
         for context in self.contexts:
             key = self.key.value if self.key is not None else None
             segments = list_segments(self.memory, self.row, context, key, self.log)

@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from windumps.memory import AddressSpace
 
 _SIZES = {"u1": 1, "u2": 2, "u4": 4, "u8": 8}
@@ -68,6 +70,17 @@ class LayoutRow:
         if kind[0] == "S":
             return int(kind[1:])
         return self.pointer_size if kind in ("ptr", "list") else _SIZES[kind]
+
+    def dtype(self, structure: str, *names: str) -> np.dtype[np.void]:
+        """A record type of the whole structure with the named integer fields, for reading columns."""
+        return np.dtype(
+            {
+                "names": list(names),
+                "formats": [f"<u{self.field_size(structure, name)}" for name in names],
+                "offsets": [self.offset(structure, name) for name in names],
+                "itemsize": self.size(structure),
+            }
+        )
 
     def read(self, memory: AddressSpace, structure: str, address: int) -> Record:
         """Reads the whole structure once.

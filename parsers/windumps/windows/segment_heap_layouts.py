@@ -19,8 +19,8 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
   half of subsegment) >> 12.
 - LfhBitmapGroups: 1 when the bitmap is groups of 32 busy bits and 32 unused-bytes bits, 0 when the two bits
   of a block stand side by side.
-- LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand behind the bitmap
-  and in front of the first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
+- LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand between bitmap
+  and first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
 - LfhNaturalAlignment: 1 when blocks whose size is a power of two are aligned to it.
 - FrontPadding: `_RTLP_HP_PADDING_HEADER` in front of the user's bytes; 0: not expected, 1: expected, two
   pointers, not written to; 2: expected, its first word holds its size. LargePadding: 1 when large allocations
@@ -28,6 +28,8 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from windumps.windows.layouts import LayoutRow, rows_from
 
@@ -192,7 +194,7 @@ _TWO_CONTEXTS = {
     "FlagPages": (0x3, ""),
 }
 
-_X64_16299 = {
+_X64_16299: dict[str, dict[str, Any]] = {
     "_SEGMENT_HEAP": {
         "sizeof": (0x200, ""),
         "TotalReservedPages": (0x18, "ptr"),
@@ -230,7 +232,7 @@ _X64_16299 = {
     },
 }
 
-_X86_16299 = {
+_X86_16299: dict[str, dict[str, Any]] = {
     "_SEGMENT_HEAP": {
         "sizeof": (0x180, ""),
         "TotalReservedPages": (0x10, "ptr"),
@@ -265,7 +267,7 @@ _X86_16299 = {
     },
 }
 
-_17134 = {
+_17134: dict[str, dict[str, Any]] = {
     "constants": {
         "FlagLfh": (0xB, ""),
         "FlagVs": (0xF, ""),
@@ -327,7 +329,7 @@ _X64_20348 = {
     "constants": {"FrontPadding": (0, "")},
 }
 
-_X64_26100 = {
+_X64_26100: dict[str, dict[str, Any]] = {
     "_SEGMENT_HEAP": {
         "sizeof": (0xA00, ""),
         "UncommittedBase": (0xF8, "ptr"),
