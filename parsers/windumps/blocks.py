@@ -59,6 +59,8 @@ class Blocks:
         heap: uint16, ordinal of the heap in the process's heap list.
         trace: uint64, what the block says of its recorded allocation stack (the address of a trace
             record, or an index on systems that keep indices); 0 when nothing.
+        source_file: uint64, address of the source file's name that a debug runtime keeps; 0 when none.
+        source_line: uint32, line in it.
     """
 
     address: NDArray[np.uint64]
@@ -68,6 +70,8 @@ class Blocks:
     kind: NDArray[np.uint8]
     heap: NDArray[np.uint16]
     trace: NDArray[np.uint64]
+    source_file: NDArray[np.uint64]
+    source_line: NDArray[np.uint32]
 
     @classmethod
     def build(
@@ -92,6 +96,8 @@ class Blocks:
             trace=np.zeros(count, np.uint64)
             if trace is None
             else np.where(used, trace, 0).astype(np.uint64, copy=False),
+            source_file=np.zeros(count, np.uint64),
+            source_line=np.zeros(count, np.uint32),
         )
 
     @classmethod
