@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dumpleak.sites import Site
-from dumpleak.snapshot import HeapRow, Snapshot, Totals
+from dumpleak.snapshot import HeapRow, Snapshot
+from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
 
 # Shares of walked memory that differ by more than this make totals incomparable.
@@ -71,6 +72,7 @@ class Comparison:
         verdict: See `Verdict`.
         reasons: Why they are not comparable; also given when that was overruled.
         sites: Sites whose bytes or count changed, largest growth first.
+        private: The same for private memory outside heaps, which is not part of the totals.
         base_totals: Over all heaps compared.
         current_totals: Over all heaps compared.
         diagnostics: Of both dumps; messages begin with the dump they concern.
@@ -81,6 +83,7 @@ class Comparison:
     verdict: Verdict
     reasons: tuple[str, ...]
     sites: tuple[SiteDelta, ...]
+    private: tuple[SiteDelta, ...]
     base_totals: Totals
     current_totals: Totals
     diagnostics: tuple[Diagnostic, ...]
@@ -118,34 +121,41 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
             for reason in reasons
         ),
     )
+    refused = bool(reasons) and not force
+    sites = () if refused else _deltas(base.groups, current.groups)
+    private = () if refused else _deltas(base.private, current.private)
+    grew = any(delta.delta_bytes > 0 for delta in (*sites, *private))
+    verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
+    return Comparison(
+        base,
+        current,
+        Verdict.NOT_COMPARABLE if refused else verdict,
+        reasons,
+        sites,
+        private,
+        base.totals,
+        current.totals,
+        diagnostics,
+    )
+
+
+def _deltas(
+    base: dict[str, tuple[Site, Totals]], current: dict[str, tuple[Site, Totals]]
+) -> tuple[SiteDelta, ...]:
+    """What changed, largest growth of bytes first; ties by count, then by key."""
     nothing = Totals()
-    if reasons and not force:
-        return Comparison(
-            base,
-            current,
-            Verdict.NOT_COMPARABLE,
-            reasons,
-            (),
-            base.totals,
-            current.totals,
-            diagnostics,
-        )
     pairs = []
-    for key in base.groups.keys() | current.groups.keys():
-        site, before = base.groups.get(key, (None, nothing))
-        newer, after = current.groups.get(key, (None, nothing))
-        shown = newer or site
+    for key in base.keys() | current.keys():
+        site, after = current.get(key, (None, nothing))
+        older, before = base.get(key, (None, nothing))
+        shown = site or older
         if shown is not None and (before.count, before.bytes) != (after.count, after.bytes):
             pairs.append(SiteDelta(shown, before, after))
     pairs.sort(key=lambda pair: (-pair.delta_bytes, -pair.delta_count, pair.site.key))
     growth = sum(pair.delta_bytes for pair in pairs if pair.delta_bytes > 0)
-    sites = tuple(
+    return tuple(
         SiteDelta(pair.site, pair.base, pair.current, tuple(_evidence(pair, growth)))
         for pair in pairs
-    )
-    verdict = Verdict.GROWTH if growth else Verdict.NO_GROWTH
-    return Comparison(
-        base, current, verdict, reasons, sites, base.totals, current.totals, diagnostics
     )
 
 

@@ -1,7 +1,10 @@
 """What the memory of a process is used for: heaps, stacks, images, mapped files, the rest.
 
-The rows are the dump's own memory-info list; each committed region gets one use. Where the dump
-has no such list, only what is in the file can be told apart, and `complete` is False.
+The rows are the dump's own memory-info list; each committed region gets one use. Where the dump has no
+such list, only what is in the file can be told apart, and `complete` is False.
+
+The rest, private memory that is neither heap nor stack, is what programs take with VirtualAlloc
+(arenas, other languages' heaps): it leaks as well, so it is also grouped for comparison.
 """
 
 from __future__ import annotations
@@ -12,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.session import Session
+from dumpleak.sites import Site, SiteKind
+from dumpleak.totals import Totals
+from dumpleak.units import format_bytes
 from windumps.memory import Regions
-from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED
+from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
 
 USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
 
@@ -55,12 +61,11 @@ def memory_by_use(session: Session) -> MemoryByUse:
     if len(regions):
         keep = regions.state == MEM_COMMIT
         start, size = regions.base_address[keep], regions.region_size[keep].astype(np.int64)
-        use = _uses(session, regions, keep)
+        use = _uses(session, regions)[keep]
     else:
-        runs = memory.runs
-        start, size = runs.address, runs.size
+        start, size = memory.runs.address, memory.runs.size
         use = np.where(session.modules.index_of(start) >= 0, USES.index("images"), len(USES))
-        use = _claim(use, _heap_ranges(session), start, USES.index("heaps"))
+        use[_inside(start, _heap_ranges(session))] = USES.index("heaps")
     present = np.array(
         [
             memory.present_bytes(a, a + s)
@@ -78,19 +83,46 @@ def memory_by_use(session: Session) -> MemoryByUse:
     return MemoryByUse(tuple(rows), bool(len(regions)))
 
 
-def _uses(session: Session, regions: Regions, keep: NDArray[np.bool_]) -> NDArray[np.int64]:
-    kinds, bases = regions.type[keep], regions.base_address[keep]
-    use = np.full(len(kinds), USES.index("other-private"), np.int64)
-    use[kinds == MEM_IMAGE] = USES.index("images")
-    use[kinds == MEM_MAPPED] = USES.index("mapped")
+def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
+    """Private allocations that are neither heap, stack nor TEB, grouped by their reserved size.
+
+    Reserved, because an arena keeps its reservation while it commits more and more of it.
+    Empty where the dump does not list its regions.
+    """
+    regions = session.dump.memory.regions
+    mine = (regions.type == MEM_PRIVATE) & (_uses(session, regions) == USES.index("other-private"))
+    owner, row = np.unique(regions.allocation_base[mine], return_inverse=True)
+    size = regions.region_size[mine].astype(np.int64)
+    committed = np.where(regions.state[mine] == MEM_COMMIT, size, 0)
+    reserved_of = np.zeros(len(owner), np.int64)
+    committed_of = np.zeros(len(owner), np.int64)
+    np.add.at(reserved_of, row, size)
+    np.add.at(committed_of, row, committed)
+    groups = {}
+    for reserved in np.unique(reserved_of).tolist():
+        members = committed_of[reserved_of == reserved]
+        used = members[members > 0]
+        if len(used):
+            name = f"private memory outside heaps, {format_bytes(reserved)} reserved each"
+            site = Site(SiteKind.SHAPE, f"{SiteKind.SHAPE}|private|{reserved}", name)
+            total = int(used.sum())
+            groups[site.key] = site, Totals(len(used), total, total, int(used.max()))
+    return groups
+
+
+def _uses(session: Session, regions: Regions) -> NDArray[np.int64]:
+    """The use of each region, as an index into `USES`."""
+    use = np.full(len(regions), USES.index("other-private"), np.int64)
+    use[regions.type == MEM_IMAGE] = USES.index("images")
+    use[regions.type == MEM_MAPPED] = USES.index("mapped")
     threads = session.dump.threads
     blocks = [view.peb for view in session.views] + [thread.teb for thread in threads]
-    use = _claim(
-        use, [(address, 1) for address in blocks if address], bases, USES.index("teb-peb"), regions
+    use[_same_allocation(regions, blocks)] = USES.index("teb-peb")
+    use[_same_allocation(regions, [thread.stack_start for thread in threads])] = USES.index(
+        "stacks"
     )
-    stacks = [(t.stack_start, max(t.stack_size, 1)) for t in threads if t.stack_start]
-    use = _claim(use, stacks, bases, USES.index("stacks"), regions)
-    return _claim(use, _heap_ranges(session), bases, USES.index("heaps"))
+    use[_inside(regions.base_address, _heap_ranges(session))] = USES.index("heaps")
+    return use
 
 
 def _heap_ranges(session: Session) -> list[tuple[int, int]]:
@@ -102,26 +134,18 @@ def _heap_ranges(session: Session) -> list[tuple[int, int]]:
     ]
 
 
-def _claim(
-    use: NDArray[np.int64],
-    ranges: list[tuple[int, int]],
-    bases: NDArray[np.uint64],
-    number: int,
-    regions: Regions | None = None,
-) -> NDArray[np.int64]:
-    """Marks regions that begin inside one of the ranges; with `regions`, those that hold a range's
-    start.
-    """
-    if not ranges or not len(bases):
-        return use
-    claimed = use.copy()
-    if regions is not None:
-        rows = np.searchsorted(bases, np.array([a for a, _ in ranges], np.uint64), "right") - 1
-        claimed[rows[rows >= 0]] = number
-        return claimed
-    starts = np.array(sorted(ranges), np.uint64)
-    row = np.searchsorted(starts[:, 0], bases, "right") - 1
+def _same_allocation(regions: Regions, addresses: list[int]) -> NDArray[np.bool_]:
+    """True for regions of the allocations that hold one of the addresses."""
+    rows = [row for address in addresses if address and (row := regions.row_of(address)) >= 0]
+    bases = regions.allocation_base[rows]
+    return np.asarray(np.isin(regions.allocation_base, bases) & (regions.type == MEM_PRIVATE))
+
+
+def _inside(addresses: NDArray[np.uint64], ranges: list[tuple[int, int]]) -> NDArray[np.bool_]:
+    """True for addresses inside one of the ranges (start, size)."""
+    if not ranges:
+        return np.zeros(len(addresses), bool)
+    spans = np.array(sorted(ranges), np.uint64)
+    row = np.searchsorted(spans[:, 0], addresses, "right") - 1
     safe = np.maximum(row, 0)
-    inside = (row >= 0) & (bases - starts[safe, 0] < starts[safe, 1])
-    claimed[inside] = number
-    return claimed
+    return np.asarray((row >= 0) & (addresses - spans[safe, 0] < spans[safe, 1]))

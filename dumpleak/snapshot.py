@@ -9,30 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.grouping import GROUPINGS, Grouping
+from dumpleak.memory_use import private_allocations
 from dumpleak.session import BETTER_DUMP, HeapSource, Progress, Session, no_progress
 from dumpleak.sites import Site
+from dumpleak.totals import Totals
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Used blocks added up.
-
-    Attributes:
-        count: Blocks.
-        bytes: Asked for by the program where known, else block bytes.
-        block_bytes: With header and padding.
-        largest: Bytes of the largest block.
-    """
-
-    count: int = 0
-    bytes: int = 0
-    block_bytes: int = 0
-    largest: int = 0
 
 
 @dataclass(frozen=True)
@@ -153,6 +138,7 @@ class Snapshot:
         grouping: The `--by` key the groups were made with, "site".
         groups: Each group's identity and totals, by key.
         totals: Over all used blocks of all heaps that were read.
+        private: Private memory outside heaps, by key; not part of `totals`.
         heaps: All heaps, read or not.
         coverage: See `Coverage`.
         diagnostics: What was left out, and why.
@@ -162,6 +148,7 @@ class Snapshot:
     grouping: str
     groups: dict[str, tuple[Site, Totals]]
     totals: Totals
+    private: dict[str, tuple[Site, Totals]]
     heaps: list[HeapRow]
     coverage: Coverage
     diagnostics: list[Diagnostic] = field(default_factory=list)
@@ -192,6 +179,7 @@ def take_snapshot(session: Session, by: str = "site", progress: Progress = no_pr
             site.key: (site, sums.totals(index)) for index, site in enumerate(grouping.table.sites)
         },
         totals=sums.overall(),
+        private=private_allocations(session),
         heaps=[heap_row(source) for source in session.heaps],
         coverage=coverage(session),
         diagnostics=session.diagnostics,

@@ -14,7 +14,8 @@ from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, ranked_groups
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, Totals
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.totals import Totals
 from dumpleak.units import format_address
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
@@ -141,6 +142,9 @@ class JsonReport:
                 },
                 "sites": [
                     _site(rank, delta) for rank, delta in enumerate(comparison.sites, start=1)
+                ],
+                "private": [
+                    _site(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
                 ],
                 "diagnostics": _diagnostics(comparison.diagnostics),
             }

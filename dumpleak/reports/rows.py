@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from dumpleak.reports.base import BlockPage
 from dumpleak.sites import Site
-from dumpleak.snapshot import Snapshot, Totals
+from dumpleak.snapshot import Snapshot
+from dumpleak.totals import Totals
 from dumpleak.units import format_address
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
 

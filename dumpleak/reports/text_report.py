@@ -13,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dumpleak.comparison import Comparison, Verdict
+from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, ranked_groups
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, Totals
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.totals import Totals
 from dumpleak.units import format_address, format_bytes, format_count
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.modules import Module
@@ -144,29 +145,34 @@ class TextReport:
             )
         else:
             self._line(f"No site grew{elapsed}; {change}.", "green")
-        if comparison.sites:
-            table = _table(
-                "bytes +/-", "blocks +/-", "base", "current", "of growth", comparison.base.grouping
-            )
-            growth = sum(delta.delta_bytes for delta in grown)
-            for delta in comparison.sites[:limit]:
-                table.add_row(
-                    Text(
-                        format_bytes(delta.delta_bytes, True),
-                        "red" if delta.delta_bytes > 0 else "green",
-                    ),
-                    format_count(delta.delta_count, True),
-                    _totals(delta.base),
-                    _totals(delta.current),
-                    f"{delta.delta_bytes / growth:.1%}" if delta.delta_bytes > 0 else "",
-                    _clean(delta.site.name),
-                )
-            self._console.print(table)
-            self._left_out(len(comparison.sites) - limit, "changed site")
+        self._deltas(comparison.sites, comparison.base.grouping, limit, "changed site")
+        if comparison.private:
+            self._line("Private memory outside heaps:", "bold")
+            self._deltas(comparison.private, "allocations", limit, "changed size")
         self._line(
             f"Base: {_totals(comparison.base_totals)}; current: {_totals(comparison.current_totals)}. "
             "Growth alone is not a leak: look at what still grows in a third dump."
         )
+
+    def _deltas(self, deltas: tuple[SiteDelta, ...], heading: str, limit: int, noun: str) -> None:
+        if not deltas:
+            return
+        table = _table("bytes +/-", "blocks +/-", "base", "current", "of growth", heading)
+        growth = sum(delta.delta_bytes for delta in deltas if delta.delta_bytes > 0)
+        for delta in deltas[:limit]:
+            table.add_row(
+                Text(
+                    format_bytes(delta.delta_bytes, True),
+                    "red" if delta.delta_bytes > 0 else "green",
+                ),
+                format_count(delta.delta_count, True),
+                _totals(delta.base),
+                _totals(delta.current),
+                f"{delta.delta_bytes / growth:.1%}" if delta.delta_bytes > 0 else "",
+                _clean(delta.site.name),
+            )
+        self._console.print(table)
+        self._left_out(len(deltas) - limit, noun)
 
     def _source(self, label: str, source: SourceInfo) -> None:
         when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"

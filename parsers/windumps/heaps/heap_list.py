@@ -86,7 +86,11 @@ def _linked_heaps(
         found = list(dict.fromkeys(heaps[readable].tolist()))
         if trouble is None:
             # One node, the head, lies in ntdll; the others are records of different heaps.
-            if len(found) == len(nodes) and not (heaps & 0xFFF).any():
+            if (
+                len(outside) == len(nodes) == len(found)
+                and heaps.all()
+                and not (heaps & 0xFFF).any()
+            ):
                 return found
         elif len(known := [address for address in found if is_heap(address)]) > 1:
             view.log.add(

@@ -1,8 +1,13 @@
-"""Segment heap, large allocations: a red-black tree of records, each for memory of its own."""
+"""Segment heap, large allocations: a red-black tree of records, each for memory of its own.
+
+Links go both ways, so a node is believed only when it names its parent. Where a link is broken, the tree is
+entered again from its least node, which the root names too, and the pages the records lie in are searched
+for the one record that says it belongs there.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +15,12 @@ from numpy.typing import NDArray
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutRow
+from windumps.memory.address_space import Presence
+from windumps.windows.layouts import LayoutRow, Record
 
 MAX_NODES = 1 << 20
-PAGE_SHIFT = 12
+PAGE = 0x1000
+LEFT = 0
 
 
 @dataclass(frozen=True)
@@ -34,67 +41,193 @@ class LargeBlocks:
 
 
 def read_large(memory: AddressSpace, row: LayoutRow, heap: int, log: DiagnosticLog) -> LargeBlocks:
-    """Walks the tree of `_HEAP_LARGE_ALLOC_DATA`; a node that cannot be reached costs what hangs on it."""
-    pointer = row.pointer_size
-    tree = heap + row.offset("_SEGMENT_HEAP", "LargeAllocMetadata")
+    """Walks the tree of `_HEAP_LARGE_ALLOC_DATA` records."""
+    tree = _Tree(memory, row, heap + row.offset("_SEGMENT_HEAP", "LargeAllocMetadata"))
     try:
-        root = memory.read_uint(tree, pointer)
-        # Bit 0 of the pointer to the least node: links are XORed with the address they are stored at.
-        encoded = memory.read_uint(tree + pointer, pointer) & 1
+        tree.walk()
     except MemoryReadError as error:
-        log.add("large-tree-absent", Severity.WARNING, "_RTL_RB_TREE", tree, str(error))
-        return _columns([])
-    if encoded and root:
-        root ^= tree
-    found: list[tuple[int, int, int, int]] = []
-    pending = [root] if root else []
-    seen: set[int] = set()
-    while pending:
-        node = pending.pop()
-        trouble = ""
-        if node in seen:
-            trouble = "is reached twice: the tree runs in a circle"
-        elif len(seen) >= MAX_NODES:
-            trouble = f"is one too many: the tree has more than {MAX_NODES} nodes"
-        else:
-            seen.add(node)
-            try:
-                record = row.read(memory, "_HEAP_LARGE_ALLOC_DATA", node)
-            except MemoryReadError as error:
-                trouble = f"cannot be read: {error}"
-        if trouble:
-            log.add(
-                "large-tree-broken",
-                Severity.WARNING,
-                "_HEAP_LARGE_ALLOC_DATA",
-                node,
-                f"the node at 0x{node:x} {trouble}; large allocations below it are missing",
-            )
-            continue
-        for at in (0, pointer):
-            child = int.from_bytes(record.raw[at : at + pointer], "little")
-            if child:
-                pending.append(child ^ node if encoded else child)
-        word, pages = record["VirtualAddress"], record["AllocatedPages"]
-        address, size = word & ~0xFFFF, pages >> PAGE_SHIFT << PAGE_SHIFT
-        unused = word & 0xFFFF
-        if not address or not size or unused > size or address + size > 1 << 8 * pointer:
-            log.add(
-                "large-node-damaged",
-                Severity.WARNING,
-                "_HEAP_LARGE_ALLOC_DATA",
-                node,
-                f"the record at 0x{node:x} makes no sense and is left out",
-            )
-            continue
-        found.append((address, size, unused, pages & 1))
-    return _columns(sorted(found))
-
-
-def _columns(found: list[tuple[int, int, int, int]]) -> LargeBlocks:
+        log.add("large-tree-absent", Severity.WARNING, "_RTL_RB_TREE", tree.address, str(error))
+    for node, trouble in tree.troubles:
+        log.add("large-tree-broken", Severity.WARNING, "_HEAP_LARGE_ALLOC_DATA", node, f"{trouble}")
+    found = sorted(tree.blocks.values())
     return LargeBlocks(
-        np.array([row[0] for row in found], np.uint64),
-        np.array([row[1] for row in found], np.int64),
-        np.array([row[2] for row in found], np.int64),
-        np.array([row[3] != 0 for row in found], np.bool_),
+        np.array([block.address for block in found], np.uint64),
+        np.array([block.size for block in found], np.int64),
+        np.array([block.unused for block in found], np.int64),
+        np.array([block.extra for block in found], np.bool_),
     )
+
+
+@dataclass(frozen=True, order=True)
+class _Block:
+    address: int
+    size: int
+    unused: int
+    extra: bool
+
+
+@dataclass
+class _Tree:
+    """The tree while it is walked.
+
+    Attributes:
+        memory: The process's memory.
+        row: The heap's layout.
+        address: Of `_RTL_RB_TREE`.
+        blocks: Node → what it describes.
+        seen: Nodes that are believed.
+        broken: (node, side) of links that lead nowhere.
+        troubles: What was wrong, by node.
+    """
+
+    memory: AddressSpace
+    row: LayoutRow
+    address: int
+    encoded: bool = False
+    blocks: dict[int, _Block] = field(default_factory=dict)
+    seen: set[int] = field(default_factory=set)
+    broken: list[tuple[int, int]] = field(default_factory=list)
+    troubles: list[tuple[int, str]] = field(default_factory=list)
+
+    def walk(self) -> None:
+        """Reads all nodes that can be reached or found; raises `MemoryReadError` without the root."""
+        pointer = self.row.pointer_size
+        root = self.memory.read_uint(self.address, pointer)
+        # Bit 0 of the pointer to the least node: links are XORed with the address they are stored at.
+        least = self.memory.read_uint(self.address + pointer, pointer)
+        self.encoded = bool(least & 1)
+        if root:
+            root ^= self.address if self.encoded else 0
+            if not self._descend(root, 0):
+                self._climb(least & ~1)
+        for node, side in self.broken:
+            self._adopt(node, side)
+
+    def _record(self, node: int) -> Record | None:
+        if node % self.row.pointer_size:
+            return None
+        try:
+            return self.row.read(self.memory, "_HEAP_LARGE_ALLOC_DATA", node)
+        except MemoryReadError:
+            return None
+
+    def _block(self, record: Record) -> _Block | None:
+        word, pages = record["VirtualAddress"], record["AllocatedPages"]
+        address, size, unused = word & ~0xFFFF, pages & ~(PAGE - 1), word & 0xFFFF
+        if not address or not size or unused > size:
+            return None
+        if address + size > 1 << 8 * self.row.pointer_size:
+            return None
+        return _Block(address, size, unused, bool(pages & 1))
+
+    def _links(self, record: Record) -> tuple[int, int]:
+        pointer = self.row.pointer_size
+        left, right = (
+            int.from_bytes(record.raw[at : at + pointer], "little") for at in (0, pointer)
+        )
+        key = record.address if self.encoded else 0
+        return left and left ^ key, right and right ^ key
+
+    def _names_parent(self, record: Record, parent: int) -> bool:
+        pointer = self.row.pointer_size
+        value = int.from_bytes(record.raw[2 * pointer : 3 * pointer], "little") & ~3
+        return value == parent or (self.encoded and value ^ record.address == parent)
+
+    def _descend(self, top: int, above: int) -> bool:
+        """Takes in a node and all below it; False when the first one cannot be believed."""
+        pending = [(top, above, -1)]
+        before = len(self.seen)
+        while pending and len(self.seen) < MAX_NODES:
+            node, parent, side = pending.pop()
+            record = self._record(node)
+            trouble = ""
+            if record is None:
+                trouble = "is not in the dump"
+            elif node in self.seen:
+                trouble = "is reached twice"
+            elif not self._names_parent(record, parent) and (
+                not parent or not self._has_child(record)
+            ):
+                trouble = "does not name its parent"
+            if trouble or record is None:
+                self._say(node, f"(below 0x{parent or self.address:x}) {trouble}")
+                if side >= 0:
+                    self.broken.append((parent, side))
+                continue
+            self.seen.add(node)
+            block = self._block(record)
+            if block is None:
+                self._say(node, "describes no memory")
+            else:
+                self.blocks[node] = block
+            for number, child in enumerate(self._links(record)):
+                if child:
+                    pending.append((child, node, number))
+        return len(self.seen) > before
+
+    def _say(self, node: int, trouble: str) -> None:
+        self.troubles.append((node, f"the node at 0x{node:x} {trouble}"))
+
+    def _has_child(self, record: Record) -> bool:
+        """True when a child names this node as its parent."""
+        children = [self._record(child) for child in self._links(record) if child]
+        return any(c is not None and self._names_parent(c, record.address) for c in children)
+
+    def _climb(self, least: int) -> None:
+        """Finds the true root from the least node, by parents, and descends from it."""
+        pointer = self.row.pointer_size
+        node, seen = least, set[int]()
+        while node and node not in seen and len(seen) < MAX_NODES:
+            seen.add(node)
+            record = self._record(node)
+            if record is None or self._block(record) is None:
+                return
+            if self._names_parent(record, 0):
+                self._descend(node, 0)
+                return
+            value = int.from_bytes(record.raw[2 * pointer : 3 * pointer], "little") & ~3
+            node = value ^ node if self.encoded else value
+
+    def _adopt(self, parent: int, side: int) -> None:
+        """Searches for the child a broken link should lead to; takes it when there is just one."""
+        pointer = self.row.pointer_size
+        size = self.row.size("_HEAP_LARGE_ALLOC_DATA")
+        if parent not in self.blocks:
+            return
+        pages = sorted({node & ~(PAGE - 1) for node in self.seen})
+        found = []
+        for page in pages:
+            raw = self.memory.read_available(page, PAGE)
+            words = np.frombuffer(raw[: len(raw) // pointer * pointer], f"<u{pointer}")
+            parents = words[2:] & ~np.uint64(3).astype(words.dtype)
+            match = parents == parent
+            if self.encoded:
+                places = np.arange(len(parents), dtype=np.uint64) * np.uint64(pointer)
+                match |= (parents ^ places ^ np.uint64(page)) == parent
+            for index in np.flatnonzero(match).tolist():
+                node = page + index * pointer
+                if node in self.seen or node + size > page + PAGE:
+                    continue
+                record = self._record(node)
+                block = self._block(record) if record is not None else None
+                if block is None or (block.address < self.blocks[parent].address) != (side == LEFT):
+                    continue
+                if self._stands_alone(block):
+                    found.append(node)
+        if len(found) == 1:
+            self._descend(found[0], parent)
+
+    def _stands_alone(self, block: _Block) -> bool:
+        """True when just the memory a record describes is there, and no believed record has any of it.
+
+        Records of freed memory stay where they were; this tells them from live ones.
+        """
+        end = block.address + block.size
+        if self.memory.present_bytes(block.address, end) < block.size:
+            return False
+        if end & 0xFFFF and self.memory.presence(end) is Presence.PRESENT:
+            return False
+        return all(
+            end <= other.address or other.address + other.size <= block.address
+            for other in self.blocks.values()
+        )

@@ -1,0 +1,22 @@
+"""Used memory added up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Used blocks added up.
+
+    Attributes:
+        count: Blocks.
+        bytes: Asked for by the program where known, else block bytes.
+        block_bytes: With header and padding.
+        largest: Bytes of the largest block.
+    """
+
+    count: int = 0
+    bytes: int = 0
+    block_bytes: int = 0
+    largest: int = 0
