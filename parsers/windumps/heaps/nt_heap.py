@@ -40,12 +40,13 @@ from windumps.heaps.nt_segments import (
 )
 from windumps.heaps.nt_virtual import read_virtual_blocks
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutRow, Record, candidates
+from windumps.windows.layouts import LayoutChoice, LayoutRow, Record, candidates, choose_layout
 from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
 
 NAME = "nt"
 HEAP_SIGNATURE = 0xEEFFEEFF
 FRONT_END_LFH = 2
+LEAST_SCORE = 0.5  # below this a heap is not read
 FRONT_END_BYTES = 0x20000  # at most; 1A000h (x64) and E000h (x86) reserved were seen
 BATCH_BYTES = 4 << 20  # heap memory whose blocks are handed on together
 
@@ -72,19 +73,18 @@ def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
     Raises:
         HeapError: the heap's header is not in the dump, or no layout fits it.
     """
-    best: tuple[float, LayoutRow] | None = None
-    for row in candidates(NT_HEAP_ROWS, context.architecture, context.build):
-        score = _score(context, row, address)
-        if best is None or score > best[0]:
-            best = (score, row)
-        if score == 1.0:
-            break
-    if best is None or best[0] < 0.5:
+    choice = choose_layout(
+        NT_HEAP_ROWS,
+        context.architecture,
+        context.build,
+        lambda row: (_score(context, row, address), None),
+    )
+    if choice is None or choice.score < LEAST_SCORE:
         raise HeapError(
             f"the NT heap at 0x{address:x} fits no known layout; its header is damaged or not in the dump",
             address,
         )
-    return NtHeap(context, address, ordinal, best[1], best[0])
+    return NtHeap(context, address, ordinal, choice)
 
 
 @dataclass
@@ -94,12 +94,12 @@ class NtHeap:
     context: HeapContext
     address: int
     ordinal: int
-    row: LayoutRow
-    score: float
+    choice: LayoutChoice[None]
     kind: str = NAME
     account: HeapAccount = field(default_factory=HeapAccount)
 
     def __post_init__(self) -> None:
+        self.row = self.choice.row
         try:
             self._heap = self.row.read(self.context.memory, "_HEAP", self.address)
         except MemoryReadError as error:
@@ -140,7 +140,7 @@ class NtHeap:
     @property
     def layout(self) -> str:
         """See `Heap`."""
-        return f"{self.row.name} ({self.score:.0%} of checks passed)"
+        return str(self.choice)
 
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""

@@ -92,14 +92,24 @@ class _Tree:
     def walk(self) -> None:
         """Reads all nodes that can be reached or found; raises `MemoryReadError` without the root."""
         pointer = self.row.pointer_size
-        root = self.memory.read_uint(self.address, pointer)
+        stored = self.memory.read_uint(self.address, pointer)
         # Bit 0 of the pointer to the least node: links are XORed with the address they are stored at.
         least = self.memory.read_uint(self.address + pointer, pointer)
-        self.encoded = bool(least & 1)
-        if root:
-            root ^= self.address if self.encoded else 0
-            if not self._descend(root, 0):
-                self._climb(least & ~1)
+        if not stored and not least & ~1:
+            return
+        for encoded in (bool(least & 1), not least & 1):
+            self.encoded = encoded
+            root = stored ^ self.address if encoded else stored
+            top = self._climb(least & ~1, root)
+            if top:
+                if top != root:
+                    self._say(root, "is not the root the least node leads to")
+                self._descend(top, None)
+                break
+        else:
+            self.encoded = bool(least & 1)
+            self._say(least & ~1, "does not lead to the root")
+            self._descend(stored ^ self.address if self.encoded else stored, 0)
         for node, side in self.broken:
             self._adopt(node, side)
 
@@ -129,14 +139,16 @@ class _Tree:
         return left and left ^ key, right and right ^ key
 
     def _names_parent(self, record: Record, parent: int) -> bool:
-        pointer = self.row.pointer_size
-        value = int.from_bytes(record.raw[2 * pointer : 3 * pointer], "little") & ~3
-        return value == parent or (self.encoded and value ^ record.address == parent)
+        return self._parent(record) == parent
 
-    def _descend(self, top: int, above: int) -> bool:
-        """Takes in a node and all below it; False when the first one cannot be believed."""
-        pending = [(top, above, -1)]
-        before = len(self.seen)
+    def _descend(self, top: int, above: int | None) -> None:
+        """Takes in a node and all below it.
+
+        Args:
+            top: The node.
+            above: What it must name as its parent; None when it is known to be right.
+        """
+        pending: list[tuple[int, int | None, int]] = [(top, above, -1)]
         while pending and len(self.seen) < MAX_NODES:
             node, parent, side = pending.pop()
             record = self._record(node)
@@ -145,13 +157,11 @@ class _Tree:
                 trouble = "is not in the dump"
             elif node in self.seen:
                 trouble = "is reached twice"
-            elif not self._names_parent(record, parent) and (
-                not parent or not self._has_child(record)
-            ):
+            elif parent is not None and not self._belongs(record, parent):
                 trouble = "does not name its parent"
             if trouble or record is None:
                 self._say(node, f"(below 0x{parent or self.address:x}) {trouble}")
-                if side >= 0:
+                if side >= 0 and parent:
                     self.broken.append((parent, side))
                 continue
             self.seen.add(node)
@@ -163,30 +173,41 @@ class _Tree:
             for number, child in enumerate(self._links(record)):
                 if child:
                     pending.append((child, node, number))
-        return len(self.seen) > before
+
+    def _belongs(self, record: Record, parent: int) -> bool:
+        """True when a node names its parent; or its children name it and nobody else claims it."""
+        if self._names_parent(record, parent):
+            return True
+        other = self._record(self._parent(record))
+        if other is not None and record.address in self._links(other):
+            return False
+        children = [self._record(child) for child in self._links(record) if child]
+        return any(c is not None and self._names_parent(c, record.address) for c in children)
+
+    def _parent(self, record: Record) -> int:
+        pointer = self.row.pointer_size
+        value = int.from_bytes(record.raw[2 * pointer : 3 * pointer], "little") & ~3
+        return value ^ record.address if self.encoded and value else value
 
     def _say(self, node: int, trouble: str) -> None:
         self.troubles.append((node, f"the node at 0x{node:x} {trouble}"))
 
-    def _has_child(self, record: Record) -> bool:
-        """True when a child names this node as its parent."""
-        children = [self._record(child) for child in self._links(record) if child]
-        return any(c is not None and self._names_parent(c, record.address) for c in children)
-
-    def _climb(self, least: int) -> None:
-        """Finds the true root from the least node, by parents, and descends from it."""
-        pointer = self.row.pointer_size
+    def _climb(self, least: int, root: int) -> int:
+        """The root that the least node leads up to; 0 when it leads nowhere."""
         node, seen = least, set[int]()
         while node and node not in seen and len(seen) < MAX_NODES:
             seen.add(node)
             record = self._record(node)
-            if record is None or self._block(record) is None:
-                return
-            if self._names_parent(record, 0):
-                self._descend(node, 0)
-                return
-            value = int.from_bytes(record.raw[2 * pointer : 3 * pointer], "little") & ~3
-            node = value ^ node if self.encoded else value
+            if record is None:
+                return 0
+            above = self._parent(record)
+            if node == root or not above:
+                return node
+            other = self._record(above)
+            if other is None or node not in self._links(other):
+                return 0
+            node = above
+        return 0
 
     def _adopt(self, parent: int, side: int) -> None:
         """Searches for the child a broken link should lead to; takes it when there is just one."""

@@ -11,12 +11,15 @@ that a build without a row of its own is tried all the same and judged by self-c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from windumps.memory import AddressSpace
+
+Fit = TypeVar("Fit")
 
 _SIZES = {"u1": 1, "u2": 2, "u4": 4, "u8": 8}
 
@@ -122,7 +125,7 @@ class Record:
         return self.address + self.layout.offset(self.structure, name)
 
 
-def candidates(rows: tuple[LayoutRow, ...], architecture: str, build: int) -> list[LayoutRow]:
+def candidates(rows: Sequence[LayoutRow], architecture: str, build: int) -> list[LayoutRow]:
     """The rows of one architecture, the most likely first.
 
     The row that covers `build` leads; the others follow by distance. With an unknown build (0) the
@@ -139,6 +142,65 @@ def candidates(rows: tuple[LayoutRow, ...], architecture: str, build: int) -> li
         return min(abs(build - row.first_build), abs(build - row.last_build))
 
     return sorted(fitting, key=distance)
+
+
+@dataclass(frozen=True)
+class LayoutChoice(Generic[Fit]):
+    """The layout that fits best, how well, and what else is known of it.
+
+    Attributes:
+        row: The layout.
+        score: Share of the self-consistency checks that hold, 0 to 1.
+        source: "exact" (from symbols), "table" (the row of the build) or "probed" (another row).
+        fit: What the scoring found on the way.
+    """
+
+    row: LayoutRow
+    score: float
+    source: str
+    fit: Fit
+
+    def __str__(self) -> str:
+        """For people: the row, how it was come by, how well it checked out."""
+        how = {
+            "exact": "from symbols",
+            "table": "the build's own row",
+            "probed": "probed, the build has no row that fits better",
+        }[self.source]
+        return f"{self.row.name}, {how}, {self.score:.0%} of checks hold"
+
+
+def choose_layout(
+    rows: Sequence[LayoutRow],
+    architecture: str,
+    build: int,
+    score: Callable[[LayoutRow], tuple[float, Fit] | None],
+    exact: LayoutRow | None = None,
+) -> LayoutChoice[Fit] | None:
+    """Tries layouts, the likeliest first, and takes the first that fits entirely, else the best.
+
+    Args:
+        rows: The component's table.
+        architecture: "x86", "x64", …
+        build: Windows build number, 0 when unknown.
+        score: Gives the share of checks that hold under a row and what it found, or None when the row
+            cannot be tried (memory absent).
+        exact: A row from symbols; tried first.
+
+    Returns:
+        None when no row can be tried.
+    """
+    best: LayoutChoice[Fit] | None = None
+    for row in ([exact] if exact else []) + candidates(rows, architecture, build):
+        result = score(row)
+        if result is None or (best is not None and result[0] <= best.score):
+            continue
+        own = row.first_build <= build <= row.last_build
+        source = "exact" if row is exact else "table" if own else "probed"
+        best = LayoutChoice(row, result[0], source, result[1])
+        if best.score == 1.0:
+            break
+    return best
 
 
 def rows_from(
