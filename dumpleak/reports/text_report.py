@@ -204,41 +204,24 @@ class TextReport:
             )
 
     def _heap_table(self, heaps: Iterable[HeapRow]) -> None:
+        """One row a heap; why a heap was not read stands among the diagnostics."""
         table = _table(
-            *(
-                "heap",
-                "address",
-                "kind",
-                "flags",
-                "committed",
-                "used",
-                "blocks",
-                "free",
-                "overhead",
-            ),
-            left={"heap", "kind"},
+            *("heap", "address", "committed", "used", "blocks", "free", "overhead", "kind"),
+            left={"heap"},
         )
         for row in heaps:
+            numbers = ["", "", "", "", ""]
+            if row.read:
+                numbers = [
+                    format_bytes(row.committed_bytes or 0),
+                    format_bytes(row.used_bytes or 0),
+                    format_count(row.used_count or 0),
+                    format_bytes(row.free_bytes or 0),
+                    format_bytes(row.overhead_bytes or 0),
+                ]
             kind = f"{row.kind} {row.front_end}".strip()
-            if not row.read:
-                table.add_row(
-                    row.label,
-                    format_address(row.address),
-                    kind,
-                    Text(f"not read: {row.reason}", "red"),
-                )
-                continue
-            table.add_row(
-                row.label,
-                format_address(row.address),
-                kind,
-                f"{row.flags or 0:x}",
-                format_bytes(row.committed_bytes or 0),
-                format_bytes(row.used_bytes or 0),
-                format_count(row.used_count or 0),
-                format_bytes(row.free_bytes or 0),
-                format_bytes(row.overhead_bytes or 0),
-            )
+            shown = Text(kind) if row.read else Text(f"{kind}: not read", "red")
+            table.add_row(row.label, f"0x{row.address:x}", *numbers, shown)
         self._console.print(table)
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
