@@ -11,6 +11,7 @@ from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.errors import UnsupportedDumpError
 from windumps.heaps import ProcessHeap, process_heaps
+from windumps.heaps.debug_crt import DebugCrt
 from windumps.windows.modules import Module, ModuleMap
 from windumps.windows.process import ProcessView, process_views
 
@@ -166,8 +167,13 @@ class Session:
             if heap is None:
                 continue
             progress(f"walking {source.label}", index, len(readable))
+            runtime = DebugCrt(source.view.memory, source.view.pointer_size, self.log)
             for number, blocks in enumerate(heap.blocks()):
-                yield source, blocks
+                rows = runtime.apply(blocks)
+                if rows is not blocks:  # the program sees other rows than the heap does
+                    heap.account.count(blocks, -1)
+                    heap.account.count(rows)
+                yield source, rows
                 if number % RELEASE_EVERY == RELEASE_EVERY - 1:
                     self.dump.release()
             residual = heap.account.residual_bytes

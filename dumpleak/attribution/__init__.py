@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.attribution.shape import ShapeAttributor
+from dumpleak.attribution.source import SourceAttributor
+from dumpleak.attribution.stack import StackAttributor
 from dumpleak.attribution.table import Attributor, SiteTable
+from dumpleak.attribution.type import TypeAttributor
 from dumpleak.session import HeapSource, Session
 from windumps.blocks import Blocks
 
 # Best evidence first; the last one names every block.
-ATTRIBUTORS: tuple[Callable[[Session, SiteTable], Attributor], ...] = (ShapeAttributor,)
+ATTRIBUTORS: tuple[Callable[[Session, SiteTable], Attributor], ...] = (
+    StackAttributor,
+    SourceAttributor,
+    TypeAttributor,
+    ShapeAttributor,
+)
 
 
 class SiteFinder:
@@ -34,7 +42,8 @@ class SiteFinder:
             open_ = sites < 0
             if not open_.any():
                 break
-            sites[open_] = attributor.assign(source, blocks.select(open_))
+            rest = blocks if open_.all() else blocks.select(open_)
+            sites[open_] = attributor.assign(source, rest)
         return sites
 
 

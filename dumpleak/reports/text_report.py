@@ -17,6 +17,7 @@ from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, ranked_groups
+from dumpleak.sites import Site
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from dumpleak.units import format_address, format_bytes, format_count
@@ -26,6 +27,7 @@ from windumps.windows.modules import Module
 DEFAULT_TOP = 20
 PIPE_WIDTH = 140  # a pipe has no width; wide enough that names stay whole
 MAX_DIAGNOSTICS = 8
+CALLERS = 3  # frames shown under a site
 
 _STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "red"}
 
@@ -103,7 +105,7 @@ class TextReport:
                 format_count(totals.count),
                 format_bytes(totals.largest),
                 f"{totals.bytes / total:.1%}" if total else "",
-                _clean(site.name),
+                _site(site),
             )
         self._console.print(table)
         self._left_out(len(groups) - limit, "group")
@@ -169,7 +171,7 @@ class TextReport:
                 _totals(delta.base),
                 _totals(delta.current),
                 f"{delta.delta_bytes / growth:.1%}" if delta.delta_bytes > 0 else "",
-                _clean(delta.site.name),
+                _site(delta.site),
             )
         self._console.print(table)
         self._left_out(len(deltas) - limit, noun)
@@ -278,6 +280,16 @@ def _clean(text: str) -> Text:
     cursor.
     """
     return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+
+
+def _site(site: Site) -> Text:
+    """A site's name and, under it, who called: the frames behind the one that names it."""
+    text = _clean(site.name)
+    if site.name in site.frames:
+        callers = site.frames[site.frames.index(site.name) + 1 :][:CALLERS]
+        if callers:
+            text.append("\n  from " + ", ".join(_clean(frame).plain for frame in callers), "dim")
+    return text
 
 
 def _totals(totals: Totals) -> str:

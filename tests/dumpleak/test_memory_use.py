@@ -65,7 +65,9 @@ def _with_private(sizes: list[tuple[int, int]]) -> Session:
 
 def test_private_memory_outside_heaps_grows_as_a_candidate_of_its_own() -> None:
     base = take_snapshot(_with_private([(0x100000, 0x10000)]))
-    current = take_snapshot(_with_private([(0x100000, 0x30000), (0x100000, 0x8000), (0x4000, 0x4000)]))
+    current = take_snapshot(
+        _with_private([(0x100000, 0x30000), (0x100000, 0x8000), (0x4000, 0x4000)])
+    )
     comparison = compare(base, current)
     grown = {d.site.key: (d.delta_bytes, d.delta_count) for d in comparison.private}
     assert grown == {

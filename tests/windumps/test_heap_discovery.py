@@ -76,7 +76,9 @@ def test_the_lists_order_is_the_order_of_ordinals_on_24h2() -> None:
     case = MIXED[-1]
     session = Session(open_dump(case.dump))
     assert len(session.heaps) > 1
-    assert [s.entry.address for s in session.heaps] == [h["address"] for h in case.read_truth().heaps]
+    assert [s.entry.address for s in session.heaps] == [
+        h["address"] for h in case.read_truth().heaps
+    ]
 
 
 def test_a_heap_that_is_absent_does_not_hide_the_others_on_24h2() -> None:
@@ -99,7 +101,9 @@ def test_a_heap_without_its_signature_is_not_walked(case: TruthDump) -> None:
     assert entry.reason
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real dumps may not be copied into the repository")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="the real dumps may not be copied into the repository"
+)
 def test_a_real_wow64_process_has_both_halves_walked_to_the_last_byte() -> None:
     session = Session.open(REAL / "user" / "lldb-fizzbuzz_wow64.dmp.xz")
     for _ in session.blocks():
@@ -118,10 +122,18 @@ def test_a_real_wow64_process_has_both_halves_walked_to_the_last_byte() -> None:
         assert heap is not None
         assert (heap.account.residual_bytes, heap.account.unwalked_bytes) == (0, 0)
         assert heap.account.committed_bytes > 0
-    assert [s.entry.heap.front_end for s in session.heaps if s.entry.heap] == ["", "", "", "lfh", ""]
+    assert [s.entry.heap.front_end for s in session.heaps if s.entry.heap] == [
+        "",
+        "",
+        "",
+        "lfh",
+        "",
+    ]
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real dumps may not be copied into the repository")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="the real dumps may not be copied into the repository"
+)
 def test_wines_heap_is_recognised_and_not_misread() -> None:
     session = Session.open(REAL / "user" / "wine8-leak-x64.dmp.xz")
     assert [source.entry.kind for source in session.heaps] == ["wine"]

@@ -83,14 +83,14 @@ class HeapAccount:
     ranges: list[tuple[int, int]] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
 
-    def count(self, blocks: Blocks) -> Blocks:
-        """Adds blocks to the account and hands them on."""
+    def count(self, blocks: Blocks, sign: int = 1) -> Blocks:
+        """Adds blocks to the account (or takes them off it, with -1) and hands them on."""
         used = blocks.state == State.USED
-        self.used_count += int(np.count_nonzero(used))
-        self.free_count += len(blocks) - int(np.count_nonzero(used))
-        self.used_bytes += int(blocks.counted_bytes[used].sum())
-        self.used_block_bytes += int(blocks.block_bytes[used].sum())
-        self.free_block_bytes += int(blocks.block_bytes[~used].sum())
+        self.used_count += sign * int(np.count_nonzero(used))
+        self.free_count += sign * (len(blocks) - int(np.count_nonzero(used)))
+        self.used_bytes += sign * int(blocks.counted_bytes[used].sum())
+        self.used_block_bytes += sign * int(blocks.block_bytes[used].sum())
+        self.free_block_bytes += sign * int(blocks.block_bytes[~used].sum())
         return blocks
 
     @property
@@ -119,21 +119,44 @@ class Heap(Protocol):
     """
 
     @property
-    def address(self) -> int: ...
+    def address(self) -> int:
+        """See above."""
+        ...
+
     @property
-    def ordinal(self) -> int: ...
+    def ordinal(self) -> int:
+        """See above."""
+        ...
+
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """See above."""
+        ...
+
     @property
-    def architecture(self) -> str: ...
+    def architecture(self) -> str:
+        """See above."""
+        ...
+
     @property
-    def flags(self) -> int: ...
+    def flags(self) -> int:
+        """See above."""
+        ...
+
     @property
-    def front_end(self) -> str: ...
+    def front_end(self) -> str:
+        """See above."""
+        ...
+
     @property
-    def layout(self) -> str: ...
+    def layout(self) -> str:
+        """See above."""
+        ...
+
     @property
-    def account(self) -> HeapAccount: ...
+    def account(self) -> HeapAccount:
+        """See above."""
+        ...
 
     def blocks(self) -> Iterator[Blocks]:
         """Walks the heap; every used and free block comes once, in pieces of bounded size."""

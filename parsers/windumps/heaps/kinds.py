@@ -12,14 +12,13 @@ from typing import NamedTuple
 
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
-from windumps.heaps import nt_heap
+from windumps.heaps import nt_heap, page_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapContext
 from windumps.heaps.heap_list import complete_heap_list
+from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
+from windumps.heaps.page_heap_list import put_page_heaps
 from windumps.memory import AddressSpace
 from windumps.windows.process import ProcessView
-
-SEGMENT_HEAP_SIGNATURE = 0xDDEEDDEE
-PAGE_HEAP_FILL = 0xEEEEEEEE
 
 
 class HeapKind(NamedTuple):
@@ -43,38 +42,23 @@ def _word(memory: AddressSpace, address: int) -> int | None:
         return None
 
 
-def _is_segment_heap(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    return _word(memory, address + 2 * pointer_size) == SEGMENT_HEAP_SIGNATURE
-
-
-def _is_xp_heap(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    return _word(memory, address + 2 * pointer_size) == nt_heap.HEAP_SIGNATURE
-
-
-def _is_page_heap(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    """The handle of a full page heap is a decoy page filled with EE."""
-    return all(_word(memory, address + at) == PAGE_HEAP_FILL for at in (0, 0x10, 0xFFC))
-
-
 def _is_nt_like(memory: AddressSpace, address: int, pointer_size: int) -> bool:
     """Bears the NT heap's segment signature and nothing else of it, as Wine's heap does."""
-    return _word(memory, address + 2 * pointer_size) == nt_heap.SEGMENT_SIGNATURE
+    return _word(memory, address + 2 * pointer_size) == SEGMENT_SIGNATURE
 
 
 # The first row that detects a heap wins; the last one is the NT heap's look-alike.
 HEAP_KINDS: tuple[HeapKind, ...] = (
     HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap),
-    HeapKind("segment", _is_segment_heap, None),
-    HeapKind("nt-xp", _is_xp_heap, None),
-    HeapKind("page-heap", _is_page_heap, None),
+    HeapKind(segment_heap.NAME, segment_heap.detect, segment_heap.open_segment_heap),
+    HeapKind(xp_heap.NAME, xp_heap.detect, xp_heap.open_xp_heap),
+    HeapKind(page_heap.NAME, page_heap.detect, page_heap.open_page_heap),
     HeapKind("wine", _is_nt_like, None),
 )
 
 UNREAD_REASONS = {
-    "segment": "segment heaps are not read yet",
-    "nt-xp": "heaps of Windows XP and 2003 are not read yet",
-    "page-heap": "page heaps are not read yet",
-    "wine": "an NT-like signature without an NT heap behind it; Wine writes such, and its heap is not Windows'",
+    "wine": "an NT-like signature without an NT heap behind it; Wine writes such, and its heap is not "
+    "Windows'",
 }
 
 
@@ -110,7 +94,15 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
         view.log,
     )
     complete_heap_list(view, HEAP_KINDS[:2])
-    return [_open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)]
+    normal_heaps = put_page_heaps(view, context)
+    heaps = [
+        _open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)
+    ]
+    for entry in heaps:
+        if isinstance(entry.heap, page_heap.PageHeap):
+            entry.heap.normal_heap = normal_heaps.get(entry.address, entry.heap.normal_heap)
+    segment_heap.introduce(entry.heap for entry in heaps)
+    return heaps
 
 
 def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
@@ -124,8 +116,6 @@ def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
         )
         return ProcessHeap(address, ordinal, context.architecture, kind, None, reason)
 
-    if _word(context.memory, address) is None:
-        return unread("absent", "its first page is not in the dump")
     for kind in HEAP_KINDS:
         if not kind.detect(context.memory, address, context.pointer_size):
             continue
@@ -136,4 +126,6 @@ def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
         except HeapError as error:
             return unread(kind.name, str(error))
         return ProcessHeap(address, ordinal, context.architecture, kind.name, heap)
+    if _word(context.memory, address) is None:
+        return unread("absent", "its first page is not in the dump")
     return unread("unknown", "what is there is no heap of a known kind")

@@ -23,7 +23,7 @@ RESUME_TRIES = (
 )
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
     """All slots of a window that could be headers, decoded: slot i lies at start + i ×
     granularity.
     """
@@ -91,25 +91,25 @@ class BackendWalker:
         self._position = self._search_from = until
         self._previous = None
 
-    def _decode(self, low: int, high: int) -> _Window:
+    def _decode(self, low: int, high: int) -> Window:
         granularity = self.context.granularity
         usable = (high - low) // granularity * granularity
         raw = self.context.memory.view(low, usable)
         words = raw.view("<u4").reshape(-1, granularity // 4)
         stored_low, stored_high = words[:, -2], words[:, -1]
-        return _Window(
+        return Window(
             low,
             self.encoding.decode_low(stored_low),
             self.encoding.decode_high(stored_low, stored_high),
         )
 
-    def _window_pieces(self, window: _Window) -> Iterator[Entries]:
+    def _window_pieces(self, window: Window) -> Iterator[Entries]:
         granularity = self.context.granularity
         window_end = window.start + len(window.low) * granularity
         while self._position < window_end:
             if self._search_from is not None and not self._resume(window, window_end):
                 return
-            slots = _hop(window.low, (self._position - window.start) // granularity)
+            slots = hop(window.low, (self._position - window.start) // granularity)
             sound = self._sound(window, slots)
             accepted = slots[:sound]
             if sound:
@@ -130,7 +130,7 @@ class BackendWalker:
                 )
                 self._search_from = self._position + granularity
 
-    def _sound(self, window: _Window, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
+    def _sound(self, window: Window, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
         """How many of the visited headers, from the first on, check out."""
         if not len(slots):
             return 0
@@ -143,7 +143,7 @@ class BackendWalker:
         ok &= (low & np.uint32(0xFFFF)).astype(np.int64) <= room
         return len(slots) if ok.all() else int(np.argmin(ok))
 
-    def _resume(self, window: _Window, window_end: int) -> bool:
+    def _resume(self, window: Window, window_end: int) -> bool:
         """Finds where the chain can be taken up again behind damage; False when not in this window.
 
         Accepted is a header whose next links hold (checksum, and PreviousSize equal to the size
@@ -173,7 +173,7 @@ class BackendWalker:
         self._search_from = window_end
         return False
 
-    def _plausible(self, window: _Window) -> tuple[Mask, Mask]:
+    def _plausible(self, window: Window) -> tuple[Mask, Mask]:
         """Slots whose successor in this window points back to them, and slots that end the
         range.
         """
@@ -187,7 +187,7 @@ class BackendWalker:
         last = ok & (window.start + following * self.context.granularity == self.end)
         return linked, last
 
-    def _chain_holds(self, window: _Window, linked: Mask, slot: int) -> bool:
+    def _chain_holds(self, window: Window, linked: Mask, slot: int) -> bool:
         """True when enough links in a row hold from `slot` on, or all up to the window's end."""
         for _ in range(2 if self.encoding.mask else 4):
             if not linked[slot]:
@@ -205,7 +205,7 @@ class BackendWalker:
         self.context.log.add(code, Severity.WARNING, "_HEAP_ENTRY", address, message, lost)
 
 
-def _hop(low: U32, first: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def hop(low: U32, first: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Slots the chain visits from `first` to the end of the window, or to a size of zero."""
     sizes = (low & np.uint32(0xFFFF)).astype(np.uint16).data
     count = len(sizes)

@@ -288,7 +288,7 @@ class LfhReader:
         shift = 3 if self.context.pointer_size == 4 else 4
         spread = low ^ (header >> np.uint64(shift)).astype(np.uint32)
         starts = np.concatenate(([0], np.flatnonzero(np.diff(owner)) + 1))
-        return _equals_majority(spread, starts)
+        return equals_majority(spread, starts)
 
     def _bitmap_allows(self, header: U64, areas: Areas, owner: I64, stride: I64) -> Mask:
         """True where the busy bitmap says busy, or is not in the dump (then UnusedBytes alone
@@ -306,7 +306,7 @@ class LfhReader:
         self.context.log.add(code, Severity.WARNING, structure, address, message, lost)
 
 
-def _equals_majority(values: U32, starts: I64) -> Mask:
+def equals_majority(values: U32, starts: I64) -> Mask:
     """For each group beginning at `starts`: True where a value equals the group's most frequent
     one.
     """

@@ -14,7 +14,7 @@ from windumps.windows.layouts import LayoutRow
 
 UNITS = 256  # descriptors, hence units, of a page segment
 CONTEXT_SEARCH_BYTES = 0x800
-_UNIT_SHIFTS = range(12, 21)
+_UNIT_SHIFTS = (12, 16)  # small and large segments, on every build seen
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class SegContext:
         first_unit: First unit that can be allocated; those before hold the descriptors.
         list_head: Address of SegmentListHead.
         segment_count: SegmentCount as the heap keeps it.
+        damage: What of it contradicts the rest; "" when nothing does.
     """
 
     index: int
@@ -38,6 +39,7 @@ class SegContext:
     first_unit: int
     list_head: int
     segment_count: int
+    damage: str
 
 
 def read_contexts(memory: AddressSpace, row: LayoutRow, heap: int) -> list[SegContext]:
@@ -49,44 +51,59 @@ def read_contexts(memory: AddressSpace, row: LayoutRow, heap: int) -> list[SegCo
     Raises:
         MemoryReadError: the heap's header is not in the dump.
     """
+    count = row.offset("constants", "Contexts")
     usual = row.offset("_SEGMENT_HEAP", "SegContexts")
-    found = _contexts_at(memory, row, heap, usual)
-    complete = row.offset("constants", "Contexts")
-    if len(found) < complete and row.has("_HEAP_SEG_CONTEXT", "Heap"):
-        for place in range(0, CONTEXT_SEARCH_BYTES, row.pointer_size):
-            other = _contexts_at(memory, row, heap, place)
-            if len(other) == complete:
-                return other
-    return found
+    step = row.size("_HEAP_SEG_CONTEXT")
+    found = [_read_context(memory, row, heap, heap + usual + i * step, i) for i in range(count)]
+    usable = [context for context in found if context is not None]
+    if len([c for c in usable if not c.damage]) == count or not row.has(
+        "_HEAP_SEG_CONTEXT", "Heap"
+    ):
+        return usable
+    for place in range(0, CONTEXT_SEARCH_BYTES, row.pointer_size):
+        found = [_read_context(memory, row, heap, heap + place + i * step, i) for i in range(count)]
+        sound = [context for context in found if context is not None and not context.damage]
+        if len(sound) == count:
+            return sound
+    return usable
 
 
-def _contexts_at(memory: AddressSpace, row: LayoutRow, heap: int, place: int) -> list[SegContext]:
+def _read_context(
+    memory: AddressSpace, row: LayoutRow, heap: int, address: int, index: int
+) -> SegContext | None:
+    """One context; its mask, its unit shift and its pointer to the heap say the same thrice."""
     name = "_HEAP_SEG_CONTEXT"
-    found = []
-    for index in range(row.offset("constants", "Contexts")):
-        address = heap + place + index * row.size(name)
-
-        def field(field_name: str, at: int = address) -> int:
-            return row.read_field(memory, name, field_name, at)
-
-        if row.has(name, "SegmentMask"):
-            if field("Heap") != heap:
-                continue
-            segment_bytes = (1 << 8 * row.pointer_size) - field("SegmentMask")
-            unit_shift, first = field("UnitShift"), field("FirstDescriptorIndex")
-        else:
-            segment_bytes, unit_shift, first = (
-                row.offset("constants", key)
-                for key in ("SegmentBytes", "UnitShift", "FirstDescriptorIndex")
-            )
-        if unit_shift not in _UNIT_SHIFTS or segment_bytes != UNITS << unit_shift:
-            continue
-        if not 0 < first < UNITS or row.size("_HEAP_PAGE_SEGMENT") > first << unit_shift:
-            continue
-        head = address + row.offset(name, "SegmentListHead")
-        count = field("SegmentCount")
-        found.append(SegContext(index, address, segment_bytes, unit_shift, first, head, count))
-    return found
+    head = address + row.offset(name, "SegmentListHead")
+    count = row.read_field(memory, name, "SegmentCount", address)
+    if not row.has(name, "SegmentMask"):
+        shift, first = (
+            row.offset("constants", key) for key in ("UnitShift", "FirstDescriptorIndex")
+        )
+        return SegContext(index, address, UNITS << shift, shift, first, head, count, "")
+    mask, shift, first, back = (
+        row.read_field(memory, name, key, address)
+        for key in ("SegmentMask", "UnitShift", "FirstDescriptorIndex", "Heap")
+    )
+    unit_by_mask = ((1 << 8 * row.pointer_size) - mask) // UNITS
+    units = {1 << usual for usual in _UNIT_SHIFTS} & {unit_by_mask, 1 << min(shift, 63)}
+    if len(units) != 1:
+        return None
+    (unit,) = units
+    expected = max(row.size("_HEAP_PAGE_SEGMENT") // unit, 1)
+    good = {
+        "SegmentMask": unit_by_mask == unit,
+        "UnitShift": 1 << min(shift, 63) == unit,
+        "FirstDescriptorIndex": first == expected,
+        "Heap": back == heap,
+    }
+    wrong = [field for field, agrees in good.items() if not agrees]
+    if len(wrong) > 1:
+        return None
+    shift = unit.bit_length() - 1
+    damage = (
+        f"{', '.join(wrong)} of the context at 0x{address:x} contradict the rest" if wrong else ""
+    )
+    return SegContext(index, address, UNITS << shift, shift, expected, head, count, damage)
 
 
 def segment_key(row: LayoutRow, context: SegContext, segment: int, signature: int) -> int:

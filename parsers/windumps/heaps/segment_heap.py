@@ -7,32 +7,35 @@ kept in a tree. All of it is read without symbols: keys are found by `segment_ke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind, State
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import HeapError, MemoryReadError
-from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.base import Heap, HeapAccount, HeapContext
 from windumps.heaps.segment_contexts import SegContext, list_segments, read_contexts
+from windumps.heaps.segment_delay import delayed_frees
 from windumps.heaps.segment_keys import (
     ImageWords,
     Key,
     heap_key,
     lfh_key_fits,
+    same_vs_key,
     solve_lfh_key,
     solve_vs_key,
     vs_key_fits,
 )
+from windumps.heaps.segment_large import read_large
 from windumps.heaps.segment_lfh import read_subsegments
 from windumps.heaps.segment_padding import Padding, find_padding, find_traces
 from windumps.heaps.segment_pages import PAGE, Use, read_segments
 from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutRow, candidates
+from windumps.windows.layouts import LayoutChoice, LayoutRow, choose_layout
 from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 
 NAME = "segment"
@@ -62,10 +65,8 @@ def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How one layout fits a heap."""
+    """What a layout makes of a heap's header."""
 
-    row: LayoutRow
-    score: float
     contexts: list[SegContext]
     key: Key | None
     vs_key: Key | None
@@ -78,28 +79,25 @@ def open_segment_heap(context: HeapContext, address: int, ordinal: int) -> Segme
     Raises:
         HeapError: the heap's header is not in the dump, or no layout fits it.
     """
-    rows = candidates(SEGMENT_HEAP_ROWS, context.architecture, context.build)
     image = ImageWords(context.memory, context.ntdll, context.pointer_size)
-    best: _Fit | None = None
-    for row in rows:
+
+    def score(row: LayoutRow) -> tuple[float, _Fit] | None:
         try:
-            fit = _fit(context.memory, row, address, image)
+            return _fit(context.memory, row, address, image)
         except MemoryReadError:
-            continue
-        if best is None or fit.score > best.score:
-            best = fit
-        if fit.score == 1.0:
-            break
-    if best is None or best.score < LEAST_SCORE:
+            return None
+
+    choice = choose_layout(SEGMENT_HEAP_ROWS, context.architecture, context.build, score)
+    if choice is None or choice.score < LEAST_SCORE:
         raise HeapError(
             f"the segment heap at 0x{address:x} fits no known layout; "
             "its header is damaged, not in the dump, or of a newer Windows",
             address,
         )
-    return SegmentHeap(context, address, ordinal, best)
+    return SegmentHeap(context, address, ordinal, choice)
 
 
-def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> _Fit:
+def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> tuple[float, _Fit]:
     """Tries a layout on a heap.
 
     The score is the share of the header's checks that hold, times the share of sampled segments and page
@@ -108,8 +106,13 @@ def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> 
     scratch = DiagnosticLog()
     contexts = read_contexts(memory, row, heap)
     listed = _list_all(memory, row, contexts, None, scratch)
+    place = heap + row.offset("_SEGMENT_HEAP", "SegContexts")
     checks = [
-        len(contexts) / row.offset("constants", "Contexts"),
+        sum(not context.damage for context in contexts) / row.offset("constants", "Contexts"),
+        # Elsewhere than the layout says: another layout may fit better.
+        float(
+            bool(contexts) and (contexts[0].address - place) % row.size("_HEAP_SEG_CONTEXT") == 0
+        ),
         float(bool(contexts) and not scratch.collect()),
         float(header_bytes(memory, row, heap)[0] > 0),
     ]
@@ -119,10 +122,10 @@ def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> 
     if key is None:
         # Without a segment only the contexts' back pointers tell; without those, everything must hold.
         sure = min(checks) == 1.0 or (
-            row.has("_HEAP_SEG_CONTEXT", "Heap") and checks[0] == checks[2] == 1.0
+            row.has("_HEAP_SEG_CONTEXT", "Heap") and checks[0] == checks[-1] == 1.0
         )
         score = sum(checks) / len(checks) if sure else 0.0
-        return _Fit(row, score, contexts, None, None, None)
+        return score, _Fit(contexts, None, None, None)
     checks.append(key.agreeing / key.samples)
     samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
     lost = held = 0
@@ -149,11 +152,11 @@ def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> 
         lfh_key = solve_lfh_key(row, subsegments, image, image.behind(key.value))
         lfh_agreeing = lfh_key_fits(row, subsegments, lfh_key.value) if lfh_key else 0
     sampled = len(samples[Use.VS][:SAMPLE_RANGES]) + len(samples[Use.LFH])
-    sampled += len(samples[Use.INTERNAL])  # ranges of a use this layout does not know
+    sampled += len(samples[Use.UNKNOWN])
     readable = (vs_agreeing + lfh_agreeing) / sampled if sampled else 1.0
     readable *= 1 - lost / max(held, 1)
     score = sum(checks) / len(checks) * readable
-    return _Fit(row, score, contexts, key, vs_key, lfh_key)
+    return score, _Fit(contexts, key, vs_key, lfh_key)
 
 
 def _list_all(
@@ -182,10 +185,14 @@ def _find_vs_key(
     if not ranges:
         return None, 0
     agreeing = vs_key_fits(memory, row, ranges, key.value)
-    if agreeing * 2 > len(ranges):
+    solved = None
+    if agreeing * 2 <= len(ranges) or key.agreeing < 2:
+        solved = solve_vs_key(memory, row, ranges, image)
+    if solved is not None and not same_vs_key(row, solved.value, key.value):
+        return solved, vs_key_fits(memory, row, ranges, solved.value)
+    if agreeing:
         return Key(key.value, "HeapKey", agreeing, len(ranges)), agreeing
-    solved = solve_vs_key(memory, row, ranges, image)
-    return solved, vs_key_fits(memory, row, ranges, solved.value) if solved else 0
+    return None, 0
 
 
 def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
@@ -200,6 +207,13 @@ def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, 
     return 0, 0
 
 
+def introduce(heaps: Iterable[Heap | None]) -> None:
+    """Lets the segment heaps of a process know each other: one may hold records of the others."""
+    found = [heap for heap in heaps if isinstance(heap, SegmentHeap)]
+    for heap in found:
+        heap.siblings = found
+
+
 @dataclass
 class SegmentHeap:
     """One segment heap; see `Heap` for the attributes that every kind has."""
@@ -207,18 +221,21 @@ class SegmentHeap:
     context: HeapContext
     address: int
     ordinal: int
-    fit: _Fit
+    choice: LayoutChoice[_Fit]
     kind: str = NAME
     architecture: str = ""
     flags: int = 0
     front_end: str = "lfh"
     layout: str = ""
     account: HeapAccount = field(default_factory=HeapAccount)
+    siblings: list[SegmentHeap] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        row, memory = self.fit.row, self.context.memory
+        self.fit = self.choice.fit
+        self.row = row = self.choice.row
+        memory = self.context.memory
         self.architecture = self.context.architecture
-        self.layout = f"{row.name}, fits {self.fit.score:.0%}"
+        self.layout = str(self.choice)
         place = row.offset("_SEGMENT_HEAP", "SegContexts")
         found = [c.address - c.index * row.size("_HEAP_SEG_CONTEXT") for c in self.fit.contexts]
         if found and found[0] != self.address + place:
@@ -232,14 +249,39 @@ class SegmentHeap:
         self.account = HeapAccount()
         self._header()
         self._say_how(padding)
+        own = self._is_ntdlls_own()
         for raw in self._walker(self.context.log, self.account).walk():
-            yield self.account.count(self._finish(raw, padding))
+            blocks = self._finish(raw, padding)
+            if own:
+                used = blocks.state == State.USED
+                self.account.overhead_bytes += int(blocks.block_bytes[used].sum())
+                blocks = blocks.select(~used)
+            yield self.account.count(blocks)
+
+    def large_records(self) -> NDArray[np.uint64]:
+        """Addresses of the records that describe this heap's large allocations (uint64)."""
+        return read_large(self.context.memory, self.row, self.address, DiagnosticLog()).record
+
+    def _is_ntdlls_own(self) -> bool:
+        """True when records of other heaps' large allocations lie here.
+
+        Up to 14393 ntdll keeps them in a segment heap of its own, which the PEB lists like any other.
+        """
+        others = [heap.large_records() for heap in self.siblings if heap is not self]
+        records = np.sort(np.concatenate(others)) if others else np.empty(0, np.uint64)
+        if not len(records):
+            return False
+        fit = self.fit
+        listed = _list_all(self.context.memory, self.row, fit.contexts, fit.key, DiagnosticLog())
+        spans = [(segment, segment + context.segment_bytes) for context, segment in listed]
+        edges = np.searchsorted(records, np.array(spans, np.uint64).reshape(-1, 2))
+        return bool((edges[:, 1] > edges[:, 0]).any())
 
     def _walker(self, log: DiagnosticLog, account: HeapAccount) -> Walker:
         fit = self.fit
         return Walker(
             self.context.memory,
-            fit.row,
+            self.row,
             self.address,
             fit.contexts,
             fit.key,
@@ -247,26 +289,28 @@ class SegmentHeap:
             fit.lfh_key,
             log,
             account,
+            delayed_frees(self.context.memory, self.row, fit.contexts, log),
         )
 
     def _padding(self) -> Padding:
         """Judges by the first blocks whether the heap pads."""
         addresses, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for raw in self._walker(DiagnosticLog(), HeapAccount()).walk():
-            if raw.kind != Kind.SEGMENT_LARGE or self.fit.row.offset("constants", "LargePadding"):
+            if raw.kind != Kind.SEGMENT_LARGE or self.row.offset("constants", "LargePadding"):
                 addresses.append(raw.address[raw.used])
                 sizes.append(raw.room[raw.used])
             if sum(map(len, addresses)) >= SAMPLE_BLOCKS:
                 break
         return find_padding(
-            self.context.memory, self.fit.row, np.concatenate(addresses), np.concatenate(sizes)
+            self.context.memory, self.row, np.concatenate(addresses), np.concatenate(sizes)
         )
 
     def _finish(self, raw: RawBlocks, padding: Padding) -> Blocks:
         """From the allocator's blocks to the program's."""
-        pad = np.zeros(len(raw.address), np.int64)
+        # A free block's address is the one it would have: a block of no bytes ends where the next begins.
+        pad = np.full(len(raw.address), padding.size, np.int64)
         pad[raw.used] = padding.of(
-            self.context.memory, self.fit.row.pointer_size, raw.address[raw.used]
+            self.context.memory, self.row.pointer_size, raw.address[raw.used]
         )
         size = raw.room - raw.unused - pad
         if raw.kind == Kind.SEGMENT_LARGE and not padding.before_large:
@@ -279,7 +323,7 @@ class SegmentHeap:
         if carries.any():
             asked = (raw.room - raw.unused)[carries].astype(np.uint64)
             trace[carries] = find_traces(
-                self.context.memory, self.fit.row.pointer_size, raw.address[carries] + asked
+                self.context.memory, self.row.pointer_size, raw.address[carries] + asked
             )
         return Blocks.build(
             raw.address + pad.astype(np.uint64),
@@ -305,7 +349,7 @@ class SegmentHeap:
 
     def _header(self) -> None:
         """The heap's own pages, and the counters it keeps."""
-        row, account = self.fit.row, self.account
+        row, account = self.row, self.account
         for name in _COUNTERS:
             if row.has("_SEGMENT_HEAP", name):
                 account.counters[name] = self._field(name)
@@ -313,9 +357,11 @@ class SegmentHeap:
         account.committed_bytes += committed
         account.overhead_bytes += committed
         account.reserved_bytes += reserved
+        if reserved:
+            account.ranges.append((self.address, reserved))
 
     def _field(self, name: str) -> int:
-        return self.fit.row.read_field(self.context.memory, "_SEGMENT_HEAP", name, self.address)
+        return self.row.read_field(self.context.memory, "_SEGMENT_HEAP", name, self.address)
 
     def _say_how(self, padding: Padding) -> None:
         names = (

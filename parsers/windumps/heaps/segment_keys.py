@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.errors import MemoryReadError
 from windumps.heaps.segment_contexts import SegContext, possible_segments, signature_key
 from windumps.heaps.segment_lfh import Subsegments, decode_offsets, first_block_offset, fits
 from windumps.heaps.segment_pages import PAGE
@@ -124,6 +125,8 @@ def _starts_well(memory: AddressSpace, row: LayoutRow, address: int, size: int, 
             return 0, -1
         where = np.array([address + at], np.uint64)
         decoded = decode_headers(raw, where, key, row.pointer_size)
+        if not decoded.sound[0]:
+            return 0, -1
         return int(decoded.size[0]), int(decoded.previous[0])
 
     length, previous = header(first)
@@ -132,11 +135,17 @@ def _starts_well(memory: AddressSpace, row: LayoutRow, address: int, size: int, 
 
 
 def _subsegment_end(memory: AddressSpace, row: LayoutRow, address: int, size: int) -> int:
-    """Bytes from a VS subsegment's start to the end of its chunks, as its header says."""
-    raw = memory.read_available(address + row.offset("_HEAP_VS_SUBSEGMENT", "Size"), 2)
-    units = int.from_bytes(raw, "little")
-    end = row.offset("_HEAP_VS_SUBSEGMENT", "FirstChunk") + units * 2 * row.pointer_size
-    return min(end, size)
+    """Bytes from a VS subsegment's start to the end of its chunks, as its header says, else its range's."""
+    name = "_HEAP_VS_SUBSEGMENT"
+    try:
+        units, signature = (
+            row.read_field(memory, name, field, address) for field in ("Size", "Signature")
+        )
+    except MemoryReadError:
+        return size
+    if (units ^ signature ^ row.offset("constants", "VsSignature")) & 0x7FFF:
+        return size
+    return min(row.offset(name, "FirstChunk") + units * 2 * row.pointer_size, size)
 
 
 def solve_vs_key(
@@ -146,7 +155,7 @@ def solve_vs_key(
 
     The first chunk has none before it, which gives the key's upper part; the second one names the first
     one's size, which gives the rest as soon as its place is guessed right. What stays open is the bit that
-    tells busy from free: chunks that are free never stand side by side.
+    tells busy from free: free chunks never stand side by side, and busy ones hold no tree link.
     """
     votes: Counter[int] = Counter()
     for address, size in ranges[:MAX_VS_SAMPLES]:
@@ -170,11 +179,17 @@ _KNOWN_BITS = {8: 0xFF00_FFFF_FFFF_0000, 4: 0x7FFF_FFFE}
 _SIZE_SHIFT = {8: 16, 4: 1}
 _PREVIOUS_SHIFT = {8: 32, 4: 16}
 _FIELD_MASK = {8: 0xFFFF, 4: 0x7FFF}
+_SPARE_SHIFT = 10  # second word of a busy chunk: nothing from here on; of a free one: a tree link
 _BUSY_BIT = {8: 1 << 48, 4: 1 << 31}
 
 
+def same_vs_key(row: LayoutRow, one: int, other: int) -> bool:
+    """True when two keys decode chunk headers alike, the field nobody needs aside."""
+    return (one ^ other) >> _SIZE_SHIFT[row.pointer_size] == 0
+
+
 def _vs_candidates(memory: AddressSpace, row: LayoutRow, address: int, size: int) -> set[int]:
-    """Keys under which the whole chain of one subsegment holds, with either meaning of busy settled."""
+    """Keys under which the chain of one subsegment holds; bits below the size, which nobody needs, are 0."""
     pointer = row.pointer_size
     granule = 2 * pointer
     start = row.offset("_HEAP_VS_SUBSEGMENT", "FirstChunk")
@@ -191,7 +206,7 @@ def _vs_candidates(memory: AddressSpace, row: LayoutRow, address: int, size: int
     guesses = np.flatnonzero(before == np.arange(len(plain), dtype=np.uint64))[1:]
     found = set()
     for length in guesses.tolist():
-        base = int(plain[0]) ^ length << _SIZE_SHIFT[pointer]
+        base = (int(plain[0]) ^ length << _SIZE_SHIFT[pointer]) & -1 << _SIZE_SHIFT[pointer]
         busy_bit = _BUSY_BIT[pointer]
         headers = decode_headers(raw, where, base, pointer)
         chain = [0]
@@ -205,12 +220,16 @@ def _vs_candidates(memory: AddressSpace, row: LayoutRow, address: int, size: int
             continue
         at = np.array([c for c in chain if c < len(plain)])
         other = headers.allocated[at]  # not as the first chunk, whose busy bits became 0
-        beside = bool((~other[1:] & ~other[:-1]).any()), bool((other[1:] & other[:-1]).any())
-        if not beside[0]:
+        linked = headers.bits[at] >> np.uint32(_SPARE_SHIFT) != 0
+        if not (_side_by_side(~other) or (linked & other).any()):
             found.add(base)
-        if not beside[1]:
+        if not (_side_by_side(other) or (linked & ~other).any()):
             found.add(base ^ busy_bit)
     return found
+
+
+def _side_by_side(chunks: NDArray[np.bool_]) -> bool:
+    return bool((chunks[1:] & chunks[:-1]).any())
 
 
 def solve_lfh_key(

@@ -28,12 +28,14 @@ class LargeBlocks:
     """Large allocations, ascending, as columns.
 
     Attributes:
+        record: uint64, address of the `_HEAP_LARGE_ALLOC_DATA` that describes each.
         address: uint64.
         size: int64, bytes of pages.
         unused: int64, bytes at the end nobody asked for.
         extra: bool, something of the heap's own lies behind the user's bytes.
     """
 
+    record: NDArray[np.uint64]
     address: NDArray[np.uint64]
     size: NDArray[np.int64]
     unused: NDArray[np.int64]
@@ -49,8 +51,10 @@ def read_large(memory: AddressSpace, row: LayoutRow, heap: int, log: DiagnosticL
         log.add("large-tree-absent", Severity.WARNING, "_RTL_RB_TREE", tree.address, str(error))
     for node, trouble in tree.troubles:
         log.add("large-tree-broken", Severity.WARNING, "_HEAP_LARGE_ALLOC_DATA", node, f"{trouble}")
-    found = sorted(tree.blocks.values())
+    order = sorted(tree.blocks, key=tree.blocks.__getitem__)
+    found = [tree.blocks[record] for record in order]
     return LargeBlocks(
+        np.array(order, np.uint64),
         np.array([block.address for block in found], np.uint64),
         np.array([block.size for block in found], np.int64),
         np.array([block.unused for block in found], np.int64),
@@ -201,11 +205,11 @@ class _Tree:
             if record is None:
                 return 0
             above = self._parent(record)
-            if node == root or not above:
+            if not above:
                 return node
             other = self._record(above)
             if other is None or node not in self._links(other):
-                return 0
+                return node if node == root else 0
             node = above
         return 0
 

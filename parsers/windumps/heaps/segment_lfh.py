@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment_pages import PAGE, CommitMap, pieces
+from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
@@ -62,7 +62,6 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
     fields = [
         field
         for field in (
-            "FreeCount",
             "BlockCount",
             "BlockOffsets",
             "CommitUnitShift",
@@ -167,6 +166,7 @@ class LfhBlocks:
         committed: int64, bytes.
         overhead_bytes: Headers, bitmaps and committed memory behind the last block.
         unwalked_bytes: Committed bytes of subsegments that could not be read.
+        absent_bytes: Those of them that are not in the dump.
     """
 
     address: U64
@@ -177,6 +177,7 @@ class LfhBlocks:
     committed: I64
     overhead_bytes: int
     unwalked_bytes: int
+    absent_bytes: int
 
 
 class LfhReader:
@@ -206,8 +207,10 @@ class LfhReader:
         good = fits(self._row, everything, block_size, first)
         good &= self._bitmap_present(everything)
         held = commit.committed_bytes(address, size)
+        absent = 0
         for index in np.flatnonzero(~good).tolist():
             at = int(address[index])
+            absent += absent_bytes(self._memory, at, at + int(size[index]), int(held[index]))
             here = bool(everything.present[index])
             trouble = "contradicts itself or is cut off" if here else "is not in the dump"
             self._log.add(
@@ -230,6 +233,7 @@ class LfhReader:
         sizes = block_size[owner]
         committed = commit.committed_bytes(where, sizes)
         used = busy & (committed == sizes)
+        self._say_uncommitted(where, busy & ~used)
         has_unused &= used
         unused = np.zeros(len(owner), np.int64)
         extra = np.zeros(len(owner), bool)
@@ -255,7 +259,21 @@ class LfhReader:
             committed,
             int(overhead.sum()),
             int(held[~good].sum()),
+            absent,
         )
+
+    def _say_uncommitted(self, where: U64, contradicting: Bools) -> None:
+        """Blocks that are busy and have no memory: withheld by the heap, or damage; free in either case."""
+        if contradicting.any():
+            first = int(where[contradicting][0])
+            self._log.add(
+                "lfh-block-uncommitted",
+                Severity.WARNING,
+                "_HEAP_LFH_SUBSEGMENT",
+                first,
+                f"{int(contradicting.sum())} blocks, the first at 0x{first:x}, are marked busy and not "
+                "committed; they count as free",
+            )
 
     def _bitmap_present(self, part: Subsegments) -> Bools:
         """True where the last word of the bitmap is in the dump, as the header is."""

@@ -9,7 +9,7 @@ heap holds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -27,20 +27,22 @@ I64 = NDArray[np.int64]
 
 PAGE = 0x1000
 PAGE_SHIFT = 12
-RANGE_SIGNATURE = 0xCCDDCCDD  # TreeSignature of the first descriptor of an allocated range
 SEGMENTS_A_BATCH = 8
+# Blocks up to here are never given pages of their own, on any build seen.
 BATCH_BYTES = 1 << 20
 
 
 class Use(IntEnum):
-    """What a page range is."""
+    """What a page range is; the last three do not start one."""
 
     FREE = 0
     PAGES = 1
     LFH = 2
     VS = 3
-    INTERNAL = 4
-    INTERIOR = 5  # not the first unit of an allocated range
+    UNKNOWN = 4
+    INSIDE = 5  # of an allocated range
+    FREE_INSIDE = 6
+    DAMAGED = 7
 
 
 def pieces(size: I64) -> Iterator[slice]:
@@ -52,6 +54,11 @@ def pieces(size: I64) -> Iterator[slice]:
         end = max(int(np.searchsorted(total, before + BATCH_BYTES, "right")), start + 1)
         yield slice(start, end)
         start = end
+
+
+def absent_bytes(memory: AddressSpace, start: int, end: int, committed: int) -> int:
+    """How many of a range's committed bytes are not in the dump."""
+    return max(committed - memory.present_bytes(start, end), 0)
 
 
 class CommitMap:
@@ -113,16 +120,18 @@ class SegmentBatch:
     """Some segments of one context, decoded.
 
     Attributes:
-        segments: How many.
+        segments: Their addresses, also of those that cannot be read.
         header_bytes: Committed bytes in front of the first unit of all of them.
         lost_bytes: Committed bytes in units whose descriptors are damaged or absent.
+        absent_bytes: Those of them that are not in the dump.
         ranges: The page ranges.
         commit: Their pages.
     """
 
-    segments: int
+    segments: list[int]
     header_bytes: int
     lost_bytes: int
+    absent_bytes: int
     ranges: PageRanges
     commit: CommitMap
 
@@ -142,7 +151,6 @@ def read_segments(
 def _descriptor_dtype(row: LayoutRow) -> np.dtype[np.void]:
     name = "_HEAP_PAGE_RANGE_DESCRIPTOR"
     names = [
-        "TreeSignature",
         "UnusedBytes",
         "ExtraPresent",
         "RangeFlags",
@@ -161,16 +169,27 @@ def _descriptor_dtype(row: LayoutRow) -> np.dtype[np.void]:
 
 
 def _uses(row: LayoutRow, descriptors: NDArray[np.void], first_unit: int) -> U8:
-    """uint8 per descriptor: its `Use`; INTERIOR where an allocated range does not start."""
-    flags = descriptors["RangeFlags"] & row.offset("constants", "FlagMask")
-    allocated = (flags & row.offset("constants", "FlagAllocated")) != 0
-    uses = np.where(allocated, Use.INTERIOR, Use.FREE).astype(np.uint8)
-    # A signature alone is nothing: it stays behind when two ranges become one.
-    starts = allocated & (descriptors["TreeSignature"] == RANGE_SIGNATURE)
-    uses[starts & ((flags & row.offset("constants", "FlagFirst")) != 0)] = Use.INTERNAL
-    for name in ("Pages", "Lfh", "Vs"):
-        uses[starts & (flags == row.offset("constants", f"Flag{name}"))] = Use[name.upper()]
-    uses[..., :first_unit] = Use.INTERIOR
+    """uint8 per descriptor: its `Use`, by RangeFlags alone.
+
+    TreeSignature tells nothing: it stays behind when two ranges become one.
+    """
+
+    def flag(name: str) -> int:
+        return row.offset("constants", f"Flag{name}")
+
+    flags = descriptors["RangeFlags"] & flag("Mask")
+    first = flag("Allocated") | flag("First")
+    uses = np.where((flags & first) == first, Use.UNKNOWN, Use.DAMAGED).astype(np.uint8)
+    for value, use in (
+        (0, Use.FREE_INSIDE),
+        (flag("First"), Use.FREE),
+        (flag("Allocated"), Use.INSIDE),
+        (flag("Pages"), Use.PAGES),
+        (flag("Lfh"), Use.LFH),
+        (flag("Vs"), Use.VS),
+    ):
+        uses[flags == value] = use
+    uses[..., :first_unit] = Use.INSIDE
     return uses
 
 
@@ -182,6 +201,7 @@ def _read_batch(
     log: DiagnosticLog,
 ) -> SegmentBatch:
     dtype = _descriptor_dtype(row)
+    lost_bytes = absent = 0
     readable = []
     tables = []
     for address in addresses:
@@ -196,6 +216,8 @@ def _read_batch(
                 f"the descriptors of the segment at 0x{address:x} cannot be read: {error}",
                 context.segment_bytes,
             )
+            # What is in the dump was committed; what else was, nobody says.
+            lost_bytes += memory.present_bytes(address, address + context.segment_bytes)
             continue
         readable.append(address)
         tables.append(np.frombuffer(raw, dtype))
@@ -210,33 +232,50 @@ def _read_batch(
     header_pages = row.size("_HEAP_PAGE_SEGMENT") >> PAGE_SHIFT
     for unit in range(context.first_unit):
         pages[:, unit] = min(max(header_pages - unit * per_unit, 0), per_unit)
-    commit = CommitMap(bases, context, pages)
     uses = _uses(row, descriptors, context.first_unit)
+    # A range that holds a subsegment has its header, whatever its descriptor's commit count says.
+    headless = ((uses == Use.LFH) | (uses == Use.VS)) & (pages == 0)
+    pages[headless] = 1
+    commit = CommitMap(bases, context, pages)
     sizes = descriptors["UnitSize"].astype(np.int64)
     offsets = descriptors["UnitOffset"].astype(np.int64)
     rows_of: list[int] = []
     units_of: list[int] = []
-    lost_bytes = 0
+    lengths_of: list[int] = []
     for index in range(len(readable)):
-        starts, gaps = _tile(uses[index], sizes[index], offsets[index], context.first_unit)
-        rows_of.extend([index] * len(starts))
-        units_of.extend(starts)
-        for first, end in gaps:
+        above = row.offset("constants", "PagesAbove")
+        tiling = _tile(uses[index], sizes[index], offsets[index], pages[index], context, above)
+        tiling.repaired += np.flatnonzero(headless[index]).tolist()
+        rows_of += [index] * len(tiling.starts)
+        units_of += tiling.starts
+        lengths_of += tiling.lengths
+        for first in tiling.repaired:
+            log.add(
+                "page-range-repaired",
+                Severity.WARNING,
+                "_HEAP_PAGE_RANGE_DESCRIPTOR",
+                readable[index] + first * dtype.itemsize,
+                f"a descriptor of the range at unit {first} of the segment at "
+                f"0x{readable[index]:x} was wrong; what else is there tells how",
+            )
+        for first, end in tiling.gaps:
             lost = int(pages[index, first:end].sum()) * PAGE
             lost_bytes += lost
+            low, high = (readable[index] + (edge << context.unit_shift) for edge in (first, end))
+            absent += absent_bytes(memory, low, high, lost)
             log.add(
                 "page-range-damaged",
                 Severity.WARNING,
                 "_HEAP_PAGE_RANGE_DESCRIPTOR",
                 readable[index] + first * dtype.itemsize,
                 f"descriptors {first} to {end - 1} of the segment at 0x{readable[index]:x} "
-                "contradict each other",
+                "contradict each other or themselves",
                 lost,
             )
     segment, first_units = np.array(rows_of, np.int64), np.array(units_of, np.int64)
     chosen = descriptors[segment, first_units]
     starts_at = bases[segment] + (first_units << context.unit_shift).astype(np.uint64)
-    length = sizes[segment, first_units] << context.unit_shift
+    length = np.array(lengths_of, np.int64) << context.unit_shift
     ranges = PageRanges(
         starts_at,
         length,
@@ -246,50 +285,95 @@ def _read_batch(
         commit.committed_bytes(starts_at, length),
     )
     return SegmentBatch(
-        len(readable),
+        addresses,
         int(pages[:, : context.first_unit].sum()) * PAGE,
         lost_bytes,
+        absent,
         ranges,
         commit,
     )
 
 
-def _tile(
-    uses: U8, sizes: I64, offsets: I64, first_unit: int
-) -> tuple[list[int], list[tuple[int, int]]]:
-    """Hops over one segment's descriptors.
+@dataclass
+class _Tiling:
+    """One segment's ranges.
 
-    Returns:
-        The first units of the ranges, and [first, end) of the units that belong to none.
+    Attributes:
+        starts: First unit of each.
+        lengths: Units of each.
+        repaired: First units of ranges where one descriptor contradicted the others and was outvoted.
+        gaps: [first, end) of the units that belong to none.
     """
-    use_of, size_of = uses.tolist(), sizes.tolist()
-    starts: list[int] = []
-    gaps: list[tuple[int, int]] = []
-    unit = first_unit
+
+    starts: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    repaired: list[int] = field(default_factory=list)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+
+def _tile(
+    uses: U8, sizes: I64, offsets: I64, pages: I64, context: SegContext, pages_above: int
+) -> _Tiling:
+    """Hops over one segment's descriptors; single blocks of at most `pages_above` are not believed."""
+    use_of, size_of, offset_of = uses.tolist(), sizes.tolist(), offsets.tolist()
+    page_count = pages.tolist()
+    tiling = _Tiling()
+    unit = context.first_unit
     while unit < UNITS:
-        if _starts_range(unit, use_of, size_of, offsets):
-            starts.append(unit)
-            unit += size_of[unit]
+        length = _range_length(unit, use_of, size_of, offset_of)
+        end = unit + length
+        if use_of[unit] == Use.PAGES and length:
+            # Such a range is large and committed to its end, else it is something else's, damaged.
+            large = length << context.unit_shift > pages_above
+            if not large or not page_count[end - 1]:
+                tiling.gaps.append((unit, end))
+                unit = end
+                continue
+        if length:
+            tiling.starts.append(unit)
+            tiling.lengths.append(length)
+            if length != size_of[unit] or _against(unit, length, use_of, offset_of):
+                tiling.repaired.append(unit)
+            unit = end
             continue
         end = unit + 1
-        while end < UNITS and not (
-            use_of[end] not in (Use.FREE, Use.INTERIOR)
-            and _starts_range(end, use_of, size_of, offsets)
+        while end < UNITS and (
+            use_of[end] == Use.FREE or not _range_length(end, use_of, size_of, offset_of)
         ):
             end += 1
-        gaps.append((unit, end))
+        tiling.gaps.append((unit, end))
         unit = end
-    return starts, gaps
+    return tiling
 
 
-def _starts_range(unit: int, use_of: list[int], size_of: list[int], offsets: I64) -> bool:
-    """True when a unit is the first of a range whose other units agree."""
-    size = size_of[unit]
-    if not 0 < size <= UNITS - unit or use_of[unit] == Use.INTERIOR:
-        return False
-    inner = slice(unit + 1, unit + size)
+def _against(unit: int, length: int, use_of: list[int], offset_of: list[int]) -> int:
+    """How many units of a range, but the first, do not say that they belong to it."""
+    inner = range(1, length)
     if use_of[unit] == Use.FREE:
-        return all(use == Use.FREE for use in use_of[inner])
-    return all(use == Use.INTERIOR for use in use_of[inner]) and bool(
-        (offsets[inner] == np.arange(1, size)).all()
-    )
+        return sum(use_of[unit + k] != Use.FREE_INSIDE for k in inner)
+    return sum(use_of[unit + k] != Use.INSIDE or offset_of[unit + k] != k for k in inner)
+
+
+def _range_length(unit: int, use_of: list[int], size_of: list[int], offset_of: list[int]) -> int:
+    """Units of the range that starts at `unit`; 0 when none does.
+
+    A first descriptor's size is believed when at most one of the other units says otherwise; else the other
+    units are, when they are consistent and something starts behind them.
+    """
+
+    def ends_at(end: int) -> bool:
+        return end == UNITS or (end < UNITS and use_of[end] not in (Use.INSIDE, Use.FREE_INSIDE))
+
+    length, use = size_of[unit], use_of[unit]
+    if use > Use.UNKNOWN:
+        return 0
+    if length and ends_at(unit + length):
+        tolerated = 1 if length > 2 else 0
+        if _against(unit, length, use_of, offset_of) <= tolerated:
+            return length
+    if use == Use.FREE:
+        return 0
+    run = 1
+    while unit + run < UNITS and use_of[unit + run] == Use.INSIDE and offset_of[unit + run] == run:
+        run += 1
+    return run if ends_at(unit + run) else 0

@@ -2,7 +2,7 @@
 
 Every chunk header holds its own size and that of the chunk before, XORed with the heap's key and its own
 address, so each link of the chain is checked twice. All granules of about a MiB of subsegments are decoded
-at once as if each were a header; the hop from chunk to chunk is then over a list of integers.
+at once as if each were a header; the hop from chunk to chunk is then over integers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment_pages import PAGE, CommitMap, pieces
+from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
@@ -36,12 +36,14 @@ class Headers:
         size: int64, granules to the next chunk.
         previous: int64, granules back to the chunk before.
         allocated: bool.
+        sound: bool, what must be zero is.
         bits: uint32, the second word.
     """
 
     size: I64
     previous: I64
     allocated: Bools
+    sound: Bools
     bits: NDArray[np.uint32]
 
 
@@ -59,7 +61,8 @@ def decode_headers(memory: U8, address: U64, key: int, pointer_size: int) -> Hea
         return Headers(
             ((wide >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64),
             ((wide >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.int64),
-            (wide & np.uint64(0xFF << 48)) != 0,
+            (wide >> np.uint64(48)) != 0,
+            (wide >> np.uint64(49)) == 0,  # Allocated is 0 or 1, and nothing is behind it
             memory.view("<u4")[2::4],
         )
     narrow = memory.view("<u4")[0::2] ^ np.uint32(key) ^ address.astype(np.uint32)
@@ -67,6 +70,7 @@ def decode_headers(memory: U8, address: U64, key: int, pointer_size: int) -> Hea
         ((narrow >> np.uint32(1)) & np.uint32(0x7FFF)).astype(np.int64),
         ((narrow >> np.uint32(16)) & np.uint32(0x7FFF)).astype(np.int64),
         (narrow >> np.uint32(31)) != 0,
+        np.ones(len(narrow), bool),
         memory.view("<u4")[1::2],
     )
 
@@ -85,6 +89,7 @@ class Chunks:
         committed: int64, bytes.
         overhead_bytes: Subsegment headers and committed memory behind the last chunk.
         unwalked_bytes: Committed memory behind damage.
+        absent_bytes: The part of it that is not in the dump.
     """
 
     address: U64
@@ -96,6 +101,7 @@ class Chunks:
     committed: I64
     overhead_bytes: int
     unwalked_bytes: int
+    absent_bytes: int
 
 
 @dataclass
@@ -114,13 +120,17 @@ class VsReader:
         row: The heap's layout.
         key: The key of chunk headers.
         log: For damage.
+        delayed: uint64, ascending; chunks that hold one of these addresses right behind the header are free.
     """
 
-    def __init__(self, memory: AddressSpace, row: LayoutRow, key: int, log: DiagnosticLog) -> None:
+    def __init__(
+        self, memory: AddressSpace, row: LayoutRow, key: int, log: DiagnosticLog, delayed: U64
+    ) -> None:
         self._memory = memory
         self._row = row
         self._key = key
         self._log = log
+        self._delayed = delayed
         self._granule = 2 * row.pointer_size
 
     def read(self, address: U64, size: I64, commit: CommitMap) -> Iterator[Chunks]:
@@ -155,60 +165,60 @@ class VsReader:
         where += np.arange(len(where), dtype=np.uint64) * np.uint64(granule)
         where -= np.repeat((starts[:-1]).astype(np.uint64), size // granule)
         headers = decode_headers(raw, where, self._key, self._row.pointer_size)
-        size_of = headers.size.tolist()
+        size_of = headers.size.data
+        halves = raw.view("<u2").data
         chunks: list[int] = []
-        overhead = unwalked = 0
-        for index, base in enumerate(address.tolist()):
-            first, end = self._bounds(raw, base, int(starts[index]), int(size[index]), commit)
+        edges: list[tuple[int, int]] = []
+        unwalked = absent = 0
+        for base, length, at in zip(
+            address.tolist(), size.tolist(), starts[:-1].tolist(), strict=True
+        ):
+            first, end = self._bounds(halves, base, at, length, commit)
+            edges.append((first * granule - at, end * granule - at))
             chain = self._walk(headers, size_of, first, end)
             chunks += chain.chunks
-            at = int(starts[index]) // granule
-            overhead += self._committed(commit, base, base + (first - at) * granule)
-            overhead += self._committed(
-                commit, base + (end - at) * granule, base + int(size[index])
-            )
-            for gap, gap_end in chain.gaps:
-                low, high = (base + (edge - at) * granule for edge in (gap, gap_end))
-                lost = self._committed(commit, low, high)
-                unwalked += lost
-                self._log.add(
-                    "vs-chunk-damaged",
-                    Severity.WARNING,
-                    "_HEAP_VS_CHUNK_HEADER",
-                    low,
-                    f"chunk headers from 0x{low:x} to 0x{high:x} are damaged or absent "
-                    f"(subsegment at 0x{base:x})",
-                    lost,
+            for low, high in chain.gaps:
+                lost, missing = self._lose(
+                    base, base - at + low * granule, base - at + high * granule, commit
                 )
-        return self._columns(
-            raw, where, headers, np.array(chunks, np.int64), commit, whole, overhead, unwalked
+                unwalked += lost
+                absent += missing
+        first_byte, end_byte = np.array(edges, np.int64).T
+        overhead = commit.committed_bytes(address, first_byte) + commit.committed_bytes(
+            address + end_byte.astype(np.uint64), size - end_byte
         )
+        columns = self._columns(raw, where, headers, np.array(chunks, np.int64), commit, whole)
+        return Chunks(*columns, int(overhead.sum()), unwalked, absent)
 
-    @staticmethod
-    def _committed(commit: CommitMap, start: int, end: int) -> int:
-        if end <= start:
-            return 0
-        return int(commit.committed_bytes(np.array([start], np.uint64), np.array([end - start]))[0])
+    def _lose(self, base: int, low: int, high: int, commit: CommitMap) -> tuple[int, int]:
+        """Says that [low, high) of a subsegment could not be read; its committed and its absent bytes."""
+        lost = int(commit.committed_bytes(np.array([low], np.uint64), np.array([high - low]))[0])
+        self._log.add(
+            "vs-chunk-damaged",
+            Severity.WARNING,
+            "_HEAP_VS_CHUNK_HEADER",
+            low,
+            f"chunk headers from 0x{low:x} to 0x{high:x} are damaged or absent "
+            f"(subsegment at 0x{base:x})",
+            lost,
+        )
+        return lost, absent_bytes(self._memory, low, high, lost)
+
+    def _link_range(self) -> U64:
+        """Where in a chunk its list link can be: from behind the sizes to behind the first user bytes."""
+        return np.array([self._row.pointer_size, 2 * self._granule], np.uint64)
 
     def _bounds(
-        self, raw: U8, base: int, at: int, length: int, commit: CommitMap
+        self, halves: memoryview, base: int, at: int, length: int, commit: CommitMap
     ) -> tuple[int, int]:
         """Granule indices of the first chunk and of the end of the last."""
         row, name, granule = self._row, "_HEAP_VS_SUBSEGMENT", self._granule
-
-        def field_of(field_name: str) -> int:
-            start = at + row.offset(name, field_name)
-            return int.from_bytes(
-                raw[start : start + row.field_size(name, field_name)].tobytes(), "little"
-            )
-
         first = (at + row.offset(name, "FirstChunk")) // granule
-        units = field_of("Size")
-        constant = row.offset("constants", "VsSignature")
+        units = halves[(at + row.offset(name, "Size")) // 2]
+        signature = halves[(at + row.offset(name, "Signature")) // 2]
         end = first + units
-        if (
-            field_of("Signature") ^ units ^ constant
-        ) & 0x7FFF == 0 and end * granule <= at + length:
+        wrong = (signature ^ units ^ row.offset("constants", "VsSignature")) & 0x7FFF
+        if not wrong and end * granule <= at + length:
             return first, end
         self._log.add(
             "vs-subsegment-damaged",
@@ -219,41 +229,35 @@ class VsReader:
         )
         pages = np.arange(base, base + length, PAGE, dtype=np.uint64)
         held = commit.committed_bytes(pages, np.full(len(pages), PAGE, np.int64)) > 0
-        return first, (
-            at + int(np.flatnonzero(held)[-1] + 1) * PAGE
-        ) // granule if held.any() else first
+        if not held.any():
+            return first, first
+        return first, (at + int(np.flatnonzero(held)[-1] + 1) * PAGE) // granule
 
-    def _walk(self, headers: Headers, size_of: list[int], first: int, end: int) -> _Chain:
+    def _walk(self, headers: Headers, size_of: memoryview, first: int, end: int) -> _Chain:
         """Hops from chunk to chunk; the careful way only where the simple one fails."""
-        chunks = []
+        chunks: list[int] = []
+        take = chunks.append
         position = first
-        while position < end:
-            size = size_of[position]
-            if not size:
-                break
-            chunks.append(position)
+        while position < end and (size := size_of[position]):
+            take(position)
             position += size
         if position == end and chunks:
             at = np.array(chunks, np.int64)
             if (headers.previous[at[1:]] == headers.size[at[:-1]]).all():
-                return _Chain(chunks)
-        return _careful_walk(headers, size_of, first, end)
+                return _only_sound(_Chain(chunks), headers)
+        return _only_sound(_careful_walk(headers, size_of, first, end), headers)
 
     def _columns(
-        self,
-        raw: U8,
-        where: U64,
-        headers: Headers,
-        chunks: I64,
-        commit: CommitMap,
-        whole: bool,
-        overhead: int,
-        unwalked: int,
-    ) -> Chunks:
+        self, raw: U8, where: U64, headers: Headers, chunks: I64, commit: CommitMap, whole: bool
+    ) -> tuple[U64, I64, Bools, Bools, I64, Bools, I64]:
+        """The columns of `Chunks`."""
         granule = self._granule
         address = where[chunks]
         size = headers.size[chunks] * granule
         used = headers.allocated[chunks]
+        if len(self._delayed):
+            edges = np.searchsorted(self._delayed, address[:, None] + self._link_range())
+            used &= edges[:, 0] == edges[:, 1]
         bits = headers.bits[chunks]
         has_unused = used & ((bits & HAS_UNUSED_BYTES) != 0)
         end = chunks * granule + size
@@ -262,7 +266,7 @@ class VsReader:
         if not whole and has_unused.any():
             held = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
             unused[has_unused & ~held] = SIZE_UNKNOWN
-        return Chunks(
+        return (
             address,
             size,
             used,
@@ -270,12 +274,23 @@ class VsReader:
             unused,
             has_unused & ((words & 0x4000) != 0),
             commit.committed_bytes(address, size),
-            overhead,
-            unwalked,
         )
 
 
-def _careful_walk(headers: Headers, size_of: list[int], first: int, end: int) -> _Chain:
+def _only_sound(chain: _Chain, headers: Headers) -> _Chain:
+    """Takes out chunks whose sizes are right and whose header is damaged all the same."""
+    at = np.array(chain.chunks, np.int64)
+    if headers.sound[at].all():
+        return chain
+    bad = at[~headers.sound[at]]
+    ends = bad + headers.size[bad]
+    return _Chain(
+        at[headers.sound[at]].tolist(),
+        chain.gaps + list(zip(bad.tolist(), ends.tolist(), strict=True)),
+    )
+
+
+def _careful_walk(headers: Headers, size_of: memoryview, first: int, end: int) -> _Chain:
     """Follows the chain from both ends and leaves out what lies between.
 
     A chunk is linked to the next when that one names its size as the one before. What is left of earlier

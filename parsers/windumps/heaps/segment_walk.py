@@ -62,6 +62,7 @@ class Walker:
         lfh_key: Key of LFH offsets; None when it was not found.
         log: For damage.
         account: All but the blocks themselves is added here.
+        delayed: See `VsReader`.
     """
 
     memory: AddressSpace
@@ -73,33 +74,44 @@ class Walker:
     lfh_key: Key | None
     log: DiagnosticLog
     account: HeapAccount
+    delayed: U64
 
     def walk(self) -> Iterator[RawBlocks]:
         """Every block once, in pieces of about a MiB."""
-        missing = self.row.offset("constants", "Contexts") - len(self.contexts)
-        if missing:
-            self.log.add(
-                "context-damaged",
-                Severity.WARNING,
-                "_HEAP_SEG_CONTEXT",
-                self.heap + self.row.offset("_SEGMENT_HEAP", "SegContexts"),
-                f"{missing} of the heap's contexts make no sense; their segments are missing",
-            )
+        self._say_contexts()
         for context in self.contexts:
             key = self.key.value if self.key is not None else None
             segments = list_segments(self.memory, self.row, context, key, self.log)
             for batch in read_segments(self.memory, self.row, context, segments, self.log):
                 account = self.account
-                account.reserved_bytes += batch.segments * context.segment_bytes
+                account.reserved_bytes += len(batch.segments) * context.segment_bytes
+                account.ranges += [(start, context.segment_bytes) for start in batch.segments]
                 account.committed_bytes += batch.header_bytes + batch.lost_bytes
                 account.committed_bytes += int(batch.ranges.committed.sum())
                 account.overhead_bytes += batch.header_bytes
                 account.unwalked_bytes += batch.lost_bytes
+                account.absent_bytes += batch.absent_bytes
                 yield from self._ranges(batch.ranges, batch.commit)
         yield self._large()
 
+    def _say_contexts(self) -> None:
+        troubles = [
+            (context.address, context.damage) for context in self.contexts if context.damage
+        ]
+        missing = self.row.offset("constants", "Contexts") - len(self.contexts)
+        if missing:
+            place = self.heap + self.row.offset("_SEGMENT_HEAP", "SegContexts")
+            troubles.append(
+                (
+                    place,
+                    f"{missing} of the heap's contexts make no sense; their segments are missing",
+                )
+            )
+        for address, trouble in troubles:
+            self.log.add("context-damaged", Severity.WARNING, "_HEAP_SEG_CONTEXT", address, trouble)
+
     def _ranges(self, ranges: PageRanges, commit: CommitMap) -> Iterator[RawBlocks]:
-        self.account.overhead_bytes += int(ranges.committed[ranges.use == Use.INTERNAL].sum())
+        self._say_unknown(ranges)
         alone = (ranges.use == Use.PAGES) | ((ranges.use == Use.FREE) & (ranges.committed > 0))
         used = ranges.use[alone] == Use.PAGES
         yield RawBlocks(
@@ -114,17 +126,34 @@ class Walker:
         yield from self._vs(ranges, commit)
         yield from self._lfh(ranges, commit)
 
+    def _say_unknown(self, ranges: PageRanges) -> None:
+        """Ranges of a use that no layout knows may hold blocks or not."""
+        unknown = ranges.use == Use.UNKNOWN
+        if unknown.any():
+            lost = int(ranges.committed[unknown].sum())
+            self.account.unwalked_bytes += lost
+            first = int(ranges.address[unknown][0])
+            self.log.add(
+                "page-range-unknown",
+                Severity.WARNING,
+                "_HEAP_PAGE_RANGE_DESCRIPTOR",
+                first,
+                f"{int(unknown.sum())} page ranges, the first at 0x{first:x}, are of an unknown use",
+                lost,
+            )
+
     def _vs(self, ranges: PageRanges, commit: CommitMap) -> Iterator[RawBlocks]:
         chosen = ranges.use == Use.VS
         if self.vs_key is None:
             self._without_key(ranges, chosen, "_HEAP_VS_SUBSEGMENT")
             return
-        reader = VsReader(self.memory, self.row, self.vs_key.value, self.log)
+        reader = VsReader(self.memory, self.row, self.vs_key.value, self.log, self.delayed)
         header = 2 * self.row.pointer_size
         for chunks in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
             self.account.overhead_bytes += chunks.overhead_bytes
             self.account.overhead_bytes += int(chunks.committed[chunks.skip].sum())
             self.account.unwalked_bytes += chunks.unwalked_bytes
+            self.account.absent_bytes += chunks.absent_bytes
             keep = ~chunks.skip
             yield RawBlocks(
                 Kind.SEGMENT_VS,
@@ -145,6 +174,7 @@ class Walker:
         for part in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
             self.account.overhead_bytes += part.overhead_bytes
             self.account.unwalked_bytes += part.unwalked_bytes
+            self.account.absent_bytes += part.absent_bytes
             yield RawBlocks(
                 Kind.SEGMENT_LFH,
                 part.address,
@@ -160,6 +190,7 @@ class Walker:
         total = int(large.size.sum())
         self.account.committed_bytes += total
         self.account.reserved_bytes += total
+        self.account.ranges += zip(large.address.tolist(), large.size.tolist(), strict=True)
         return RawBlocks(
             Kind.SEGMENT_LARGE,
             large.address,

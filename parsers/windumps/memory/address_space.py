@@ -130,7 +130,10 @@ class AddressSpace(ABC):
             window = np.ndarray(
                 (len(self.data) - item.itemsize + 1,), item, buffer=self.data, strides=(1,)
             )
-            values[present] = window[offsets[present]]
+            if present.all():
+                values = window[offsets]
+            else:
+                values[present] = window[offsets[present]]
         # Values that straddle two pieces of the file: absent as a whole, but their first byte is
         # present.
         rest = np.flatnonzero(~present)

@@ -8,11 +8,13 @@ Not seen on a dump of their own: 10240, 15063 and 17763 (all), 17134 x64, 16299 
 Pseudo-structure "constants": values, not offsets, that go with the offsets of a row.
 
 - Contexts: how many `_HEAP_SEG_CONTEXT` the heap has. Where there is but one it has no structure of its
-  own; its fields are then offsets into the heap, and SegmentBytes, UnitShift, FirstDescriptorIndex are here.
+  own; its fields are then offsets into the heap, and UnitShift and FirstDescriptorIndex are here.
 - SegmentSignature, SegmentSignatureShift: `_HEAP_PAGE_SEGMENT.Signature` = HeapKey ^ (segment >> shift) ^
   context ^ constant.
 - FlagMask, FlagPages, FlagLfh, FlagVs: which bits of RangeFlags tell the use of a range, in its first
   descriptor; FlagAllocated: the bit set in every unit of an allocated range; FlagFirst: in its first unit.
+- PagesAbove: blocks with pages of their own are larger than this. While ntdll kept a segment heap for its
+  own records (up to 15063), the first blocks in that were small.
 - CommitShift, CommitMask: the bits of CommittedPageCount that count a unit's committed pages.
 - VsSignature: `_HEAP_VS_SUBSEGMENT.Signature` ^ Size ^ constant = 0 in the low 15 bits.
 - LfhWideShift: 1 when BlockOffsets are encoded with the low half of (subsegment >> 12), 0 when with (low
@@ -36,6 +38,11 @@ from windumps.windows.layouts import LayoutRow, rows_from
 _SIGNATURE_X64 = 0xA2E64EADA2E64EAD
 _SIGNATURE_X86 = 0xA2E64EAD
 
+
+def _heap_end(offset: int, pointer: int) -> dict[str, tuple[int, str]]:
+    return {"UncommittedBase": (offset, "ptr"), "ReservedLimit": (offset + pointer, "ptr")}
+
+
 _X64_EARLY = {
     "_SEGMENT_HEAP": {
         "sizeof": (0x170, ""),
@@ -47,8 +54,7 @@ _X64_EARLY = {
         "LargeReservedPages": (0x48, "ptr"),
         "LargeCommittedPages": (0x50, "ptr"),
         "SegContexts": (0x0, ""),
-        "UncommittedBase": (0x98, "ptr"),
-        "ReservedLimit": (0xA0, "ptr"),
+        **_heap_end(0x98, 8),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0x80, ""),
@@ -57,12 +63,10 @@ _X64_EARLY = {
     },
     "_HEAP_PAGE_SEGMENT": {
         "sizeof": (0x2000, ""),
-        "ListEntry": (0x0, "list"),
         "Signature": (0x10, "ptr"),
     },
     "_HEAP_PAGE_RANGE_DESCRIPTOR": {
         "sizeof": (0x20, ""),
-        "TreeSignature": (0x0, "u4"),
         "ExtraPresent": (0x4, "u2"),
         "UnusedBytes": (0x6, "u2"),
         "RangeFlags": (0x18, "u1"),
@@ -71,15 +75,12 @@ _X64_EARLY = {
         "UnitSize": (0x1B, "u1"),
     },
     "_HEAP_VS_SUBSEGMENT": {
-        "sizeof": (0x28, ""),
         "Size": (0x20, "u2"),
         "Signature": (0x22, "u2"),
         "FirstChunk": (0x30, ""),
     },
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x30, ""),
-        "Owner": (0x10, "ptr"),
-        "FreeCount": (0x20, "u2"),
         "BlockCount": (0x22, "u2"),
         "BlockOffsets": (0x28, "u4"),
         "CommitUnitShift": (0x2C, "u1"),
@@ -94,7 +95,6 @@ _X64_EARLY = {
     },
     "constants": {
         "Contexts": (1, ""),
-        "SegmentBytes": (0x100000, ""),
         "UnitShift": (12, ""),
         "FirstDescriptorIndex": (2, ""),
         "SegmentSignature": (_SIGNATURE_X64, ""),
@@ -103,6 +103,7 @@ _X64_EARLY = {
         "FlagAllocated": (0x4, ""),
         "FlagFirst": (0x8, ""),
         "FlagPages": (0xC, ""),
+        "PagesAbove": (0, ""),
         "FlagLfh": (0xD, ""),
         "FlagVs": (0x2C, ""),
         "CommitShift": (1, ""),
@@ -129,8 +130,7 @@ _X86_EARLY = {
         "LargeReservedPages": (0x2C, "ptr"),
         "LargeCommittedPages": (0x30, "ptr"),
         "SegContexts": (0x0, ""),
-        "UncommittedBase": (0x58, "ptr"),
-        "ReservedLimit": (0x5C, "ptr"),
+        **_heap_end(0x58, 4),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0x48, ""),
@@ -139,12 +139,10 @@ _X86_EARLY = {
     },
     "_HEAP_PAGE_SEGMENT": {
         "sizeof": (0x1000, ""),
-        "ListEntry": (0x0, "list"),
         "Signature": (0x8, "ptr"),
     },
     "_HEAP_PAGE_RANGE_DESCRIPTOR": {
         "sizeof": (0x10, ""),
-        "TreeSignature": (0x0, "u4"),
         "ExtraPresent": (0x4, "u2"),
         "UnusedBytes": (0x6, "u2"),
         "RangeFlags": (0xC, "u1"),
@@ -153,15 +151,12 @@ _X86_EARLY = {
         "UnitSize": (0xF, "u1"),
     },
     "_HEAP_VS_SUBSEGMENT": {
-        "sizeof": (0x18, ""),
         "Size": (0x14, "u2"),
         "Signature": (0x16, "u2"),
         "FirstChunk": (0x18, ""),
     },
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x20, ""),
-        "Owner": (0x8, "ptr"),
-        "FreeCount": (0x10, "u2"),
         "BlockCount": (0x12, "u2"),
         "BlockOffsets": (0x18, "u4"),
         "CommitUnitShift": (0x1C, "u1"),
@@ -184,7 +179,6 @@ _X86_EARLY = {
 # From 16299 on: two contexts with a structure of their own, a commit count in each descriptor.
 _TWO_CONTEXTS = {
     "Contexts": (2, ""),
-    "SegmentBytes": None,
     "UnitShift": None,
     "FirstDescriptorIndex": None,
     "SegmentSignatureShift": (0, ""),
@@ -192,6 +186,7 @@ _TWO_CONTEXTS = {
     "FlagAllocated": (0x1, ""),
     "FlagFirst": (0x2, ""),
     "FlagPages": (0x3, ""),
+    "PagesAbove": (0x20000, ""),
 }
 
 _X64_16299: dict[str, dict[str, Any]] = {
@@ -204,8 +199,7 @@ _X64_16299: dict[str, dict[str, Any]] = {
         "LargeReservedPages": (0x60, "ptr"),
         "LargeCommittedPages": (0x68, "ptr"),
         "SegContexts": (0x70, ""),
-        "UncommittedBase": (0x158, "ptr"),
-        "ReservedLimit": (0x160, "ptr"),
+        **_heap_end(0x158, 8),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0x68, ""),
@@ -242,8 +236,7 @@ _X86_16299: dict[str, dict[str, Any]] = {
         "LargeReservedPages": (0x3C, "ptr"),
         "LargeCommittedPages": (0x40, "ptr"),
         "SegContexts": (0x44, ""),
-        "UncommittedBase": (0xD0, "ptr"),
-        "ReservedLimit": (0xD4, "ptr"),
+        **_heap_end(0xD0, 4),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0x40, ""),
@@ -280,7 +273,6 @@ _X64_17763 = {
     "_SEGMENT_HEAP": {
         "sizeof": (0x800, ""),
         "GlobalFlags": (0x14, "u4"),
-        "Interceptor": (0x18, "u4"),
         "LargeAllocMetadata": (0x48, "list"),
         "LargeReservedPages": (0x58, "ptr"),
         "LargeCommittedPages": (0x60, "ptr"),
@@ -288,23 +280,23 @@ _X64_17763 = {
         "TotalCommittedPages": (0x88, "ptr"),
         "FreeCommittedPages": (0x90, "ptr"),
         "LfhFreeCommittedPages": (0x98, "ptr"),
-        "UncommittedBase": (0xF0, "ptr"),
-        "ReservedLimit": (0xF8, "ptr"),
+        **_heap_end(0xF0, 8),
         "SegContexts": (0x100, ""),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0xC0, ""),
+        "VsContext": (0x20, "ptr"),
         "Heap": (0x38, "ptr"),
         "SegmentListHead": (0x48, "list"),
         "SegmentCount": (0x58, "ptr"),
     },
+    "_HEAP_VS_CONTEXT": {"DelayFreeContext": (0x40, "")},
 }
 
 _X86_17763 = {
     "_SEGMENT_HEAP": {
         "sizeof": (0x580, ""),
         "GlobalFlags": (0xC, "u4"),
-        "Interceptor": (0x10, "u4"),
         "LargeAllocMetadata": (0x44, "list"),
         "LargeReservedPages": (0x4C, "ptr"),
         "LargeCommittedPages": (0x50, "ptr"),
@@ -312,16 +304,17 @@ _X86_17763 = {
         "TotalCommittedPages": (0x84, "ptr"),
         "FreeCommittedPages": (0x88, "ptr"),
         "LfhFreeCommittedPages": (0x8C, "ptr"),
-        "UncommittedBase": (0xBC, "ptr"),
-        "ReservedLimit": (0xC0, "ptr"),
+        **_heap_end(0xBC, 4),
         "SegContexts": (0x100, ""),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0x80, ""),
+        "VsContext": (0x18, "ptr"),
         "Heap": (0x24, "ptr"),
         "SegmentListHead": (0x44, "list"),
         "SegmentCount": (0x4C, "ptr"),
     },
+    "_HEAP_VS_CONTEXT": {"DelayFreeContext": (0x40, "")},
 }
 
 _X64_20348 = {
@@ -332,14 +325,13 @@ _X64_20348 = {
 _X64_26100: dict[str, dict[str, Any]] = {
     "_SEGMENT_HEAP": {
         "sizeof": (0xA00, ""),
-        "UncommittedBase": (0xF8, "ptr"),
-        "ReservedLimit": (0x100, "ptr"),
+        **_heap_end(0xF8, 8),
     },
     "_HEAP_PAGE_RANGE_DESCRIPTOR": {"UnitOffset": (0x1A, "u1")},
+    "_HEAP_VS_CONTEXT": {"DelayFreeContext": None},
     "_HEAP_VS_SUBSEGMENT": {"Signature": (0x24, "u2")},
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x40, ""),
-        "Owner": None,
         "FreeListHead": (0x10, "u2"),
         "FreeListCount": (0x12, "u2"),
         "CommitUnitShift": (0x26, "u1"),
@@ -372,13 +364,7 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 14393,
                 15063,
                 _DUMPS,
-                {
-                    "_SEGMENT_HEAP": {
-                        "sizeof": (0x178, ""),
-                        "UncommittedBase": (0xA0, "ptr"),
-                        "ReservedLimit": (0xA8, "ptr"),
-                    }
-                },
+                {"_SEGMENT_HEAP": _heap_end(0xA0, 8)},
             ),
             (16299, 16299, _DUMPS, _X64_16299),
             (17134, 17134, "17134 x86 and 16299 x64", _17134),
@@ -396,25 +382,13 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 10240,
                 10586,
                 "14393 x86 and 10586 x64",
-                {
-                    "_SEGMENT_HEAP": {
-                        "sizeof": (0xB8, ""),
-                        "UncommittedBase": (0x54, "ptr"),
-                        "ReservedLimit": (0x58, "ptr"),
-                    }
-                },
+                {"_SEGMENT_HEAP": _heap_end(0x54, 4)},
             ),
             (
                 14393,
                 15063,
                 _DUMPS,
-                {
-                    "_SEGMENT_HEAP": {
-                        "sizeof": (0xC0, ""),
-                        "UncommittedBase": (0x58, "ptr"),
-                        "ReservedLimit": (0x5C, "ptr"),
-                    }
-                },
+                {"_SEGMENT_HEAP": _heap_end(0x58, 4)},
             ),
             (16299, 16299, "17134 x86 and 16299 x64", _X86_16299),
             (17134, 17134, _DUMPS, _17134),

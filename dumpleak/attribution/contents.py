@@ -1,0 +1,80 @@
+"""What blocks begin with: their first words, and whether those are text."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.session import HeapSource
+from windumps.blocks import Blocks
+
+WORDS = 4
+TEXT_BYTES = 8  # what is looked at
+NO_TEXT, ASCII_TEXT, UTF16_TEXT = 0, 1, 2
+
+_BYTES = np.uint64(0x0101010101010101)
+_HIGH_BITS = np.uint64(0x80) * _BYTES
+_UTF16_ZEROS = np.uint64(0xFF00FF00FF00FF00)
+_UTF16_SPACES = np.uint64(0x2000200020002000)  # put in place of the zeros
+
+
+def first_words(source: HeapSource, blocks: Blocks) -> NDArray[np.uint64]:
+    """The first four pointer-sized words of each block.
+
+    Args:
+        source: The heap; gives memory and pointer size.
+        blocks: Blocks of that heap.
+
+    Returns:
+        uint64, shape (n, 4); 0 for words that are behind the block's end or not in the dump.
+    """
+    memory, width = source.view.memory, source.view.pointer_size
+    # All four words at once, also of smaller blocks: that costs little more than one word.
+    offsets = memory.locate(blocks.address, WORDS * width)
+    torn = np.flatnonzero(offsets < 0)
+    if len(torn) == len(blocks):
+        words = np.zeros((len(blocks), WORDS), np.uint64)
+    else:
+        offsets[torn] = 0
+        shape = (len(memory.data) - WORDS * width + 1, WORDS)
+        window = np.ndarray(shape, f"<u{width}", buffer=memory.data, strides=(1, width))
+        words = window[offsets].astype(np.uint64, copy=False)
+    room = blocks.counted_bytes
+    for column in range(WORDS):
+        if len(torn):  # partly in the dump, or not at all
+            places = blocks.address[torn] + np.uint64(column * width)
+            words[torn, column] = memory.gather(places, f"<u{width}")[0]
+        behind = np.flatnonzero(room < width * (column + 1))
+        words[behind, column] = 0
+    return words
+
+
+def text_kind(words: NDArray[np.uint64], width: int, room: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Whether blocks begin with eight bytes of text, though they may look like pointers on x86.
+
+    Args:
+        words: As `first_words` gives them.
+        width: Pointer size.
+        room: Bytes of each block (int64). On x86, where any four letters may be a pointer, the
+            first word alone decides for blocks of less than eight.
+
+    Returns:
+        uint8, shape (n,): `ASCII_TEXT` for printable ASCII, `UTF16_TEXT` for the same as UTF-16,
+        else `NO_TEXT`.
+    """
+    octets = words[:, 0]
+    if width < TEXT_BYTES:
+        second = np.where(room < TEXT_BYTES, words[:, 0], words[:, 1])
+        octets = octets | second << np.uint64(32)
+    wide = (octets & _UTF16_ZEROS) == 0
+    kind = np.where(wide, UTF16_TEXT, ASCII_TEXT).astype(np.uint8)
+    kind[~_printable(np.where(wide, octets | _UTF16_SPACES, octets))] = NO_TEXT
+    return kind
+
+
+def _printable(octets: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """True where all eight bytes are 0x20 to 0x7E."""
+    below_space = (octets - np.uint64(0x20) * _BYTES) & ~octets
+    above_tilde = (octets + _BYTES) | octets
+    printable: NDArray[np.bool_] = (below_space | above_tilde) & _HIGH_BITS == 0
+    return printable

@@ -1,0 +1,310 @@
+r"""UMDH's log, read: a base or a current for a comparison that is no dump.
+
+Besides the form that `dumpleak.umdh` writes there are older logs, which add blocks up and have symbols:
+
+    00005320 bytes in 0x14 allocations (@ 0x00000428) by: BackTrace00053
+    \tntdll!RtlAllocateHeap+0x00000808
+
+A log knows an image by its file name only, so frames are matched by name and offset; logs that we wrote say
+in comments who each image is, and give the same keys as the dump they were made from. `as_log` brings a
+dump's snapshot down to what a log can tell.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+
+from dumpleak.attribution.stack import Frame, FrameNamer, module_stem, stack_key, stack_site
+from dumpleak.session import CannotAnswerError
+from dumpleak.sites import Site, SiteKind
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.totals import Totals
+from windumps.diagnostics import Diagnostic, Severity
+from windumps.windows.modules import Module, PdbIdentity, file_name
+from windumps.windows.stack_traces import CodeMap
+
+KIND = "umdh log"
+LINE_LIMIT = 0x4000
+MAX_FRAMES = 0x100
+HEAD_BYTES = 0x10000
+
+_HEX = "[0-9A-Fa-f]{1,16}"
+_MODULES = re.compile(r"//\s*Base\s+Size\s+Module")
+_MODULE = re.compile(rf"//\s+({_HEX})\s+({_HEX})\s+(\S.*)")
+_IMAGE = re.compile(
+    rf"// (image|unloaded) ({_HEX}) ({_HEX}) ({_HEX}) ([0-9A-F]+|-) (\d{{1,10}}) (\S.*)"
+)
+_TAKEN = re.compile(r"// taken (\S+)")
+_HEAP = re.compile(rf"\*[- ]+Start of data for heap @ (?:0x)?({_HEX})")
+_BLOCK = re.compile(rf"({_HEX}) bytes \+ ({_HEX}) at ({_HEX}) by BackTrace({_HEX})")
+_GROUP = re.compile(
+    rf"(?:0x)?({_HEX}) bytes in (?:0x)?({_HEX}) allocations \(@ (?:0x)?({_HEX})[^)]*\) by:? BackTrace({_HEX})"
+)
+_DELTA = re.compile(r"[+-]\s+[0-9A-Fa-f]+ \(\s*[0-9A-Fa-f]+ -\s*[0-9A-Fa-f]+\).*BackTrace")
+_ADDRESS = re.compile(rf"(?:0x)?({_HEX})")
+# An offset at the end of a symbol, or before what stands behind it: " (file, line)", " : address".
+_OFFSET = re.compile(rf"\+(?:0x)?({_HEX})(?=$|\s+[(:])")
+
+
+@dataclass
+class _Stack:
+    """One BackTrace of a log: its frames as written, and its blocks added up."""
+
+    frames: list[str] = field(default_factory=list)
+    count: int = 0
+    bytes: int = 0
+    block_bytes: int = 0
+    largest: int = 0
+
+    def add(self, count: int, size: int, overhead: int) -> None:
+        self.count += count
+        self.bytes += count * size
+        self.block_bytes += count * (size + overhead)
+        self.largest = max(self.largest, size)
+
+
+@dataclass
+class _Log:
+    """What was read so far."""
+
+    modules: list[Module] = field(default_factory=list)
+    images: list[Module] = field(default_factory=list)
+    unloaded: list[Module] = field(default_factory=list)
+    stacks: dict[int, _Stack] = field(default_factory=dict)
+    heaps: dict[int, _Stack] = field(default_factory=dict)
+    highest: int = 0
+    taken: datetime | None = None
+    is_comparison: bool = False
+
+
+def is_log(head: bytes) -> bool:
+    """True when the beginning of a file (some KiB) looks like a UMDH log or comparison."""
+    lines = _decode(head).splitlines()
+    patterns = (_HEAP, _BLOCK, _GROUP, _DELTA, _MODULES)
+    return any(pattern.match(line.strip()) for line in lines for pattern in patterns)
+
+
+def read_log(path: Path | str) -> Snapshot:
+    """Reads a UMDH log into a snapshot whose groups are its stacks.
+
+    Args:
+        path: The log, in UTF-8, an ANSI code page or UTF-16 with a byte order mark.
+
+    Raises:
+        CannotAnswerError: the file is no log, or a comparison that UMDH made of two.
+    """
+    with open(path, "rb") as file:
+        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with open(path, encoding=encoding, errors="replace") as text:
+        log = _parse(iter(lambda: text.readline(LINE_LIMIT), ""))
+    if not log.stacks:
+        what = (
+            "a comparison made by UMDH; compare the two logs it was made from"
+            if log.is_comparison
+            else "no log of UMDH: it lists no blocks"
+        )
+        raise CannotAnswerError(f"{path}: {what}")
+    return _snapshot(log, str(path))
+
+
+def as_log(snapshot: Snapshot) -> Snapshot:
+    """What a UMDH log would tell of a snapshot, to compare it with one.
+
+    Only groups with a recorded stack stay, and their keys are made of module names and offsets or symbols
+    instead of image identities. Apply it to both sides of a comparison. Two builds of one module are not
+    told apart then, and frames with symbols do not match frames without.
+    """
+    groups: dict[str, tuple[Site, Totals]] = {}
+    for site, totals in snapshot.groups.values():
+        if site.kind is SiteKind.STACK:
+            key = stack_key(_by_name(frame) for frame in site.frames) if site.frames else site.key
+            _add(groups, replace(site, key=key), totals)
+    note = Diagnostic(
+        "umdh-match-by-name",
+        Severity.WARNING,
+        KIND,
+        None,
+        "stacks are matched by module names, as UMDH logs have no more; blocks without stack are left out",
+    )
+    return replace(
+        snapshot,
+        groups=groups,
+        totals=_total(groups),
+        private={},
+        diagnostics=[*snapshot.diagnostics, note],
+    )
+
+
+def _by_name(frame: str) -> str:
+    """A frame with the module's extension off and in small letters."""
+    module, mark, symbol = frame.partition("!")
+    if not mark:
+        module, mark, symbol = frame.rpartition("+0x")
+    return f"{module_stem(module).lower()}{mark}{symbol}"
+
+
+def _decode(head: bytes) -> str:
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    return head[:HEAD_BYTES].decode(encoding, "replace")
+
+
+def _parse(lines: Iterable[str]) -> _Log:
+    log = _Log()
+    heap: _Stack | None = None
+    open_stack: _Stack | None = None  # takes the frames that follow
+    in_modules = False
+    for raw in lines:
+        line = raw.strip()
+        if line.startswith("//"):
+            in_modules = _read_comment(log, line, in_modules)
+        elif match := _BLOCK.match(line):
+            size, overhead, address, trace = (int(text, 16) for text in match.groups())
+            log.highest = max(log.highest, address)
+            open_stack = _count(log, heap, trace, (1, size, overhead))
+        elif match := _GROUP.match(line):
+            _, count, size, trace = (int(text, 16) for text in match.groups())
+            open_stack = _count(log, heap, trace, (count, size, 0))
+        elif match := _HEAP.match(line):
+            heap = log.heaps.setdefault(int(match[1], 16), _Stack())
+            open_stack = None
+        elif line.startswith(("*", "+", "-")):
+            log.is_comparison |= _DELTA.match(line) is not None
+            open_stack = None
+        elif (
+            open_stack is not None
+            and len(open_stack.frames) < MAX_FRAMES
+            and ("!" in line or _ADDRESS.fullmatch(line))
+        ):
+            open_stack.frames.append(line)
+    return log
+
+
+def _read_comment(log: _Log, line: str, in_modules: bool) -> bool:
+    """Reads a comment line; tells whether the lines that follow are modules."""
+    if match := _IMAGE.fullmatch(line):
+        base, size, stamp = (int(match[n], 16) for n in (2, 3, 4))
+        pdb = None if match[5] == "-" else PdbIdentity("", match[5], int(match[6]))
+        image = Module(match[7], match[7], base, size, stamp, pdb=pdb)
+        (log.images if match[1] == "image" else log.unloaded).append(image)
+    elif match := _TAKEN.fullmatch(line):
+        log.taken = _time(match[1])
+    elif in_modules and (match := _MODULE.fullmatch(line)):
+        base, size = int(match[1], 16), int(match[2], 16)
+        log.modules.append(Module(file_name(match[3]), match[3], base, size, 0))
+        return True
+    return _MODULES.match(line) is not None
+
+
+def _time(text: str) -> datetime | None:
+    """An ISO time with its zone; None for anything else."""
+    try:
+        taken = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return taken if taken.tzinfo is not None else None
+
+
+def _count(
+    log: _Log, heap: _Stack | None, trace: int, amount: tuple[int, int, int]
+) -> _Stack | None:
+    """Counts blocks; gives the stack if its frames are still to come."""
+    stack = log.stacks.setdefault(trace, _Stack())
+    stack.add(*amount)
+    (heap or log.heaps.setdefault(0, _Stack())).add(*amount)
+    return None if stack.frames else stack
+
+
+def _snapshot(log: _Log, file: str) -> Snapshot:
+    modules = log.images or log.modules
+    namer = FrameNamer(CodeMap(modules, log.unloaded))
+    groups: dict[str, tuple[Site, Totals]] = {}
+    unnamed = 0
+    for trace, stack in log.stacks.items():
+        frames = [frame for text in stack.frames for frame in _frames(namer, text)]
+        unnamed += not frames
+        name = f"BackTrace{trace:X}"
+        site = stack_site(frames) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
+        _add(groups, site, Totals(stack.count, stack.bytes, stack.block_bytes, stack.largest))
+    highest = max([log.highest, *log.heaps, *(module.base_address for module in modules)])
+    architecture = "x64" if highest >> 32 else "x86"
+    heaps = [
+        HeapRow(
+            f"heap {number}",
+            address,
+            "umdh",
+            architecture,
+            "",
+            used_bytes=heap.bytes,
+            used_count=heap.count,
+            overhead_bytes=heap.block_bytes - heap.bytes,
+        )
+        for number, (address, heap) in enumerate(log.heaps.items())
+    ]
+    totals = _total(groups)
+    # A log does not say what was committed; all that it lists is covered.
+    covered = totals.block_bytes
+    program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
+    notes = [
+        Diagnostic(
+            "umdh-log",
+            Severity.INFO,
+            KIND,
+            None,
+            "a UMDH log holds only blocks with a recorded stack, and does not say how much it left out",
+        )
+    ]
+    if unnamed:
+        message = (
+            f"{unnamed} of {len(log.stacks)} stacks are not in the log; they are shown by number"
+        )
+        notes.append(Diagnostic("umdh-stack-absent", Severity.WARNING, KIND, None, message))
+    return Snapshot(
+        SourceInfo(file, KIND, "Windows", architecture, 0, log.taken, None, program, None),
+        "site",
+        groups,
+        totals,
+        {},
+        heaps,
+        Coverage(covered, covered, covered, len(heaps), len(heaps)),
+        notes,
+    )
+
+
+def _frames(namer: FrameNamer, text: str) -> list[Frame]:
+    """The frame of one line: an address, or a symbol."""
+    if match := _ADDRESS.fullmatch(text):
+        return namer.frames([int(match[1], 16)])
+    module, _, symbol = text.partition("!")
+    match = _OFFSET.search(symbol)
+    function = symbol[: match.start()] if match else symbol.split(" (", 1)[0].strip()
+    tail = f"+0x{int(match[1], 16):x}" if match else ""
+    known = function.strip("?")
+    shown = f"{module}!{function}{tail}" if known else f"{module}{tail}"
+    return [Frame(shown, shown, namer.skips(module, function if known else ""))]
+
+
+def _add(groups: dict[str, tuple[Site, Totals]], site: Site, more: Totals) -> None:
+    old = groups[site.key][1] if site.key in groups else Totals()
+    groups[site.key] = (
+        site,
+        Totals(
+            old.count + more.count,
+            old.bytes + more.bytes,
+            old.block_bytes + more.block_bytes,
+            max(old.largest, more.largest),
+        ),
+    )
+
+
+def _total(groups: dict[str, tuple[Site, Totals]]) -> Totals:
+    all_ = [totals for _, totals in groups.values()]
+    return Totals(
+        sum(t.count for t in all_),
+        sum(t.bytes for t in all_),
+        sum(t.block_bytes for t in all_),
+        max((t.largest for t in all_), default=0),
+    )

@@ -1,0 +1,212 @@
+"""Page heap, full and light: what verifier.dll, on XP ntdll, puts in front of the NT heap to find overruns.
+
+A heap handle of the program is a page filled with EE; the `_DPH_HEAP_ROOT` follows it. A block lies either at
+the end of pages of its own (full), or inside a block of the root's normal heap (light); both kinds occur in
+one heap. Blocks of the normal heap are shown as what they hold and never as blocks of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from windumps.blocks import Blocks, Kind, State
+from windumps.diagnostics import Severity
+from windumps.errors import HeapError, MemoryReadError
+from windumps.heaps import nt_heap, xp_heap
+from windumps.heaps.base import Heap, HeapAccount, HeapContext
+from windumps.heaps.page_heap_light import STRUCTURE, classify, read_headers
+from windumps.heaps.page_heap_pages import ROOT, PageBlocks
+from windumps.heaps.page_heap_score import SIGNATURE, score_root
+from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutChoice, Record, choose_layout
+from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
+
+NAME = "page-heap"
+HANDLE_FILL = 0xEEEEEEEE
+ROOT_OFFSET = 0x1000
+LEAST_SCORE = 0.6  # below this a heap is not read
+
+
+def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    """True for a page filled with EE, or one not in the dump, that a `_DPH_HEAP_ROOT` follows.
+
+    The filling alone is enough: so a heap with a damaged or absent root is still known for what it is.
+    XP keeps heap flags in the page, at 0Ch and 10h.
+    """
+
+    def word(at: int) -> int | None:
+        try:
+            return memory.read_uint(address + at, 4)
+        except MemoryReadError:
+            return None
+
+    if word(0) is None:
+        return word(ROOT_OFFSET) == SIGNATURE
+    return all(word(at) == HANDLE_FILL for at in (0, 4, 8, 0x800, 0xFFC))
+
+
+def choose(context: HeapContext, address: int) -> LayoutChoice[Record]:
+    """The layout that fits the root of a handle best, and the root read with it.
+
+    Raises:
+        HeapError: the root is not in the dump, or no layout fits it.
+    """
+    choice = choose_layout(
+        PAGE_HEAP_ROWS,
+        context.architecture,
+        context.build,
+        lambda row: score_root(context, row, address + ROOT_OFFSET),
+    )
+    if choice is None or choice.score < LEAST_SCORE:
+        raise HeapError(
+            f"the page heap at 0x{address:x} fits no known layout; its root is damaged or not in the dump",
+            address,
+        )
+    return choice
+
+
+def open_page_heap(context: HeapContext, address: int, ordinal: int) -> PageHeap:
+    """Opens a page heap and the normal heap it uses.
+
+    Raises:
+        HeapError: its root cannot be read.
+    """
+    return PageHeap(context, address, ordinal, choose(context, address))
+
+
+@dataclass
+class PageHeap:
+    """One page heap; see `windumps.heaps.base.Heap`.
+
+    Its account holds that of its normal heap, whose used blocks count as the blocks they hold. `normal_heap`
+    is what the root names, and may be corrected before the walk.
+    """
+
+    context: HeapContext
+    address: int
+    ordinal: int
+    choice: LayoutChoice[Record]
+    kind: str = NAME
+    front_end: str = ""
+    account: HeapAccount = field(default_factory=HeapAccount)
+    normal_heap: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row, self.root = self.choice.row, self.choice.fit
+        self.normal_heap = self.root["NormalHeap"]
+        self.account.counters = {
+            name: self.root[name]
+            for name in (
+                "nBusyAllocations",
+                "nBusyAllocationBytesCommitted",
+                "nBusyAllocationBytesAccessible",
+            )
+        }
+
+    @property
+    def architecture(self) -> str:
+        """See `Heap`."""
+        return self.context.architecture
+
+    @property
+    def flags(self) -> int:
+        """See `Heap`."""
+        return self.root["HeapFlags"]
+
+    @property
+    def layout(self) -> str:
+        """See `Heap`."""
+        return str(self.choice)
+
+    def blocks(self) -> Iterator[Blocks]:
+        """See `Heap`."""
+        self.account = HeapAccount(counters=self.account.counters)
+        busy, free = PageBlocks(self.context, self.row, self.root, self.account).read()
+        for nodes, used in ((busy, True), (free, False)):
+            yield self.account.count(
+                Blocks.build(
+                    nodes.user,
+                    nodes.requested,
+                    nodes.access,
+                    np.full(len(nodes.node), used),
+                    Kind.PAGE_HEAP,
+                    self.ordinal,
+                    nodes.trace,
+                )
+            )
+        normal = self._open_normal_heap()
+        if normal is not None:
+            yield from self._light_blocks(normal)
+
+    def _open_normal_heap(self) -> Heap | None:
+        address = self.normal_heap
+        try:
+            for kind, opener in (
+                (nt_heap.detect, nt_heap.open_nt_heap),
+                (xp_heap.detect, xp_heap.open_xp_heap),
+            ):
+                if kind(self.context.memory, address, self.context.pointer_size):
+                    return opener(self.context, address, self.ordinal)
+            reason = "what is there is no NT heap"
+        except HeapError as error:
+            reason = str(error)
+        self._say(
+            "page-heap-normal-heap-unread",
+            f"{ROOT}.NormalHeap",
+            address,
+            f"{reason}; light blocks of the page heap at 0x{self.address:x} are left out",
+        )
+        return None
+
+    def _light_blocks(self, normal: Heap) -> Iterator[Blocks]:
+        """The normal heap's blocks as the program sees them."""
+        account = self.account
+        header = self.row.size(STRUCTURE)
+        for piece in normal.blocks():
+            yield account.count(piece.select(piece.state == State.FREE))
+            inner = piece.used
+            headers = read_headers(self.context, self.row, inner.address, self.root.address)
+            light = classify(headers, inner.size, header)
+            for index in np.flatnonzero(light.damaged)[: self.context.log.limit + 1].tolist():
+                told = light.used[index] or light.free[index]
+                self._say(
+                    "page-heap-stamp-damaged"
+                    if headers.present[index]
+                    else "page-heap-block-absent",
+                    STRUCTURE,
+                    int(inner.address[index]),
+                    "the header in front of this light block is "
+                    + ("damaged" if headers.present[index] else "not in the dump")
+                    + (
+                        "; what is left of it tells its state" if told else "; its state is unknown"
+                    ),
+                    0 if told else int(inner.block_bytes[index]),
+                )
+            known = light.used | light.free
+            account.unwalked_bytes += int(inner.block_bytes[~known].sum())
+            yield account.count(
+                Blocks.build(
+                    inner.address[known] + np.uint64(header),
+                    light.requested[known],
+                    inner.block_bytes[known],
+                    light.used[known],
+                    Kind.PAGE_HEAP,
+                    self.ordinal,
+                    light.trace[known],
+                )
+            )
+        for name in (
+            "reserved_bytes",
+            "committed_bytes",
+            "overhead_bytes",
+            "unwalked_bytes",
+            "absent_bytes",
+        ):
+            setattr(account, name, getattr(account, name) + getattr(normal.account, name))
+        account.ranges += normal.account.ranges
+
+    def _say(self, code: str, structure: str, address: int, message: str, lost: int = 0) -> None:
+        self.context.log.add(code, Severity.WARNING, structure, address, message, lost)

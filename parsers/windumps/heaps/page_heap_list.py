@@ -1,0 +1,178 @@
+"""Page heaps in the list of a process's heaps.
+
+The PEB lists the normal heaps that page heaps work with, and names one page heap itself, the process heap.
+The roots are on a list of their own, so from one the others are found; each takes the place of its normal
+heap, which keeps the order in which the process made them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from windumps.diagnostics import Severity
+from windumps.errors import HeapError, MemoryReadError
+from windumps.heaps import page_heap
+from windumps.heaps.base import HeapContext
+from windumps.heaps.page_heap_nodes import PAGE_SIZE
+from windumps.heaps.page_heap_pages import ROOT
+from windumps.heaps.page_heap_score import SIGNATURE
+from windumps.memory import AddressSpace
+from windumps.windows.process import MAX_HEAPS, ProcessView
+
+NT_GLOBAL_FLAG_PAGE_HEAP = 0x02000000
+SCAN_PAGES = 1 << 16  # pages looked at together when roots are searched for
+
+
+def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
+    """Replaces the normal heaps of page heaps by these in `view.heap_addresses`, and says how.
+
+    Args:
+        view: The process; its `heap_addresses` changes.
+        context: The same process, for readers of heaps.
+
+    Returns:
+        Handle of a page heap → address of its normal heap, for those whose root does not name it rightly.
+    """
+    known = [h for h in view.heap_addresses if _is_handle(context, h)]
+    flagged = bool(context.nt_global_flag & NT_GLOBAL_FLAG_PAGE_HEAP)
+    if not known and not flagged:
+        return {}
+    handles: list[int] = []
+    whole = bool(known)
+    for handle in known:
+        if handle not in handles:
+            linked, closed = _linked_handles(context, handle)
+            handles += [h for h in linked if h not in handles]
+            whole &= closed
+    how = "the list that links their roots"
+    if not whole:
+        handles += [h for h in _search(context) if h not in handles]
+        how = "a search of the memory, since the list that links their roots is not whole"
+    if not handles:
+        view.log.add(
+            "page-heap-not-found",
+            Severity.WARNING,
+            "_PEB.NtGlobalFlag",
+            view.peb,
+            "page heap is switched on but no root of one is in the dump; blocks of normal heaps may hold "
+            "page heap's headers",
+        )
+        return {}
+    handle_of, paired = _normal_heaps(view, context, handles)
+    replaced = [handle_of.get(address, address) for address in view.heap_addresses]
+    view.heap_addresses[:] = list(dict.fromkeys(replaced + handles))
+    view.heap_list_source += " and the roots of page heaps"
+    view.log.add(
+        "page-heap-list",
+        Severity.INFO,
+        ROOT,
+        handles[0] + page_heap.ROOT_OFFSET,
+        f"{len(handles)} page heaps found through {how}; each stands for the normal heap it uses",
+    )
+    return paired
+
+
+def _is_handle(context: HeapContext, address: int) -> bool:
+    return page_heap.detect(context.memory, address, context.pointer_size)
+
+
+def _normal_heaps(
+    view: ProcessView, context: HeapContext, handles: list[int]
+) -> tuple[dict[int, int], dict[int, int]]:
+    """Normal heap → handle of the page heap that uses it; and handle → normal heap where not by its root."""
+    handle_of: dict[int, int] = {}
+    for handle in handles:
+        try:
+            normal = page_heap.choose(context, handle).fit["NormalHeap"]
+        except HeapError:
+            continue  # said when it is opened
+        if normal in view.heap_addresses:
+            handle_of[normal] = handle
+    unclaimed = [h for h in view.heap_addresses if h not in handle_of and h not in handles]
+    left = [h for h in handles if h not in handle_of.values()]
+    if not left or len(left) != len(unclaimed):
+        return handle_of, {}
+    # Both lists are in the order of creation.
+    paired = dict(zip(left, unclaimed, strict=True))
+    for handle, normal in paired.items():
+        handle_of[normal] = handle
+        view.log.add(
+            "page-heap-paired",
+            Severity.WARNING,
+            f"{ROOT}.NormalHeap",
+            handle + page_heap.ROOT_OFFSET,
+            "it names no heap of the process; by the order of creation the page heap uses the heap at "
+            f"0x{normal:x}",
+        )
+    return handle_of, paired
+
+
+def _linked_handles(context: HeapContext, handle: int) -> tuple[list[int], bool]:
+    """Handles whose roots are on one list with that of `handle`, in its order; and whether it is whole."""
+    try:
+        row = page_heap.choose(context, handle).row
+    except HeapError:
+        return [handle], False
+    if row.has(ROOT, "NextHeap"):
+        offset = row.offset(ROOT, "NextHeap")
+        after, ends = _one_way(context, handle, offset, offset)
+        if ends:
+            return after, True
+        before, begins = _one_way(context, handle, offset + context.pointer_size, offset)
+    else:
+        after, ends = _one_way(context, handle, row.offset(ROOT, "pNextHeapRoot"), 0)
+        before, begins = _one_way(context, handle, row.offset(ROOT, "pPrevHeapRoot"), 0)
+    found = dict.fromkeys([*before[::-1], handle, *after])
+    return list(found), ends and begins
+
+
+def _one_way(context: HeapContext, handle: int, link: int, entry: int) -> tuple[list[int], bool]:
+    """Handles behind one on the list of roots, and whether the list ends or closes as it should.
+
+    Args:
+        context: The process.
+        handle: Where to begin.
+        link: Where in a root the pointer stands.
+        entry: Where in a root it points to: 0 on XP, whose list ends with null, else that of the LIST_ENTRY.
+    """
+    found: list[int] = []
+    head_after: int | None = None
+    at = handle + page_heap.ROOT_OFFSET + link
+    while len(found) < MAX_HEAPS:
+        try:
+            pointer = context.memory.read_uint(at, context.pointer_size)
+        except MemoryReadError:
+            return found, False
+        if pointer < page_heap.ROOT_OFFSET + entry:
+            return found, pointer == 0 and entry == 0
+        # One entry of a ring is no root: the list's head, in verifier.dll. What follows it came first.
+        behind = pointer - entry - page_heap.ROOT_OFFSET
+        if behind == handle and head_after is not None:
+            return [*found[head_after:], handle, *found[:head_after]], True
+        if behind == handle or behind in found:
+            return found, False
+        if _is_handle(context, behind):
+            found.append(behind)
+            at = behind + page_heap.ROOT_OFFSET + link
+        elif entry and head_after is None:
+            head_after = len(found)
+            at = pointer + link - entry
+        else:
+            return found, False
+    return found, False
+
+
+def _search(context: HeapContext) -> list[int]:
+    """Handles found by their roots' signature at the start of a page, ascending."""
+    memory: AddressSpace = context.memory
+    extents = memory.extents(0, 1 << (8 * context.pointer_size))
+    found: list[int] = []
+    for address, size in zip(extents.address.tolist(), extents.size.tolist(), strict=True):
+        first = -(-address // PAGE_SIZE) * PAGE_SIZE
+        for start in range(first, address + size, SCAN_PAGES * PAGE_SIZE):
+            end = min(start + SCAN_PAGES * PAGE_SIZE, address + size)
+            pages = np.arange(start, end, PAGE_SIZE, dtype=np.uint64)
+            signature, _ = memory.gather(pages, "<u4")
+            found += pages[signature == SIGNATURE].tolist()
+    handles = [root - page_heap.ROOT_OFFSET for root in found[:MAX_HEAPS]]
+    return [h for h in handles if h > 0 and _is_handle(context, h)]

@@ -1,0 +1,313 @@
+"""Full page heap: blocks on pages of their own, kept account of in nodes; what its memory is used for.
+
+How busy blocks are kept differs by form (see `page_heap_layouts`), and each form has a second record that is
+used where the first is damaged: on XP the node pools, from verifier.dll 8 on the lists of neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from windumps.diagnostics import Severity
+from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.nt_entries import U64
+from windumps.heaps.page_heap_check import check_headers
+from windumps.heaps.page_heap_nodes import (
+    FREE_FLAG_COMMITTED,
+    PAGE_SIZE,
+    STATE_AVAILABLE,
+    STATE_BUSY,
+    STATE_FREE,
+    Nodes,
+    PointerReader,
+    chain_nodes,
+    read_nodes,
+    ring_nodes,
+    tree_nodes,
+)
+from windumps.windows.layouts import LayoutRow, Record
+
+ROOT = "_DPH_HEAP_ROOT"
+NODE = "_DPH_HEAP_BLOCK"
+COUNTS = {
+    "VirtualStorage": "nVirtualStorageRanges",
+    "FreeAllocation": "nFreeAllocations",
+    "AvailableAllocation": "nAvailableAllocations",
+    "NodePool": "nNodePools",
+}
+MAX_POOL = 1 << 26  # bytes; pools of 4000h were seen
+OWN_PAGES = 2  # XP: of the memory that is on no list, the handle's page and that of the lock
+
+
+@dataclass
+class PageBlocks:
+    """Reads the blocks of one root that have pages of their own.
+
+    Attributes:
+        context: The process.
+        row: The layout.
+        root: The `_DPH_HEAP_ROOT`.
+        account: Gets reserved, committed and overhead bytes; the blocks are the caller's to count.
+        trouble: True once something on the way was damaged or absent.
+    """
+
+    context: HeapContext
+    row: LayoutRow
+    root: Record
+    account: HeapAccount
+    trouble: bool = False
+    _reader: PointerReader = field(init=False)
+    _ranges_whole: bool = field(init=False, default=True)
+
+    def __post_init__(self) -> None:
+        self._reader = PointerReader(self.context.memory, self.context.pointer_size)
+
+    def read(self) -> tuple[Nodes, Nodes]:
+        """Busy and free nodes; free ones have the committed bytes they hold as `access`."""
+        ranges = self._chain_or_ring("VirtualStorage")
+        self._ranges_whole = not self.trouble
+        for address, size in zip(ranges.block.tolist(), ranges.size.tolist(), strict=True):
+            self.account.ranges.append((address, size))
+            self.account.reserved_bytes += size
+        if self.row.has(NODE, "AdjacencyEntry"):
+            return self._with_neighbours(ranges)
+        if self.row.has(ROOT, "BusyNodesTable"):
+            busy = self._checked(read_nodes(self.context, self.row, self._tree()))
+            free = self._chain_or_ring("FreeAllocation")
+            overhead = PAGE_SIZE + self.root["nNodePoolBytes"]
+            self.account.overhead_bytes += overhead
+            self.account.committed_bytes += overhead + int(busy.access.sum())
+            return busy, free._replace(access=np.zeros(len(free.node), np.int64))
+        return self._with_pools(ranges)
+
+    # -- XP
+
+    def _with_pools(self, ranges: Nodes) -> tuple[Nodes, Nodes]:
+        """XP commits whole ranges: guard pages, freed and available memory are only made inaccessible."""
+        free = [
+            self._inside(ranges, self._chain_or_ring(n))
+            for n in ("FreeAllocation", "AvailableAllocation")
+        ]
+        pools = self._inside(ranges, self._chain_or_ring("NodePool"))
+        first = self.root["pBusyAllocationListHead"]
+        chained, trouble = chain_nodes(self._reader, first, self.row.offset(NODE, "pNextAlloc"))
+        if trouble is not None or len(chained) != self.root["nBusyAllocations"]:
+            self._say(
+                "page-heap-busy-list-cut",
+                f"{ROOT}.pBusyAllocationListHead",
+                f"{trouble or f'the list has {len(chained)} blocks'}; the root counts "
+                f"{self.root['nBusyAllocations']}"
+                "; blocks behind it are taken from the node pools, where their headers are alive",
+            )
+            known = [chained, ranges.node, pools.node, *(nodes.node for nodes in free)]
+            chained += self._unlisted(
+                pools, np.concatenate([np.array(k, np.uint64) for k in known])
+            )
+        busy = self._checked(self._inside(ranges, read_nodes(self.context, self.row, chained)))
+        unused = Nodes(*(np.concatenate(pair) for pair in zip(*free, strict=True)))
+        unused = unused._replace(access=unused.size)
+        account = self.account
+        guards = (
+            len(busy.node) * PAGE_SIZE if self.trouble else int((busy.size - busy.access).sum())
+        )
+        account.overhead_bytes += int(pools.size.sum()) + guards
+        known_bytes = (
+            int(pools.size.sum()) + guards + int(busy.access.sum()) + int(unused.size.sum())
+        )
+        rest = int(ranges.size.sum()) - known_bytes
+        if not self.trouble and 0 <= rest <= OWN_PAGES * PAGE_SIZE:
+            account.overhead_bytes += rest
+        else:
+            if not self.trouble:
+                self._say(
+                    "page-heap-account-differs",
+                    ROOT,
+                    f"its lists leave {rest} of {int(ranges.size.sum())} bytes unexplained",
+                )
+            account.unwalked_bytes += max(rest, 0)
+        account.committed_bytes += known_bytes + max(rest, 0)
+        return busy, unused
+
+    def _inside(self, ranges: Nodes, nodes: Nodes) -> Nodes:
+        """The nodes whose pages lie in one of the ranges; of whole pages at least where not all are known."""
+        if not self._ranges_whole:
+            low = (nodes.block.astype(np.int64) | nodes.size) & (PAGE_SIZE - 1)
+            return nodes.take((low == 0) & (nodes.size > 0))
+        order = np.argsort(ranges.block)
+        starts, sizes = ranges.block[order], ranges.size[order]
+        if not len(starts):
+            return nodes.take(np.zeros(len(nodes.node), bool))
+        at = np.maximum(np.searchsorted(starts, nodes.block, "right") - 1, 0)
+        into = (nodes.block - starts[at]).astype(np.int64)
+        inside = (nodes.block >= starts[at]) & (into >= 0) & (nodes.size >= 0)
+        inside &= (into <= sizes[at]) & (nodes.size <= sizes[at] - into)
+        for node in nodes.node[~inside].tolist():
+            self._say("page-heap-node-damaged", NODE, "its pages lie outside the heap", node)
+        return nodes.take(inside)
+
+    def _unlisted(self, pools: Nodes, known: U64) -> list[int]:
+        """Nodes of the pools that no list has: busy ones whose place on their list is lost."""
+        size = self.row.size(NODE)
+        slots = []
+        for start, length in zip(pools.block.tolist(), pools.size.tolist(), strict=True):
+            if length > MAX_POOL:
+                continue
+            base = start + (self.row.size(ROOT) if start == self.root.address else 0)
+            slots.append(np.arange(base, start + length - size + 1, size, dtype=np.uint64))
+        rest = np.setdiff1d(np.concatenate([np.empty(0, np.uint64), *slots]), known)
+        nodes = read_nodes(self.context, self.row, rest)
+        nodes = nodes.take(nodes.plausible())
+        # Unused nodes keep what they held; only a block whose header is alive and agrees is one.
+        checked = check_headers(self.context, self.row, self.root.address, nodes)
+        return list(nodes.node[checked.agrees].tolist())
+
+    # -- verifier.dll of Windows 8 and later
+
+    def _with_neighbours(self, ranges: Nodes) -> tuple[Nodes, Nodes]:
+        """Each region's blocks are on a list in order of address; what lies between them are node pools."""
+        tree = self._tree()
+        link = self.row.offset(NODE, "AdjacencyEntry")
+        lists: list[U64] = [np.array(tree, np.uint64)]
+        cut: list[bool] = []
+        for region in ranges.node.tolist():
+            neighbours, trouble = ring_nodes(self._reader, region + link, link)
+            lists.append(np.array(neighbours, np.uint64))
+            cut.append(trouble is not None)
+            if trouble is not None:
+                self._say("page-heap-region-cut", f"{NODE}.AdjacencyEntry", trouble, region)
+        nodes = read_nodes(self.context, self.row, np.unique(np.concatenate(lists)))
+        in_tree = np.isin(nodes.node, np.array(tree, np.uint64))
+        if int((nodes.state == STATE_BUSY).sum()) != len(tree):
+            self._say(
+                "page-heap-tree-differs",
+                f"{ROOT}.BusyNodesTable",
+                f"the tree has {len(tree)} busy blocks, the lists of neighbours "
+                f"{int((nodes.state == STATE_BUSY).sum())}; both are used",
+            )
+        busy = self._checked(nodes.take(in_tree | (nodes.state == STATE_BUSY)))
+        freed = (nodes.state == STATE_FREE) | (nodes.state == STATE_AVAILABLE)
+        free = self._possible(nodes.take(~in_tree & freed))
+        kept = (free.state == STATE_AVAILABLE) | ((free.free_flags & FREE_FLAG_COMMITTED) != 0)
+        free = free._replace(access=np.where(kept, free.access, 0))
+        self.account.committed_bytes += int(busy.access.sum()) + int(free.access.sum())
+        for index, is_cut in enumerate(cut):
+            gaps = self._gaps(nodes, int(ranges.block[index]), int(ranges.size[index]))
+            if is_cut or self.trouble:
+                present = sum(self.context.memory.present_bytes(a, b) for a, b in gaps)
+                self.account.unwalked_bytes += present
+                self.account.committed_bytes += present
+            else:
+                own = self._pool_bytes(gaps)
+                self.account.overhead_bytes += own
+                self.account.committed_bytes += own
+        return busy, free
+
+    def _gaps(self, nodes: Nodes, start: int, size: int) -> list[tuple[int, int]]:
+        """Parts of a region that no node covers."""
+        low, high = np.uint64(start), np.uint64(start + size - 1)
+        inside = (nodes.block >= low) & (nodes.block <= high) & (nodes.size > 0)
+        order = np.argsort(nodes.block[inside])
+        begins = nodes.block[inside][order].tolist()
+        lengths = nodes.size[inside][order].tolist()
+        gaps, at = [], start
+        for begin, length in zip(begins, lengths, strict=True):
+            if begin > at:
+                gaps.append((at, begin))
+            at = max(at, begin + length)
+        if at < start + size:
+            gaps.append((at, start + size))
+        return gaps
+
+    def _pool_bytes(self, gaps: list[tuple[int, int]]) -> int:
+        """Committed bytes of node pools: the newest is committed as far as it is used."""
+        low, high = self.root["NodePoolCommitEnd"], self.root["NodePoolReserveEnd"]
+        return sum(end - start - max(min(end, high) - max(start, low), 0) for start, end in gaps)
+
+    # -- common
+
+    def _tree(self) -> list[int]:
+        table = self.root.address_of("BusyNodesTable")
+        found, bad = tree_nodes(self.context, self.row, table)
+        count = self.root["nBusyAllocations"]
+        for node in bad[: self.context.log.limit + 1]:
+            self._say(
+                "page-heap-tree-damaged",
+                "_RTL_BALANCED_LINKS",
+                "this node of the tree of busy blocks is absent or does not point back to its parent",
+                node,
+            )
+        if not bad and len(found) != count:
+            self._say(
+                "page-heap-count-differs",
+                f"{ROOT}.nBusyAllocations",
+                f"the root counts {count} busy blocks, the tree has {len(found)}",
+            )
+        return list(found.tolist())
+
+    def _chain_or_ring(self, name: str) -> Nodes:
+        """The nodes of one of the root's lists, or none where the layout lacks it."""
+        if self.row.has(ROOT, f"{name}List"):
+            head = f"{name}List"
+            found, trouble = ring_nodes(self._reader, self.root.address_of(head), 0)
+        else:
+            head = f"p{name}ListHead"
+            found, trouble = chain_nodes(
+                self._reader, self.root[head], self.row.offset(NODE, "pNextAlloc")
+            )
+        count = self.root[COUNTS[name]]
+        if trouble is None and len(found) != count:
+            trouble = f"the list has {len(found)} nodes, the root counts {count}"
+        if trouble is not None:
+            self._say("page-heap-list-cut", f"{ROOT}.{head}", trouble)
+        nodes = read_nodes(self.context, self.row, found)
+        keep = nodes.size > 0
+        if not keep.all() or len(nodes.node) != len(found):
+            self._say(
+                "page-heap-node-damaged", f"{ROOT}.{head}", "a node on this list holds nonsense"
+            )
+        return nodes.take(keep)
+
+    def _possible(self, nodes: Nodes) -> Nodes:
+        sound = nodes.plausible()
+        for node in nodes.node[~sound].tolist():
+            self._say(
+                "page-heap-node-damaged",
+                NODE,
+                "this node describes no possible block; the block is left out",
+                node,
+            )
+        return nodes.take(sound)
+
+    def _checked(self, nodes: Nodes) -> Nodes:
+        """The busy nodes that can be blocks; a header in front of one that contradicts it is said."""
+        checked = check_headers(self.context, self.row, self.root.address, self._possible(nodes))
+        differs = checked.readable & ~checked.agrees
+        for index in np.flatnonzero(differs).tolist():
+            self._say(
+                "page-heap-header-differs",
+                "_DPH_BLOCK_INFORMATION",
+                f"it contradicts the node at 0x{int(checked.nodes.node[index]):x}"
+                + ("" if checked.possible[index] else "; the block is left out"),
+                int(checked.nodes.user[index]) - self.row.size("_DPH_BLOCK_INFORMATION"),
+            )
+        nodes = checked.nodes.take(checked.possible)
+        committed, accessible = int(nodes.size.sum()), int(nodes.access.sum())
+        counted = (
+            self.root["nBusyAllocationBytesCommitted"],
+            self.root["nBusyAllocationBytesAccessible"],
+        )
+        if not self.trouble and (committed, accessible) != counted:
+            self._say(
+                "page-heap-count-differs",
+                f"{ROOT}.nBusyAllocationBytesCommitted",
+                f"the root counts {counted[0]} bytes of busy blocks, {counted[1]} of them accessible; the "
+                f"blocks have {committed} and {accessible}",
+            )
+        return nodes
+
+    def _say(self, code: str, structure: str, message: str, address: int | None = None) -> None:
+        self.trouble = True
+        at = self.root.address if address is None else address
+        self.context.log.add(code, Severity.WARNING, structure, at, message)

@@ -1,0 +1,296 @@
+"""The NT heap of Windows XP and Server 2003: plain headers, an array of segments, look-aside lists.
+
+See `xp_backend` for what stands in for the checksum these headers lack.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.diagnostics import Severity
+from windumps.errors import HeapError, MemoryReadError
+from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.nt_entries import FLAG_BUSY, FLAG_EXTRA, I64, U64, Entries, Mask
+from windumps.heaps.xp_backend import PLAIN, XpBackendWalker
+from windumps.heaps.xp_entries import LEAST_UNUSED, traces, unused_bytes
+from windumps.heaps.xp_free_lists import free_list_headers
+from windumps.heaps.xp_lfh import XpLfhReader
+from windumps.heaps.xp_lookaside import LISTS, is_lookaside_table, read_cached_blocks
+from windumps.heaps.xp_segments import PAGE_SIZE, committed_ranges, range_record_memory, segments
+from windumps.heaps.xp_virtual import read_virtual_blocks
+from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutChoice, LayoutRow, Record, choose_layout
+from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
+
+NAME = "nt-xp"
+SIGNATURE = 0xEEFFEEFF
+LEAST_SCORE = 0.5  # below this a heap is not read
+FRONT_ENDS = ("", "lookaside", "lfh")
+
+
+def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    """True when a heap handle has the signature of Windows XP and 2003."""
+    try:
+        return memory.read_uint(address + 2 * pointer_size, 4) == SIGNATURE
+    except MemoryReadError:
+        return False
+
+
+def open_xp_heap(context: HeapContext, address: int, ordinal: int) -> XpHeap:
+    """Opens an XP heap, choosing the layout that fits best.
+
+    Raises:
+        HeapError: the heap's header is not in the dump, or no layout fits it.
+    """
+    choice = choose_layout(
+        XP_HEAP_ROWS,
+        context.architecture,
+        context.build,
+        lambda row: (_score(context, row, address), None),
+    )
+    if choice is None or choice.score < LEAST_SCORE:
+        raise HeapError(
+            f"the XP heap at 0x{address:x} fits no known layout; its header is damaged or not in the dump",
+            address,
+        )
+    return XpHeap(context, address, ordinal, choice)
+
+
+@dataclass
+class XpHeap:
+    """One heap of XP or 2003; see `windumps.heaps.base.Heap`.
+
+    The counter `TotalFreeSize` of its account is in units of the granularity, as the heap keeps it, and
+    leaves out blocks on look-aside lists.
+    """
+
+    context: HeapContext
+    address: int
+    ordinal: int
+    choice: LayoutChoice[None]
+    kind: str = NAME
+    account: HeapAccount = field(default_factory=HeapAccount)
+    _free_headers: list[U64] = field(init=False, default_factory=list)
+    _free_units: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self.row = self.choice.row
+        self._heap = self.row.read(self.context.memory, "_HEAP", self.address)
+        self.account.counters = {"TotalFreeSize": self._heap["TotalFreeSize"]}
+        front_end = self._heap["FrontEndHeap"]
+        self._table = front_end if self.front_end == "lookaside" else 0
+        self._lfh = XpLfhReader(
+            self.context,
+            self.row,
+            self.address,
+            front_end if self.front_end == "lfh" else 0,
+            self.ordinal,
+        )
+
+    @property
+    def architecture(self) -> str:
+        """See `Heap`."""
+        return self.context.architecture
+
+    @property
+    def flags(self) -> int:
+        """See `Heap`."""
+        return self._heap["Flags"]
+
+    @property
+    def front_end(self) -> str:
+        """See `Heap`."""
+        kind = self._heap["FrontEndHeapType"]
+        return FRONT_ENDS[kind] if kind < len(FRONT_ENDS) else ""
+
+    @property
+    def layout(self) -> str:
+        """See `Heap`."""
+        return str(self.choice)
+
+    def blocks(self) -> Iterator[Blocks]:
+        """See `Heap`."""
+        account = self.account = HeapAccount(counters=self.account.counters)
+        self._free_headers = []
+        self._free_units = 0
+        self._cached = read_cached_blocks(self.context, self.row, self._table)
+        self._lfh.read_lists()
+        for start, reserved, committed in range_record_memory(self.context, self.row, self._heap):
+            account.reserved_bytes += reserved
+            account.committed_bytes += committed
+            account.overhead_bytes += committed
+            account.ranges.append((start, reserved))
+        for index, segment in segments(self.context, self.row, self._heap):
+            yield from self._segment_blocks(index, segment)
+        self._compare_free_blocks()
+        yield from self._virtual_blocks()
+
+    # -- segments
+
+    def _segment_blocks(self, index: int, segment: Record) -> Iterator[Blocks]:
+        account = self.account
+        reserved = segment["NumberOfPages"] * PAGE_SIZE
+        account.reserved_bytes += reserved
+        account.ranges.append((segment["BaseAddress"], reserved))
+        first_entry = segment["FirstEntry"]
+        for start, end in committed_ranges(self.context, self.row, segment):
+            account.committed_bytes += end - start
+            if start == segment["BaseAddress"]:
+                first_entry = min(first_entry, end)
+                account.overhead_bytes += first_entry - start
+                start = first_entry
+            walker = XpBackendWalker(self.context, PLAIN, start, end, segment_index=index)
+            for entries in walker.pieces():
+                yield from self._piece_blocks(entries)
+            account.unwalked_bytes += walker.lost_bytes
+            account.absent_bytes += walker.absent_bytes
+
+    def _piece_blocks(self, piece: Entries) -> Iterator[Blocks]:
+        account, granularity = self.account, self.context.granularity
+        size = piece.units.astype(np.int64) * granularity
+        busy = (piece.flags & FLAG_BUSY) != 0
+        self._free_headers.append(piece.header[~busy])
+        self._free_units += int(piece.units[~busy].sum(dtype=np.int64))
+        user = piece.header + np.uint64(granularity)
+        asked = size - unused_bytes(self.context, piece.header, size, piece.unused)
+        own, areas = self._lfh.owned(user, size)
+        own |= self._lookaside_tables(user, asked)
+        own &= busy
+        cached = busy & ~own & self._is_cached(user, piece.units.astype(np.int64))
+        shown = ~own & ~cached
+        clear = (asked >= 0) & (asked <= size - LEAST_UNUSED)
+        self._report_unclear(piece.header[busy & shown & ~clear])
+        extra = busy & ((piece.flags & FLAG_EXTRA) != 0)
+        trace = traces(self.context, self.row, piece.header + size.astype(np.uint64), extra)
+        yield account.count(
+            Blocks.build(
+                user[shown],
+                np.where(clear, asked, SIZE_UNKNOWN)[shown],
+                size[shown],
+                busy[shown],
+                Kind.NT_BACKEND,
+                self.ordinal,
+                trace[shown],
+            )
+        )
+        if cached.any():
+            free = np.zeros(int(cached.sum()), bool)
+            yield account.count(
+                Blocks.build(
+                    user[cached], asked[cached], size[cached], free, Kind.NT_LOOKASIDE, self.ordinal
+                )
+            )
+        areas &= busy
+        account.overhead_bytes += int(size[own].sum())
+        if areas.any():
+            before = account.walked_bytes
+            lfh, lost = self._lfh.blocks(user[areas], size[areas] - granularity)
+            account.count(lfh)
+            # What the areas hold was counted as overhead a moment ago.
+            account.overhead_bytes -= account.walked_bytes - before + lost
+            account.unwalked_bytes += lost
+            yield lfh
+
+    def _lookaside_tables(self, user: U64, asked: I64) -> Mask:
+        """Which blocks are look-aside tables, in use or left over."""
+        found = user == np.uint64(self._table or 1)
+        fitting = asked == LISTS * self.row.size("_HEAP_LOOKASIDE")
+        for index in np.flatnonzero(fitting & ~found).tolist():
+            found[index] = is_lookaside_table(self.context, self.row, int(user[index]))
+        return np.asarray(found)
+
+    def _is_cached(self, user: U64, units: I64) -> Mask:
+        """Which blocks are on a look-aside list; the list of their own size, or nothing is believed."""
+        if not len(self._cached.address):
+            return np.zeros(len(user), bool)
+        at = np.minimum(np.searchsorted(self._cached.address, user), len(self._cached.address) - 1)
+        listed = self._cached.address[at] == user
+        fits = self._cached.units[at] == units
+        for address in user[listed & ~fits].tolist()[: self.context.log.limit + 1]:
+            self._say(
+                "lookaside-entry-damaged",
+                "_HEAP_LOOKASIDE",
+                address,
+                "a look-aside list of another block size names this block; it is taken for used",
+            )
+        return np.asarray(listed & fits)
+
+    def _compare_free_blocks(self) -> None:
+        """A header's busy bit has no checksum: where the free lists contradict it, the block is named."""
+        walked = np.concatenate([np.empty(0, np.uint64), *self._free_headers])
+        self._free_headers = []
+        if self.account.unwalked_bytes or self._free_units == self._heap["TotalFreeSize"]:
+            return
+        listed = free_list_headers(self.context, self.row, self._heap)
+        for address in np.setxor1d(walked, listed)[: self.context.log.limit + 1].tolist():
+            self._say(
+                "heap-free-list-differs",
+                "_HEAP_ENTRY.Flags",
+                address,
+                "whether this block is free is told differently by its header and by the heap's free lists",
+            )
+
+    # -- large blocks
+
+    def _virtual_blocks(self) -> Iterator[Blocks]:
+        large = read_virtual_blocks(self.context, self.row, self._heap)
+        account = self.account
+        account.committed_bytes += int(large.commit.sum())
+        account.reserved_bytes += int(large.reserve.sum())
+        account.ranges += zip(large.entry.tolist(), large.reserve.tolist(), strict=True)
+        own = large.address == np.uint64(self._lfh.front_end)
+        account.overhead_bytes += int(large.commit[own].sum())
+        blocks = Blocks.build(
+            large.address,
+            large.size,
+            large.commit,
+            np.ones(len(large.address), bool),
+            Kind.NT_VIRTUAL,
+            self.ordinal,
+            large.trace,
+        ).select(~own)
+        if len(blocks):
+            yield account.count(blocks)
+
+    def _report_unclear(self, header: U64) -> None:
+        for address in header[: self.context.log.limit + 1].tolist():
+            self._say(
+                "unused-bytes-unclear",
+                "_HEAP_ENTRY.UnusedBytes",
+                address,
+                "the size the program asked for is not readable; the block's own size is used",
+            )
+
+    def _say(self, code: str, structure: str, address: int, message: str) -> None:
+        self.context.log.add(code, Severity.WARNING, structure, address, message)
+
+
+def _score(context: HeapContext, row: LayoutRow, address: int) -> float:
+    """Share of the self-consistency checks that a heap passes under a layout, 0 when unreadable."""
+    memory = context.memory
+    try:
+        heap = row.read(memory, "_HEAP", address)
+        first = int.from_bytes(heap.bytes_of("Segments")[: context.pointer_size], "little")
+        segment = row.read(memory, "_HEAP_SEGMENT", first)
+    except MemoryReadError:
+        return 0.0
+    type_, front_end = heap["FrontEndHeapType"], heap["FrontEndHeap"]
+    checks = [
+        heap["Signature"] == SIGNATURE,
+        segment["Heap"] == address,
+        segment["BaseAddress"] == address,
+        segment["LastValidEntry"] == address + segment["NumberOfPages"] * PAGE_SIZE,
+        type_ < len(FRONT_ENDS),
+        bool(front_end) == bool(type_),
+        heap["LastSegmentIndex"] < 64,
+    ]
+    if type_ == 2:
+        # Absent from the dump, it says nothing about the layout.
+        with suppress(MemoryReadError):
+            checks.append(row.read_field(memory, "_LFH_HEAP", "Heap", front_end) == address)
+    return sum(checks) / len(checks)

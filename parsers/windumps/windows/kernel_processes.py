@@ -1,0 +1,259 @@
+"""Processes of a kernel: the list, and each one's address space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.errors import MemoryReadError
+from windumps.memory import AddressSpace
+from windumps.windows.kdbg import Kdbg
+from windumps.windows.kernel_layouts import (
+    DIRECTORY_TABLE_BASE,
+    PROCESS_LAYOUTS,
+    THREAD_LAYOUTS,
+)
+from windumps.windows.layouts import LayoutChoice, LayoutRow, choose_layout
+from windumps.windows.times import filetime
+
+MAX_PROCESSES = 0x10000
+MAX_THREADS = 0x10000
+PROBED = 16  # processes looked at to judge a layout
+_MAX_ID = 1 << 26
+_PAGE = 0x1000
+
+
+@dataclass(frozen=True)
+class KernelProcess:
+    """One process.
+
+    Attributes:
+        address: Of its `_EPROCESS`.
+        process_id: Its id.
+        parent_id: Of the process that created it (it may be gone, its id in use again).
+        name: File name of its program, cut after 14 characters as the kernel keeps it.
+        create_time: When it was created; None when unknown.
+        directory_table_base: Root of its page tables.
+        peb: Address of its PEB; 0 for processes without user memory.
+        wow64_peb: Address of its 32-bit PEB; 0 when it is no WoW64 process.
+        is_wow64: A 32-bit process on a 64-bit system.
+        private_commit_bytes: What it has committed for itself; None when unknown.
+        handle_count: None: no layout for it is known.
+    """
+
+    address: int
+    process_id: int
+    parent_id: int
+    name: str
+    create_time: datetime | None
+    directory_table_base: int
+    peb: int
+    wow64_peb: int = 0
+    is_wow64: bool = False
+    private_commit_bytes: int | None = None
+    handle_count: int | None = None
+
+
+@dataclass(frozen=True)
+class KernelThread:
+    """One thread of a process: its id and the address of its TEB (0: none)."""
+
+    thread_id: int
+    teb: int
+
+
+ProcessLayout = LayoutChoice[tuple[int, ...]]
+
+
+def choose_process_layout(
+    memory: AddressSpace, architecture: str, build: int, head: int, kdbg: Kdbg | None
+) -> ProcessLayout | None:
+    """The layout under which the list of processes makes sense; None when it is not in the dump."""
+
+    def score(row: LayoutRow) -> tuple[float, tuple[int, ...]] | None:
+        found = []
+        for node in _nodes(memory, head, row.pointer_size):
+            address = node - row.offset("_EPROCESS", "ActiveProcessLinks")
+            if address > 0:
+                found.append(address)
+            if len(found) == PROBED:
+                break
+        if not found:
+            return None
+        checks = [check for address in found for check in _checks(memory, row, address)]
+        ids = {_field(memory, row, address, "UniqueProcessId") for address in found}
+        checks += [len(ids) == len(found)]
+        if kdbg is not None:
+            told = kdbg.value("OffsetEprocessPeb"), kdbg.value("OffsetEprocessParentCID")
+            own = (
+                row.offset("_EPROCESS", "Peb"),
+                row.offset("_EPROCESS", "InheritedFromUniqueProcessId"),
+            )
+            checks += [a == b for a, b in zip(told, own, strict=True) if a]
+        return sum(checks) / len(checks), tuple(found)
+
+    return choose_layout(PROCESS_LAYOUTS, architecture, build, score)
+
+
+def _checks(memory: AddressSpace, row: LayoutRow, address: int) -> list[bool]:
+    """What holds for every process, exited ones included."""
+    process_id = _field(memory, row, address, "UniqueProcessId")
+    parent = _field(memory, row, address, "InheritedFromUniqueProcessId")
+    name = _name(memory, row, address)
+    created = _field(memory, row, address, "CreateTime")
+    peb = _field(memory, row, address, "Peb")
+    return [
+        process_id is not None and 0 < process_id < _MAX_ID and process_id % 4 == 0,
+        parent is not None and parent < _MAX_ID and parent % 4 == 0,
+        bool(name) and name.isascii() and name.isprintable(),
+        created == 0 or filetime(created or -1) is not None,
+        peb is not None and peb % _PAGE == 0 and peb < _highest_user(row),
+        (process_id == 4) == (name == "System"),
+    ]
+
+
+def _highest_user(row: LayoutRow) -> int:
+    return 1 << (32 if row.pointer_size == 4 else 47)
+
+
+def processes(
+    memory: AddressSpace, layout: ProcessLayout, head: int, log: DiagnosticLog
+) -> list[KernelProcess]:
+    """Walks PsActiveProcessHead; entries that cannot be processes are told and left out."""
+    row = layout.row
+    found = []
+    closed = False
+    for node in _nodes(memory, head, row.pointer_size):
+        if node == head:
+            closed = True
+            break
+        address = node - row.offset("_EPROCESS", "ActiveProcessLinks")
+        process = _process(memory, row, address)
+        if process is None:
+            log.add(
+                "bad-process",
+                Severity.WARNING,
+                "_EPROCESS",
+                max(address, 0),
+                "an entry of the list of processes is not in the dump or cannot be one",
+            )
+        else:
+            found.append(process)
+    if not closed:
+        log.add(
+            "process-list-broken",
+            Severity.WARNING,
+            "PsActiveProcessHead",
+            head,
+            f"the list of processes does not close: what follows {len(found)} entries is missing",
+        )
+    return found
+
+
+def _nodes(memory: AddressSpace, head: int, pointer_size: int) -> Iterator[int]:
+    """Addresses of the links of a list, `head` last when the list closes."""
+    seen: set[int] = set()
+    at = head
+    while len(seen) < MAX_PROCESSES:
+        try:
+            at = memory.read_uint(at, pointer_size)
+        except MemoryReadError:
+            return
+        if at in seen or not at:
+            return
+        seen.add(at)
+        yield at
+        if at == head:
+            return
+
+
+def _field(memory: AddressSpace, row: LayoutRow, address: int, name: str) -> int | None:
+    if not row.has("_EPROCESS", name):
+        return None
+    try:
+        return row.read_field(memory, "_EPROCESS", name, address)
+    except MemoryReadError:
+        return None
+
+
+def _name(memory: AddressSpace, row: LayoutRow, address: int) -> str:
+    raw = memory.read_available(address + row.offset("_EPROCESS", "ImageFileName"), 15)
+    return raw.split(b"\0", 1)[0].decode("latin-1")
+
+
+def _process(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess | None:
+    process_id = _field(memory, row, address, "UniqueProcessId") if address > 0 else None
+    if process_id is None or not process_id < _MAX_ID:
+        return None
+    commit = _field(memory, row, address, "CommitCharge")
+    return replace(
+        from_record(memory, row, address),
+        process_id=process_id,
+        private_commit_bytes=None if commit is None else commit * _PAGE,
+    )
+
+
+def from_record(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess:
+    """One `_EPROCESS` as it is; absent fields are 0."""
+    kind = "x86" if row.architecture == "x86" else "x64"
+    try:
+        base = memory.read_uint(address + DIRECTORY_TABLE_BASE[kind], row.pointer_size)
+    except MemoryReadError:
+        base = 0
+    wow = _field(memory, row, address, "WoW64Process") or 0
+    return KernelProcess(
+        address=address,
+        process_id=_field(memory, row, address, "UniqueProcessId") or 0,
+        parent_id=_field(memory, row, address, "InheritedFromUniqueProcessId") or 0,
+        name=_name(memory, row, address),
+        create_time=filetime(_field(memory, row, address, "CreateTime") or 0),
+        directory_table_base=base,
+        peb=_field(memory, row, address, "Peb") or 0,
+        wow64_peb=_wow64_peb(memory, wow),
+        is_wow64=wow != 0,
+    )
+
+
+def _wow64_peb(memory: AddressSpace, value: int) -> int:
+    """WoW64Process is the 32-bit PEB in Windows 7 to 10240, and points to it before and since."""
+    if value < 1 << 32:
+        return value
+    try:
+        return memory.read_uint(value, 8) & 0xFFFF_FFFF
+    except MemoryReadError:
+        return 0
+
+
+def threads(
+    memory: AddressSpace,
+    layout: ProcessLayout,
+    architecture: str,
+    build: int,
+    process: KernelProcess,
+) -> list[KernelThread]:
+    """The threads of a process; empty when their list is not in the dump or no layout fits."""
+    row = layout.row
+    head = process.address + row.offset("_EPROCESS", "ThreadListHead")
+    nodes = list(_nodes(memory, head, row.pointer_size))[:MAX_THREADS]
+    nodes = nodes[:-1] if nodes and nodes[-1] == head else nodes
+
+    def score(candidate: LayoutRow) -> tuple[float, list[KernelThread]] | None:
+        found, fitting = [], 0
+        for node in nodes:
+            address = node - candidate.offset("_ETHREAD", "ThreadListEntry")
+            cid = address + candidate.offset("_ETHREAD", "Cid")
+            try:
+                owner = memory.read_uint(cid, candidate.pointer_size)
+                number = memory.read_uint(cid + candidate.pointer_size, candidate.pointer_size)
+                teb = candidate.read_field(memory, "_ETHREAD", "Teb", address)
+            except MemoryReadError:
+                continue
+            if owner == process.process_id:
+                fitting += 1
+                found.append(KernelThread(number, teb))
+        return (fitting / len(nodes), found) if nodes else None
+
+    choice = choose_layout(THREAD_LAYOUTS, architecture, build, score)
+    return choice.fit if choice is not None else []

@@ -1,0 +1,409 @@
+"""Debug C runtimes: against dumps of real ones, and against blocks made byte by byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from builders.debug_crt_builder import FORMS, DebugCrtBuilder, HeapBlock
+from hypothesis import given
+from hypothesis import strategies as st
+from truth import TESTDATA, TruthDump, truth_dumps
+
+from dumpleak.session import HeapSource, Session
+from windumps.blocks import SIZE_UNKNOWN, Blocks, State
+from windumps.diagnostics import DiagnosticLog
+from windumps.heaps.debug_crt import DebugCrt, read_source_name
+
+CRT_DUMPS = truth_dumps("debug-crt*")
+OTHER_DUMPS = [
+    d
+    for d in truth_dumps("tiny", "mixed", "nt-*", "page-heap-*")
+    if d.dump.is_relative_to(TESTDATA) or d.scenario in ("nt-lfh", "nt-vad", "page-heap-light")
+]
+
+# What a row says: address, size, used, source file (address), line.
+Row = tuple[int, int, bool, int, int]
+
+
+def rows(blocks: Blocks) -> list[Row]:
+    columns = (blocks.address, blocks.size, blocks.state, blocks.source_file, blocks.source_line)
+    found = zip(*(column.tolist() for column in columns), strict=True)
+    return [(a, size, state == State.USED, file, line) for a, size, state, file, line in found]
+
+
+def walks(session: Session) -> Iterator[tuple[HeapSource, Blocks]]:
+    for source in session.readable_heaps:
+        assert source.entry.heap is not None
+        for blocks in source.entry.heap.blocks():
+            yield source, blocks
+
+
+@pytest.mark.parametrize("dump", CRT_DUMPS, ids=lambda d: d.name)
+def test_used_rows_are_what_the_program_and_its_runtime_got(dump: TruthDump) -> None:
+    truth = dump.read_truth()
+    crt = truth.raw["crt"]
+    session = Session.open(dump.dump)
+    assert len(session.readable_heaps) >= len(truth.heaps)
+    heap_rows: dict[int, tuple[int, str | None, int]] = {}
+    found: dict[int, tuple[int, str | None, int]] = {}
+    pointers: dict[int, int] = {}
+    count = 0
+    for source, blocks in walks(session):
+        reader = DebugCrt(source.view.memory, source.view.pointer_size, session.log)
+        replaced = reader.apply(blocks)
+        assert replaced.block_bytes.tolist() == blocks.block_bytes.tolist()
+        heap_rows |= {address: (size, None, 0) for address, size, used, *_ in rows(blocks) if used}
+        for address, size, used, file, line in rows(replaced):
+            if used:
+                name = read_source_name(source.view.memory, file) if file else None
+                found[address], pointers[address] = (size, name, line), file
+                count += 1
+    assert count == len(found), "a block came twice"
+
+    expected = dict(heap_rows)
+    for kept in crt["kept_after_free"]:
+        del expected[kept[0]]
+    made = [dict(zip(crt["block_columns"], row, strict=True)) for row in crt["blocks"]]
+    for block in made:
+        del expected[block["heap_block"]]
+        # The runtime keeps the sum of size and alignment only: the size of an aligned block is not known.
+        aligned = block["how"] == "_aligned_malloc_dbg"
+        size = SIZE_UNKNOWN if aligned else block["crt_user_size"]
+        expected[block["crt_user_address"]] = (size, block["file"], block["line"])
+    for internal in crt["internal"]:
+        block = dict(zip(crt["internal_columns"], internal, strict=True))
+        del expected[block["heap_block"]]
+        pointer = block["file_pointer"]
+        name = read_source_name(session.dump.memory, pointer) if pointer else None
+        expected[block["user_address"]] = (block["data_size"], name, block["line"])
+        assert pointers[block["user_address"]] == pointer
+    assert found == expected
+    assert "debug-crt-fence" not in [item.code for item in session.diagnostics]
+    freed = {row[crt["freed_columns"].index("crt_user_address")] for row in crt["freed"]}
+    assert not freed & found.keys()
+
+
+@pytest.mark.parametrize("dump", OTHER_DUMPS, ids=lambda d: d.name)
+def test_a_process_without_a_debug_runtime_comes_out_as_it_is(dump: TruthDump) -> None:
+    session = Session.open(dump.dump)
+    for source, blocks in walks(session):
+        reader = DebugCrt(source.view.memory, source.view.pointer_size, session.log)
+        assert reader.apply(blocks) is blocks
+
+
+def test_there_are_dumps_without_a_debug_runtime() -> None:
+    assert len(OTHER_DUMPS) >= 8
+
+
+# Blocks made byte by byte
+
+
+def apply(heap: DebugCrtBuilder, log: DiagnosticLog | None = None) -> list[Row]:
+    reader = DebugCrt(heap.memory(), heap.pointer_size, log or DiagnosticLog())
+    blocks = heap.blocks()
+    replaced = reader.apply(blocks)
+    for name in ("block_bytes", "kind", "heap"):
+        assert getattr(replaced, name).tolist() == getattr(blocks, name).tolist()
+    for field in fields(Blocks):
+        assert getattr(replaced, field.name).dtype == getattr(blocks, field.name).dtype
+    return rows(replaced)
+
+
+def aligned(address: int, alignment: int) -> int:
+    return address + -address % alignment
+
+
+def as_given(block: HeapBlock) -> Row:
+    """The row of a block that the program got from the debug runtime."""
+    return block.data, block.data_size, True, block.file, block.line
+
+
+def as_in_heap(block: HeapBlock) -> Row:
+    """The row of a block that no debug runtime made."""
+    return block.address, block.size if block.used else SIZE_UNKNOWN, block.used, 0, 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_header_form_gives_the_programs_address_size_file_and_line(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    name = heap.text(b"C:\\src\\texture.cpp")
+    # Sizes that are block types too would be mistaken first if the two x86 forms were mixed up.
+    made = [
+        heap.block(size, use, name, 60 + size)
+        for use in (1, 2, 3, 4, 0x10004, 0x70002)
+        for size in (0, 1, 2, 3, 4, 5, 16, 31, 4000)
+    ]
+    assert apply(heap) == [as_given(block) for block in made]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_blocks_of_others_stay_as_they_are_between_those_of_a_debug_runtime(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    first = heap.block(8)
+    other = heap.plain(b"release" * 9)
+    second = heap.block(9)
+    free = heap.plain(bytes(64), used=False)
+    assert apply(heap) == [
+        *(as_given(first), as_in_heap(other), as_given(second), as_in_heap(free))
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_the_runtime_keeps_after_free_is_free(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    name = heap.text(b"a.cpp")
+    live = heap.block(40, file=name, line=3)
+    kept = heap.block(40, use=0, file=name, line=4)
+    assert apply(heap) == [as_given(live), (kept.data, SIZE_UNKNOWN, False, 0, 0)]
+    replaced = DebugCrt(heap.memory(), heap.pointer_size, DiagnosticLog()).apply(heap.blocks())
+    assert replaced.trace.tolist() == [0x77, 0]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_made_while_tracking_was_off_needs_no_links(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(size, use=3, tracked=False) for size in (0, 3, 100)]
+    assert apply(heap) == [as_given(block) for block in made]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("alignment", [8, 16, 32, 64, 256, 4096, 65536])
+def test_an_aligned_block_begins_where_the_programs_pointer_leads(
+    form: str, alignment: int
+) -> None:
+    heap = DebugCrtBuilder(form)
+    plain = heap.block(1)
+    made = [heap.aligned(size, alignment) for size in (0, 1, 24, 1000)]
+    assert apply(heap) == [
+        as_given(plain),
+        *((pointer, SIZE_UNKNOWN, True, 0, 0) for _, pointer in made),
+    ]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_that_only_resembles_an_aligned_one_keeps_its_size(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    width = heap.pointer_size
+    other = heap.block(64)
+    no_gap = heap.block(64)
+    heap.patch(no_gap.data, no_gap.data.to_bytes(width, "little"))
+    other_head = heap.block(64)
+    heap.patch(other_head.data, other.data.to_bytes(width, "little") + b"\xed" * width)
+    # A header behind bytes that somebody wrote: there the program has no business.
+    shifted = [heap.aligned(64 + n, 256) for n in range(8)]
+    written, _ = next(s for s in shifted if s[1] > s[0].data + 2 * width)
+    heap.patch(written.data, b"\0" * width)
+    # With an alignment of 64 the runtime asks for 63 bytes more than the header and the program need.
+    size = 2 * width + 62
+    made = [heap.block(size) for n in range(8) if heap.plain(bytes(16 * n))]
+    too_late = next(b for b in made if 2 <= (b.data + 2 * width) % 64 <= 32)
+    pointer = aligned(too_late.data + 2 * width, 64)
+    head = too_late.data.to_bytes(width, "little")
+    heap.patch(pointer - 2 * width, head + b"\xed" * width)
+    found = apply(heap)
+    for block in (other, no_gap, other_head, written, too_late):
+        assert as_given(block) in found
+
+
+def test_sizes_rounded_up_to_paragraphs_are_those_of_the_oldest_runtimes() -> None:
+    heap = DebugCrtBuilder("x86-old")
+    made = [heap.block(size, rounded_to=16) for size in range(40)]
+    assert apply(heap) == [as_given(block) for block in made]
+    for form in ("x86-new", "x64"):
+        heap = DebugCrtBuilder(form)
+        made = [heap.block(size, rounded_to=16) for size in (5, 6, 7)]
+        assert apply(heap) == [as_in_heap(block) for block in made]
+
+
+# Nothing is taken for a debug runtime's block by chance
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fences_without_a_chain_prove_nothing(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    lone = heap.block(24)  # the only one: nobody points back
+    no_text = heap.plain(b"\xfd" * 200)
+    pointing_at_itself = heap.plain(bytes(lone.size))
+    own = pointing_at_itself.address.to_bytes(heap.pointer_size, "little")
+    start = lone.address - heap.base
+    heap.patch(
+        pointing_at_itself.address,
+        own + own + bytes(heap.memory().data[start + 2 * len(own) : start + lone.size]),
+    )
+    assert apply(heap) == [as_in_heap(block) for block in (lone, no_text, pointing_at_itself)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_mark_of_an_untracked_block_counts_only_as_a_whole(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    width = heap.pointer_size
+    request = 0x28 if form == "x64" else 0x18
+    made = [heap.block(24, use=3, tracked=False)]
+    for at in (0, width, 2 * width, 3 * width, request):  # links, file, line, request number
+        made.append(heap.block(24, use=3, tracked=False))
+        heap.patch(made[-1].address + at, b"\x01")
+    made.append(heap.block(24, use=1, tracked=False))
+    assert apply(heap) == [as_given(made[0]), *(as_in_heap(block) for block in made[1:])]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("use", [0x10000, 0x10001, 0x10003, 5, 6, 0xFFFFFFFF])
+def test_a_block_type_there_is_not_is_no_header(form: str, use: int) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(24, use), heap.block(24)]
+    assert apply(heap) == [as_given(made[0]), as_in_heap(made[1]), as_given(made[2])]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("by", [-1, 1, 16, 1 << 20])
+def test_a_size_the_heap_was_not_asked_for_is_no_header(form: str, by: int) -> None:
+    heap = DebugCrtBuilder(form)
+    first, last = heap.block(24), heap.block(24)
+    last.size += by
+    assert apply(heap) == [as_given(first), as_in_heap(last)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_data_sizes_beyond_all_memory_are_no_header(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(24), heap.block(24)]
+    at = {"x86-old": 0x10, "x86-new": 0x14, "x64": 0x20}[form]
+    heap.patch(made[1].address + at, b"\xff" * heap.pointer_size)
+    assert apply(heap) == [as_given(made[0]), as_in_heap(made[1]), as_given(made[2])]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_of_unknown_size_or_a_free_one_is_left_alone(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(24), heap.block(24, used=False)]
+    made[1].size = SIZE_UNKNOWN
+    assert apply(heap) == [as_given(made[0]), as_in_heap(made[1]), as_in_heap(made[2])]
+    sized = replace(heap.blocks(), size=np.array([b.size for b in made], np.int64))
+    found = DebugCrt(heap.memory(), heap.pointer_size, DiagnosticLog()).apply(sized)
+    assert found.address.tolist()[2] == made[2].address
+
+
+# Damage costs the blocks it touches
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_overwritten_fence_is_said_and_costs_one_block(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24) for _ in range(4)]
+    heap.patch(made[1].data + 24, b"\0")
+    heap.patch(made[2].data - 1, b"\0")
+    log = DiagnosticLog()
+    assert apply(heap, log) == [
+        *(as_given(made[0]), as_in_heap(made[1]), as_in_heap(made[2]), as_given(made[3]))
+    ]
+    said = [(item.code, item.address) for item in log.collect()]
+    assert said == [("debug-crt-fence", made[1].data + 24)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_with_broken_links_does_not_hide_its_neighbours(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24) for _ in range(5)]
+    heap.patch(made[2].address, b"\x99" * 2 * heap.pointer_size)
+    expected = [as_given(block) for block in made]
+    expected[2] = as_in_heap(made[2])
+    assert apply(heap) == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_absent_page_costs_only_the_blocks_on_it(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(24)]
+    heap.skip_to_page()
+    made += [heap.block(6000)]  # its header is on the page that is absent
+    heap.skip_to_page()
+    made += [heap.block(24), heap.block(24)]
+    heap.drop_page_of(made[2].address)
+    expected = [as_given(block) for block in made]
+    expected[2] = as_in_heap(made[2])
+    assert apply(heap) == expected
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_block_whose_end_is_absent_stays_as_it_is(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(9000), heap.block(24)]
+    heap.drop_page_of(made[1].data + 9000)
+    heap.skip_to_page()
+    log = DiagnosticLog()
+    found = apply(heap, log)
+    assert found[:2] == [as_given(made[0]), as_in_heap(made[1])]
+    assert log.collect() == []
+
+
+@given(
+    st.sampled_from(FORMS),
+    st.integers(0, 7),
+    st.integers(0, 100),
+    st.integers(1, 255),
+)
+def test_a_flipped_byte_changes_no_block_but_its_own_and_its_neighbours_in_the_chain(
+    form: str, index: int, at: int, flip: int
+) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(8 * n) for n in range(8)]
+    at %= made[index].size
+    offset = made[index].address + at - heap.base
+    heap.patch(made[index].address + at, bytes([heap.memory().data[offset] ^ flip]))
+    found = apply(heap)
+    for other, block in enumerate(made):
+        # The first and last of a chain have one witness only.
+        alone = abs(other - index) == 1 and other in (0, 7)
+        if other != index and not alone:
+            assert found[other] == as_given(block)
+    assert found[index][0] in (made[index].address, made[index].data)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_pieces_of_a_walk_give_what_the_whole_walk_gives(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    for size in range(20):
+        heap.block(size)
+        heap.block(size, use=3, tracked=False)
+        heap.plain(bytes(60))
+    blocks, memory = heap.blocks(), heap.memory()
+    reader = DebugCrt(memory, heap.pointer_size, DiagnosticLog())
+    order = np.arange(len(blocks))
+    pieces = [
+        reader.apply(blocks.select((order >= start) & (order < start + 7)))
+        for start in range(0, len(blocks), 7)
+    ]
+    assert rows(Blocks.concatenate(pieces)) == rows(reader.apply(blocks))
+    assert len(reader.apply(Blocks.empty())) == 0
+
+
+# Names
+
+
+def test_a_source_name_is_read_to_its_end() -> None:
+    heap = DebugCrtBuilder("x64")
+    names = {
+        b"C:\\src\\a.cpp": "C:\\src\\a.cpp",
+        b"D:\\B\xfccher\\a.cpp": "D:\\Bücher\\a.cpp",  # the ANSI code page
+        "D:\\Bücher\\b.cpp".encode(): "D:\\Bücher\\b.cpp",
+        b"": "",
+        b"bell\x07": "",
+        b"line\nbreak": "",
+    }
+    places = [heap.text(raw) for raw in names]
+    memory = heap.memory()
+    assert [read_source_name(memory, place) for place in places] == list(names.values())
+
+
+def test_a_source_name_that_is_absent_or_has_no_end_is_none() -> None:
+    heap = DebugCrtBuilder("x64")
+    heap.skip_to_page()
+    endless = heap.text(b"a" * 0x2010, end=b"")
+    memory = heap.memory()
+    assert read_source_name(memory, endless) == ""
+    assert read_source_name(memory, endless + 0x2008) == ""  # the dump ends inside it
+    assert read_source_name(memory, 8) == ""
+    assert read_source_name(memory, (1 << 64) - 1) == ""

@@ -1,0 +1,325 @@
+"""Downloads from a symbol server on loopback: what comes, and everything that can go wrong."""
+
+from __future__ import annotations
+
+import gzip
+import http.server
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from builders.cabinet_builder import mszip
+from builders.pdb_builder import GUID, PdbBuilder
+
+from windumps.symbols.download import Downloader, Limits
+from windumps.symbols.errors import DownloadError, NotOnServerError
+from windumps.symbols.paths import parse_symbol_path
+from windumps.symbols.store import SymbolStore
+from windumps.symbols.wanted import Status, SymbolFile, wanted
+from windumps.windows.modules import Module, PdbIdentity
+
+PDB = PdbBuilder().public("key", 2, 8).build()
+FAST = Limits(timeout_seconds=0.5, total_seconds=20, attempts=3, backoff_seconds=0.5)
+PLACE = f"/store/app.pdb/{GUID}1"
+
+Handler = Callable[["Server"], None]
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers by a table; what is not in it is 404."""
+
+    answers: dict[str, Handler]
+    asked: list[str]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        answer = self.answers.get(self.path)
+        if answer is None:
+            self.send_error(404)
+        else:
+            answer(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def give(self, data: bytes, length: int | None = None, **headers: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data) if length is None else length))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+@contextmanager
+def serving(answers: dict[str, Handler]) -> Iterator[tuple[str, list[str]]]:
+    asked: list[str] = []
+    handler = type("Handler", (Server,), {"answers": answers, "asked": asked})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def _times(*answers: Handler) -> Handler:
+    """Each answer once, then the last."""
+    left = list(answers)
+    return lambda server: (left.pop(0) if len(left) > 1 else left[0])(server)
+
+
+def _status(code: int) -> Handler:
+    return lambda server: server.send_error(code)
+
+
+def _give(data: bytes = PDB, **how: object) -> Handler:
+    return lambda server: server.give(data, **how)  # type: ignore[arg-type]
+
+
+def _redirect(target: str) -> Handler:
+    def answer(server: Server) -> None:
+        server.send_response(302)
+        server.send_header("Location", target)
+        server.send_header("Content-Length", "0")
+        server.end_headers()
+
+    return answer
+
+
+def _cut(server: Server) -> None:
+    server.give(PDB[:600], length=len(PDB))
+    server.connection.shutdown(socket.SHUT_RDWR)
+    server.close_connection = True
+
+
+def _silent(server: Server) -> None:
+    server.give(PDB[:600], length=len(PDB))
+    time.sleep(1.5)
+    server.close_connection = True
+
+
+def _hang_up(server: Server) -> None:
+    server.connection.shutdown(socket.SHUT_RDWR)
+    server.close_connection = True
+
+
+def _endless(server: Server) -> None:
+    server.send_response(200)
+    server.end_headers()
+    with_room = 4000
+    while with_room:
+        with_room -= 1
+        try:
+            server.wfile.write(bytes(1024))
+        except OSError:
+            break
+    server.close_connection = True
+
+
+def _fetch(
+    tmp_path: Path, answer: Handler, limits: Limits = FAST
+) -> tuple[Path, list[float], list[tuple[str, int, int | None]]]:
+    waits: list[float] = []
+    seen: list[tuple[str, int, int | None]] = []
+    target = tmp_path / "cache" / "app.pdb"
+    with serving({"/file": answer}) as (url, _):
+        downloader = Downloader(limits, lambda *s: seen.append(s), waits.append)
+        downloader.fetch(f"{url}/file", target, lambda _: None)
+    return target, waits, seen
+
+
+def _refused(tmp_path: Path, answer: Handler, limits: Limits = FAST) -> str:
+    with pytest.raises(DownloadError) as caught:
+        _fetch(tmp_path, answer, limits)
+    # Neither the file nor a part of it stays behind.
+    assert list((tmp_path / "cache").iterdir()) == []
+    return str(caught.value)
+
+
+def test_a_file_is_downloaded_with_progress(tmp_path: Path) -> None:
+    target, waits, seen = _fetch(tmp_path, _give())
+    assert target.read_bytes() == PDB
+    assert [p.name for p in target.parent.iterdir()] == ["app.pdb"]
+    assert waits == []
+    assert [(received, total) for _, received, total in seen][-1] == (len(PDB), len(PDB))
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [_status(503), _status(429), _cut, _silent, _hang_up],
+    ids=["503", "429", "cut", "silent", "hang up"],
+)
+def test_a_trouble_that_passes_is_retried(tmp_path: Path, trouble: Handler) -> None:
+    target, waits, _ = _fetch(tmp_path, _times(trouble, trouble, _give()))
+    assert target.read_bytes() == PDB
+    assert waits == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (_status(500), "answers 500 (3 tries)"),
+        (_cut, f"600 of {len(PDB)} bytes (3 tries)"),
+        (_silent, "no data for 0.5 s (3 tries)"),
+        (_hang_up, "(3 tries)"),
+        (_give(gzip.compress(PDB)[:-12], Content_Encoding="gzip"), "is cut (3 tries)"),
+        (_give(b"no gzip at all", Content_Encoding="gzip"), "damaged (3 tries)"),
+    ],
+    ids=["500", "cut", "silent", "hang up", "cut gzip", "no gzip"],
+)
+def test_a_trouble_that_stays_ends_after_the_tries(
+    tmp_path: Path, trouble: Handler, words: str
+) -> None:
+    assert words in _refused(tmp_path, trouble)
+
+
+def test_a_missing_file_is_asked_for_once(tmp_path: Path) -> None:
+    with serving({}) as (url, asked):
+        downloader = Downloader(FAST)
+        with pytest.raises(NotOnServerError):
+            downloader.fetch(f"{url}/file", tmp_path / "app.pdb", lambda _: None)
+    assert asked == ["/file"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (_status(403), "refuses (403)"),
+        (_status(418), "answers 418"),
+        (_redirect("/file"), "redirect"),
+        (_redirect("file:///etc/passwd"), "302"),
+        (_redirect("ftp://127.0.0.1/app.pdb"), "302"),
+        (_give(length=1 << 40), "more than the limit"),
+        (_give(Content_Encoding="br"), "br"),
+    ],
+    ids=["403", "418", "redirect loop", "to a file", "to ftp", "too long", "encoding"],
+)
+def test_an_answer_that_will_not_change_is_not_asked_for_again(
+    tmp_path: Path, answer: Handler, words: str
+) -> None:
+    assert words in _refused(tmp_path, answer)
+
+
+def test_a_redirect_is_followed(tmp_path: Path) -> None:
+    answers = {"/file": _redirect("/there"), "/there": _give()}
+    with serving(answers) as (url, asked):
+        Downloader(FAST).fetch(f"{url}/file", tmp_path / "app.pdb", lambda _: None)
+    assert asked == ["/file", "/there"]
+    assert (tmp_path / "app.pdb").read_bytes() == PDB
+
+
+def test_more_bytes_than_the_limit_are_not_taken(tmp_path: Path) -> None:
+    limits = Limits(timeout_seconds=2, max_bytes=100_000, attempts=1)
+    assert "limit" in _refused(tmp_path, _endless, limits)
+    bomb = gzip.compress(bytes(50_000_000))
+    assert "limit" in _refused(tmp_path, _give(bomb, Content_Encoding="gzip"), limits)
+
+
+def test_a_download_ends_at_its_time(tmp_path: Path) -> None:
+    def drip(server: Server) -> None:
+        server.send_response(200)
+        server.end_headers()
+        for _ in range(200):
+            try:
+                server.wfile.write(b"x")
+                time.sleep(0.02)
+            except OSError:
+                break
+        server.close_connection = True
+
+    limits = Limits(timeout_seconds=2, total_seconds=0.3, attempts=1)
+    assert "not done after 0.3 s" in _refused(tmp_path, drip, limits)
+
+
+def test_a_server_that_is_not_there_is_retried_and_told(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(DownloadError, match="cannot be reached"):
+        Downloader(FAST, sleep=lambda _: None).fetch(
+            f"http://127.0.0.1:{port}/file", tmp_path / "app.pdb", lambda _: None
+        )
+
+
+def test_gzip_on_the_way_is_undone(tmp_path: Path) -> None:
+    target, _, _ = _fetch(tmp_path, _give(gzip.compress(PDB), Content_Encoding="gzip"))
+    assert target.read_bytes() == PDB
+
+
+# -- a whole symbol server ------------------------------------------------------------------------
+
+
+def _find(tmp_path: Path, answers: dict[str, Handler]) -> tuple[SymbolFile, list[str]]:
+    module = Module("app.dll", "app.dll", 0, 1, 1, pdb=PdbIdentity("app.pdb", GUID, 1))
+    with serving(answers) as (url, asked):
+        path = parse_symbol_path(f"srv*{tmp_path / 'cache'}*{url}/store")
+        downloader = Downloader(FAST, sleep=lambda _: None)
+        return SymbolStore(path, downloader).find(wanted([module])[0]), asked
+
+
+def test_a_pdb_from_a_server_is_kept_in_the_cache_as_in_a_store(tmp_path: Path) -> None:
+    found, asked = _find(tmp_path, {f"{PLACE}/app.pdb": _give()})
+    assert found.status is Status.FOUND
+    assert found.path == tmp_path / "cache" / "app.pdb" / f"{GUID}1" / "app.pdb"
+    assert found.path.read_bytes() == PDB
+    assert asked == [f"{PLACE}/app.pdb"]
+    again, asked = _find(tmp_path, {})
+    assert (again.path, asked) == (found.path, [])
+
+
+def test_a_compressed_pdb_from_a_server_is_kept_unpacked(tmp_path: Path) -> None:
+    found, asked = _find(tmp_path, {f"{PLACE}/app.pd_": _give(mszip(PDB))})
+    assert found.path is not None
+    assert found.path.read_bytes() == PDB
+    assert [p.name for p in found.path.parent.iterdir()] == ["app.pdb"]
+    assert asked == [f"{PLACE}/app.pdb", f"{PLACE}/app.pd_"]
+
+
+def test_where_a_servers_pointer_leads_is_told_and_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "app.pdb"
+    elsewhere.write_bytes(PDB)
+    found, asked = _find(tmp_path, {f"{PLACE}/file.ptr": _give(f"PATH:{elsewhere}".encode())})
+    assert (found.status, found.path) == (Status.MISSING, None)
+    assert f"points to PATH:{elsewhere}" in found.notes[-1]
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "words"),
+    [
+        (PdbBuilder(guid="F" * 32).build(), Status.WRONG, "another image"),
+        (PdbBuilder(age=9).build(), Status.WRONG, "age"),
+        (b"<html>sign in first</html>", Status.UNREADABLE, "not a PDB"),
+        (mszip(PDB)[:-30], Status.UNREADABLE, "fetch it again"),
+    ],
+    ids=["another image", "another age", "a page", "a cut cabinet"],
+)
+def test_what_is_not_the_pdb_wanted_is_not_kept(
+    tmp_path: Path, data: bytes, status: Status, words: str
+) -> None:
+    found, _ = _find(tmp_path, {f"{PLACE}/app.pdb": _give(data)})
+    assert (found.status, found.path) == (status, None)
+    assert words in found.notes[0]
+    assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+
+
+def test_nothing_is_downloaded_without_a_downloader(tmp_path: Path) -> None:
+    module = Module("app.dll", "app.dll", 0, 1, 1, pdb=PdbIdentity("app.pdb", GUID, 1))
+    with serving({f"{PLACE}/app.pdb": _give()}) as (url, asked):
+        store = SymbolStore(parse_symbol_path(f"srv*{tmp_path}*{url}/store"))
+        assert store.find(wanted([module])[0]).status is Status.MISSING
+    assert asked == []
