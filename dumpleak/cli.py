@@ -1,4 +1,4 @@
-"""The command line: options, exit codes, error texts; no analysis.
+"""The command line: which command a line means, and what its failures look like.
 
 Exit codes are a contract: 0 done, 1 a gate failed, 2 wrong usage, 3 the question cannot be
 answered.
@@ -9,31 +9,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dumpleak import __version__
-from dumpleak.attribution import SiteFinder
-from dumpleak.comparison import Verdict, compare
-from dumpleak.gate import Condition, parse_gate
-from dumpleak.grouping import GROUPINGS
-from dumpleak.info import take_info
-from dumpleak.reports import REPORTS, Report
-from dumpleak.reports.base import BlockPage
-from dumpleak.session import Progress as ProgressCallback
-from dumpleak.session import Session, no_progress
-from dumpleak.snapshot import Coverage, Snapshot, coverage, take_snapshot
-from windumps.blocks import State
+from dumpleak.commands import COMMANDS
+from dumpleak.commands.base import EXIT_CANNOT_ANSWER
 from windumps.errors import WindumpsError
-
-EXIT_GATE = 1
-EXIT_CANNOT_ANSWER = 3
 
 
 class DumpleakGroup(click.Group):
@@ -74,236 +57,8 @@ def main_group() -> None:
     """
 
 
-def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that mean the same everywhere."""
-    for option in (
-        click.option("--debug", is_flag=True, help="Show a traceback when something fails."),
-        click.option("--no-progress", is_flag=True, help="No progress bar on a terminal."),
-        click.option(
-            "-o", "--output", type=click.Path(dir_okay=False), help="Write there and not to stdout."
-        ),
-        click.option(
-            "--format",
-            "format_",
-            type=click.Choice(list(REPORTS)),
-            default="text",
-            show_default=True,
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-TOP = click.option("--top", type=click.IntRange(min=1), help="Show only the first N rows.")
-DUMP = click.argument("dump", type=click.Path(exists=True, dir_okay=False))
-
-
-@main_group.command(
-    epilog="\b\nExamples:\n"
-    "  dumpleak info testdata/10.0.19041.3324-x64/mixed/dump.dmp.gz\n"
-    "  dumpleak info app.dmp --format json"
-)
-@DUMP
-@common_options
-def info(dump: str, **options: Any) -> None:
-    """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
-    with _progress(options) as progress:
-        answer = take_info(Session.open(dump), progress)
-    with _report(options) as report:
-        report.info(answer)
-
-
-@main_group.command(
-    epilog="\b\nExamples:\n"
-    "  dumpleak heaps testdata/10.0.19041.3324-x64/mixed/dump.dmp.gz\n"
-    "  dumpleak heaps app.dmp --format csv -o heaps.csv"
-)
-@DUMP
-@common_options
-def heaps(dump: str, **options: Any) -> None:
-    """One row a heap: committed, used, free, overhead."""
-    snapshot = _snapshot(dump, "heap", options)
-    with _report(options) as report:
-        report.heaps(snapshot)
-    _require(snapshot.coverage)
-
-
-@main_group.command(
-    epilog="\b\nExamples:\n"
-    "  dumpleak allocations testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz\n"
-    "  dumpleak allocations app.dmp --state all --format csv -o blocks.csv"
-)
-@DUMP
-@click.option(
-    "--state",
-    type=click.Choice(["used", "free", "all"]),
-    default="used",
-    show_default=True,
-    help="Which blocks to list.",
-)
-@TOP
-@common_options
-def allocations(dump: str, state: str, top: int | None, **options: Any) -> None:
-    """One row a block, with the site it belongs to."""
-    session = Session.open(dump)
-    session.require_heaps()
-    with _progress(options) as progress, _report(options) as report:
-        report.allocations(_pages(session, state, progress), top)
-    for item in session.diagnostics:
-        if item.severity != "info":
-            click.echo(f"{item.severity}: {item.message}", err=True)
-    _require(coverage(session))
-
-
-@main_group.command(
-    epilog="\b\nExamples:\n"
-    "  dumpleak stat testdata/10.0.19041.3324-x64/mixed/dump.dmp.gz --by size\n"
-    "  dumpleak stat app.dmp --by heap --format json"
-)
-@DUMP
-@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
-@TOP
-@common_options
-def stat(dump: str, by: str, top: int | None, **options: Any) -> None:
-    """Used blocks of one dump, added up by site, size, heap, module or kind."""
-    snapshot = _snapshot(dump, by, options)
-    with _report(options) as report:
-        report.stat(snapshot, top)
-    _require(snapshot.coverage)
-
-
-@main_group.command(
-    epilog="\b\nExamples:\n"
-    "  dumpleak modules testdata/10.0.19041.3324-x64/mixed/dump.dmp.gz\n"
-    "  dumpleak modules app.dmp --format json"
-)
-@DUMP
-@common_options
-def modules(dump: str, **options: Any) -> None:
-    """Loaded and unloaded images with version, PDB name, GUID and age."""
-    opened = Session.open(dump).dump
-    with _report(options) as report:
-        report.modules(str(opened.path), opened.modules, opened.unloaded_modules)
-
-
-@main_group.command(
-    epilog="\b\nExamples:\n"
-    "  dumpleak diff testdata/10.0.19041.3324-x64/leak-pair-aslr/before.dmp.gz"
-    " testdata/10.0.19041.3324-x64/leak-pair-aslr/after.dmp.gz\n"
-    "  dumpleak diff before.dmp after.dmp --fail-on bytes>=1M"
-)
-@click.argument("base", type=click.Path(exists=True, dir_okay=False))
-@click.argument("current", type=click.Path(exists=True, dir_okay=False))
-@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
-@click.option(
-    "--fail-on",
-    metavar="CONDITIONS",
-    help="Exit with 1 when all sites together grew by bytes>=N, count>=N or percent>=N.",
-)
-@click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
-@TOP
-@common_options
-def diff(
-    base: str,
-    current: str,
-    by: str,
-    fail_on: str | None,
-    force: bool,
-    top: int | None,
-    **options: Any,
-) -> None:
-    """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
-    gate = _gate(fail_on)
-    comparison = compare(_snapshot(base, by, options), _snapshot(current, by, options), force=force)
-    with _report(options) as report:
-        report.diff(comparison, top)
-    if comparison.verdict is Verdict.NOT_COMPARABLE:
-        click.echo(
-            f"dumpleak: the dumps are not comparable: {'; '.join(comparison.reasons)}", err=True
-        )
-        raise SystemExit(EXIT_CANNOT_ANSWER)
-    failed = [condition.text for condition in gate if condition.fails(comparison)]
-    if failed:
-        click.echo(f"dumpleak: the gate failed: {', '.join(failed)}", err=True)
-        raise SystemExit(EXIT_GATE)
-
-
-# -- helpers
-# ---------------------------------------------------------------------------------------------
-
-
-def _snapshot(dump: str, by: str, options: dict[str, Any]) -> Snapshot:
-    with _progress(options) as progress:
-        return take_snapshot(Session.open(dump), by, progress)
-
-
-def _require(covered: Coverage) -> None:
-    """Ends with exit code 3 when what was shown covers too little to count as an answer."""
-    if covered.shortfall:
-        click.echo(f"dumpleak: {covered.shortfall}", err=True)
-        raise SystemExit(EXIT_CANNOT_ANSWER)
-
-
-def _gate(text: str | None) -> list[Condition]:
-    try:
-        return parse_gate(text) if text is not None else []
-    except ValueError as error:
-        raise click.UsageError(f"--fail-on: {error}") from error
-
-
-def _pages(session: Session, state: str, progress: ProgressCallback) -> Iterator[BlockPage]:
-    wanted = {"used": State.USED, "free": State.FREE}.get(state)
-    finder = SiteFinder(session)
-    for source, blocks in session.blocks(progress):
-        shown = blocks if wanted is None else blocks.select(blocks.state == wanted)
-        names, types = [""] * len(shown), [""] * len(shown)
-        used = (shown.state == State.USED).nonzero()[0]
-        sites = finder.assign(source, shown.used)
-        for row, number in zip(used.tolist(), sites.tolist(), strict=True):
-            site = finder.table.sites[number]
-            names[row], types[row] = site.name, site.type or ""
-        yield BlockPage(source.entry.address, source.view.pointer_size, shown, names, types)
-
-
-@contextmanager
-def _report(options: dict[str, Any]) -> Iterator[Report]:
-    """The report in the chosen format, on stdout or in a file that is complete or not there at
-    all.
-    """
-    make = REPORTS[options["format_"]]
-    if options["output"] is None:
-        yield make(sys.stdout)
-        return
-    path = Path(options["output"])
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            yield make(stream)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(options: dict[str, Any]) -> Iterator[ProgressCallback]:
-    """A bar on stderr, only on a terminal."""
-    console = Console(stderr=True)
-    if options["no_progress"] or not console.is_terminal:
-        yield no_progress
-        return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("opening", total=None)
-
-        def show(phase: str, done: int, total: int) -> None:
-            bar.update(task, description=phase, completed=done, total=total)
-
-        yield show
+for _command in COMMANDS:
+    main_group.add_command(_command)
 
 
 def main(args: list[str] | None = None) -> None:

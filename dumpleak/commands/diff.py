@@ -1,0 +1,70 @@
+"""`dumpleak diff`: which sites grew between two dumps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dumpleak.commands.base import (
+    EXIT_CANNOT_ANSWER,
+    EXIT_GATE,
+    TOP,
+    common_options,
+    open_snapshot,
+    report_to,
+)
+from dumpleak.comparison import Verdict, compare
+from dumpleak.gate import Condition, parse_gate
+from dumpleak.grouping import GROUPINGS
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  dumpleak diff testdata/10.0.19041.3324-x64/leak-pair-aslr/before.dmp.gz"
+    " testdata/10.0.19041.3324-x64/leak-pair-aslr/after.dmp.gz\n"
+    "  dumpleak diff before.dmp after.dmp --fail-on bytes>=1M"
+)
+@click.argument("base", type=click.Path(exists=True, dir_okay=False))
+@click.argument("current", type=click.Path(exists=True, dir_okay=False))
+@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@click.option(
+    "--fail-on",
+    metavar="CONDITIONS",
+    help="Exit with 1 when all sites together grew by bytes>=N, count>=N or percent>=N.",
+)
+@click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
+@TOP
+@common_options
+def diff(
+    base: str,
+    current: str,
+    by: str,
+    fail_on: str | None,
+    force: bool,
+    top: int | None,
+    **options: Any,
+) -> None:
+    """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
+    gate = _gate(fail_on)
+    comparison = compare(
+        open_snapshot(base, by, options), open_snapshot(current, by, options), force=force
+    )
+    with report_to(options) as report:
+        report.diff(comparison, top)
+    if comparison.verdict is Verdict.NOT_COMPARABLE:
+        click.echo(
+            f"dumpleak: the dumps are not comparable: {'; '.join(comparison.reasons)}", err=True
+        )
+        raise SystemExit(EXIT_CANNOT_ANSWER)
+    failed = [condition.text for condition in gate if condition.fails(comparison)]
+    if failed:
+        click.echo(f"dumpleak: the gate failed: {', '.join(failed)}", err=True)
+        raise SystemExit(EXIT_GATE)
+
+
+def _gate(text: str | None) -> list[Condition]:
+    try:
+        return parse_gate(text) if text is not None else []
+    except ValueError as error:
+        raise click.UsageError(f"--fail-on: {error}") from error
