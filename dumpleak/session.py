@@ -61,10 +61,13 @@ class Session:
         views: The process as each pointer size sees it; the dump's own first.
         heaps: All heaps of all views, in order.
         modules: Look-up of images by address.
+        skip_frames: Patterns of stack frames that are left out of names besides the allocators'
+            (`ALLOCATOR_FRAMES`), as `module!function`; to be set before blocks are attributed.
     """
 
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
+        self.skip_frames: tuple[str, ...] = ()
         self.log = DiagnosticLog()
         self.views: list[ProcessView] = []
         if dump.platform == "Windows":
@@ -136,8 +139,8 @@ class Session:
                     f"had is in it; {BETTER_DUMP}"
                 )
             reasons = dict.fromkeys(entry.reason for entry in unread)
-            count = len(unread)
-            return f"{what}; none of its {count} heap{'s' * (count != 1)} can be read: {'; '.join(reasons)}"
+            some = f"none of its {len(unread)} heaps" if len(unread) > 1 else "its heap"
+            return f"{what}; {some} can{'not' * (len(unread) == 1)} be read: {'; '.join(reasons)}"
         if not dump.architecture:
             return f"a {dump.kind} that does not say for which processor, and holds no heap; {BETTER_DUMP}"
         if not self.views:

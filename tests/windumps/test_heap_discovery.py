@@ -91,6 +91,20 @@ def test_a_heap_that_is_absent_does_not_hide_the_others_on_24h2() -> None:
 
 
 @mixed
+def test_a_damaged_nt_heap_is_not_taken_for_wines(case: TruthDump) -> None:
+    dump = open_dump(case.dump)
+    address = next(h["address"] for h in case.read_truth().heaps if h["kind"] == "nt")
+    pointer = 8 if dump.architecture == "x64" else 4
+    # All but the segment's signature is gone.
+    damaged = with_bytes(dump, {address + 2 * pointer + 4: bytes(0x1000 - 2 * pointer - 4)})
+    entry = next(s.entry for s in Session(damaged).heaps if s.entry.address == address)
+    assert entry.heap is None
+    assert entry.kind == "unknown"
+    wine = with_bytes(damaged, {address + 0xB8: b"HEAP"})
+    assert next(s.entry.kind for s in Session(wine).heaps if s.entry.address == address) == "wine"
+
+
+@mixed
 def test_a_heap_without_its_signature_is_not_walked(case: TruthDump) -> None:
     dump = open_dump(case.dump)
     address = case.read_truth().heaps[-1 if case.scenario == "tiny" else 1]["address"]

@@ -8,6 +8,8 @@ from truth import TruthDump, pairs, truth_dumps
 from dumpleak.session import Session
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import Severity
+from windumps.heaps import nt_heap
+from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
 
 SCENARIOS = ("tiny", "nt-*", "mixed", "leak-pair-*", "series-*", "segment-*")
 DUMPS = [d for d in truth_dumps(*SCENARIOS) if not d.build.startswith("5.")]
@@ -49,6 +51,35 @@ def test_heaps_come_in_the_order_the_process_made_them(dump: TruthDump) -> None:
     # between.
     assert listed[: len(expected)] == expected
     assert [source.entry.ordinal for source in session.heaps] == list(range(len(listed)))
+
+
+@pytest.mark.parametrize(
+    "dump",
+    [d for d in DUMPS if d.scenario in ("tiny", "mixed", "nt-lfh", "nt-debugflags")],
+    ids=lambda d: d.name,
+)
+def test_without_the_row_of_a_build_a_neighbour_gives_the_same_blocks(
+    dump: TruthDump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = dump.read_truth()
+    version, architecture = dump.build.split("-")
+    build = int(version.split(".")[2])
+    others = tuple(
+        row
+        for row in NT_HEAP_ROWS
+        if row.architecture != architecture or not row.first_build <= build <= row.last_build
+    )
+    assert len(others) < len(NT_HEAP_ROWS)
+    monkeypatch.setattr(nt_heap, "NT_HEAP_ROWS", others)
+    read = {s.entry.address: s.entry.heap for s in Session.open(dump.dump).heaps}
+    for entry in truth.heaps:
+        heap = read[entry["address"]]
+        if entry["kind"] == "nt":
+            assert heap is not None
+            used = Blocks.concatenate(heap.blocks()).used
+            found = dict(zip(used.address.tolist(), used.size.tolist(), strict=True))
+            assert found == truth.used_blocks(entry["address"])
+            assert "probed" in heap.layout
 
 
 def test_there_are_truth_dumps_of_every_form_of_the_nt_heap() -> None:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps import nt_heap, page_heap, segment_heap, xp_heap
@@ -42,24 +44,32 @@ def _word(memory: AddressSpace, address: int) -> int | None:
         return None
 
 
+WINE_MAGIC = 0x50414548  # "HEAP"
+WINE_HEADER_BYTES = 0x200
+
+
 def _is_nt_like(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    """Bears the NT heap's segment signature and nothing else of it, as Wine's heap does."""
+    """Bears the NT heap's segment signature, as Wine's heap does, too."""
     return _word(memory, address + 2 * pointer_size) == SEGMENT_SIGNATURE
 
 
-# The first row that detects a heap wins; the last one is the NT heap's look-alike.
+def _is_wine(memory: AddressSpace, address: int, pointer_size: int) -> bool:
+    """NT-like, with the magic number of Wine's own `struct heap` (dlls/ntdll/heap.c)."""
+    head = memory.read_available(address, WINE_HEADER_BYTES)
+    words = np.frombuffer(head[: len(head) // 4 * 4], "<u4")
+    return _is_nt_like(memory, address, pointer_size) and bool((words == WINE_MAGIC).any())
+
+
+# The first row that detects a heap wins.
 HEAP_KINDS: tuple[HeapKind, ...] = (
     HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap),
     HeapKind(segment_heap.NAME, segment_heap.detect, segment_heap.open_segment_heap),
     HeapKind(xp_heap.NAME, xp_heap.detect, xp_heap.open_xp_heap),
     HeapKind(page_heap.NAME, page_heap.detect, page_heap.open_page_heap),
-    HeapKind("wine", _is_nt_like, None),
+    HeapKind("wine", _is_wine, None),
 )
 
-UNREAD_REASONS = {
-    "wine": "an NT-like signature without an NT heap behind it; Wine writes such, and its heap is not "
-    "Windows'",
-}
+UNREAD_REASONS = {"wine": "Wine's own heap, which is not Windows' and is not read"}
 
 
 @dataclass(frozen=True)
@@ -128,4 +138,8 @@ def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
         return ProcessHeap(address, ordinal, context.architecture, kind.name, heap)
     if _word(context.memory, address) is None:
         return unread("absent", "its first page is not in the dump")
+    if _is_nt_like(context.memory, address, context.pointer_size):
+        return unread(
+            "unknown", "an NT heap's signature, but the rest of its header is no known heap's"
+        )
     return unread("unknown", "what is there is no heap of a known kind")

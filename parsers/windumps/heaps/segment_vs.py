@@ -1,8 +1,9 @@
 """Segment heap, variable size allocations: subsegments that are chains of chunks.
 
 Every chunk header holds its own size and that of the chunk before, XORed with the heap's key and its own
-address, so each link of the chain is checked twice. All granules of about a MiB of subsegments are decoded
-at once as if each were a header; the hop from chunk to chunk is then over integers.
+address, so each link of the chain is checked twice. On x64 few granules can be headers at all: those of
+about a MiB of subsegments are decoded at once, and where they make up a chain without a gap, that is it.
+Else, and on x86, every granule is decoded, and the hop from chunk to chunk is over integers.
 """
 
 from __future__ import annotations
@@ -47,32 +48,41 @@ class Headers:
     bits: NDArray[np.uint32]
 
 
-def decode_headers(memory: U8, address: U64, key: int, pointer_size: int) -> Headers:
-    """Decodes every granule of `memory`.
+def decode_headers(
+    memory: U8, address: U64, key: int, pointer_size: int, at: I64 | slice = slice(None)
+) -> Headers:
+    """Decodes granules of `memory`.
 
     Args:
         memory: Whole granules.
-        address: uint64 (granules,), where each lies.
+        address: uint64, where each decoded one lies.
         key: The key of chunk headers.
         pointer_size: 4 or 8; a granule is two pointers.
+        at: Which granules; all of them when left out.
     """
     if pointer_size == 8:
-        wide = memory.view("<u8")[0::2] ^ np.uint64(key) ^ address
+        wide = memory.view("<u8")[0::2][at] ^ np.uint64(key) ^ address
         return Headers(
             ((wide >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64),
             ((wide >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.int64),
             (wide >> np.uint64(48)) != 0,
             (wide >> np.uint64(49)) == 0,  # Allocated is 0 or 1, and nothing is behind it
-            memory.view("<u4")[2::4],
+            memory.view("<u4")[2::4][at],
         )
-    narrow = memory.view("<u4")[0::2] ^ np.uint32(key) ^ address.astype(np.uint32)
+    narrow = memory.view("<u4")[0::2][at] ^ np.uint32(key) ^ address.astype(np.uint32)
     return Headers(
         ((narrow >> np.uint32(1)) & np.uint32(0x7FFF)).astype(np.int64),
         ((narrow >> np.uint32(16)) & np.uint32(0x7FFF)).astype(np.int64),
         (narrow >> np.uint32(31)) != 0,
         np.ones(len(narrow), bool),
-        memory.view("<u4")[1::2],
+        memory.view("<u4")[1::2][at],
     )
+
+
+def possible_headers(memory: U8, address: U64, key: int) -> I64:
+    """Granules of x64 memory that can be headers: what must be zero in one is; see `decode_headers`."""
+    wide = memory.view("<u8")[0::2] ^ np.uint64(key) ^ address
+    return np.flatnonzero(wide < np.uint64(1 << 49))
 
 
 @dataclass
@@ -164,31 +174,74 @@ class VsReader:
         where = np.repeat(address, size // granule)
         where += np.arange(len(where), dtype=np.uint64) * np.uint64(granule)
         where -= np.repeat((starts[:-1]).astype(np.uint64), size // granule)
-        headers = decode_headers(raw, where, self._key, self._row.pointer_size)
-        size_of = headers.size.data
         halves = raw.view("<u2").data
-        chunks: list[int] = []
-        edges: list[tuple[int, int]] = []
+        bounds = [
+            self._bounds(halves, base, at, length, commit)
+            for base, length, at in zip(
+                address.tolist(), size.tolist(), starts.tolist(), strict=False
+            )
+        ]
+        first, end = np.array(bounds, np.int64).T
+        chunks, open_ = self._unbroken(raw, where, first, end)
         unwalked = absent = 0
-        for base, length, at in zip(
-            address.tolist(), size.tolist(), starts[:-1].tolist(), strict=True
-        ):
-            first, end = self._bounds(halves, base, at, length, commit)
-            edges.append((first * granule - at, end * granule - at))
-            chain = self._walk(headers, size_of, first, end)
-            chunks += chain.chunks
-            for low, high in chain.gaps:
-                lost, missing = self._lose(
-                    base, base - at + low * granule, base - at + high * granule, commit
-                )
-                unwalked += lost
-                absent += missing
-        first_byte, end_byte = np.array(edges, np.int64).T
+        if len(open_):
+            headers = decode_headers(raw, where, self._key, self._row.pointer_size)
+            parts = [chunks]
+            for number in open_.tolist():
+                base, at = int(address[number]), int(starts[number])
+                chain = _walk(headers, *bounds[number])
+                parts.append(np.array(chain.chunks, np.int64))
+                for low, high in chain.gaps:
+                    lost, missing = self._lose(
+                        base, base - at + low * granule, base - at + high * granule, commit
+                    )
+                    unwalked += lost
+                    absent += missing
+            chunks = np.sort(np.concatenate(parts))
+        first_byte, end_byte = first * granule - starts[:-1], end * granule - starts[:-1]
         overhead = commit.committed_bytes(address, first_byte) + commit.committed_bytes(
             address + end_byte.astype(np.uint64), size - end_byte
         )
-        columns = self._columns(raw, where, headers, np.array(chunks, np.int64), commit, whole)
+        columns = self._columns(raw, where, chunks, commit, whole)
         return Chunks(*columns, int(overhead.sum()), unwalked, absent)
+
+    def _unbroken(self, raw: U8, where: U64, first: I64, end: I64) -> tuple[I64, I64]:
+        """Chunks of the subsegments whose possible headers make up one chain, and the other subsegments.
+
+        Args:
+            raw: Memory of all subsegments.
+            where: Address of each granule.
+            first: int64, granule index of each subsegment's first chunk, ascending.
+            end: int64, granule index behind its last.
+        """
+        pointer = self._row.pointer_size
+        if pointer == 4:  # any granule can be a header
+            return np.empty(0, np.int64), np.arange(len(first))
+        at = possible_headers(raw, where, self._key)
+        owner = np.searchsorted(first, at, "right") - 1
+        inside = (owner >= 0) & (at < end[owner])
+        at, owner = at[inside], owner[inside]
+        headers = decode_headers(raw, where[at], self._key, pointer, at)
+        # What is left of earlier headers lies inside of chunks: behind the start of one, before its end.
+        reach = np.maximum.accumulate(at + headers.size)
+        keep = np.ones(len(at), bool)
+        keep[1:] = at[1:] >= reach[:-1]
+        at, owner = at[keep], owner[keep]
+        size, previous = headers.size[keep], headers.previous[keep]
+        follows = np.flatnonzero(owner[1:] == owner[:-1]) + 1
+        broken = np.ones(len(first), bool)
+        heads, tails = (
+            np.unique(owner, return_index=True)[1],
+            np.flatnonzero(np.diff(owner, append=-1)),
+        )
+        broken[owner[heads]] = (at[heads] != first[owner[heads]]) | (
+            at[tails] + size[tails] != end[owner[tails]]
+        )
+        torn = (at[follows] != at[follows - 1] + size[follows - 1]) | (
+            previous[follows] != size[follows - 1]
+        )
+        broken[owner[follows[torn]]] = True
+        return at[~broken[owner]], np.flatnonzero(broken)
 
     def _lose(self, base: int, low: int, high: int, commit: CommitMap) -> tuple[int, int]:
         """Says that [low, high) of a subsegment could not be read; its committed and its absent bytes."""
@@ -233,32 +286,19 @@ class VsReader:
             return first, first
         return first, (at + int(np.flatnonzero(held)[-1] + 1) * PAGE) // granule
 
-    def _walk(self, headers: Headers, size_of: memoryview, first: int, end: int) -> _Chain:
-        """Hops from chunk to chunk; the careful way only where the simple one fails."""
-        chunks: list[int] = []
-        take = chunks.append
-        position = first
-        while position < end and (size := size_of[position]):
-            take(position)
-            position += size
-        if position == end and chunks:
-            at = np.array(chunks, np.int64)
-            if (headers.previous[at[1:]] == headers.size[at[:-1]]).all():
-                return _only_sound(_Chain(chunks), headers)
-        return _only_sound(_careful_walk(headers, size_of, first, end), headers)
-
     def _columns(
-        self, raw: U8, where: U64, headers: Headers, chunks: I64, commit: CommitMap, whole: bool
+        self, raw: U8, where: U64, chunks: I64, commit: CommitMap, whole: bool
     ) -> tuple[U64, I64, Bools, Bools, I64, Bools, I64]:
         """The columns of `Chunks`."""
         granule = self._granule
         address = where[chunks]
-        size = headers.size[chunks] * granule
-        used = headers.allocated[chunks]
+        headers = decode_headers(raw, address, self._key, self._row.pointer_size, chunks)
+        size = headers.size * granule
+        used = headers.allocated
         if len(self._delayed):
             edges = np.searchsorted(self._delayed, address[:, None] + self._link_range())
             used &= edges[:, 0] == edges[:, 1]
-        bits = headers.bits[chunks]
+        bits = headers.bits
         has_unused = used & ((bits & HAS_UNUSED_BYTES) != 0)
         end = chunks * granule + size
         words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)].astype(np.int64)
@@ -275,6 +315,22 @@ class VsReader:
             has_unused & ((words & 0x4000) != 0),
             commit.committed_bytes(address, size),
         )
+
+
+def _walk(headers: Headers, first: int, end: int) -> _Chain:
+    """Hops from chunk to chunk; the careful way only where the simple one fails."""
+    size_of = headers.size.data
+    chunks: list[int] = []
+    take = chunks.append
+    position = first
+    while position < end and (size := size_of[position]):
+        take(position)
+        position += size
+    if position == end and chunks:
+        at = np.array(chunks, np.int64)
+        if (headers.previous[at[1:]] == headers.size[at[:-1]]).all():
+            return _only_sound(_Chain(chunks), headers)
+    return _only_sound(_careful_walk(headers, size_of, first, end), headers)
 
 
 def _only_sound(chain: _Chain, headers: Headers) -> _Chain:
