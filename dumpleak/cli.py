@@ -20,20 +20,20 @@ from windumps.errors import WindumpsError
 
 
 class DumpleakGroup(click.Group):
-    """A group whose first word may be a file: one is `info`, two are `diff`."""
+    """A group whose first word may be a file: one is `info`, two are `diff`, more are `trend`."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Puts the command in front when the files speak for themselves."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            files = [arg for arg in args if Path(arg).is_file()]
+            files = [
+                arg
+                for before, arg in zip(["", *args], args, strict=False)
+                if before not in ("-o", "--output") and Path(arg).is_file()
+            ]
             if files and args[0] == files[0]:
-                name = {1: "info", 2: "diff"}.get(len(files))
-                if name is None:
-                    raise click.UsageError(
-                        f"{len(files)} files given: info takes one, diff two", ctx=ctx
-                    )
+                name = {1: "info", 2: "diff"}.get(len(files), "trend")
                 return name, self.commands[name], args
             if not args[0].isidentifier():
                 raise click.UsageError(f"no such file: {args[0]}", ctx=ctx)
@@ -48,7 +48,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 def main_group() -> None:
     r"""Finds memory leaks in Windows dump files, offline.
 
-    One file alone is described (info), two are compared (diff).
+    One file alone is described (info), two are compared (diff), three and more are a series (trend).
 
     \b
     Examples:

@@ -10,16 +10,21 @@ What a comparison shows is growth. It is never called a leak here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from dumpleak.builds import align_builds, more_is_named
+from dumpleak.process_life import Life, LifeAnswer, same_life
 from dumpleak.sites import Site
 from dumpleak.snapshot import HeapRow, Snapshot
+from dumpleak.snapshots.privacy import alike, hashed_name
+from dumpleak.survivors import Fate, Survivors, find_survivors
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
 
 # Shares of walked memory that differ by more than this make totals incomparable.
 COVERAGE_TOLERANCE = 0.02
+EXPLAINED_SITES = 20  # of which more is told than totals
 
 
 class Verdict(StrEnum):
@@ -39,12 +44,16 @@ class SiteDelta:
         base: Totals before; zeros when the site was not there.
         current: Totals after.
         evidence: Why this deserves attention, one clause each.
+        fate: What became of its blocks; None where the dumps are not of one process life.
+        notes: Those clauses of the evidence that a table shows under the site's name.
     """
 
     site: Site
     base: Totals
     current: Totals
     evidence: tuple[str, ...] = ()
+    fate: Fate | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def delta_bytes(self) -> int:
@@ -76,6 +85,8 @@ class Comparison:
         base_totals: Over all heaps compared.
         current_totals: Over all heaps compared.
         diagnostics: Of both dumps; messages begin with the dump they concern.
+        life: Whether both dumps are of one process life.
+        survivors: What became of the blocks; None where that cannot be told.
     """
 
     base: Snapshot
@@ -87,6 +98,8 @@ class Comparison:
     base_totals: Totals
     current_totals: Totals
     diagnostics: tuple[Diagnostic, ...]
+    life: LifeAnswer
+    survivors: Survivors | None = None
 
     @property
     def delta_bytes(self) -> int:
@@ -112,18 +125,30 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     """
     if base.grouping != current.grouping:
         raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
+    base, current = alike(base, current)
     reasons = tuple(why_not_comparable(base, current))
     diagnostics = (
-        *_labelled("base", base.diagnostics),
-        *_labelled("current", current.diagnostics),
+        *labelled("base", base.diagnostics),
+        *labelled("current", current.diagnostics),
         *(
             Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
             for reason in reasons
         ),
     )
     refused = bool(reasons) and not force
-    sites = () if refused else _deltas(base.groups, current.groups)
-    private = () if refused else _deltas(base.private, current.private)
+    sites: tuple[SiteDelta, ...] = ()
+    private: tuple[SiteDelta, ...] = ()
+    life = same_life(base, current)
+    survivors: Survivors | None = None
+    if not refused:
+        if life.life is Life.SAME and base.blocks is not None and current.blocks is not None:
+            survivors = find_survivors(base.blocks(), current.blocks())
+        fates = survivors.by_key if survivors is not None else {}
+        aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
+        diagnostics += tuple(aligned.diagnostics)
+        sites = _deltas(aligned.groups[0], aligned.groups[1], aligned.notes, fates)
+        sites = _explained(base, current, sites)
+        private = _deltas(base.private, current.private, {}, {})
     grew = any(delta.delta_bytes > 0 for delta in (*sites, *private))
     verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
     return Comparison(
@@ -136,58 +161,96 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         base.totals,
         current.totals,
         diagnostics,
+        life,
+        survivors,
     )
 
 
 def _deltas(
-    base: dict[str, tuple[Site, Totals]], current: dict[str, tuple[Site, Totals]]
+    base: dict[str, tuple[Site, Totals]],
+    current: dict[str, tuple[Site, Totals]],
+    notes: dict[str, str],
+    fates: dict[str, Fate],
 ) -> tuple[SiteDelta, ...]:
-    """What changed, largest growth of bytes first; ties by count, then by key."""
+    """What changed, largest growth of bytes first; ties by count, then by key.
+
+    `notes` are added to the evidence of the sites with these keys; `fates` are by the sites' own.
+    """
     nothing = Totals()
     pairs = []
     for key in base.keys() | current.keys():
         site, after = current.get(key, (None, nothing))
         older, before = base.get(key, (None, nothing))
-        shown = site or older
+        shown = older if site is None or (older and more_is_named(older, site)) else site
         if shown is not None and (before.count, before.bytes) != (after.count, after.bytes):
-            pairs.append(SiteDelta(shown, before, after))
+            note = (notes[key],) if key in notes else ()
+            pairs.append(SiteDelta(shown, before, after, note, fates.get(shown.key)))
     pairs.sort(key=lambda pair: (-pair.delta_bytes, -pair.delta_count, pair.site.key))
     growth = sum(pair.delta_bytes for pair in pairs if pair.delta_bytes > 0)
     return tuple(
-        SiteDelta(pair.site, pair.base, pair.current, tuple(_evidence(pair, growth)))
-        for pair in pairs
+        replace(pair, evidence=(*_evidence(pair, growth), *pair.evidence)) for pair in pairs
     )
 
 
-def why_not_comparable(base: Snapshot, current: Snapshot) -> list[str]:
+def _explained(
+    base: Snapshot, current: Snapshot, sites: tuple[SiteDelta, ...]
+) -> tuple[SiteDelta, ...]:
+    """The sites that grew most, with what the snapshots can tell of their growth."""
+    explain = current.explain
+    if explain is None:
+        return sites
+    grown = [delta for delta in sites[:EXPLAINED_SITES] if delta.delta_bytes > 0]
+    notes = [explain(base, delta.site) for delta in grown]
+    told = [
+        replace(delta, notes=note, evidence=(*delta.evidence, *note))
+        for delta, note in zip(grown, notes, strict=True)
+    ]
+    return (*told, *sites[len(told) :])
+
+
+def why_not_comparable(
+    base: Snapshot, current: Snapshot, names: tuple[str, str] = ("the base", "the current dump")
+) -> list[str]:
     """Differences between two snapshots that would make a comparison lie; empty when there are
     none.
+
+    Args:
+        base: The earlier one.
+        current: The later one.
+        names: What to call them.
     """
     reasons = []
+    older, newer = names
     before, after = base.source, current.source
+    if base.is_pool != current.is_pool:
+        what = {True: "the kernel's pools", False: "the heaps of a process"}
+        return [f"{older} is of {what[base.is_pool]}, {newer} of {what[current.is_pool]}"]
     if before.architecture != after.architecture:
         reasons.append(
-            f"the base is of a {before.architecture or 'unknown'} process, "
-            f"the current dump of a {after.architecture or 'unknown'} one"
+            f"{older} is of a {before.architecture or 'unknown'} process, "
+            f"{newer} of a {after.architecture or 'unknown'} one"
         )
-    if before.program.lower() != after.program.lower() and before.program and after.program:
-        reasons.append(
-            f"the base is a dump of {before.program}, the current one of {after.program}"
-        )
-    reasons += _heaps_read_once(base.heaps, current.heaps)
-    for which, snapshot in (("base", base), ("current dump", current)):
+    programs = before.program.lower(), after.program.lower()
+    if base.stripped and base.kept_names != current.kept_names:
+        programs = hashed_name("module", programs[0]), hashed_name("module", programs[1])
+    if programs[0] != programs[1] and before.program and after.program:
+        reasons.append(f"{older} is a dump of {before.program}, {newer} of {after.program}")
+    reasons += _heaps_read_once(base.heaps, current.heaps, names)
+    for which, snapshot in zip(names, (base, current), strict=True):
         if snapshot.coverage.shortfall:
             reasons.append(f"{which}: {snapshot.coverage.shortfall}")
     shares = base.coverage.walked_share, current.coverage.walked_share
     if not reasons and abs(shares[0] - shares[1]) > COVERAGE_TOLERANCE:
         reasons.append(
-            f"{shares[0]:.1%} of the heap memory of the base could be walked and {shares[1]:.1%} of the "
-            "current dump's: a difference may be a hole"
+            f"{shares[0]:.1%} of the heap memory of {older} could be walked and {shares[1]:.1%} of "
+            f"that of {newer}: a difference may be a hole"
         )
     return reasons
 
 
-def _heaps_read_once(base: list[HeapRow], current: list[HeapRow]) -> list[str]:
+def _heaps_read_once(
+    base: list[HeapRow], current: list[HeapRow], names: tuple[str, str]
+) -> list[str]:
     """Heaps that both processes have and only one dump can tell about."""
     after = {row.label: row for row in current}
     reasons = []
@@ -195,8 +258,8 @@ def _heaps_read_once(base: list[HeapRow], current: list[HeapRow]) -> list[str]:
         other = after.get(row.label)
         if other is None or row.read == other.read:
             continue
-        missing, which = (other, "current dump") if row.read else (row, "base")
-        reasons.append(f"{row.label} could not be read in the {which}: {missing.reason}")
+        missing, which = (other, names[1]) if row.read else (row, names[0])
+        reasons.append(f"{row.label} could not be read in {which}: {missing.reason}")
     return reasons
 
 
@@ -211,10 +274,16 @@ def _evidence(pair: SiteDelta, growth: int) -> list[str]:
         evidence.append(f"{pair.current.bytes / pair.base.bytes:.1f} times the base")
     if not pair.current.count:
         evidence.append("gone in the current dump")
+    elif pair.fate is not None and pair.base.count:
+        fate = pair.fate
+        evidence.append(
+            f"{fate.kept:,} of {pair.base.count:,} blocks of the base are still there; {fate.new:,} are new"
+        )
     return evidence
 
 
-def _labelled(which: str, diagnostics: list[Diagnostic]) -> list[Diagnostic]:
+def labelled(which: str, diagnostics: list[Diagnostic]) -> list[Diagnostic]:
+    """Diagnostics whose messages begin with the dump they concern."""
     return [
         Diagnostic(
             item.code,

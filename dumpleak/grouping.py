@@ -10,8 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.attribution import SiteFinder, SiteTable
+from dumpleak.attribution import Attributor, SiteFinder, SiteTable
 from dumpleak.attribution.shape import first_pointer_modules
+from dumpleak.attribution.source import SourceAttributor
+from dumpleak.attribution.stack import StackAttributor
+from dumpleak.attribution.type import TypeAttributor
 from dumpleak.session import HeapSource, Session
 from dumpleak.sites import Site, SiteKind
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
@@ -56,14 +59,42 @@ class KeyGrouping:
         groups = []
         for value in values.tolist():
             name = self._name(self._session, source, value)
-            groups.append(
-                self.table.index_of(Site(SiteKind.GROUP, f"{self._label}|{name}".lower(), name))
-            )
+            groups.append(self.table.index_of(key_site(self._label, name)))
         return np.array(groups, np.int64)[inverse]
 
 
+class EvidenceGrouping:
+    """Groups by one kind of evidence, also where better evidence names the block's site.
+
+    Args:
+        make: The attributor.
+        session: The dump.
+        label: Word in front of the key of blocks without this evidence.
+        missing: Their name.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Session, SiteTable], Attributor],
+        session: Session,
+        label: str,
+        missing: str,
+    ) -> None:
+        self.table = SiteTable()
+        self._attributor = make(session, self.table)
+        self._missing = Site(SiteKind.GROUP, f"{label}|", missing)
+
+    def assign(self, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
+        """See `Grouping`."""
+        groups = self._attributor.assign(source, blocks)
+        missing = groups < 0
+        if missing.any():
+            groups = np.where(missing, self.table.index_of(self._missing), groups)
+        return groups
+
+
 class SiteFieldGrouping:
-    """Groups by what the site of a block says: its type or its tag."""
+    """Groups by what the site of a block says: its tag."""
 
     def __init__(self, session: Session, name: str, missing: str) -> None:
         self.table = SiteTable()
@@ -88,12 +119,37 @@ class SiteFieldGrouping:
         return np.array(groups, np.int64)[inverse]
 
 
+def key_site(label: str, name: str) -> Site:
+    """The group of all blocks with one value of a key, "size" and "48"."""
+    return Site(SiteKind.GROUP, f"{label}|{name}".lower(), name)
+
+
+def size_name(size: int) -> str:
+    """What a group by size is called."""
+    return "unknown" if size == SIZE_UNKNOWN else str(size)
+
+
+def heap_name(label: str, kind: str) -> str:
+    """What a group by heap is called."""
+    return f"{label} ({kind})"
+
+
 def _by_key(
     label: str,
     value: Callable[[Session, HeapSource, Blocks], NDArray[np.int64]],
     name: Callable[[Session, HeapSource, int], str],
 ) -> Callable[[Session], Grouping]:
     return lambda session: KeyGrouping(session, label, value, name)
+
+
+def _by_evidence(
+    make: Callable[[Session, SiteTable], Attributor], label: str, missing: str
+) -> Callable[[Session], Grouping]:
+    return lambda session: EvidenceGrouping(make, session, label, missing)
+
+
+def _cut_stacks(session: Session, table: SiteTable) -> Attributor:
+    return StackAttributor(session, table, cut=True)
 
 
 def _module_name(session: Session, source: HeapSource, module: int) -> str:
@@ -109,17 +165,20 @@ GROUPINGS: dict[str, Callable[[Session], Grouping]] = {
     "size": _by_key(
         "size",
         lambda session, source, blocks: blocks.size,
-        lambda session, source, size: "unknown" if size == SIZE_UNKNOWN else str(size),
+        lambda session, source, size: size_name(size),
     ),
     "heap": _by_key(
-        "heap", _zeros, lambda session, source, value: f"{source.label} ({source.entry.kind})"
+        "heap", _zeros, lambda session, source, value: heap_name(source.label, source.entry.kind)
     ),
     "kind": _by_key(
         "kind",
         lambda session, source, blocks: blocks.kind.astype(np.int64),
         lambda session, source, kind: Kind(kind).label,
     ),
-    "type": lambda session: SiteFieldGrouping(session, "type", "(no type known)"),
+    "stack": _by_evidence(_cut_stacks, "stack", "(no recorded stack)"),
+    "source": _by_evidence(SourceAttributor, "source", "(no source line known)"),
+    "type": _by_evidence(TypeAttributor, "type", "(no type known)"),
     "tag": lambda session: SiteFieldGrouping(session, "tag", "(no tag)"),
+    "driver": lambda session: SiteFieldGrouping(session, "driver", "(no driver)"),
     "module": _by_key("module", first_pointer_modules, _module_name),
 }

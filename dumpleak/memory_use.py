@@ -61,11 +61,11 @@ def memory_by_use(session: Session) -> MemoryByUse:
     if len(regions):
         keep = regions.state == MEM_COMMIT
         start, size = regions.base_address[keep], regions.region_size[keep].astype(np.int64)
-        use = _uses(session, regions)[keep]
+        use = region_uses(session, regions)[keep]
     else:
         start, size = memory.runs.address, memory.runs.size
         use = np.where(session.modules.index_of(start) >= 0, USES.index("images"), len(USES))
-        use[_inside(start, _heap_ranges(session))] = USES.index("heaps")
+        use[_inside(start, heap_ranges(session))] = USES.index("heaps")
     present = np.array(
         [
             memory.present_bytes(a, a + s)
@@ -90,7 +90,8 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
     Empty where the dump does not list its regions.
     """
     regions = session.dump.memory.regions
-    mine = (regions.type == MEM_PRIVATE) & (_uses(session, regions) == USES.index("other-private"))
+    uses = region_uses(session, regions)
+    mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
     owner, row = np.unique(regions.allocation_base[mine], return_inverse=True)
     size = regions.region_size[mine].astype(np.int64)
     committed = np.where(regions.state[mine] == MEM_COMMIT, size, 0)
@@ -110,8 +111,8 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
     return groups
 
 
-def _uses(session: Session, regions: Regions) -> NDArray[np.int64]:
-    """The use of each region, as an index into `USES`."""
+def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
+    """The use of each region, as an index into `USES`; heaps count once they were walked."""
     use = np.full(len(regions), USES.index("other-private"), np.int64)
     use[regions.type == MEM_IMAGE] = USES.index("images")
     use[regions.type == MEM_MAPPED] = USES.index("mapped")
@@ -121,11 +122,12 @@ def _uses(session: Session, regions: Regions) -> NDArray[np.int64]:
     use[_same_allocation(regions, [thread.stack_start for thread in threads])] = USES.index(
         "stacks"
     )
-    use[_inside(regions.base_address, _heap_ranges(session))] = USES.index("heaps")
+    use[_inside(regions.base_address, heap_ranges(session))] = USES.index("heaps")
     return use
 
 
-def _heap_ranges(session: Session) -> list[tuple[int, int]]:
+def heap_ranges(session: Session) -> list[tuple[int, int]]:
+    """(start, bytes) of the memory of all heaps that were walked."""
     return [
         span
         for source in session.heaps

@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dumpleak.symbols import DumpSymbols
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel_process import find_process, open_process
 from windumps.errors import UnsupportedDumpError
 from windumps.heaps import ProcessHeap, process_heaps
 from windumps.heaps.debug_crt import DebugCrt
+from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
+from windumps.symbols.provider import Symbols
 from windumps.windows.modules import Module, ModuleMap
 from windumps.windows.process import ProcessView, process_views
 
@@ -56,8 +61,13 @@ def no_progress(phase: str, done: int, total: int) -> None:
 class Session:
     """One process of one dump.
 
+    Args:
+        dump: The open dump.
+        symbols: Where names and exact layouts come from; None for the built-in tables alone.
+
     Attributes:
         dump: The open dump.
+        symbols: The symbols of its images; None when none were given.
         views: The process as each pointer size sees it; the dump's own first.
         heaps: All heaps of all views, in order.
         modules: Look-up of images by address.
@@ -65,28 +75,53 @@ class Session:
             (`ALLOCATOR_FRAMES`), as `module!function`; to be set before blocks are attributed.
     """
 
-    def __init__(self, dump: Dump) -> None:
+    def __init__(self, dump: Dump, symbols: Symbols | None = None) -> None:
         self.dump = dump
+        self.symbols = DumpSymbols(symbols) if symbols is not None else None
         self.skip_frames: tuple[str, ...] = ()
         self.log = DiagnosticLog()
         self.views: list[ProcessView] = []
-        if dump.platform == "Windows":
+        if dump.platform == "Windows" and not isinstance(dump, KernelDump):
             self.views = process_views(
                 dump.memory,
                 dump.architecture,
                 dump.build,
                 [thread.teb for thread in dump.threads],
                 dump.modules,
+                dump.pebs,
             )
+        if self.symbols is not None:
+            for view in self.views:
+                view.exact_layouts = self.symbols.layouts(view)
         self.heaps = [
             HeapSource(view, entry) for view in self.views for entry in process_heaps(view)
         ]
         self.modules = ModuleMap(dump.modules)
 
     @classmethod
-    def open(cls, path: Path | str) -> Session:
-        """Opens a dump file; raises as `windumps.open_dump`."""
-        return cls(open_dump(path))
+    def open(
+        cls, path: Path | str, symbols: Symbols | None = None, process: str | None = None
+    ) -> Session:
+        """Opens a dump file.
+
+        Args:
+            path: The file.
+            symbols: See `Session`.
+            process: Id or name of a process of a kernel dump.
+
+        Raises:
+            CannotAnswerError: `process` is given and the dump is of another single process.
+            DumpError: as `windumps.open_dump` and `windumps.dumps.kernel_process.find_process`.
+            OSError: the file cannot be read.
+        """
+        dump = open_dump(path)
+        if process is None:
+            return cls(dump, symbols)
+        if not isinstance(dump, KernelDump):
+            raise CannotAnswerError(
+                f"{path}: --process is for kernel dumps, this is a {dump.kind} of one process"
+            )
+        return cls(open_process(dump, find_process(dump, process)), symbols)
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
@@ -94,7 +129,7 @@ class Session:
         found = self.dump.diagnostics + self.log.collect()
         for view in self.views:
             found += view.log.collect()
-        return found
+        return found + (self.symbols.diagnostics if self.symbols is not None else [])
 
     @property
     def program(self) -> Module | None:
@@ -129,6 +164,8 @@ class Session:
                 "use the tools of that system"
             )
         what = f"a {dump.kind} of {self.describe_system()}"
+        if isinstance(dump, KernelDump):
+            return f"{what}: say which process's heaps, --process NAME; dumpleak processes lists them"
         if self.heaps:
             unread = [source.entry for source in self.heaps]
             absent = [entry for entry in unread if entry.kind == "absent"]
@@ -164,12 +201,12 @@ class Session:
 
     def blocks(self, progress: Progress = no_progress) -> Iterator[tuple[HeapSource, Blocks]]:
         """Walks all readable heaps, piece by piece; diagnostics are complete afterwards."""
-        readable = self.readable_heaps
-        for index, source in enumerate(readable):
+        total = self._private_bytes()
+        for source in self.readable_heaps:
             heap = source.entry.heap
             if heap is None:
                 continue
-            progress(f"walking {source.label}", index, len(readable))
+            progress(f"walking {source.label}", min(self._block_bytes(), total), total)
             runtime = DebugCrt(source.view.memory, source.view.pointer_size, self.log)
             for number, blocks in enumerate(heap.blocks()):
                 rows = runtime.apply(blocks)
@@ -177,6 +214,7 @@ class Session:
                     heap.account.count(blocks, -1)
                     heap.account.count(rows)
                 yield source, rows
+                progress(f"walking {source.label}", min(self._block_bytes(), total), total)
                 if number % RELEASE_EVERY == RELEASE_EVERY - 1:
                     self.dump.release()
             residual = heap.account.residual_bytes
@@ -189,4 +227,16 @@ class Session:
                     f"{source.label}: {residual} committed bytes are neither blocks nor known overhead",
                     abs(residual),
                 )
-        progress("walked", len(readable), len(readable))
+        progress("walked", total, total)
+
+    def _private_bytes(self) -> int:
+        """Committed private memory, of which the heaps are most: what a walk may come to."""
+        memory = self.dump.memory
+        regions = memory.regions
+        private = (regions.state == MEM_COMMIT) & (regions.type == MEM_PRIVATE)
+        return int(regions.region_size[private].sum()) or memory.total_bytes
+
+    def _block_bytes(self) -> int:
+        """Bytes of the blocks walked so far."""
+        accounts = [source.entry.heap.account for source in self.heaps if source.entry.heap]
+        return sum(account.used_block_bytes + account.free_block_bytes for account in accounts)

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+from windumps.windows.modules import Module
 
 
 class SiteKind(StrEnum):
@@ -23,9 +26,34 @@ class SiteKind(StrEnum):
     GROUP = "group"  # not a site: blocks put together by another key (`--by size`)
 
 
+def image_identity(module: Module) -> str:
+    """The build of an image, for keys; where it has neither PDB nor time stamp, with its name."""
+    if module.timestamp or module.pdb is not None:
+        return module.identity
+    return f"{module.name.lower()}:{module.identity}"
+
+
+class Place(NamedTuple):
+    """Where code or a vftable is: what a key is made of, and the name that outlives a build.
+
+    Attributes:
+        module: Name of the image in small letters; "" for code in no image.
+        image: Identity of this build of it: PDB GUID and age, else time stamp and size.
+        rva: Offset in the image.
+        function: The symbol there, without an offset; "" without symbols.
+        skipped: The frame is an allocator's (or the user's skip list has it).
+    """
+
+    module: str
+    image: str
+    rva: int
+    function: str = ""
+    skipped: bool = False
+
+
 @dataclass(frozen=True)
 class Site:
-    """One allocation site, or another group of blocks.
+    r"""One allocation site, or another group of blocks.
 
     Attributes:
         kind: What names it.
@@ -35,6 +63,10 @@ class Site:
         type: Class name, where one is known.
         tag: Pool tag, where there is one.
         driver: Driver that owns the tag.
+        lines: Source file and line of each frame, "C:\src\cache.cpp(41)"; "" where unknown. Empty
+            when no frame has any.
+        places: What ties the key to one build of a module: the place of each frame, or of the
+            vftable. Empty where nothing does.
     """
 
     kind: SiteKind
@@ -44,3 +76,5 @@ class Site:
     type: str | None = None
     tag: str | None = None
     driver: str | None = None
+    lines: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.block_table import BlockTable, BlockTableBuilder
 from dumpleak.grouping import GROUPINGS, Grouping
-from dumpleak.memory_use import private_allocations
+from dumpleak.holders import HolderFinder, Holding
+from dumpleak.limits import Limit, memory_limits
+from dumpleak.memory_use import MemoryByUse, memory_by_use, private_allocations
+from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import BETTER_DUMP, HeapSource, Progress, Session, no_progress
+from dumpleak.site_details import DetailSums, SiteDetail
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
-from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic
+from windumps.windows.modules import Module
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5
+POOL = "pool"  # kind of the rows that stand for the kernel's pools
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,9 @@ class Coverage:
         heaps_read: Heaps that were walked.
     """
 
+    memory: ClassVar[str] = "heap memory"  # what is walked, for people
+    parts: ClassVar[str] = "heaps"
+
     walked_bytes: int
     present_bytes: int
     committed_bytes: int
@@ -116,6 +127,7 @@ class SourceInfo:
         process_id: None when unknown.
         program: File name of the executable; "" when unknown.
         process_created: When the process was started; None when unknown.
+        program_base: Load address of the executable; None when unknown.
     """
 
     file: str
@@ -127,6 +139,7 @@ class SourceInfo:
     process_id: int | None
     program: str
     process_created: datetime | None
+    program_base: int | None = None
 
 
 @dataclass
@@ -142,6 +155,18 @@ class Snapshot:
         heaps: All heaps, read or not.
         coverage: See `Coverage`.
         diagnostics: What was left out, and why.
+        limits: What the process can run into, and how much is left.
+        details: More about each group, by key; empty unless asked for, and for snapshots read from files.
+        memory: All memory by use; None under the same conditions.
+        modules: Loaded images.
+        blocks: Gives the used blocks with their groups; None where they are not known or not kept.
+        holders: Tells who points to the blocks of the groups with certain keys; None as `blocks`.
+        held_by: What `holders` told, by key, for reports.
+        stripped: Names of types, modules and functions are hashed.
+        kept_names: Patterns of those that are not.
+        pool: What growth of the kernel's pools is explained by; None for heaps, and for snapshots read
+            from files.
+        explain: Gives clauses on a site's growth since another snapshot; None where there are none.
     """
 
     source: SourceInfo
@@ -152,37 +177,96 @@ class Snapshot:
     heaps: list[HeapRow]
     coverage: Coverage
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    limits: tuple[Limit, ...] = ()
+    details: dict[str, SiteDetail] = field(default_factory=dict)
+    memory: MemoryByUse | None = None
+    modules: tuple[Module, ...] = ()
+    blocks: Callable[[], BlockTable] | None = None
+    holders: Callable[[Collection[str]], dict[str, Holding]] | None = None
+    held_by: dict[str, Holding] = field(default_factory=dict)
+    stripped: bool = False
+    kept_names: tuple[str, ...] = ()
+    pool: object | None = None
+    explain: Callable[[Snapshot, Site], tuple[str, ...]] | None = None
+
+    @property
+    def is_pool(self) -> bool:
+        """It is of the kernel's pools and not of a process's heaps."""
+        return any(row.kind == POOL for row in self.heaps)
 
 
-def take_snapshot(session: Session, by: str = "site", progress: Progress = no_progress) -> Snapshot:
+def take_snapshot(
+    session: Session,
+    by: str = "site",
+    progress: Progress = no_progress,
+    details: bool = False,
+    keep_blocks: bool = False,
+    holders: bool = False,
+) -> Snapshot:
     """Walks all heaps of a dump and adds their used blocks up.
 
     Args:
         session: The open dump.
         by: A key of `GROUPINGS`.
         progress: Told of each heap.
+        details: Also collect what only some reports show, `Snapshot.details` and `Snapshot.memory`.
+        keep_blocks: Keep what tells whether single blocks are still there in another dump.
+        holders: Keep what `Snapshot.holders` needs.
 
     Raises:
         CannotAnswerError: no heap can be read.
     """
     session.require_heaps()
     grouping: Grouping = GROUPINGS[by](session)
-    sums = _GroupSums()
+    sums, more = GroupSums(), DetailSums()
+    kept = BlockTableBuilder(session) if keep_blocks else None
+    index = BlockIndexBuilder() if holders else None
     for source, blocks in session.blocks(progress):
         used = blocks.used
         if len(used):
-            sums.add(grouping.assign(source, used), used)
+            groups = grouping.assign(source, used)
+            sums.add(groups, used.counted_bytes, used.block_bytes)
+            if details:
+                more.add(groups, used, source.view.pointer_size)
+            if kept is not None:
+                kept.add(source, used, groups)
+            if index is not None:
+                index.add(used, groups, source.view.pointer_size)
+    snapshot = walked_snapshot(session, by, grouping, sums)
+    sites = grouping.table.sites
+    if kept is not None:
+        table = kept.build(tuple(site.key for site in sites))
+        snapshot.blocks = lambda: table
+    if index is not None:
+        snapshot.holders = HolderFinder(session, index.build(), sites)
+    if details:
+        found = more.details(len(sites))
+        snapshot.details = dict(zip((site.key for site in sites), found, strict=True))
+        snapshot.memory = memory_by_use(session)
+    return snapshot
+
+
+def walked_snapshot(session: Session, by: str, grouping: Grouping, sums: GroupSums) -> Snapshot:
+    """The snapshot of a session whose blocks were walked and added up.
+
+    Args:
+        session: The dump.
+        by: Name of the grouping.
+        grouping: It, with all its groups.
+        sums: Over all used blocks.
+    """
+    sites = grouping.table.sites
     return Snapshot(
         source=source_info(session),
         grouping=by,
-        groups={
-            site.key: (site, sums.totals(index)) for index, site in enumerate(grouping.table.sites)
-        },
+        groups={site.key: (site, sums.totals(index)) for index, site in enumerate(sites)},
         totals=sums.overall(),
         private=private_allocations(session),
         heaps=[heap_row(source) for source in session.heaps],
         coverage=coverage(session),
         diagnostics=session.diagnostics,
+        limits=memory_limits(session),
+        modules=tuple(session.dump.modules),
     )
 
 
@@ -199,6 +283,7 @@ def source_info(session: Session) -> SourceInfo:
         process_id=dump.process_id,
         program=program.name if program else "",
         process_created=dump.process_times[0] if dump.process_times else None,
+        program_base=program.base_address if program else None,
     )
 
 
@@ -245,28 +330,38 @@ def coverage(session: Session) -> Coverage:
     )
 
 
-class _GroupSums:
-    """Adds blocks up by group number, in columns that grow as groups appear."""
+class GroupSums:
+    """Adds used blocks up by group number, in columns that grow as groups appear."""
 
     def __init__(self) -> None:
         self._sums = np.zeros((4, 0), np.int64)
 
-    def add(self, groups: NDArray[np.int64], blocks: Blocks) -> None:
+    def add(
+        self, groups: NDArray[np.int64], counted: NDArray[np.int64], block_bytes: NDArray[np.int64]
+    ) -> None:
+        """Adds some blocks.
+
+        Args:
+            groups: Their numbers.
+            counted: Bytes asked for where known, else block bytes.
+            block_bytes: With header and padding.
+        """
         size = int(groups.max()) + 1
         if size > self._sums.shape[1]:
             grown = np.zeros((4, max(size, 2 * self._sums.shape[1])), np.int64)
             grown[:, : self._sums.shape[1]] = self._sums
             self._sums = grown
-        counted = blocks.counted_bytes
         np.add.at(self._sums[0], groups, 1)
         np.add.at(self._sums[1], groups, counted)
-        np.add.at(self._sums[2], groups, blocks.block_bytes)
+        np.add.at(self._sums[2], groups, block_bytes)
         np.maximum.at(self._sums[3], groups, counted)
 
     def totals(self, group: int) -> Totals:
+        """Of one group."""
         return Totals(*(int(value) for value in self._sums[:, group]))
 
     def overall(self) -> Totals:
+        """Of all groups."""
         largest = int(self._sums[3].max()) if self._sums.size else 0
         count, counted, block_bytes = (int(value) for value in self._sums[:3].sum(axis=1))
         return Totals(count, counted, block_bytes, largest)

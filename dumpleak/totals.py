@@ -20,3 +20,11 @@ class Totals:
     bytes: int = 0
     block_bytes: int = 0
     largest: int = 0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(
+            self.count + other.count,
+            self.bytes + other.bytes,
+            self.block_bytes + other.block_bytes,
+            max(self.largest, other.largest),
+        )

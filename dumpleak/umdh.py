@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 
 from dumpleak.attribution.stack import module_stem
-from dumpleak.comparison import Comparison, SiteDelta
+from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.session import HeapSource, Progress, Session, no_progress
 from windumps.blocks import Blocks
 from windumps.windows.modules import file_name
@@ -124,7 +124,13 @@ class _LogWriter:
         key = view.architecture
         if key not in self._readers:
             self._readers[key] = StackTraces(
-                view.memory, key, view.build, view.ntdll(), self._code, view.log
+                view.memory,
+                key,
+                view.build,
+                view.ntdll(),
+                self._code,
+                view.log,
+                view.exact_layouts.get("stack traces"),
             )
         traces = [t for t in np.unique(blocks.trace).tolist() if (key, t) not in self._known]
         stacks = self._readers[key].frames(np.array(traces, np.uint64))
@@ -132,7 +138,9 @@ class _LogWriter:
         return dict(zip(traces, stacks, strict=True))
 
 
-def write_comparison(comparison: Comparison, stream: IO[str], decimal: bool = False) -> None:
+def write_comparison(
+    comparison: Comparison, stream: IO[str], decimal: bool = False, top: int | None = None
+) -> None:
     """Writes a comparison as UMDH does; largest growth first.
 
     A stack is numbered by its key, so that the same one has the same number in every comparison. What has
@@ -142,6 +150,7 @@ def write_comparison(comparison: Comparison, stream: IO[str], decimal: bool = Fa
         comparison: What to write.
         stream: Where to.
         decimal: Decimal numbers, as `umdh -d`; else hexadecimal ones.
+        top: Write only so many sites; the total is of all of them.
     """
     kind = "d" if decimal else "x"
     stream.write(
@@ -155,7 +164,9 @@ def write_comparison(comparison: Comparison, stream: IO[str], decimal: bool = Fa
     )
     stream.writelines(f"// not comparable: {_one_line(reason)}\n" for reason in comparison.reasons)
     stream.write("\n")
-    for delta in comparison.sites:
+    if comparison.verdict is Verdict.NOT_COMPARABLE:
+        return
+    for delta in comparison.sites[:top]:
         stream.writelines(f"{line}\n" for line in _delta_lines(delta, kind))
     new, old = comparison.current_totals, comparison.base_totals
     requested = new.bytes - old.bytes

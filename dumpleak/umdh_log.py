@@ -6,8 +6,8 @@ Besides the form that `dumpleak.umdh` writes there are older logs, which add blo
     \tntdll!RtlAllocateHeap+0x00000808
 
 A log knows an image by its file name only, so frames are matched by name and offset; logs that we wrote say
-in comments who each image is, and give the same keys as the dump they were made from. `as_log` brings a
-dump's snapshot down to what a log can tell.
+in comments who each image is, and give the same keys as the dump they were made from. `matched` brings the
+two sides of a comparison down to what a log can tell.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from dumpleak.attribution.stack import Frame, FrameNamer, module_stem, stack_key, stack_site
+from dumpleak.attribution.stack import (
+    Frame,
+    FrameNamer,
+    module_stem,
+    stack_key,
+    stack_site,
+)
 from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
@@ -28,6 +34,8 @@ from windumps.windows.modules import Module, PdbIdentity, file_name
 from windumps.windows.stack_traces import CodeMap
 
 KIND = "umdh log"
+GROUPINGS = ("site", "stack")
+NAMES_ONLY = "umdh-names-only"  # diagnostic of a log that does not tell builds of an image apart
 LINE_LIMIT = 0x4000
 MAX_FRAMES = 0x100
 HEAD_BYTES = 0x10000
@@ -88,15 +96,23 @@ def is_log(head: bytes) -> bool:
     return any(pattern.match(line.strip()) for line in lines for pattern in patterns)
 
 
-def read_log(path: Path | str) -> Snapshot:
+def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
     """Reads a UMDH log into a snapshot whose groups are its stacks.
 
     Args:
         path: The log, in UTF-8, an ANSI code page or UTF-16 with a byte order mark.
+        by: The grouping: "site", or "stack" for stacks cut at the allocator's frames.
+        skip_frames: See `Session.skip_frames`.
 
     Raises:
-        CannotAnswerError: the file is no log, or a comparison that UMDH made of two.
+        CannotAnswerError: the file is no log, or a comparison that UMDH made of two, or a log cannot
+            be grouped so.
     """
+    if by not in GROUPINGS:
+        raise CannotAnswerError(
+            f"{path}: a UMDH log knows stacks only; it can be grouped by {' or '.join(GROUPINGS)}, "
+            f"not by {by}"
+        )
     with open(path, "rb") as file:
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with open(path, encoding=encoding, errors="replace") as text:
@@ -108,35 +124,80 @@ def read_log(path: Path | str) -> Snapshot:
             else "no log of UMDH: it lists no blocks"
         )
         raise CannotAnswerError(f"{path}: {what}")
-    return _snapshot(log, str(path))
+    return _snapshot(log, str(path), by, skip_frames)
 
 
-def as_log(snapshot: Snapshot) -> Snapshot:
+def matched(base: Snapshot, current: Snapshot) -> tuple[Snapshot, Snapshot]:
+    """Two snapshots so that their sites can match; unchanged where neither comes from a log.
+
+    Raises:
+        CannotAnswerError: one side is a log, and no block of the other has a recorded stack.
+    """
+    logs = [side for side in (base, current) if side.source.kind == KIND]
+    if not logs:
+        return base, current
+    by_name = any(note.code == NAMES_ONLY for log in logs for note in log.diagnostics)
+    # UMDH writes symbols where it found some. A dump has both, so it goes along with what the log has.
+    by_symbol = any(
+        site.frames and not site.places for log in logs for site, _ in log.groups.values()
+    )
+    sides = as_log(base, by_name, by_symbol), as_log(current, by_name, by_symbol)
+    for side, whole in zip(sides, (base, current), strict=True):
+        if not side.groups and whole.groups:
+            raise CannotAnswerError(
+                f"{whole.source.file}: none of its {whole.totals.count} blocks has a recorded stack, so "
+                "nothing of it can be compared with a UMDH log; take a dump of the program with "
+                "`gflags /i app.exe +ust`"
+            )
+    return sides
+
+
+def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> Snapshot:
     """What a UMDH log would tell of a snapshot, to compare it with one.
 
-    Only groups with a recorded stack stay, and their keys are made of module names and offsets or symbols
-    instead of image identities. Apply it to both sides of a comparison. Two builds of one module are not
-    told apart then, and frames with symbols do not match frames without.
+    Args:
+        snapshot: Of a dump or a log.
+        by_name: Make keys of module names instead of image identities. Two builds of one module are
+            not told apart then. To be the same for both sides of a comparison.
+        by_symbol: With `by_name`: match frames as they are written, with their symbols, if any; else
+            by offsets in modules.
+
+    Returns:
+        The snapshot with only those groups that have a recorded stack.
     """
     groups: dict[str, tuple[Site, Totals]] = {}
     for site, totals in snapshot.groups.values():
         if site.kind is SiteKind.STACK:
-            key = stack_key(_by_name(frame) for frame in site.frames) if site.frames else site.key
-            _add(groups, replace(site, key=key), totals)
-    note = Diagnostic(
-        "umdh-match-by-name",
-        Severity.WARNING,
-        KIND,
-        None,
-        "stacks are matched by module names, as UMDH logs have no more; blocks without stack are left out",
-    )
+            shown = site
+            if by_name and site.frames:
+                # Without places, so that nobody looks for differences between builds.
+                shown = replace(site, key=stack_key(_names(site, by_symbol)), places=())
+            _add(groups, shown, totals)
+    kept = _total(groups)
+    notes = []
+    if by_name:
+        message = "stacks are matched by module names, as UMDH logs have no more"
+        notes.append(Diagnostic("umdh-match-by-name", Severity.WARNING, KIND, None, message))
+    if kept.count < snapshot.totals.count:
+        message = (
+            f"{snapshot.totals.count - kept.count} blocks have no recorded stack and are left out, as a "
+            "UMDH log lists none of them"
+        )
+        left_out = snapshot.totals.block_bytes - kept.block_bytes
+        notes.append(Diagnostic("umdh-left-out", Severity.WARNING, KIND, None, message, left_out))
     return replace(
         snapshot,
         groups=groups,
-        totals=_total(groups),
+        totals=kept,
         private={},
-        diagnostics=[*snapshot.diagnostics, note],
+        diagnostics=[*snapshot.diagnostics, *notes],
     )
+
+
+def _names(site: Site, by_symbol: bool) -> list[str]:
+    if site.places and not by_symbol:
+        return [_by_name(f"{place.module}+0x{place.rva:x}") for place in site.places]
+    return [_by_name(frame) for frame in site.frames]
 
 
 def _by_name(frame: str) -> str:
@@ -218,22 +279,24 @@ def _count(
     return None if stack.frames else stack
 
 
-def _snapshot(log: _Log, file: str) -> Snapshot:
+def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Snapshot:
     modules = log.images or log.modules
-    namer = FrameNamer(CodeMap(modules, log.unloaded))
+    code = CodeMap(modules, log.unloaded)
+    namer = FrameNamer(code, skip_frames=skip_frames)
     groups: dict[str, tuple[Site, Totals]] = {}
     unnamed = 0
     for trace, stack in log.stacks.items():
         frames = [frame for text in stack.frames for frame in _frames(namer, text)]
         unnamed += not frames
         name = f"BackTrace{trace:X}"
-        site = stack_site(frames) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
+        cut = by == "stack"
+        site = stack_site(frames, cut) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
         _add(groups, site, Totals(stack.count, stack.bytes, stack.block_bytes, stack.largest))
     highest = max([log.highest, *log.heaps, *(module.base_address for module in modules)])
     architecture = "x64" if highest >> 32 else "x86"
     heaps = [
         HeapRow(
-            f"heap {number}",
+            f"log heap {number}",  # a log leaves heaps out, so its numbers are not a dump's
             address,
             "umdh",
             architecture,
@@ -257,6 +320,11 @@ def _snapshot(log: _Log, file: str) -> Snapshot:
             "a UMDH log holds only blocks with a recorded stack, and does not say how much it left out",
         )
     ]
+    if not log.images:
+        message = (
+            "the log does not say which builds its images are; stacks are matched by module names"
+        )
+        notes.append(Diagnostic(NAMES_ONLY, Severity.INFO, KIND, None, message))
     if unnamed:
         message = (
             f"{unnamed} of {len(log.stacks)} stacks are not in the log; they are shown by number"
@@ -264,7 +332,7 @@ def _snapshot(log: _Log, file: str) -> Snapshot:
         notes.append(Diagnostic("umdh-stack-absent", Severity.WARNING, KIND, None, message))
     return Snapshot(
         SourceInfo(file, KIND, "Windows", architecture, 0, log.taken, None, program, None),
-        "site",
+        by,
         groups,
         totals,
         {},

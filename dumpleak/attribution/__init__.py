@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.attribution.classes import SiteClasses
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.source import SourceAttributor
 from dumpleak.attribution.stack import StackAttributor
@@ -34,6 +35,7 @@ class SiteFinder:
     def __init__(self, session: Session) -> None:
         self.table = SiteTable()
         self._attributors = [make(session, self.table) for make in ATTRIBUTORS]
+        self._classes = SiteClasses(session, self.table)
 
     def assign(self, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
         """Indices into `table.sites`, one for each block (int64, shape (n,))."""
@@ -44,6 +46,7 @@ class SiteFinder:
                 break
             rest = blocks if open_.all() else blocks.select(open_)
             sites[open_] = attributor.assign(source, rest)
+        self._classes.add(source, blocks, sites)
         return sites
 
 

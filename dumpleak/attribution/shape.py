@@ -215,7 +215,7 @@ def _beginnings(session: Session, source: HeapSource, words: U64, room: I64) -> 
     beginnings = text_kind(words, source.view.pointer_size, room).astype(np.int64)
     modules = np.full(len(words), -1, np.int64)
     beginnings[(beginnings == NO_TEXT) & _begins_with_guid(source, words)] = _GUID
-    rows, columns = _image_pointers(session, words)
+    rows, columns = image_pointers(session, words)
     keep = (beginnings[rows] != _ASCII) & (beginnings[rows] != _UTF16)
     rows, first = np.unique(rows[keep], return_index=True)
     columns = columns[keep][first]
@@ -224,7 +224,7 @@ def _beginnings(session: Session, source: HeapSource, words: U64, room: I64) -> 
     return beginnings, modules
 
 
-def _image_pointers(session: Session, words: U64) -> tuple[I64, I64]:
+def image_pointers(session: Session, words: U64) -> tuple[I64, I64]:
     """Rows and columns of the words that point into an image, ascending."""
     images = session.modules.modules
     if not images:

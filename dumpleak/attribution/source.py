@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from windumps.blocks import Blocks
 from windumps.heaps.debug_crt import read_source_name
 from windumps.memory import AddressSpace
 
+DIGEST_BYTES = 16
 SHOWN_COMPONENTS = 2  # of a path; enough to tell files of one name apart
 
 
@@ -49,7 +51,7 @@ class SourceAttributor:
                 self._table.index_of(
                     Site(
                         SiteKind.SOURCE,
-                        f"{SiteKind.SOURCE}|{path.lower()}|{line}",
+                        source_key(path, line),
                         f"{shortened(path)}({line})",
                     )
                 )
@@ -57,6 +59,12 @@ class SourceAttributor:
                 else -1
             )
         return self._sites[file, line]
+
+
+def source_key(path: str, line: int) -> str:
+    """The key of a source site; of the path a digest, since it may hold the name of a user."""
+    digest = blake2b(path.lower().encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES)
+    return f"{SiteKind.SOURCE}|{digest.hexdigest()}|{line}"
 
 
 def shortened(path: str) -> str:

@@ -19,17 +19,18 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.sites import Place, Site, SiteKind, image_identity
 from windumps.blocks import Blocks
+from windumps.symbols.functions import Location
 from windumps.windows.modules import Module
 from windumps.windows.process import ProcessView
 from windumps.windows.stack_traces import CodeMap, StackTraces
 
-# Gives the text behind `module!` for an offset in an image, "Cache::insert+0x41", or None. The offset is a
-# return address: the call stands just before it.
-Symbolize = Callable[[Module, int], str | None]
+# Names an offset in an image, or gives None. The offset is a return address: the call stands just before it.
+Symbolize = Callable[[Module, int], Location | None]
 
 NO_IMAGE = "(code outside images)"
+SKIPPED_BY_USER, SKIPPED = 1, 2
 DIGEST_BYTES = 16
 _EXTENSION = re.compile(r"\.(?:exe|dll|ocx|cpl|drv|sys|ax|scr|acm|pyd|node)$", re.IGNORECASE)
 
@@ -78,16 +79,21 @@ class Frame(NamedTuple):
 
     Attributes:
         text: `module+0xRVA`, or `module!symbol+0xOFFSET` where symbols name it.
-        key: Image identity and offset.
-        skipped: Left out of names: the allocator's, or in no image.
+        key: Image identity and offset, whether symbols name it or not.
+        skipped: 0 for the program's own; `SKIPPED_BY_USER`; `SKIPPED` for an allocator's, or one in
+            no image. The first frame with the lowest number names a stack.
+        place: See `Place`; None where the image's identity is not known.
+        line: Source file and line, "" where unknown.
     """
 
     text: str
     key: str
-    skipped: bool
+    skipped: int
+    place: Place | None = None
+    line: str = ""
 
 
-def no_symbols(module: Module, rva: int) -> str | None:
+def no_symbols(module: Module, rva: int) -> Location | None:
     """A `Symbolize` that knows nothing."""
     return None
 
@@ -99,6 +105,8 @@ class FrameNamer:
         code: The images.
         symbolize: Where symbols come from.
         allocators: Patterns of frames that are left out of names.
+        skip_frames: More of them, for which nobody vouches: a stack of nothing else is still named
+            by one of these.
     """
 
     def __init__(
@@ -106,10 +114,11 @@ class FrameNamer:
         code: CodeMap,
         symbolize: Symbolize = no_symbols,
         allocators: Sequence[str] = ALLOCATOR_FRAMES,
+        skip_frames: Sequence[str] = (),
     ) -> None:
         self._code = code
         self._symbolize = symbolize
-        self._allocators = re.compile("|".join(translate(p.lower()) for p in allocators) or "(?!)")
+        self._skipped = ((SKIPPED, _any_of(allocators)), (SKIPPED_BY_USER, _any_of(skip_frames)))
         self._frames: dict[int, Frame] = {}
 
     def frames(self, addresses: Sequence[int]) -> list[Frame]:
@@ -124,17 +133,26 @@ class FrameNamer:
     def _frame(self, address: int, index: int) -> Frame:
         if index < 0:
             # Code made at run time. Its address differs between runs and would split the site.
-            return Frame(NO_IMAGE, "-", True)
+            return Frame(NO_IMAGE, "-", SKIPPED, Place("", "-", 0, "", True))
         module = self._code.modules[index]
         rva = address - module.base_address
-        symbol = self._symbolize(module, rva)
-        text = f"{module.name}!{symbol}" if symbol else f"{module.name}+0x{rva:x}"
-        return Frame(text, f"{_image_key(module)}+{rva:x}", self.skips(module.name, symbol or ""))
+        found = self._symbolize(module, rva)
+        function = found.function if found else ""
+        text = f"{module.name}!{found}" if found else f"{module.name}+0x{rva:x}"
+        skipped = self.skips(module.name, function)
+        image = image_identity(module)
+        place = Place(module.name.lower(), image, rva, function, skipped > 0)
+        line = f"{found.file}({found.line})" if found and found.line else ""
+        return Frame(text, f"{image}+{rva:x}", skipped, place, line)
 
-    def skips(self, module_name: str, symbol: str) -> bool:
-        """True for an allocator's frame; the symbol may be "" and may have an offset behind it."""
-        function = symbol.lower().rsplit("+0x", 1)[0]
-        return self._allocators.match(f"{module_stem(module_name).lower()}!{function}") is not None
+    def skips(self, module_name: str, symbol: str) -> int:
+        """`Frame.skipped` of a frame; the symbol, without an offset, may be ""."""
+        name = f"{module_stem(module_name).lower()}!{symbol.lower()}"
+        return next((level for level, pattern in self._skipped if pattern.match(name)), 0)
+
+
+def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(p.lower()) for p in patterns) or "(?!)")
 
 
 def module_stem(name: str) -> str:
@@ -148,25 +166,26 @@ def stack_key(frames: Iterable[str]) -> str:
     return f"{SiteKind.STACK}|{digest.hexdigest()}"
 
 
-def _image_key(module: Module) -> str:
-    """The image's identity; where it has neither PDB nor time stamp, with its name."""
-    if module.timestamp or module.pdb is not None:
-        return module.identity
-    return f"{module.name.lower()}:{module.identity}"
-
-
-def stack_site(frames: Sequence[Frame]) -> Site:
+def stack_site(frames: Sequence[Frame], cut: bool = False) -> Site:
     """The site of one stack.
 
     Args:
         frames: Innermost first, at least one.
+        cut: Leave out what comes before the frame that names the site, from the key too: then
+            stacks that differ only inside the allocator are one site.
     """
-    named = next((frame for frame in frames if not frame.skipped), frames[0])
+    first = min(range(len(frames)), key=lambda index: frames[index].skipped)
+    named = frames[first]
+    if cut:
+        frames = frames[first:]
+    places = [frame.place for frame in frames if frame.place is not None]
     return Site(
         SiteKind.STACK,
         stack_key(frame.key for frame in frames),
         named.text,
         frames=tuple(frame.text for frame in frames),
+        lines=tuple(f.line for f in frames) if any(f.line for f in frames) else (),
+        places=tuple(places) if len(places) == len(frames) else (),
     )
 
 
@@ -176,20 +195,25 @@ class StackAttributor:
     Args:
         session: The dump.
         table: Where sites are numbered.
-        symbolize: Where symbols come from.
-        allocators: Patterns of frames that are left out of names.
+        symbolize: Where symbols come from; None for the session's.
+        allocators: Patterns of frames that are left out of names, besides the session's own.
+        cut: As `stack_site` takes it.
     """
 
     def __init__(
         self,
         session: Session,
         table: SiteTable,
-        symbolize: Symbolize = no_symbols,
+        symbolize: Symbolize | None = None,
         allocators: Sequence[str] = ALLOCATOR_FRAMES,
+        cut: bool = False,
     ) -> None:
+        if symbolize is None:
+            symbolize = session.symbols.frame if session.symbols is not None else no_symbols
         self._table = table
+        self._cut = cut
         self._code = CodeMap(session.dump.modules, session.dump.unloaded_modules)
-        self._namer = FrameNamer(self._code, symbolize, allocators)
+        self._namer = FrameNamer(self._code, symbolize, allocators, session.skip_frames)
         # By architecture: the two halves of a WoW64 process have stores and traces of their own.
         self._readers: dict[str, StackTraces] = {}
         self._sites: dict[str, dict[int, int]] = {}
@@ -208,12 +232,18 @@ class StackAttributor:
         return np.array([known[trace] for trace in values.tolist()], np.int64)[inverse]
 
     def _site(self, stack: tuple[int, ...]) -> int:
-        return self._table.index_of(stack_site(self._namer.frames(stack)))
+        return self._table.index_of(stack_site(self._namer.frames(stack), self._cut))
 
     def _reader(self, view: ProcessView) -> StackTraces:
         reader = self._readers.get(view.architecture)
         if reader is None:
             reader = self._readers[view.architecture] = StackTraces(
-                view.memory, view.architecture, view.build, view.ntdll(), self._code, view.log
+                view.memory,
+                view.architecture,
+                view.build,
+                view.ntdll(),
+                self._code,
+                view.log,
+                view.exact_layouts.get("stack traces"),
             )
         return reader

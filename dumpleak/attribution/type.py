@@ -2,7 +2,8 @@
 
 A key holds the module's name and the mangled name of the class: neither changes when the module is
 loaded elsewhere or built anew, and classes of the same name in two modules are two classes. A
-vftable without type information is known by its place in one build of the module.
+vftable without type information is known by its place in one build of the module; where the module's
+PDB has a symbol for it, that names the class, and the key stays the same.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from dumpleak.attribution.contents import NO_TEXT, TEXT_BYTES, text_kind
 from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.sites import Place, Site, SiteKind
 from windumps.blocks import Blocks, State
 from windumps.windows.rtti import Vftable, VftableResolver
 from windumps.windows.type_names import class_name
@@ -59,9 +60,17 @@ class TypeAttributor:
         known = self._sites[architecture]
         new = self._resolvers[architecture].vftables[len(known) :]
         if new:
-            added = [self._table.index_of(vftable_site(vftable)) for vftable in new]
+            added = [self._table.index_of(self._site(vftable, architecture)) for vftable in new]
             known = self._sites[architecture] = np.concatenate((known, np.array(added, np.int64)))
         return known
+
+
+    def _site(self, vftable: Vftable, architecture: str) -> Site:
+        mangled, symbols = vftable.class_name, self._session.symbols
+        if mangled is None and symbols is not None:
+            width = 4 if architecture == "x86" else 8
+            mangled = symbols.vftable_class(vftable.module, vftable.rva, width)
+        return vftable_site(vftable, mangled or "")
 
 
 def _is_text(source: HeapSource, blocks: Blocks, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -77,16 +86,23 @@ def _is_text(source: HeapSource, blocks: Blocks, rows: NDArray[np.int64]) -> NDA
     return text & (room >= TEXT_BYTES)
 
 
-def vftable_site(vftable: Vftable) -> Site:
-    """The site of all objects with this vftable."""
-    module, mangled = vftable.module, vftable.class_name
-    if mangled is None:
-        place = f"{module.identity}+{vftable.rva:x}"
-        return Site(
-            SiteKind.TYPE,
-            f"{SiteKind.TYPE}|{module.name.lower()}|{place}",
-            f"vftable {module.name}+0x{vftable.rva:x}",
-        )
-    name = class_name(mangled)
-    key = f"{SiteKind.TYPE}|{module.name.lower()}|{mangled}"
-    return Site(SiteKind.TYPE, key, name, type=name)
+def vftable_site(vftable: Vftable, mangled: str) -> Site:
+    """The site of all objects with this vftable.
+
+    Args:
+        vftable: Where it is.
+        mangled: Name of the class, from its type information or else a symbol; "" when unknown.
+    """
+    module = vftable.module
+    name = class_name(mangled) if mangled else ""
+    if vftable.class_name is not None:
+        key = f"{SiteKind.TYPE}|{module.name.lower()}|{mangled}"
+        return Site(SiteKind.TYPE, key, name, type=name)
+    symbol = f"{name}::`vftable'" if name else ""
+    return Site(
+        SiteKind.TYPE,
+        f"{SiteKind.TYPE}|{module.name.lower()}|{module.identity}+{vftable.rva:x}",
+        name or f"vftable {module.name}+0x{vftable.rva:x}",
+        type=name or None,
+        places=(Place(module.name.lower(), module.identity, vftable.rva, symbol),),
+    )

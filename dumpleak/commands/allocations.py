@@ -7,12 +7,26 @@ from typing import Any
 
 import click
 
-from dumpleak.attribution import SiteFinder
-from dumpleak.commands.base import DUMP, TOP, common_options, progress_bar, report_to, require
+from dumpleak.attribution import SiteFinder, SiteTable
+from dumpleak.attribution.type import TypeAttributor
+from dumpleak.commands.base import (
+    DUMP,
+    SKIP_FRAMES,
+    TOP,
+    common_options,
+    progress_bar,
+    report_to,
+    require,
+)
+from dumpleak.pool.pages import pool_pages
+from dumpleak.pool.reader import PoolReader
 from dumpleak.reports.base import BlockPage
-from dumpleak.session import Progress, Session
+from dumpleak.session import CannotAnswerError, Progress, Session
 from dumpleak.snapshot import coverage
 from windumps.blocks import State
+from windumps.dumps.kernel_dump import KernelDump
+
+_STATES = {"used": State.USED, "free": State.FREE}
 
 
 @click.command(
@@ -28,11 +42,19 @@ from windumps.blocks import State
     show_default=True,
     help="Which blocks to list.",
 )
+@SKIP_FRAMES
 @TOP
 @common_options
-def allocations(dump: str, state: str, top: int | None, **options: Any) -> None:
+def allocations(
+    dump: str, state: str, skip_frames: tuple[str, ...], top: int | None, **options: Any
+) -> None:
     """One row a block, with the site it belongs to."""
-    session = Session.open(dump)
+    with progress_bar(options):
+        session = Session.open(dump, options["symbols"], options["process"])
+    if isinstance(session.dump, KernelDump):
+        _pool_allocations(session.dump, state, top, options)
+        return
+    session.skip_frames = skip_frames
     session.require_heaps()
     with progress_bar(options) as progress, report_to(options) as report:
         report.allocations(_pages(session, state, progress), top)
@@ -42,15 +64,35 @@ def allocations(dump: str, state: str, top: int | None, **options: Any) -> None:
     require(coverage(session))
 
 
+def _pool_allocations(
+    dump: KernelDump, state: str, top: int | None, options: dict[str, Any]
+) -> None:
+    with progress_bar(options) as progress, report_to(options) as report:
+        reader = PoolReader(dump, options["symbols"], progress=progress)
+        report.allocations(pool_pages(reader, _STATES.get(state)), top)
+    for item in reader.diagnostics:
+        if item.severity != "info":
+            click.echo(f"{item.severity}: {item.message}", err=True)
+    if dump.missing_bytes:
+        raise CannotAnswerError(
+            f"{dump.path}: the file is cut: {dump.missing_bytes} bytes of memory are missing, and blocks in "
+            "them; copy it again from where it was written"
+        )
+
+
 def _pages(session: Session, state: str, progress: Progress) -> Iterator[BlockPage]:
-    wanted = {"used": State.USED, "free": State.FREE}.get(state)
+    wanted = _STATES.get(state)
     finder = SiteFinder(session)
+    # A block's class is shown also where better evidence, a stack, names its site.
+    classes = SiteTable()
+    class_finder = TypeAttributor(session, classes)
     for source, blocks in session.blocks(progress):
         shown = blocks if wanted is None else blocks.select(blocks.state == wanted)
         names, types = [""] * len(shown), [""] * len(shown)
         used = (shown.state == State.USED).nonzero()[0]
-        sites = finder.assign(source, shown.used)
-        for row, number in zip(used.tolist(), sites.tolist(), strict=True):
-            site = finder.table.sites[number]
-            names[row], types[row] = site.name, site.type or ""
+        sites = finder.assign(source, shown.used).tolist()
+        numbers = class_finder.assign(source, shown.used).tolist()
+        for row, site, number in zip(used.tolist(), sites, numbers, strict=True):
+            names[row] = finder.table.sites[site].name
+            types[row] = (classes.sites[number].type or "") if number >= 0 else ""
         yield BlockPage(source.entry.address, source.view.pointer_size, shown, names, types)

@@ -4,52 +4,182 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
-from dumpleak.reports import REPORTS, Report
+from dumpleak.attribution.skip_list import skip_patterns
+from dumpleak.inputs import read_snapshot
+from dumpleak.late_symbols import with_symbols
+from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.snapshot import take_pool_snapshot
+from dumpleak.reports import DETAILED_REPORTS, REPORTS, Report
 from dumpleak.session import Progress as ProgressCallback
 from dumpleak.session import Session, no_progress
 from dumpleak.snapshot import Coverage, Snapshot, take_snapshot
+from dumpleak.symbols import ENVIRONMENT, environment_elements, given_elements
+from dumpleak.units import format_bytes
+from windumps.dumps.kernel_dump import KernelDump
+from windumps.symbols.errors import SymbolPathError
+from windumps.symbols.provider import Symbols
 
+SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
 EXIT_GATE = 1
 EXIT_CANNOT_ANSWER = 3
+HOLDERS_AUTO_BYTES = 1 << 30
+HOLDERS_TOP = 20  # sites whose holders are looked for unless --top says more or less
 
 
-def common_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that mean the same everywhere."""
-    for option in (
+def _symbols(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> Symbols | None:
+    """The symbols to use; None when no path is given. Unpacked files go when the command ends."""
+    try:
+        elements = given_elements(values)
+    except SymbolPathError as error:
+        raise click.BadParameter(str(error), context, option) from error
+    try:
+        elements += environment_elements()
+    except SymbolPathError as error:
+        click.echo(f"dumpleak: {ENVIRONMENT} is not used: {error}", err=True)
+    if not elements:
+        return None
+    symbols = Symbols.along(list(dict.fromkeys(elements)))
+    context.call_on_close(symbols.close)
+    return symbols
+
+
+def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that mean the same everywhere, with a choice of formats; the first is the default."""
+    choice = list(formats)
+    options = (
+        click.option(
+            "--process",
+            metavar="PID|NAME",
+            help="A process of a kernel dump, by its id or the name of its program.",
+        ),
+        click.option(
+            "--symbols",
+            multiple=True,
+            metavar="PATH",
+            callback=_symbols,
+            help="Where PDBs are, as in _NT_SYMBOL_PATH, which is read too: folders, symbol stores, "
+            "srv*CACHE*URL. May be given more than once. Only servers named here or there are asked.",
+        ),
         click.option("--debug", is_flag=True, help="Show a traceback when something fails."),
-        click.option("--no-progress", is_flag=True, help="No progress bar on a terminal."),
+        click.option(
+            *("-q", "--quiet", "--no-progress", "no_progress"),
+            is_flag=True,
+            help="No progress bar on a terminal.",
+        ),
         click.option(
             "-o", "--output", type=click.Path(dir_okay=False), help="Write there and not to stdout."
         ),
         click.option(
             "--format",
             "format_",
-            type=click.Choice(list(REPORTS)),
-            default="text",
+            type=click.Choice(choice),
+            default=choice[0],
             show_default=True,
         ),
-    ):
-        command = option(command)
-    return command
+    )
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in options:
+            command = option(command)
+        return command
+
+    return add
 
 
+common_options = options_with(REPORTS)
+
+
+def _skip_frames(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    try:
+        return skip_patterns(values)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+SKIP_FRAMES = click.option(
+    "--skip-frames",
+    multiple=True,
+    metavar="PATTERN|FILE",
+    callback=_skip_frames,
+    help="Also leave these frames out of the names of stacks: module!function with wildcards, "
+    "or a file with one pattern a line. May be given more than once.",
+)
+HOLDERS = click.option(
+    "--holders/--no-holders",
+    default=None,
+    help="Look for who points to the blocks of the sites shown (all memory is read once more); "
+    f"on by default up to {format_bytes(HOLDERS_AUTO_BYTES)} of used blocks.",
+)
 TOP = click.option("--top", type=click.IntRange(min=1), help="Show only the first N rows.")
 DUMP = click.argument("dump", type=click.Path(exists=True, dir_okay=False))
 
 
-def open_snapshot(dump: str, by: str, options: dict[str, Any]) -> Snapshot:
-    """Opens and walks a dump; raises as `Session.open` and `take_snapshot`."""
+def open_snapshot(
+    dump: str,
+    by: str,
+    options: dict[str, Any],
+    holders: bool = False,
+    keep_blocks: bool = False,
+) -> Snapshot:
+    """Reads a snapshot file, or opens and walks a dump.
+
+    Args:
+        dump: Its name.
+        by: The grouping.
+        options: The command's.
+        holders: As `take_snapshot` takes it.
+        keep_blocks: As `take_snapshot` takes it.
+
+    Raises:
+        WindumpsError: as `Session.open`, `take_snapshot` and `read_snapshot`.
+    """
     with progress_bar(options) as progress:
-        return take_snapshot(Session.open(dump), by, progress)
+        skip_frames = options.get("skip_frames", ())
+        held = read_snapshot(dump, by, skip_frames)
+        if held is not None:
+            return with_symbols(held, options.get("symbols"), skip_frames)
+        session = Session.open(dump, options.get("symbols"), options.get("process"))
+        session.skip_frames = skip_frames
+        details = options.get("format_") in DETAILED_REPORTS
+        if isinstance(session.dump, KernelDump):
+            reader = PoolReader(session.dump, options.get("symbols"), progress=progress)
+            return take_pool_snapshot(reader, by, details)
+        return take_snapshot(session, by, progress, details, keep_blocks, holders)
+
+
+def look_for_holders(
+    snapshot: Snapshot, keys: Iterable[str], wanted: bool | None, options: dict[str, Any]
+) -> None:
+    """Fills `Snapshot.held_by` for some groups, when that is wanted or does not take long."""
+    if snapshot.holders is None or wanted is False:
+        return
+    if wanted is None and snapshot.totals.bytes > HOLDERS_AUTO_BYTES:
+        return
+    with progress_bar(options) as progress:
+        progress("looking for holders", 0, 1)
+        snapshot.held_by = snapshot.holders(set(keys))
 
 
 def require(covered: Coverage) -> None:
@@ -61,21 +191,38 @@ def require(covered: Coverage) -> None:
 
 @contextmanager
 def report_to(options: dict[str, Any]) -> Iterator[Report]:
-    """The report in the chosen format, on stdout or in a file that is complete or not there at
-    all.
-    """
-    make = REPORTS[options["format_"]]
+    """The report in the chosen format; goes where `output_to` says."""
+    with output_to(options) as stream:
+        yield REPORTS[options["format_"]](stream)
+
+
+@contextmanager
+def output_to(options: dict[str, Any]) -> Iterator[IO[str]]:
+    """Text on stdout, or in a file that is complete or not there at all."""
     if options["output"] is None:
-        yield make(sys.stdout)
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Names from dumps have characters that old consoles lack: shown as escapes, not as an error.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        yield sys.stdout
         return
     path = Path(options["output"])
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("w", encoding="utf-8", newline="") as stream:
-            yield make(stream)
+            yield stream
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class _Amount(ProgressColumn):
+    """Bytes done, of bytes in all; nothing for phases that count something else."""
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        if task.total is None or task.total < SMALLEST_TOTAL:
+            return Text("")
+        return Text(f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}")
 
 
 @contextmanager
@@ -88,6 +235,7 @@ def progress_bar(options: dict[str, Any]) -> Iterator[ProgressCallback]:
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
+        _Amount(),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -97,4 +245,15 @@ def progress_bar(options: dict[str, Any]) -> Iterator[ProgressCallback]:
         def show(phase: str, done: int, total: int) -> None:
             bar.update(task, description=phase, completed=done, total=total)
 
-        yield show
+        def show_download(url: str, received: int, total: int | None) -> None:
+            name = url.rpartition("/")[2]
+            bar.update(task, description=f"downloading {name}", completed=received, total=total)
+
+        symbols: Symbols | None = options.get("symbols")
+        if symbols is not None:
+            symbols.show_progress(show_download)
+        try:
+            yield show
+        finally:
+            if symbols is not None:
+                symbols.show_progress(None)

@@ -9,21 +9,28 @@ import click
 from dumpleak.commands.base import (
     EXIT_CANNOT_ANSWER,
     EXIT_GATE,
+    HOLDERS,
+    HOLDERS_TOP,
+    SKIP_FRAMES,
     TOP,
-    common_options,
+    look_for_holders,
     open_snapshot,
-    report_to,
+    options_with,
+    output_to,
 )
 from dumpleak.comparison import Verdict, compare
 from dumpleak.gate import Condition, parse_gate
 from dumpleak.grouping import GROUPINGS
+from dumpleak.reports import DIFF_REPORTS
+from dumpleak.umdh_log import matched
 
 
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak diff testdata/10.0.19041.3324-x64/leak-pair-aslr/before.dmp.gz"
     " testdata/10.0.19041.3324-x64/leak-pair-aslr/after.dmp.gz\n"
-    "  dumpleak diff before.dmp after.dmp --fail-on bytes>=1M"
+    "  dumpleak diff before.dmp after.dmp --fail-on bytes>=1M\n"
+    "  dumpleak diff before.log after.log --by stack --skip-frames engine!PoolAllocator::*"
 )
 @click.argument("base", type=click.Path(exists=True, dir_okay=False))
 @click.argument("current", type=click.Path(exists=True, dir_okay=False))
@@ -34,24 +41,31 @@ from dumpleak.grouping import GROUPINGS
     help="Exit with 1 when all sites together grew by bytes>=N, count>=N or percent>=N.",
 )
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
+@HOLDERS
+@SKIP_FRAMES
 @TOP
-@common_options
+@options_with(DIFF_REPORTS)
 def diff(
     base: str,
     current: str,
     by: str,
     fail_on: str | None,
     force: bool,
+    holders: bool | None,
     top: int | None,
     **options: Any,
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
     gate = _gate(fail_on)
-    comparison = compare(
-        open_snapshot(base, by, options), open_snapshot(current, by, options), force=force
+    sides = matched(
+        open_snapshot(base, by, options, keep_blocks=True),
+        open_snapshot(current, by, options, holders=holders is not False, keep_blocks=True),
     )
-    with report_to(options) as report:
-        report.diff(comparison, top)
+    comparison = compare(*sides, force=force)
+    grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
+    look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
+    with output_to(options) as stream:
+        DIFF_REPORTS[options["format_"]](stream).diff(comparison, top)
     if comparison.verdict is Verdict.NOT_COMPARABLE:
         click.echo(
             f"dumpleak: the dumps are not comparable: {'; '.join(comparison.reasons)}", err=True

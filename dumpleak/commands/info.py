@@ -6,9 +6,13 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import DUMP, common_options, progress_bar, report_to
+from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
+from dumpleak.commands.kernel import kernel_report_to
 from dumpleak.info import take_info
+from dumpleak.kernel_info import take_kernel_info
+from dumpleak.reports import INFO_REPORTS
 from dumpleak.session import Session
+from windumps.dumps.kernel_dump import KernelDump
 
 
 @click.command(
@@ -17,10 +21,16 @@ from dumpleak.session import Session
     "  dumpleak info app.dmp --format json"
 )
 @DUMP
-@common_options
+@options_with(INFO_REPORTS)
 def info(dump: str, **options: Any) -> None:
     """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
+    with progress_bar(options):
+        session = Session.open(dump, options["symbols"], options["process"])
+    if isinstance(session.dump, KernelDump):
+        with kernel_report_to(options) as kernel_report:
+            kernel_report.kernel_info(take_kernel_info(session.dump))
+        return
     with progress_bar(options) as progress:
-        answer = take_info(Session.open(dump), progress)
-    with report_to(options) as report:
-        report.info(answer)
+        answer = take_info(session, progress)
+    with output_to(options) as stream:
+        INFO_REPORTS[options["format_"]](stream).info(answer)

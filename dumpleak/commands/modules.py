@@ -19,6 +19,6 @@ from dumpleak.session import Session
 @common_options
 def modules(dump: str, **options: Any) -> None:
     """Loaded and unloaded images with version, PDB name, GUID and age."""
-    opened = Session.open(dump).dump
+    opened = Session.open(dump, process=options["process"]).dump
     with report_to(options) as report:
         report.modules(str(opened.path), opened.modules, opened.unloaded_modules)

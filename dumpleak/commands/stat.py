@@ -6,8 +6,21 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import DUMP, TOP, common_options, open_snapshot, report_to, require
+from dumpleak.commands.base import (
+    DUMP,
+    HOLDERS,
+    HOLDERS_TOP,
+    SKIP_FRAMES,
+    TOP,
+    look_for_holders,
+    open_snapshot,
+    options_with,
+    output_to,
+    require,
+)
 from dumpleak.grouping import GROUPINGS
+from dumpleak.reports import STAT_REPORTS
+from dumpleak.reports.rows import ranked_groups
 
 
 @click.command(
@@ -17,11 +30,15 @@ from dumpleak.grouping import GROUPINGS
 )
 @DUMP
 @click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@HOLDERS
+@SKIP_FRAMES
 @TOP
-@common_options
-def stat(dump: str, by: str, top: int | None, **options: Any) -> None:
-    """Used blocks of one dump, added up by site, size, heap, module or kind."""
-    snapshot = open_snapshot(dump, by, options)
-    with report_to(options) as report:
-        report.stat(snapshot, top)
+@options_with(STAT_REPORTS)
+def stat(dump: str, by: str, holders: bool | None, top: int | None, **options: Any) -> None:
+    """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
+    snapshot = open_snapshot(dump, by, options, holders=holders is not False)
+    ranked = [site.key for site, _ in ranked_groups(snapshot)]
+    look_for_holders(snapshot, ranked[: top or HOLDERS_TOP], holders, options)
+    with output_to(options) as stream:
+        STAT_REPORTS[options["format_"]](stream).stat(snapshot, top)
     require(snapshot.coverage)

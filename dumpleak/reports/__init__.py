@@ -2,12 +2,48 @@
 
 from __future__ import annotations
 
-from dumpleak.reports.base import Report
+from dumpleak.reports.base import DiffReport, InfoReport, Report, StatReport, TrendReport
+from dumpleak.reports.collapsed_report import CollapsedReport
 from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.html_report import HtmlReport
 from dumpleak.reports.json_report import JsonReport
+from dumpleak.reports.pprof_report import PprofReport
+from dumpleak.reports.speedscope_report import SpeedscopeReport
 from dumpleak.reports.text_report import TextReport
+from dumpleak.reports.umdh_report import UmdhDecimalReport, UmdhReport
 
 # The first is the default.
 REPORTS: dict[str, type[Report]] = {"text": TextReport, "json": JsonReport, "csv": CsvReport}
 
-__all__ = ["REPORTS", "Report"]
+# What one command can also write.
+INFO_REPORTS: dict[str, type[InfoReport]] = {**REPORTS, "html": HtmlReport}
+STAT_REPORTS: dict[str, type[StatReport]] = {
+    **REPORTS,
+    "pprof": PprofReport,
+    "speedscope": SpeedscopeReport,
+    "collapsed": CollapsedReport,
+}
+DIFF_REPORTS: dict[str, type[DiffReport]] = {
+    **REPORTS,
+    "html": HtmlReport,
+    "umdh": UmdhReport,
+    "umdh-d": UmdhDecimalReport,
+    "pprof": PprofReport,
+    "speedscope": SpeedscopeReport,
+    "collapsed": CollapsedReport,
+}
+TREND_REPORTS: dict[str, type[TrendReport]] = {**REPORTS, "html": HtmlReport}
+
+# Formats that show what `Snapshot.details` holds.
+DETAILED_REPORTS = frozenset({"html"})
+
+__all__ = [
+    "DETAILED_REPORTS",
+    "DIFF_REPORTS",
+    "INFO_REPORTS",
+    "REPORTS",
+    "STAT_REPORTS",
+    "TREND_REPORTS",
+    "DiffReport",
+    "Report",
+]

@@ -9,6 +9,7 @@ from typing import IO, Protocol
 from dumpleak.comparison import Comparison
 from dumpleak.info import Info
 from dumpleak.snapshot import Snapshot
+from dumpleak.trends import Trend
 from windumps.blocks import Blocks
 from windumps.windows.modules import Module
 
@@ -23,6 +24,7 @@ class BlockPage:
         blocks: The blocks.
         sites: Name of each block's site; "" for free blocks.
         types: Class name of each block, or "".
+        heap_name: Name of the pool, for blocks of the kernel's pools, which have no handle.
     """
 
     heap_address: int
@@ -30,6 +32,7 @@ class BlockPage:
     blocks: Blocks
     sites: list[str]
     types: list[str]
+    heap_name: str = ""
 
 
 # Columns of block rows, in the order of the interface.
@@ -45,6 +48,46 @@ BLOCK_COLUMNS = (
     "site",
     "stack_id",
 )
+
+
+class InfoReport(Protocol):
+    """Writes what a dump is, and perhaps nothing else; see `Report`."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
+    def info(self, info: Info) -> None:
+        """What a dump is."""
+        ...
+
+
+class StatReport(Protocol):
+    """Writes grouped totals, and perhaps nothing else; see `Report`."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
+    def stat(self, snapshot: Snapshot, top: int | None) -> None:
+        """Grouped totals of one dump."""
+        ...
+
+
+class TrendReport(Protocol):
+    """Writes a trend, and perhaps nothing else; see `Report`."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
+    def trend(self, trend: Trend, top: int | None) -> None:
+        """Growth over three dumps and more."""
+        ...
+
+
+class DiffReport(Protocol):
+    """Writes a comparison, and perhaps nothing else; see `Report`."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
+    def diff(self, comparison: Comparison, top: int | None) -> None:
+        """Growth between two dumps."""
+        ...
 
 
 class Report(Protocol):
@@ -78,4 +121,8 @@ class Report(Protocol):
 
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """Growth between two dumps."""
+        ...
+
+    def trend(self, trend: Trend, top: int | None) -> None:
+        """Growth over three dumps and more."""
         ...

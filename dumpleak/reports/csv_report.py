@@ -10,8 +10,9 @@ from typing import IO
 from dumpleak.comparison import Comparison
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
-from dumpleak.reports.rows import block_rows, ranked_groups
+from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
 from dumpleak.snapshot import HeapRow, Snapshot
+from dumpleak.trends import Trend
 from dumpleak.units import format_address
 from windumps.windows.modules import Module
 
@@ -91,7 +92,10 @@ class CsvReport:
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
         """One row a group."""
         self._table(
-            ("kind", "name", "type", "tag", "used_bytes", "used_count", "block_bytes", "largest"),
+            (
+                *("kind", "name", "type", "tag", "used_bytes", "used_count", "block_bytes"),
+                *("largest", "evidence"),
+            ),
             (
                 (
                     site.kind,
@@ -102,6 +106,7 @@ class CsvReport:
                     totals.count,
                     totals.block_bytes,
                     totals.largest,
+                    "; ".join(holder_evidence(snapshot, site)),
                 )
                 for site, totals in ranked_groups(snapshot)[:top]
             ),
@@ -129,9 +134,46 @@ class CsvReport:
                     delta.current.bytes,
                     delta.current.count,
                     delta.confidence,
-                    "; ".join(delta.evidence),
+                    "; ".join(
+                        (*delta.evidence, *holder_evidence(comparison.current, delta.site))
+                    ),
                 )
                 for rank, delta in enumerate(comparison.sites[:top], start=1)
+            ),
+        )
+
+    def trend(self, trend: Trend, top: int | None) -> None:
+        """One row a site that changed; `bytes_0`, `count_0` and so on are its points."""
+        numbers = range(len(trend.snapshots))
+        self._table(
+            (
+                *("rank", "kind", "name", "type", "tag", "delta_bytes", "delta_count"),
+                *("base_bytes", "base_count", "current_bytes", "current_count"),
+                *("bytes_per_hour", "count_per_hour", "shape", "confidence", "exhaustion", "evidence"),
+                *(f"{name}_{number}" for number in numbers for name in ("bytes", "count")),
+            ),
+            (
+                (
+                    rank,
+                    site.site.kind,
+                    site.site.name,
+                    site.site.type or "",
+                    site.site.tag or "",
+                    site.delta_bytes,
+                    site.delta_count,
+                    site.base.bytes,
+                    site.base.count,
+                    site.current.bytes,
+                    site.current.count,
+                    "" if site.bytes_per_hour is None else round(site.bytes_per_hour, 3),
+                    "" if site.count_per_hour is None else round(site.count_per_hour, 3),
+                    site.shape,
+                    site.confidence,
+                    site.exhaustion.isoformat() if site.exhaustion else "",
+                    "; ".join(site.evidence),
+                    *(value for point in site.points for value in (point.bytes, point.count)),
+                )
+                for rank, site in enumerate(trend.sites[:top], start=1)
             ),
         )
 

@@ -13,9 +13,10 @@ from typing import IO, Any
 from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
-from dumpleak.reports.rows import block_rows, ranked_groups
+from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
+from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_address
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
@@ -107,12 +108,14 @@ class JsonReport:
                         "kind": site.kind,
                         "name": site.name,
                         "frames": list(site.frames),
+                        "lines": list(site.lines),
                         "type": site.type,
                         "tag": site.tag,
                         "used_bytes": totals.bytes,
                         "used_count": totals.count,
                         "block_bytes": totals.block_bytes,
                         "largest": totals.largest,
+                        "evidence": holder_evidence(snapshot, site),
                     }
                     for site, totals in ranked_groups(snapshot)
                 ],
@@ -140,13 +143,60 @@ class JsonReport:
                     "delta_count": comparison.delta_count,
                     **_both(base, current),
                 },
+                "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
+                "survivors": None
+                if comparison.survivors is None
+                else {
+                    **asdict(comparison.survivors.total),
+                    "reused_addresses": comparison.survivors.reused,
+                },
                 "sites": [
-                    _site(rank, delta) for rank, delta in enumerate(comparison.sites, start=1)
+                    {
+                        **_site(rank, delta, holder_evidence(comparison.current, delta.site)),
+                        "survivors": asdict(delta.fate) if delta.fate else None,
+                    }
+                    for rank, delta in enumerate(comparison.sites, start=1)
                 ],
                 "private": [
                     _site(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
                 ],
                 "diagnostics": _diagnostics(comparison.diagnostics),
+            }
+        )
+
+    def trend(self, trend: Trend, top: int | None) -> None:
+        """Schema dumpleak/trend/1; `top` is for people, all sites are written."""
+        self._write(
+            {
+                "schema": "dumpleak/trend/1",
+                "base": _source(trend.base.source),
+                "current": _source(trend.current.source),
+                "dumps": [
+                    {
+                        **_source(snapshot.source),
+                        "used_bytes": snapshot.totals.bytes,
+                        "used_count": snapshot.totals.count,
+                        "coverage": _coverage(snapshot.coverage),
+                    }
+                    for snapshot in trend.snapshots
+                ],
+                "after_idle": trend.after_idle,
+                "verdict": trend.verdict,
+                "reasons": list(trend.reasons),
+                "by": trend.base.grouping,
+                "coverage": {
+                    "base": _coverage(trend.base.coverage),
+                    "current": _coverage(trend.current.coverage),
+                },
+                "totals": {
+                    "delta_bytes": trend.delta_bytes,
+                    "delta_count": trend.delta_count,
+                    **_both(trend.base.totals, trend.current.totals),
+                },
+                "exhaustion": _exhaustion(trend),
+                "sites": [_trend(rank, site) for rank, site in enumerate(trend.sites, start=1)],
+                "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
+                "diagnostics": _diagnostics(trend.diagnostics),
             }
         )
 
@@ -204,13 +254,16 @@ def _both(base: Totals, current: Totals) -> dict[str, int]:
     }
 
 
-def _site(rank: int, delta: SiteDelta) -> dict[str, Any]:
+def _site(
+    rank: int, delta: SiteDelta | SiteTrend, more_evidence: Iterable[str] = ()
+) -> dict[str, Any]:
     site = delta.site
     return {
         "rank": rank,
         "kind": site.kind,
         "name": site.name,
         "frames": list(site.frames),
+        "lines": list(site.lines),
         "type": site.type,
         "tag": site.tag,
         "driver": site.driver,
@@ -218,7 +271,36 @@ def _site(rank: int, delta: SiteDelta) -> dict[str, Any]:
         "delta_count": delta.delta_count,
         **_both(delta.base, delta.current),
         "confidence": delta.confidence,
-        "evidence": list(delta.evidence),
+        "evidence": [*delta.evidence, *more_evidence],
+    }
+
+
+def _trend(rank: int, trend: SiteTrend) -> dict[str, Any]:
+    span = trend.bytes_per_hour_range
+    return {
+        **_site(rank, trend),
+        "points": [{"bytes": point.bytes, "count": point.count} for point in trend.points],
+        "bytes_per_hour": _rate(trend.bytes_per_hour),
+        "bytes_per_hour_low": _rate(span[0]) if span else None,
+        "bytes_per_hour_high": _rate(span[1]) if span else None,
+        "count_per_hour": _rate(trend.count_per_hour),
+        "shape": trend.shape,
+        "exhaustion": _time(trend.exhaustion),
+    }
+
+
+def _rate(per_hour: float | None) -> float | None:
+    return None if per_hour is None else round(per_hour, 3)
+
+
+def _exhaustion(trend: Trend) -> dict[str, Any] | None:
+    if trend.exhaustion is None:
+        return None
+    return {
+        "limit": trend.exhaustion.limit.name,
+        "free_bytes": trend.exhaustion.limit.free_bytes,
+        "bytes_per_hour": _rate(trend.exhaustion.bytes_per_hour),
+        "time": _time(trend.exhaustion.time),
     }
 
 

@@ -10,6 +10,7 @@ from dumpleak.snapshot import Snapshot
 from dumpleak.totals import Totals
 from dumpleak.units import format_address
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
+from windumps.pools.tags import tag_text
 
 _STATES = {int(state): state.name.lower() for state in State}
 _KINDS = {int(kind): kind.label for kind in Kind}
@@ -21,7 +22,8 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
     for page in pages:
         blocks = page.blocks
         count = len(blocks) if left is None else min(len(blocks), left)
-        heap = format_address(page.heap_address, page.pointer_size)
+        heap = page.heap_name or format_address(page.heap_address, page.pointer_size)
+        tags = {tag: tag_text(tag) if tag else "" for tag in set(blocks.tag[:count].tolist())}
         columns = zip(
             blocks.address[:count].tolist(),
             blocks.size[:count].tolist(),
@@ -29,11 +31,12 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
             blocks.state[:count].tolist(),
             blocks.kind[:count].tolist(),
             blocks.trace[:count].tolist(),
+            blocks.tag[:count].tolist(),
             page.sites[:count],
             page.types[:count],
             strict=True,
         )
-        for address, size, block_bytes, state, kind, trace, site, type_ in columns:
+        for address, size, block_bytes, state, kind, trace, tag, site, type_ in columns:
             yield (
                 format_address(address, page.pointer_size),
                 "" if size == SIZE_UNKNOWN else size,
@@ -42,7 +45,7 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
                 heap,
                 _KINDS[kind],
                 type_,
-                "",
+                tags[tag],
                 site,
                 f"0x{trace:x}" if trace else "",
             )
@@ -50,6 +53,12 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
             left -= count
             if not left:
                 return
+
+
+def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
+    """Who holds the blocks of a site, one clause each; empty where that was not looked for."""
+    holding = snapshot.held_by.get(site.key)
+    return list(holding.evidence) if holding is not None else []
 
 
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:

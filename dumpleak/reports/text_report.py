@@ -1,4 +1,4 @@
-"""Text for people: the verdict first, then the table, then what was left out.
+"""Text for people: the verdict first, then the tables, then what was left out.
 
 Names come from the dump and are hostile: they are shown as plain text, control characters made
 visible.
@@ -6,20 +6,41 @@ visible.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
+from dumpleak.reports.names import visible
 from dumpleak.reports.rows import block_rows, ranked_groups
-from dumpleak.sites import Site
+from dumpleak.reports.summary import (
+    Summary,
+    Tone,
+    better_dump_steps,
+    summarize_comparison,
+    summarize_info,
+    summarize_trend,
+)
+from dumpleak.reports.text_tables import (
+    WIDE,
+    TextColumn,
+    Width,
+    clean,
+    delta_text,
+    plain_table,
+    print_table,
+    site_lines,
+    site_text,
+    sparkline,
+    totals_text,
+)
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
-from dumpleak.totals import Totals
+from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_address, format_bytes, format_count
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.modules import Module
@@ -27,9 +48,16 @@ from windumps.windows.modules import Module
 DEFAULT_TOP = 20
 PIPE_WIDTH = 140  # a pipe has no width; wide enough that names stay whole
 MAX_DIAGNOSTICS = 8
-CALLERS = 3  # frames shown under a site
+LABEL = 13  # columns of the summary's labels
 
 _STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "red"}
+_TONES = {
+    Tone.GOOD: "bold green",
+    Tone.NOTICE: "bold yellow",
+    Tone.BAD: "bold red",
+    Tone.CANNOT_TELL: "bold red",
+}
+_table, _clean, _site, _totals = plain_table, clean, site_text, totals_text
 
 
 class TextReport:
@@ -43,7 +71,8 @@ class TextReport:
             )
 
     def info(self, info: Info) -> None:
-        """Description, memory by use, heaps, verdict on usability."""
+        """Verdict on usability, description, memory by use, heaps."""
+        self._summary(summarize_info(info))
         self._source("File", info.source)
         self._facts(
             [
@@ -59,30 +88,41 @@ class TextReport:
             self._heap_table(info.heaps)
             self._coverage("Heap memory walked", info.coverage)
         self._diagnostics(info.diagnostics)
-        style = "green" if info.usable else "red"
-        self._line(f"Good enough to look for leaks? {info.advice}", style if info.usable else "red")
 
     def heaps(self, snapshot: Snapshot) -> None:
         """One row a heap."""
         self._source("File", snapshot.source)
         self._heap_table(snapshot.heaps)
         self._coverage("Heap memory walked", snapshot.coverage)
+        self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)
 
     def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
         """One row a module."""
-        table = _table("base", "size", "name", "version", "PDB", "GUID and age")
-        for state, group in (("", modules), (" (unloaded)", unloaded)):
-            for module in group:
-                table.add_row(
+        columns = (
+            TextColumn("base"),
+            TextColumn("size"),
+            TextColumn("version", left=True),
+            TextColumn("PDB", left=True, width=Width.WIDE),
+            TextColumn("GUID and age", left=True, width=Width.WIDE),
+        )
+        rows = [
+            (
+                (
                     format_address(module.base_address),
                     format_bytes(module.size_bytes),
-                    _clean(module.name + state),
-                    _clean(module.version),
-                    _clean(module.pdb.name if module.pdb else ""),
+                    clean(module.version),
+                    clean(module.pdb.name if module.pdb else ""),
                     module.pdb.key if module.pdb else "",
-                )
-        self._console.print(table)
+                ),
+                [clean(module.name + state)],
+            )
+            for state, group in (("", modules), (" (unloaded)", unloaded))
+            for module in group
+        ]
+        print_table(self._console, columns, "name", rows)
+        if self._console.width < WIDE:
+            self._line("PDB names and GUIDs are shown on wider terminals, and by --format json.")
 
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """One row a block, tab-separated: there may be millions, so no table that needs them all
@@ -97,84 +137,164 @@ class TextReport:
         self._source("File", snapshot.source)
         limit = DEFAULT_TOP if top is None else top
         groups = ranked_groups(snapshot)
-        table = _table("bytes", "blocks", "largest", "share", snapshot.grouping)
         total = snapshot.totals.bytes
-        for site, totals in groups[:limit]:
-            table.add_row(
-                format_bytes(totals.bytes),
-                format_count(totals.count),
-                format_bytes(totals.largest),
-                f"{totals.bytes / total:.1%}" if total else "",
-                _site(site),
+        rows = [
+            (
+                (
+                    format_bytes(totals.bytes),
+                    format_count(totals.count),
+                    format_bytes(totals.largest),
+                    f"{totals.bytes / total:.1%}" if total else "",
+                ),
+                site_lines(site, snapshot),
             )
-        self._console.print(table)
+            for site, totals in groups[:limit]
+        ]
+        columns = [TextColumn(title) for title in ("bytes", "blocks", "largest", "share")]
+        print_table(self._console, columns, snapshot.grouping, rows)
         self._left_out(len(groups) - limit, "group")
-        self._line(f"Total: {_totals(snapshot.totals)} in use by the program")
+        self._line(f"Total: {totals_text(snapshot.totals)} in use by the program")
         self._coverage("Heap memory walked", snapshot.coverage)
+        self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)
 
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """The verdict, the sites, the coverage of both sides."""
+        self._summary(summarize_comparison(comparison))
+        if comparison.verdict is not Verdict.NOT_COMPARABLE:
+            self._growth(comparison, DEFAULT_TOP if top is None else top)
         self._source("Base", comparison.base.source)
         self._source("Current", comparison.current.source)
-        if comparison.verdict is Verdict.NOT_COMPARABLE:
-            self._line("Not comparable:", "red")
-            for reason in comparison.reasons:
-                self._line(f"  {reason}", "red")
-            self._line("Compare all the same with --force.")
-        else:
-            for reason in comparison.reasons:
-                self._line(f"Compared by force although {reason}", "yellow")
-            self._growth(comparison, DEFAULT_TOP if top is None else top)
         self._coverage("Base: heap memory walked", comparison.base.coverage)
         self._coverage("Current: heap memory walked", comparison.current.coverage)
         self._diagnostics(comparison.diagnostics)
 
+    def trend(self, trend: Trend, top: int | None) -> None:
+        """The verdict, the sites, the dumps."""
+        self._summary(summarize_trend(trend))
+        if trend.verdict is not Verdict.NOT_COMPARABLE:
+            self._trends(trend, DEFAULT_TOP if top is None else top)
+        rows = []
+        for number, snapshot in enumerate(trend.snapshots):
+            source = snapshot.source
+            idle = trend.after_idle and number == len(trend.snapshots) - 1
+            cells = (
+                f"{source.time:%Y-%m-%d %H:%M:%S}" if source.time else "unknown",
+                format_bytes(snapshot.totals.bytes),
+                format_count(snapshot.totals.count),
+                f"{snapshot.coverage.walked_share:.1%}",
+            )
+            rows.append((cells, [clean(source.file + " (after the load stopped)" * idle)]))
+        titles = ("time (UTC)", "bytes in use", "blocks", "walked")
+        print_table(self._console, [TextColumn(title) for title in titles], "dump", rows)
+        self._diagnostics(trend.diagnostics)
+
     # -- parts -------------------------------------------------------------------------------------------
 
-    def _growth(self, comparison: Comparison, limit: int) -> None:
-        grown = [delta for delta in comparison.sites if delta.delta_bytes > 0]
-        elapsed = _elapsed(comparison)
-        change = (
-            f"{format_bytes(comparison.delta_bytes, True)} and "
-            f"{format_count(comparison.delta_count, True)} blocks in all"
-        )
-        if not comparison.sites:
-            self._line("No site changed.", "green")
-        elif grown:
-            self._line(
-                f"{len(grown)} site{'s' * (len(grown) != 1)} grew{elapsed}; {change}.", "bold"
+    def _summary(self, summary: Summary) -> None:
+        """The first screen: headline, facts, what next."""
+        for line in textwrap.wrap(visible(summary.headline), self._console.width):
+            self._line(line, _TONES[summary.tone])
+        for label, text in summary.facts:
+            self._fact(label, text)
+        for number, step in enumerate(summary.steps):
+            self._fact("" if number else "What next", step.text)
+            if step.command:
+                self._line(f"{'':{LABEL + 2}}{step.command}", "bold")
+        self._console.print()
+
+    def _fact(self, label: str, text: str) -> None:
+        """A label and its text, wrapped beside it."""
+        room = max(self._console.width - LABEL - 2, 30)
+        lines = textwrap.wrap(visible(text), room, break_on_hyphens=False) or [""]
+        for number, line in enumerate(lines):
+            self._console.print(
+                Text.assemble((f"  {'' if number else visible(label):<{LABEL}}", "dim"), line),
+                soft_wrap=True,
             )
-        else:
-            self._line(f"No site grew{elapsed}; {change}.", "green")
-        self._deltas(comparison.sites, comparison.base.grouping, limit, "changed site")
+
+    def _growth(self, comparison: Comparison, limit: int) -> None:
+        self._deltas(comparison, comparison.sites, comparison.base.grouping, limit, "changed site")
         if comparison.private:
             self._line("Private memory outside heaps:", "bold")
-            self._deltas(comparison.private, "allocations", limit, "changed size")
+            self._deltas(comparison, comparison.private, "allocations", limit, "changed size")
         self._line(
-            f"Base: {_totals(comparison.base_totals)}; current: {_totals(comparison.current_totals)}. "
-            "Growth alone is not a leak: look at what still grows in a third dump."
+            f"Base: {totals_text(comparison.base_totals)}; "
+            f"current: {totals_text(comparison.current_totals)}."
         )
 
-    def _deltas(self, deltas: tuple[SiteDelta, ...], heading: str, limit: int, noun: str) -> None:
+    def _deltas(
+        self,
+        comparison: Comparison,
+        deltas: tuple[SiteDelta, ...],
+        heading: str,
+        limit: int,
+        noun: str,
+    ) -> None:
         if not deltas:
             return
-        table = _table("bytes +/-", "blocks +/-", "base", "current", "of growth", heading)
+        columns = (
+            TextColumn("bytes +/-"),
+            TextColumn("blocks +/-"),
+            TextColumn("base", width=Width.WIDE),
+            TextColumn("current", width=Width.WIDE),
+            TextColumn("current", width=Width.NARROW),
+            TextColumn("of growth"),
+        )
         growth = sum(delta.delta_bytes for delta in deltas if delta.delta_bytes > 0)
+        rows = []
         for delta in deltas[:limit]:
-            table.add_row(
-                Text(
-                    format_bytes(delta.delta_bytes, True),
-                    "red" if delta.delta_bytes > 0 else "green",
-                ),
+            share = delta.delta_bytes / growth if delta.delta_bytes > 0 else 0.0
+            cells = (
+                delta_text(delta.delta_bytes, share),
                 format_count(delta.delta_count, True),
-                _totals(delta.base),
-                _totals(delta.current),
-                f"{delta.delta_bytes / growth:.1%}" if delta.delta_bytes > 0 else "",
-                _site(delta.site),
+                totals_text(delta.base),
+                totals_text(delta.current),
+                format_bytes(delta.current.bytes),
+                f"{share:.1%}" if share else "",
             )
-        self._console.print(table)
+            notes = [Text(f"  {visible(note)}", "dim") for note in delta.notes]
+            rows.append((cells, [*site_lines(delta.site, comparison.current), *notes]))
+        print_table(self._console, columns, heading, rows)
         self._left_out(len(deltas) - limit, noun)
+
+    def _trends(self, trend: Trend, limit: int) -> None:
+        self._trend_table(trend.sites, trend, trend.base.grouping, limit, "changed site")
+        if trend.private:
+            self._line("Private memory outside heaps:", "bold")
+            self._trend_table(trend.private, trend, "allocations", limit, "changed size")
+
+    def _trend_table(
+        self, sites: Sequence[SiteTrend], trend: Trend, heading: str, limit: int, noun: str
+    ) -> None:
+        if not sites:
+            return
+        columns = (
+            TextColumn("bytes/hour"),
+            TextColumn("blocks/hour", width=Width.WIDE),
+            TextColumn("bytes +/-"),
+            TextColumn("bytes", left=True),
+            TextColumn("blocks", width=Width.WIDE),
+            TextColumn("shape", left=True),
+            TextColumn("verdict", left=True),
+        )
+        growth = sum(site.delta_bytes for site in sites if site.delta_bytes > 0)
+        rows = []
+        for site in sites[:limit]:
+            rates = site.bytes_per_hour, site.count_per_hour
+            share = site.delta_bytes / growth if site.delta_bytes > 0 else 0.0
+            cells = (
+                "" if rates[0] is None else format_bytes(round(rates[0]), True),
+                "" if rates[1] is None else f"{rates[1]:+.1f}",
+                delta_text(site.delta_bytes, share),
+                sparkline([point.bytes for point in site.points], self._console.encoding),
+                " ".join(str(point.count) for point in site.points),
+                str(site.shape),
+                Text(site.confidence, "" if site.confidence == "growth" else "bold red"),
+            )
+            rows.append((cells, site_lines(site.site, trend.current)))
+        print_table(self._console, columns, heading, rows)
+        self._left_out(len(sites) - limit, noun)
 
     def _source(self, label: str, source: SourceInfo) -> None:
         when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
@@ -227,14 +347,22 @@ class TextReport:
         self._console.print(table)
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
+        label = label.replace(Coverage.memory, coverage.memory)
+        label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
         complete = coverage.walked_bytes == coverage.committed_bytes
         complete &= coverage.heaps_read == coverage.heaps_listed
         self._line(
             f"{label}: {format_bytes(coverage.walked_bytes)} of {format_bytes(coverage.committed_bytes)} "
             f"committed ({coverage.walked_share:.1%}), "
-            f"{coverage.heaps_read} of {coverage.heaps_listed} heaps",
+            f"{coverage.heaps_read} of {coverage.heaps_listed} {coverage.parts}",
             "" if complete else "yellow",
         )
+
+    def _better_dump(self, snapshot: Snapshot) -> None:
+        """How to get what is missing, where something is."""
+        if snapshot.coverage.shortfall:
+            for step in better_dump_steps(snapshot.source):
+                self._line(f"{step.text} {step.command}")
 
     def _diagnostics(self, diagnostics: Iterable[Diagnostic]) -> None:
         serious = [item for item in diagnostics if item.severity is not Severity.INFO]
@@ -261,51 +389,6 @@ class TextReport:
         self._console.print(Text(_clean(text).plain, style), soft_wrap=True)
 
 
-def _table(*columns: str, left: set[str] | None = None) -> Table:
-    """A table without frame; the last column holds names and is cut last."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        text = column == columns[-1] or column in (left or ())
-        table.add_column(
-            column,
-            justify="left" if text else "right",
-            no_wrap=column != columns[-1],
-            overflow="fold",
-        )
-    return table
-
-
-def _clean(text: str) -> Text:
-    """Text with control and direction characters shown as escapes, so that a name cannot move the
-    cursor.
-    """
-    return Text("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
-
-
-def _site(site: Site) -> Text:
-    """A site's name and, under it, who called: the frames behind the one that names it."""
-    text = _clean(site.name)
-    if site.name in site.frames:
-        callers = site.frames[site.frames.index(site.name) + 1 :][:CALLERS]
-        if callers:
-            text.append("\n  from " + ", ".join(_clean(frame).plain for frame in callers), "dim")
-    return text
-
-
-def _totals(totals: Totals) -> str:
-    return f"{format_bytes(totals.bytes)} in {format_count(totals.count)}"
-
-
 def _memory_line(info: Info) -> str:
     kind = "full memory" if info.full_memory else "partial memory"
     return f"{format_bytes(info.memory_bytes)} ({kind})"
-
-
-def _elapsed(comparison: Comparison) -> str:
-    """The text " in 1 h 5 min", or "" when the times are unknown or the wrong way round."""
-    before, after = comparison.base.source.time, comparison.current.source.time
-    if before is None or after is None or after <= before:
-        return ""
-    minutes = (after - before).total_seconds() / 60
-    hours = int(minutes // 60)
-    return f" in {hours} h {minutes % 60:.0f} min" if hours else f" in {minutes:.0f} min"

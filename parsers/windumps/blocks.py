@@ -56,11 +56,13 @@ class Blocks:
         block_bytes: int64, bytes taken from the heap, header and padding included.
         state: uint8, `State`.
         kind: uint8, `Kind`.
-        heap: uint16, ordinal of the heap in the process's heap list.
+        heap: uint16, ordinal of the heap in the process's heap list; of pool blocks the pool
+            (`pools.pool_types.Pool`).
         trace: uint64, what the block says of its recorded allocation stack (the address of a trace
             record, or an index on systems that keep indices); 0 when nothing.
         source_file: uint64, address of the source file's name that a debug runtime keeps; 0 when none.
         source_line: uint32, line in it.
+        tag: uint32, pool tag; 0 for blocks of heaps, which have none.
     """
 
     address: NDArray[np.uint64]
@@ -72,6 +74,7 @@ class Blocks:
     trace: NDArray[np.uint64]
     source_file: NDArray[np.uint64]
     source_line: NDArray[np.uint32]
+    tag: NDArray[np.uint32]
 
     @classmethod
     def build(
@@ -81,10 +84,11 @@ class Blocks:
         block_bytes: NDArray[np.int64],
         used: NDArray[np.bool_],
         kind: Kind,
-        heap: int,
+        heap: int | NDArray[np.uint8],
         trace: NDArray[np.uint64] | None = None,
+        tag: NDArray[np.uint32] | None = None,
     ) -> Blocks:
-        """Columns of one kind and heap; free blocks get no size and no trace."""
+        """Columns of one kind and heap; free blocks get no size, no trace and no tag."""
         count = len(address)
         return cls(
             address=address.astype(np.uint64, copy=False),
@@ -92,12 +96,17 @@ class Blocks:
             block_bytes=block_bytes.astype(np.int64, copy=False),
             state=used.astype(np.uint8),
             kind=np.full(count, kind, np.uint8),
-            heap=np.full(count, heap, np.uint16),
+            heap=np.full(count, heap, np.uint16)
+            if isinstance(heap, int)
+            else heap.astype(np.uint16),
             trace=np.zeros(count, np.uint64)
             if trace is None
             else np.where(used, trace, 0).astype(np.uint64, copy=False),
             source_file=np.zeros(count, np.uint64),
             source_line=np.zeros(count, np.uint32),
+            tag=np.zeros(count, np.uint32)
+            if tag is None
+            else np.where(used, tag, 0).astype(np.uint32, copy=False),
         )
 
     @classmethod

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from windumps.diagnostics import Diagnostic, DiagnosticLog
-from windumps.memory import RunMemory
+from windumps.memory import AddressSpace
 from windumps.windows.modules import Module
 
 
@@ -43,7 +43,8 @@ class Dump:
         os_version: (major, minor, build); zeros when the dump does not say.
         time: When the dump was taken, UTC; None when the dump does not say.
         process_id: None when the dump does not say.
-        process_times: (created, user seconds, kernel seconds); None when the dump does not say.
+        process_times: (created, user seconds, kernel seconds); None, each or all, when the dump does not
+            say.
         full_memory: The writer was asked for all memory of the process.
         memory: All memory in the file.
         modules: Loaded images.
@@ -52,6 +53,7 @@ class Dump:
         comments: Text the writer added.
         streams: Stream or block types in the file, with their sizes in bytes.
         log: Diagnostics of opening.
+        pebs: PEBs that the dump names itself, by architecture ("x86", "x64").
         release: Gives mapped pages back to the system; what is read again is mapped again.
     """
 
@@ -62,9 +64,9 @@ class Dump:
     os_version: tuple[int, int, int]
     time: datetime | None
     process_id: int | None
-    process_times: tuple[datetime, int, int] | None
+    process_times: tuple[datetime, int | None, int | None] | None
     full_memory: bool
-    memory: RunMemory
+    memory: AddressSpace
     modules: list[Module]
     unloaded_modules: list[Module]
     threads: list[Thread]
@@ -72,6 +74,7 @@ class Dump:
     streams: list[tuple[int, int]]
     log: DiagnosticLog
     release: Callable[[], None] = lambda: None
+    pebs: dict[str, int] = field(default_factory=dict)
 
     @property
     def build(self) -> int:

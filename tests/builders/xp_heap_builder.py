@@ -71,10 +71,11 @@ class XpHeapBuilder:
         if lookaside:
             entry = 0x40 if x64 else 0x30
             self.table = self._block(128 * entry)
+            self.used[self.table] = 128 * entry  # as all that the heap allocates from itself
             self.front_end, self.front_end_type = self.table, 1
             for index in range(128):
                 at = self.table + index * entry + 2 * self.pointer
-                self._write(at, struct.pack("<HH", 4, 256))
+                self.write(at, struct.pack("<HH", 4, 256))
 
     # -- what goes in
 
@@ -85,8 +86,8 @@ class XpHeapBuilder:
         if self.extra:
             self.traces[user] = len(self.used)
             end = sum(self.headers[user])
-            self._write(end - 2 * self.pointer, struct.pack("<H", len(self.used)))
-        self._write(user, content)
+            self.write(end - 2 * self.pointer, struct.pack("<H", len(self.used)))
+        self.write(user, content)
         return user
 
     def free_block(self, room: int) -> int:
@@ -133,6 +134,7 @@ class XpHeapBuilder:
             self.front_end = self._block(0x800)
             self.front_end_type = 2
             self.zones.append(self._block(0x3F8))
+            self.used |= {self.front_end: 0x800, self.zones[0]: 0x3F8}
         subsegment = self.zones[-1] + 0x10 * self.pointer // 4 + 0x40 * len(self.areas)
         header = 0x20 if self.x64 else 0x10
         log2 = (header + len(requests) * units * self.unit + self.unit - 1).bit_length()
@@ -141,10 +143,10 @@ class XpHeapBuilder:
         )
         self.areas[area] = subsegment
         word = "<QQQQ" if self.x64 else "<IIII"
-        self._write(area, struct.pack(word, subsegment, self.address, log2, 0xF0E0D0C0))
-        self._write(subsegment + self.pointer, area.to_bytes(self.pointer, "little"))
+        self.write(area, struct.pack(word, subsegment, self.address, log2, 0xF0E0D0C0))
+        self.write(subsegment + self.pointer, area.to_bytes(self.pointer, "little"))
         sizes = subsegment + (0x18 if self.x64 else 0x10)
-        self._write(sizes, struct.pack("<HHH", units, 0, len(requests)))
+        self.write(sizes, struct.pack("<HHH", units, 0, len(requests)))
         for index, requested in enumerate(requests):
             at = area + header + index * units * self.unit
             code = 0x5A5A1234 ^ subsegment ^ (at // self.unit)
@@ -152,16 +154,21 @@ class XpHeapBuilder:
             raw = struct.pack(
                 "<IBBBB", code & 0xFFFFFFFF, 0, requested is not None, min(unused, 255), 255
             )
-            self._write(at + self.unit - 8, raw)
+            self.write(at + self.unit - 8, raw)
             user = at + self.unit
             self.headers[user] = (at, units * self.unit)
             if unused >= 255:
                 tail = at + units * self.unit - (0 if self.x64 else 4)
-                self._write(tail, struct.pack("<I", unused))
+                self.write(tail, struct.pack("<I", unused))
             if requested is None:
                 self.freed.append(user)
             else:
                 self.used[user] = requested
+
+    @property
+    def free_blocks(self) -> list[tuple[int, int]]:
+        """(header address, bytes) of blocks on free lists."""
+        return [(header, units * self.unit) for header, units in self.free]
 
     # -- the back end
 
@@ -215,12 +222,12 @@ class XpHeapBuilder:
         for start, size in self.holes[-1]:
             at = self.address + (0xB00 if self.x64 else 0x588) + record * self._records()
             packed = struct.pack("<QQQ" if self.x64 else "<III", numbers["list"], start, size)
-            self._write(at, packed)
+            self.write(at, packed)
             numbers["list"] = at
             self.records = self._records() + 1
         for name, place in places.items():
             wide = name in ("heap", "base", "first", "last", "list")
-            self._write(
+            self.write(
                 self.structure + place,
                 numbers[name].to_bytes(self.pointer if wide else 4, "little"),
             )
@@ -250,7 +257,7 @@ class XpHeapBuilder:
         header, self.at = self.at, self.at + units * self.unit
         index = len(self.segments) - 1
         raw = struct.pack("<HHBBBB", units, self.previous, 0x77, flags, min(unused, 255), index)
-        self._write(header + self.unit - 8, raw)
+        self.write(header + self.unit - 8, raw)
         self.previous = units
         return header
 
@@ -261,10 +268,10 @@ class XpHeapBuilder:
         self._close_segment()
         p = self.pointer
         heap = self.address
-        self._write(heap + 2 * p, struct.pack("<II", 0xEEFFEEFF, 2))
+        self.write(heap + 2 * p, struct.pack("<II", 0xEEFFEEFF, 2))
         self._pointer(heap + (0xAD8 if self.x64 else 0x580), self.front_end)
         kind = heap + (0xAE2 if self.x64 else 0x586)
-        self._write(kind, bytes([self.front_end_type, len(self.segments) - 1]))
+        self.write(kind, bytes([self.front_end_type, len(self.segments) - 1]))
         self._pointer(heap + (0x40 if self.x64 else 0x28), sum(units for _, units in self.free))
         self._ring(heap + (0x90 if self.x64 else 0x50), [entry for entry, _, _ in self.large])
         for index in range(128):
@@ -275,9 +282,9 @@ class XpHeapBuilder:
             head = self.table + units * (0x40 if self.x64 else 0x30)
             first = users[0] if users else 0
             if self.x64:
-                self._write(head, struct.pack("<QQ", first // 16 << 25 | len(users), 0))
+                self.write(head, struct.pack("<QQ", first // 16 << 25 | len(users), 0))
             else:
-                self._write(head, struct.pack("<IHH", first, len(users), 9))
+                self.write(head, struct.pack("<IHH", first, len(users), 9))
             for user, following in zip(users, [*users[1:], 0], strict=True):
                 self._pointer(user, following)
         if self.front_end_type == 2:
@@ -289,19 +296,20 @@ class XpHeapBuilder:
             for start, size in [*holes, (base + len(memory), 0)]:
                 found[at] = bytes(memory[at - base : start - base])
                 at = start + size
-        return found | {entry: bytes(raw) for entry, raw in self._large_pieces().items()}
+        return found | {entry: bytes(raw) for entry, raw in self.large_pieces().items()}
 
     def build(self) -> RunMemory:
         """The heap's memory."""
         return memory_of(self.pieces())
 
-    def _large_pieces(self) -> dict[int, bytearray]:
+    def large_pieces(self) -> dict[int, bytearray]:
+        """Memory of large blocks by address; once `pieces` has run their links are in it."""
         pieces = {}
         for entry, requested, trace in self.large:
             head = 0x40 if self.x64 else 0x20
             size = -(-(requested + head) // PAGE) * PAGE
             raw = bytearray(size)
-            raw[: 2 * self.pointer] = self.links[entry]
+            raw[: 2 * self.pointer] = self.links.get(entry, b"\0" * 2 * self.pointer)
             struct.pack_into("<H", raw, 2 * self.pointer, trace)
             struct.pack_into("<QQ" if self.x64 else "<II", raw, 4 * self.pointer, size, size)
             struct.pack_into("<HHBBBB", raw, head - 8, size - requested, 0, 0, 0x0B, 0, 0)
@@ -315,12 +323,13 @@ class XpHeapBuilder:
         for index, node in enumerate(ring):
             raw = struct.pack(word, ring[(index + 1) % len(ring)], ring[index - 1])
             self.links[node] = raw
-            self._write(node, raw)
+            self.write(node, raw)
 
     def _pointer(self, address: int, value: int) -> None:
-        self._write(address, value.to_bytes(self.pointer, "little"))
+        self.write(address, value.to_bytes(self.pointer, "little"))
 
-    def _write(self, address: int, raw: bytes) -> None:
+    def write(self, address: int, raw: bytes) -> None:
+        """Puts bytes at an address of a segment."""
         for base, memory in self.segments:
             if base <= address < base + len(memory):
                 memory[address - base : address - base + len(raw)] = raw

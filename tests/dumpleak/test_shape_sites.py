@@ -167,19 +167,28 @@ def test_shapes_of_a_later_run_have_the_keys_of_the_first(
 ) -> None:
     found = []
     for dump in (base, current):
+        truth = dump.read_truth()
+        columns = truth.raw["alloc_columns"]
+        stack, name = columns.index("stack_id"), columns.index("class")
+        kinds = {
+            row[0]: (row[2], row[1], str(truth.raw["stacks"][row[stack]]), row[name])
+            for row in truth.raw["allocations"]
+        }
         session = Session.open(dump.dump)
         table = SiteTable()
         attributor = ShapeAttributor(session, table)
-        kinds: dict[str, set[str]] = {}
+        keys: dict[tuple[int, int, str, str | None], set[str]] = {}
         for source, blocks in session.blocks():
             used = blocks.used
-            for site, size in zip(
-                attributor.assign(source, used).tolist(), used.size.tolist(), strict=True
-            ):
-                kinds.setdefault(f"{source.label} {size}", set()).add(table.sites[site].key)
-        found.append(kinds)
-    for kind in found[0].keys() & found[1].keys():
-        assert found[0][kind] <= found[1][kind] or found[1][kind] <= found[0][kind]
+            sites = attributor.assign(source, used)
+            for address, site in zip(used.address.tolist(), sites.tolist(), strict=True):
+                if address in kinds:
+                    keys.setdefault(kinds[address], set()).add(table.sites[site].key)
+        found.append(keys)
+    # What one call stack allocated, in one size, of one class, in one heap.
+    both = found[0].keys() & found[1].keys()
+    assert len(both) > 1000
+    assert {kind: found[0][kind] for kind in both} == {kind: found[1][kind] for kind in both}
     assert not any("0x" in key for keys in found[1].values() for key in keys)
 
 

@@ -11,7 +11,7 @@ import pytest
 from builders.debug_crt_builder import DebugCrtBuilder
 from truth import TruthDump, truth_dumps
 
-from dumpleak.attribution.source import SourceAttributor, shortened
+from dumpleak.attribution.source import SourceAttributor, shortened, source_key
 from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
 from dumpleak.sites import Site, SiteKind
@@ -50,8 +50,8 @@ def test_blocks_of_one_source_line_are_one_site_whatever_module_they_come_from()
     sites, table = attribute(*made(0x40000))
     assert sites == [0, 1, 0, -1, -1, 0]
     assert [(site.kind, site.key, site.name) for site in table] == [
-        (SiteKind.SOURCE, "source|c:\\src\\gfx\\texture.cpp|68", "gfx\\Texture.cpp(68)"),
-        (SiteKind.SOURCE, "source|c:\\src\\gfx\\texture.cpp|69", "gfx\\Texture.cpp(69)"),
+        (SiteKind.SOURCE, source_key("c:\\src\\gfx\\texture.cpp", 68), "gfx\\Texture.cpp(68)"),
+        (SiteKind.SOURCE, source_key("c:\\src\\gfx\\texture.cpp", 69), "gfx\\Texture.cpp(69)"),
     ]
 
 
@@ -80,7 +80,7 @@ def test_every_block_with_a_file_gets_its_source_line_as_site(dump: TruthDump) -
             counted.update(table.sites[site].key for site in sites[sites >= 0].tolist())
     file, line = crt["block_columns"].index("file"), crt["block_columns"].index("line")
     expected = Counter(
-        f"source|{row[file].lower()}|{row[line]}" for row in crt["blocks"] if row[file]
+        source_key(row[file], row[line]) for row in crt["blocks"] if row[file]
     )
     assert expected == {key: n for key, n in counted.items() if key in expected}
     # The runtime's own blocks point to names in its image, which some of these dumps lack.

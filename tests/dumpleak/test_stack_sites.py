@@ -27,6 +27,7 @@ from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import take_snapshot
 from windumps.blocks import Blocks
+from windumps.symbols.functions import PUBLICS, Location
 from windumps.windows.modules import Module
 from windumps.windows.stack_traces import CodeMap
 
@@ -158,6 +159,10 @@ def _site(
     return stack_site(FrameNamer(code, symbolize, allocators).frames(stack))
 
 
+def _named(function: str, offset: int) -> Location:
+    return Location(function, offset, "", 0, PUBLICS)
+
+
 def test_allocator_frames_are_left_out_of_the_name_only() -> None:
     site = _site(STACK)
     assert site.name == "app.exe+0x1000"
@@ -169,9 +174,9 @@ def test_allocator_frames_are_left_out_of_the_name_only() -> None:
 
 
 def test_the_list_of_allocator_frames_can_be_longer() -> None:
-    def symbols(module: Module, rva: int) -> str | None:
-        names = {0x1000: "MyPool::Allocate+0x12", 0x2000: "Session::open+0x41"}
-        return names.get(rva) if module is APP else None
+    def symbols(module: Module, rva: int) -> Location | None:
+        names = {0x1000: ("MyPool::Allocate", 0x12), 0x2000: ("Session::open", 0x41)}
+        return _named(*names[rva]) if module is APP else None
 
     assert _site(STACK, symbols).name == "app.exe!MyPool::Allocate+0x12"
     longer = (*ALLOCATOR_FRAMES, "app!MyPool::*")
@@ -180,11 +185,11 @@ def test_the_list_of_allocator_frames_can_be_longer() -> None:
 
 @pytest.mark.parametrize(
     "function",
-    ["operator new", "operator new[]+0x1b", "malloc+0x5", "_malloc_dbg", "HeapAlloc+0x0"],
+    ["operator new", "operator new[]", "malloc", "_malloc_dbg", "HeapAlloc"],
 )
 def test_an_allocator_linked_into_the_program_is_known_by_its_symbol(function: str) -> None:
-    def symbols(module: Module, rva: int) -> str | None:
-        return function if (module, rva) == (APP, 0x1000) else None
+    def symbols(module: Module, rva: int) -> Location | None:
+        return _named(function, 0x1B) if (module, rva) == (APP, 0x1000) else None
 
     assert _site(STACK, symbols).name == "app.exe+0x2000"
 

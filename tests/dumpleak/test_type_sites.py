@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 
 import numpy as np
@@ -11,11 +12,14 @@ from builders.image_builder import DATA, RDATA, ImageBuilder
 from builders.minidump_builder import MinidumpBuilder
 from truth import Truth, TruthDump, pairs, truth_dumps
 
+from dumpleak.attribution.classes import SiteClasses
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
+from dumpleak.cli import main
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 from windumps.blocks import Blocks, Kind
+from windumps.windows.type_names import class_name
 
 HEAP = 0x20000000
 NODE = b".?AVNode@app@@\0"
@@ -72,6 +76,49 @@ def test_every_block_gets_its_class_and_no_block_another(dump: TruthDump) -> Non
             else:
                 assert (site and site.key.split("|")[2]) == expected.get(address)
     assert {site.kind for site in table.sites} <= {SiteKind.TYPE}
+
+
+@pytest.mark.parametrize(
+    "dump", truth_dumps("tiny", "nt-ust", "debug-crt-ust")[:14], ids=lambda d: d.name
+)
+def test_block_rows_tell_the_class_also_where_a_stack_or_line_names_the_site(
+    dump: TruthDump, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["allocations", str(dump.dump), "--format", "json"])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    truth = dump.read_truth()
+    expected = classes_of(truth)
+    internal = {row[2] for row in truth.raw.get("crt", {"internal": []})["internal"]}
+    for row in rows:
+        address = int(row["address"], 16)
+        mangled = expected.get(address)
+        if address not in internal:
+            assert row["type"] == (class_name(mangled) if mangled else None)
+    assert any(row["type"] for row in rows)
+
+
+def test_a_stack_says_what_class_it_allocates_where_nearly_all_its_blocks_agree() -> None:
+    image = ImageBuilder(0x7FF600000000, 8)
+    node, leaf = (
+        image.msvc_class(NODE),
+        image.msvc_class(b".?AVLeaf@app@@\0", RDATA + 0x800, DATA + 0x400),
+    )
+    dump = image.add_to(MinidumpBuilder())
+    words = [node] * 10 + [leaf]
+    dump.memory(HEAP, struct.pack(f"<{len(words)}Q", *words))
+    session, source = opened(dump)
+    table = SiteTable()
+    for kind in (SiteKind.STACK, SiteKind.STACK, SiteKind.SOURCE, SiteKind.TAG):
+        table.index_of(Site(kind, f"{kind}|{len(table.sites)}", "x"))
+    classes = SiteClasses(session, table)
+    blocks = blocks_at([HEAP + 8 * index for index in range(len(words))], 8)
+    # Nine of ten blocks of the first site are nodes; five of six of the second; the last is no stack.
+    for numbers in ([0] * 9 + [1, 0], [1] * 5 + [3] * 5 + [1], [2] * 11):
+        classes.add(source, blocks, np.array(numbers, np.int64))
+    assert [site.type for site in table.sites] == ["app::Node", None, "app::Node", None]
+    classes.add(source, blocks.select(np.arange(11) == 10), np.array([0], np.int64))
+    assert table.sites[0].type is None
 
 
 ASLR_PAIRS = pairs("leak-pair-aslr")

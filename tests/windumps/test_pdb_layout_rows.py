@@ -9,16 +9,19 @@ from builders.pdb_builder import PdbBuilder
 from pdb_samples import as_array, microsoft_pdbs, sample_bytes
 
 from windumps.symbols.errors import LayoutNotInSymbolsError
-from windumps.symbols.layout_rows import layout_row_from_pdb, layout_row_from_symbols
+from windumps.symbols.layout_rows import Component, exact_rows, layout_row_from_symbols
 from windumps.symbols.pdb import Pdb
 from windumps.windows.layouts import LayoutRow, candidates
 from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
+from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
+from windumps.windows.stack_trace_layouts import STACK_TRACE_LAYOUTS
 
-# Read with llvm-pdbutil. The table's own sizes of these two are how far the code reads, or rounded.
+# Read with llvm-pdbutil. The tables' own sizes of these are how far the code reads, or rounded.
 SIZES = {
     "x64": {"_LFH_HEAP": 0xCF0, "_LFH_BLOCK_ZONE": 0x18},
     "x86": {"_LFH_HEAP": 0x7E8, "_LFH_BLOCK_ZONE": 0xC},
 }
+TABLES = (NT_HEAP_ROWS, SEGMENT_HEAP_ROWS, STACK_TRACE_LAYOUTS)
 
 
 @pytest.mark.skipif(
@@ -26,23 +29,29 @@ SIZES = {
 )
 def test_the_rows_of_microsofts_pdbs_equal_the_built_in_rows_of_their_builds() -> None:
     for (architecture, build), path in microsoft_pdbs().items():
-        row = layout_row_from_pdb(Pdb.open(path), architecture, build)
-        table = candidates(NT_HEAP_ROWS, architecture, build)[0]
-        assert table.first_build <= build <= table.last_build
-        assert row.structures.keys() == table.structures.keys()
-        for name, fields in table.structures.items():
-            expected = dict(fields)
-            if name in SIZES[architecture]:
-                expected["sizeof"] = SIZES[architecture][name], ""
-            assert row.structures[name] == expected, name
-        assert (row.first_build, row.last_build, row.component) == (build, build, "NT heap")
-        assert row.name == f"NT heap {architecture} {build}-{build}"
+        found, missing = exact_rows(Pdb.open(path), architecture, build)
+        assert found.keys() == {"NT heap", "segment heap", "stack traces"}
+        for table in TABLES:
+            built_in = candidates(table, architecture, build)[0]
+            row = found[built_in.component]
+            assert built_in.first_build <= build <= built_in.last_build
+            assert row.structures.keys() == built_in.structures.keys()
+            for name, fields in built_in.structures.items():
+                expected = dict(fields)
+                if name in SIZES[architecture]:
+                    expected["sizeof"] = SIZES[architecture][name], ""
+                assert row.structures[name] == expected, name
+            assert (row.first_build, row.last_build) == (build, build)
+        # verifier.dll has page heap in these builds, and its blocks are of another form.
+        assert list(missing) == ["page heap"]
 
 
 def test_a_pdb_without_the_heaps_types_gives_no_row() -> None:
     pdb = Pdb(as_array(sample_bytes("x64")), "sample.pdb")
-    with pytest.raises(LayoutNotInSymbolsError, match="_HEAP"):
-        layout_row_from_pdb(pdb, "x64", 19041)
+    found, missing = exact_rows(pdb, "x64", 19041)
+    assert found == {}
+    assert missing["NT heap"] == "the symbols do not describe _HEAP"
+    assert len(missing) == 4
 
 
 def _row(fields: dict[str, tuple[int, str]], first: int = 1) -> LayoutRow:
@@ -61,8 +70,8 @@ def _pdb(*fields: tuple[str, int, int]) -> Pdb:
 
 def _derive(pdb: Pdb, *rows: LayoutRow) -> dict[str, tuple[int, str]]:
     alternatives = {("_A", "Moved"): ("Inner.Deep",)}
-    row = layout_row_from_symbols(pdb, rows, "x64", 7, alternatives, "test")
-    return row.structures["_A"]
+    component = Component(rows, alternatives, every_builds_fields=True)
+    return layout_row_from_symbols(pdb, component, "x64", 7, "test").structures["_A"]
 
 
 def test_a_field_that_moved_into_a_structure_of_its_own_is_found_there() -> None:
@@ -93,3 +102,54 @@ def test_a_bit_field_is_not_read_as_a_number() -> None:
     pdb = Pdb(as_array(builder.build()), "built.pdb")
     with pytest.raises(LayoutNotInSymbolsError):
         _derive(pdb, _row({"Field": (0, "u4")}))
+
+
+def test_a_bit_field_may_be_part_of_a_number_that_is_read() -> None:
+    builder = PdbBuilder()
+    bits = builder.type(0x1205, struct.pack("<IBBH", 0x22, 3, 5, 0))
+    builder.structure("_A", 8, builder.field_list(builder.member("Field", bits, 4)))
+    pdb = Pdb(as_array(builder.build()), "built.pdb")
+    component = Component([_row({"Field": (0, "u4")})], bit_fields=True)
+    row = layout_row_from_symbols(pdb, component, "x64", 7, "test")
+    assert row.structures["_A"]["Field"] == (4, "u4")
+
+
+def test_what_no_symbols_know_comes_from_the_nearest_row() -> None:
+    rows = [
+        LayoutRow(
+            "test",
+            "x64",
+            build,
+            build,
+            {**_row({"A": (0, "u4")}).structures, "constants": {"K": (k, "")}},
+            "",
+        )
+        for build, k in ((10, 1), (20, 2))
+    ]
+    component = Component(rows, from_table=frozenset(("constants",)))
+    for build, value in ((9, 1), (19, 2), (500, 2)):
+        row = layout_row_from_symbols(_pdb(("A", 0x22, 4)), component, "x64", build, "test")
+        assert row.structures["constants"] == {"K": (value, "")}
+        assert row.structures["_A"]["A"] == (4, "u4")
+
+
+@pytest.mark.parametrize("nearest_only", [False, True])
+def test_the_nearest_row_whose_fields_are_all_there_says_what_is_read(nearest_only: bool) -> None:
+    rows = _row({"Old": (0, "u4")}, 10), _row({"New": (0, "u4")}, 20)
+    component = Component(rows, nearest_row_only=nearest_only)
+    pdb = _pdb(("Old", 0x22, 4))
+    if nearest_only:
+        with pytest.raises(LayoutNotInSymbolsError, match=r"_A\.New"):
+            layout_row_from_symbols(pdb, component, "x64", 19, "test")
+    else:
+        row = layout_row_from_symbols(pdb, component, "x64", 19, "test")
+        assert row.structures["_A"] == {"sizeof": (48, ""), "Old": (4, "u4")}
+
+
+def test_the_part_that_is_read_may_end_before_an_array() -> None:
+    component = Component(
+        [_row({"Count": (0, "u4"), "Array": (8, "")})], {("_A", "sizeof"): ("Array",)}
+    )
+    pdb = _pdb(("Count", 0x22, 4), ("Array", 0x23, 24))
+    row = layout_row_from_symbols(pdb, component, "x64", 7, "test")
+    assert row.size("_A") == 24

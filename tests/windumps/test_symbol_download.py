@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import gzip
-import http.server
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from builders.cabinet_builder import mszip
 from builders.pdb_builder import GUID, PdbBuilder
+from builders.symbol_server import Handler, Server, serving
 
 from windumps.symbols.download import Downloader, Limits
 from windumps.symbols.errors import DownloadError, NotOnServerError
@@ -25,50 +22,6 @@ from windumps.windows.modules import Module, PdbIdentity
 PDB = PdbBuilder().public("key", 2, 8).build()
 FAST = Limits(timeout_seconds=0.5, total_seconds=20, attempts=3, backoff_seconds=0.5)
 PLACE = f"/store/app.pdb/{GUID}1"
-
-Handler = Callable[["Server"], None]
-
-
-class Server(http.server.BaseHTTPRequestHandler):
-    """Answers by a table; what is not in it is 404."""
-
-    answers: dict[str, Handler]
-    asked: list[str]
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        answer = self.answers.get(self.path)
-        if answer is None:
-            self.send_error(404)
-        else:
-            answer(self)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def give(self, data: bytes, length: int | None = None, **headers: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(data)
-
-
-@contextmanager
-def serving(answers: dict[str, Handler]) -> Iterator[tuple[str, list[str]]]:
-    asked: list[str] = []
-    handler = type("Handler", (Server,), {"answers": answers, "asked": asked})
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -315,6 +268,20 @@ def test_what_is_not_the_pdb_wanted_is_not_kept(
     assert (found.status, found.path) == (status, None)
     assert words in found.notes[0]
     assert [p for p in (tmp_path / "cache").rglob("*") if p.is_file()] == []
+
+
+def test_a_server_that_does_not_answer_is_asked_for_one_file_only(tmp_path: Path) -> None:
+    first, second = (
+        Module(name, name, 0, 1, 1, pdb=PdbIdentity(f"{name}.pdb", GUID, 1)) for name in "ab"
+    )
+    with serving({f"/store/a.pdb/{GUID}1/a.pdb": _status(503)}) as (url, asked):
+        path = parse_symbol_path(f"srv*{tmp_path}*{url}/store")
+        store = SymbolStore(path, Downloader(FAST, sleep=lambda _: None))
+        found = [store.find(wanted([module])[0]) for module in (first, second)]
+    assert [file.status for file in found] == [Status.MISSING, Status.MISSING]
+    assert "answers 503 (3 tries)" in found[0].notes[0]
+    assert "not asked again" in found[1].notes[0]
+    assert len(asked) == 3
 
 
 def test_nothing_is_downloaded_without_a_downloader(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from builders.pdb_builder import PdbBuilder
 from pdb_samples import sample_bytes
 
 from windumps.diagnostics import DiagnosticLog
+from windumps.symbols import lines
 from windumps.symbols.functions import (
     LIBRARY,
     PUBLICS,
@@ -18,7 +18,7 @@ from windumps.symbols.functions import (
     Symbolizer,
     load_library,
 )
-from windumps.symbols.names import undecorated, without_arguments
+from windumps.symbols.names import undecorated, vftable_class, without_arguments
 from windumps.windows.modules import Module
 
 MODULE = Module("sample.dll", "C:\\sample.dll", 0x180000000, 0x5000, 1)
@@ -124,21 +124,43 @@ def test_a_pdb_that_cannot_be_read_is_said_once(tmp_path: Path) -> None:
     assert (said.code, said.structure) == ("symbols-unreadable", "sample.dll")
 
 
-def test_when_the_library_fails_public_symbols_are_used_and_it_is_said(tmp_path: Path) -> None:
-    class SymbolicError(Exception):
-        pass
-
-    def refuse(_: str) -> None:
-        raise SymbolicError("cannot be\nread")
-
-    library = SimpleNamespace(SymbolicError=SymbolicError, Archive=SimpleNamespace(open=refuse))
+@WITH_LIBRARY
+@pytest.mark.parametrize("data", ["refused", "crashing"])
+def test_when_the_library_fails_public_symbols_are_used_and_it_is_said(
+    tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The library wants modules, of which this PDB has none.
     path = tmp_path / "built.pdb"
     path.write_bytes(PdbBuilder().public("key", 2, 8).build())
+    if data == "crashing":
+        monkeypatch.setattr(
+            lines, "_CHILD", "import os, signal; os.kill(os.getpid(), signal.SIGABRT)"
+        )
     log = DiagnosticLog()
-    found = Symbolizer(lambda _: path, library, log).locate(MODULE, 0x3009)
+    found = Symbolizer(lambda _: path, load_library(), log).locate(MODULE, 0x3009)
     assert found == Location("key", 1, "", 0, PUBLICS)
     (said,) = log.collect()
-    assert said.message.endswith("no lines: cannot be")
+    assert said.code == "symbols-without-lines"
+    assert ("crashed" if data == "crashing" else "invalid pdb") in said.message
+
+
+@WITH_LIBRARY
+def test_the_library_has_limited_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(lines, "TIMEOUT_SECONDS", 0.2)
+    path = tmp_path / "built.pdb"
+    path.write_bytes(PdbBuilder().public("key", 2, 8).build())
+    with pytest.raises(lines.LinesError, match=r"not done after 0\.2 s"):
+        lines.line_table(path, load_library())
+
+
+@WITH_LIBRARY
+def test_a_module_of_the_librarys_name_in_the_current_folder_is_not_loaded(
+    sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "symbolic.py").write_text("raise SystemExit('loaded')")
+    monkeypatch.chdir(tmp_path)
+    assert lines.line_table(sample, load_library()).lookup(0x1080)
 
 
 @pytest.mark.parametrize(
@@ -156,10 +178,12 @@ def test_when_the_library_fails_public_symbols_are_used_and_it_is_said(tmp_path:
         ("??4Session@net@@QEAAAEAV01@AEBV01@@Z", "net::Session::operator="),
         ("?run@?A0x12345678@@YAXXZ", "`anonymous namespace'::run"),
         ("?Make@Make@@SAXXZ", "Make::Make"),
-        # Not plain: they stay.
+        ("?f@?$Vector@VNode@@@@QEAAXXZ", "Vector<Node>::f"),
+        ("??$get@H@Box@@QEAAHXZ", "Box::get<int>"),
+        ("??BFlag@@QEBA_NXZ", "Flag::operator bool"),
+        # They stay.
         ("??_C@_03FIKCJHKP@abc?$AA@", "??_C@_03FIKCJHKP@abc?$AA@"),
-        ("?f@?$Vector@H@@QEAAXXZ", "?f@?$Vector@H@@QEAAXXZ"),
-        ("?x@?1??f@@YAXXZ@4HA", "?x@?1??f@@YAXXZ@4HA"),
+        ("?f@?$Vector@", "?f@?$Vector@"),
         ("?", "?"),
         ("??", "??"),
         ("?@", "?@"),
@@ -168,8 +192,23 @@ def test_when_the_library_fails_public_symbols_are_used_and_it_is_said(tmp_path:
         ("_underscore", "_underscore"),
     ],
 )
-def test_plain_decorated_names_are_undone_and_others_stay(name: str, plain: str) -> None:
+def test_decorated_names_are_undone_and_others_stay(name: str, plain: str) -> None:
     assert undecorated(name, "x64") == plain
+
+
+@pytest.mark.parametrize(
+    ("name", "mangled"),
+    [
+        ("??_7Session@net@@6B@", ".?AVSession@net@@"),
+        ("??_7?$Cache@VNode@app@@@net@@6B@", ".?AV?$Cache@VNode@app@@@net@@"),
+        ("??_7Derived@@6BBase@@@", ".?AVDerived@@"),
+        ("??_8Session@net@@7B@", None),
+        ("?send@Session@net@@UEAAHPEBDH@Z", None),
+        ("??_7", None),
+    ],
+)
+def test_the_symbol_of_a_vftable_tells_the_class(name: str, mangled: str | None) -> None:
+    assert vftable_class(name) == mangled
 
 
 @pytest.mark.parametrize(

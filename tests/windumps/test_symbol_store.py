@@ -123,10 +123,10 @@ def test_the_right_file_behind_a_wrong_one_is_found(tmp_path: Path) -> None:
     assert len(found.notes) == 1
 
 
-def test_another_age_is_taken_only_when_nothing_fits_exactly_and_said(tmp_path: Path) -> None:
-    older = put(tmp_path / "a" / "app.pdb", PdbBuilder(age=7).build())
+def test_another_age_is_not_taken_and_said(tmp_path: Path) -> None:
+    put(tmp_path / "a" / "app.pdb", PdbBuilder(age=7).build())
     found = find(tmp_path / "a", module())
-    assert (found.status, found.path) == (Status.FOUND, older)
+    assert (found.status, found.path) == (Status.WRONG, None)
     assert "its age is 7, the image's 1" in found.notes[0]
     exact = put(tmp_path / "b" / "app.pdb")
     assert find(f"{tmp_path / 'a'};{tmp_path / 'b'}", module()).path == exact

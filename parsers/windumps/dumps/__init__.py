@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from windumps.dump import Dump
-from windumps.dumps import minidump
+from windumps.dumps import kernel_open, memory_image, minidump
 from windumps.dumps.containers import unpacked
 from windumps.errors import (
     CorruptDumpError,
@@ -39,14 +39,14 @@ class DumpFormat(NamedTuple):
 # Order does not matter: the signatures differ.
 DUMP_FORMATS: tuple[DumpFormat, ...] = (
     DumpFormat(minidump.NAME, minidump.detect, minidump.open_minidump),
+    DumpFormat(kernel_open.NAME, kernel_open.detect, kernel_open.open_kernel_dump),
+    DumpFormat(memory_image.ELF_NAME, memory_image.detect_elf, memory_image.open_elf),
 )
 
 HEAD_BYTES = 0x1000
 # Valid files that people do send, with what they are.
 KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"PAGEDU64", "a 64-bit kernel crash dump; these are not read yet"),
-    (b"PAGEDUMP", "a 32-bit kernel crash dump; these are not read yet"),
-    (b"\x7fELF", "an ELF file (a Linux core dump?), not a Windows dump"),
+    (b"\x7fELF", "an ELF file, not a Windows dump"),
     (b"MZ", "a Windows program, not a dump of one"),
     (b"%PDF", "a PDF document"),
 )
@@ -69,24 +69,27 @@ def open_dump(path: Path | str) -> Dump:
         head = file.read(HEAD_BYTES)
         if not head:
             raise NotADumpError(f"{path}: the file is empty; copy it again")
-        for row in DUMP_FORMATS:
-            if row.detect(head):
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                try:
-                    dump = row.open(path, np.frombuffer(mapped, np.uint8))
-                except (CorruptDumpError, TruncatedDumpError) as error:
-                    error.args = (f"{path}: {error}",)  # readers know offsets, not names
-                    raise
-                if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-                    dump.release = partial(mapped.madvise, mmap.MADV_DONTNEED)
-                return dump
-    for magic, what in KNOWN_OTHERS:
-        if head.startswith(magic):
-            raise UnsupportedDumpError(f"{path}: this is {what}")
-    raise NotADumpError(
-        f"{path}: not a Windows dump (it begins with {head[:4].hex(' ')}); "
-        "take one with: procdump -ma PID app.dmp"
-    )
+        row = next((row for row in DUMP_FORMATS if row.detect(head)), None)
+        if row is None:
+            for magic, what in KNOWN_OTHERS:
+                if head.startswith(magic):
+                    raise UnsupportedDumpError(f"{path}: this is {what}")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = np.frombuffer(mapped, np.uint8)
+        try:
+            # A raw image has no signature: what nothing else claims is searched for a kernel.
+            dump = row.open(path, data) if row is not None else memory_image.open_raw(path, data)
+        except (CorruptDumpError, TruncatedDumpError) as error:
+            error.args = (f"{path}: {error}",)  # readers know offsets, not names
+            raise
+    if dump is None:
+        raise NotADumpError(
+            f"{path}: not a Windows dump (it begins with {head[:4].hex(' ')}), nor physical memory with a "
+            "Windows kernel in it; take one with: procdump -ma PID app.dmp"
+        )
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        dump.release = partial(mapped.madvise, mmap.MADV_DONTNEED)
+    return dump
 
 
 __all__ = ["DUMP_FORMATS", "DumpFormat", "TruncatedDumpError", "open_dump"]

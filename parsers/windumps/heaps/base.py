@@ -4,7 +4,7 @@ up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -13,6 +13,7 @@ import numpy as np
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import DiagnosticLog
 from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
 
 
@@ -27,6 +28,7 @@ class HeapContext:
         ntdll: The ntdll of this architecture, or None.
         nt_global_flag: PEB.NtGlobalFlag; 0 when unknown.
         log: Where diagnostics go.
+        exact_layouts: Layouts out of ntdll's own symbols, by component.
     """
 
     memory: AddressSpace
@@ -35,6 +37,7 @@ class HeapContext:
     ntdll: Module | None
     nt_global_flag: int
     log: DiagnosticLog
+    exact_layouts: Mapping[str, LayoutRow] = field(default_factory=dict)
 
     @property
     def pointer_size(self) -> int:

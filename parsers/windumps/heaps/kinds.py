@@ -102,6 +102,7 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
         view.ntdll(),
         view.nt_global_flag or 0,
         view.log,
+        view.exact_layouts,
     )
     complete_heap_list(view, HEAP_KINDS[:2])
     normal_heaps = put_page_heaps(view, context)

@@ -12,19 +12,18 @@ row hold, and what lies between is said to be lost.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
-from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
 from windumps.heaps.nt_backend import BackendWalker
+from windumps.heaps.nt_base import NtHeapBase, report_unclear_sizes
 from windumps.heaps.nt_entries import (
     FLAG_BUSY,
     FLAG_INTERNAL,
-    U64,
     UNUSED_HEADER,
     UNUSED_SENTINEL,
     Encoding,
@@ -40,31 +39,30 @@ from windumps.heaps.nt_segments import (
 )
 from windumps.heaps.nt_virtual import read_virtual_blocks
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutChoice, LayoutRow, Record, candidates, choose_layout
+from windumps.windows.layouts import LayoutRow, Record, choose_layout
 from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
 
 NAME = "nt"
 HEAP_SIGNATURE = 0xEEFFEEFF
 FRONT_END_LFH = 2
+DETECT_BYTES = 0x100  # of the header; the signature was seen at 0x60 to 0xA0
 LEAST_SCORE = 0.5  # below this a heap is not read
 FRONT_END_BYTES = 0x20000  # at most; 1A000h (x64) and E000h (x86) reserved were seen
 BATCH_BYTES = 4 << 20  # heap memory whose blocks are handed on together
 
 
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    """True when a heap handle has the segment signature of Vista and later, and some row's heap
-    signature.
+    """True when a heap handle has the segment signature of Vista and later, and somewhere in its
+    header, where depends on the build, the heap signature.
     """
     try:
         if memory.read_uint(address + 2 * pointer_size, 4) != SEGMENT_SIGNATURE:
             return False
     except MemoryReadError:
         return False
-    architecture = "x86" if pointer_size == 4 else "x64"
-    return any(
-        _field(memory, row, "Signature", address) == HEAP_SIGNATURE
-        for row in candidates(NT_HEAP_ROWS, architecture, 0)
-    )
+    head = memory.read_available(address, DETECT_BYTES)
+    words = np.frombuffer(head[: len(head) // 4 * 4], "<u4")
+    return bool((words == HEAP_SIGNATURE).any())
 
 
 def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
@@ -78,6 +76,7 @@ def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
         context.architecture,
         context.build,
         lambda row: (_score(context, row, address), None),
+        context.exact_layouts.get("NT heap"),
     )
     if choice is None or choice.score < LEAST_SCORE:
         raise HeapError(
@@ -88,22 +87,13 @@ def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
 
 
 @dataclass
-class NtHeap:
+class NtHeap(NtHeapBase):
     """One NT heap; see `windumps.heaps.base.Heap`."""
 
-    context: HeapContext
-    address: int
-    ordinal: int
-    choice: LayoutChoice[None]
     kind: str = NAME
-    account: HeapAccount = field(default_factory=HeapAccount)
 
     def __post_init__(self) -> None:
-        self.row = self.choice.row
-        try:
-            self._heap = self.row.read(self.context.memory, "_HEAP", self.address)
-        except MemoryReadError as error:
-            raise HeapError(f"the NT heap at 0x{self.address:x}: {error}", self.address) from error
+        super().__post_init__()
         encoding = self._heap.bytes_of("Encoding")[-8:]
         self._encoding = Encoding(
             self._heap["EncodeFlagMask"],
@@ -123,24 +113,9 @@ class NtHeap:
         )
 
     @property
-    def architecture(self) -> str:
-        """See `Heap`."""
-        return self.context.architecture
-
-    @property
-    def flags(self) -> int:
-        """See `Heap`."""
-        return self._heap["Flags"]
-
-    @property
     def front_end(self) -> str:
         """See `Heap`."""
         return "lfh" if self._heap["FrontEndHeapType"] == FRONT_END_LFH else ""
-
-    @property
-    def layout(self) -> str:
-        """See `Heap`."""
-        return str(self.choice)
 
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""
@@ -148,7 +123,9 @@ class NtHeap:
         for piece in self._batches():
             yield from self._piece_blocks(piece)
         self._audit()
-        yield from self._virtual_blocks()
+        large = read_virtual_blocks(self.context, self.row, self._heap, self._encoding)
+        # The front end's own object can be such a block.
+        yield from self._large_blocks(large, self._lfh.front_end)
 
     def _batches(self) -> Iterator[Entries]:
         """Pieces of all segments, small ones put together: a column of ten blocks costs as much as one
@@ -206,7 +183,8 @@ class NtHeap:
         trace[claimed] = extents.trace
         internal = busy & ((piece.flags & FLAG_INTERNAL) != 0)
         own |= internal | (claimed & (address == np.uint64(self._lfh.front_end)))
-        self._report_unclear(piece.header[claimed & ~own & (asked == SIZE_UNKNOWN)])
+        unclear = claimed & ~own & (asked == SIZE_UNKNOWN)
+        report_unclear_sizes(self.context, piece.header[unclear])
         shown = ~own
         yield account.count(
             Blocks.build(
@@ -224,13 +202,7 @@ class NtHeap:
         areas = inside[self._lfh.is_area(address[inside])]
         if len(areas):
             room = size[areas] - (address[areas] - piece.header[areas]).astype(np.int64)
-            before = account.walked_bytes
-            lfh, lost = self._lfh.blocks(address[areas], room)
-            account.count(lfh)
-            # What the areas hold was counted as overhead a moment ago.
-            account.overhead_bytes -= account.walked_bytes - before + lost
-            account.unwalked_bytes += lost
-            yield lfh
+            yield self._area_blocks(address[areas], room)
 
     # -- audit ---------------------------------------------------------------------------------
 
@@ -246,9 +218,7 @@ class NtHeap:
         front_end = self._lfh.front_end
         beside = front_end and not any(a <= front_end < a + s for a, s in account.ranges)
         if beside and rest > 0:
-            pieces = self.context.memory.extents(front_end, front_end + FRONT_END_BYTES)
-            there = len(pieces.address) and int(pieces.address[0]) == front_end
-            own = min(rest, int(pieces.size[0])) if there else 0
+            own = min(rest, self.context.memory.bytes_from(front_end, FRONT_END_BYTES))
             reserved = counters["TotalMemoryReserved"] - account.reserved_bytes
             reserved = max(own, min(reserved, FRONT_END_BYTES))
             account.committed_bytes += own
@@ -268,42 +238,6 @@ class NtHeap:
         if rest > 0:
             account.committed_bytes += rest
             account.unwalked_bytes += rest
-
-    # -- large blocks
-    # ------------------------------------------------------------------------------------
-
-    def _virtual_blocks(self) -> Iterator[Blocks]:
-        large = read_virtual_blocks(self.context, self.row, self._heap, self._encoding)
-        account = self.account
-        account.committed_bytes += int(large.commit.sum())
-        account.reserved_bytes += int(large.reserve.sum())
-        account.ranges += zip(large.entry.tolist(), large.reserve.tolist(), strict=True)
-        # The front end's own object can be such a block.
-        own = large.header + np.uint64(self.context.granularity) == np.uint64(self._lfh.front_end)
-        account.overhead_bytes += int(large.commit[own].sum())
-        blocks = Blocks.build(
-            large.address,
-            large.size,
-            large.commit,
-            np.ones(len(large.address), bool),
-            Kind.NT_VIRTUAL,
-            self.ordinal,
-            large.trace,
-        ).select(~own)
-        if len(blocks):
-            yield account.count(blocks)
-
-    def _report_unclear(self, header: U64) -> None:
-        for address in header[: self.context.log.limit + 1].tolist():
-            self._say(
-                "unused-bytes-unclear",
-                "_HEAP_ENTRY.UnusedBytes",
-                address,
-                "the size the program asked for is not readable; the block's own size is used",
-            )
-
-    def _say(self, code: str, structure: str, address: int, message: str, lost: int = 0) -> None:
-        self.context.log.add(code, Severity.WARNING, structure, address, message, lost)
 
 
 def _field(memory: AddressSpace, row: LayoutRow, name: str, heap: int) -> int | None:

@@ -97,11 +97,16 @@ def committed_ranges(
             f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, "
             f"its list {pages}",
         )
-    ranges, at = [], base
-    for start, stop in sorted(holes):
-        if start > at:
-            ranges.append((at, start))
-        at = max(at, stop)
+    return ranges_between(base, end, holes)
+
+
+def ranges_between(start: int, end: int, holes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What [start, end) is without the holes, as (start, end), ascending; holes may overlap."""
+    ranges, at = [], start
+    for low, high in sorted(holes):
+        if low > at:
+            ranges.append((at, low))
+        at = max(at, high)
     if end > at:
         ranges.append((at, end))
     return ranges

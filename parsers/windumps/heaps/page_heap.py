@@ -7,7 +7,7 @@ one heap. Blocks of the normal heap are shown as what they hold and never as blo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from windumps.blocks import Blocks, Kind, State
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
-from windumps.heaps import nt_heap, xp_heap
+from windumps.heaps import nt_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapAccount, HeapContext
 from windumps.heaps.page_heap_light import STRUCTURE, classify, read_headers
 from windumps.heaps.page_heap_pages import ROOT, PageBlocks
@@ -27,7 +27,13 @@ from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
 NAME = "page-heap"
 HANDLE_FILL = 0xEEEEEEEE
 ROOT_OFFSET = 0x1000
-LEAST_SCORE = 0.6  # below this a heap is not read
+Opener = Callable[[HeapContext, int, int], Heap]
+LEAST_SCORE = 0.7  # below this a heap is not read
+NORMAL_HEAPS: tuple[tuple[Callable[[AddressSpace, int, int], bool], Opener], ...] = (
+    (nt_heap.detect, nt_heap.open_nt_heap),
+    (xp_heap.detect, xp_heap.open_xp_heap),
+    (segment_heap.detect, segment_heap.open_segment_heap),
+)
 
 
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
@@ -59,6 +65,7 @@ def choose(context: HeapContext, address: int) -> LayoutChoice[Record]:
         context.architecture,
         context.build,
         lambda row: score_root(context, row, address + ROOT_OFFSET),
+        context.exact_layouts.get("page heap"),
     )
     if choice is None or choice.score < LEAST_SCORE:
         raise HeapError(
@@ -144,13 +151,10 @@ class PageHeap:
     def _open_normal_heap(self) -> Heap | None:
         address = self.normal_heap
         try:
-            for kind, opener in (
-                (nt_heap.detect, nt_heap.open_nt_heap),
-                (xp_heap.detect, xp_heap.open_xp_heap),
-            ):
-                if kind(self.context.memory, address, self.context.pointer_size):
-                    return opener(self.context, address, self.ordinal)
-            reason = "what is there is no NT heap"
+            for detects, opens in NORMAL_HEAPS:
+                if detects(self.context.memory, address, self.context.pointer_size):
+                    return opens(self.context, address, self.ordinal)
+            reason = "what is there is no heap of a known kind"
         except HeapError as error:
             reason = str(error)
         self._say(
@@ -168,6 +172,10 @@ class PageHeap:
         for piece in normal.blocks():
             yield account.count(piece.select(piece.state == State.FREE))
             inner = piece.used
+            if isinstance(normal, xp_heap.XpHeap):
+                tables = normal.are_lookaside_tables(inner)
+                account.overhead_bytes += int(inner.block_bytes[tables].sum())
+                inner = inner.select(~tables)
             headers = read_headers(self.context, self.row, inner.address, self.root.address)
             light = classify(headers, inner.size, header)
             for index in np.flatnonzero(light.damaged)[: self.context.log.limit + 1].tolist():

@@ -14,6 +14,7 @@ STRUCTURE = "_DPH_BLOCK_INFORMATION"
 FULL_START, FULL_END = 0xABCDBBBB, 0xDCBABBBB
 LIGHT_START, LIGHT_END = 0xABCDAAAA, 0xDCBAAAAA
 LIGHT_FREE_START, LIGHT_FREE_END = 0xABCDAAA9, 0xDCBAAAA9
+MOST_SUFFIX = 64  # filled bytes behind the program's; 8 were seen on x86
 
 
 class Headers(NamedTuple):
@@ -79,8 +80,8 @@ class LightBlocks(NamedTuple):
 def classify(headers: Headers, room: I64, header_size: int) -> LightBlocks:
     """Tells what blocks are from their headers.
 
-    A header says its state twice, names its root, and its sizes fit the block: with one of them wrong the
-    others still tell.
+    A header says its state twice, names its root, and its sizes fit each other and the block: with one of
+    them wrong the others still tell.
 
     Args:
         headers: Read from the blocks' user areas.
@@ -89,11 +90,14 @@ def classify(headers: Headers, room: I64, header_size: int) -> LightBlocks:
     """
     live = (headers.start == LIGHT_START).astype(np.int8) + (headers.end == LIGHT_END)
     dead = (headers.start == LIGHT_FREE_START).astype(np.int8) + (headers.end == LIGHT_FREE_END)
-    most = np.maximum(room - header_size, 0).astype(np.uint64)
-    sized = (headers.actual == room.astype(np.uint64)) & (headers.requested <= most)
+    suffix = headers.actual.astype(np.int64) - header_size - headers.requested.astype(np.int64)
+    possible = (suffix >= 0) & (suffix <= MOST_SUFFIX) & (headers.requested <= headers.actual)
+    sized = possible & (headers.actual == room.astype(np.uint64))
     witnesses = headers.owned.astype(np.int8) + sized
     used = headers.present & (live > 0) & (dead == 0) & (live + witnesses >= 2)
     free = headers.present & (dead > 0) & (live == 0) & (dead + witnesses >= 2)
     sound = (live + dead == 2) & (used | free) & (witnesses == 2)
-    requested = np.where(sized, headers.requested, 0).astype(np.int64) - (~sized)
+    # With all else right it is the normal heap's own header that is wrong about the block's size.
+    told = sized | (possible & headers.owned & (live + dead == 2))
+    requested = np.where(told, headers.requested, 0).astype(np.int64) - (~told)
     return LightBlocks(used, free, ~sound, requested, headers.trace)

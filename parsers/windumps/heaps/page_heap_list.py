@@ -7,6 +7,8 @@ heap, which keeps the order in which the process made them.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from windumps.diagnostics import Severity
@@ -17,8 +19,9 @@ from windumps.heaps.page_heap_nodes import PAGE_SIZE
 from windumps.heaps.page_heap_pages import ROOT
 from windumps.heaps.page_heap_score import SIGNATURE
 from windumps.memory import AddressSpace
-from windumps.windows.process import MAX_HEAPS, ProcessView
+from windumps.windows.process import ProcessView
 
+MAX_HEAPS = 1 << 9  # page heaps of one process
 NT_GLOBAL_FLAG_PAGE_HEAP = 0x02000000
 SCAN_PAGES = 1 << 16  # pages looked at together when roots are searched for
 
@@ -35,7 +38,7 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
     """
     known = [h for h in view.heap_addresses if _is_handle(context, h)]
     flagged = bool(context.nt_global_flag & NT_GLOBAL_FLAG_PAGE_HEAP)
-    if not known and not flagged:
+    if not known and not flagged and view.nt_global_flag is not None:
         return {}
     handles: list[int] = []
     whole = bool(known)
@@ -45,9 +48,13 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
             handles += [h for h in linked if h not in handles]
             whole &= closed
     how = "the list that links their roots"
+    others = False
     if not whole:
-        handles += [h for h in _search(context) if h not in handles]
+        found, others = _search(context)
+        handles += [h for h in found if h not in handles]
         how = "a search of the memory, since the list that links their roots is not whole"
+    if not handles and (others or not flagged):
+        return {}
     if not handles:
         view.log.add(
             "page-heap-not-found",
@@ -162,17 +169,32 @@ def _one_way(context: HeapContext, handle: int, link: int, entry: int) -> tuple[
     return found, False
 
 
-def _search(context: HeapContext) -> list[int]:
-    """Handles found by their roots' signature at the start of a page, ascending."""
+def _search(context: HeapContext) -> tuple[list[int], bool]:
+    """Handles found by their roots' signature at the start of a page, ascending.
+
+    Also whether there are page heaps of the other half of a WoW64 process, which are left out.
+    """
     memory: AddressSpace = context.memory
     extents = memory.extents(0, 1 << (8 * context.pointer_size))
-    found: list[int] = []
+    roots: list[int] = []
     for address, size in zip(extents.address.tolist(), extents.size.tolist(), strict=True):
         first = -(-address // PAGE_SIZE) * PAGE_SIZE
         for start in range(first, address + size, SCAN_PAGES * PAGE_SIZE):
             end = min(start + SCAN_PAGES * PAGE_SIZE, address + size)
             pages = np.arange(start, end, PAGE_SIZE, dtype=np.uint64)
             signature, _ = memory.gather(pages, "<u4")
-            found += pages[signature == SIGNATURE].tolist()
-    handles = [root - page_heap.ROOT_OFFSET for root in found[:MAX_HEAPS]]
-    return [h for h in handles if h > 0 and _is_handle(context, h)]
+            roots += pages[signature == SIGNATURE].tolist()
+    handles = [root - page_heap.ROOT_OFFSET for root in roots if root > page_heap.ROOT_OFFSET]
+    handles = [h for h in handles[:MAX_HEAPS] if _is_handle(context, h)]
+    architecture = "x86" if context.architecture == "x64" else "x64"
+    other_half = replace(context, architecture=architecture, exact_layouts={})
+    foreign = {h for h in handles if not _fits(context, h) and _fits(other_half, h)}
+    return [h for h in handles if h not in foreign], bool(foreign)
+
+
+def _fits(context: HeapContext, handle: int) -> bool:
+    try:
+        page_heap.choose(context, handle)
+    except HeapError:
+        return False
+    return True

@@ -11,11 +11,13 @@ from windumps.errors import MemoryReadError
 from windumps.heaps.base import HeapContext
 from windumps.heaps.nt_entries import I64, U32, U64, Mask
 from windumps.memory import AddressSpace
+from windumps.memory.lists import list_nodes
 from windumps.windows.layouts import LayoutRow
 
 STRUCTURE = "_DPH_HEAP_BLOCK"
 PAGE_SIZE = 0x1000
 MAX_NODES = 1 << 22
+MAX_PAGES = 1 << 12  # kept by a reader of pointers
 MAX_DEPTH = 64  # an AVL tree of 2**32 nodes is less than 47 deep
 
 STATE_FREE = 0x04
@@ -49,9 +51,16 @@ class Nodes(NamedTuple):
     state: U32
     free_flags: U32
 
-    def take(self, keep: Mask) -> Nodes:
-        """The nodes where `keep` is true."""
+    def take(self, keep: Mask | I64) -> Nodes:
+        """The nodes where `keep` is true, or those with these numbers."""
         return Nodes(*(column[keep] for column in self))  # type: ignore[arg-type]
+
+    def as_pages(self, which: Mask) -> Nodes:
+        """The same; those marked are merely pages: what they say of a block is left over from earlier."""
+        return self._replace(
+            user=np.where(which, self.block, self.user),
+            requested=np.where(which, 0, self.requested),
+        )
 
     def plausible(self) -> Mask:
         """True where a node can describe a block: whole pages, and the user area inside them."""
@@ -116,8 +125,8 @@ class PointerReader:
     pointer_size: int
     _pages: dict[int, bytes] = field(default_factory=dict)
 
-    def read(self, address: int) -> int:
-        """The pointer at `address`.
+    def read_uint(self, address: int, size: int) -> int:
+        """An integer at `address`.
 
         Raises:
             MemoryReadError: it is not in the dump.
@@ -125,28 +134,35 @@ class PointerReader:
         page, at = address & ~0xFFF, address & 0xFFF
         raw = self._pages.get(page)
         if raw is None:
+            if len(self._pages) >= MAX_PAGES:
+                self._pages.clear()
             raw = self._pages[page] = self.memory.read_available(page, PAGE_SIZE)
-        if at + self.pointer_size > len(raw):
-            return self.memory.read_uint(address, self.pointer_size)
-        return int.from_bytes(raw[at : at + self.pointer_size], "little")
+        if at + size > len(raw):
+            return self.memory.read_uint(address, size)
+        return int.from_bytes(raw[at : at + size], "little")
 
 
-def chain_nodes(reader: PointerReader, first: int, link: int) -> tuple[list[int], str | None]:
+def chain_nodes(
+    reader: PointerReader, first: int, link: int, limit: int = MAX_NODES
+) -> tuple[list[int], str | None]:
     """Nodes of a chain that ends with a null pointer, and why it ended otherwise, or None.
 
     Args:
         reader: Reads the chain.
         first: The first node, 0 for none.
         link: Where in a node the pointer to the next one stands.
+        limit: Most nodes to follow it.
     """
     nodes: list[int] = []
     seen: set[int] = set()
     node = first
     while node:
-        if node in seen or len(nodes) >= MAX_NODES:
+        if len(nodes) >= limit:
+            return nodes, f"the list has more than {limit} nodes"
+        if node in seen:
             return nodes, f"the list runs in a circle at 0x{node:x}"
         try:
-            following = reader.read(node + link)
+            following = reader.read_uint(node + link, reader.pointer_size)
         except MemoryReadError as error:
             return nodes, str(error)
         seen.add(node)
@@ -156,47 +172,24 @@ def chain_nodes(reader: PointerReader, first: int, link: int) -> tuple[list[int]
 
 
 def ring_nodes(reader: PointerReader, head: int, link: int) -> tuple[list[int], str | None]:
-    """Nodes of a circular list of LIST_ENTRYs, followed backwards as well where a link is broken.
+    """Nodes of a circular list of LIST_ENTRYs; see `list_nodes`.
 
     Args:
         reader: Reads the list.
         head: Address of the list's head.
         link: Where in a node its LIST_ENTRY stands.
     """
-    forward, trouble = _half_ring(reader, head, 0, set())
-    backward: list[int] = []
-    if trouble is not None:
-        backward, _ = _half_ring(reader, head, reader.pointer_size, set(forward))
-    return [entry - link for entry in forward + backward[::-1]], trouble
+    entries, trouble = list_nodes(reader, head, reader.pointer_size)
+    return [entry - link for entry in entries], trouble
 
 
-def _half_ring(
-    reader: PointerReader, head: int, side: int, seen: set[int]
-) -> tuple[list[int], str | None]:
-    entries: list[int] = []
-    previous = head
-    while len(entries) < MAX_NODES:
-        try:
-            entry = reader.read(previous + side)
-            if entry == head:
-                return entries, None
-            if entry in seen:
-                return entries, f"the list runs in a circle at 0x{entry:x}"
-            back = reader.read(entry + reader.pointer_size - side)
-        except MemoryReadError as error:
-            return entries, str(error)
-        if back != previous:
-            return entries, f"the entry at 0x{entry:x} does not point back to 0x{previous:x}"
-        seen.add(entry)
-        entries.append(entry)
-        previous = entry
-    return entries, f"the list has more than {MAX_NODES} entries"
-
-
-def tree_nodes(context: HeapContext, row: LayoutRow, table: int) -> tuple[U64, list[int]]:
+def tree_nodes(
+    context: HeapContext, row: LayoutRow, table: int, depth: int = MAX_DEPTH
+) -> tuple[U64, list[int]]:
     """Nodes of an `_RTL_AVL_TABLE`, level by level, and those that were named but do not check out.
 
-    Every node points back to its parent, so no node can be reached twice.
+    At most `depth` levels; a node of the first one left out is among the bad ones. Every node points back to
+    its parent, so none can be reached twice but the table's own links, which are their own parent.
     """
     pointer = f"<u{context.pointer_size}"
     right = row.offset("_RTL_BALANCED_LINKS", "RightChild")
@@ -208,7 +201,7 @@ def tree_nodes(context: HeapContext, row: LayoutRow, table: int) -> tuple[U64, l
     level = np.array([table], np.uint64)
     children = np.array([table + right], np.uint64)
     parents = level
-    for _ in range(MAX_DEPTH):
+    for _ in range(depth):
         child, present = context.memory.gather(children, pointer)
         child = child.astype(np.uint64)
         bad += parents[~present].tolist()
@@ -217,7 +210,7 @@ def tree_nodes(context: HeapContext, row: LayoutRow, table: int) -> tuple[U64, l
         back, readable = context.memory.gather(
             child + np.uint64(row.offset("_RTL_BALANCED_LINKS", "Parent")), pointer
         )
-        sound = readable & (back.astype(np.uint64) == parents)
+        sound = readable & (back.astype(np.uint64) == parents) & (child != np.uint64(table))
         bad += child[~sound].tolist()
         level = np.unique(child[sound])
         total += len(level)

@@ -1,7 +1,7 @@
 """Full page heap: blocks on pages of their own, kept account of in nodes; what its memory is used for.
 
-How busy blocks are kept differs by form (see `page_heap_layouts`), and each form has a second record that is
-used where the first is damaged: on XP the node pools, from verifier.dll 8 on the lists of neighbours.
+How busy blocks are kept differs by form (see `page_heap_layouts`). Two forms have a second record, used where
+the first is damaged: on XP the node pools, in verifier.dll of Windows 7 and later the lists of neighbours.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class PageBlocks:
             self._inside(ranges, self._chain_or_ring(n))
             for n in ("FreeAllocation", "AvailableAllocation")
         ]
+        free[1] = free[1].as_pages(np.ones(len(free[1].node), bool))
         pools = self._inside(ranges, self._chain_or_ring("NodePool"))
         first = self.root["pBusyAllocationListHead"]
         chained, trouble = chain_nodes(self._reader, first, self.row.offset(NODE, "pNextAlloc"))
@@ -150,20 +151,25 @@ class PageBlocks:
     def _unlisted(self, pools: Nodes, known: U64) -> list[int]:
         """Nodes of the pools that no list has: busy ones whose place on their list is lost."""
         size = self.row.size(NODE)
-        slots = []
-        for start, length in zip(pools.block.tolist(), pools.size.tolist(), strict=True):
-            if length > MAX_POOL:
-                continue
+        slots = [np.empty(0, np.uint64)]
+        behind = 0
+        for start, length in sorted(zip(pools.block.tolist(), pools.size.tolist(), strict=True)):
+            if length > MAX_POOL or start < behind:
+                continue  # pools do not overlap; so there are no more slots than the dump has memory
+            behind = start + length
             base = start + (self.row.size(ROOT) if start == self.root.address else 0)
-            slots.append(np.arange(base, start + length - size + 1, size, dtype=np.uint64))
-        rest = np.setdiff1d(np.concatenate([np.empty(0, np.uint64), *slots]), known)
+            pieces = self.context.memory.extents(base, behind)
+            for low, there in zip(pieces.address.tolist(), pieces.size.tolist(), strict=True):
+                first = base + -(-(low - base) // size) * size
+                slots.append(np.arange(first, low + there - size + 1, size, dtype=np.uint64))
+        rest = np.setdiff1d(np.concatenate(slots), known)
         nodes = read_nodes(self.context, self.row, rest)
         nodes = nodes.take(nodes.plausible())
         # Unused nodes keep what they held; only a block whose header is alive and agrees is one.
         checked = check_headers(self.context, self.row, self.root.address, nodes)
         return list(nodes.node[checked.agrees].tolist())
 
-    # -- verifier.dll of Windows 8 and later
+    # -- verifier.dll of Windows 7 and later
 
     def _with_neighbours(self, ranges: Nodes) -> tuple[Nodes, Nodes]:
         """Each region's blocks are on a list in order of address; what lies between them are node pools."""
@@ -188,12 +194,15 @@ class PageBlocks:
             )
         busy = self._checked(nodes.take(in_tree | (nodes.state == STATE_BUSY)))
         freed = (nodes.state == STATE_FREE) | (nodes.state == STATE_AVAILABLE)
-        free = self._possible(nodes.take(~in_tree & freed))
+        free = nodes.take(~in_tree & freed)
+        free = self._possible(free.as_pages(free.state == STATE_AVAILABLE))
         kept = (free.state == STATE_AVAILABLE) | ((free.free_flags & FREE_FLAG_COMMITTED) != 0)
         free = free._replace(access=np.where(kept, free.access, 0))
         self.account.committed_bytes += int(busy.access.sum()) + int(free.access.sum())
+        covering = nodes.take(nodes.size > 0)
+        covering = covering.take(np.argsort(covering.block))
         for index, is_cut in enumerate(cut):
-            gaps = self._gaps(nodes, int(ranges.block[index]), int(ranges.size[index]))
+            gaps = self._gaps(covering, int(ranges.block[index]), int(ranges.size[index]))
             if is_cut or self.trouble:
                 present = sum(self.context.memory.present_bytes(a, b) for a, b in gaps)
                 self.account.unwalked_bytes += present
@@ -205,12 +214,9 @@ class PageBlocks:
         return busy, free
 
     def _gaps(self, nodes: Nodes, start: int, size: int) -> list[tuple[int, int]]:
-        """Parts of a region that no node covers."""
-        low, high = np.uint64(start), np.uint64(start + size - 1)
-        inside = (nodes.block >= low) & (nodes.block <= high) & (nodes.size > 0)
-        order = np.argsort(nodes.block[inside])
-        begins = nodes.block[inside][order].tolist()
-        lengths = nodes.size[inside][order].tolist()
+        """Parts of a region that no node covers; the nodes are in the order of their pages."""
+        low, high = np.searchsorted(nodes.block, np.array([start, start + size], np.uint64))
+        begins, lengths = nodes.block[low:high].tolist(), nodes.size[low:high].tolist()
         gaps, at = [], start
         for begin, length in zip(begins, lengths, strict=True):
             if begin > at:

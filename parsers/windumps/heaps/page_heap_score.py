@@ -5,19 +5,24 @@ from __future__ import annotations
 import numpy as np
 
 from windumps.errors import MemoryReadError
-from windumps.heaps import nt_heap, xp_heap
+from windumps.heaps import nt_heap, segment_heap, xp_heap
 from windumps.heaps.base import HeapContext
+from windumps.heaps.nt_entries import U64
 from windumps.heaps.page_heap_nodes import (
     PAGE_SIZE,
+    STATE_BUSY,
     PointerReader,
     chain_nodes,
     read_nodes,
     ring_nodes,
+    tree_nodes,
 )
 from windumps.heaps.page_heap_pages import NODE, ROOT
 from windumps.windows.layouts import LayoutRow, Record
 
 SIGNATURE = 0xFFEEDDCC
+SAMPLE_RANGES = 1 << 14  # of a megabyte and more each
+SAMPLE_DEPTH = 6  # levels of the tree of busy blocks that are looked at
 
 
 def score_root(context: HeapContext, row: LayoutRow, address: int) -> tuple[float, Record] | None:
@@ -35,22 +40,30 @@ def score_root(context: HeapContext, row: LayoutRow, address: int) -> tuple[floa
         nodes, trouble = ring_nodes(reader, root.address_of("VirtualStorageList"), 0)
     else:
         link = row.offset(NODE, "pNextAlloc")
-        nodes, trouble = chain_nodes(reader, root["pVirtualStorageListHead"], link)
+        first = root["pVirtualStorageListHead"]
+        nodes, trouble = chain_nodes(reader, first, link, SAMPLE_RANGES)
     ranges = read_nodes(context, row, nodes)
     reserved = int(np.maximum(ranges.size, 0).sum())
     normal = root["NormalHeap"]
     checks = [
         root["Signature"] == SIGNATURE,
-        trouble is None and len(nodes) == root["nVirtualStorageRanges"],
+        (trouble is None and len(nodes) == root["nVirtualStorageRanges"])
+        or len(nodes) == SAMPLE_RANGES <= root["nVirtualStorageRanges"],
         bool((ranges.block == np.uint64(address - PAGE_SIZE)).any()),  # it begins with the handle
-        nt_heap.detect(context.memory, normal, pointer)
-        or xp_heap.detect(context.memory, normal, pointer),
+        any(
+            kind.detect(context.memory, normal, pointer)
+            for kind in (nt_heap, xp_heap, segment_heap)
+        ),
         root["nBusyAllocationBytesAccessible"] <= root["nBusyAllocationBytesCommitted"],
         root["nBusyAllocationBytesCommitted"] <= reserved,
     ]
     if row.has(ROOT, "BusyNodesTable"):
+        busy = tree_nodes(context, row, root.address_of("BusyNodesTable"), SAMPLE_DEPTH)[0]
         checks += _tree_checks(context, row, root)
     else:
+        link = row.offset(NODE, "pNextAlloc")
+        first = root["pBusyAllocationListHead"]
+        busy = np.array(chain_nodes(reader, first, link, 1 << SAMPLE_DEPTH)[0], np.uint64)
         checks += _list_checks(context, row, root, reader)
     if row.has(ROOT, "nNodePoolBytes"):
         free = root["pFreeAllocationListHead"]
@@ -65,11 +78,15 @@ def score_root(context: HeapContext, row: LayoutRow, address: int) -> tuple[floa
             root["NodePoolCommitEnd"] <= end,
             bool(((low <= np.uint64(end)) & (np.uint64(end) <= high)).any()),
         ]
-    return sum(checks) / len(checks), root
+    score = sum(checks) / len(checks)
+    if len(busy):
+        # Roots of different forms are much alike; nodes are not, and they are what must not be misread.
+        score = (score + _share_of_blocks(context, row, busy)) / 2
+    return score, root
 
 
 def _tree_checks(context: HeapContext, row: LayoutRow, root: Record) -> list[bool]:
-    """The tree's head is its own parent, counts as the root does, and its first node can be a block."""
+    """The tree's head is its own parent, and counts as the root does."""
     table = root.address_of("BusyNodesTable")
     try:
         parent = row.read_field(context.memory, "_RTL_BALANCED_LINKS", "Parent", table)
@@ -79,8 +96,7 @@ def _tree_checks(context: HeapContext, row: LayoutRow, root: Record) -> list[boo
         )
     except MemoryReadError:
         return [False]
-    checks = [parent == table, count == root["nBusyAllocations"], bool(first) == (count > 0)]
-    return checks + _first_block(context, row, first)
+    return [parent == table, count == root["nBusyAllocations"], bool(first) == (count > 0)]
 
 
 def _list_checks(
@@ -88,14 +104,17 @@ def _list_checks(
 ) -> list[bool]:
     """The first pool of nodes holds the root itself; the list of busy blocks is as empty as its count."""
     link = row.offset(NODE, "pNextAlloc")
-    pools = read_nodes(context, row, chain_nodes(reader, root["pNodePoolListHead"], link)[0])
+    pools = read_nodes(
+        context, row, chain_nodes(reader, root["pNodePoolListHead"], link, SAMPLE_RANGES)[0]
+    )
     first, count = root["pBusyAllocationListHead"], root["nBusyAllocations"]
-    checks = [bool((pools.block == np.uint64(root.address)).any()), bool(first) == (count > 0)]
-    return checks + _first_block(context, row, first)
+    return [bool((pools.block == np.uint64(root.address)).any()), bool(first) == (count > 0)]
 
 
-def _first_block(context: HeapContext, row: LayoutRow, node: int) -> list[bool]:
-    if not node:
-        return []
-    nodes = read_nodes(context, row, [node])
-    return [bool(nodes.plausible().all())] if len(nodes.node) else []
+def _share_of_blocks(context: HeapContext, row: LayoutRow, nodes: U64) -> float:
+    """Share of busy nodes that can be blocks, and say that they are busy where they say it."""
+    read = read_nodes(context, row, nodes)
+    sound = read.plausible()
+    if row.has(NODE, "State"):
+        sound &= read.state == STATE_BUSY
+    return int(sound.sum()) / len(nodes)

@@ -7,7 +7,7 @@ kept in a tree. All of it is read without symbols: keys are found by `segment_ke
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,8 +73,19 @@ class _Fit:
     lfh_key: Key | None
 
 
-def open_segment_heap(context: HeapContext, address: int, ordinal: int) -> SegmentHeap:
+def open_segment_heap(
+    context: HeapContext,
+    address: int,
+    ordinal: int,
+    rows: Sequence[LayoutRow] = (),
+) -> SegmentHeap:
     """Opens a segment heap, choosing the layout that fits best.
+
+    Args:
+        context: The process, or the kernel.
+        address: The heap's handle.
+        ordinal: Position in the heap list.
+        rows: Layouts to choose from, other than those of user mode.
 
     Raises:
         HeapError: the heap's header is not in the dump, or no layout fits it.
@@ -87,7 +98,13 @@ def open_segment_heap(context: HeapContext, address: int, ordinal: int) -> Segme
         except MemoryReadError:
             return None
 
-    choice = choose_layout(SEGMENT_HEAP_ROWS, context.architecture, context.build, score)
+    choice = choose_layout(
+        rows or SEGMENT_HEAP_ROWS,
+        context.architecture,
+        context.build,
+        score,
+        context.exact_layouts.get("segment heap"),
+    )
     if choice is None or choice.score < LEAST_SCORE:
         raise HeapError(
             f"the segment heap at 0x{address:x} fits no known layout; "
@@ -276,6 +293,15 @@ class SegmentHeap:
         spans = [(segment, segment + context.segment_bytes) for context, segment in listed]
         edges = np.searchsorted(records, np.array(spans, np.uint64).reshape(-1, 2))
         return bool((edges[:, 1] > edges[:, 0]).any())
+
+    def raw_blocks(self) -> Iterator[RawBlocks]:
+        """Walks the heap; the allocator's blocks as they are, for the kernel's pool.
+
+        `account` is filled but for the blocks themselves.
+        """
+        self.account = HeapAccount()
+        self._header()
+        yield from self._walker(self.context.log, self.account).walk()
 
     def _walker(self, log: DiagnosticLog, account: HeapAccount) -> Walker:
         fit = self.fit

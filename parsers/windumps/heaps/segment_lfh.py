@@ -31,7 +31,7 @@ class Subsegments:
     Attributes:
         address: uint64.
         size: int64, bytes of the page range.
-        count: int64, BlockCount.
+        count: int64, blocks, withheld ones included.
         encoded: uint32, BlockOffsets without the address, still with the key.
         present: bool, the header is in the dump.
         header: The raw columns.
@@ -69,6 +69,7 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
             "CommitStateOffset",
             "FreeListHead",
             "FreeListCount",
+            "WitheldBlockCount",
         )
         if row.has(name, field)
     ]
@@ -86,10 +87,14 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
         mask = (address >> np.uint64(12)) & low
     else:
         mask = (address & low) >> np.uint64(12)
+    count = header["BlockCount"].astype(np.int64)
+    if "WitheldBlockCount" in fields:
+        # In the kernel, blocks that would lie in two pages are never given out, and not counted.
+        count += header["WitheldBlockCount"]
     return Subsegments(
         address,
         size,
-        header["BlockCount"].astype(np.int64),
+        count,
         np.bitwise_xor(header["BlockOffsets"], mask.astype(np.uint32)),
         present,
         header,
@@ -121,8 +126,12 @@ def first_block_offset(row: LayoutRow, subsegments: Subsegments, block_size: I64
     end = header["CommitStateOffset"].astype(np.int64)
     end = end * row.offset("constants", "LfhCommitScale") + 2 * states
     alignment = np.full(len(end), granule, np.int64)
-    if row.offset("constants", "LfhNaturalAlignment"):
-        alignment = np.where(block_size & (block_size - 1), granule, block_size)
+    natural = row.offset("constants", "LfhNaturalAlignment")
+    if natural:
+        plain = (block_size & (block_size - 1) != 0) | (
+            (subsegments.size <= PAGE) if natural == 2 else False
+        )
+        alignment = np.where(plain, granule, block_size)
     result: I64 = (end + alignment - 1) // alignment * alignment
     return result
 

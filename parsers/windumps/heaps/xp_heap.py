@@ -12,19 +12,20 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
-from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.nt_base import NtHeapBase, report_unclear_sizes
 from windumps.heaps.nt_entries import FLAG_BUSY, FLAG_EXTRA, I64, U64, Entries, Mask
+from windumps.heaps.nt_segments import PAGE_SIZE
 from windumps.heaps.xp_backend import PLAIN, XpBackendWalker
 from windumps.heaps.xp_entries import LEAST_UNUSED, traces, unused_bytes
 from windumps.heaps.xp_free_lists import free_list_headers
 from windumps.heaps.xp_lfh import XpLfhReader
 from windumps.heaps.xp_lookaside import LISTS, is_lookaside_table, read_cached_blocks
-from windumps.heaps.xp_segments import PAGE_SIZE, committed_ranges, range_record_memory, segments
+from windumps.heaps.xp_segments import committed_ranges, range_record_memory, segments
 from windumps.heaps.xp_virtual import read_virtual_blocks
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutChoice, LayoutRow, Record, choose_layout
+from windumps.windows.layouts import LayoutRow, Record, choose_layout
 from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
 
 NAME = "nt-xp"
@@ -62,25 +63,20 @@ def open_xp_heap(context: HeapContext, address: int, ordinal: int) -> XpHeap:
 
 
 @dataclass
-class XpHeap:
+class XpHeap(NtHeapBase):
     """One heap of XP or 2003; see `windumps.heaps.base.Heap`.
 
     The counter `TotalFreeSize` of its account is in units of the granularity, as the heap keeps it, and
     leaves out blocks on look-aside lists.
     """
 
-    context: HeapContext
-    address: int
-    ordinal: int
-    choice: LayoutChoice[None]
     kind: str = NAME
-    account: HeapAccount = field(default_factory=HeapAccount)
+    _lfh: XpLfhReader = field(init=False)
     _free_headers: list[U64] = field(init=False, default_factory=list)
     _free_units: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self.row = self.choice.row
-        self._heap = self.row.read(self.context.memory, "_HEAP", self.address)
+        super().__post_init__()
         self.account.counters = {"TotalFreeSize": self._heap["TotalFreeSize"]}
         front_end = self._heap["FrontEndHeap"]
         self._table = front_end if self.front_end == "lookaside" else 0
@@ -93,25 +89,10 @@ class XpHeap:
         )
 
     @property
-    def architecture(self) -> str:
-        """See `Heap`."""
-        return self.context.architecture
-
-    @property
-    def flags(self) -> int:
-        """See `Heap`."""
-        return self._heap["Flags"]
-
-    @property
     def front_end(self) -> str:
         """See `Heap`."""
         kind = self._heap["FrontEndHeapType"]
         return FRONT_ENDS[kind] if kind < len(FRONT_ENDS) else ""
-
-    @property
-    def layout(self) -> str:
-        """See `Heap`."""
-        return str(self.choice)
 
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""
@@ -119,7 +100,6 @@ class XpHeap:
         self._free_headers = []
         self._free_units = 0
         self._cached = read_cached_blocks(self.context, self.row, self._table)
-        self._lfh.read_lists()
         for start, reserved, committed in range_record_memory(self.context, self.row, self._heap):
             account.reserved_bytes += reserved
             account.committed_bytes += committed
@@ -128,7 +108,7 @@ class XpHeap:
         for index, segment in segments(self.context, self.row, self._heap):
             yield from self._segment_blocks(index, segment)
         self._compare_free_blocks()
-        yield from self._virtual_blocks()
+        yield from self._large_blocks(read_virtual_blocks(self.context, self.row, self._heap))
 
     # -- segments
 
@@ -158,13 +138,11 @@ class XpHeap:
         self._free_units += int(piece.units[~busy].sum(dtype=np.int64))
         user = piece.header + np.uint64(granularity)
         asked = size - unused_bytes(self.context, piece.header, size, piece.unused)
-        own, areas = self._lfh.owned(user, size)
-        own |= self._lookaside_tables(user, asked)
-        own &= busy
-        cached = busy & ~own & self._is_cached(user, piece.units.astype(np.int64))
-        shown = ~own & ~cached
+        areas = busy & self._lfh.areas(user, size)
+        cached = busy & ~areas & self._is_cached(user, piece.units.astype(np.int64))
+        shown = ~areas & ~cached
         clear = (asked >= 0) & (asked <= size - LEAST_UNUSED)
-        self._report_unclear(piece.header[busy & shown & ~clear])
+        report_unclear_sizes(self.context, piece.header[busy & shown & ~clear])
         extra = busy & ((piece.flags & FLAG_EXTRA) != 0)
         trace = traces(self.context, self.row, piece.header + size.astype(np.uint64), extra)
         yield account.count(
@@ -185,23 +163,19 @@ class XpHeap:
                     user[cached], asked[cached], size[cached], free, Kind.NT_LOOKASIDE, self.ordinal
                 )
             )
-        areas &= busy
-        account.overhead_bytes += int(size[own].sum())
         if areas.any():
-            before = account.walked_bytes
-            lfh, lost = self._lfh.blocks(user[areas], size[areas] - granularity)
-            account.count(lfh)
-            # What the areas hold was counted as overhead a moment ago.
-            account.overhead_bytes -= account.walked_bytes - before + lost
-            account.unwalked_bytes += lost
-            yield lfh
+            account.overhead_bytes += int(size[areas].sum())
+            yield self._area_blocks(user[areas], size[areas] - granularity)
 
-    def _lookaside_tables(self, user: U64, asked: I64) -> Mask:
-        """Which blocks are look-aside tables, in use or left over."""
-        found = user == np.uint64(self._table or 1)
-        fitting = asked == LISTS * self.row.size("_HEAP_LOOKASIDE")
+    def are_lookaside_tables(self, blocks: Blocks) -> Mask:
+        """Which blocks hold look-aside lists, in use or left over.
+
+        The genuine walk lists them as used blocks, as it does all else that the heap allocates from itself.
+        """
+        found = blocks.address == np.uint64(self._table or 1)
+        fitting = blocks.size == LISTS * self.row.size("_HEAP_LOOKASIDE")
         for index in np.flatnonzero(fitting & ~found).tolist():
-            found[index] = is_lookaside_table(self.context, self.row, int(user[index]))
+            found[index] = is_lookaside_table(self.context, self.row, int(blocks.address[index]))
         return np.asarray(found)
 
     def _is_cached(self, user: U64, units: I64) -> Mask:
@@ -234,40 +208,6 @@ class XpHeap:
                 address,
                 "whether this block is free is told differently by its header and by the heap's free lists",
             )
-
-    # -- large blocks
-
-    def _virtual_blocks(self) -> Iterator[Blocks]:
-        large = read_virtual_blocks(self.context, self.row, self._heap)
-        account = self.account
-        account.committed_bytes += int(large.commit.sum())
-        account.reserved_bytes += int(large.reserve.sum())
-        account.ranges += zip(large.entry.tolist(), large.reserve.tolist(), strict=True)
-        own = large.address == np.uint64(self._lfh.front_end)
-        account.overhead_bytes += int(large.commit[own].sum())
-        blocks = Blocks.build(
-            large.address,
-            large.size,
-            large.commit,
-            np.ones(len(large.address), bool),
-            Kind.NT_VIRTUAL,
-            self.ordinal,
-            large.trace,
-        ).select(~own)
-        if len(blocks):
-            yield account.count(blocks)
-
-    def _report_unclear(self, header: U64) -> None:
-        for address in header[: self.context.log.limit + 1].tolist():
-            self._say(
-                "unused-bytes-unclear",
-                "_HEAP_ENTRY.UnusedBytes",
-                address,
-                "the size the program asked for is not readable; the block's own size is used",
-            )
-
-    def _say(self, code: str, structure: str, address: int, message: str) -> None:
-        self.context.log.add(code, Severity.WARNING, structure, address, message)
 
 
 def _score(context: HeapContext, row: LayoutRow, address: int) -> float:

@@ -9,10 +9,9 @@ import numpy as np
 from windumps.diagnostics import Severity
 from windumps.errors import MemoryReadError
 from windumps.heaps.base import HeapContext
+from windumps.heaps.nt_segments import PAGE_SIZE, SEGMENT_SIGNATURE, ranges_between
 from windumps.windows.layouts import LayoutRow, Record
 
-SIGNATURE = 0xFFEEFFEE
-PAGE_SIZE = 0x1000
 MAX_RANGES = 1 << 16
 
 
@@ -22,6 +21,9 @@ def segments(context: HeapContext, row: LayoutRow, heap: Record) -> Iterator[tup
     for index, address in enumerate(slots):
         if not address:
             continue
+        if address in slots[:index]:
+            _say(context, "segment-damaged", "_HEAP.Segments", address, "two slots name it")
+            continue
         try:
             segment = row.read(context.memory, "_HEAP_SEGMENT", address)
         except MemoryReadError as error:
@@ -30,7 +32,7 @@ def segments(context: HeapContext, row: LayoutRow, heap: Record) -> Iterator[tup
         base, pages = segment["BaseAddress"], segment["NumberOfPages"]
         end = base + pages * PAGE_SIZE
         if (
-            segment["Signature"] != SIGNATURE
+            segment["Signature"] != SEGMENT_SIGNATURE
             or segment["Heap"] != heap.address
             or segment["LastValidEntry"] != end
             or not base <= address < segment["FirstEntry"] <= end
@@ -71,7 +73,7 @@ def committed_ranges(
             break
         seen.add(node)
         try:
-            record = row.read(context.memory, "_HEAP_UNCOMMITTED_RANGE", node)
+            record = row.read(context.memory, "_HEAP_UNCOMMMTTED_RANGE", node)
         except MemoryReadError as error:
             trouble = str(error)
             break
@@ -82,7 +84,7 @@ def committed_ranges(
             _say(
                 context,
                 "ucr-damaged",
-                "_HEAP_UNCOMMITTED_RANGE",
+                "_HEAP_UNCOMMMTTED_RANGE",
                 node,
                 f"it does not lie in the segment at 0x{segment.address:x}",
             )
@@ -104,14 +106,7 @@ def committed_ranges(
             segment.address,
             f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, its list {pages}",
         )
-    ranges, at = [], base
-    for start, stop in sorted(holes):
-        if start > at:
-            ranges.append((at, start))
-        at = max(at, stop)
-    if end > at:
-        ranges.append((at, end))
-    return ranges
+    return ranges_between(base, end, holes)
 
 
 def range_record_memory(

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windumps.errors import PageNotInDumpError, PartialReadError
+
+if TYPE_CHECKING:
+    from windumps.memory.regions import Regions
 
 U8 = NDArray[np.uint8]
 U64 = NDArray[np.uint64]
@@ -51,9 +54,21 @@ class AddressSpace(ABC):
 
     Attributes:
         data: The whole file as read-only bytes (a memory map).
+        regions: What was mapped, where the dump says so; else empty.
     """
 
     data: U8
+    regions: Regions
+
+    @property
+    @abstractmethod
+    def runs(self) -> Extents:
+        """All memory in the file, ascending; neighbours contiguous in the file are one."""
+
+    @property
+    @abstractmethod
+    def total_bytes(self) -> int:
+        """Bytes of memory in the file."""
 
     @abstractmethod
     def extents(self, start: int, end: int) -> Extents:
@@ -95,6 +110,15 @@ class AddressSpace(ABC):
     def read(self, address: int, size: int) -> bytes:
         """`size` bytes as `bytes`; raises as `view`."""
         return self.view(address, size).tobytes()
+
+    def bytes_from(self, address: int, limit: int) -> int:
+        """How many bytes the dump has from an address to the first hole, `limit` at most."""
+        end = address
+        for start, size, _ in zip(*self.extents(address, address + limit), strict=True):
+            if int(start) != end:
+                break
+            end += int(size)
+        return end - address
 
     def read_available(self, address: int, size: int) -> bytes:
         """As many of `size` bytes as the dump has from `address` to the first hole."""

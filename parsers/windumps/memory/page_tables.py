@@ -26,6 +26,7 @@ from windumps.memory.address_space import (
 )
 from windumps.memory.page_walk import CHUNK_TABLES, PageTables
 from windumps.memory.paging import ABSENT, NOT_MAPPED, PAGE_BITS, PAGE_SIZE, Paging
+from windumps.memory.regions import Regions
 from windumps.memory.runs import RunMemory
 
 CACHED_ROWS = 2048  # 4 KiB each
@@ -44,6 +45,9 @@ class PageTableMemory(AddressSpace):
             ignored.
         physical_limit: First physical address above the machine's memory; 0 when unknown.
         log: Where damaged tables are told.
+        end: First address that is not looked at: of a process the end of the user half; None for the
+            whole address space.
+        regions: What the process had mapped, where known.
 
     Attributes:
         paging: As given.
@@ -57,7 +61,11 @@ class PageTableMemory(AddressSpace):
         directory_base: int,
         physical_limit: int = 0,
         log: DiagnosticLog | None = None,
+        end: int | None = None,
+        regions: Regions | None = None,
     ) -> None:
+        self.regions = regions if regions is not None else Regions.empty()
+        self._runs: Extents | None = None
         self.data: U8 = physical.data
         self.physical = physical
         self.paging = paging
@@ -65,6 +73,7 @@ class PageTableMemory(AddressSpace):
         self.physical_limit = physical_limit
         self._log = log if log is not None else DiagnosticLog()
         self._limit = 1 << 32 if paging.is_32bit else ADDRESS_LIMIT
+        self._limit = min(self._limit, end if end is not None else ADDRESS_LIMIT)
         self._tables = PageTables(
             physical, paging, self.directory_base, physical_limit, self._prototypes
         )
@@ -76,6 +85,23 @@ class PageTableMemory(AddressSpace):
         self._rows: dict[int, I64] = {}
 
     # --- AddressSpace -------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """First address that is not looked at."""
+        return self._limit
+
+    @property
+    def runs(self) -> Extents:
+        """All pages; the first call translates the whole address space."""
+        if self._runs is None:
+            self._runs = self.extents(0, self._limit)
+        return self._runs
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all pages; one that is mapped twice counts twice."""
+        return int(self.runs.size.sum())
 
     def extents(self, start: int, end: int) -> Extents:
         """See `AddressSpace.extents`. For ranges of unknown extent `pieces` needs less memory."""

@@ -233,6 +233,8 @@ class PageTables:
                 yield Leaves(base[part], kind[part], firsts[part])
             return
         turns = np.flatnonzero(np.diff(kind, prepend=-1)).tolist()
+        if not turns:
+            return
         for low, high in zip(turns, [*turns[1:], len(kind)], strict=True):
             if kind[low] == _TABLE:
                 yield from self._descend(level + 1, base[low:high], firsts[low:high], start, end)

@@ -27,6 +27,9 @@ _LARGE = 0x80
 _SWIZZLE = 0x10  # `_MMPTE_TRANSITION.SwizzleBit`, builds with the L1TF protection
 _PROTOTYPE_MASK, _PROTOTYPE = 0x401, 0x400
 _TRANSITION_MASK, _TRANSITION = 0xC01, 0x800
+# An entry that is the address of a file's subsection (Windows 11 22621 and later, after MemProcFS):
+# any of its bits may look like those of a page in transition.
+_FILE_MASK, _FILE = 0xFFFF_8000_0000_000F, 0xFFFF_8000_0000_0000
 # A prototype entry that says "ask the VAD": there is no prototype PTE behind it.
 _ASK_THE_VAD = 0xFFFF_FFFF_0000
 
@@ -93,6 +96,8 @@ class Paging:
         moving: NDArray[np.bool_] = (entries & np.uint64(_TRANSITION_MASK)) == np.uint64(
             _TRANSITION
         )
+        if not self.is_32bit:
+            moving &= (entries & np.uint64(_FILE_MASK)) != np.uint64(_FILE)
         return moving
 
     def is_prototype(self, entries: U64) -> NDArray[np.bool_]:

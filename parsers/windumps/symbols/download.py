@@ -19,7 +19,11 @@ from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
 from typing import IO
 
-from windumps.symbols.errors import DownloadError, NotOnServerError
+from windumps.symbols.errors import (
+    DownloadError,
+    NotOnServerError,
+    UnreachableServerError,
+)
 
 # Some servers answer only to what calls itself so.
 USER_AGENT = "Microsoft-Symbol-Server/10.0.0.0 (windumps)"
@@ -96,6 +100,7 @@ class Downloader:
 
         Raises:
             NotOnServerError: the server has no such file.
+            UnreachableServerError: it gave no whole answer in several tries.
             DownloadError: anything else that went wrong with the network or the server.
             OSError: the target's folder cannot be written to.
         """
@@ -122,7 +127,7 @@ class Downloader:
             except _Retry as error:
                 if attempt == self.limits.attempts or time.monotonic() + wait > deadline:
                     tries = "1 try" if attempt == 1 else f"{attempt} tries"
-                    raise DownloadError(f"{url}: {error} ({tries})") from error
+                    raise UnreachableServerError(f"{url}: {error} ({tries})") from error
             self.sleep(wait)
             wait *= 2
         return None

@@ -41,5 +41,9 @@ class DownloadError(SymbolError):
     """A symbol server did not give the file."""
 
 
+class UnreachableServerError(DownloadError):
+    """The server gave no whole answer, however often it was asked."""
+
+
 class NotOnServerError(DownloadError):
     """The server answered, and has no such file."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.symbols.errors import SymbolError
+from windumps.symbols.lines import LinesError, line_table
 from windumps.symbols.names import undecorated, without_arguments
 from windumps.symbols.pdb import Pdb
 from windumps.windows.modules import Module
@@ -39,7 +40,7 @@ class Location:
         offset: Bytes from its start.
         file: Source file as the compiler saw it; "" when unknown.
         line: Line in it; 0 when unknown.
-        source: `LIBRARY` or `PUBLICS`.
+        source: `LIBRARY` or `PUBLICS`, or `provider.TABLE`.
         inlined: Functions inlined at the address, the innermost first.
     """
 
@@ -57,8 +58,10 @@ class Location:
 
 @dataclass
 class _ModuleSymbols:
+    path: Path
     pdb: Pdb
-    lines: Any = None  # symbolic's SymCache
+    lines: Any = None  # symbolic's SymCache; made when the first address is looked up
+    lines_wanted: bool = False
     known: dict[tuple[int, bool], Location | None] = field(default_factory=dict)
 
 
@@ -86,6 +89,7 @@ class Symbolizer:
         self._library = library
         self._log = log
         self._modules: dict[str, _ModuleSymbols | None] = {}
+        self._problems: dict[str, list[Diagnostic]] = {}
 
     def locate(self, module: Module, rva: int, is_return_address: bool = False) -> Location | None:
         """The function (or data) and source line at an address.
@@ -102,6 +106,9 @@ class Symbolizer:
         symbols = self._symbols_of(module)
         if symbols is None:
             return None
+        if symbols.lines_wanted:
+            symbols.lines_wanted = False
+            self._add_lines(module, symbols)
         if (rva, is_return_address) not in symbols.known:
             symbols.known[rva, is_return_address] = self._look_up(
                 symbols, rva, rva - 1 if is_return_address else rva
@@ -112,6 +119,10 @@ class Symbolizer:
         """The module's PDB, open; None when there is none that can be read."""
         symbols = self._symbols_of(module)
         return symbols.pdb if symbols else None
+
+    def problems(self, module: Module) -> list[Diagnostic]:
+        """What could not be used of a module's symbols so far; also in the log."""
+        return list(self._problems.get(module.identity, ()))
 
     def _symbols_of(self, module: Module) -> _ModuleSymbols | None:
         key = module.identity
@@ -124,19 +135,18 @@ class Symbolizer:
         if path is None:
             return None
         try:
-            symbols = _ModuleSymbols(Pdb.open(path))
+            symbols = _ModuleSymbols(path, Pdb.open(path), lines_wanted=self._library is not None)
             _ = symbols.pdb.symbols  # read now, so that damage is noticed here
         except (SymbolError, OSError) as error:
-            self._say(module, str(error))
+            self._say(module, "symbols-unreadable", str(error))
             return None
-        if self._library is not None:
-            try:
-                objects = self._library.Archive.open(str(path)).iter_objects()
-                symbols.lines = next(iter(objects)).make_symcache()
-            except (self._library.SymbolicError, StopIteration) as error:
-                reason = str(error).splitlines()
-                self._say(module, f"{path}: no lines: {reason[0] if reason else 'no contents'}")
         return symbols
+
+    def _add_lines(self, module: Module, symbols: _ModuleSymbols) -> None:
+        try:
+            symbols.lines = line_table(symbols.path, self._library)
+        except (LinesError, OSError) as error:
+            self._say(module, "symbols-without-lines", f"{symbols.path}: no lines: {error}")
 
     def _look_up(self, symbols: _ModuleSymbols, rva: int, at: int) -> Location | None:
         if symbols.lines is not None and symbols.pdb.holds(at):
@@ -168,5 +178,7 @@ class Symbolizer:
             name, rva - outer.sym_addr, outer.full_path or "", outer.line, LIBRARY, inlined
         )
 
-    def _say(self, module: Module, message: str) -> None:
-        self._log.add("symbols-unreadable", Severity.WARNING, module.name, None, message)
+    def _say(self, module: Module, code: str, message: str) -> None:
+        said = Diagnostic(code, Severity.WARNING, module.name, None, message)
+        self._problems.setdefault(module.identity, []).append(said)
+        self._log.extend([said])

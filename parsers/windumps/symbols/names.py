@@ -1,112 +1,61 @@
 """Names of symbols as people write them.
 
-Public symbols carry the compiler's decoration. The plain forms are undone here: namespaces, classes,
-constructors, operators and vftables, and the decoration of C functions on x86. A name whose scope is
-a template or a local scope stays as it is: half an answer would be a wrong name.
+Public symbols carry the compiler's decoration. C++ names lose it, with return type and arguments, through
+the `demangle` package, which is bounded; C functions on x86 lose theirs here. What follows no known grammar
+stays as it is.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
-MAX_NAME = 4096
+from demangle import DemanglingError, Limits, signature, style
 
-# Special names behind "?"; "{}" is the class.
-_SPECIAL = {
-    "0": "{}",
-    "1": "~{}",
-    "2": "operator new",
-    "3": "operator delete",
-    "4": "operator=",
-    "5": "operator>>",
-    "6": "operator<<",
-    "7": "operator!",
-    "8": "operator==",
-    "9": "operator!=",
-    "A": "operator[]",
-    "C": "operator->",
-    "D": "operator*",
-    "E": "operator++",
-    "F": "operator--",
-    "G": "operator-",
-    "H": "operator+",
-    "I": "operator&",
-    "K": "operator/",
-    "M": "operator<",
-    "N": "operator<=",
-    "O": "operator>",
-    "P": "operator>=",
-    "R": "operator()",
-    "Y": "operator+=",
-    "Z": "operator-=",
-    "_7": "`vftable'",
-    "_8": "`vbtable'",
-    "_E": "`vector deleting destructor'",
-    "_G": "`scalar deleting destructor'",
-    "_R4": "`RTTI Complete Object Locator'",
-    "_U": "operator new[]",
-    "_V": "operator delete[]",
-}
-_PLAIN = re.compile(r"[A-Za-z_$][\w$]*\Z")
 # _name (cdecl), _name@12 (stdcall), @name@8 (fastcall); the number counts bytes of arguments.
 _C_DECORATION = re.compile(r"(?:_(?P<name>[^@]+)(?:@\d+)?|@(?P<fast>[^@]+)@\d+)\Z")
 _QUALIFIERS = (" const", " volatile", " &", " &&", " noexcept")
+_STRING = "??_C@"  # a literal: its name says nothing that people look for
+_VFTABLE = re.compile(r"\?\?_7(?P<scope>.+?@@)6B")
+_LIMITS = Limits(max_depth=64, max_output=4096, max_substitutions=512, max_input=4096)
+_STYLE = style("llvm", msvc={"tag_kind": False})  # "Cache<Node>", not "class Cache<class Node>"
+# As Microsoft's tools write them, where the package has a shorter word.
+_SPECIAL = {
+    "scalar deleting dtor": "scalar deleting destructor",
+    "vector deleting dtor": "vector deleting destructor",
+}
 
 
 def undecorated(name: str, architecture: str) -> str:
-    """The name without the compiler's decoration, or the name itself where it is not a plain one."""
+    """The name without the compiler's decoration, or the name itself where it has none that is known."""
     if name.startswith("?"):
-        return _cplusplus(name) or name
+        return _cplusplus(name)
     if architecture == "x86" and (match := _C_DECORATION.match(name)):
         return match["name"] or match["fast"]
     return name
 
 
-def _cplusplus(name: str) -> str | None:
-    if len(name) > MAX_NAME:
-        return None
-    at, special = 1, None
-    if name.startswith("??"):
-        at = 2
-        for length in (3, 2, 1):
-            special = _SPECIAL.get(name[at : at + length])
-            if special is not None:
-                at += length
-                break
-        else:
-            return None
-    scopes = _scopes(name, at)
-    if scopes is None or not (scopes or special):
-        return None
-    if special is not None and "{}" in special:
-        if not scopes:
-            return None
-        special = special.replace("{}", scopes[-1])
-    return "::".join([*scopes, special] if special is not None else scopes)
+@lru_cache(maxsize=4096)
+def _cplusplus(name: str) -> str:
+    if name.startswith(_STRING):
+        return name
+    try:
+        parts = signature(name, language="msvc", style=_STYLE, limits=_LIMITS)
+    except DemanglingError:
+        return name
+    if not parts.special:
+        return parts.qualified_name or name
+    return f"{parts.qualified_name}::`{_SPECIAL.get(parts.special, parts.special)}'"
 
 
-def _scopes(name: str, at: int) -> list[str] | None:
-    """The name and its scopes, outermost first; None when one is not plain."""
-    found: list[str] = []
-    while at < len(name) and name[at] != "@":
-        if name[at].isdigit():  # refers back to one already named
-            index = int(name[at])
-            if index >= len(found):
-                return None
-            found.append(found[index])
-            at += 1
-            continue
-        end = name.find("@", at)
-        if end < 0:
-            return None
-        part = name[at:end]
-        if part.startswith("?A"):
-            part = "`anonymous namespace'"
-        elif not _PLAIN.match(part):
-            return None
-        found.append(part)
-        at = end + 1
-    return found[::-1] if at < len(name) else None
+def vftable_class(name: str) -> str | None:
+    """The class whose vftable a decorated symbol is, as run-time type information would name it.
+
+    `??_7Session@net@@6B@` gives `.?AVSession@net@@`; the symbol does not tell a struct from a class. A
+    vftable of a base inside the class (`…6BBase@@@`) gives the class, too: it may be the one at its start.
+    """
+    match = _VFTABLE.match(name)
+    return f".?AV{match['scope']}" if match else None
 
 
 def decorations(name: str, architecture: str) -> tuple[str, ...]:

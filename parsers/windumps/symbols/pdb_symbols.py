@@ -174,6 +174,11 @@ class SymbolTable:
         """Start of the section that holds an address; None when none does."""
         return self._sections.section_start(rva)
 
+    def names_at(self, rva: int) -> list[str]:
+        """Names of all symbols exactly at an address, `_MAX_TIES` at most."""
+        first, last = (int(np.searchsorted(self._rvas, rva, side)) for side in ("left", "right"))
+        return [self.name(index) for index in range(first, min(last, first + _MAX_TIES))]
+
     def nearest(self, rva: int) -> NearSymbol | None:
         """The symbol at `rva`, else the last one below it in the same section."""
         start = self._sections.section_start(rva)

@@ -21,6 +21,7 @@ from windumps.symbols.errors import (
     DownloadError,
     NotOnServerError,
     SymbolError,
+    UnreachableServerError,
 )
 from windumps.symbols.folders import MAX_POINTER_BYTES, child, descend, pointed_to
 from windumps.symbols.paths import SearchElement
@@ -45,7 +46,6 @@ class _Search:
     """What was seen so far on the way along the path."""
 
     identity: PdbIdentity
-    other_age: Path | None = None
     notes: list[str] = field(default_factory=list)
     seen: set[Verdict] = field(default_factory=set)
 
@@ -68,6 +68,9 @@ class SymbolStore:
     Args:
         elements: The path, taken apart.
         downloader: Used for servers; None leaves them out.
+
+    Attributes:
+        unreachable: Servers that did not answer, and why; they are not asked again.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class SymbolStore:
     ) -> None:
         self._elements = list(elements)
         self._downloader = downloader
+        self.unreachable: dict[str, str] = {}
         self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._found: dict[tuple[str, str], SymbolFile] = {}
 
@@ -131,7 +135,6 @@ class SymbolStore:
             path = self._look_in(element, search, file.modules)
             if path is not None:
                 break
-        path = path or search.other_age
         status = Status.FOUND if path is not None else search.status
         return replace(file, status=status, path=path, notes=tuple(search.notes))
 
@@ -151,7 +154,9 @@ class SymbolStore:
                     return path
             if path := self._look_in_store(element.folder, search):
                 return path
-        if element.url and self._downloader is not None:
+        if element.url in self.unreachable:
+            search.notes.append(f"{element.url}: not asked again, it did not answer before")
+        elif element.url and self._downloader is not None:
             return self._download(element, search, self._downloader)
         return None
 
@@ -191,8 +196,6 @@ class SymbolStore:
         if verdict is Verdict.EXACT:
             return file
         search.note(verdict, reason)
-        if verdict is Verdict.OTHER_AGE:
-            search.other_age = search.other_age or file
         return None
 
     def _unpack(self, path: Path, identity: PdbIdentity) -> Path:
@@ -218,6 +221,9 @@ class SymbolStore:
                 search.notes.append(str(error))
                 continue
             except (SymbolError, OSError) as error:
+                # Each further file would cost the same long wait.
+                if isinstance(error, UnreachableServerError):
+                    self.unreachable[element.url] = str(error)
                 search.notes.append(str(error))
                 return None
             return target

@@ -89,8 +89,7 @@ class Verdict(Enum):
     """Whether a file belongs to an image."""
 
     EXACT = "exact"
-    OTHER_AGE = "other age"  # the same link, but one of the two was rewritten later
-    OTHER = "other"
+    OTHER = "other"  # another GUID, or the same one with another age: linked again since
     UNREADABLE = "unreadable"
 
 
@@ -121,5 +120,5 @@ def examine(path: Path, identity: PdbIdentity, shown: str = "") -> Examined:
         return Examined(Verdict.EXACT, "")
     own = " or ".join(str(age) for age in sorted(ages))
     return Examined(
-        Verdict.OTHER_AGE, f"{shown}: same GUID, but its age is {own}, the image's {identity.age}"
+        Verdict.OTHER, f"{shown}: same GUID, but its age is {own}, the image's {identity.age}"
     )

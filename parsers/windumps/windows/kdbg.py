@@ -118,6 +118,11 @@ def parse(raw: bytes, address: int, is_32bit: bool, source: str) -> Kdbg | None:
     return Kdbg(address, raw[:size], 0xFFFF_FFFF if is_32bit else (1 << 64) - 1, source)
 
 
+def is_at(memory: AddressSpace, address: int) -> bool:
+    """A block that is not encoded lies at an address."""
+    return bool(address) and memory.read_available(address + TAG_OFFSET, len(TAG)) == TAG
+
+
 def read(
     memory: AddressSpace, address: int, is_32bit: bool, kernel_base: int, source: str
 ) -> Kdbg | None:

@@ -1,4 +1,7 @@
-"""Drivers of a kernel: the loaded ones with their PDBs, and those unloaded before."""
+"""Lists of images: the drivers of a kernel, those unloaded before, and the modules of a process.
+
+The loader of the kernel and that of processes keep the same entries, up to the name.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import ADDRESS_LIMIT
+from windumps.memory.lists import list_nodes
 from windumps.windows.kernel_layouts import DRIVER_LAYOUTS, UNLOADED_DRIVER, UNLOADED_DRIVER_COUNT
 from windumps.windows.layouts import LayoutRow, Record
 from windumps.windows.modules import Module, file_name
 from windumps.windows.pe_image import MAX_IMAGE_BYTES, read_image_header
 
-MAX_DRIVERS = 0x4000
+MAX_MODULES = 0x4000
 _STRUCTURE = "_KLDR_DATA_TABLE_ENTRY"
 
 
@@ -26,61 +30,64 @@ def read_string(memory: AddressSpace, raw: bytes, pointer_size: int) -> str:
 def loaded_drivers(
     memory: AddressSpace, architecture: str, head: int, log: DiagnosticLog
 ) -> list[Module]:
-    """Walks PsLoadedModuleList.
+    """Walks PsLoadedModuleList; see `listed_modules`."""
+    return listed_modules(memory, architecture, head, log, "drivers", "PsLoadedModuleList")
+
+
+def listed_modules(
+    memory: AddressSpace,
+    architecture: str,
+    head: int,
+    log: DiagnosticLog,
+    what: str,
+    list_name: str,
+) -> list[Module]:
+    """Walks a list of loaded images.
 
     Args:
-        memory: Kernel memory.
+        memory: Where it lies.
         architecture: "x86", "x64" or "arm64".
-        head: Address of the list head; 0 gives no drivers.
+        head: Address of the list head; 0 gives no images.
         log: Where damage is told.
+        what: Are listed, for people.
+        list_name: Of the list, under Microsoft's name.
 
     Returns:
-        In load order: the kernel first.
+        In load order, the kernel or the program first. Of a list that is cut both ends are read.
     """
     row = DRIVER_LAYOUTS["x86" if architecture == "x86" else "x64"]
-    found: list[Module] = []
     if not head:
-        return found
-    seen = {head}
-    at = _pointer(memory, head, row.pointer_size)
-    while at is not None and at not in seen and len(found) < MAX_DRIVERS:
-        seen.add(at)
+        return []
+    nodes, trouble = list_nodes(memory, head, row.pointer_size)
+    found: list[Module] = []
+    for node in nodes[:MAX_MODULES]:
         try:
-            record = row.read(memory, _STRUCTURE, at)
+            module = _module(memory, row, row.read(memory, _STRUCTURE, node))
         except MemoryReadError:
-            at = None
-            break
-        module = _driver(memory, row, record)
+            module = None
         if module is None:
             log.add(
-                "bad-driver",
+                "bad-module",
                 Severity.WARNING,
                 _STRUCTURE,
-                at,
-                "an entry of the list of drivers cannot be one and is left out",
+                node,
+                f"an entry of the list of {what} is not in the dump or cannot be one; it is left out",
             )
         else:
             found.append(module)
-        at = _pointer(memory, at, row.pointer_size)
-    if at != head:
+    if trouble is not None or len(nodes) > MAX_MODULES:
         log.add(
-            "driver-list-broken",
+            "module-list-broken",
             Severity.WARNING,
-            "PsLoadedModuleList",
+            list_name,
             head,
-            f"the list of drivers does not close: what follows its {len(found)} entries is missing",
+            f"the list of {what} is not complete, {len(found)} were found: "
+            f"{trouble or f'it has more than {MAX_MODULES} entries'}",
         )
     return found
 
 
-def _pointer(memory: AddressSpace, address: int, size: int) -> int | None:
-    try:
-        return memory.read_uint(address, size)
-    except MemoryReadError:
-        return None
-
-
-def _driver(memory: AddressSpace, row: LayoutRow, record: Record) -> Module | None:
+def _module(memory: AddressSpace, row: LayoutRow, record: Record) -> Module | None:
     base, size = record["DllBase"], record["SizeOfImage"]
     if not base or base & 0xFFF or not 0 < size <= MAX_IMAGE_BYTES or base + size > ADDRESS_LIMIT:
         return None

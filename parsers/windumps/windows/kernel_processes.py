@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.memory import AddressSpace
+from windumps.memory.lists import list_nodes
 from windumps.windows.kdbg import Kdbg
 from windumps.windows.kernel_layouts import (
     DIRECTORY_TABLE_BASE,
@@ -71,18 +71,15 @@ def choose_process_layout(
     memory: AddressSpace, architecture: str, build: int, head: int, kdbg: Kdbg | None
 ) -> ProcessLayout | None:
     """The layout under which the list of processes makes sense; None when it is not in the dump."""
+    pointer = 4 if architecture == "x86" else 8
+    nodes, _ = list_nodes(memory, head, pointer)
 
     def score(row: LayoutRow) -> tuple[float, tuple[int, ...]] | None:
-        found = []
-        for node in _nodes(memory, head, row.pointer_size):
-            address = node - row.offset("_EPROCESS", "ActiveProcessLinks")
-            if address > 0:
-                found.append(address)
-            if len(found) == PROBED:
-                break
-        if not found:
-            return None
+        links = row.offset("_EPROCESS", "ActiveProcessLinks")
+        found = [node - links for node in nodes[:PROBED] if node > links]
         checks = [check for address in found for check in _checks(memory, row, address)]
+        if not checks:
+            return None
         ids = {_field(memory, row, address, "UniqueProcessId") for address in found}
         checks += [len(ids) == len(found)]
         if kdbg is not None:
@@ -98,20 +95,25 @@ def choose_process_layout(
 
 
 def _checks(memory: AddressSpace, row: LayoutRow, address: int) -> list[bool]:
-    """What holds for every process, exited ones included."""
+    """What holds for every process, exited ones included; nothing is said of absent fields."""
     process_id = _field(memory, row, address, "UniqueProcessId")
     parent = _field(memory, row, address, "InheritedFromUniqueProcessId")
-    name = _name(memory, row, address)
     created = _field(memory, row, address, "CreateTime")
     peb = _field(memory, row, address, "Peb")
-    return [
-        process_id is not None and 0 < process_id < _MAX_ID and process_id % 4 == 0,
-        parent is not None and parent < _MAX_ID and parent % 4 == 0,
-        bool(name) and name.isascii() and name.isprintable(),
-        created == 0 or filetime(created or -1) is not None,
-        peb is not None and peb % _PAGE == 0 and peb < _highest_user(row),
-        (process_id == 4) == (name == "System"),
-    ]
+    name = _name(memory, row, address)
+    checks = []
+    if process_id is not None:
+        checks.append(0 < process_id < _MAX_ID and process_id % 4 == 0)
+    if parent is not None:
+        checks.append(parent < _MAX_ID and parent % 4 == 0)
+    if created is not None:
+        checks.append(created == 0 or filetime(created) is not None)
+    if peb is not None:
+        checks.append(peb % _PAGE == 0 and peb < _highest_user(row))
+    if name is not None:
+        checks.append(bool(name) and name.isascii() and name.isprintable())
+        checks.append((process_id == 4) == (name == "System"))
+    return checks
 
 
 def _highest_user(row: LayoutRow) -> int:
@@ -123,50 +125,31 @@ def processes(
 ) -> list[KernelProcess]:
     """Walks PsActiveProcessHead; entries that cannot be processes are told and left out."""
     row = layout.row
+    links = row.offset("_EPROCESS", "ActiveProcessLinks")
+    nodes, trouble = list_nodes(memory, head, row.pointer_size)
     found = []
-    closed = False
-    for node in _nodes(memory, head, row.pointer_size):
-        if node == head:
-            closed = True
-            break
-        address = node - row.offset("_EPROCESS", "ActiveProcessLinks")
-        process = _process(memory, row, address)
+    for node in nodes[:MAX_PROCESSES]:
+        process = _process(memory, row, node - links)
         if process is None:
             log.add(
                 "bad-process",
                 Severity.WARNING,
                 "_EPROCESS",
-                max(address, 0),
+                max(node - links, 0),
                 "an entry of the list of processes is not in the dump or cannot be one",
             )
         else:
             found.append(process)
-    if not closed:
+    if trouble is not None or len(nodes) > MAX_PROCESSES:
         log.add(
             "process-list-broken",
             Severity.WARNING,
             "PsActiveProcessHead",
             head,
-            f"the list of processes does not close: what follows {len(found)} entries is missing",
+            f"the list of processes is not complete, {len(found)} were found: "
+            f"{trouble or f'it has more than {MAX_PROCESSES} entries'}",
         )
     return found
-
-
-def _nodes(memory: AddressSpace, head: int, pointer_size: int) -> Iterator[int]:
-    """Addresses of the links of a list, `head` last when the list closes."""
-    seen: set[int] = set()
-    at = head
-    while len(seen) < MAX_PROCESSES:
-        try:
-            at = memory.read_uint(at, pointer_size)
-        except MemoryReadError:
-            return
-        if at in seen or not at:
-            return
-        seen.add(at)
-        yield at
-        if at == head:
-            return
 
 
 def _field(memory: AddressSpace, row: LayoutRow, address: int, name: str) -> int | None:
@@ -178,9 +161,9 @@ def _field(memory: AddressSpace, row: LayoutRow, address: int, name: str) -> int
         return None
 
 
-def _name(memory: AddressSpace, row: LayoutRow, address: int) -> str:
+def _name(memory: AddressSpace, row: LayoutRow, address: int) -> str | None:
     raw = memory.read_available(address + row.offset("_EPROCESS", "ImageFileName"), 15)
-    return raw.split(b"\0", 1)[0].decode("latin-1")
+    return raw.split(b"\0", 1)[0].decode("latin-1") if len(raw) == 15 else None
 
 
 def _process(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess | None:
@@ -207,7 +190,7 @@ def from_record(memory: AddressSpace, row: LayoutRow, address: int) -> KernelPro
         address=address,
         process_id=_field(memory, row, address, "UniqueProcessId") or 0,
         parent_id=_field(memory, row, address, "InheritedFromUniqueProcessId") or 0,
-        name=_name(memory, row, address),
+        name=_name(memory, row, address) or "",
         create_time=filetime(_field(memory, row, address, "CreateTime") or 0),
         directory_table_base=base,
         peb=_field(memory, row, address, "Peb") or 0,
@@ -236,8 +219,7 @@ def threads(
     """The threads of a process; empty when their list is not in the dump or no layout fits."""
     row = layout.row
     head = process.address + row.offset("_EPROCESS", "ThreadListHead")
-    nodes = list(_nodes(memory, head, row.pointer_size))[:MAX_THREADS]
-    nodes = nodes[:-1] if nodes and nodes[-1] == head else nodes
+    nodes = list_nodes(memory, head, row.pointer_size)[0][:MAX_THREADS]
 
     def score(candidate: LayoutRow) -> tuple[float, list[KernelThread]] | None:
         found, fitting = [], 0

@@ -1,12 +1,16 @@
 """Layouts of page heap: `_DPH_HEAP_ROOT`, `_DPH_HEAP_BLOCK`, `_DPH_BLOCK_INFORMATION`.
 
-Three forms are known. XP keeps busy blocks on a list. The types in ntdll's PDBs (6.1.7601 to 10.0.19041)
-keep them in an AVL tree; they are tried for Vista and 7, of which no dump was at hand. verifier.dll of
-Windows 8 and 10 has the tree too, but blocks of its own form: a state, no actual size, and all blocks of a
-region on a list in order of address.
+Three forms are known. XP keeps busy blocks on a list. The types in ntdll's PDBs (6.1.7601 to 10.0.22621)
+keep them in an AVL tree; they lead for Vista, of which no dump was at hand. verifier.dll of Windows 7 and
+later has the tree too, but blocks of its own form: shorter, with a state, without the sizes of what lies
+before the guard page and of what the header takes, and all blocks of a region on a list in order of address.
 
 Sources: ntdll PDBs for the second form; heaps that ntdll 5.1.2600.5512 (x86) and verifier.dll 6.2.9200,
-10.0.14393 and 10.0.19041 (x86) laid out for the others, whose x64 rows follow by natural alignment.
+10.0.14393 and 10.0.19041 (x86) laid out for the others, whose x64 rows follow by natural alignment. What
+debuggers print of page heaps on the web bears out the third form where no dump was at hand: places of 25
+blocks in their page are multiples of 34h on x86 (Windows 7 to 11 24H2, a dozen of Windows 7) and of 68h on
+x64 (Windows 10 and 11), though ntdll's type has 40h and 80h; the fields `!heap -p` reads by ntdll's types
+(tree, user area, pages, requested size) and StackTrace at 60h are right there on x64.
 """
 
 from __future__ import annotations
@@ -187,7 +191,7 @@ _X64_TREE = {
 # Names that no PDB at hand has are ours: VirtualStorageList, nProtectedAllocations (freed, but their pages
 # are still committed), NodePoolCommitEnd and NodePoolReserveEnd (of the newest node pool), State, FreeFlags
 # (of a block on the free list; bit 2: still committed).
-_X86_8 = {
+_X86_VERIFIER = {
     "_DPH_HEAP_ROOT": {
         "pVirtualStorageListHead": None,
         "VirtualStorageList": (0x10, "list"),
@@ -207,7 +211,7 @@ _X86_8 = {
         "AdjacencyEntry": (0x24, "list"),
     },
 }
-_X64_8 = {
+_X64_VERIFIER = {
     "_DPH_HEAP_ROOT": {
         "pVirtualStorageListHead": None,
         "VirtualStorageList": (0x18, "list"),
@@ -231,14 +235,18 @@ _X64_8 = {
 _SEEN = "heaps that ntdll or verifier.dll laid out"
 _ALIGNED = "the x86 row, naturally aligned; not checked against a dump"
 _PDB = "ntdll PDBs 6.1.7601 and 10.0.19041"
+_LISTED = "the x86 row, naturally aligned; borne out by public debugger listings, not by a dump"
 
 PAGE_HEAP_ROWS: tuple[LayoutRow, ...] = (
     *rows_from("page heap", "x86", _X86_XP, [(2600, 3790, _SEEN, {})]),
     *rows_from(
-        "page heap", "x86", _X86_TREE, [(6000, 7602, _PDB, {}), (9200, 26200, _SEEN, _X86_8)]
+        "page heap", "x86", _X86_TREE, [(6000, 6003, _PDB, {}), (7600, 26200, _SEEN, _X86_VERIFIER)]
     ),
     *rows_from("page heap", "x64", _X64_XP, [(3790, 3790, _ALIGNED, {})]),
     *rows_from(
-        "page heap", "x64", _X64_TREE, [(6000, 7602, _PDB, {}), (9200, 26200, _ALIGNED, _X64_8)]
+        "page heap",
+        "x64",
+        _X64_TREE,
+        [(6000, 6003, _PDB, {}), (7600, 26200, _LISTED, _X64_VERIFIER)],
     ),
 )

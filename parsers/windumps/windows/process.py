@@ -8,7 +8,7 @@ A WoW64 process has two of everything: a 64-bit and a 32-bit `ProcessView` over 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.memory import AddressSpace
+from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
 
 MAX_HEAPS = 0x1000
@@ -52,6 +53,8 @@ class ProcessView:
         nt_global_flag: PEB.NtGlobalFlag; None when unknown.
         is_secondary: True for the other half of a WoW64 process.
         image_base: Load address of the program's executable; 0 when unknown.
+        exact_layouts: Layouts out of the symbols of this very ntdll, by component ("NT heap"); they go
+            before the built-in tables.
         modules: Images of the process (of both pointer sizes under WoW64).
         heap_addresses: Handles of the heaps, in the order of the process's own list.
         heap_count: PEB.NumberOfHeaps; 0 when unknown.
@@ -70,6 +73,7 @@ class ProcessView:
     heap_list_source: str = ""
     is_secondary: bool = False
     image_base: int = 0
+    exact_layouts: Mapping[str, LayoutRow] = field(default_factory=dict)
     log: DiagnosticLog = field(default_factory=DiagnosticLog)
 
     @property
@@ -94,6 +98,7 @@ def process_views(
     build: int,
     tebs: Iterable[int],
     modules: list[Module],
+    known_pebs: Mapping[str, int] | None = None,
 ) -> list[ProcessView]:
     """Finds the PEBs of a process and reads their heap lists.
 
@@ -103,6 +108,7 @@ def process_views(
         build: Windows build number, 0 when unknown.
         tebs: TEB addresses as the dump lists them.
         modules: Loaded images.
+        known_pebs: PEBs that are known without a TEB, by architecture ("x86", "x64").
 
     Returns:
         The native view first, then the other half of a WoW64 process. A view without PEB has `peb`
@@ -112,15 +118,15 @@ def process_views(
         return []
     native = "x86" if architecture == "x86" else "x64"
     images = {module.base_address for module in modules}
-    pebs: dict[str, int] = {}
+    pebs: dict[str, int] = dict(known_pebs or {})
     for teb in tebs:
+        if len(pebs) == 2:
+            break
         for arch, address in _tebs_of(memory, native, teb):
             if arch not in pebs:
                 peb = _peb_of(memory, arch, address, images)
                 if peb:
                     pebs[arch] = peb
-        if len(pebs) == 2:
-            break
     views = []
     for arch in (native, "x86" if native == "x64" else "x64"):
         if arch == native or arch in pebs:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,24 @@ _CHARACTERISTICS = 36
 MEM_EXECUTE = 0x20000000  # IMAGE_SCN_MEM_*
 MEM_READ = 0x40000000
 MEM_WRITE = 0x80000000
+MEM_DISCARDABLE = 0x02000000
 _ACCESS = MEM_EXECUTE | MEM_READ | MEM_WRITE
+
+
+class Section(NamedTuple):
+    """One section of a loaded image.
+
+    Attributes:
+        start: Address.
+        size: Bytes.
+        flags: Characteristics, `MEM_*` among them.
+        name: ".text"; "" when it has none.
+    """
+
+    start: int
+    size: int
+    flags: int
+    name: str
 
 
 class SectionMap:
@@ -37,11 +55,10 @@ class SectionMap:
     """
 
     def __init__(self, memory: AddressSpace, modules: Iterable[Module]) -> None:
-        rows = [row for module in modules for row in _sections(memory, module)]
-        rows.sort()
+        rows = sorted(row for module in modules for row in read_sections(memory, module))
         self._start = np.array([row[0] for row in rows], np.uint64)
         self._size = np.array([row[1] for row in rows], np.uint64)
-        self._access = np.array([row[2] for row in rows], np.uint32)
+        self._access = np.array([row[2] & _ACCESS for row in rows], np.uint32)
 
     def access(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint32]:
         """`MEM_*` flags of the section that holds each address; 0 where none does."""
@@ -53,8 +70,8 @@ class SectionMap:
         return np.where(inside, self._access[safe], 0).astype(np.uint32)
 
 
-def _sections(memory: AddressSpace, module: Module) -> list[tuple[int, int, int]]:
-    """(address, bytes, access) of each section that lies inside the image."""
+def read_sections(memory: AddressSpace, module: Module) -> list[Section]:
+    """The sections that lie inside an image, as listed; none when its headers are not in the dump."""
     header = memory.read_available(module.base_address, min(HEADER_BYTES, module.size_bytes))
     if header[:2] != b"MZ" or len(header) < _PE_OFFSET + 4:
         return []
@@ -70,5 +87,6 @@ def _sections(memory: AddressSpace, module: Module) -> list[tuple[int, int, int]
         (flags,) = struct.unpack_from("<I", header, at + _CHARACTERISTICS)
         start = module.base_address + rva
         if size and rva + size <= module.size_bytes and start + size <= ADDRESS_LIMIT:
-            found.append((start, size, flags & _ACCESS))
+            name = header[at : at + 8].split(b"\0", 1)[0].decode("latin-1")
+            found.append(Section(start, size, flags, name))
     return found

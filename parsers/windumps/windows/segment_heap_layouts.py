@@ -23,7 +23,8 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
   of a block stand side by side.
 - LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand between bitmap
   and first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
-- LfhNaturalAlignment: 1 when blocks whose size is a power of two are aligned to it.
+- LfhNaturalAlignment: 1 when blocks whose size is a power of two are aligned to it; 2: only in
+  subsegments of more than a page (the kernel before 26100, `pool_layouts`).
 - FrontPadding: `_RTLP_HP_PADDING_HEADER` in front of the user's bytes; 0: not expected, 1: expected, two
   pointers, not written to; 2: expected, its first word holds its size. LargePadding: 1 when large allocations
   have it in front too, 0 when the space is only added to their size.

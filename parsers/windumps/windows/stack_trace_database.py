@@ -8,13 +8,14 @@ when what it points to says of itself that it is there and its counters and limi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutRow, candidates
+from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
-from windumps.windows.stack_trace_layouts import STACK_TRACE_LAYOUTS
 
 U64 = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -112,21 +113,20 @@ class StackTraceDatabase:
 
 
 def find_database(
-    memory: AddressSpace, architecture: str, build: int, ntdll: Module
+    memory: AddressSpace, layouts: Sequence[LayoutRow], ntdll: Module
 ) -> StackTraceDatabase | None:
     """Looks for the database that a global of ntdll points to.
 
     Args:
         memory: The process's memory.
-        architecture: "x86" or "x64".
-        build: Windows build number, 0 when unknown; decides only which layout is tried first.
+        layouts: The layouts to try, in this order; at least one.
         ntdll: The ntdll of that architecture.
 
     Returns:
         None when ntdll's data is not in the dump or nothing in it checks out.
     """
-    pointers = _page_pointers(memory, 4 if architecture == "x86" else 8, ntdll)
-    for layout in candidates(STACK_TRACE_LAYOUTS, architecture, build):
+    pointers = _page_pointers(memory, layouts[0].pointer_size, ntdll)
+    for layout in layouts:
         records, present = memory.gather(pointers, layout.dtype(_DATABASE, *_FIELDS))
         for address in pointers[present & _consistent(layout, pointers, records)].tolist():
             if _buckets_lead_inside(memory, layout, address):

@@ -17,14 +17,14 @@ _X86 = {
         "Next": (0x0, "ptr"),
         "Hash": (0x4, "u4"),
         "Count": (0x8, "u4"),
-        "Frames": (0xC, "ptr"),
+        "Frames": (0xC, ""),
     },
     "_RTL_STACK_TRACE_ENTRY": {
         "sizeof": (0xC, ""),
         "HashChain": (0x0, "ptr"),
         "Index": (0x8, "u2"),
         "Depth": (0xA, "u2"),
-        "BackTrace": (0xC, "ptr"),
+        "BackTrace": (0xC, ""),
     },
     "_RTL_TRACE_BLOCK": {
         "sizeof": (0x20, ""),
@@ -43,7 +43,7 @@ _X86 = {
         "NumberOfEntriesAdded": (0x60, "u4"),
         "EntryIndexArray": (0x64, "ptr"),
         "NumberOfBuckets": (0x68, "u4"),
-        "Buckets": (0x6C, "ptr"),
+        "Buckets": (0x6C, ""),
     },
     "_RTL_STD_LIST_HEAD": {"sizeof": (0x4, ""), "Next": (0x0, "ptr")},
 }
@@ -54,14 +54,14 @@ _X64 = {
         "Next": (0x0, "ptr"),
         "Hash": (0x8, "u4"),
         "Count": (0xC, "u4"),
-        "Frames": (0x10, "ptr"),
+        "Frames": (0x10, ""),
     },
     "_RTL_STACK_TRACE_ENTRY": {
         "sizeof": (0x10, ""),
         "HashChain": (0x0, "ptr"),
         "Index": (0xC, "u2"),
         "Depth": (0xE, "u2"),
-        "BackTrace": (0x10, "ptr"),
+        "BackTrace": (0x10, ""),
     },
     "_RTL_TRACE_BLOCK": {
         "sizeof": (0x38, ""),
@@ -80,7 +80,7 @@ _X64 = {
         "NumberOfEntriesAdded": (0xB4, "u4"),
         "EntryIndexArray": (0xB8, "ptr"),
         "NumberOfBuckets": (0xC0, "u4"),
-        "Buckets": (0xC8, "ptr"),
+        "Buckets": (0xC8, ""),
     },
     "_RTL_STD_LIST_HEAD": {"sizeof": (0x8, ""), "Next": (0x0, "ptr")},
 }
@@ -103,7 +103,7 @@ STACK_TRACE_LAYOUTS: tuple[LayoutRow, ...] = (
                     "_STACK_TRACE_DATABASE": {
                         "sizeof": (0x17C, ""),
                         "NumberOfBuckets": (0x178, "u4"),
-                        "Buckets": (0x17C, "ptr"),
+                        "Buckets": (0x17C, ""),
                     },
                     "_RTL_STD_LIST_HEAD": {"sizeof": (0x8, "")},
                 },
@@ -124,7 +124,7 @@ STACK_TRACE_LAYOUTS: tuple[LayoutRow, ...] = (
                     "_STACK_TRACE_DATABASE": {
                         "sizeof": (0x2D8, ""),
                         "NumberOfBuckets": (0x2D0, "u4"),
-                        "Buckets": (0x2D8, "ptr"),
+                        "Buckets": (0x2D8, ""),
                     },
                     "_RTL_STD_LIST_HEAD": {"sizeof": (0x10, "")},
                 },

@@ -154,6 +154,7 @@ class StackTraces:
         ntdll: The ntdll of that architecture; None when the dump does not list it.
         code: The images of the process.
         log: Told of every trace that cannot be read.
+        exact: Layout out of ntdll's own symbols; goes before the built-in rows.
     """
 
     def __init__(
@@ -164,15 +165,17 @@ class StackTraces:
         ntdll: Module | None,
         code: CodeMap,
         log: DiagnosticLog,
+        exact: LayoutRow | None = None,
     ) -> None:
         self._memory = memory
-        self._architecture = architecture
-        self._build = build
         self._ntdll = ntdll
         self._code = code
         self._log = log
+        self._layouts = candidates(STACK_TRACE_LAYOUTS, architecture, build)
+        if exact is not None:
+            self._layouts.insert(0, exact)
         # The records themselves are alike in all rows of an architecture.
-        self.layout: LayoutRow = candidates(STACK_TRACE_LAYOUTS, architecture, build)[0]
+        self.layout: LayoutRow = self._layouts[0]
         self._database: StackTraceDatabase | None = None
         self._searched = False
 
@@ -182,9 +185,7 @@ class StackTraces:
         if not self._searched:
             self._searched = True
             if self._ntdll is not None:
-                self._database = find_database(
-                    self._memory, self._architecture, self._build, self._ntdll
-                )
+                self._database = find_database(self._memory, self._layouts, self._ntdll)
         return self._database
 
     def frames(self, traces: U64) -> list[tuple[int, ...]]:

@@ -1,9 +1,9 @@
 """Layouts of the NT heap of Windows XP and Server 2003.
 
 Sources: the kernel's types of 5.1.2600.5512 and 5.2.3790.3959 (vergiliusproject.com), which hold the heap's
-too. Look-aside lists, LFH zones and caches, uncommitted ranges and their segments are not among them; their
-x86 offsets were read off heaps that ntdll 5.1.2600.6055 laid out, the x64 ones follow from the types by
-natural alignment and are not checked against a dump.
+too, and public headers made of the PDBs of 2003 x64. On x86 look-aside lists, `_LFH_HEAP` and what belongs to
+it were read off heaps that ntdll 5.1.2600.6055 laid out; `_LFH_HEAP` of x64 follows by natural alignment, as
+no x64 dump was at hand. (The spelling of `_HEAP_UNCOMMMTTED_RANGE` is Microsoft's.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _X86 = {
         "NumberOfUnCommittedRanges": (0x2C, "u4"),
         "UnCommittedRanges": (0x30, "ptr"),
     },
-    "_HEAP_UNCOMMITTED_RANGE": {
+    "_HEAP_UNCOMMMTTED_RANGE": {
         "sizeof": (0x10, ""),
         "Next": (0x0, "ptr"),
         "Address": (0x4, "ptr"),
@@ -69,9 +69,7 @@ _X86 = {
     },
     "_LFH_HEAP": {
         "sizeof": (0x28, ""),
-        "SubSegmentZones": (0x18, "list"),
         "Heap": (0x24, "ptr"),
-        "UserBlockCache": (0x38, "S96"),
     },
     "_HEAP_SUBSEGMENT": {
         "sizeof": (0x20, ""),
@@ -116,7 +114,7 @@ _X64 = {
         "NumberOfUnCommittedRanges": (0x4C, "u4"),
         "UnCommittedRanges": (0x50, "ptr"),
     },
-    "_HEAP_UNCOMMITTED_RANGE": {
+    "_HEAP_UNCOMMMTTED_RANGE": {
         "sizeof": (0x20, ""),
         "Next": (0x0, "ptr"),
         "Address": (0x8, "ptr"),
@@ -147,7 +145,6 @@ _X64 = {
     },
     "_LFH_HEAP": {
         "sizeof": (0x48, ""),
-        "SubSegmentZones": (0x28, "list"),
         "Heap": (0x40, "ptr"),
     },
     "_HEAP_SUBSEGMENT": {

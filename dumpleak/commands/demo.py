@@ -1,0 +1,78 @@
+"""`dumpleak demo`: the whole product in one command, on two dumps that come with it."""
+
+from __future__ import annotations
+
+import sys
+import webbrowser
+from dataclasses import replace
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dumpleak.commands.base import HOLDERS_TOP, look_for_holders, open_snapshot, output_to
+from dumpleak.comparison import compare
+from dumpleak.reports.html_report import HtmlReport
+from dumpleak.reports.text_report import TextReport
+from dumpleak.session import CannotAnswerError
+from dumpleak.snapshot import Snapshot
+
+SHOWN = 5  # sites in the terminal; the page has all
+NAMES = ("before.dmp.gz", "after.dmp.gz")
+# Where the dumps are: beside the installed package, or in the source tree.
+_PLACES: tuple[Traversable, ...] = (
+    resources.files("dumpleak") / "demo_dumps",
+    Path(__file__).resolve().parents[2] / "testdata" / "10.0.26100.5074-x64" / "leak-pair-ust",
+)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  dumpleak demo\n  dumpleak demo --open\n  dumpleak demo -o page.html"
+)
+@click.option("--open", "show", is_flag=True, help="Show the page in a browser.")
+@click.option(
+    *("-o", "--output"),
+    type=click.Path(dir_okay=False),
+    default="dumpleak-demo.html",
+    show_default=True,
+    help="Where to write the page.",
+)
+@click.option(
+    *("-q", "--quiet", "--no-progress", "no_progress"),
+    is_flag=True,
+    help="No progress bar on a terminal.",
+)
+@click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
+def demo(show: bool, output: str, **options: Any) -> None:
+    """Compares two dumps that come with dumpleak, and writes the page about them.
+
+    They are of a program that leaks, Windows 11 24H2 with recorded call stacks, made for tests.
+    """
+    options = {**options, "format_": "html", "output": output}
+    base, current = (_snapshot(name, options) for name in NAMES)
+    comparison = compare(base, current)
+    grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
+    look_for_holders(comparison.current, grown[:HOLDERS_TOP], True, options)
+    TextReport(sys.stdout).diff(comparison, SHOWN)
+    with output_to(options) as stream:
+        HtmlReport(stream).diff(comparison, None)
+    page = Path(output).resolve()
+    click.echo(f"\nThe same as a page: {page}")
+    click.echo(f"With your own dumps: dumpleak diff before.dmp after.dmp --format html -o {output}")
+    if show:
+        webbrowser.open(page.as_uri())
+
+
+def _snapshot(name: str, options: dict[str, Any]) -> Snapshot:
+    for place in _PLACES:
+        file = place / name
+        if file.is_file():
+            with resources.as_file(file) as path:
+                snapshot = open_snapshot(
+                    str(path), "site", options, holders=True, keep_blocks=True
+                )
+            snapshot.source = replace(snapshot.source, file=f"{name} (comes with dumpleak)")
+            return snapshot
+    raise CannotAnswerError("the demonstration dumps are not installed; use your own: dumpleak A B")

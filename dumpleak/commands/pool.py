@@ -1,0 +1,100 @@
+"""`dumpleak pool`: the kernel's pools by tag, of one dump or of two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, common_options, output_to, progress_bar
+from dumpleak.comparison import Verdict
+from dumpleak.pool.answer import EXPLAINED_TAGS, Selection, take_growth, take_pool
+from dumpleak.pool.counters import ORDERS, POOLS
+from dumpleak.pool.reader import PoolReader
+from dumpleak.reports.pool_reports import POOL_REPORTS
+from windumps import open_dump
+
+# `!poolused` sorts by digits.
+_DIGITS = {"2": "nonpaged", "4": "paged"}
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  dumpleak pool testdata/kernel/22621-x64/tiny-pair/after.dmp.xz --top 10\n"
+    "  dumpleak pool testdata/kernel/22621-x64/tiny-pair/before.dmp.xz"
+    " testdata/kernel/22621-x64/tiny-pair/after.dmp.xz\n"
+    "  dumpleak pool MEMORY.DMP --tag 'Ntf*' --sort nonpaged --pooltag pooltag.txt"
+)
+@click.argument("dump", type=_FILE)
+@click.argument("current", required=False, type=_FILE)
+@click.option(
+    "--sort",
+    type=click.Choice([*ORDERS, *_DIGITS]),
+    default="bytes",
+    show_default=True,
+    help="How tags are ranked; of two dumps the growth is. 2 and 4 as in !poolused.",
+)
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="PATTERN",
+    help="Only these tags, as Leak or Ntf*; case matters. May be given more than once.",
+)
+@click.option("--type", "pools", type=click.Choice(POOLS), multiple=True, help="Only this pool.")
+@click.option(
+    "--pooltag",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A pooltag.txt with drivers and descriptions; one beside the dump is found without.",
+)
+@click.option(
+    "--walk/--no-walk",
+    default=True,
+    show_default=True,
+    help="Read the blocks themselves: sizes and addresses of new ones, and a check of the counters.",
+)
+@TOP
+@common_options
+def pool(
+    dump: str,
+    current: str | None,
+    sort: str,
+    tags: tuple[str, ...],
+    pools: tuple[str, ...],
+    pooltag: Path | None,
+    walk: bool,
+    top: int | None,
+    **options: Any,
+) -> None:
+    """Kernel pool by tag with the driver that owns it; with two dumps, which tags grew."""
+    if options["process"] is not None:
+        raise click.UsageError("--process is for heaps; the pools belong to the whole system")
+    selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
+    with progress_bar(options) as progress:
+        readers = [
+            PoolReader(open_dump(name), options["symbols"], pooltag, progress)
+            for name in (dump, current)
+            if name is not None
+        ]
+        if current is None:
+            answer = take_pool(readers[0], selection, walk)
+            shortfall = answer.account.shortfall
+        else:
+            growth = take_growth(readers[0], readers[1], selection, walk, top or EXPLAINED_TAGS)
+            shortfall = ""  # what is missing is a reason why the two are not comparable
+    with output_to(options) as stream:
+        report = POOL_REPORTS[options["format_"]](stream)
+        if current is None:
+            report.pool(answer, top)
+        else:
+            report.pool_growth(growth, top)
+    if current is not None and growth.comparison.verdict is Verdict.NOT_COMPARABLE:
+        reasons = "; ".join(growth.comparison.reasons)
+        click.echo(f"dumpleak: the dumps are not comparable: {reasons}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)
+    if shortfall:
+        click.echo(f"dumpleak: {shortfall}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)

@@ -1,0 +1,38 @@
+"""`dumpleak processes`: the processes of a kernel dump."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dumpleak.commands.base import DUMP, TOP, common_options
+from dumpleak.commands.kernel import kernel_report_to
+from dumpleak.kernel_info import kernel_source
+from dumpleak.session import CannotAnswerError
+from windumps import open_dump
+from windumps.dumps.kernel_dump import KernelDump
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  dumpleak processes testdata/kernel/22621-x64/tiny-pair/after.dmp.xz\n"
+    "  dumpleak processes MEMORY.DMP --format csv -o processes.csv"
+)
+@DUMP
+@TOP
+@common_options
+def processes(dump: str, top: int | None, **options: Any) -> None:
+    """Processes of a kernel dump: id, parent, name, times, private commit."""
+    opened = open_dump(dump)
+    if not isinstance(opened, KernelDump):
+        raise CannotAnswerError(
+            f"{dump}: a {opened.kind} of one process; only kernel dumps list processes"
+        )
+    if opened.process_layout is None:
+        raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
+    found = opened.processes
+    with kernel_report_to(options) as report:
+        report.processes(
+            kernel_source(opened), found, str(opened.process_layout), opened.diagnostics, top
+        )

@@ -1,0 +1,93 @@
+"""`dumpleak snapshot`: what comparing commands need of a dump, in a small file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import IO, Any
+
+import click
+
+from dumpleak.commands.base import (
+    DUMP,
+    HOLDERS,
+    HOLDERS_AUTO_BYTES,
+    options_with,
+    output_to,
+    progress_bar,
+    require,
+)
+from dumpleak.session import CannotAnswerError, Progress, Session
+from dumpleak.snapshot import coverage
+from dumpleak.snapshots.writer import INCLUDABLE, write_snapshot
+from dumpleak.umdh import write_log
+
+FILE_FORMAT = "dlsnap"
+
+
+def _write_umdh(session: Session, stream: IO[str], progress: Progress) -> None:
+    if not write_log(session, stream, progress):
+        raise CannotAnswerError(
+            f"{session.dump.path}: no block has a recorded stack, and a UMDH log lists no others; "
+            "stacks are recorded after `gflags /i app.exe +ust` and a new start of the program"
+        )
+
+
+# Besides the snapshot file, which is the default: writers of text.
+FORMATS: dict[str, Callable[[Session, IO[str], Progress], None]] = {"umdh": _write_umdh}
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  dumpleak snapshot testdata/10.0.19041.3324-x64/leak-pair-ust/before.dmp.gz -o before.dlsnap\n"
+    "  dumpleak snapshot before.dmp --format umdh -o before.log\n"
+    "  dumpleak diff before.dlsnap after.dmp"
+)
+@DUMP
+@click.option(
+    "--include",
+    type=click.Choice(INCLUDABLE),
+    multiple=True,
+    help="Also write full paths of images and source files; they may hold the names of users.",
+)
+@click.option("--strip-names", is_flag=True, help="Hash the names of types, modules and functions.")
+@click.option(
+    "--keep-name",
+    metavar="PATTERN",
+    multiple=True,
+    help="With --strip-names: a module or type whose name stays, ntdll.dll or app::*.",
+)
+@HOLDERS
+@options_with([FILE_FORMAT, *FORMATS])
+def snapshot(
+    dump: str,
+    include: tuple[str, ...],
+    strip_names: bool,
+    keep_name: tuple[str, ...],
+    holders: bool | None,
+    **options: Any,
+) -> None:
+    """What a comparison needs of a dump, in a small file without memory contents."""
+    if options["format_"] == FILE_FORMAT:
+        if options["output"] is None:
+            raise click.UsageError("-o FILE is needed: a snapshot file is not text")
+        session = Session.open(dump, options["symbols"], options["process"])
+        with progress_bar(options) as progress:
+            write_snapshot(
+                session,
+                options["output"],
+                include,
+                strip_names,
+                keep_name,
+                HOLDERS_AUTO_BYTES if holders is None else holders,
+                progress,
+            )
+        require(coverage(session))
+        return
+    if include or strip_names or keep_name:
+        raise click.UsageError(
+            f"--include, --strip-names and --keep-name are for --format {FILE_FORMAT} only"
+        )
+    with output_to(options) as stream, progress_bar(options) as progress:
+        session = Session.open(dump, options["symbols"], options["process"])
+        FORMATS[options["format_"]](session, stream, progress)
+    require(coverage(session))

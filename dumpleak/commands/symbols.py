@@ -1,0 +1,40 @@
+"""`dumpleak symbols`: which PDBs a dump wants, which are there and which are missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
+from dumpleak.inputs import read_snapshot
+from dumpleak.reports.symbols_reports import SYMBOLS_REPORTS
+from dumpleak.session import CannotAnswerError, Session
+from dumpleak.wanted_symbols import find_wanted
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  dumpleak symbols testdata/10.0.19041.3324-x64/leak-pair-ust/after.dmp.gz\n"
+    "  dumpleak symbols app.dmp --symbols srv*cache*https://symbols.example.com\n"
+    "  dumpleak symbols app.dmp --format manifest -o wanted.txt"
+)
+@DUMP
+@options_with(SYMBOLS_REPORTS)
+def symbols(dump: str, **options: Any) -> None:
+    """PDBs that a dump's images want: found, missing, and the missing as a list to fetch elsewhere.
+
+    With a server in the symbol path what is missing is fetched into its cache.
+    """
+    held = read_snapshot(dump, "site")
+    if held is not None:
+        kind, modules = held.source.kind, list(held.modules)
+    else:
+        opened = Session.open(dump, process=options["process"]).dump
+        kind, modules = opened.kind, [*opened.modules, *opened.unloaded_modules]
+    if not modules:
+        raise CannotAnswerError(f"{dump}: this {kind} lists no images")
+    with progress_bar(options):
+        answer = find_wanted(dump, modules, options["symbols"])
+    with output_to(options) as stream:
+        SYMBOLS_REPORTS[options["format_"]](answer, stream)

@@ -1,0 +1,65 @@
+"""`dumpleak trend`: which sites grow steadily over three dumps and more."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from dumpleak.commands.base import (
+    EXIT_CANNOT_ANSWER,
+    TOP,
+    open_snapshot,
+    options_with,
+    output_to,
+)
+from dumpleak.comparison import Verdict
+from dumpleak.grouping import GROUPINGS
+from dumpleak.reports import TREND_REPORTS
+from dumpleak.trends import find_trend
+
+_FILE = click.Path(exists=True, dir_okay=False)
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  dumpleak trend testdata/10.0.22621.4541-x64/series-ust/dump0.dmp.gz"
+    " testdata/10.0.22621.4541-x64/series-ust/dump2.dmp.gz"
+    " testdata/10.0.22621.4541-x64/series-ust/dump4.dmp.gz"
+    " --after-idle testdata/10.0.22621.4541-x64/series-ust/dump5.dmp.gz\n"
+    "  dumpleak trend monday.dmp tuesday.dmp wednesday.dmp --format json"
+)
+@click.argument("dumps", nargs=-1, required=True, type=_FILE)
+@click.option(
+    "--after-idle",
+    metavar="DUMP",
+    type=_FILE,
+    help="One more dump, taken after the load stopped: what did not come back is leaked.",
+)
+@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
+@TOP
+@options_with(TREND_REPORTS)
+def trend(
+    dumps: tuple[str, ...],
+    after_idle: str | None,
+    by: str,
+    force: bool,
+    top: int | None,
+    **options: Any,
+) -> None:
+    """Which sites grow steadily over three dumps and more, how fast, and when memory ends."""
+    under_load = [
+        dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
+    ]
+    answer = find_trend(
+        [open_snapshot(dump, by, options) for dump in under_load],
+        open_snapshot(after_idle, by, options) if after_idle else None,
+        force,
+    )
+    with output_to(options) as stream:
+        TREND_REPORTS[options["format_"]](stream).trend(answer, top)
+    if answer.verdict is Verdict.NOT_COMPARABLE:
+        click.echo(f"dumpleak: the dumps are not comparable: {'; '.join(answer.reasons)}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)

@@ -1,0 +1,53 @@
+"""What comparing commands accept besides dumps: files that hold a snapshot, told apart by their beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from dumpleak import umdh_log
+from dumpleak.snapshot import Snapshot
+from dumpleak.snapshots import reader
+
+
+class SnapshotReader(NamedTuple):
+    """One kind of file that holds a snapshot.
+
+    Attributes:
+        detect: True when the first bytes of a file (`HEAD_BYTES` at most) are of this kind; cheap.
+        read: Reads the file into a snapshot with the grouping asked for (`--by`), its stacks
+            named without the frames of `Session.skip_frames`; raises `WindumpsError` when it cannot
+            be used or knows too little for that grouping.
+    """
+
+    detect: Callable[[bytes], bool]
+    read: Callable[[Path, str, tuple[str, ...]], Snapshot]
+
+
+HEAD_BYTES = 0x10000
+
+SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
+    SnapshotReader(reader.is_snapshot, reader.read_snapshot_file),
+    # Text with no magic number, so this comes last.
+    SnapshotReader(umdh_log.is_log, umdh_log.read_log),
+)
+
+
+def read_snapshot(path: Path | str, by: str, skip_frames: tuple[str, ...] = ()) -> Snapshot | None:
+    """The snapshot a file holds; None when it is no such file, but a dump or anything else.
+
+    Args:
+        path: The file.
+        by: The grouping wanted, a key of `GROUPINGS`.
+        skip_frames: See `Session.skip_frames`.
+
+    Raises:
+        WindumpsError: the file is a snapshot that cannot be used.
+        OSError: it cannot be read.
+    """
+    place = Path(path)
+    with place.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    reader = next((reader for reader in SNAPSHOT_READERS if reader.detect(head)), None)
+    return reader.read(place, by, skip_frames) if reader else None

@@ -1,0 +1,186 @@
+"""What a kernel dump is, what it holds and lacks, and whether pool leaks can be looked for in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from dumpleak.snapshot import SourceInfo
+from windumps.diagnostics import Diagnostic
+from windumps.dumps.kernel_dump import KernelDump
+from windumps.symbols.provider import Symbols
+from windumps.windows.bug_checks import BugCheck
+from windumps.windows.kernel_counters import Counter
+from windumps.windows.kernel_processes import KernelProcess
+from windumps.windows.kernel_symbols import KernelSymbol
+from windumps.windows.modules import Module
+
+# Variables that questions about pool start from.
+SHOWN_SYMBOLS = (
+    "PoolTrackTable",
+    "PoolTrackTableSize",
+    "ExPoolTagTables",
+    "PoolTrackTableExpansion",
+    "PoolBigPageTable",
+    "PoolBigPageTableSize",
+    "ExPoolState",
+    "MiState",
+)
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """The answer of `dumpleak info` for a kernel dump.
+
+    Attributes:
+        source: Where it comes from.
+        dump_type: `_DUMP_HEADER.DumpType`; None for an image of memory, which has no header.
+        dump_type_name: For people.
+        full_memory: The writer was asked for all memory.
+        memory_bytes: Bytes of memory in the file.
+        missing_bytes: Bytes that the dump's own tables promise and the file does not have.
+        paging: How addresses are translated; "" for a small dump.
+        bug_check: Why the system stopped; None when it did not or is not known.
+        up_time: Since the system started; None when unknown.
+        processor_count: None when unknown.
+        comments: Text the writer added.
+        kernel_base: None when unknown.
+        kernel_image: Its image, with the PDB's identity; None when unknown.
+        build_lab: NtBuildLab; "" when unknown.
+        kdbg_address: None when it was not found.
+        kdbg_source: How it was found.
+        kdbg_encoded: It was encoded in memory.
+        symbols: `SHOWN_SYMBOLS` and where they are; None for those that no way leads to.
+        drivers: Loaded images.
+        unloaded: Images unloaded before, the newest first.
+        processes: All processes; None when the dump has no list of them.
+        process_layout: Which layout of `_EPROCESS` was used, and how well it checked out.
+        counters: The memory manager's own numbers.
+        image_bytes: (bytes of all drivers, of that in the dump).
+        secondary: Blocks that components added: (GUID, bytes).
+        usable: Pool leaks can be looked for.
+        advice: Why or why not, and what to do next.
+        diagnostics: What was left out, and why.
+    """
+
+    source: SourceInfo
+    dump_type: int | None
+    dump_type_name: str
+    full_memory: bool
+    memory_bytes: int
+    missing_bytes: int
+    paging: str
+    bug_check: BugCheck | None
+    up_time: timedelta | None
+    processor_count: int | None
+    comments: tuple[str, ...]
+    kernel_base: int | None
+    kernel_image: Module | None
+    build_lab: str
+    kdbg_address: int | None
+    kdbg_source: str
+    kdbg_encoded: bool
+    symbols: tuple[tuple[str, KernelSymbol | None], ...]
+    drivers: tuple[Module, ...]
+    unloaded: tuple[Module, ...]
+    processes: tuple[KernelProcess, ...] | None
+    process_layout: str
+    counters: tuple[Counter, ...]
+    image_bytes: tuple[int, int]
+    secondary: tuple[tuple[str, int], ...]
+    usable: bool
+    advice: str
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def use_symbols(dump: KernelDump, symbols: Symbols | None) -> tuple[Diagnostic, ...]:
+    """Lets a kernel use its own PDB or volatility3 table when the symbol path has one.
+
+    Returns:
+        What is there and cannot be used.
+    """
+    image = dump.kernel.image
+    if symbols is None or image is None or image.pdb is None:
+        return ()
+    source = symbols.source(image)
+    if source is not None:
+        dump.symbols.use(source, f"symbols of {image.pdb.name} {image.pdb.key}")
+    return symbols.of(image).diagnostics
+
+
+def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> KernelInfo:
+    """Describes a kernel dump; the lists are read, no pool is walked."""
+    said = use_symbols(dump, symbols)
+    kernel, block = dump.kernel, dump.kdbg
+    processes = None if dump.process_layout is None else tuple(dump.processes)
+    memory = dump.memory if dump.physical is None else dump.physical
+    return KernelInfo(
+        source=kernel_source(dump),
+        dump_type=None if dump.header is None else dump.dump_type,
+        dump_type_name=dump.dump_type_name,
+        full_memory=dump.full_memory,
+        memory_bytes=memory.total_bytes,
+        missing_bytes=dump.missing_bytes,
+        paging=dump.paging.name if dump.paging is not None else "",
+        bug_check=dump.bug_check,
+        up_time=dump.up_time,
+        processor_count=kernel.processor_count or None,
+        comments=tuple(dump.comments),
+        kernel_base=kernel.base or None,
+        kernel_image=kernel.image,
+        build_lab=kernel.build_lab,
+        kdbg_address=(block.address or None) if block is not None else None,
+        kdbg_source=block.source if block is not None else "",
+        kdbg_encoded=block.was_encoded if block is not None else False,
+        symbols=tuple((name, kernel.find_symbol(name)) for name in SHOWN_SYMBOLS),
+        drivers=tuple(kernel.drivers),
+        unloaded=tuple(kernel.unloaded),
+        processes=processes,
+        process_layout="" if dump.process_layout is None else str(dump.process_layout),
+        counters=tuple(dump.counters),
+        image_bytes=(
+            sum(driver.size_bytes for driver in kernel.drivers),
+            sum(
+                dump.memory.present_bytes(driver.base_address, driver.end_address)
+                for driver in kernel.drivers
+            ),
+        ),
+        secondary=tuple(dump.secondary),
+        usable=not dump.why_no_pool,
+        advice=_advice(dump),
+        diagnostics=(*dump.diagnostics, *said),
+    )
+
+
+def kernel_source(dump: KernelDump) -> SourceInfo:
+    """Where a kernel dump's answers come from."""
+    return SourceInfo(
+        file=str(dump.path),
+        kind=dump.kind,
+        machine=describe_system(dump),
+        architecture=dump.architecture,
+        build=dump.build,
+        time=dump.time,
+        process_id=None,
+        program="",
+        process_created=None,
+    )
+
+
+def describe_system(dump: KernelDump) -> str:
+    """The text "Windows 10.0.19041 x64", as far as the dump says."""
+    major, minor, build = dump.os_version
+    version = f" {major}.{minor}.{build}" if build else ""
+    return f"{dump.platform}{version} {dump.architecture}".strip()
+
+
+def _advice(dump: KernelDump) -> str:
+    if dump.why_no_pool:
+        return f"no: this is {dump.why_no_pool}"
+    if dump.missing_bytes:
+        return (
+            "partly: the file is cut, what it lacks counts as absent; copy it again from where it was "
+            "written"
+        )
+    heaps = "; heaps of a process: --process NAME" if dump.full_memory else ""
+    return f"yes: pool by tag and driver, dumpleak pool DUMP{heaps}"

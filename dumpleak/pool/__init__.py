@@ -1,0 +1,1 @@
+"""Kernel pool: which tag grew, which driver owns it, where the blocks are."""

@@ -1,0 +1,139 @@
+"""The answers of `dumpleak pool`, ready to be written: which tags, in which order, and how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from dumpleak.kernel_info import kernel_source
+from dumpleak.pool.account import PoolAccount, account_for
+from dumpleak.pool.comparison import PoolComparison, compare_pools, with_blocks
+from dumpleak.pool.counters import ORDERS, POOLS, Order, TagDelta, TagRow
+from dumpleak.pool.reader import PoolReader
+from dumpleak.snapshot import SourceInfo
+from windumps.diagnostics import Diagnostic
+
+EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is shown of the pools.
+
+    Attributes:
+        order: How tags are ranked.
+        tags: Patterns of tags, of which one must match; empty for all.
+        pools: Those of `POOLS` that are shown and ranked by.
+    """
+
+    order: Order = ORDERS["bytes"]
+    tags: tuple[str, ...] = ()
+    pools: tuple[str, ...] = POOLS
+
+    def wants(self, tag: str) -> bool:
+        """True for tags that are asked for; upper and lower case differ, as they do for the pool."""
+        return not self.tags or any(
+            fnmatchcase(tag, pattern) or fnmatchcase(tag.rstrip(), pattern) for pattern in self.tags
+        )
+
+    def rows(self, rows: Sequence[TagRow]) -> list[TagRow]:
+        """The rows that are shown, in order."""
+        chosen = [
+            row
+            for row in rows
+            if self.wants(row.tag)
+            and any(pool in row.pools and not row.pools[pool].is_empty for pool in self.pools)
+        ]
+        return sorted(chosen, key=lambda row: self.order.key(row, self.pools))
+
+    def deltas(self, deltas: Sequence[TagDelta]) -> list[TagDelta]:
+        """The tags that are shown of a comparison, in order: those of which anything changed."""
+        chosen = [
+            delta
+            for delta in deltas
+            if self.wants(delta.current.tag)
+            and any(pool in delta.deltas and not delta.deltas[pool].is_empty for pool in self.pools)
+        ]
+        return sorted(chosen, key=lambda delta: self.order.key(delta, self.pools))
+
+
+@dataclass(frozen=True)
+class PoolAnswer:
+    """The pools of one dump.
+
+    Attributes:
+        source: Where it comes from.
+        selection: What was asked for.
+        rows: The tags that are shown, in order.
+        account: What is known of the pools as a whole.
+        diagnostics: What was left out, and how things were found.
+    """
+
+    source: SourceInfo
+    selection: Selection
+    rows: tuple[TagRow, ...]
+    account: PoolAccount
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True)
+class PoolGrowth:
+    """The pools of two dumps.
+
+    Attributes:
+        comparison: All of it.
+        selection: What was asked for.
+        deltas: The tags that are shown, in order.
+        base: What is known of the base's pools as a whole.
+        current: The same of the later dump.
+    """
+
+    comparison: PoolComparison
+    selection: Selection
+    deltas: tuple[TagDelta, ...]
+    base: PoolAccount
+    current: PoolAccount
+
+
+def take_pool(reader: PoolReader, selection: Selection, walk: bool = True) -> PoolAnswer:
+    """Reads the pools of one dump.
+
+    Args:
+        reader: The dump.
+        selection: What to show.
+        walk: Also read the blocks and hold them against the trackers.
+    """
+    account = account_for(
+        reader, walk
+    )  # the walk comes first: it may know tags that no tracker has
+    rows = selection.rows(reader.rows())
+    return PoolAnswer(
+        kernel_source(reader.dump), selection, tuple(rows), account, tuple(reader.diagnostics)
+    )
+
+
+def take_growth(
+    base: PoolReader,
+    current: PoolReader,
+    selection: Selection,
+    walk: bool = True,
+    explained: int = EXPLAINED_TAGS,
+) -> PoolGrowth:
+    """Compares the pools of two dumps.
+
+    Args:
+        base: The earlier dump.
+        current: The later one.
+        selection: What to show.
+        walk: Also read the blocks and hold them against the trackers.
+        explained: How many of the tags shown have their new blocks looked at.
+    """
+    accounts = account_for(base, walk), account_for(current, walk)
+    comparison = compare_pools(base, current, accounts)
+    deltas = selection.deltas(comparison.tags)
+    if walk:
+        deltas[:explained] = [
+            with_blocks(delta, base, current, comparison.same_boot) for delta in deltas[:explained]
+        ]
+    return PoolGrowth(comparison, selection, tuple(deltas), *accounts)

@@ -1,0 +1,228 @@
+"""What one kernel dump says of its pools: counters, blocks, owners; each read once and when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.kernel_info import use_symbols
+from dumpleak.pool.counters import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
+from dumpleak.pool.new_blocks import PoolBlocks
+from dumpleak.pool.owners import Ownership, TagOwners, VerifiedCaller
+from dumpleak.pool.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
+from dumpleak.session import CannotAnswerError, Progress, no_progress
+from dumpleak.symbols import DumpSymbols
+from windumps import Dump
+from windumps.blocks import Blocks
+from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.pools.kernel_pools import KernelPools
+from windumps.pools.tags import tag_text
+from windumps.symbols.provider import Symbols
+from windumps.windows.kernel_handles import HandleTable, read_handles
+from windumps.windows.modules import Module
+
+
+class PoolReader:
+    """The pools of one kernel dump.
+
+    Args:
+        dump: The open dump.
+        symbols: Where names come from; None for none.
+        pooltag: A `pooltag.txt`; one that lies beside the dump is found without.
+        progress: Told of the walk.
+
+    Raises:
+        CannotAnswerError: the dump is not a kernel's, or has no pool.
+        PoolTagFileError: `pooltag` says nothing.
+    """
+
+    def __init__(
+        self,
+        dump: Dump,
+        symbols: Symbols | None = None,
+        pooltag: Path | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        if not isinstance(dump, KernelDump):
+            raise CannotAnswerError(
+                f"{dump.path}: a {dump.kind} of one process; pools are in dumps of the kernel: "
+                + BETTER_KERNEL_DUMP
+            )
+        if dump.why_no_pool:
+            raise CannotAnswerError(f"{dump.path}: {dump.why_no_pool}")
+        self.dump = dump
+        self.log = DiagnosticLog()
+        self._progress = progress
+        self._said = list(use_symbols(dump, symbols))
+        self._symbols = DumpSymbols(symbols) if symbols is not None else None
+        self.written = self._pooltag(pooltag)
+        self.pools = KernelPools(
+            dump.kernel,
+            self.log,
+            dump.address_space,
+            [process.directory_table_base for process in dump.processes],
+        )
+
+    def _pooltag(self, given: Path | None) -> TagTable | None:
+        if given is not None:
+            return read_pooltag(given)
+        found = find_pooltag(self.dump.path.parent)
+        if found is None:
+            return None
+        try:
+            return read_pooltag(found)
+        except (PoolTagFileError, OSError) as error:
+            self.log.add(
+                "pooltag-file", Severity.WARNING, "pooltag.txt", None, f"{error}; it is not used"
+            )
+            return None
+
+    @cached_property
+    def blocks(self) -> PoolBlocks:
+        """Used blocks; the walk over all pools happens here."""
+        return PoolBlocks(self.walk())
+
+    def walk(self) -> Iterator[Blocks]:
+        """All blocks, used and free, in pieces."""
+        for number, piece in enumerate(self.pools.blocks()):
+            self._progress("walking the pools", number, 0)
+            yield piece
+
+    @property
+    def has_trackers(self) -> bool:
+        """The kernel's own counters are in the dump, at least for some tags."""
+        totals = self.pools.trackers
+        return totals.is_found and bool(totals.complete.any())
+
+    @cached_property
+    def owners(self) -> TagOwners:
+        """Whose tags they are; all images are searched here, once."""
+        tags = [self.pools.trackers.tag, *(s.totals.tag for s in self.pools.sessions)]
+        if "blocks" in self.__dict__ or not self.has_trackers:
+            tags.append(self.blocks.tags)
+        self._progress("searching the drivers for tags", 0, 0)
+        wanted: NDArray[np.uint32] = np.unique(np.concatenate(tags)).astype(np.uint32)
+        return TagOwners(
+            self.dump.kernel,
+            wanted,
+            self.written,
+            self._verified(),
+            self._symbolize if self._symbols else None,
+        )
+
+    def owner(self, tag: int) -> Ownership:
+        """Whose tag it is."""
+        return self.owners.of(tag)
+
+    @cached_property
+    def handles(self) -> list[HandleTable]:
+        """Handle tables of all processes; empty when they cannot be read for certain."""
+        return read_handles(self.dump.kernel, self.dump.processes, self.log)
+
+    def rows(self) -> list[TagRow]:
+        """One row a tag: by the trackers, and by the walk where they say nothing."""
+        rows: dict[int, TagRow] = {}
+        totals = self.pools.trackers
+        if self.has_trackers:
+            columns = [
+                getattr(totals, f"{pool}_{name}").tolist()
+                for pool in ("nonpaged", "paged")
+                for name in ("allocs", "frees", "count", "bytes")
+            ]
+            for tag, complete, *values in zip(
+                totals.tag.tolist(), totals.complete.tolist(), *columns, strict=True
+            ):
+                pools = {
+                    "nonpaged": Counters(*values[:4]) if complete else UNKNOWN,
+                    "paged": Counters(*values[4:]) if complete else UNKNOWN,
+                }
+                rows[tag] = TagRow(tag, tag_text(tag), pools, TRACKERS, self.owner(tag))
+        else:
+            for tag in self.blocks.tags.tolist():
+                rows[tag] = TagRow(tag, tag_text(tag), self._walked(tag), WALK, self.owner(tag))
+        self._add_sessions(rows)
+        return [rows[tag] for tag in sorted(rows)]
+
+    def _walked(self, tag: int) -> dict[str, Counters]:
+        pools = {}
+        for number, pool in enumerate(POOLS):
+            count, held = self.blocks.totals(tag, number)
+            if count or pool != "session":
+                pools[pool] = Counters(None, None, count, held)
+        return pools
+
+    def _add_sessions(self, rows: dict[int, TagRow]) -> None:
+        """Session pool has trackers of its own, one set a session; they are added up."""
+        sums: dict[int, Counters] = {}
+        for session in self.pools.sessions:
+            totals = session.totals
+            columns = (
+                totals.tag,
+                totals.complete,
+                totals.nonpaged_allocs + totals.paged_allocs,
+                totals.nonpaged_frees + totals.paged_frees,
+                totals.nonpaged_count + totals.paged_count,
+                totals.nonpaged_bytes + totals.paged_bytes,
+            )
+            for tag, complete, *values in zip(
+                *(column.tolist() for column in columns), strict=True
+            ):
+                before = sums.get(tag, NONE)
+                sums[tag] = (
+                    Counters(
+                        before.allocs + values[0],
+                        before.frees + values[1],
+                        before.count + values[2],
+                        before.bytes + values[3],
+                    )
+                    if complete
+                    and before.allocs is not None
+                    and before.frees is not None
+                    and before.count is not None
+                    and before.bytes is not None
+                    else UNKNOWN
+                )
+        for tag, counters in sums.items():
+            row = rows.get(tag)
+            if row is None:
+                rows[tag] = TagRow(
+                    tag, tag_text(tag), {"session": counters}, TRACKERS, self.owner(tag)
+                )
+            elif not counters.is_empty:
+                rows[tag] = TagRow(
+                    tag, row.tag, row.pools | {"session": counters}, row.source, row.owner
+                )
+
+    def _verified(self) -> list[VerifiedCaller]:
+        return []
+
+    def _symbolize(self, module: Module, rva: int) -> str | None:
+        found = self._symbols.data(module, rva) if self._symbols is not None else None
+        return str(found) if found is not None else None
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was left out so far, and how things were found."""
+        found = self.dump.diagnostics + self._said + self.log.collect()
+        return found + (self._symbols.diagnostics if self._symbols is not None else [])
+
+
+def is_same_boot(base: KernelDump, current: KernelDump) -> bool:
+    """True when the system was not restarted between two dumps: addresses and counters go on.
+
+    That is so when it was already up at the time of the earlier dump. Both dumps must say when they were
+    taken and how long the system had been up, and have their kernel at one address.
+    """
+    if not base.kernel_base or base.kernel_base != current.kernel_base:
+        return False
+    if base.time is None or current.time is None or base.up_time is None or current.up_time is None:
+        return False
+    earlier, later = sorted((base, current), key=lambda dump: (dump.time, dump.path))
+    if earlier.time is None or later.time is None or later.up_time is None:
+        return False
+    return later.time - later.up_time < earlier.time

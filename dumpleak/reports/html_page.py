@@ -1,0 +1,122 @@
+"""Puts a page together: template, style, script, chart library and data in one file.
+
+The charts are drawn by plotly.js, which ships in the Python package plotly; it is embedded compressed and
+unpacked by the browser after the first view stands, so the page is small and opens at once. A content
+security policy in the page allows these two scripts by their hashes and nothing else: no other script runs,
+whatever a name in a dump says, and nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+from functools import lru_cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from dumpleak import __version__
+from dumpleak.reports.html_data import Page
+from windumps.errors import WindumpsError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = resources.files("dumpleak.reports") / "html"
+
+
+class MissingHtmlExtraError(WindumpsError):
+    """A library that pages need is not installed; the message says how to install it."""
+
+
+def render(page: Page) -> str:
+    """The page as HTML.
+
+    Raises:
+        MissingHtmlExtraError: Jinja2 or plotly is not installed.
+    """
+    script, style = _text("page.js"), _text("page.css")
+    charts = _plotly()
+    return (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            page=page,
+            version=__version__,
+            style=_safe(style, "</style"),
+            script=_safe(script, "</script"),
+            charts=_packed_charts(),
+            policy=_policy(script, charts),
+            data=_island(page.first_data()),
+            more=_packed(json.dumps(page.more_data(), separators=(",", ":"))),
+        )
+    )
+
+
+def _island(data: dict[str, Any]) -> str:
+    """JSON that cannot end the element it stands in."""
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _safe(text: str, end: str) -> str:
+    """Our own text; a slip that would end its element is an error here and not in the browser."""
+    if end in text.lower():
+        raise ValueError(f"the text contains {end}")
+    return text
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError as error:
+        raise _missing("Jinja2") from error
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FunctionLoader(_text),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _text(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise _missing("plotly") from error
+    return str(get_plotlyjs())
+
+
+def _missing(library: str) -> MissingHtmlExtraError:
+    return MissingHtmlExtraError(
+        f"pages need {library}, which is not installed: pip install 'dumpleak[html]'"
+    )
+
+
+@lru_cache(maxsize=1)
+def _packed_charts() -> str:
+    return _packed(_plotly())
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode("ascii")
+
+
+def _policy(*scripts: str) -> str:
+    """What the page may do: run exactly these scripts, style itself, show pictures it holds."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}'"
+        for script in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,146 @@
+"""Blocks that nothing points to, in each format; a row in `LEAKS_REPORTS` each."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import asdict
+from typing import IO, Protocol
+
+from dumpleak.leaks import LeakGroup, Leaks
+from dumpleak.reports.json_report import _diagnostics, _source
+from dumpleak.reports.text_report import DEFAULT_TOP, TextReport, _site, _table, _totals
+from dumpleak.units import format_address, format_bytes, format_count
+
+
+class LeaksReport(Protocol):
+    """Writes what nothing points to in one format; see `Report`."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
+    def leaks(self, leaks: Leaks, top: int | None) -> None:
+        """One row a group that has unreferenced blocks."""
+        ...
+
+
+class LeaksTextReport(TextReport):
+    """See `LeaksReport`."""
+
+    def leaks(self, leaks: Leaks, top: int | None) -> None:
+        """What was found, the groups, what was scanned."""
+        self._source("File", leaks.source)
+        amount = _amount(leaks.unreferenced_bytes, leaks.unreferenced_count)
+        if leaks.groups:
+            self._line(f"{amount} of {_totals(leaks.used)} used blocks are unreferenced.", "bold")
+            table = _table(
+                "bytes", "blocks", "nothing points to", "of all its blocks", leaks.grouping
+            )
+            limit = DEFAULT_TOP if top is None else top
+            for group in leaks.groups[:limit]:
+                table.add_row(
+                    format_bytes(group.unreferenced_bytes),
+                    format_count(group.unreferenced_count),
+                    format_count(group.head_count),
+                    f"{group.unreferenced_count / group.used.count:.0%}",
+                    _site(group.site),
+                )
+            self._console.print(table)
+            self._left_out(len(leaks.groups) - limit, "group")
+        else:
+            self._line(f"None of {_totals(leaks.used)} used blocks is unreferenced.", "green")
+        scanned = ", ".join(
+            f"{format_bytes(amount.present_bytes)} of {kind}"
+            for kind, amount in leaks.roots.items()
+        )
+        registers = ", registers" if leaks.has_registers else ""
+        self._line(f"Scanned from: {scanned}{registers}, and what they lead to.")
+        self._line(
+            "Any word that is an address inside a block counts as a pointer to it. A block can be "
+            "unreferenced and still be in use, if its address is kept in another form."
+        )
+        self._coverage("Heap memory walked", leaks.coverage)
+        self._diagnostics(leaks.diagnostics)
+
+
+class LeaksJsonReport:
+    """See `LeaksReport`."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def leaks(self, leaks: Leaks, top: int | None) -> None:
+        """Schema dumpleak/leaks/1; `top` is for people, all groups are written."""
+        document = {
+            "schema": "dumpleak/leaks/1",
+            **_source(leaks.source),
+            "by": leaks.grouping,
+            "coverage": asdict(leaks.coverage),
+            "totals": {
+                "unreferenced_bytes": leaks.unreferenced_bytes,
+                "unreferenced_count": leaks.unreferenced_count,
+                "head_count": leaks.head_count,
+                "used_bytes": leaks.used.bytes,
+                "used_count": leaks.used.count,
+            },
+            "roots": {str(kind): asdict(amount) for kind, amount in leaks.roots.items()},
+            "groups": [
+                {
+                    "kind": group.site.kind,
+                    "name": group.site.name,
+                    "frames": list(group.site.frames),
+                    "type": group.site.type,
+                    "tag": group.site.tag,
+                    "unreferenced_bytes": group.unreferenced_bytes,
+                    "unreferenced_count": group.unreferenced_count,
+                    "head_count": group.head_count,
+                    "used_bytes": group.used.bytes,
+                    "used_count": group.used.count,
+                    "addresses": [
+                        format_address(address, leaks.pointer_size)
+                        for address in group.addresses.tolist()
+                    ],
+                }
+                for group in leaks.groups
+            ],
+            "diagnostics": _diagnostics(leaks.diagnostics),
+        }
+        json.dump(document, self._stream, indent=1)
+        self._stream.write("\n")
+
+
+class LeaksCsvReport:
+    """See `LeaksReport`."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._writer = csv.writer(stream, lineterminator="\n")
+
+    def leaks(self, leaks: Leaks, top: int | None) -> None:
+        """One row a group."""
+        self._writer.writerow(
+            (
+                *("kind", "name", "type", "tag", "unreferenced_bytes", "unreferenced_count"),
+                *("head_count", "used_bytes", "used_count"),
+            )
+        )
+        self._writer.writerows(_row(group) for group in leaks.groups[:top])
+
+
+def _row(group: LeakGroup) -> tuple[object, ...]:
+    site = group.site
+    return (
+        *(site.kind, site.name, site.type or "", site.tag or ""),
+        *(group.unreferenced_bytes, group.unreferenced_count, group.head_count),
+        *(group.used.bytes, group.used.count),
+    )
+
+
+def _amount(size: int, count: int) -> str:
+    return f"{format_bytes(size)} in {format_count(count)}"
+
+
+# The first is the default.
+LEAKS_REPORTS: dict[str, type[LeaksReport]] = {
+    "text": LeaksTextReport,
+    "json": LeaksJsonReport,
+    "csv": LeaksCsvReport,
+}

@@ -1,0 +1,34 @@
+"""Names from dumps made fit to show: they are hostile, and may be very long."""
+
+from __future__ import annotations
+
+CUT = "…"
+
+
+def visible(text: str) -> str:
+    """Text with control and direction characters shown as escapes, so that a name cannot move the
+    cursor or turn the line round. Escaped are also lone surrogates, which no encoding can write.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
+
+
+def cut_middle(text: str, width: int) -> str:
+    """At most `width` characters, cut in the middle: beginnings name the module, ends the function."""
+    if len(text) <= width:
+        return text
+    if width <= 1:
+        return CUT[:width]
+    head = width // 2
+    return text[:head] + CUT + text[len(text) - (width - 1 - head) :]
+
+
+def _escape(code: int) -> str:
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )

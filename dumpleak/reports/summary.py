@@ -1,0 +1,300 @@
+"""The first thing a reader wants: is it leaking, what, who, how sure, what next. For text and page alike.
+
+Each answer that cannot be given ends with the command that gets a better dump.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import islice
+
+from dumpleak.comparison import Comparison, SiteDelta, Verdict
+from dumpleak.info import Info
+from dumpleak.process_life import Life
+from dumpleak.reports.names import cut_middle
+from dumpleak.reports.rows import holder_evidence
+from dumpleak.sites import SiteKind
+from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
+from dumpleak.trends import SiteTrend, Trend
+from dumpleak.units import format_bytes, format_count
+
+USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+NAMED = 3  # sites the summary names
+MAX_NAME = 80  # characters of each
+# CrashDumpEnabled 1: complete memory dump, from the next crash on (Microsoft: "System failure and recovery").
+KERNEL_DUMP_COMMAND = (
+    r"reg add HKLM\SYSTEM\CurrentControlSet\Control\CrashControl"
+    " /v CrashDumpEnabled /t REG_DWORD /d 1 /f"
+)
+
+
+class Tone(StrEnum):
+    """What a verdict means for the reader."""
+
+    GOOD = "good"
+    NOTICE = "notice"
+    BAD = "bad"
+    CANNOT_TELL = "cannot-tell"
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next.
+
+    Attributes:
+        text: What it gives.
+        command: The exact command; "" when there is none.
+    """
+
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The first screen.
+
+    Attributes:
+        tone: For its colour.
+        headline: Is it leaking?
+        facts: (question, answer): what, who, how sure.
+        steps: What next.
+    """
+
+    tone: Tone
+    headline: str
+    facts: tuple[tuple[str, str], ...]
+    steps: tuple[Step, ...]
+
+
+def summarize_comparison(comparison: Comparison) -> Summary:
+    """Of two dumps."""
+    sides = comparison.base, comparison.current
+    if comparison.verdict is Verdict.NOT_COMPARABLE:
+        return _not_comparable("the two dumps are", comparison.reasons, sides)
+    sites = (*comparison.sites, *comparison.private)
+    grown = sorted(
+        (delta for delta in sites if delta.delta_bytes > 0), key=lambda delta: -delta.delta_bytes
+    )
+    facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown)]
+    held = holder_evidence(comparison.current, grown[0].site) if grown else []
+    if held:
+        facts.append(("Holders", f"of the first: {'; '.join(held)}"))
+    if comparison.life.life is Life.OTHER:
+        facts.append(("Runs", f"two runs of the program: {comparison.life.why}"))
+    forced = f"Compared by force although {'; '.join(comparison.reasons)}. " * bool(
+        comparison.reasons
+    )
+    steps: tuple[Step, ...] = ()
+    if grown:
+        tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
+        headline = (
+            f"{_sites(len(grown))} grew. Leaking? Two dumps cannot tell it from a cache that fills."
+        )
+        sure = "growth, not proof"
+        steps = _grown_steps(comparison.current.source, sites)
+    else:
+        tone = Tone.CANNOT_TELL if forced else Tone.GOOD
+        headline = "No site grew between these two dumps."
+        sure = "as sure as the load between the dumps was real"
+    facts.append(("How sure", f"{forced}{sure}; {_covered([side.coverage for side in sides])}"))
+    return Summary(tone, headline, tuple(facts), steps)
+
+
+def summarize_trend(trend: Trend) -> Summary:
+    """Of a series."""
+    if trend.verdict is Verdict.NOT_COMPARABLE:
+        return _not_comparable("the dumps are", trend.reasons, trend.snapshots)
+    sites = (*trend.sites, *trend.private)
+    leaked = [site for site in sites if site.confidence == "leaked"]
+    suspects = [site for site in sites if site.confidence == "suspect"]
+    facts = [("What", f"{_change(trend)}{elapsed(trend.base, trend.current)}")]
+    steps: tuple[Step, ...] = ()
+    if leaked:
+        tone = Tone.BAD
+        headline = f"Leaking: {_sites(len(leaked))} grew steadily, and a stopped load did not give it back."
+        sure = "leaked: steady growth that stayed after the load"
+    elif suspects:
+        tone = Tone.NOTICE
+        headline = f"Probably leaking: {_sites(len(suspects))} grew steadily."
+        sure = "suspect: steady growth is no proof"
+        steps = (
+            Step(
+                "Stop the load, wait, take one more dump: what does not come back is leaked.",
+                "dumpleak trend DUMP… --after-idle LAST",
+            ),
+        )
+    else:
+        tone = Tone.GOOD
+        headline = "No site grows steadily."
+        sure = f"{len(trend.snapshots)} dumps"
+    if trend.reasons:
+        tone = Tone.CANNOT_TELL
+        sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
+    facts += _who(leaked or suspects)
+    covered = _covered([snapshot.coverage for snapshot in trend.snapshots])
+    facts.append(("How sure", f"{sure}; {covered}"))
+    if trend.exhaustion is not None:
+        facts.append(("When it ends", exhaustion_line(trend)))
+    return Summary(
+        tone, headline, tuple(facts), steps + _stack_steps(trend.current.source, leaked or suspects)
+    )
+
+
+def summarize_info(info: Info) -> Summary:
+    """Of one dump."""
+    facts = [("Heap memory", _covered([info.coverage]))] if info.heaps else []
+    if not info.usable:
+        return Summary(
+            Tone.CANNOT_TELL,
+            f"Good enough to look for leaks? {info.advice}",
+            tuple(facts),
+            better_dump_steps(info.source),
+        )
+    partly = info.advice.startswith("partly")
+    steps = better_dump_steps(info.source) if partly else ()
+    if info.nt_global_flag is not None and not info.nt_global_flag & USER_STACK_TRACES:
+        facts.append(
+            ("Call stacks", "not recorded in this process; sites are named by type and shape")
+        )
+        steps += (_record_stacks(info.source),)
+    return Summary(
+        Tone.NOTICE if partly else Tone.GOOD,
+        f"Good enough to look for leaks? {info.advice}",
+        tuple(facts),
+        steps,
+    )
+
+
+def better_dump_steps(source: SourceInfo) -> tuple[Step, ...]:
+    """How to take a dump that holds what this one lacks."""
+    if "kernel" in source.kind:
+        return (
+            Step("Let the next crash write all memory:", KERNEL_DUMP_COMMAND),
+            Step("or write it now, while the system runs:", "livekd -m -o memory.dmp"),
+        )
+    process = source.process_id if source.process_id is not None else "PID"
+    return (Step("Take a full dump:", f"procdump -ma {process} {_stem(source)}.dmp"),)
+
+
+def exhaustion_line(trend: Trend) -> str:
+    """When a limit is reached, in one sentence; "" when no limit is known."""
+    end = trend.exhaustion
+    if end is None:
+        return ""
+    when = (
+        f"used up about {end.time:%Y-%m-%d %H:%M} UTC, earlier where it is in pieces"
+        if end.time
+        else "not used up at this rate"
+    )
+    rate = format_bytes(round(end.bytes_per_hour))
+    return (
+        f"{format_bytes(end.limit.free_bytes)} of {end.limit.name} left; at {rate} an hour {when}."
+    )
+
+
+def elapsed(base: Snapshot, current: Snapshot) -> str:
+    """The text ", over 1 h 5 min", or "" when the times are unknown or the wrong way round."""
+    before, after = base.source.time, current.source.time
+    if before is None or after is None or after <= before:
+        return ""
+    minutes = (after - before).total_seconds() / 60
+    hours = int(minutes // 60)
+    if not hours:
+        return f", over {minutes:.0f} min"
+    return f", over {hours} h {int(minutes % 60)} min"
+
+
+def _not_comparable(what: str, reasons: Sequence[str], snapshots: Sequence[Snapshot]) -> Summary:
+    worst = min(snapshots, key=lambda snapshot: snapshot.coverage.walked_share)
+    dumps = better_dump_steps(worst.source)
+    steps = (
+        Step("Take dumps of one program, each with all memory:", dumps[0].command),
+        *dumps[1:],
+        Step("Compare all the same, knowing that it may mislead:", "dumpleak diff --force …"),
+    )
+    return Summary(
+        Tone.CANNOT_TELL,
+        f"Cannot tell: {what} not comparable.",
+        tuple(("Why", reason) for reason in reasons),
+        steps,
+    )
+
+
+def _who(grown: Sequence[SiteDelta | SiteTrend]) -> list[tuple[str, str]]:
+    if not grown:
+        return []
+    total = sum(delta.delta_bytes for delta in grown)
+    named = [
+        f"{cut_middle(delta.site.name, MAX_NAME)} ({format_bytes(delta.delta_bytes, True)}, "
+        f"{_share(delta.delta_bytes, total)} of it)"
+        for delta in islice(grown, NAMED)
+    ]
+    more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
+    return [("Who", ", ".join(named) + more)]
+
+
+def _grown_steps(source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend]) -> tuple[Step, ...]:
+    return (
+        Step(
+            "Take a third dump under the same load: what grows on is a suspect.",
+            "dumpleak trend BASE CURRENT THIRD",
+        ),
+        *_stack_steps(source, sites),
+    )
+
+
+def _stack_steps(source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend]) -> tuple[Step, ...]:
+    """How to get call stacks, when the sites that matter have none."""
+    nameless = (SiteKind.TYPE, SiteKind.SHAPE)
+    if any(delta.site.kind in nameless for delta in sites[:NAMED]):
+        return (_record_stacks(source),)
+    return ()
+
+
+def _record_stacks(source: SourceInfo) -> Step:
+    return Step(
+        "To see the call stacks that allocate, record them, restart the program, take new dumps:",
+        f"gflags /i {_program(source)} +ust",
+    )
+
+
+def _change(answer: Comparison | Trend) -> str:
+    return (
+        f"{format_bytes(answer.delta_bytes, True)} and "
+        f"{format_count(answer.delta_count, True)} blocks in all"
+    )
+
+
+def _covered(sides: Sequence[Coverage]) -> str:
+    """How much of the heaps the answer rests on; of several dumps the worst."""
+    worst = min(sides, key=lambda side: (side.walked_share, side.heaps_read - side.heaps_listed))
+    whose = " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
+    return (
+        f"{worst.walked_share:.1%} of {worst.memory} walked{whose}, "
+        f"{worst.heaps_read} of {worst.heaps_listed} {worst.parts}"
+    )
+
+
+def _sites(count: int) -> str:
+    return f"{count:,} site{'s' * (count != 1)}"
+
+
+def _share(part: int, whole: int) -> str:
+    share = part / whole if whole else 0.0
+    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
+
+
+def _program(source: SourceInfo) -> str:
+    """The program's name where it can stand in a command line; names come from the dump, and a reader
+    copies the command.
+    """
+    return source.program if _PLAIN_NAME.fullmatch(source.program) else "app.exe"
+
+
+def _stem(source: SourceInfo) -> str:
+    return _program(source).rsplit(".", 1)[0]

@@ -1,0 +1,210 @@
+"""Where a program keeps the pointers it starts from: globals, stacks, registers, thread data.
+
+Memory outside heaps that the process took itself counts too (arenas, other languages' heaps), and so does
+mapped memory it can write to: a block that only such memory points to is not lost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from dumpleak.memory_use import USES, heap_ranges, region_uses
+from dumpleak.session import Session
+from windumps.memory import AddressSpace, Regions
+from windumps.memory.regions import MEM_COMMIT
+from windumps.windows.modules import Module
+from windumps.windows.sections import MEM_WRITE, read_sections
+
+_PAGE_WRITABLE = 0xCC  # winnt.h: PAGE_READWRITE, PAGE_WRITECOPY and their executable twins
+_PAGE_BYTES = 0x1000
+# MM_SHARED_USER_DATA_VA (ntddk.h): one page that the kernel fills, with no pointer of the program's. Its
+# words 0x2C (two machine types, 0x014C014C) lead into heaps of 32-bit processes.
+_SHARED_USER_DATA = 0x7FFE0000
+_STACK_POINTERS = {"rsp": 8, "esp": 4}
+
+
+class RootKind(StrEnum):
+    """What a root is, as people are told."""
+
+    GLOBALS = "globals"
+    STACK = "stack"
+    REGISTERS = "registers"
+    THREAD = "teb-peb"
+    PRIVATE = "other-private"
+    MAPPED = "mapped"
+
+
+# Without these nothing can be called unreferenced.
+_NEEDED = {RootKind.GLOBALS: "data sections of the images", RootKind.STACK: "stacks of the threads"}
+MAX_LOST_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Root:
+    """A stretch of memory that holds roots.
+
+    Attributes:
+        kind: See `RootKind`.
+        start: Its first address.
+        end: The address behind it.
+        module: The image, for `RootKind.GLOBALS`.
+    """
+
+    kind: RootKind
+    start: int
+    end: int
+    module: Module | None = None
+
+
+@dataclass(frozen=True)
+class RootBytes:
+    """How much of one kind of root there is.
+
+    Attributes:
+        committed_bytes: In the process.
+        present_bytes: Of that, in the dump.
+    """
+
+    committed_bytes: int
+    present_bytes: int
+
+
+@dataclass(frozen=True)
+class Roots:
+    """All roots of a process.
+
+    Attributes:
+        memory: Stretches of memory, none of which overlaps another.
+        registers: Values of all integer registers of all threads.
+    """
+
+    memory: tuple[Root, ...]
+    registers: tuple[int, ...]
+
+    def amounts(self, memory: AddressSpace) -> dict[RootKind, RootBytes]:
+        """How much there is of each kind that occurs."""
+        sums: dict[RootKind, RootBytes] = {}
+        for root in self.memory:
+            old = sums.get(root.kind, RootBytes(0, 0))
+            sums[root.kind] = RootBytes(
+                old.committed_bytes + root.end - root.start,
+                old.present_bytes + memory.present_bytes(root.start, root.end),
+            )
+        return sums
+
+
+def find_roots(session: Session) -> Roots:
+    """The roots of a session's process; its blocks have to be walked first.
+
+    What belongs to a heap is known only then, and everything else the process took counts as root.
+    """
+    memory, dump = session.dump.memory, session.dump
+    regions = memory.regions
+    known = _Known()
+    found = []
+    for module in dump.modules:
+        sections = read_sections(memory, module)
+        spans = [(s.start, s.start + s.size) for s in sections if s.flags & MEM_WRITE]
+        if not sections:  # its headers are not in the dump, but its data may be
+            spans = [(module.base_address, module.end_address)]
+        for span in spans:
+            found += [Root(RootKind.GLOBALS, *piece, module) for piece in known.add(*span)]
+    for span in _stacks(session, regions):
+        found += [Root(RootKind.STACK, *piece) for piece in known.add(*span)]
+    if not len(regions):
+        for module in dump.modules:
+            known.add(module.base_address, module.end_address)
+        for start, size in heap_ranges(session):
+            known.add(start, start + size)
+        known.add(_SHARED_USER_DATA, _SHARED_USER_DATA + _PAGE_BYTES)
+    others = _other_regions(session, regions) if len(regions) else _all_present(session)
+    for kind, start, end in others:
+        found += [Root(kind, *piece) for piece in known.add(start, end)]
+    registers = {value for thread in dump.threads for value in thread.registers.values()}
+    return Roots(tuple(found), tuple(sorted(registers)))
+
+
+class _Known:
+    """The memory that has been dealt with, so that none is scanned twice, whatever the lists say."""
+
+    def __init__(self) -> None:
+        # Disjoint, ascending.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The pieces of [start, end) that were not known; they are from now on."""
+        if start >= end:
+            return []
+        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        pieces, at = [], start
+        for low, high in zip(self._starts[first:last], self._ends[first:last], strict=True):
+            if low > at:
+                pieces.append((at, low))
+            at = max(at, high)
+        if at < end:
+            pieces.append((at, end))
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last], self._ends[first:last] = [start], [end]
+        return pieces
+
+
+def _stacks(session: Session, regions: Regions) -> list[tuple[int, int]]:
+    """The part of each stack that is in use: from the stack pointer to the stack's base."""
+    spans = []
+    for thread in session.dump.threads:
+        start, end = thread.stack_start, thread.stack_start + thread.stack_size
+        row = regions.row_of(start) if start else -1
+        if row >= 0:  # the writer may have cut it; the region goes on to the stack's base
+            end = max(end, int(regions.base_address[row]) + int(regions.region_size[row]))
+        pointer = next((thread.registers[n] for n in _STACK_POINTERS if n in thread.registers), 0)
+        if start <= pointer < end:
+            start = pointer
+        if start < end:
+            spans.append((start, end))
+    return spans
+
+
+def _all_present(session: Session) -> Iterator[tuple[RootKind, int, int]]:
+    """All memory of a process whose regions are not listed."""
+    limit = 1 << (47 if any(view.pointer_size == 8 for view in session.views) else 32)
+    pieces = session.dump.memory.extents(0, limit)
+    for start, size in zip(pieces.address.tolist(), pieces.size.tolist(), strict=True):
+        yield RootKind.PRIVATE, start, start + size
+
+
+def missing_roots(amounts: dict[RootKind, RootBytes]) -> str:
+    """Why too little of the roots is in a dump to call anything unreferenced; "" when enough is."""
+    for kind, what in _NEEDED.items():
+        amount = amounts.get(kind, RootBytes(0, 0))
+        lost = amount.committed_bytes - amount.present_bytes
+        # A dump that lists no threads has their stacks among its other memory.
+        none = kind is RootKind.GLOBALS and not amount.committed_bytes
+        if none or lost > MAX_LOST_SHARE * amount.committed_bytes:
+            return (
+                f"a dump without the {what} ({amount.present_bytes} of {amount.committed_bytes} bytes "
+                "of them are in it), so whatever is held only there would look unreferenced"
+            )
+    return ""
+
+
+def _other_regions(session: Session, regions: Regions) -> Iterator[tuple[RootKind, int, int]]:
+    """Regions with roots that are neither images nor stacks nor heaps."""
+    uses = region_uses(session, regions)
+    committed = regions.state == MEM_COMMIT
+    committed &= regions.base_address != np.uint64(_SHARED_USER_DATA)
+    writable = (regions.protect & np.uint32(_PAGE_WRITABLE)) != 0
+    for kind, rows in (
+        (RootKind.THREAD, committed & (uses == USES.index("teb-peb"))),
+        (RootKind.PRIVATE, committed & (uses == USES.index("other-private"))),
+        (RootKind.MAPPED, committed & writable & (uses == USES.index("mapped"))),
+    ):
+        starts, sizes = regions.base_address[rows].tolist(), regions.region_size[rows].tolist()
+        for start, size in zip(starts, sizes, strict=True):
+            yield kind, start, start + size

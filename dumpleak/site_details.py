@@ -1,0 +1,98 @@
+"""What a page shows of one site besides its totals: how large its blocks are, and where some lie.
+
+Only reports that show them ask for them: they cost memory for each group of blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.blocks import Blocks
+
+MAX_SAMPLES = 5
+# Sizes are counted by powers of two: bin n holds sizes from 2**(n-1) to 2**n - 1, bin 0 those of 0.
+SIZE_BINS = 48
+_BIN_ENDS = np.uint64(1) << np.arange(SIZE_BINS - 1, dtype=np.uint64)
+
+
+@dataclass(frozen=True)
+class SiteDetail:
+    """Blocks of one site in one dump.
+
+    Attributes:
+        sizes: (bytes, blocks): how many blocks have this size or more, and less than twice it; bins
+            without blocks are left out.
+        samples: Addresses of some blocks, the first the walk met.
+        pointer_size: 4 or 8, for the width of addresses.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    samples: tuple[int, ...]
+    pointer_size: int
+
+
+class DetailSums:
+    """Collects details by group number, in columns that grow as groups appear."""
+
+    def __init__(self) -> None:
+        self._sizes = np.zeros((0, SIZE_BINS), np.int64)
+        self._samples = np.zeros((0, MAX_SAMPLES), np.uint64)
+        self._taken = np.zeros(0, np.int64)
+        self._pointer_size = np.zeros(0, np.uint8)
+
+    def add(self, groups: NDArray[np.int64], blocks: Blocks, pointer_size: int) -> None:
+        """Adds used blocks.
+
+        Args:
+            groups: Group of each block, shape (n,).
+            blocks: The blocks, n of them.
+            pointer_size: Of the heap they are in.
+        """
+        if not len(groups):
+            return
+        self._grow(int(groups.max()) + 1)
+        bins = np.searchsorted(_BIN_ENDS, blocks.counted_bytes.astype(np.uint64), "right")
+        np.add.at(self._sizes, (groups, bins), 1)
+        self._pointer_size[groups] = pointer_size
+        wanting = self._taken[groups] < MAX_SAMPLES
+        if wanting.any():
+            self._sample(groups[wanting], blocks.address[wanting])
+
+    def details(self, count: int) -> list[SiteDetail]:
+        """One for each of the first `count` groups."""
+        self._grow(count)
+        lows = [0, *_BIN_ENDS.tolist()]
+        found = []
+        for group in range(count):
+            used = np.flatnonzero(self._sizes[group]).tolist()
+            found.append(
+                SiteDetail(
+                    tuple((lows[size], int(self._sizes[group, size])) for size in used),
+                    tuple(self._samples[group, : self._taken[group]].tolist()),
+                    int(self._pointer_size[group]) or 8,
+                )
+            )
+        return found
+
+    def _sample(self, groups: NDArray[np.int64], addresses: NDArray[np.uint64]) -> None:
+        order = np.argsort(groups, kind="stable")
+        ranked, starts = groups[order], np.zeros(len(order), np.int64)
+        first = np.flatnonzero(np.diff(ranked, prepend=-1))
+        starts[first] = first
+        place = np.arange(len(order)) - np.maximum.accumulate(starts) + self._taken[ranked]
+        kept = place < MAX_SAMPLES
+        self._samples[ranked[kept], place[kept]] = addresses[order][kept]
+        np.add.at(self._taken, ranked[kept], 1)
+
+    def _grow(self, count: int) -> None:
+        have = len(self._taken)
+        if count <= have:
+            return
+        more = max(count, 2 * have) - have
+        self._sizes = np.pad(self._sizes, ((0, more), (0, 0)))
+        self._samples = np.pad(self._samples, ((0, more), (0, 0)))
+        self._taken = np.pad(self._taken, (0, more))
+        self._pointer_size = np.pad(self._pointer_size, (0, more))

@@ -1,0 +1,283 @@
+"""Reads snapshot files; nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.block_table import BlockTable
+from dumpleak.grouping import heap_name, key_site, size_name
+from dumpleak.sites import Site, SiteKind
+from dumpleak.snapshot import GroupSums, Snapshot
+from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, arrow, unpack
+from dumpleak.snapshots.fields import SnapshotFileError
+from dumpleak.snapshots.metadata import Group, Metadata, from_json
+from dumpleak.snapshots.skipping import with_skipped_frames
+from dumpleak.totals import Totals
+from windumps.blocks import SIZE_UNKNOWN, Kind
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+
+# A snapshot of equal blocks packs well; more rows for its bytes than this is made to fill memory.
+MAX_ROWS = 1 << 20
+MAX_ROWS_PER_BYTE = 64
+MAX_SIZE = 1 << 48  # bytes of one block
+
+
+def is_snapshot(head: bytes) -> bool:
+    """True when the first bytes of a file are a snapshot's, or another Parquet file's."""
+    return head.startswith(MAGIC)
+
+
+def read_snapshot_file(path: Path, by: str, skip_frames: tuple[str, ...] = ()) -> Snapshot:
+    """Reads a snapshot file.
+
+    Args:
+        path: The file.
+        by: The grouping wanted, a key of `GROUPINGS`.
+        skip_frames: See `Session.skip_frames`.
+
+    Raises:
+        SnapshotFileError: the file is damaged, no snapshot, or does not know the grouping.
+        MissingExtraError: pyarrow is not installed.
+    """
+    file = SnapshotFile(path)
+    if skip_frames:
+        file.metadata = with_skipped_frames(file.metadata, skip_frames)
+    return file.snapshot(by)
+
+
+class SnapshotFile:
+    """An open snapshot file.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        metadata: All but the blocks.
+
+    Raises:
+        SnapshotFileError: in the constructor and in all methods: the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        arrow()
+        self.path = path
+        with self._checked():
+            from pyarrow import parquet
+
+            with parquet.ParquetFile(path) as file:
+                raw = (file.metadata.metadata or {}).get(METADATA_KEY.encode())
+                rows = file.metadata.num_rows
+                types = {field.name: str(field.type) for field in file.schema_arrow}
+        if raw is None:
+            raise SnapshotFileError(
+                f"{path}: a Parquet file, but no snapshot of a dump; make one with: dumpleak snapshot"
+            )
+        if types != COLUMNS:
+            raise self._damaged(f"its columns are {', '.join(types)}")
+        if not 0 <= rows <= MAX_ROWS + MAX_ROWS_PER_BYTE * path.stat().st_size:
+            raise self._damaged(f"{rows} blocks are more than a file of this size can hold")
+        with self._checked():
+            self.metadata: Metadata = from_json(json.loads(unpack(raw)), str(path))
+        if self.metadata.block_count != rows:
+            raise self._damaged(f"it holds {rows} blocks and says {self.metadata.block_count}")
+
+    def snapshot(self, by: str) -> Snapshot:
+        """The snapshot with its blocks grouped.
+
+        Args:
+            by: A key of `GROUPINGS`.
+        """
+        held = self.metadata.snapshot.held_by if by == "site" else {}
+        snapshot = replace(self.metadata.snapshot, grouping=by, held_by={})
+        if held:
+            snapshot.holders = lambda keys: {key: held[key] for key in keys if key in held}
+        if by in ("size", "heap", "kind"):
+            groups, numbers = self._by_column(by)
+            snapshot.groups = _by_key(groups)
+            keys = tuple(site.key for site, _ in groups)
+            snapshot.blocks = lambda: self._table(numbers, keys)
+            return snapshot
+        if by == "site":
+            table, of_class = list(snapshot.groups.values()), None
+        elif by == "tag":
+            table, of_class = self._by_tag()
+        elif by in self.metadata.tables:
+            table = self.metadata.tables[by]
+            of_class = np.array(self.metadata.classes[by], np.int32)
+        else:
+            raise SnapshotFileError(
+                f"{self.path}: this snapshot does not know blocks by {by}; make it anew from the dump"
+            )
+        snapshot.groups = _by_key(table)
+        keys = tuple(site.key for site, _ in table)
+        snapshot.blocks = lambda: self._table(self._class_numbers(of_class), keys)
+        return snapshot
+
+    def columns(self, *names: str) -> dict[str, NDArray[Any]]:
+        """Whole columns, checked: addresses ascend, sizes are possible, numbers are in range.
+
+        Args:
+            names: Of `COLUMNS`. `size` comes as int64 with `SIZE_UNKNOWN` for null; `kind` and `heap` as
+                uint8 and uint16 indices of `Kind` and of the snapshot's heaps.
+        """
+        from pyarrow import parquet
+
+        rows = self.metadata.block_count
+        narrow = {"kind": np.uint8, "heap": np.uint16}
+        found = {
+            name: np.empty(rows, narrow[name] if name in narrow else COLUMNS[name])
+            for name in names
+        }
+        texts = {
+            "kind": {kind.label: int(kind) for kind in Kind},
+            "heap": {row.label: n for n, row in enumerate(self.metadata.snapshot.heaps)},
+        }
+        start = 0
+        with (
+            self._checked(),
+            parquet.ParquetFile(self.path, read_dictionary=["kind", "heap"]) as file,
+        ):
+            for batch in file.iter_batches(1 << 18, columns=list(names)):
+                end = start + batch.num_rows
+                if end > rows:
+                    raise self._damaged("it holds more blocks than it says")
+                for name in names:
+                    column = batch.column(name)
+                    if name in texts:
+                        values = _numbered(column, texts[name])
+                    else:
+                        if column.null_count and name == "size":
+                            column = column.fill_null(SIZE_UNKNOWN)
+                        values = column.to_numpy(zero_copy_only=True)
+                    found[name][start:end] = values
+                start = end
+        if start != rows:
+            raise self._damaged("it holds fewer blocks than it says")
+        self._check(found)
+        return found
+
+    def _check(self, columns: dict[str, NDArray[Any]]) -> None:
+        limits = {
+            "size": (SIZE_UNKNOWN, MAX_SIZE),
+            "block_bytes": (0, MAX_SIZE),
+            "site": (0, len(self.metadata.snapshot.groups)),
+            "detail": (0, max(len(self.metadata.classes["site"]), 1)),
+        }
+        for name, column in columns.items():
+            if not len(column):
+                continue
+            if name == "address" and (column[1:] < column[:-1]).any():
+                raise self._damaged("its addresses do not ascend")
+            if name in limits:
+                low, end = limits[name]
+                if int(column.min()) < low or int(column.max()) >= end:
+                    raise self._damaged(f"its column {name} holds impossible values")
+
+    def _class_numbers(self, of_class: I32 | None) -> I32:
+        """The group of each block, from its site and class."""
+        if of_class is None:
+            sites: I32 = self.columns("site")["site"]
+            counts = np.bincount(sites, minlength=len(self.metadata.snapshot.groups))
+            said = [totals.count for _, totals in self.metadata.snapshot.groups.values()]
+            if counts.tolist() != said:
+                raise self._damaged("its sites have other numbers of blocks than it says")
+            return sites
+        columns = self.columns("site", "detail")
+        site_of_class = np.array(self.metadata.classes["site"], np.int32)
+        numbers = np.searchsorted(site_of_class, columns["site"]) + columns["detail"]
+        wrong = numbers >= len(site_of_class)
+        numbers[wrong] = 0
+        if (wrong | (site_of_class[numbers] != columns["site"])).any():
+            raise self._damaged("its column detail holds impossible values")
+        groups: I32 = of_class[numbers]
+        return groups
+
+    def _table(self, groups: I32, keys: tuple[str, ...]) -> BlockTable:
+        columns = self.columns("address", "size", "shape")
+        return BlockTable(columns["address"], columns["size"], groups, columns["shape"], keys)
+
+    def _by_column(self, by: str) -> tuple[list[Group], I32]:
+        """Groups of a column's values, and each block's group."""
+        columns = self.columns(*{by, "size", "block_bytes"})
+        values, numbers = np.unique(columns[by], return_inverse=True)
+        names: dict[str, Callable[[int], str]]
+        counted = np.where(columns["size"] == SIZE_UNKNOWN, columns["block_bytes"], columns["size"])
+        sums = GroupSums()
+        if len(numbers):
+            sums.add(numbers, counted, columns["block_bytes"])
+        heaps = self.metadata.snapshot.heaps
+        names = {
+            "size": size_name,
+            "heap": lambda value: heap_name(heaps[value].label, heaps[value].kind),
+            "kind": lambda value: Kind(value).label,
+        }
+        groups = [
+            (key_site(by, names[by](value)), sums.totals(number))
+            for number, value in enumerate(values.tolist())
+        ]
+        return groups, numbers.astype(np.int32)
+
+    def _by_tag(self) -> tuple[list[Group], I32]:
+        """As `SiteFieldGrouping` puts sites together."""
+        numbers: dict[str, int] = {}
+        groups: list[Group] = []
+        of_site = []
+        for site, totals in self.metadata.snapshot.groups.values():
+            text = site.tag or "(no tag)"
+            number = numbers.setdefault(text, len(groups))
+            if number == len(groups):
+                group = Site(SiteKind.GROUP, f"tag|{text}", text, type=site.type, tag=site.tag)
+                groups.append((group, Totals()))
+            group, old = groups[number]
+            groups[number] = group, old + totals
+            of_site.append(number)
+        return groups, np.array(of_site, np.int32)[self.metadata.classes["site"]]
+
+    def _damaged(self, what: str) -> SnapshotFileError:
+        return SnapshotFileError(
+            f"{self.path}: this snapshot is damaged or was altered ({what}); make it anew from the dump"
+        )
+
+    @contextmanager
+    def _checked(self) -> Iterator[None]:
+        """Turns what pyarrow and the JSON reader raise on damaged files into this module's error."""
+        try:
+            yield
+        except SnapshotFileError as error:
+            text = str(error)
+            raise (
+                error
+                if text.startswith(str(self.path))
+                else SnapshotFileError(f"{self.path}: {text}")
+            ) from error
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            # ArrowInvalid is a ValueError, ArrowKeyError a KeyError, and so on; damaged pages give OSError.
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise self._damaged(first) from error
+
+
+def _numbered(column: Any, numbers: dict[str, int]) -> NDArray[Any]:
+    """Indices of a dictionary column's texts in our own list of them."""
+    known = np.array([numbers[text] for text in column.dictionary.to_pylist()] or [0])
+    values: NDArray[Any] = known[column.indices.to_numpy(zero_copy_only=True)]
+    return values
+
+
+def _by_key(groups: list[Group]) -> dict[str, Group]:
+    return {site.key: (site, totals) for site, totals in groups}
+
+
+__all__ = ["SnapshotFile", "is_snapshot", "read_snapshot_file"]

@@ -1,0 +1,385 @@
+"""Three dumps and more: which sites grow steadily, how fast, and when memory ends.
+
+The method is the one Microsoft documents for UMDH and PoolMon: a series, growth in every interval, then a
+dump after the load stopped. What two dumps show is growth; steady growth over three and more makes a site a
+suspect; what a stopped load did not give back is leaked.
+
+Only snapshots come in, so dumps and snapshot files are mixed freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import numpy as np
+
+from dumpleak.builds import align_builds
+from dumpleak.comparison import Verdict, labelled, why_not_comparable
+from dumpleak.limits import Limit
+from dumpleak.process_life import Life, same_life
+from dumpleak.sites import Site
+from dumpleak.snapshot import Snapshot
+from dumpleak.snapshots.privacy import alike
+from dumpleak.totals import Totals
+from dumpleak.trend_shape import F64, Fit, Shape, fit
+from windumps.diagnostics import Diagnostic, Severity
+from windumps.errors import WindumpsError
+
+# Fewer dumps under load show growth, but no shape.
+MIN_DUMPS = 3
+# Of four intervals and more, this share has to show growth; of fewer, all.
+RISING_SHARE = 0.8
+MANY_INTERVALS = 4
+# What a stopped load gave back, as a share of the growth under load, before a site is no leak any more.
+GIVEN_BACK_SHARE = 0.5
+HOUR = 3600.0
+LAST_DATE = datetime.max.replace(tzinfo=UTC)
+
+
+class TrendError(WindumpsError):
+    """These dumps make no series; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class SiteTrend:
+    """One site over all dumps.
+
+    Attributes:
+        site: Who allocated.
+        points: Totals in each dump, in order of time; zeros where the site was not there.
+        bytes_per_hour: Robust rate under load; None where the dumps do not tell their times.
+        bytes_per_hour_range: Its 95 % confidence interval.
+        count_per_hour: The same for blocks.
+        shape: How the bytes run under load.
+        confidence: "growth", "suspect" or "leaked".
+        evidence: Why, one clause each.
+        exhaustion: When this site alone will have used up what limits the process; None when nothing
+            is known to limit it, or it does not grow steadily.
+    """
+
+    site: Site
+    points: tuple[Totals, ...]
+    bytes_per_hour: float | None
+    bytes_per_hour_range: tuple[float, float] | None
+    count_per_hour: float | None
+    shape: Shape
+    confidence: str
+    evidence: tuple[str, ...]
+    exhaustion: datetime | None
+
+    @property
+    def base(self) -> Totals:
+        """Totals in the first dump."""
+        return self.points[0]
+
+    @property
+    def current(self) -> Totals:
+        """Totals in the last dump."""
+        return self.points[-1]
+
+    @property
+    def delta_bytes(self) -> int:
+        """Last minus first."""
+        return self.current.bytes - self.base.bytes
+
+    @property
+    def delta_count(self) -> int:
+        """Last minus first."""
+        return self.current.count - self.base.count
+
+
+@dataclass(frozen=True)
+class Exhaustion:
+    """When a limit is reached if everything goes on as it did.
+
+    Attributes:
+        limit: The limit that is reached first.
+        time: When; None when the suspects do not grow, or not within this calendar.
+        bytes_per_hour: Growth of all suspects together.
+    """
+
+    limit: Limit
+    time: datetime | None
+    bytes_per_hour: float
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A series of dumps compared.
+
+    Attributes:
+        snapshots: In order of time; the one after idle last.
+        after_idle: True when the last one was taken after the load stopped.
+        verdict: See `Verdict`.
+        reasons: Why they are not comparable; also given when that was overruled.
+        sites: Sites whose bytes or count changed: leaked ones first, then suspects, then the rest, each by
+            growth.
+        private: The same for private memory outside heaps.
+        exhaustion: When memory ends; None when no limit is known.
+        diagnostics: Of all dumps; messages begin with the dump they concern.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    after_idle: bool
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    sites: tuple[SiteTrend, ...]
+    private: tuple[SiteTrend, ...]
+    exhaustion: Exhaustion | None
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def base(self) -> Snapshot:
+        """The first dump."""
+        return self.snapshots[0]
+
+    @property
+    def current(self) -> Snapshot:
+        """The last dump."""
+        return self.snapshots[-1]
+
+    @property
+    def delta_bytes(self) -> int:
+        """Last minus first, over all sites."""
+        return self.current.totals.bytes - self.base.totals.bytes
+
+    @property
+    def delta_count(self) -> int:
+        """Last minus first, over all sites."""
+        return self.current.totals.count - self.base.totals.count
+
+
+def find_trend(
+    snapshots: Sequence[Snapshot], after_idle: Snapshot | None = None, force: bool = False
+) -> Trend:
+    """Finds the sites that grow steadily.
+
+    Args:
+        snapshots: Taken under load, in any order where all tell their time, else in order of time.
+        after_idle: Taken after the load stopped and what it had taken could be given back.
+        force: Go on even where coverage or process differ so much that the answer may mislead.
+
+    Raises:
+        TrendError: too few dumps, or their times contradict each other.
+        ValueError: the snapshots were grouped differently.
+        MissingExtraError: SciPy is not installed.
+    """
+    series = _all_alike(_in_order(list(snapshots), after_idle))
+    if len({snapshot.grouping for snapshot in series}) > 1:
+        raise ValueError("cannot compare snapshots that are grouped differently")
+    reasons = _reasons(series)
+    refused = bool(reasons) and not force
+    under_load = len(series) - (after_idle is not None)
+    hours = _hours(series[:under_load])
+    sites: tuple[SiteTrend, ...] = ()
+    private: tuple[SiteTrend, ...] = ()
+    notes: list[Diagnostic] = []
+    limits = series[under_load - 1].limits
+    when = series[under_load - 1].source.time
+    if not refused:
+        finder = _TrendFinder(hours, under_load, after_idle is not None, limits, when)
+        aligned = align_builds([s.groups for s in series], [s.modules for s in series])
+        notes = aligned.diagnostics
+        sites = finder.trends(aligned.groups)
+        private = finder.trends([snapshot.private for snapshot in series])
+    grew = any(trend.delta_bytes > 0 for trend in (*sites, *private))
+    verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
+    return Trend(
+        tuple(series),
+        after_idle is not None,
+        Verdict.NOT_COMPARABLE if refused else verdict,
+        tuple(reasons),
+        sites,
+        private,
+        None if refused else _all_together(sites, private, limits, when),
+        tuple(_diagnostics(series, reasons, hours is None) + notes),
+    )
+
+
+def _in_order(snapshots: list[Snapshot], after_idle: Snapshot | None) -> list[Snapshot]:
+    """All snapshots in order of time, as far as they tell it."""
+    everything = [*snapshots, *([after_idle] if after_idle else [])]
+    if len(everything) < MIN_DUMPS:
+        raise TrendError(
+            f"a trend needs {MIN_DUMPS} dumps or more and got {len(everything)}; "
+            "two dumps are compared with `dumpleak diff`"
+        )
+    times = [snapshot.source.time for snapshot in snapshots]
+    if None not in times:
+        # Names like dump10 sort before dump2: time decides, not the order on the command line.
+        snapshots = sorted(snapshots, key=lambda snapshot: snapshot.source.time or LAST_DATE)
+    if after_idle is not None:
+        last, idle = snapshots[-1].source.time, after_idle.source.time
+        if last is not None and idle is not None and idle <= last:
+            raise TrendError(
+                f"{after_idle.source.file} is said to be taken after the load stopped, but "
+                f"{snapshots[-1].source.file} is not older"
+            )
+        snapshots = [*snapshots, after_idle]
+    return snapshots
+
+
+def _all_alike(series: list[Snapshot]) -> list[Snapshot]:
+    """All without names when one of them is."""
+    stripped = next((snapshot for snapshot in series if snapshot.stripped), None)
+    return series if stripped is None else [alike(stripped, snapshot)[1] for snapshot in series]
+
+
+def _reasons(series: list[Snapshot]) -> list[str]:
+    """Why the series is none: what neighbours would lie about, and a process that was started anew."""
+    reasons: dict[str, None] = {}
+    for before, after in pairwise(series):
+        names = before.source.file, after.source.file
+        for reason in why_not_comparable(before, after, names):
+            reasons[reason] = None
+        life = same_life(before, after)
+        if life.life is Life.OTHER:
+            reasons[
+                f"the process was started anew between {names[0]} and {names[1]}: {life.why}"
+            ] = None
+    return list(reasons)
+
+
+def _hours(under_load: list[Snapshot]) -> F64 | None:
+    """Hours since the first dump; None where a dump does not tell its time, or two tell the same."""
+    times = [s.source.time.timestamp() for s in under_load if s.source.time is not None]
+    hours = (np.array(times) - times[0]) / HOUR if times else np.empty(0)
+    return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
+
+
+class _TrendFinder:
+    """Judges sites; knows the times and what the series ends with."""
+
+    def __init__(
+        self,
+        hours: F64 | None,
+        under_load: int,
+        after_idle: bool,
+        limits: tuple[Limit, ...],
+        when: datetime | None,
+    ) -> None:
+        self._timed = hours is not None
+        self._times: F64 = np.arange(float(under_load)) if hours is None else hours
+        self._under_load = under_load
+        self._after_idle = after_idle
+        self._limits = limits
+        self._when = when
+
+    def trends(self, groups: list[dict[str, tuple[Site, Totals]]]) -> tuple[SiteTrend, ...]:
+        """All sites that changed, best suspects first."""
+        sites = {
+            key: site for one in groups for key, (site, _) in one.items()
+        }  # the last name counts
+        found = []
+        nothing = None, Totals()
+        for key, site in sites.items():
+            points = tuple(one.get(key, nothing)[1] for one in groups)
+            if len({(point.count, point.bytes) for point in points}) > 1:
+                found.append(self._judge(site, points))
+        rank = {"leaked": 0, "suspect": 1, "growth": 2}
+        found.sort(key=lambda t: (rank[t.confidence], -t.delta_bytes, -t.delta_count, t.site.key))
+        return tuple(found)
+
+    def _judge(self, site: Site, points: tuple[Totals, ...]) -> SiteTrend:
+        loaded = points[: self._under_load]
+        of_bytes = fit(self._times, np.array([point.bytes for point in loaded], np.float64))
+        of_count = fit(self._times, np.array([point.count for point in loaded], np.float64))
+        confidence, evidence = self._confidence(of_bytes, points)
+        if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
+            low, high = (round(end) for end in (of_bytes.low, of_bytes.high))
+            evidence.append(f"{round(of_bytes.slope)} bytes an hour (95 %: {low} to {high})")
+        exhaustion = None
+        if self._timed and confidence != "growth":
+            first = first_reached(self._limits, of_bytes.slope, self._when)
+            exhaustion = first.time if first else None
+        return SiteTrend(
+            site,
+            points,
+            of_bytes.slope if self._timed else None,
+            (of_bytes.low, of_bytes.high) if self._timed and len(loaded) >= MIN_DUMPS else None,
+            of_count.slope if self._timed else None,
+            of_bytes.shape,
+            confidence,
+            tuple(evidence),
+            exhaustion,
+        )
+
+    def _confidence(self, fitted: Fit, points: tuple[Totals, ...]) -> tuple[str, list[str]]:
+        loaded = points[: self._under_load]
+        growth = loaded[-1].bytes - loaded[0].bytes
+        evidence = [f"grew in {fitted.rising} of {fitted.intervals} intervals"]
+        suspect = growth > 0 and grew_steadily(fitted)
+        if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
+            evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
+        if not self._after_idle or growth <= 0:
+            return "suspect" if suspect else "growth", evidence
+        kept = (points[-1].bytes - loaded[0].bytes) / growth
+        evidence.append(f"{max(1 - kept, 0):.0%} of it given back after the load stopped")
+        if len(loaded) < MIN_DUMPS:
+            # A filled cache keeps its memory too, and two dumps under load cannot tell it from a leak.
+            return "suspect" if kept > GIVEN_BACK_SHARE else "growth", evidence
+        if not suspect:
+            return "growth", evidence
+        return "leaked" if kept > GIVEN_BACK_SHARE else "growth", evidence
+
+
+def grew_steadily(fitted: Fit) -> bool:
+    """Growth in every interval (one of many may be missing), and not less and less of it."""
+    if fitted.intervals < MIN_DUMPS - 1:
+        return False
+    enough = RISING_SHARE if fitted.intervals >= MANY_INTERVALS else 1.0
+    if fitted.shape is Shape.STEADY:
+        return fitted.rising >= enough * fitted.intervals
+    return fitted.shape is Shape.IRREGULAR and fitted.rising == fitted.intervals
+
+
+def first_reached(
+    limits: tuple[Limit, ...], bytes_per_hour: float, when: datetime | None
+) -> Exhaustion | None:
+    """The limit that growth reaches first; None when no limit is known or the start is not."""
+    if not limits or when is None:
+        return None
+    limit = min(limits, key=lambda limit: limit.free_bytes)
+    time = None
+    if bytes_per_hour > 0:
+        hours = limit.free_bytes / bytes_per_hour
+        if hours < (LAST_DATE - when).total_seconds() / HOUR:
+            time = (when + timedelta(hours=hours)).replace(microsecond=0)
+    return Exhaustion(limit, time, bytes_per_hour)
+
+
+def _all_together(
+    sites: tuple[SiteTrend, ...],
+    private: tuple[SiteTrend, ...],
+    limits: tuple[Limit, ...],
+    when: datetime | None,
+) -> Exhaustion | None:
+    rate = sum(
+        trend.bytes_per_hour or 0.0
+        for trend in (*sites, *private)
+        if trend.confidence != "growth" and (trend.bytes_per_hour or 0) > 0
+    )
+    return first_reached(limits, rate, when)
+
+
+def _diagnostics(series: list[Snapshot], reasons: list[str], untimed: bool) -> list[Diagnostic]:
+    found = [item for s in series for item in labelled(s.source.file, s.diagnostics)]
+    found += [
+        Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
+        for reason in reasons
+    ]
+    if untimed:
+        found.append(
+            Diagnostic(
+                "no-times",
+                Severity.WARNING,
+                "comparison",
+                None,
+                "the dumps do not tell when they were taken, or two the same time: no rates, and intervals "
+                "count as equal",
+            )
+        )
+    return found

@@ -1,0 +1,166 @@
+"""What an open kernel dump gives, whatever it was opened from (`kernel_open`, `memory_image`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property
+
+from windumps.dump import Dump
+from windumps.dumps import c_kernel_dump as c
+from windumps.dumps.kernel_header import KernelHeader
+from windumps.errors import UnsupportedDumpError
+from windumps.memory import PageTableMemory, RunMemory
+from windumps.memory.paging import PAGE_SIZE, Paging
+from windumps.windows import kdbg
+from windumps.windows.bug_checks import BugCheck
+from windumps.windows.kernel import Kernel
+from windumps.windows.kernel_counters import Counter, read_counters
+from windumps.windows.kernel_processes import (
+    KernelProcess,
+    ProcessLayout,
+    choose_process_layout,
+    processes,
+)
+from windumps.windows.kernel_symbols import KernelSymbol, KernelSymbols
+
+BETTER_KERNEL_DUMP = (
+    "set CrashDumpEnabled to 2 (kernel) or 1 (complete) in the registry's CrashControl key, "
+    "or take a live kernel dump in Task Manager"
+)
+
+
+@dataclass
+class KernelDump(Dump):
+    """A dump of a whole system; `memory` is the kernel's address space.
+
+    Attributes:
+        dump_type: `_DUMP_HEADER.DumpType`; 0 for an image of memory without a header.
+        dump_type_name: For people.
+        header: The dump's header; None for an image of memory.
+        kernel: The kernel: drivers, KDBG, symbols.
+        physical: Physical memory; None for a triage dump, which has none.
+        paging: How addresses are translated; None for a triage dump.
+        physical_limit: First physical address above the machine's memory; 0 when unknown.
+        missing_bytes: Memory the dump's tables promise that is not in the file.
+        bug_check: Why the system stopped; None when it did not, or is not known.
+        up_time: Since the system started; None when unknown.
+        secondary: Blocks that components added: (GUID as hex, bytes).
+    """
+
+    kernel: Kernel = field(kw_only=True)
+    dump_type: int = 0
+    dump_type_name: str = ""
+    header: KernelHeader | None = None
+    physical: RunMemory | None = None
+    paging: Paging | None = None
+    physical_limit: int = 0
+    missing_bytes: int = 0
+    bug_check: BugCheck | None = None
+    up_time: timedelta | None = None
+    secondary: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def kernel_base(self) -> int:
+        """Load address of the kernel; 0 when unknown."""
+        return self.kernel.base
+
+    @property
+    def kdbg(self) -> kdbg.Kdbg | None:
+        """KDBG; None when it was not found."""
+        return self.kernel.kdbg
+
+    @property
+    def symbols(self) -> KernelSymbols:
+        """Where the kernel's variables are."""
+        return self.kernel.symbols
+
+    def symbol(self, name: str) -> int | None:
+        """Address of a kernel variable; None when no way leads to it."""
+        return self.kernel.symbols.address(name)
+
+    def find_symbol(self, name: str) -> KernelSymbol | None:
+        """A kernel variable's address and how it was found."""
+        return self.kernel.symbols.find(name)
+
+    @property
+    def is_triage(self) -> bool:
+        """Small memory dump: stacks and a few data blocks, no page tables."""
+        return self.dump_type == c.DumpType.TRIAGE
+
+    @property
+    def why_no_pool(self) -> str:
+        """Why no pool question can be answered from this file, in one line; "" when it may be."""
+        if self.is_triage:
+            return (
+                "a small memory dump (triage): it holds the stack of one thread, the list of drivers "
+                "and the bug check, but neither the pool nor its trackers; " + BETTER_KERNEL_DUMP
+            )
+        if self.physical is None or not self.physical.total_bytes:
+            return f"a {self.dump_type_name} that holds no memory; {BETTER_KERNEL_DUMP}"
+        if not self.kernel.drivers and self.kdbg is None:
+            return (
+                "a kernel dump whose page tables lead to no kernel: the file is cut or damaged; "
+                "copy it again from where it was written"
+            )
+        return ""
+
+    @cached_property
+    def counters(self) -> list[Counter]:
+        """The memory manager's counters, known or not."""
+        found = read_counters(self.kernel)
+        pages = self.header.page_count if self.header is not None else None
+        if pages and self.dump_type == c.DumpType.FULL:
+            told = Counter("physical_memory", pages * PAGE_SIZE, "the header's memory runs")
+            found = [told if x.name == told.name and x.bytes is None else x for x in found]
+        return found
+
+    @cached_property
+    def process_layout(self) -> ProcessLayout | None:
+        """The layout of `_EPROCESS` that fits, with its score; None when there is no list."""
+        kernel = self.kernel
+        if not kernel.process_list or self.is_triage:
+            return None
+        return choose_process_layout(
+            kernel.memory, kernel.architecture, kernel.build, kernel.process_list, kernel.kdbg
+        )
+
+    @cached_property
+    def processes(self) -> list[KernelProcess]:
+        """All processes of the kernel's list; empty when it is not in the dump."""
+        layout = self.process_layout
+        if layout is None:
+            return []
+        return processes(self.kernel.memory, layout, self.kernel.process_list, self.log)
+
+    @property
+    def why_no_processes(self) -> str:
+        """Why `processes` is empty, in one line; "" when it is not."""
+        if self.process_layout is not None:
+            return ""
+        if self.physical is None:
+            return f"a {self.dump_type_name} has no list of processes; {BETTER_KERNEL_DUMP}"
+        return "the list of processes is not in the dump"
+
+    def address_space(self, directory_table_base: int, end: int | None = None) -> PageTableMemory:
+        """The address space below another root of page tables.
+
+        Args:
+            directory_table_base: The root, as in CR3 or `_KPROCESS.DirectoryTableBase`.
+            end: First address that is not looked at; None for the whole address space.
+
+        Raises:
+            UnsupportedDumpError: the dump has no physical memory.
+        """
+        if self.physical is None or self.paging is None:
+            raise UnsupportedDumpError(
+                f"{self.path}: a {self.dump_type_name} has no memory of processes; "
+                + BETTER_KERNEL_DUMP
+            )
+        return PageTableMemory(
+            self.physical, self.paging, directory_table_base, self.physical_limit, self.log, end
+        )
+
+    def process_memory(self, process: KernelProcess) -> PageTableMemory:
+        """The user half of a process's address space; raises as `address_space`."""
+        return self.address_space(process.directory_table_base, self.kernel.user_end)

@@ -1,0 +1,1 @@
+"""The kernel's pools: what each tag holds, and where its blocks are."""

@@ -1,0 +1,221 @@
+"""Pool pages before Windows 10 1903: chains of headers, walked in all pages of a chunk at once.
+
+A page of the pool is filled with blocks, each behind a `_POOL_HEADER` that gives its own size and
+the size of the block before. A page whose headers lead exactly from its start to its end, each
+agreeing with the one before, is a pool page; nothing else passes. All pages of a chunk take one
+step together, so the cost is that of the blocks, not of the pages.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.memory.address_space import I64, U8
+from windumps.pools.tags import is_printable, plain_tags
+
+PAGE = 0x1000
+_IN_USE = 0x2
+_MIN_LINKS = 3  # of a damaged page that still counts as one of the pool
+
+
+class HeaderForm(NamedTuple):
+    """Where the bits of a header's first eight bytes are; the tag is the upper half.
+
+    Attributes:
+        unit: Bytes sizes are counted in; also the header's size.
+        size_mask: Of both sizes.
+        index_shift: Of PoolIndex.
+        index_mask: Of PoolIndex, shifted.
+        size_shift: Of BlockSize; PreviousSize is at 0.
+        type_shift: Of PoolType.
+        type_mask: Of PoolType, shifted.
+    """
+
+    unit: int
+    size_mask: int
+    index_shift: int
+    index_mask: int
+    size_shift: int
+    type_shift: int
+    type_mask: int
+
+
+# `_POOL_HEADER`: the same in all builds from Windows 2003 on (public symbols).
+FORM_X64 = HeaderForm(16, 0xFF, 8, 0xFF, 16, 24, 0xFF)
+FORM_X86 = HeaderForm(8, 0x1FF, 9, 0x7F, 16, 25, 0x7F)
+
+
+class Headers(NamedTuple):
+    """Decoded headers, as columns."""
+
+    previous: I64
+    index: I64
+    size: I64
+    type: I64
+    tag: NDArray[np.uint32]
+
+
+class PageBlocks(NamedTuple):
+    """Blocks of one chunk of pages, in order of page and position.
+
+    Attributes:
+        page: int64, row of the page.
+        start: int64, byte offset of the header in its page.
+        size: int64, bytes, header included.
+        type: int64, PoolType.
+        tag: uint32.
+        whole: bool, one a page: its chain closes.
+        end: int64, one a page: bytes from its start that blocks cover; 0 for no pool page.
+    """
+
+    page: I64
+    start: I64
+    size: I64
+    type: I64
+    tag: NDArray[np.uint32]
+    whole: NDArray[np.bool_]
+    end: I64
+
+
+def form_of(architecture: str) -> HeaderForm:
+    """The header of an architecture."""
+    return FORM_X86 if architecture == "x86" else FORM_X64
+
+
+def read_headers(data: U8, offset: I64, form: HeaderForm) -> Headers:
+    """Headers at file offsets; eight bytes must lie behind each."""
+    window = np.ndarray((max(len(data) - 7, 0),), "<u8", buffer=data, strides=(1,))
+    raw = window[offset]
+    low = (raw & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    return Headers(
+        previous=low & form.size_mask,
+        index=(low >> form.index_shift) & form.index_mask,
+        size=(low >> form.size_shift) & form.size_mask,
+        type=(low >> form.type_shift) & form.type_mask,
+        tag=(raw >> np.uint64(32)).astype(np.uint32),
+    )
+
+
+def walk_pages(data: U8, offset: I64, form: HeaderForm, start: I64 | None = None) -> PageBlocks:
+    """Walks the chains of many pages.
+
+    Args:
+        data: The file's bytes.
+        offset: int64, file offset of each page; whole pages must be there.
+        form: How headers look.
+        start: int64, byte offset of the first header to walk in each page, whose PreviousSize is not
+            asked for; None for whole pages.
+
+    Returns:
+        Blocks of the pages that belong to the pool; of a damaged one those before the damage.
+    """
+    units = PAGE // form.unit
+    first = np.zeros(len(offset), np.int64) if start is None else start // form.unit
+    alive = np.flatnonzero(first < units)
+    position = first[alive]
+    before = None if start is not None else np.zeros(len(alive), np.int64)
+    end = first.copy()
+    links = np.zeros(len(offset), np.int64)
+    steps: list[tuple[I64, I64, I64, I64, NDArray[np.uint32]]] = []
+    while len(alive):
+        found = read_headers(data, offset[alive] + position * form.unit, form)
+        # PreviousSize has fewer bits than a block that fills the page needs; none does.
+        good = (found.size > 0) & (position + found.size <= units)
+        good &= found.type <= 0x7F
+        if before is not None:
+            good &= found.previous == before
+        alive, position, before = alive[good], position[good], found.size[good]
+        steps.append((alive, position, before, found.type[good], found.tag[good]))
+        position = position + before
+        end[alive] = position
+        links[alive] += 1
+        going = position < units
+        alive, position, before = alive[going], position[going], before[going]
+    return _collect(steps, first, end, links, form)
+
+
+def _collect(
+    steps: list[tuple[I64, I64, I64, I64, NDArray[np.uint32]]],
+    first: I64,
+    end: I64,
+    links: I64,
+    form: HeaderForm,
+) -> PageBlocks:
+    """Keeps the pages that are the pool's and puts their blocks in order."""
+    units = PAGE // form.unit
+    page, position, size, kind, tag = (
+        np.concatenate(column) if steps else np.empty(0, np.int64)
+        for column in (zip(*steps, strict=True) if steps else ((),) * 5)
+    )
+    used = (kind != 0) & is_printable(plain_tags(tag.astype(np.uint32)))
+    named = np.zeros(len(first), np.int64)
+    np.add.at(named, page[used], 1)
+    whole = (end == units) & (named > 0) & ((links > 1) | (first > 0))
+    # A page that breaks off counts as the pool's where some links held and nothing spoke against.
+    strange = np.zeros(len(first), np.int64)
+    np.add.at(strange, page[(kind != 0) & ~used], 1)
+    damaged = ~whole & (links >= _MIN_LINKS) & (named > 0) & (strange == 0)
+    ours = whole | damaged
+    keep = ours[page]
+    order = np.lexsort((position[keep], page[keep]))
+    return PageBlocks(
+        page=page[keep][order],
+        start=position[keep][order] * form.unit,
+        size=size[keep][order] * form.unit,
+        type=kind[keep][order],
+        tag=tag[keep][order].astype(np.uint32),
+        whole=whole,
+        end=np.where(ours, end * form.unit, 0),
+    )
+
+
+def resume(data: U8, offset: int, form: HeaderForm, broken: int) -> int | None:
+    """Where a damaged page's chain can be taken up again behind the damage; None when nowhere.
+
+    The first header from which the chain leads exactly to the page's end over some links; its
+    PreviousSize cannot be checked.
+
+    Args:
+        data: The file's bytes.
+        offset: File offset of the page.
+        form: How headers look.
+        broken: Byte offset in the page where the chain broke.
+    """
+    units = PAGE // form.unit
+    at = np.arange(broken // form.unit + 1, units, dtype=np.int64)
+    if not len(at):
+        return None
+    found = read_headers(data, offset + at * form.unit, form)
+    base = int(at[0])
+    size, previous = found.size.tolist(), found.previous.tolist()
+    # Number of good links from each position to the page's end, from the end backwards.
+    links = [0] * (len(size) + 1)
+    for number in range(len(size) - 1, -1, -1):
+        after = number + size[number]
+        if not size[number] or after > len(size):
+            continue
+        if after == len(size):
+            links[number] = 1
+        elif links[after] and previous[after] == size[number]:
+            links[number] = links[after] + 1
+    for number, count in enumerate(links[:-1]):
+        if count >= _MIN_LINKS:
+            return (base + number) * form.unit
+    return None
+
+
+def is_used(types: I64, build: int) -> NDArray[np.bool_]:
+    """Which blocks are in use. Before Vista the field is a POOL_TYPE and one more, 0 when free."""
+    if build and build < 6000:
+        return types != 0
+    return (types & _IN_USE) != 0
+
+
+def pool_type(types: I64, build: int) -> NDArray[np.uint32]:
+    """POOL_TYPE of used blocks."""
+    if build and build < 6000:
+        return np.maximum(types - 1, 0).astype(np.uint32)
+    return (types & ~_IN_USE).astype(np.uint32)

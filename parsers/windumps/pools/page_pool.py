@@ -1,0 +1,244 @@
+"""Small blocks before Windows 10 1903: all pages of the kernel that chains of headers fill.
+
+No list of the pool's pages is needed, so it works without symbols: every page of the kernel that is in the
+dump and is not part of an image or a large allocation is looked at (`page_chain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.memory import AddressSpace, PageTableMemory
+from windumps.memory.address_space import ADDRESS_LIMIT, I64, U64, Extents
+from windumps.pools.coverage import PAGE, PoolCoverage, Ranges, absent_pages, page_rows
+from windumps.pools.page_chain import (
+    HeaderForm,
+    PageBlocks,
+    is_used,
+    pool_type,
+    resume,
+    walk_pages,
+)
+from windumps.pools.pool_types import Pool, pools_of_types
+from windumps.pools.tags import plain_tags
+
+HEADER = "_POOL_HEADER"
+PAGES_AT_ONCE = 1 << 13
+_COOKIE_FROM = 9200  # Windows 8: freed blocks on lists are marked with the quota cookie
+LOWEST = {4: 0x8000_0000, 8: 0xFFFF_8000_0000_0000}
+
+
+class Scope(NamedTuple):
+    """What is walked.
+
+    Attributes:
+        memory: The kernel's memory, or a session's.
+        ranges: (start, end) parts of it.
+        is_session: Blocks are of a session's pool.
+        name: For people.
+    """
+
+    memory: AddressSpace
+    ranges: list[tuple[int, int]]
+    is_session: bool
+    name: str
+
+
+class Chunk(NamedTuple):
+    """Pages looked at together.
+
+    Attributes:
+        page: uint64, addresses.
+        offset: int64, file offsets.
+        blocks: What the chains gave.
+        ours: int64, rows of the pages that are the pool's.
+    """
+
+    page: U64
+    offset: I64
+    blocks: PageBlocks
+    ours: I64
+
+    @property
+    def header(self) -> U64:
+        """uint64: address of each block's header."""
+        return self.page[self.blocks.page] + self.blocks.start.astype(np.uint64)
+
+
+def kernel_scope(memory: AddressSpace, pointer_size: int) -> Scope:
+    """The kernel's half of memory."""
+    end = 1 << 32 if pointer_size == 4 else ADDRESS_LIMIT
+    return Scope(memory, [(LOWEST[pointer_size], end)], False, "kernel memory")
+
+
+class PagePool:
+    """Walks the small blocks of one scope.
+
+    Args:
+        scope: What to walk.
+        form: How headers look.
+        build: Windows build number; 0 when unknown.
+        others: Ranges that cannot hold small blocks.
+        cookie: ExpPoolQuotaCookie; 0 when unknown.
+        coverage: Filled while the walk runs.
+        log: Where damage is told.
+    """
+
+    def __init__(
+        self,
+        scope: Scope,
+        form: HeaderForm,
+        build: int,
+        others: Ranges,
+        cookie: int,
+        coverage: PoolCoverage,
+        log: DiagnosticLog,
+    ) -> None:
+        self.scope = scope
+        self.form = form
+        self.build = build
+        self.others = others
+        self.cookie = cookie
+        self.coverage = coverage
+        self.log = log
+
+    def blocks(self, given_back: U64 | None = None) -> Iterator[Blocks]:
+        """All blocks, used and free, in pieces of bounded size, ascending.
+
+        Args:
+            given_back: uint64, pages whose blocks are all freed whatever their headers say.
+        """
+        found: list[U64] = []
+        for chunk in self.chunks():
+            found.append(chunk.page[chunk.ours])
+            self.coverage.walked_bytes += int(chunk.blocks.end.sum())
+            yield self._columns(chunk, given_back)
+            broken = chunk.ours[~chunk.blocks.whole[chunk.ours]]
+            for row in broken.tolist():
+                yield from self._rest(
+                    int(chunk.page[row]), int(chunk.offset[row]), int(chunk.blocks.end[row])
+                )
+        if found:
+            self._say_absent(np.concatenate(found))
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The pages of the pool, many at a time."""
+        for page, offset in self._pages():
+            blocks = walk_pages(self.scope.memory.data, offset, self.form)
+            ours = np.flatnonzero(blocks.end > 0)
+            if len(ours):
+                yield Chunk(page, offset, blocks, ours)
+
+    def used(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """Which blocks of a chunk are in use and on no list of freed ones that can be seen."""
+        found = chunk.blocks
+        return is_used(found.type, self.build) & ~self._is_cached(chunk)
+
+    def pools(self, types: I64) -> NDArray[np.uint8]:
+        """`Pool` of each PoolType of a header."""
+        pool = pools_of_types(pool_type(types, self.build))
+        if not self.scope.is_session:
+            return pool
+        paged = (pool == Pool.PAGED) | (pool == Pool.PAGED_SESSION)
+        return np.where(paged, Pool.PAGED_SESSION, Pool.NONPAGED_SESSION).astype(np.uint8)
+
+    def _pages(self) -> Iterator[tuple[U64, I64]]:
+        """(addresses, file offsets) of the pages to look at, each page of the file once."""
+        memory = self.scope.memory
+        seen = np.zeros(len(memory.data) // PAGE + 1, np.bool_)
+        for start, end in self.scope.ranges:
+            pieces: Iterator[Extents] = (
+                memory.pieces(start, end)
+                if isinstance(memory, PageTableMemory)
+                else iter([memory.extents(start, end)])
+            )
+            for piece in pieces:
+                page, offset = page_rows(*piece)
+                keep = ~self.others.holds(page) & ~seen[offset // PAGE]
+                page, offset = page[keep], offset[keep]
+                # A page mapped twice is one page; of two mappings the lower is taken.
+                _, first = np.unique(offset, return_index=True)
+                first.sort()
+                page, offset = page[first], offset[first]
+                for at in range(0, len(page), PAGES_AT_ONCE):
+                    part = offset[at : at + PAGES_AT_ONCE]
+                    seen[part // PAGE] = True
+                    yield page[at : at + PAGES_AT_ONCE], part
+
+    def _columns(self, chunk: Chunk, given_back: U64 | None = None) -> Blocks:
+        found = chunk.blocks
+        header = chunk.header
+        used = self.used(chunk)
+        cached = is_used(found.type, self.build) & ~used
+        if given_back is not None and len(given_back):
+            used &= ~np.isin(chunk.page[found.page], given_back)
+        account = self.coverage
+        account.used_count += int(used.sum())
+        account.used_bytes += int(found.size[used].sum())
+        account.free_count += int((~used).sum())
+        account.cached_count += int(cached.sum())
+        return Blocks.build(
+            header + np.uint64(self.form.unit),
+            np.full(len(header), SIZE_UNKNOWN, np.int64),
+            found.size,
+            used,
+            Kind.POOL_BLOCK,
+            self.pools(found.type),
+            tag=plain_tags(found.tag),
+        )
+
+    def _is_cached(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """Freed blocks that wait on a list and look used (64-bit, Windows 8 to 10 1809)."""
+        found = chunk.blocks
+        if self.form.unit != 16 or self.build < _COOKIE_FROM or not self.cookie:
+            return np.zeros(len(found.page), np.bool_)
+        data = self.scope.memory.data
+        window = np.ndarray((max(len(data) - 7, 0),), "<u8", buffer=data, strides=(1,))
+        billed = window[chunk.offset[found.page] + found.start + 8]
+        return (billed ^ chunk.header) == np.uint64(self.cookie)
+
+    def _rest(self, page: int, offset: int, end: int) -> Iterator[Blocks]:
+        """What lies behind the damage in one page."""
+        data = self.scope.memory.data
+        again = resume(data, offset, self.form, end)
+        lost = (PAGE if again is None else again) - end
+        self.coverage.damaged_bytes += lost
+        self.log.add(
+            "pool-page-broken",
+            Severity.WARNING,
+            HEADER,
+            page + end,
+            "the chain of headers breaks: the blocks behind it are not known"
+            if again is None
+            else "the chain of headers breaks, and is taken up again further on in the page",
+            lost,
+        )
+        if again is None:
+            return
+        rows = np.array([offset], np.int64)
+        found = walk_pages(data, rows, self.form, np.array([again], np.int64))
+        self.coverage.walked_bytes += PAGE - again
+        ours = np.flatnonzero(found.end > 0)
+        yield self._columns(Chunk(np.array([page], np.uint64), rows, found, ours))
+
+    def _say_absent(self, pages: U64) -> None:
+        absent = absent_pages(self.scope.memory, pages)
+        large = self.others.holds(absent)
+        self.coverage.absent_pages += int((~large).sum())
+        self.coverage.absent_large_pages += int(large.sum())
+        if (~large).any():
+            self.log.add(
+                "pool-pages-absent",
+                Severity.WARNING,
+                HEADER,
+                int(absent[~large][0]),
+                f"{int((~large).sum())} pages of pool in {self.scope.name} are not in the dump (paged out, or "
+                "left out of it): their blocks are not known",
+                int((~large).sum()) * PAGE,
+            )

@@ -1,0 +1,48 @@
+"""Pool tags: four bytes, as a number in tables and as text for people."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+U32 = NDArray[np.uint32]
+
+_PROTECTED = np.uint32(0x8000_0000)
+OVERFLOW_TAG = 0x6C66764F  # "Ovfl": the tracker table's last entry, for tags that found no place
+
+
+def tag_text(tag: int) -> str:
+    """The four characters of a tag as documented tools print them; "." for what is no ASCII."""
+    raw = int(tag).to_bytes(4, "little")
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in raw)
+
+
+def tag_number(text: str) -> int:
+    """The number of a tag given as up to four characters; blanks fill it up.
+
+    Raises:
+        ValueError: more than four characters, or none in ASCII.
+    """
+    raw = text.encode("ascii")
+    if len(raw) > 4:
+        raise ValueError(f"a pool tag has at most four characters, {text!r} has {len(raw)}")
+    return int.from_bytes(raw.ljust(4), "little")
+
+
+def plain_tags(tags: U32) -> U32:
+    """Tags without the bit that marks "to be freed with its tag only" (the highest)."""
+    tags = tags.astype(np.uint32, copy=False)
+    bare = tags & ~_PROTECTED
+    return np.where(is_printable(bare), bare, tags).astype(np.uint32)
+
+
+def is_printable(tags: U32) -> NDArray[np.bool_]:
+    """Which tags could be some driver's: all bytes ASCII, control characters only at the end.
+
+    Tags shorter than four characters are filled with blanks or, by some drivers, with zeros.
+    """
+    raw = np.ascontiguousarray(tags, np.uint32).view(np.uint8).reshape(-1, 4)
+    good = (raw >= 0x20) & (raw < 0x7F)
+    zero = raw == 0
+    tail = np.logical_and.accumulate(zero[:, ::-1], axis=1)[:, ::-1]
+    return ((good | tail).all(axis=1) & good[:, 0]).reshape(np.shape(tags))

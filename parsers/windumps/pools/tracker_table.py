@@ -1,0 +1,108 @@
+"""One tracker table: which layout, how many entries, what is in it.
+
+A table is a hash table of 2**n slots and one more for tags that found no place ("Ovfl"). A key lies
+in its home slot or, with no empty slot between, behind it. That rule proves the layout and the size
+without any symbol. It is known for 64-bit kernels from Windows 8 on and seen to hold for Windows 7;
+where it does not hold, only printable keys prove a layout, and the size must come from elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.memory import AddressSpace
+from windumps.memory.address_space import U64
+from windumps.pools.probing import home_slots, share_in_place
+from windumps.pools.tags import OVERFLOW_TAG, U32, is_printable
+from windumps.windows.layouts import LayoutRow
+
+TRACKER = "_POOL_TRACKER_TABLE"
+SMALLEST, LARGEST = 6, 20  # 2**n slots; the registry's override is bounded the same way below
+SURE = 0.95
+MIN_KEYS = 4
+_PROBED = (1 << 9) + 1
+
+
+class Entries(NamedTuple):
+    """Entries of one table.
+
+    Attributes:
+        key: uint32; 0 where the slot is empty or absent.
+        records: Counters, by Microsoft's names.
+        present: bool, which entries are in the dump.
+    """
+
+    key: U32
+    records: NDArray[Any]
+    present: NDArray[np.bool_]
+
+
+def read_entries(memory: AddressSpace, row: LayoutRow, base: int, count: int) -> Entries:
+    """`count` entries from `base` under a layout."""
+    names = [name for name in row.structures[TRACKER] if name != "sizeof"]
+    addresses = _addresses(row, base, count)
+    records, present = memory.gather(addresses, row.dtype(TRACKER, *names))
+    return Entries(records["Key"].astype(np.uint32), records, present)
+
+
+def read_keys(
+    memory: AddressSpace, row: LayoutRow, base: int, count: int
+) -> tuple[U32, NDArray[np.bool_]]:
+    """The keys alone, and which are in the dump."""
+    return memory.gather(_addresses(row, base, count), "<u4")
+
+
+def _addresses(row: LayoutRow, base: int, count: int) -> U64:
+    step = np.uint64(row.size(TRACKER))
+    return np.uint64(base) + np.arange(count, dtype=np.uint64) * step
+
+
+def _share(keys: U32, present: NDArray[np.bool_], slots: int) -> float:
+    """Share of the keys that stand where a table of so many slots would have put them."""
+    used = np.flatnonzero(keys[:slots])
+    empty = (keys[:slots] == 0) & present[:slots]
+    return share_in_place(used, home_slots(keys[used], slots - 1), empty)
+
+
+def score_layout(memory: AddressSpace, row: LayoutRow, base: int) -> float | None:
+    """How well a layout fits the table at `base`, 0 to 1; None when too little is in the dump."""
+    keys, present = read_keys(memory, row, base, _PROBED)
+    used = keys[keys != 0]
+    if len(used) < MIN_KEYS:
+        return None
+    printable = float(is_printable(used).mean())
+    if printable < SURE:
+        return printable / 4
+    placed = table_size(memory, row, base) is not None
+    return printable * (1.0 if placed else 0.5)
+
+
+def table_size(memory: AddressSpace, row: LayoutRow, base: int) -> int | None:
+    """Entries of the table by the hash rule, "Ovfl" slot included; None when no size obeys it."""
+    found = None
+    for bits in range(SMALLEST, LARGEST + 1):
+        slots = 1 << bits
+        keys, present = read_keys(memory, row, base, slots + 1)
+        if not present[slots >> 1 :].any():
+            break
+        share = _share(keys, present, slots)
+        used = keys[keys != 0]
+        if np.count_nonzero(is_printable(used)) < SURE * len(used):
+            break
+        is_last = int(keys[slots]) in (0, OVERFLOW_TAG) or not present[slots]
+        if share >= SURE and is_last:
+            found = slots + 1
+            if int(keys[slots]) == OVERFLOW_TAG:
+                break
+    return found
+
+
+def is_table_size(value: int | None) -> bool:
+    """2**n + 1 in the range a tracker table may have."""
+    if value is None or value < 3:
+        return False
+    slots = value - 1
+    return slots & (slots - 1) == 0 and SMALLEST <= slots.bit_length() - 1 <= LARGEST

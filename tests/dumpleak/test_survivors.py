@@ -1,0 +1,171 @@
+"""Which blocks are still there: against allocation numbers in the truth, and on tables made for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from truth import SHARED, TESTDATA, TruthDump, pairs
+
+from dumpleak.block_table import BlockTable
+from dumpleak.comparison import compare
+from dumpleak.process_life import Life, same_life
+from dumpleak.session import Session
+from dumpleak.snapshot import Snapshot, take_snapshot
+from dumpleak.survivors import Fate, find_survivors
+
+SAME_LIFE = pairs("leak-pair-same-process", "leak-pair-ust")
+OTHER_LIFE = pairs("leak-pair-aslr")
+SERIES = [
+    (TruthDump(*found[0]), TruthDump(*found[4]))
+    for root in (TESTDATA, SHARED / "user")
+    for folder in sorted(root.glob("*/series-*"))
+    if len(
+        found := list(zip(sorted(folder.glob("dump*")), sorted(folder.glob("truth*")), strict=True))
+    )
+    > 4
+]
+
+
+def _snapshot(dump: TruthDump) -> Snapshot:
+    return take_snapshot(Session.open(dump.dump), keep_blocks=True)
+
+
+def _allocations(dump: TruthDump) -> dict[int, tuple[int, int, int]]:
+    """Address → number, size and stack of every allocation of the program."""
+    raw = dump.read_truth().raw
+    columns = [
+        raw["alloc_columns"].index(n) for n in ("address", "seq", "requested_size", "stack_id")
+    ]
+    return {row[columns[0]]: tuple(row[n] for n in columns[1:]) for row in raw["allocations"]}
+
+
+@pytest.mark.parametrize(("base", "current"), [*SAME_LIFE, *SERIES], ids=lambda d: d.name)
+def test_survivors_and_new_blocks_are_those_of_the_truth(
+    base: TruthDump, current: TruthDump
+) -> None:
+    snapshots = _snapshot(base), _snapshot(current)
+    comparison = compare(*snapshots)
+    assert comparison.life.life is Life.SAME
+    assert comparison.survivors is not None
+    assert snapshots[0].blocks is not None
+    assert snapshots[1].blocks is not None
+    tables = snapshots[0].blocks(), snapshots[1].blocks()
+    kept = set(tables[0].address[comparison.survivors.kept_rows].tolist())
+    new = set(tables[1].address[comparison.survivors.new_rows].tolist())
+    before, after = _allocations(base), _allocations(current)
+    walked = [set(table.address.tolist()) for table in tables]
+    # One site that asks for one size again and gets the address back: no dump can tell.
+    same_again = {
+        address
+        for address in before.keys() & after.keys()
+        if before[address][0] != after[address][0] and before[address][1:] == after[address][1:]
+    }
+    truly_kept = {a for a in before.keys() & after.keys() if before[a][0] == after[a][0]}
+    truly_new = {a for a in after if a not in truly_kept}
+    assert kept & before.keys() - same_again == truly_kept & walked[0]
+    assert new & after.keys() == (truly_new - same_again) & walked[1]
+    if not base.scenario.startswith("series"):
+        assert not same_again
+    assert comparison.survivors.total == Fate(len(kept), len(tables[0]) - len(kept), len(new))
+
+
+@pytest.mark.parametrize(("base", "current"), OTHER_LIFE[:4], ids=lambda d: d.name)
+def test_dumps_of_two_lives_have_no_survivors(base: TruthDump, current: TruthDump) -> None:
+    comparison = compare(_snapshot(base), _snapshot(current))
+    assert comparison.life.life is Life.OTHER
+    assert comparison.survivors is None
+    assert {delta.fate for delta in comparison.sites} == {None}
+
+
+def test_fates_add_up_to_the_counts_of_each_site() -> None:
+    comparison = compare(*(_snapshot(dump) for dump in SAME_LIFE[0]))
+    for delta in comparison.sites:
+        assert delta.fate is not None
+        assert delta.fate.kept + delta.fate.gone == delta.base.count
+        assert delta.fate.kept + delta.fate.new == delta.current.count
+
+
+# -- tables made for it ------------------------------------------------------------------------------
+
+
+def _table(rows: list[tuple[int, int, str, int]]) -> BlockTable:
+    """A table of (address, size, key, shape)."""
+    keys = tuple(dict.fromkeys(key for *_, key, _ in rows))
+    return BlockTable(
+        np.array([row[0] for row in rows], np.uint64),
+        np.array([row[1] for row in rows], np.int64),
+        np.array([keys.index(row[2]) for row in rows], np.int32),
+        np.array([row[3] for row in rows], np.uint16),
+        keys,
+    )
+
+
+def test_an_address_that_another_allocation_got_is_no_survivor() -> None:
+    base = _table(
+        [(16, 8, "a", 5), (32, 8, "a", 5), (48, 8, "a", 5), (64, 8, "a", 5), (80, 8, "b", 0)]
+    )
+    current = _table(
+        [(16, 8, "a", 5), (32, 9, "a", 5), (48, 8, "b", 5), (64, 8, "a", 6), (96, 8, "a", 5)]
+    )
+    found = find_survivors(base, current)
+    assert found.by_key == {"a": Fate(1, 3, 3), "b": Fate(0, 1, 1)}
+    assert found.total == Fate(1, 4, 4)
+    assert found.reused == 3
+    assert found.kept_rows.tolist() == [0]
+    assert found.new_rows.tolist() == [1, 2, 3, 4]
+
+
+def test_groups_are_matched_by_key_whatever_their_numbers() -> None:
+    base, current = _table([(16, 8, "a", 0), (32, 8, "b", 0)]), _table([(32, 8, "b", 0)])
+    assert find_survivors(base, current).by_key == {"a": Fate(0, 1, 0), "b": Fate(1, 0, 0)}
+
+
+def test_tables_without_blocks_have_no_survivors() -> None:
+    some, none = _table([(16, 8, "a", 0)]), _table([])
+    assert find_survivors(none, some).total == Fate(0, 0, 1)
+    assert find_survivors(some, none).total == Fate(0, 1, 0)
+
+
+# -- one life or two ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def snapshot() -> Snapshot:
+    return _snapshot(SAME_LIFE[0][0])
+
+
+def test_a_dump_is_of_one_life_with_itself(snapshot: Snapshot) -> None:
+    assert same_life(snapshot, snapshot).life is Life.SAME
+
+
+@pytest.mark.parametrize("change", [{"process_id": 4}, {"program_base": 0x10000}])
+def test_another_process_id_or_load_address_is_another_life(
+    snapshot: Snapshot, change: dict[str, int]
+) -> None:
+    other = replace(snapshot, source=replace(snapshot.source, **change))
+    assert same_life(snapshot, other).life is Life.OTHER
+
+
+def test_another_address_of_the_first_heap_is_another_life(snapshot: Snapshot) -> None:
+    moved = replace(snapshot.heaps[0], address=snapshot.heaps[0].address + 0x10000)
+    other = replace(snapshot, heaps=[moved, *snapshot.heaps[1:]])
+    assert same_life(snapshot, other).life is Life.OTHER
+
+
+def test_where_addresses_are_not_random_the_start_time_decides(snapshot: Snapshot) -> None:
+    started = snapshot.source.process_created
+    assert started is not None
+    xp = replace(snapshot, source=replace(snapshot.source, build=2600))
+    later = replace(xp, source=replace(xp.source, process_created=started + timedelta(hours=1)))
+    unknown = replace(xp, source=replace(xp.source, process_created=None))
+    assert same_life(xp, xp).life is Life.SAME
+    assert same_life(xp, later).life is Life.OTHER
+    assert same_life(xp, unknown).life is Life.UNKNOWN
+
+
+def test_without_a_process_id_nothing_is_said(snapshot: Snapshot) -> None:
+    unknown = replace(snapshot, source=replace(snapshot.source, process_id=None))
+    assert same_life(snapshot, unknown).life is Life.UNKNOWN

@@ -1,0 +1,331 @@
+"""Series with known roles: who is a suspect, who leaked, and how fast; through the command and its parts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from truth import SHARED, TESTDATA, Truth, load_json
+
+from dumpleak.cli import main
+from dumpleak.limits import Limit
+from dumpleak.session import Session
+from dumpleak.sites import Site, SiteKind
+from dumpleak.snapshot import Coverage, Snapshot, SourceInfo, take_snapshot
+from dumpleak.totals import Totals
+from dumpleak.trend_shape import Shape
+from dumpleak.trends import Trend, TrendError, find_trend
+
+SERIES = sorted(
+    folder for root in (TESTDATA, SHARED / "user") for folder in root.glob("*/series-*")
+)
+OF_TESTDATA = TESTDATA / "10.0.22621.4541-x64" / "series-ust"
+FILES = [str(OF_TESTDATA / f"dump{number}.dmp.gz") for number in range(6)]
+ROLES = ("leak", "drip", "cache", "sawtooth", "step", "churn")
+# What two neighbouring dumps of the series say is a size of its own for each role but churn.
+SIZES = {"drip": 3000, "cache": 72, "sawtooth": 512, "step": 96}
+
+
+class Series:
+    """One series of dumps, read once."""
+
+    def __init__(self, folder: Path) -> None:
+        dumps = sorted(folder.glob("dump*.dmp.*"))
+        self.snapshots = [take_snapshot(Session.open(dump)) for dump in dumps]
+        self.truths = [
+            Truth(load_json(next(folder.glob(f"truth-{dump.name.split('.')[0]}.json.*"))))
+            for dump in dumps
+        ]
+        self.stacks = folder.name.endswith("-ust")
+
+    def of_stack(self, role: str) -> list[tuple[int, int]]:
+        """Bytes and blocks of one role's stack in each dump."""
+        found = []
+        for truth in self.truths:
+            columns = truth.raw["alloc_columns"]
+            size, stack = columns.index("requested_size"), columns.index("stack_id")
+            sizes = [
+                row[size]
+                for row in truth.raw["allocations"]
+                if row[stack] == truth.raw["roles"][role]
+            ]
+            found.append((sum(sizes), len(sizes)))
+        return found
+
+    def growth_of(self, role: str) -> list[int]:
+        """Blocks of the size that a role allocates under load, in each dump."""
+        size = self.planted_size(role)
+        return [self._sizes(truth, role).count(size) for truth in self.truths]
+
+    def planted_size(self, role: str) -> int:
+        """The size a role's stack allocated most often between the first and the last dump."""
+        if role in SIZES:
+            return SIZES[role]
+        first, last = (self._sizes(truth, role) for truth in (self.truths[0], self.truths[-1]))
+        return max(set(last), key=lambda size: last.count(size) - first.count(size))
+
+    @staticmethod
+    def _sizes(truth: Truth, role: str) -> list[int]:
+        columns = truth.raw["alloc_columns"]
+        size, stack = columns.index("requested_size"), columns.index("stack_id")
+        return [
+            row[size] for row in truth.raw["allocations"] if row[stack] == truth.raw["roles"][role]
+        ]
+
+    def named(self, trend: Trend, role: str) -> list[Any]:
+        """The sites that hold a role's blocks: by its points where stacks are recorded, else by size."""
+        if self.stacks:
+            points = self.of_stack(role)
+            return [
+                site
+                for site in (*trend.sites, *trend.private)
+                if [(p.bytes, p.count) for p in site.points] == points[: len(site.points)]
+            ]
+        growth = self.growth_of(role)
+        span = len(trend.snapshots)
+        delta = growth[span - 1] - growth[0]
+        size = self.planted_size(role)
+        return [
+            site
+            for site in trend.sites
+            if site.delta_count == delta
+            and site.delta_bytes == delta * size
+            and [p.count - site.points[0].count for p in site.points]
+            == [count - growth[0] for count in growth[:span]]
+        ]
+
+
+@pytest.fixture(scope="module", params=SERIES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def series(request: pytest.FixtureRequest) -> Series:
+    return Series(request.param)
+
+
+def _rate(points: list[tuple[int, int]]) -> float:
+    """Bytes an hour of a role under load: the dumps are an hour apart, and the sixth is idle."""
+    return (points[4][0] - points[0][0]) / 4
+
+
+def test_what_grows_steadily_is_suspect_with_the_true_rate(series: Series) -> None:
+    for dumps in (series.snapshots[:5], series.snapshots):
+        trend = find_trend(dumps)
+        suspects = [site for site in trend.sites if site.confidence != "growth"]
+        expected = {role: series.named(trend, role)[0] for role in ("leak", "drip")}
+        assert {id(site) for site in suspects} == {id(site) for site in expected.values()}
+        for role, site in expected.items():
+            assert site.confidence == "suspect"
+            assert site.shape is Shape.STEADY
+            if series.stacks:
+                assert site.bytes_per_hour == pytest.approx(_rate(series.of_stack(role)), rel=0.02)
+            else:
+                growth = series.growth_of(role)
+                rate = series.planted_size(role) * (growth[4] - growth[0]) / 4
+                assert site.bytes_per_hour == pytest.approx(rate, rel=0.02)
+
+
+def test_what_a_stopped_load_does_not_give_back_is_leaked(series: Series) -> None:
+    trend = find_trend(series.snapshots[:5], after_idle=series.snapshots[5])
+    leaked = [site for site in trend.sites if site.confidence == "leaked"]
+    expected = [series.named(trend, role)[0] for role in ("leak", "drip")]
+    assert {id(site) for site in leaked} == {id(site) for site in expected}
+    assert {site.confidence for site in trend.sites} == {"leaked", "growth"}
+    assert list(trend.sites[:2]) == sorted(leaked, key=lambda site: -site.delta_bytes)
+
+
+@pytest.mark.parametrize("role", ["cache", "step", "sawtooth"])
+def test_what_does_not_grow_steadily_is_no_suspect_and_its_shape_says_why(
+    series: Series, role: str
+) -> None:
+    shape = {"cache": Shape.SATURATING, "step": Shape.STEP, "sawtooth": Shape.SAWTOOTH}[role]
+    for count in (5, 6):
+        trend = find_trend(series.snapshots[:count])
+        (site,) = series.named(trend, role)
+        assert (site.confidence, site.shape) == ("growth", shape)
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (1, 4), (2, 5), (0, 4), (1, 5)])
+def test_any_part_of_the_series_has_the_same_suspects(
+    series: Series, first: int, last: int
+) -> None:
+    parts = find_trend(series.snapshots[first:last])
+    suspects = {site.site.key for site in parts.sites if site.confidence == "suspect"}
+    whole = find_trend(series.snapshots)
+    assert suspects >= {series.named(whole, role)[0].site.key for role in ("leak", "drip")}
+    others = {
+        site.site.key
+        for role in ("cache", "step", "sawtooth")
+        for site in series.named(whole, role)
+    }
+    assert not suspects & others
+
+
+def test_files_given_out_of_order_are_put_in_order_by_their_times(series: Series) -> None:
+    shuffled = [series.snapshots[number] for number in (3, 0, 4, 1, 2)]
+    assert find_trend(shuffled).sites == find_trend(series.snapshots[:5]).sites
+
+
+# -- made series -------------------------------------------------------------------------------------
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+def _made(hour: float | None, sizes: dict[str, int], **source: Any) -> Snapshot:
+    groups = {
+        name: (Site(SiteKind.SHAPE, name, name), Totals(size, size, size, 1))
+        for name, size in sizes.items()
+    }
+    total = sum(sizes.values())
+    time = None if hour is None else START + timedelta(hours=hour)
+    info = SourceInfo("d.dmp", "minidump", "Windows", "x86", 19041, time, 7, "app.exe", None)
+    return Snapshot(
+        replace(info, **source),
+        "site",
+        groups,
+        Totals(total, total, total, 1),
+        {},
+        [],
+        Coverage(100, 100, 100, 1, 1),
+    )
+
+
+def test_growth_that_is_given_back_after_the_load_is_not_leaked() -> None:
+    loaded = [_made(hour, {"a": 100 * hour}) for hour in range(5)]
+    (site,) = find_trend(loaded, _made(6, {"a": 0})).sites
+    assert site.confidence == "growth"
+    assert "100% of it given back after the load stopped" in site.evidence
+
+
+def test_two_dumps_under_load_and_one_after_leave_a_suspect() -> None:
+    loaded = [_made(0, {"a": 10}), _made(1, {"a": 500})]
+    (site,) = find_trend(loaded, _made(3, {"a": 480})).sites
+    assert site.confidence == "suspect"
+
+
+def test_exhaustion_is_when_the_rate_has_used_up_what_is_left() -> None:
+    loaded = [_made(hour, {"a": 1000 + 50 * hour, "b": 3000 - hour}) for hour in range(4)]
+    loaded[-1].limits = (Limit("address space", 1000), Limit("commit limit", 5000))
+    trend = find_trend(loaded)
+    assert trend.exhaustion is not None
+    assert trend.exhaustion.limit.name == "address space"
+    # 1,000 bytes at 50 an hour, from the last dump at hour 3.
+    assert trend.exhaustion.time == START + timedelta(hours=23)
+    assert trend.sites[0].exhaustion == START + timedelta(hours=23)
+    assert trend.sites[1].exhaustion is None
+
+
+def test_without_times_there_is_a_shape_and_no_rate() -> None:
+    trend = find_trend([_made(None, {"a": 10 * number}) for number in range(4)])
+    (site,) = trend.sites
+    assert (site.bytes_per_hour, site.exhaustion) == (None, None)
+    assert (site.shape, site.confidence) == (Shape.STEADY, "suspect")
+    assert [item.code for item in trend.diagnostics] == ["no-times"]
+
+
+def test_a_process_that_was_started_anew_makes_no_series() -> None:
+    loaded = [_made(hour, {"a": hour}, process_id=pid) for hour, pid in enumerate((7, 7, 8))]
+    trend = find_trend(loaded)
+    assert trend.verdict == "not-comparable"
+    assert "started anew" in trend.reasons[0]
+    assert trend.sites == ()
+    assert find_trend(loaded, force=True).verdict == "growth"
+
+
+def test_an_idle_dump_that_is_older_than_the_load_is_refused() -> None:
+    with pytest.raises(TrendError, match="not older"):
+        find_trend([_made(hour, {"a": hour}) for hour in range(1, 4)], _made(0, {"a": 0}))
+
+
+def test_a_dump_of_too_little_coverage_is_not_compared() -> None:
+    loaded = [_made(hour, {"a": hour}) for hour in range(3)]
+    loaded[1].coverage = Coverage(10, 10, 100, 1, 1)
+    assert find_trend(loaded).verdict == "not-comparable"
+
+
+# -- the command -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Any:
+    def _run(*args: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as stop:
+            main(list(args))
+        output = capsys.readouterr()
+        return int(stop.value.code or 0), output.out, output.err
+
+    return _run
+
+
+def test_trend_json_has_the_keys_of_the_contract(run: Any) -> None:
+    code, out, _ = run("trend", *FILES[:5], "--after-idle", FILES[5], "--format", "json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["schema"] == "dumpleak/trend/1"
+    assert [dump["file"] for dump in document["dumps"]] == FILES
+    assert all(dump["time"].endswith("+00:00") for dump in document["dumps"])
+    totals = document["totals"]
+    assert totals["delta_bytes"] == totals["current_bytes"] - totals["base_bytes"]
+    for rank, site in enumerate(document["sites"], start=1):
+        assert site["rank"] == rank
+        assert len(site["points"]) == 6
+        assert site["points"][0] == {"bytes": site["base_bytes"], "count": site["base_count"]}
+        assert site["delta_bytes"] == site["points"][-1]["bytes"] - site["base_bytes"]
+        assert site["exhaustion"] is None, "a 64-bit process does not run out of addresses"
+        assert {
+            "bytes_per_hour",
+            "count_per_hour",
+            "shape",
+            "confidence",
+            "evidence",
+        } <= site.keys()
+
+
+def test_three_files_without_a_command_are_a_trend(run: Any) -> None:
+    assert run(*FILES[:3])[1] == run("trend", *FILES[:3])[1]
+    assert (
+        run(*FILES[:5], "--after-idle", FILES[5])[1]
+        == (run("trend", *FILES, "--after-idle", FILES[5])[1])
+    ), "the idle dump may be among the others, as a wildcard gives it"
+
+
+def test_an_output_file_that_exists_does_not_count_as_a_dump(run: Any, tmp_path: Path) -> None:
+    target = tmp_path / "out.json"
+    target.write_text("old")
+    assert run(*FILES[:2], "--format", "json", "-o", str(target))[0] == 0
+    assert json.loads(target.read_text())["schema"] == "dumpleak/diff/1"
+
+
+def test_csv_has_a_row_a_site_with_its_points(run: Any) -> None:
+    rows = list(csv.DictReader(io.StringIO(run("trend", *FILES, "--format", "csv")[1])))
+    assert rows[0]["confidence"] == "suspect"
+    assert float(rows[0]["bytes_per_hour"]) == 24000
+    assert int(rows[0]["bytes_5"]) == int(rows[0]["current_bytes"])
+
+
+def test_text_names_leaked_sites_and_asks_for_an_idle_dump_where_there_is_none(run: Any) -> None:
+    assert "--after-idle" in run(*FILES[:5])[1]
+    out = run(*FILES[:5], "--after-idle", FILES[5])[1]
+    assert "2 sites leaked" in out
+    assert "--after-idle" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["trend"], 2, "Missing argument"),
+        (["trend", FILES[0]], 3, "needs 3 dumps"),
+        (["trend", *FILES[:2]], 3, "needs 3 dumps"),
+        (["trend", *FILES[3:], "--after-idle", FILES[0]], 3, "not older"),
+        (["trend", *FILES[:2], str(TESTDATA / "10.0.26100.5074-x64/tiny/dump.dmp.gz")], 3, "anew"),
+    ],
+)
+def test_what_makes_no_series_is_said_in_one_line(
+    run: Any, arguments: list[str], code: int, said: str
+) -> None:
+    found, _, err = run(*arguments)
+    assert found == code
+    assert said in err

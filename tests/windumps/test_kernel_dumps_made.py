@@ -1,0 +1,376 @@
+"""Kernel dumps in every container and of every processor, made by a test."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.kernel_builder import (
+    ARCHITECTURE,
+    GUID_TEXT,
+    NUMBERS,
+    PAGE,
+    System,
+    bitmap,
+    full,
+    header,
+    page_bytes,
+    ranges,
+    runs,
+    summary,
+    triage,
+)
+
+from windumps import open_dump
+from windumps.dumps.kernel_dump import KernelDump
+from windumps.errors import CorruptDumpError, UnsupportedDumpError
+from windumps.memory import Presence
+from windumps.symbols.isf import SymbolTableFile
+from windumps.windows.modules import PdbIdentity
+
+Container = Callable[[System], bytes]
+CONTAINERS: dict[str, Container] = {
+    "full": full,
+    "bitmap-5": lambda system: bitmap(system, 5),
+    "bitmap-6": lambda system: bitmap(system, 6),
+    "bitmap-7": lambda system: bitmap(system, 7),
+    "summary": summary,
+    "ranges-8": lambda system: ranges(system, 8),
+    "ranges-9": lambda system: ranges(system, 9),
+    "ranges-10": lambda system: ranges(system, 10),
+}
+
+
+@pytest.fixture(scope="module")
+def systems() -> dict[str, System]:
+    return {kind: System(kind) for kind in NUMBERS}
+
+
+def opened(tmp_path: Path, raw: bytes) -> KernelDump:
+    path = tmp_path / "made.dmp"
+    path.write_bytes(raw)
+    dump = open_dump(path)
+    assert isinstance(dump, KernelDump)
+    return dump
+
+
+def codes(dump: KernelDump) -> set[str]:
+    return {item.code for item in dump.diagnostics}
+
+
+def check(dump: KernelDump, system: System) -> None:
+    """All that every container must give."""
+    assert dump.architecture == ARCHITECTURE[system.kind]
+    assert dump.build == system.n.build
+    assert dump.kernel_base == system.kernel
+    assert [(m.name, m.base_address, m.size_bytes) for m in dump.modules] == system.modules
+    assert {m.pdb for m in dump.modules[:1]} == {PdbIdentity("ntkrnlmp.pdb", GUID_TEXT, 1)}
+    assert [
+        (p.process_id, p.parent_id, p.name, p.directory_table_base) for p in dump.processes
+    ] == system.processes
+    assert dump.kdbg is not None
+    assert dump.kdbg.address == system.kdbg
+    assert dump.symbol("PoolTrackTable") == system.variables[0x1B8]
+    assert dump.kernel.build_lab == f"{system.n.build}.1.fre.test"
+    user = dump.process_memory(dump.processes[2])
+    assert user.read_available(0x30000, 64).rstrip(b"\0") == b"user memory of acmesvc.exe 2244"
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_every_container_of_every_processor_opens(
+    systems: dict[str, System], tmp_path: Path, kind: str, container: str
+) -> None:
+    dump = opened(tmp_path, CONTAINERS[container](systems[kind]))
+    check(dump, systems[kind])
+    assert not codes(dump)
+    assert dump.up_time is not None
+    assert dump.up_time.total_seconds() == 3600
+    assert dump.bug_check is not None
+    assert (dump.bug_check.code, dump.bug_check.parameters) == (0xD1, (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_a_triage_dump_shows_what_it_has(
+    systems: dict[str, System], tmp_path: Path, kind: str
+) -> None:
+    system = systems[kind]
+    dump = opened(tmp_path, triage(system))
+    assert [(m.name, m.base_address, m.size_bytes) for m in dump.modules] == system.modules
+    assert [m.name for m in dump.unloaded_modules] == ["old.sys"]
+    assert dump.kernel_base == system.kernel
+    assert dump.memory.read(system.kernel + 0x5000, 10) == b"data block"
+    assert dump.memory.read(system.kernel + 0x6000, 5) == b"stack"
+    assert dump.is_triage
+    assert "triage" in dump.why_no_pool
+    assert dump.processes == []
+    with pytest.raises(UnsupportedDumpError, match="no memory of processes"):
+        dump.address_space(system.root)
+
+
+@pytest.mark.parametrize("kind", ["x64", "x86"])
+def test_a_dump_of_the_header_alone_says_that_it_holds_nothing(
+    systems: dict[str, System], tmp_path: Path, kind: str
+) -> None:
+    dump = opened(tmp_path, bytes(header(systems[kind], 3)))
+    assert dump.modules == []
+    assert dump.bug_check is not None
+    assert "holds no memory" in dump.why_no_pool
+
+
+@pytest.mark.parametrize(("kind", "wrong"), [("pae", 0), ("x86", 1), ("pae", 0x50), ("x86", 0x50)])
+def test_page_tables_are_chosen_by_what_they_lead_to(
+    systems: dict[str, System], tmp_path: Path, kind: str, wrong: int
+) -> None:
+    check(opened(tmp_path, full(systems[kind], pae=wrong)), systems[kind])
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_kdbg_is_found_when_the_header_does_not_say(
+    systems: dict[str, System], tmp_path: Path, kind: str
+) -> None:
+    system = systems[kind]
+    for kdbg in (0, system.kernel + 0x6000):
+        dump = opened(tmp_path, full(system, kdbg=kdbg))
+        check(dump, system)
+        assert dump.kdbg is not None
+        assert "search" in dump.kdbg.source
+
+
+def encoded(plain: bytes, never: int, always: int, flag: int) -> bytes:
+    """KDBG as a 64-bit kernel keeps it since Windows 8; see QEMU's elf2dmp for the way back."""
+    out = b""
+    for (word,) in struct.iter_unpack("<Q", plain):
+        word = int.from_bytes((word ^ always).to_bytes(8, "little"), "big") ^ flag
+        turn = never & 63
+        word = (word >> turn | word << (64 - turn)) & (1 << 64) - 1
+        out += struct.pack("<Q", word ^ never)
+    return out
+
+
+@pytest.mark.parametrize("never", [0, 0x1234567890ABCDC0, 0xFEDCBA9876543211, 0x3F])
+@pytest.mark.parametrize("told", [True, False])
+def test_an_encoded_kdbg_is_decoded_without_symbols(tmp_path: Path, never: int, told: bool) -> None:
+    system = System("x64")
+    secret = encoded(system.kdbg_bytes(), never, 0x0123456789ABCDEF, 0xFFFFF80312345678)
+    system.write(system.kdbg, secret)
+    dump = opened(tmp_path, full(system, kdbg=system.kdbg if told else 0))
+    check(dump, system)
+    assert dump.kdbg is not None
+    assert dump.kdbg.was_encoded
+    assert dump.kdbg.raw == system.kdbg_bytes()
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_lists_are_found_by_structure_when_nothing_names_them(tmp_path: Path, kind: str) -> None:
+    system = System(kind)
+    system.write(system.kdbg, bytes(0x380))
+    dump = opened(tmp_path, full(system, kdbg=0))
+    assert dump.kdbg is None
+    assert [m.base_address for m in dump.modules] == [base for _, base, _ in system.modules]
+    for name, address in (
+        ("PsLoadedModuleList", system.module_list),
+        ("PsActiveProcessHead", system.process_list),
+    ):
+        found = dump.find_symbol(name)
+        assert found is not None
+        assert (found.address, found.source) == (address, "search")
+    assert dump.symbol("PoolTrackTable") is None
+    assert [p.process_id for p in dump.processes] == [4, 312, 2244]
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_a_root_that_leads_nowhere_is_replaced_by_one_that_is_found(
+    systems: dict[str, System], tmp_path: Path, kind: str
+) -> None:
+    dump = opened(tmp_path, full(systems[kind], root=0x7777000))
+    check(dump, systems[kind])
+    assert codes(dump) == {"page-tables-searched"}
+
+
+@pytest.mark.parametrize("kind", ["x64", "pae"])
+def test_a_list_of_drivers_with_a_hole_is_read_from_both_ends(tmp_path: Path, kind: str) -> None:
+    system = System(kind)
+    place = system.entry_at(system.entries[1])
+    system.poke(place, 0x7777 * PAGE | system.n.page_flags, system.n.entry)
+    dump = opened(tmp_path, full(system))
+    expected = [name for name, _, _ in system.modules]
+    assert [m.name for m in dump.modules] == [expected[0], *expected[2:]]
+    assert "module-list-broken" in codes(dump)
+
+
+def test_a_list_of_drivers_that_loops_ends(tmp_path: Path) -> None:
+    system = System("x64")
+    system.pointer(system.entries[2], system.entries[1])
+    dump = opened(tmp_path, full(system))
+    assert {"module-list-broken"} <= codes(dump)
+    assert len(dump.modules) <= 4
+
+
+def test_the_kernel_is_not_what_a_cut_list_begins_with(tmp_path: Path) -> None:
+    system = System("x64")
+    place = system.entry_at(system.entries[0])
+    system.poke(place, 0x7777 * PAGE | 0x63, 8)
+    dump = opened(tmp_path, full(system))
+    assert dump.kernel_base == system.kernel
+    assert [m.name for m in dump.modules] == [name for name, _, _ in system.modules[1:]]
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", ["x64", "x86"])
+def test_what_a_cut_file_lacks_counts_as_absent(
+    systems: dict[str, System], tmp_path: Path, kind: str, container: str
+) -> None:
+    system = systems[kind]
+    raw = CONTAINERS[container](system)
+    whole = opened(tmp_path, raw)
+    assert whole.physical is not None
+    last = whole.physical.total_bytes
+    cut = opened(tmp_path, raw[: -5 * PAGE - 100])
+    assert cut.physical is not None
+    assert cut.physical.total_bytes == last - 6 * PAGE
+    assert cut.missing_bytes == 6 * PAGE
+    assert "memory-cut" in codes(cut)
+    said = [item.bytes_affected for item in cut.diagnostics if item.code == "memory-cut"]
+    assert said == [6 * PAGE]
+
+
+def test_a_bitmap_whose_count_is_wrong_is_told(systems: dict[str, System], tmp_path: Path) -> None:
+    raw = bytearray(bitmap(systems["x64"], 6))
+    raw[0x2028] -= 1
+    assert "page-count" in codes(opened(tmp_path, bytes(raw)))
+
+
+def test_a_bitmap_dump_with_the_other_header_is_read(
+    systems: dict[str, System], tmp_path: Path
+) -> None:
+    for source, kind in ((summary, 6), (bitmap, 2)):
+        raw = bytearray(source(systems["x64"]))
+        struct.pack_into("<I", raw, 0xF98, kind)
+        check(opened(tmp_path, bytes(raw)), systems["x64"])
+
+
+def test_an_unknown_type_is_read_by_what_follows(
+    systems: dict[str, System], tmp_path: Path
+) -> None:
+    for source in (full, bitmap, lambda system: ranges(system, 8)):
+        raw = bytearray(source(systems["x64"]))
+        struct.pack_into("<I", raw, 0xF98, 77)
+        if source is not full:
+            raw[0x88:0x8C] = b"PAGE"
+        dump = opened(tmp_path, bytes(raw))
+        assert codes(dump) == {"unknown-dump-type"}
+        assert len(dump.modules) == 4
+
+
+def test_runs_that_cannot_be_are_refused(systems: dict[str, System], tmp_path: Path) -> None:
+    raw = bytearray(full(systems["x64"]))
+    struct.pack_into("<I", raw, 0x88, 1000)
+    with pytest.raises(CorruptDumpError, match="memory runs"):
+        opened(tmp_path, bytes(raw))
+
+
+def test_other_processors_are_refused(systems: dict[str, System], tmp_path: Path) -> None:
+    raw = bytearray(full(systems["x64"]))
+    struct.pack_into("<I", raw, 0x30, 0x200)
+    with pytest.raises(UnsupportedDumpError, match="ia64"):
+        opened(tmp_path, bytes(raw))
+
+
+def test_filler_is_no_value(systems: dict[str, System], tmp_path: Path) -> None:
+    raw = bytearray(full(systems["x64"]))
+    raw[0x38:0x3C] = b"PAGE"  # the stop code
+    raw[0xFA8:0xFB0] = raw[0x1030:0x1038] = b"PAGEPAGE"  # times
+    raw[0x80:0x88] = b"PAGEPAGE"  # KDBG
+    dump = opened(tmp_path, bytes(raw))
+    assert dump.bug_check is None
+    assert dump.comments == []
+    check(dump, systems["x64"])
+    # What the header does not say the kernel's own memory does.
+    assert dump.time is not None
+    assert dump.time.year == 2023
+    assert dump.up_time is not None
+
+
+def test_the_callers_symbols_go_before_kdbg(systems: dict[str, System], tmp_path: Path) -> None:
+    dump = opened(tmp_path, full(systems["x64"]))
+    found = dump.find_symbol("PoolTrackTable")
+    assert found is not None
+    assert found.source == "kdbg"
+    table: dict[str, Any] = {
+        "symbols": {
+            "PoolTrackTable": {"address": 0x4444},
+            "Outside": {"address": 0x7FFFFFFF},
+        },
+        "user_types": {},
+        "base_types": {},
+    }
+    dump.symbols.use(SymbolTableFile(table, "made"), "a made table")
+    found = dump.find_symbol("PoolTrackTable")
+    assert found is not None
+    assert (found.address, found.source, found.detail) == (
+        systems["x64"].kernel + 0x4444,
+        "symbols",
+        "a made table",
+    )
+    assert dump.symbol("Outside") is None  # not in the image: not this kernel's
+    assert dump.symbol("MmUnloadedDrivers") == systems["x64"].variables[0x220]
+
+
+def test_a_search_is_asked_last_and_once(systems: dict[str, System], tmp_path: Path) -> None:
+    dump = opened(tmp_path, full(systems["x64"]))
+    asked = []
+
+    def search() -> int:
+        asked.append(1)
+        return 0x1234
+
+    dump.symbols.add_search("PoolTrackTable", search)
+    dump.symbols.add_search("ExPoolTagTables", search)
+    assert dump.symbol("PoolTrackTable") == systems["x64"].variables[0x1B8]
+    assert not asked
+    for _ in range(3):
+        assert dump.symbol("ExPoolTagTables") == 0x1234
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("container", ["full", "bitmap"])
+def test_a_dump_of_eight_gigabytes_opens_without_reading_it(tmp_path: Path, container: str) -> None:
+    # The machine lies at the start of memory, eight sparse gigabytes behind it.
+    system = System("x64", first_frame=0x10)
+    size = 8 << 30
+    frames = size // PAGE
+    (first, count), *_ = runs(system)
+    path = tmp_path / "sparse.dmp"
+    if container == "full":
+        raw = header(system, 1)
+        struct.pack_into("<IIQQQ", raw, 0x88, 1, 0, frames, first, frames)
+        start = len(raw)
+    else:
+        raw = header(system, 6)
+        covered = frames + first
+        start = -(-(len(raw) + 0x38 + covered // 8 + 1) // PAGE) * PAGE
+        raw += b"SDMPDUMP" + bytes(24) + struct.pack("<QQQ", start, frames, covered)
+        bits = bytearray(b"\xff" * (covered // 8))
+        bits[: first // 8] = bytes(first // 8)
+        raw += bits + b"\0" * (start - len(raw) - len(bits))
+    with path.open("wb") as file:
+        file.write(raw + page_bytes(system))
+        file.truncate(start + size)
+    assert len(page_bytes(system)) == count * PAGE
+    tracemalloc.start()
+    try:
+        dump = open_dump(path)
+        assert isinstance(dump, KernelDump)
+        check(dump, system)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert dump.physical is not None
+    assert dump.physical.total_bytes == size
+    assert dump.memory.presence(system.kernel) is Presence.PRESENT
+    assert peak < 32 << 20

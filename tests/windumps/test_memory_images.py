@@ -1,0 +1,176 @@
+"""Physical memory without a header: raw images and ELF cores of virtual machines."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders.kernel_builder import (
+    ARCHITECTURE,
+    NUMBERS,
+    PAGE,
+    Machine,
+    System,
+    elf_core,
+    raw_image,
+    runs,
+)
+from kernel_truth import KernelTruthDump, kernel_dumps
+
+from windumps import open_dump
+from windumps.dumps import memory_image
+from windumps.dumps.kernel_dump import KernelDump
+from windumps.errors import NotADumpError, UnsupportedDumpError
+from windumps.memory import RunMemory
+from windumps.windows.kernel_finder import find_kernel
+
+CONTAINERS = {"raw": raw_image, "elf": elf_core}
+# Complete ones, and one whose KDBG is encoded as in a running system.
+IMAGES = [
+    dump
+    for dump in kernel_dumps()
+    if dump.scenario in ("traps", "leak-pair-full", "tiny-pair") and "before" in dump.dump.name
+]
+
+
+def opened(path: Path) -> KernelDump:
+    dump = open_dump(path)
+    assert isinstance(dump, KernelDump)
+    return dump
+
+
+def check(dump: KernelDump, system: System) -> None:
+    assert dump.architecture == ARCHITECTURE[system.kind]
+    assert dump.build == system.n.build
+    assert dump.kernel_base == system.kernel
+    assert dump.memory.read(system.kernel, 2) == b"MZ"
+    assert [(m.name, m.base_address, m.size_bytes) for m in dump.modules] == system.modules
+    assert [
+        (p.process_id, p.parent_id, p.name, p.directory_table_base) for p in dump.processes
+    ] == system.processes
+    assert dump.header is None
+    assert dump.bug_check is None
+    assert dump.time is not None
+    assert dump.time.year == 2023
+    assert dump.kernel.processor_count == 4
+    assert not dump.diagnostics
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_the_kernel_is_found_in_memory(tmp_path: Path, kind: str, container: str) -> None:
+    system = System(kind)
+    path = tmp_path / "memory.bin"
+    path.write_bytes(CONTAINERS[container](system))
+    check(opened(path), system)
+
+
+@pytest.mark.parametrize("kind", ["x64", "la57"])
+def test_the_root_a_hypervisor_notes_is_used(tmp_path: Path, kind: str) -> None:
+    system = System(kind)
+    # No table names itself, so that a search finds nothing.
+    for _, _, _, root in system.processes:
+        system.poke(root + 0x1ED * 8, 0, 8)
+    path = tmp_path / "memory.elf"
+    path.write_bytes(elf_core(system))
+    with pytest.raises(UnsupportedDumpError, match="without a Windows kernel"):
+        open_dump(path)
+    path.write_bytes(elf_core(system, cr3=system.root | 0x2))
+    check(opened(path), system)
+
+
+def test_memory_behind_the_gap_for_devices_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A tool that leaves the gap out writes what lies behind it where it begins. The true one is a
+    # gigabyte from 3 GiB on.
+    assert memory_image.GAP == (3 << 30, 1 << 30)
+    monkeypatch.setattr(memory_image, "GAP", (8 << 20, 4 << 20))
+    system = System("x64", first_frame=(12 << 20) // PAGE)
+    image = bytearray((max(system.pages) + 1) * PAGE - (4 << 20))
+    for number, page in system.pages.items():
+        image[number * PAGE - (4 << 20) : number * PAGE - (4 << 20) + PAGE] = page
+    path = tmp_path / "memory.vmem"
+    path.write_bytes(image)
+    check(opened(path), system)
+
+
+def test_a_core_that_is_cut_says_so(tmp_path: Path) -> None:
+    system = System("x64")
+    path = tmp_path / "memory.elf"
+    path.write_bytes(elf_core(system)[: -3 * PAGE])
+    dump = opened(path)
+    assert dump.missing_bytes == 3 * PAGE
+    assert [item.bytes_affected for item in dump.diagnostics if item.code == "memory-cut"] == [
+        3 * PAGE
+    ]
+
+
+def test_a_core_of_a_linux_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    head += struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    segment = struct.pack("<IIQQQQQQ", 1, 7, 0x1000, 0x400000, 0, 0x4000, 0x4000, 0)
+    path.write_bytes((head + segment).ljust(0x1000, b"\0") + bytes(range(256)) * 64)
+    with pytest.raises(UnsupportedDumpError, match="Linux core"):
+        open_dump(path)
+
+
+@pytest.mark.parametrize("fill", [b"\0", b"\x63", b"\xff"])
+def test_memory_without_windows_is_no_dump(tmp_path: Path, fill: bytes) -> None:
+    path = tmp_path / "memory.raw"
+    path.write_bytes(fill * (2 << 20))
+    with pytest.raises(NotADumpError, match="Windows kernel"):
+        open_dump(path)
+
+
+def test_page_tables_without_the_kernel_behind_them_are_told(tmp_path: Path) -> None:
+    system = System("x64")
+    system.poke(system.entry_at(system.kernel), 0, 8)
+    path = tmp_path / "memory.raw"
+    path.write_bytes(raw_image(system))
+    dump = opened(path)
+    assert "kernel-not-found" in {item.code for item in dump.diagnostics}
+    assert dump.kernel_base == 0
+    assert "no kernel" in dump.why_no_pool
+
+
+def test_a_root_of_another_system_is_passed_over(tmp_path: Path) -> None:
+    # Page tables that name themselves but have no KUSER_SHARED_DATA lie first in memory.
+    other = Machine("x64", first_frame=0x10)
+    system = System("x64")
+    system.pages.update(other.pages)
+    path = tmp_path / "memory.raw"
+    path.write_bytes(raw_image(system))
+    check(opened(path), system)
+
+
+@pytest.mark.parametrize("source", IMAGES, ids=lambda source: source.name)
+def test_the_kernel_of_a_dump_is_found_in_its_memory_alone(source: KernelTruthDump) -> None:
+    dump, truth = opened(source.dump), source.read_truth()
+    assert dump.physical is not None
+    found = find_kernel(dump.physical, dump.physical_limit)
+    assert found is not None
+    assert hex(found.base) == truth["kernel_base"]
+    assert found.architecture == truth["arch"]
+    for address, size, _ in list(zip(*(c.tolist() for c in dump.memory.runs), strict=True))[::40]:
+        size = min(size, PAGE)
+        if address >= 1 << 47:
+            assert found.memory.read(address, size) == dump.memory.read(address, size)
+
+
+def test_a_run_in_the_middle_of_pages_does_not_stop_the_search() -> None:
+    system = System("x64")
+    places = runs(system)
+    data = np.frombuffer(b"".join(bytes(p) for _, p in sorted(system.pages.items())), np.uint8)
+    sizes = np.array([count * PAGE for _, count in places], np.int64)
+    starts = np.array([first * PAGE for first, _ in places], np.uint64)
+    offsets = np.cumsum(sizes) - sizes
+    starts[0] += np.uint64(0x800)
+    offsets[0] += 0x800
+    sizes[0] -= 0x800
+    found = find_kernel(RunMemory(data, starts, sizes, offsets), 1 << 32)
+    assert found is not None
+    assert found.base == system.kernel
