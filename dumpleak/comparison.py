@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from dumpleak.builds import align_builds, more_is_named
 from dumpleak.process_life import Life, LifeAnswer, same_life
@@ -21,6 +22,9 @@ from dumpleak.snapshots.privacy import alike, hashed_name
 from dumpleak.survivors import Fate, Survivors, find_survivors
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
+
+if TYPE_CHECKING:
+    from dumpleak.gate import GateResult
 
 # Shares of walked memory that differ by more than this make totals incomparable.
 COVERAGE_TOLERANCE = 0.02
@@ -87,6 +91,7 @@ class Comparison:
         diagnostics: Of both dumps; messages begin with the dump they concern.
         life: Whether both dumps are of one process life.
         survivors: What became of the blocks; None where that cannot be told.
+        gate: What the gate says, when the user asked for one.
     """
 
     base: Snapshot
@@ -100,6 +105,7 @@ class Comparison:
     diagnostics: tuple[Diagnostic, ...]
     life: LifeAnswer
     survivors: Survivors | None = None
+    gate: GateResult | None = None
 
     @property
     def delta_bytes(self) -> int:

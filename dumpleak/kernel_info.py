@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from dumpleak.snapshot import SourceInfo
-from windumps.diagnostics import Diagnostic
+from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.symbols.provider import Symbols
 from windumps.windows.bug_checks import BugCheck
 from windumps.windows.kernel_counters import Counter
+from windumps.windows.kernel_handles import read_handles
 from windumps.windows.kernel_processes import KernelProcess
 from windumps.windows.kernel_symbols import KernelSymbol
 from windumps.windows.modules import Module
@@ -108,11 +109,19 @@ def use_symbols(dump: KernelDump, symbols: Symbols | None) -> tuple[Diagnostic, 
     return symbols.of(image).diagnostics
 
 
+def listed_processes(dump: KernelDump) -> list[KernelProcess]:
+    """All processes, with the number of their handles where handle tables can be read whole."""
+    tables = read_handles(dump.kernel, dump.processes, DiagnosticLog())
+    counts = {t.process.address: len(t.objects) for t in tables if not t.absent_pages}
+    # No process runs without handles: an empty table is one that was not filled in or not read.
+    return [replace(p, handle_count=counts.get(p.address) or None) for p in dump.processes]
+
+
 def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> KernelInfo:
     """Describes a kernel dump; the lists are read, no pool is walked."""
     said = use_symbols(dump, symbols)
     kernel, block = dump.kernel, dump.kdbg
-    processes = None if dump.process_layout is None else tuple(dump.processes)
+    processes = None if dump.process_layout is None else tuple(listed_processes(dump))
     memory = dump.memory if dump.physical is None else dump.physical
     return KernelInfo(
         source=kernel_source(dump),

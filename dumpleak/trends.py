@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from dumpleak.totals import Totals
 from dumpleak.trend_shape import F64, Fit, Shape, fit
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
+
+if TYPE_CHECKING:
+    from dumpleak.gate import GateResult
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3
@@ -120,6 +124,7 @@ class Trend:
         private: The same for private memory outside heaps.
         exhaustion: When memory ends; None when no limit is known.
         diagnostics: Of all dumps; messages begin with the dump they concern.
+        gate: What the gate says, when the user asked for one.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -130,6 +135,7 @@ class Trend:
     private: tuple[SiteTrend, ...]
     exhaustion: Exhaustion | None
     diagnostics: tuple[Diagnostic, ...]
+    gate: GateResult | None = None
 
     @property
     def base(self) -> Snapshot:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dumpleak.attribution.contents import NO_TEXT, TEXT_BYTES, text_kind
 from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Place, Site, SiteKind
+from dumpleak.sites import Place, Site, SiteKind, image_identity
 from windumps.blocks import Blocks, State
 from windumps.windows.rtti import Vftable, VftableResolver
 from windumps.windows.type_names import class_name
@@ -104,5 +104,5 @@ def vftable_site(vftable: Vftable, mangled: str) -> Site:
         f"{SiteKind.TYPE}|{module.name.lower()}|{module.identity}+{vftable.rva:x}",
         name or f"vftable {module.name}+0x{vftable.rva:x}",
         type=name or None,
-        places=(Place(module.name.lower(), module.identity, vftable.rva, symbol),),
+        places=(Place(module.name.lower(), image_identity(module), vftable.rva, symbol),),
     )

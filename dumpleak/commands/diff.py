@@ -7,8 +7,6 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import (
-    EXIT_CANNOT_ANSWER,
-    EXIT_GATE,
     HOLDERS,
     HOLDERS_TOP,
     SKIP_FRAMES,
@@ -18,8 +16,8 @@ from dumpleak.commands.base import (
     options_with,
     output_to,
 )
-from dumpleak.comparison import Verdict, compare
-from dumpleak.gate import Condition, parse_gate
+from dumpleak.commands.gating import finish, gate_options, judged, open_gate
+from dumpleak.comparison import compare
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import DIFF_REPORTS
 from dumpleak.umdh_log import matched
@@ -35,11 +33,7 @@ from dumpleak.umdh_log import matched
 @click.argument("base", type=click.Path(exists=True, dir_okay=False))
 @click.argument("current", type=click.Path(exists=True, dir_okay=False))
 @click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
-@click.option(
-    "--fail-on",
-    metavar="CONDITIONS",
-    help="Exit with 1 when all sites together grew by bytes>=N, count>=N or percent>=N.",
-)
+@gate_options
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
 @HOLDERS
 @SKIP_FRAMES
@@ -49,36 +43,20 @@ def diff(
     base: str,
     current: str,
     by: str,
-    fail_on: str | None,
     force: bool,
     holders: bool | None,
     top: int | None,
     **options: Any,
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
-    gate = _gate(fail_on)
+    gate = open_gate(by, options)
     sides = matched(
         open_snapshot(base, by, options, keep_blocks=True),
         open_snapshot(current, by, options, holders=holders is not False, keep_blocks=True),
     )
-    comparison = compare(*sides, force=force)
+    comparison = judged(gate, compare(*sides, force=force))
     grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
     look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
     with output_to(options) as stream:
         DIFF_REPORTS[options["format_"]](stream).diff(comparison, top)
-    if comparison.verdict is Verdict.NOT_COMPARABLE:
-        click.echo(
-            f"dumpleak: the dumps are not comparable: {'; '.join(comparison.reasons)}", err=True
-        )
-        raise SystemExit(EXIT_CANNOT_ANSWER)
-    failed = [condition.text for condition in gate if condition.fails(comparison)]
-    if failed:
-        click.echo(f"dumpleak: the gate failed: {', '.join(failed)}", err=True)
-        raise SystemExit(EXIT_GATE)
-
-
-def _gate(text: str | None) -> list[Condition]:
-    try:
-        return parse_gate(text) if text is not None else []
-    except ValueError as error:
-        raise click.UsageError(f"--fail-on: {error}") from error
+    finish(gate, comparison)

@@ -28,7 +28,7 @@ def info(dump: str, **options: Any) -> None:
         session = Session.open(dump, options["symbols"], options["process"])
     if isinstance(session.dump, KernelDump):
         with kernel_report_to(options) as kernel_report:
-            kernel_report.kernel_info(take_kernel_info(session.dump))
+            kernel_report.kernel_info(take_kernel_info(session.dump, options["symbols"]))
         return
     with progress_bar(options) as progress:
         answer = take_info(session, progress)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, common_options, output_to, progress_bar
+from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, options_with, output_to, progress_bar
 from dumpleak.comparison import Verdict
 from dumpleak.pool.answer import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.pool.counters import ORDERS, POOLS
@@ -57,7 +57,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     help="Read the blocks themselves: sizes and addresses of new ones, and a check of the counters.",
 )
 @TOP
-@common_options
+@options_with(POOL_REPORTS)
 def pool(
     dump: str,
     current: str | None,

@@ -8,7 +8,7 @@ import click
 
 from dumpleak.commands.base import DUMP, TOP, common_options
 from dumpleak.commands.kernel import kernel_report_to
-from dumpleak.kernel_info import kernel_source
+from dumpleak.kernel_info import kernel_source, listed_processes, use_symbols
 from dumpleak.session import CannotAnswerError
 from windumps import open_dump
 from windumps.dumps.kernel_dump import KernelDump
@@ -23,7 +23,7 @@ from windumps.dumps.kernel_dump import KernelDump
 @TOP
 @common_options
 def processes(dump: str, top: int | None, **options: Any) -> None:
-    """Processes of a kernel dump: id, parent, name, times, private commit."""
+    """Processes of a kernel dump: id, parent, name, start, private commit, handles."""
     opened = open_dump(dump)
     if not isinstance(opened, KernelDump):
         raise CannotAnswerError(
@@ -31,8 +31,13 @@ def processes(dump: str, top: int | None, **options: Any) -> None:
         )
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
-    found = opened.processes
+    said = use_symbols(opened, options["symbols"])
+    found = listed_processes(opened)
     with kernel_report_to(options) as report:
         report.processes(
-            kernel_source(opened), found, str(opened.process_layout), opened.diagnostics, top
+            kernel_source(opened),
+            found,
+            str(opened.process_layout),
+            [*opened.diagnostics, *said],
+            top,
         )

@@ -7,14 +7,8 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import (
-    EXIT_CANNOT_ANSWER,
-    TOP,
-    open_snapshot,
-    options_with,
-    output_to,
-)
-from dumpleak.comparison import Verdict
+from dumpleak.commands.base import SKIP_FRAMES, TOP, open_snapshot, options_with, output_to
+from dumpleak.commands.gating import finish, gate_options, judged, open_gate
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import TREND_REPORTS
 from dumpleak.trends import find_trend
@@ -38,7 +32,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
     help="One more dump, taken after the load stopped: what did not come back is leaked.",
 )
 @click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@gate_options
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
+@SKIP_FRAMES
 @TOP
 @options_with(TREND_REPORTS)
 def trend(
@@ -50,16 +46,16 @@ def trend(
     **options: Any,
 ) -> None:
     """Which sites grow steadily over three dumps and more, how fast, and when memory ends."""
+    gate = open_gate(by, options)
     under_load = [
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]
-    answer = find_trend(
+    found = find_trend(
         [open_snapshot(dump, by, options) for dump in under_load],
         open_snapshot(after_idle, by, options) if after_idle else None,
         force,
     )
+    answer = judged(gate, found)
     with output_to(options) as stream:
         TREND_REPORTS[options["format_"]](stream).trend(answer, top)
-    if answer.verdict is Verdict.NOT_COMPARABLE:
-        click.echo(f"dumpleak: the dumps are not comparable: {'; '.join(answer.reasons)}", err=True)
-        raise SystemExit(EXIT_CANNOT_ANSWER)
+    finish(gate, answer)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dumpleak.pool.counters import POOLS, TRACKERS, WALK
+import numpy as np
+
+from dumpleak.pool.counters import TRACKERS, WALK
 from dumpleak.pool.reader import PoolReader
-from dumpleak.units import format_bytes
 from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP
+from windumps.pools.audit import PoolAudit
 from windumps.pools.tags import tag_text
 
 # Blocks alone are no answer when less than this share of the pool could be walked.
@@ -51,6 +53,7 @@ class PoolAccount:
         damaged_bytes: Parts that could not be walked because of damage.
         missing_bytes: Memory that the dump's tables promise and its file does not have.
         residuals: Where the two do not agree, most bytes first.
+        notes: What else a reader of the numbers must know, one sentence each.
     """
 
     ranking: str
@@ -67,6 +70,7 @@ class PoolAccount:
     damaged_bytes: int
     missing_bytes: int
     residuals: tuple[Residual, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def shortfall(self) -> str:
@@ -103,17 +107,16 @@ def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
     """
     totals = reader.pools.trackers
     walk = walk or not reader.has_trackers
-    known = totals.complete if reader.has_trackers else totals.complete[:0]
     tracked = None
     if reader.has_trackers:
+        known = totals.complete
         tracked = int(totals.nonpaged_bytes[known].sum() + totals.paged_bytes[known].sum())
-    residuals, matched = _residuals(reader) if walk and reader.has_trackers else ([], 0)
-    walked = reader.blocks.total if walk else None
-    coverage = reader.pools.coverage if walk else None  # complete once the blocks were read
-    ranking = TRACKERS if reader.has_trackers else WALK
+    walked = reader.blocks.total if walk else None  # here the walk happens
+    audit = reader.pools.audit if walk else None
+    coverage = reader.pools.coverage if walk else None
     return PoolAccount(
-        ranking=ranking,
-        reason=_reason(ranking, tracked, matched, walked is not None),
+        ranking=TRACKERS if reader.has_trackers else WALK,
+        reason=audit.reason if audit is not None else "blocks were not looked for",
         trackers="; ".join(filter(None, (totals.source, totals.layout))),
         walk=coverage.method if coverage is not None else "",
         tracked_bytes=tracked,
@@ -121,52 +124,27 @@ def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
         unknown_tags=int((~totals.complete).sum()) if totals.is_found else 0,
         walked_bytes=walked[1] if walked is not None else None,
         walked_count=walked[0] if walked is not None else None,
-        matched_bytes=matched if walked is not None and tracked is not None else None,
+        matched_bytes=_matched(audit) if audit is not None and tracked is not None else None,
         absent_bytes=coverage.absent_bytes if coverage is not None else 0,
         damaged_bytes=coverage.damaged_bytes if coverage is not None else 0,
         missing_bytes=reader.dump.missing_bytes,
-        residuals=tuple(residuals),
+        residuals=tuple(_residuals(audit)) if audit is not None else (),
+        notes=tuple(coverage.notes) if coverage is not None else (),
     )
 
 
-def _reason(ranking: str, tracked: int | None, matched: int, walked: bool) -> str:
-    if ranking == WALK:
-        return "the kernel's own counters are not in the dump"
-    if not walked:
-        return "blocks were not looked for"
-    if tracked is not None and matched < tracked:
-        return f"the walk did not find blocks of {format_bytes(tracked - matched)} that the trackers count"
-    return "trackers and walk agree"
+def _matched(audit: PoolAudit) -> int:
+    both = np.minimum(audit.counted_bytes, audit.walked_bytes)[audit.is_counted]
+    return int(np.maximum(both, 0).sum())
 
 
-def _residuals(reader: PoolReader) -> tuple[list[Residual], int]:
-    """(where trackers and blocks differ, bytes they have in common)."""
-    totals, blocks = reader.pools.trackers, reader.blocks
-    found, matched = [], 0
-    known = dict(
-        zip(
-            totals.tag.tolist(),
-            zip(
-                *(
-                    getattr(totals, f"{pool}_{name}").tolist()
-                    for pool in ("nonpaged", "paged")
-                    for name in ("count", "bytes")
-                ),
-                totals.complete.tolist(),
-                strict=True,
-            ),
-            strict=True,
+def _residuals(audit: PoolAudit) -> list[Residual]:
+    rows = audit.differs
+    columns = (audit.tag, audit.paged, audit.residual_count, audit.residual_bytes)
+    found = [
+        Residual(tag_text(tag), "paged" if paged else "nonpaged", count, held)
+        for tag, paged, count, held in zip(
+            *(column[rows].tolist() for column in columns), strict=True
         )
-    )
-    for tag in sorted({*known, *blocks.tags.tolist()}):
-        *numbers, complete = known.get(tag, (0, 0, 0, 0, True))
-        if not complete:
-            continue
-        for number, pool in enumerate(POOLS[:2]):
-            count, held = numbers[2 * number : 2 * number + 2]
-            walked_count, walked = blocks.totals(tag, number)
-            matched += max(min(held, walked), 0)
-            if (count, held) != (walked_count, walked):
-                found.append(Residual(tag_text(tag), pool, count - walked_count, held - walked))
-    found.sort(key=lambda item: (-abs(item.bytes), item.tag, item.pool))
-    return found, matched
+    ]
+    return sorted(found, key=lambda item: (-abs(item.bytes), item.tag, item.pool))

@@ -7,7 +7,10 @@ from dumpleak.reports.collapsed_report import CollapsedReport
 from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.html_report import HtmlReport
 from dumpleak.reports.json_report import JsonReport
+from dumpleak.reports.junit_report import JunitReport
+from dumpleak.reports.markdown_report import MarkdownReport
 from dumpleak.reports.pprof_report import PprofReport
+from dumpleak.reports.sarif_report import SarifReport
 from dumpleak.reports.speedscope_report import SpeedscopeReport
 from dumpleak.reports.text_report import TextReport
 from dumpleak.reports.umdh_report import UmdhDecimalReport, UmdhReport
@@ -26,13 +29,22 @@ STAT_REPORTS: dict[str, type[StatReport]] = {
 DIFF_REPORTS: dict[str, type[DiffReport]] = {
     **REPORTS,
     "html": HtmlReport,
+    "markdown": MarkdownReport,
+    "junit": JunitReport,
+    "sarif": SarifReport,
     "umdh": UmdhReport,
     "umdh-d": UmdhDecimalReport,
     "pprof": PprofReport,
     "speedscope": SpeedscopeReport,
     "collapsed": CollapsedReport,
 }
-TREND_REPORTS: dict[str, type[TrendReport]] = {**REPORTS, "html": HtmlReport}
+TREND_REPORTS: dict[str, type[TrendReport]] = {
+    **REPORTS,
+    "html": HtmlReport,
+    "markdown": MarkdownReport,
+    "junit": JunitReport,
+    "sarif": SarifReport,
+}
 
 # Formats that show what `Snapshot.details` holds.
 DETAILED_REPORTS = frozenset({"html"})

@@ -20,11 +20,13 @@ from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from dumpleak.units import format_address, format_bytes
 from windumps.diagnostics import Diagnostic, Severity
+from windumps.windows.modules import Module
 
 MAX_NAME = 400  # characters of one name; ten thousand long ones would make the page too large
 MAX_FRAMES = 64
 MAX_NODES = 2500  # of the flame graph; more cannot be told apart and draw slowly
 MAX_DIAGNOSTICS = 200
+STACK_LEVELS = "Outermost callers on top; sites without a stack by kind and name."
 
 Row = list[Any]
 
@@ -319,6 +321,38 @@ def heap_grid(rows: Sequence[HeapRow], base: Sequence[HeapRow] | None = None) ->
     return grid
 
 
+def module_grid(title: str, modules: Sequence[Module], unloaded: Sequence[Module]) -> Grid:
+    """One row an image."""
+    grid = Grid(
+        "modules",
+        title,
+        (
+            Column("base", "text"),
+            Column("size", "bytes"),
+            Column("state", "text"),
+            Column("version", "text"),
+            Column("PDB", "text"),
+            Column("GUID and age", "text"),
+            Column("name", "name"),
+        ),
+        chosen=2,
+    )
+    for state, group in (("loaded", modules), ("unloaded", unloaded)):
+        for module in group:
+            grid.rows.append(
+                [
+                    format_address(module.base_address),
+                    module.size_bytes,
+                    state,
+                    shown(module.version),
+                    shown(module.pdb.name) if module.pdb else "",
+                    module.pdb.key if module.pdb else "",
+                    shown(module.path or module.name),
+                ]
+            )
+    return grid
+
+
 def memory_map(snapshots: Sequence[tuple[str, Snapshot]]) -> dict[str, Any]:
     """Committed memory by use in each dump; empty unless all of them know it."""
     maps = [(label, snapshot.memory) for label, snapshot in snapshots]
@@ -341,13 +375,16 @@ def memory_map(snapshots: Sequence[tuple[str, Snapshot]]) -> dict[str, Any]:
     }
 
 
-def tree_data(root: Node, strings: Strings, single: bool = False) -> dict[str, Any]:
+def tree_data(
+    root: Node, strings: Strings, single: bool = False, levels: str = STACK_LEVELS
+) -> dict[str, Any]:
     """The flame graph as columns, parents before children.
 
     Args:
         root: The tree; it is pruned.
         strings: Of the page.
         single: There is one dump only, and so nothing to compare.
+        levels: What stands above what, in a sentence.
     """
     prune(root, MAX_NODES)
     columns: dict[str, list[int]] = {
@@ -370,7 +407,7 @@ def tree_data(root: Node, strings: Strings, single: bool = False) -> dict[str, A
             column.append(value)
         children = sorted(node.children.values(), key=lambda child: child.weight)
         stack.extend((child, number) for child in children)
-    return {"single": single, **columns}
+    return {"single": single, "levels": levels, **columns}
 
 
 def _change(now: int | None, before: int | None) -> int | None:

@@ -17,6 +17,7 @@ from dumpleak.reports.html_data import (
     heap_grid,
     memory_map,
     meter,
+    module_grid,
     notes,
     shown,
     site_detail,
@@ -29,8 +30,7 @@ from dumpleak.reports.rows import holder_evidence
 from dumpleak.reports.stack_tree import build_tree, site_pairs
 from dumpleak.reports.summary import summarize_comparison, summarize_info, summarize_trend
 from dumpleak.trends import SiteTrend, Trend
-from dumpleak.units import format_address, format_bytes
-from windumps.windows.modules import Module
+from dumpleak.units import format_bytes
 
 _DELTAS = (
     Column("bytes +/-", "delta-bytes", "current minus base"),
@@ -82,7 +82,7 @@ def info_page(info: Info) -> Page:
     if info.heaps:
         page.meters.append(meter("Heap memory walked", info.coverage))
         page.grids.append(heap_grid(info.heaps))
-    page.grids.append(_module_grid(info.modules, info.unloaded_modules))
+    page.grids.append(module_grid("Modules", info.modules, info.unloaded_modules))
     return page
 
 
@@ -246,37 +246,6 @@ def _private_grid(deltas: tuple[SiteDelta, ...] | tuple[SiteTrend, ...]) -> Grid
         "private", "Private memory outside heaps", (*_DELTAS, Column("allocations", "name"))
     )
     grid.rows = [[*_delta_values(delta), shown(delta.site.name)] for delta in deltas]
-    return grid
-
-
-def _module_grid(modules: tuple[Module, ...], unloaded: tuple[Module, ...]) -> Grid:
-    grid = Grid(
-        "modules",
-        "Modules",
-        (
-            Column("base", "text"),
-            Column("size", "bytes"),
-            Column("state", "text"),
-            Column("version", "text"),
-            Column("PDB", "text"),
-            Column("GUID and age", "text"),
-            Column("name", "name"),
-        ),
-        chosen=2,
-    )
-    for state, group in (("loaded", modules), ("unloaded", unloaded)):
-        for module in group:
-            grid.rows.append(
-                [
-                    format_address(module.base_address),
-                    module.size_bytes,
-                    state,
-                    shown(module.version),
-                    shown(module.pdb.name) if module.pdb else "",
-                    module.pdb.key if module.pdb else "",
-                    shown(module.path or module.name),
-                ]
-            )
     return grid
 
 

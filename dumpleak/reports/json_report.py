@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import IO, Any
 
 from dumpleak.comparison import Comparison, SiteDelta
+from dumpleak.gate import GateResult
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
@@ -143,6 +144,7 @@ class JsonReport:
                     "delta_count": comparison.delta_count,
                     **_both(base, current),
                 },
+                "gate": _gate(comparison.gate),
                 "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
                 "survivors": None
                 if comparison.survivors is None
@@ -193,6 +195,7 @@ class JsonReport:
                     "delta_count": trend.delta_count,
                     **_both(trend.base.totals, trend.current.totals),
                 },
+                "gate": _gate(trend.gate),
                 "exhaustion": _exhaustion(trend),
                 "sites": [_trend(rank, site) for rank, site in enumerate(trend.sites, start=1)],
                 "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
@@ -260,6 +263,7 @@ def _site(
     site = delta.site
     return {
         "rank": rank,
+        "key": site.key,
         "kind": site.kind,
         "name": site.name,
         "frames": list(site.frames),
@@ -272,6 +276,35 @@ def _site(
         **_both(delta.base, delta.current),
         "confidence": delta.confidence,
         "evidence": [*delta.evidence, *more_evidence],
+    }
+
+
+def _gate(gate: GateResult | None) -> dict[str, Any] | None:
+    if gate is None:
+        return None
+    return {
+        "passed": gate.passed,
+        "conditions": [
+            {
+                "condition": measured.condition.text,
+                "measured": measured.value if measured.value != float("inf") else None,
+                "failed": measured.failed,
+            }
+            for measured in gate.conditions
+        ],
+        "baseline": gate.baseline or None,
+        "failed_sites": [
+            {"key": f.site.site.key, "name": f.site.site.name, "conditions": list(f.failed)}
+            for f in gate.findings
+            if f.failed
+        ],
+        "suppressed_sites": [
+            {"key": f.site.site.key, "name": f.site.site.name, "because": f.suppressed}
+            for f in gate.findings
+            if f.suppressed
+        ],
+        "unused_suppressions": [entry.told for entry in gate.unused],
+        "expired_suppressions": [entry.told for entry in gate.expired],
     }
 
 

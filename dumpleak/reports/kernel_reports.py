@@ -7,6 +7,7 @@ from typing import IO, Any, Protocol
 
 from dumpleak.kernel_info import KernelInfo
 from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.html_kernel import KernelHtmlReport
 from dumpleak.reports.json_report import JsonReport, _diagnostics, _module, _source
 from dumpleak.reports.kernel_rows import PROCESS_COLUMNS, process_row
 from dumpleak.reports.text_report import TextReport, _clean, _table
@@ -97,13 +98,16 @@ class KernelTextReport(TextReport):
     ) -> None:
         """One row a process, in the kernel's order."""
         self._line(f"File: {source.file}", "bold")
-        table = _table("pid", "parent", "private commit", "created (UTC)", "WoW64", "name")
+        table = _table(
+            *("pid", "parent", "private commit", "handles", "created (UTC)", "WoW64", "name")
+        )
         for process in processes[:top]:
             commit = process.private_commit_bytes
             table.add_row(
                 str(process.process_id),
                 str(process.parent_id),
                 "unknown" if commit is None else format_bytes(commit),
+                "unknown" if process.handle_count is None else format_count(process.handle_count),
                 f"{process.create_time:%Y-%m-%d %H:%M:%S}" if process.create_time else "unknown",
                 "yes" if process.is_wow64 else "",
                 _clean(process.name),
@@ -261,6 +265,7 @@ KERNEL_REPORTS: dict[str, type[KernelReport]] = {
     "text": KernelTextReport,
     "json": KernelJsonReport,
     "csv": KernelCsvReport,
+    "html": KernelHtmlReport,
 }
 
 

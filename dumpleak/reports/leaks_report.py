@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import IO, Protocol
 
 from dumpleak.leaks import LeakGroup, Leaks
+from dumpleak.reports.html_leaks import LeaksHtmlReport
 from dumpleak.reports.json_report import _diagnostics, _source
 from dumpleak.reports.text_report import DEFAULT_TOP, TextReport, _site, _table, _totals
 from dumpleak.units import format_address, format_bytes, format_count
@@ -143,4 +144,5 @@ LEAKS_REPORTS: dict[str, type[LeaksReport]] = {
     "text": LeaksTextReport,
     "json": LeaksJsonReport,
     "csv": LeaksCsvReport,
+    "html": LeaksHtmlReport,
 }

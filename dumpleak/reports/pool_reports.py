@@ -15,6 +15,7 @@ from dumpleak.pool.counters import POOLS, WALK, Counters, TagDelta, TagRow
 from dumpleak.pool.new_blocks import said_of_new
 from dumpleak.pool.owners import Ownership
 from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.html_kernel import PoolHtmlReport
 from dumpleak.reports.json_report import JsonReport, _diagnostics, _source
 from dumpleak.reports.text_report import DEFAULT_TOP, TextReport
 from dumpleak.reports.text_tables import clean, plain_table
@@ -143,7 +144,7 @@ class PoolTextReport(TextReport):
     def _account(self, label: str, account: PoolAccount) -> None:
         ranking = "a walk over the blocks" if account.ranking == WALK else "the kernel's trackers"
         self._line(
-            f"{label}Counted by {ranking} ({account.reason}).",
+            f"{label}Counted by {ranking}: {account.reason}.",
             "yellow" if account.ranking == WALK else "",
         )
         self._line(f"  Trackers: {account.trackers}")
@@ -171,6 +172,8 @@ class PoolTextReport(TextReport):
                 f"  Residual: {residual.tag} {residual.pool} {format_count(residual.count, True)} blocks, "
                 f"{format_bytes(residual.bytes, True)}"
             )
+        for note in account.notes:
+            self._line(f"  {note}")
         more = len(account.residuals) - MAX_RESIDUALS
         if more > 0:
             self._line(f"  … and {more} more residuals; --format json has all of them.")
@@ -230,11 +233,12 @@ class PoolCsvReport(CsvReport):
         self._table(columns, (_flat(row, columns) for row in rows))
 
 
-# The first is the default; the same names as in `REPORTS`.
+# The first is the default.
 POOL_REPORTS: dict[str, type[PoolReport]] = {
     "text": PoolTextReport,
     "json": PoolJsonReport,
     "csv": PoolCsvReport,
+    "html": PoolHtmlReport,
 }
 
 

@@ -13,6 +13,7 @@ from itertools import islice
 
 from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.info import Info
+from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.process_life import Life
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
@@ -22,7 +23,7 @@ from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_bytes, format_count
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
 # CrashDumpEnabled 1: complete memory dump, from the next crash on (Microsoft: "System failure and recovery").
@@ -145,6 +146,41 @@ def summarize_trend(trend: Trend) -> Summary:
     )
 
 
+def summarize_leaks(leaks: Leaks) -> Summary:
+    """Of what nothing points to in one dump."""
+    scanned = ", ".join(
+        f"{format_bytes(amount.present_bytes)} of {kind}" for kind, amount in leaks.roots.items()
+    )
+    what = (
+        f"{format_bytes(leaks.unreferenced_bytes)} in {leaks.unreferenced_count:,} blocks, of "
+        f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} in use"
+    )
+    facts = [("What", what)]
+    if leaks.groups:
+        facts.append(
+            (
+                "Who",
+                ", ".join(
+                    f"{cut_middle(group.site.name, MAX_NAME)} ({format_bytes(group.unreferenced_bytes)})"
+                    for group in leaks.groups[:NAMED]
+                ),
+            )
+        )
+    sure = f"unreferenced, not proof of a leak; {_covered([leaks.coverage])}"
+    facts += [("How sure", sure), ("Scanned", f"{scanned}, registers, and what they lead to")]
+    if not leaks.groups:
+        return Summary(Tone.GOOD, "Every used block is reachable.", tuple(facts), ())
+    later = Step(
+        "See whether they become more: compare with a later dump.", "dumpleak diff THIS LATER"
+    )
+    return Summary(
+        Tone.NOTICE,
+        f"Nothing points to blocks of {_sites(len(leaks.groups))}.",
+        tuple(facts),
+        (later, *_stack_steps(leaks.source, leaks.groups)),
+    )
+
+
 def summarize_info(info: Info) -> Summary:
     """Of one dump."""
     facts = [("Heap memory", _covered([info.coverage]))] if info.heaps else []
@@ -248,7 +284,9 @@ def _grown_steps(source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend]) -> 
     )
 
 
-def _stack_steps(source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend]) -> tuple[Step, ...]:
+def _stack_steps(
+    source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend | LeakGroup]
+) -> tuple[Step, ...]:
     """How to get call stacks, when the sites that matter have none."""
     nameless = (SiteKind.TYPE, SiteKind.SHAPE)
     if any(delta.site.kind in nameless for delta in sites[:NAMED]):
@@ -293,7 +331,7 @@ def _program(source: SourceInfo) -> str:
     """The program's name where it can stand in a command line; names come from the dump, and a reader
     copies the command.
     """
-    return source.program if _PLAIN_NAME.fullmatch(source.program) else "app.exe"
+    return source.program if PLAIN_NAME.fullmatch(source.program) else "app.exe"
 
 
 def _stem(source: SourceInfo) -> str:

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +32,6 @@ from dumpleak.snapshots.metadata import Group, Metadata, to_json
 from dumpleak.snapshots.privacy import stripped_metadata
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.column_cache import ColumnCache
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 I64 = NDArray[np.int64]
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def main() -> None:
             )
             random = np.random.default_rng(2).integers(0, pages * PAGE - 8, 1_000_000)
             places = random.astype(np.uint64) + np.uint64(START)
-            spent = median(rounds, lambda memory=memory: memory.locate(places, 8))
+            spent = median(rounds, partial(memory.locate, places, 8))
             print(f"{name}: locate a million random addresses: {spent * 1000:.0f} ms")
 
 

@@ -28,6 +28,7 @@ pytestmark = [
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
 FILES = [str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")]
+KERNEL = TESTDATA / "kernel" / "22621-x64" / "tiny-pair"
 SERIES = TESTDATA / "10.0.22621.4541-x64" / "series-ust"
 
 
@@ -67,7 +68,7 @@ def written(path: Path, answer: Comparison) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["diff", "info", "trend"])
+@pytest.mark.parametrize("kind", ["diff", "info", "trend", "leaks", "pool", "pool-growth"])
 def test_pages_load_without_complaint_and_fetch_nothing(
     browser: Browser, tmp_path: Path, kind: str
 ) -> None:
@@ -75,8 +76,12 @@ def test_pages_load_without_complaint_and_fetch_nothing(
         "diff": FILES,
         "info": FILES[:1],
         "trend": [str(SERIES / f"dump{number}.dmp.gz") for number in range(4)],
+        "leaks": FILES[1:],
+        "pool": [str(KERNEL / "after.dmp.xz")],
+        "pool-growth": [str(KERNEL / "before.dmp.xz"), str(KERNEL / "after.dmp.xz")],
     }
-    page = run(tmp_path / "page.html", kind, *dumps[kind], "--format", "html")
+    command = kind.partition("-")[0]
+    page = run(tmp_path / "page.html", command, *dumps[kind], "--format", "html")
     with opened(browser, page) as watched:
         assert watched.complaints == []
         assert watched.requests == [page.as_uri()]

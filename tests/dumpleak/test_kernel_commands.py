@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.kernel_builder import System, full, header, triage
+from builders.kernel_builder import GUID_TEXT, System, full, header, triage
 from kernel_truth import REAL_KERNEL, KernelTruthDump, kernel_dumps
 from truth import TESTDATA
 
 from dumpleak.cli import main
 
-DUMPS = [d for d in kernel_dumps("tiny-pair", "leak-pair", "truncated") if "after" in d.dump.name]
+# The reader is tested on all; one of each build and kind is enough here.
+DUMPS = [
+    d
+    for d in kernel_dumps("tiny-pair", "leak-pair", "truncated")
+    if "after" in d.dump.name and d.dump.is_relative_to(TESTDATA)
+]
 USER_HEAP = kernel_dumps("user-heap")
 MINIDUMP = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
 # What a cut dump still lists is tested with the reader.
@@ -122,6 +127,47 @@ def test_modules_are_the_drivers(
     ]
     if "unloaded" in truth:
         assert [m["name"] for m in told["unloaded_modules"]] == truth["unloaded"][::-1]
+
+
+def test_a_table_along_the_symbol_path_names_the_kernels_variables(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "made.dmp"
+    system = System("x64")
+    path.write_bytes(full(system))
+    table = {
+        "metadata": {"windows": {"pdb": {"database": "ntkrnlmp.pdb", "GUID": GUID_TEXT, "age": 1}}},
+        "symbols": {"PoolBigPageTable": {"address": 0x4300}, "MiState": {"address": 0x4400}},
+        "user_types": {
+            "_MI_SYSTEM_INFORMATION": {
+                "size": 64,
+                "fields": {"Pools": {"offset": 8, "type": {"kind": "struct", "name": "_POOLS"}}},
+            },
+            "_POOLS": {
+                "size": 16,
+                "fields": {
+                    "AllocatedNonPagedPool": {
+                        "offset": 8,
+                        "type": {"kind": "base", "name": "unsigned long long"},
+                    }
+                },
+            },
+        },
+        "base_types": {"unsigned long long": {"size": 8}},
+    }
+    folder = tmp_path / "symbols" / "ntkrnlmp.pdb"
+    folder.mkdir(parents=True)
+    (folder / f"{GUID_TEXT}-1.json").write_text(json.dumps(table))
+    without = run_json(capsys, "info", path)
+    assert without["symbols"]["PoolTrackTable"]["source"] == "kdbg"
+    assert without["symbols"]["PoolBigPageTable"] is None
+    system.write(system.kernel + 0x4400 + 16, (1234).to_bytes(8, "little"))
+    path.write_bytes(full(system))
+    told = run_json(capsys, "info", path, "--symbols", tmp_path / "symbols")
+    found = told["symbols"]["PoolBigPageTable"]
+    assert (int(found["address"], 16), found["source"]) == (system.kernel + 0x4300, "symbols")
+    assert told["counters"]["nonpaged_pool"]["value"] == 1234 * 0x1000
+    assert "symbols" in told["counters"]["nonpaged_pool"]["source"]
 
 
 def test_info_in_csv(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[str, Callable[[System], bytes]]] = {
     "elf": ("x64", elf_core),
     "raw": ("x64", raw_image),
 }
-FLIPS = 120
+FLIPS = 80
 
 
 def _open(name: str, raw: bytes | bytearray) -> Dump | None:
@@ -90,7 +90,7 @@ def _try(name: str, raw: bytes | bytearray) -> KernelDump | None:
 def _prefixes(size: int, first: int) -> Iterator[int]:
     """Every length up to a little behind the header, then odd ones."""
     yield from range(0, min(first + 0x100, size), 1 if first <= PAGE else 2)
-    yield from range(first + 0x100, size, max((size - first) // 150, 1) | 1)
+    yield from range(first + 0x100, size, max((size - first) // 80, 1) | 1)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,9 @@ def test_altered_bytes_give_a_dump_or_a_typed_error(dumps: dict[str, bytes], nam
     used = np.flatnonzero(np.frombuffer(raw, np.uint8))
     head = used[used < 0x2400] if name != "raw" else used[:2000]
     opened = 0
-    for number in range(FLIPS):
+    # A search of the whole memory takes longer than a header that says where everything is.
+    rounds = FLIPS // 2 if name in ("elf", "raw") else FLIPS
+    for number in range(rounds):
         altered = bytearray(raw)
         places = head if number % 2 else used  # as much in the header as in all the rest
         for place in random.choice(places, 1 + number % 3).tolist():
@@ -129,7 +131,7 @@ def test_altered_bytes_give_a_dump_or_a_typed_error(dumps: dict[str, bytes], nam
         if name in ("elf",) and altered[:6] != raw[:6]:
             continue
         opened += _try(name, altered) is not None
-    assert opened > FLIPS // 4
+    assert opened > rounds // 4
 
 
 @pytest.mark.parametrize("name", ["full-x64", "full-pae", "bitmap-x64", "triage-x64"])
@@ -140,7 +142,7 @@ def test_numbers_at_their_limits_give_a_dump_or_a_typed_error(
     end = 0x2400 if raw[:8] == b"PAGEDU64" else 0x1400
     for value in (b"\xff" * 4, b"\0" * 4, b"\xff\xff\xff\x7f"):
         for place in range(8, end, 4):
-            if raw[place : place + 4] in (b"PAGE", bytes(4)) and place % 64:
+            if raw[place : place + 4] in (b"PAGE", bytes(4)) and place % 256:
                 continue  # filler and zeros: a sample is enough
             _try(name, raw[:place] + value + raw[place + 4 :])
 

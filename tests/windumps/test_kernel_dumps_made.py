@@ -239,6 +239,20 @@ def test_what_a_cut_file_lacks_counts_as_absent(
     assert said == [6 * PAGE]
 
 
+@pytest.mark.parametrize("container", ["full", "bitmap-6", "triage"])
+def test_blocks_that_components_added_are_listed(
+    systems: dict[str, System], tmp_path: Path, container: str
+) -> None:
+    guids = [bytes([number]) * 16 for number in (0x11, 0x22)]
+    blobs = b"DumpBlob" + struct.pack("<II", 16, 0xF0000000 | 19041)
+    for guid, size in zip(guids, (20, 4096), strict=True):
+        blobs += struct.pack("<I16sIII", 32, guid, size, 4, 8) + bytes(4 + size + 8)
+    made = {**CONTAINERS, "triage": triage}[container](systems["x64"])
+    dump = opened(tmp_path, made + blobs)
+    assert dump.secondary == [("11" * 16, 20), ("22" * 16, 4096)]
+    assert opened(tmp_path, made).secondary == []
+
+
 def test_a_bitmap_whose_count_is_wrong_is_told(systems: dict[str, System], tmp_path: Path) -> None:
     raw = bytearray(bitmap(systems["x64"], 6))
     raw[0x2028] -= 1
@@ -319,6 +333,60 @@ def test_the_callers_symbols_go_before_kdbg(systems: dict[str, System], tmp_path
     )
     assert dump.symbol("Outside") is None  # not in the image: not this kernel's
     assert dump.symbol("MmUnloadedDrivers") == systems["x64"].variables[0x220]
+
+
+def test_a_build_between_rows_is_probed_and_says_so(
+    systems: dict[str, System], tmp_path: Path
+) -> None:
+    system = systems["x64"]
+    process = system.kernel + 0x80 * 0x10000
+    system.write(process + 0x648, (77).to_bytes(8, "little"))  # CommitCharge
+    raw = bytearray(full(system))
+    own = opened(tmp_path, bytes(raw))
+    assert own.process_layout is not None
+    assert own.process_layout.source == "table"
+    assert own.processes[0].private_commit_bytes == 77 * PAGE
+    struct.pack_into("<I", raw, 0xC, 24_000)
+    dump = opened(tmp_path, bytes(raw))
+    assert [p.process_id for p in dump.processes] == [4, 312, 2244]
+    assert dump.process_layout is not None
+    assert dump.process_layout.source == "probed"
+    assert "probed" in str(dump.process_layout)
+    # A number that nothing checks is not taken from a guessed layout.
+    assert dump.processes[0].private_commit_bytes is None
+
+
+def test_processes_are_laid_out_as_the_kernels_symbols_say(
+    systems: dict[str, System], tmp_path: Path
+) -> None:
+    raw = bytearray(full(systems["x64"]))
+    struct.pack_into("<I", raw, 0xC, 24_000)
+    dump = opened(tmp_path, bytes(raw))
+    number = {"kind": "base", "name": "unsigned long long"}
+    fields = {
+        name: {"offset": offset, "type": number}
+        for name, offset in (
+            *(("UniqueProcessId", 0x440), ("InheritedFromUniqueProcessId", 0x540), ("Peb", 0x550)),
+            *(("CreateTime", 0x468), ("CommitCharge", 0x648), ("WoW64Process", 0x580)),
+        )
+    }
+    links = {"kind": "struct", "name": "_LIST_ENTRY"}
+    fields["ActiveProcessLinks"] = {"offset": 0x448, "type": links}
+    fields["ThreadListHead"] = {"offset": 0x5E0, "type": links}
+    text = {"kind": "array", "count": 15, "subtype": {"kind": "base", "name": "char"}}
+    fields["ImageFileName"] = {"offset": 0x5A8, "type": text}
+    table: dict[str, Any] = {
+        "symbols": {},
+        "user_types": {
+            "_EPROCESS": {"size": 0xA40, "fields": fields},
+            "_LIST_ENTRY": {"size": 16, "fields": {}},
+        },
+        "base_types": {"unsigned long long": {"size": 8}, "char": {"size": 1}},
+    }
+    dump.symbols.use(SymbolTableFile(table, "made"), "a made table")
+    assert dump.process_layout is not None
+    assert (dump.process_layout.source, dump.process_layout.score) == ("exact", 1.0)
+    assert dump.processes[0].private_commit_bytes == 77 * PAGE
 
 
 def test_a_search_is_asked_last_and_once(systems: dict[str, System], tmp_path: Path) -> None:

@@ -76,10 +76,11 @@ def test_without_a_list_modules_are_found_by_their_headers(tmp_path: Path, kind:
     system = with_loader_list(kind)
     root = system.processes[2][3]
     system.pointer(PEB + LOADER[system.n.pointer][0], 0, root)
+    system.pointer(PEB + 2 * system.n.pointer, 0x400000, root)  # ImageBaseAddress
     dump = opened(tmp_path, full(system))
     process = open_process(dump, find_process(dump, "2244"))
     assert [(m.name, m.base_address) for m in process.modules] == [
-        ("app", 0x400000),
+        ("acmesvc.exe", 0x400000),
         ("ntd", 0x770000),
     ]
     assert "modules-by-headers" in {item.code for item in process.diagnostics}

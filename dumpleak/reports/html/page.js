@@ -302,8 +302,8 @@
       if (more.sizes) {
         const host = element("div", { class: "chart sizes" });
         part("Block sizes", host);
-        draw(host, () => sizeChart(more.sizes));
-      } else part("Block sizes", element("p", { class: "note" }, "Not known: read from a snapshot file."));
+        draw(host, () => sizeChart(more.sizes, more.exact));
+      }
       if (more.samples && more.samples.length) {
         part("Sample addresses (" + more.samples_of + ")", element("ul", { class: "mono samples" },
           ...more.samples.map((address) => element("li", {}, address))));
@@ -342,10 +342,10 @@
     return made;
   }
 
-  function sizeChart(sizes) {
+  function sizeChart(sizes, exact) {
     const colours = [colour("--dim"), colour("--link")];
     const lows = [...new Set(sizes.flatMap(([, pairs]) => pairs.map(([low]) => low)))].sort((a, b) => a - b);
-    const names = lows.map((low) => low ? bytes(low) + "–" + bytes(2 * low - 1) : "0 B");
+    const names = lows.map((low) => exact ? count(low) + " B" : low ? bytes(low) + "–" + bytes(2 * low - 1) : "0 B");
     return {
       traces: sizes.map(([label, pairs], at) => {
         const known = new Map(pairs);
@@ -425,8 +425,8 @@
       this.node = 0;
       this.listening = false;
       host.append(element("p", { class: "note" }, tree.single
-        ? "Outermost callers on top; sites without a stack by kind and name. Width is bytes in use."
-        : "Outermost callers on top; sites without a stack by kind and name. Red grew, blue shrank; the panel has absolute bytes."));
+        ? tree.levels + " Width is bytes."
+        : tree.levels + " Red grew, blue shrank; the panel has absolute bytes."));
       const pick = element("select", {
         "aria-label": "Width", onchange: () => { this.measure = pick.value; this.go(0); },
       }, ...Object.entries(MEASURES).map(([value, { title }]) => element("option", { value, selected: value === this.measure }, "width: " + title)));
@@ -471,7 +471,7 @@
           values: shown.map((node) => this.value(node)), branchvalues: "total", sort: false,
           level: String(this.node), maxdepth: 24, tiling: { orientation: "v", pad: 1 },
           marker: { colors: shown.map(tint), line: { width: 1, color: colour("--paper") } },
-          textinfo: "label", insidetextfont: { color: colour("--ink") },
+          leaf: { opacity: 1 }, textinfo: "label", insidetextfont: { color: colour("--ink") },
           hovertext: shown.map((node) => escapeLabel(cut(this.name(node), 120)) + "<br>" + this.lines(node).map((l) => l.join(": ")).join("<br>")),
           hoverinfo: "text", pathbar: { visible: true },
         }],

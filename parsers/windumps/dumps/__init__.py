@@ -47,6 +47,7 @@ HEAD_BYTES = 0x1000
 # Valid files that people do send, with what they are.
 KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x7fELF", "an ELF file, not a Windows dump"),
+    *((magic, "a hibernation file; take a kernel dump") for magic in (b"hibr", b"HIBR", b"wake")),
     (b"MZ", "a Windows program, not a dump of one"),
     (b"%PDF", "a PDF document"),
 )

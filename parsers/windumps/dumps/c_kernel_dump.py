@@ -339,27 +339,6 @@ DATA_BLOCK64 = Layout(
 DATA_BLOCK32 = Layout(
     "_TRIAGE_DATA_BLOCK", 12, [("Address", "u4"), ("Offset", "u4"), ("Size", "u4")]
 )
-# Memory counters of a triage dump; all zero from Windows 10 on.
-MM_INFORMATION64 = Layout(
-    "_DUMP_MM_INFORMATION64",
-    80,
-    [
-        ("Version", "u4"),
-        ("Size", "u4"),
-        ("MmSpecialPoolTag", "u4"),
-        ("MiTriageActionTaken", "u4"),
-        ("MmVerifyDriverLevel", "u4"),
-        ("KernelVerifier", "u4"),
-        ("MaximumNonPagedPool", "u8"),
-        ("AllocatedNonPagedPool", "u8"),
-        ("PagedPoolMaximum", "u8"),
-        ("PagedPoolAllocated", "u8"),
-        ("CommittedPages", "u8"),
-        ("CommittedPagesPeak", "u8"),
-        ("CommitLimitMaximum", "u8"),
-    ],
-)
-
 BLOB_FILE_MAGIC = b"DumpBlob"
 BLOB_FILE_HEADER = Layout(
     "DUMP_BLOB_FILE_HEADER",

@@ -12,10 +12,13 @@ from windumps.dumps.kernel_header import KernelHeader
 from windumps.errors import UnsupportedDumpError
 from windumps.memory import PageTableMemory, RunMemory
 from windumps.memory.paging import PAGE_SIZE, Paging
+from windumps.symbols.errors import SymbolError
+from windumps.symbols.layout_rows import Component, layout_row_from_symbols
 from windumps.windows import kdbg
 from windumps.windows.bug_checks import BugCheck
 from windumps.windows.kernel import Kernel
 from windumps.windows.kernel_counters import Counter, read_counters
+from windumps.windows.kernel_layouts import PROCESS_LAYOUTS
 from windumps.windows.kernel_processes import (
     KernelProcess,
     ProcessLayout,
@@ -23,7 +26,12 @@ from windumps.windows.kernel_processes import (
     processes,
 )
 from windumps.windows.kernel_symbols import KernelSymbol, KernelSymbols
+from windumps.windows.layouts import LayoutRow
 
+# Windows 8 changed a letter of the name.
+_PROCESS = Component(
+    PROCESS_LAYOUTS, {("_EPROCESS", "WoW64Process"): ("Wow64Process",)}, every_builds_fields=True
+)
 BETTER_KERNEL_DUMP = (
     "set CrashDumpEnabled to 2 (kernel) or 1 (complete) in the registry's CrashControl key, "
     "or take a live kernel dump in Task Manager"
@@ -122,8 +130,29 @@ class KernelDump(Dump):
         if not kernel.process_list or self.is_triage:
             return None
         return choose_process_layout(
-            kernel.memory, kernel.architecture, kernel.build, kernel.process_list, kernel.kdbg
+            kernel.memory,
+            kernel.architecture,
+            kernel.build,
+            kernel.process_list,
+            kernel.kdbg,
+            self._exact_process_layout(),
         )
+
+    def _exact_process_layout(self) -> LayoutRow | None:
+        """`_EPROCESS` out of the kernel's own symbols; None without symbols that describe it."""
+        source, kernel = self.kernel.symbols.source, self.kernel
+        if source is None:
+            return None
+        try:
+            return layout_row_from_symbols(
+                source,
+                _PROCESS,
+                "x86" if kernel.architecture == "x86" else "x64",
+                kernel.build,
+                "the kernel's own symbols",
+            )
+        except SymbolError:
+            return None
 
     @cached_property
     def processes(self) -> list[KernelProcess]:

@@ -92,6 +92,9 @@ def open_kernel_dump(path: Path, data: U8) -> KernelDump:
     dump = _dump(path, header, memory, kernel, log)
     dump.physical, dump.paging = physical, memory.paging
     dump.physical_limit, dump.missing_bytes = pages.physical_limit, pages.missing_bytes
+    if len(pages.size) and not pages.missing_bytes:
+        end = int((pages.offset + pages.size).max())
+        dump.secondary = secondary_blocks(data, end)
     return dump
 
 
@@ -202,7 +205,7 @@ def _open_triage(path: Path, data: U8, header: KernelHeader, log: DiagnosticLog)
         log=log,
     )
     dump = _dump(path, header, triage.memory, kernel, log)
-    dump.secondary = secondary_blocks(data, header)
+    dump.secondary = secondary_blocks(data, triage.end)
     return dump
 
 

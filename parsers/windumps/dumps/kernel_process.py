@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump, Thread
 from windumps.dumps.kernel_dump import KernelDump
@@ -13,8 +15,10 @@ from windumps.windows.kernel_processes import KernelProcess, threads
 from windumps.windows.modules import Module
 
 KIND = "process of a kernel dump"
-# PEB.Ldr, PEB_LDR_DATA.InLoadOrderModuleList, NT_TIB.StackBase and StackLimit, by pointer size: the
-# same from XP to 11 24H2 (public types of ntdll).
+_NAME_BYTES = 14  # of `_EPROCESS.ImageFileName`, without its end
+# PEB.ImageBaseAddress, PEB.Ldr, PEB_LDR_DATA.InLoadOrderModuleList, NT_TIB.StackBase and StackLimit, by
+# pointer size: the same from XP to 11 24H2 (public types of ntdll).
+_IMAGE_BASE = {4: 0x8, 8: 0x10}
 _LDR = {4: 0xC, 8: 0x18}
 _IN_LOAD_ORDER = {4: 0xC, 8: 0x10}
 _STACK_BASE = {4: 0x4, 8: 0x8}
@@ -78,7 +82,7 @@ def open_process(dump: KernelDump, process: KernelProcess) -> Dump:
         process_times=None if process.create_time is None else (process.create_time, None, None),
         full_memory=dump.full_memory,
         memory=memory,
-        modules=_modules(memory, pebs, log),
+        modules=_modules(memory, pebs, process.name, log),
         unloaded_modules=[],
         threads=_threads(dump, process, memory),
         comments=list(dump.comments),
@@ -89,7 +93,9 @@ def open_process(dump: KernelDump, process: KernelProcess) -> Dump:
     )
 
 
-def _modules(memory: PageTableMemory, pebs: dict[str, int], log: DiagnosticLog) -> list[Module]:
+def _modules(
+    memory: PageTableMemory, pebs: dict[str, int], program: str, log: DiagnosticLog
+) -> list[Module]:
     """Images by the loader's lists, of both pointer sizes in a WoW64 process; each once."""
     found: dict[int, Module] = {}
     for architecture, peb in pebs.items():
@@ -106,8 +112,13 @@ def _modules(memory: PageTableMemory, pebs: dict[str, int], log: DiagnosticLog) 
             for module in listed:
                 found.setdefault(module.base_address, module)
     if not found:
+        own = _image_base(memory, pebs)
         for module in find_images(memory, 0, memory.end):
-            found[module.base_address] = module
+            # Of the program the kernel knows the name, unless it had to cut it.
+            known = module.base_address == own and len(program) < _NAME_BYTES
+            found[module.base_address] = (
+                replace(module, name=program, path=program) if known else module
+            )
         log.add(
             "modules-by-headers",
             Severity.INFO,
@@ -117,6 +128,17 @@ def _modules(memory: PageTableMemory, pebs: dict[str, int], log: DiagnosticLog) 
             "by their headers",
         )
     return list(found.values())
+
+
+def _image_base(memory: AddressSpace, pebs: dict[str, int]) -> int:
+    """Where the program's own image lies; 0 when unknown."""
+    for architecture, peb in pebs.items():
+        pointer = 4 if architecture == "x86" else 8
+        try:
+            return memory.read_uint(peb + _IMAGE_BASE[pointer], pointer)
+        except MemoryReadError:
+            continue
+    return 0
 
 
 def _threads(dump: KernelDump, process: KernelProcess, memory: AddressSpace) -> list[Thread]:

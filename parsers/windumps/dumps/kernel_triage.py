@@ -32,6 +32,7 @@ class Triage:
         unloaded: Drivers unloaded before; names are cut after 12 characters.
         kdbg: The dump's own copy of KDBG; empty when it has none.
         process: A copy of the `_EPROCESS` that ran; empty when it has none.
+        end: File offset behind it, where blocks of components may follow.
     """
 
     memory: RunMemory
@@ -39,6 +40,7 @@ class Triage:
     unloaded: list[Module]
     kdbg: bytes
     process: bytes
+    end: int
 
 
 def read_triage(data: U8, header: KernelHeader, log: DiagnosticLog) -> Triage:
@@ -67,13 +69,17 @@ def read_triage(data: U8, header: KernelHeader, log: DiagnosticLog) -> Triage:
         unloaded=_unloaded(data, header, raw.UnloadedDriversOffset),
         kdbg=_bytes(data, raw.DebuggerDataOffset, min(raw.DebuggerDataSize, 0x1000)),
         process=_bytes(data, raw.ProcessOffset, process_size),
+        end=end,
     )
 
 
-def secondary_blocks(data: U8, header: KernelHeader) -> list[tuple[str, int]]:
-    """The blocks components added behind the dump: (GUID as hex, bytes)."""
-    layout = c.TRIAGE_DUMP64 if header.is_64bit else c.TRIAGE_DUMP32
-    at = int(layout.record(data, header.size).SizeOfDump)
+def secondary_blocks(data: U8, at: int) -> list[tuple[str, int]]:
+    """The blocks that components added behind a dump: (GUID as hex, bytes).
+
+    Args:
+        data: The file's bytes.
+        at: Where the dump ends.
+    """
     if _bytes(data, at, 8) != c.BLOB_FILE_MAGIC or at + c.BLOB_FILE_HEADER.size > len(data):
         return []
     at += c.BLOB_FILE_HEADER.record(data, at).HeaderSize

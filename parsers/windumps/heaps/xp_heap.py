@@ -1,6 +1,8 @@
 """The NT heap of Windows XP and Server 2003: plain headers, an array of segments, look-aside lists.
 
-See `xp_backend` for what stands in for the checksum these headers lack.
+See `xp_backend` for what stands in for the checksum these headers lack. What the heap allocates from itself
+(look-aside lists, tables of the LFH) comes as used blocks, since nothing marks it and the genuine walk lists
+it so; areas of the LFH come as the blocks inside them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow, Record, choose_layout
 from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
 
-NAME = "nt-xp"
+NAME = "nt"  # an NT heap to people; the layout says which form
 SIGNATURE = 0xEEFFEEFF
 LEAST_SCORE = 0.5  # below this a heap is not read
 FRONT_ENDS = ("", "lookaside", "lfh")

@@ -18,12 +18,14 @@ def pool_keys(tags: NDArray[np.uint32], paged: NDArray[np.bool_]) -> I64:
 
 def is_paged(pools: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Which `Pool`s the trackers count as paged."""
-    return (pools == Pool.PAGED) | (pools == Pool.PAGED_SESSION)
+    paged: NDArray[np.bool_] = (pools == Pool.PAGED) | (pools == Pool.PAGED_SESSION)
+    return paged
 
 
 def is_session(pools: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Which `Pool`s the trackers of sessions count."""
-    return (pools == Pool.PAGED_SESSION) | (pools == Pool.NONPAGED_SESSION)
+    session: NDArray[np.bool_] = (pools == Pool.PAGED_SESSION) | (pools == Pool.NONPAGED_SESSION)
+    return session
 
 
 class Balance:
@@ -45,9 +47,7 @@ class Balance:
         counts = np.bincount(index, minlength=len(unique))
         held = np.zeros(len(unique), np.int64)
         np.add.at(held, index, sizes)
-        for key, count, total in zip(
-            unique.tolist(), counts.tolist(), held.tolist(), strict=True
-        ):
+        for key, count, total in zip(unique.tolist(), counts.tolist(), held.tolist(), strict=True):
             before = self.walked.get(key, (0, 0))
             self.walked[key] = before[0] + count, before[1] + total
 

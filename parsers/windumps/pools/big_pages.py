@@ -85,9 +85,7 @@ class BigPages:
     def bytes_of_tag(self, tag: int) -> dict[int, int]:
         """Size of each allocation of a tag, by address."""
         mine = self.tag == np.uint32(tag)
-        return dict(
-            zip(self.address[mine].tolist(), self.size_bytes[mine].tolist(), strict=True)
-        )
+        return dict(zip(self.address[mine].tolist(), self.size_bytes[mine].tolist(), strict=True))
 
     def blocks(self) -> Blocks:
         """The allocations as blocks: kind `pool-large`, `heap` the pool."""
@@ -138,7 +136,7 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
     bad = int((is_live & ~sane).sum())
     keep = np.flatnonzero(is_live & sane)
     keep = keep[np.argsort(address[keep], kind="stable")]
-    pool, quota, form = _pools(kernel, row.structures[BIG].keys(), records[keep])
+    pool, quota, form = _pools(kernel, records[keep])
     absent = int((~present).sum())
     if absent:
         log.add(
@@ -174,20 +172,19 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
     )
 
 
-def _is_sane(
-    kernel: Kernel, address: U64, size: I64, tag: U32
-) -> NDArray[np.bool_]:
+def _is_sane(kernel: Kernel, address: U64, size: I64, tag: U32) -> NDArray[np.bool_]:
     """Page-aligned in the kernel's half, a size that ends there, some tag."""
     lowest = 0x8000_0000 if kernel.pointer_size == 4 else 0xFFFF_8000_0000_0000
     limit = 1 << (32 if kernel.pointer_size == 4 else 47)
-    sane = (address & np.uint64(PAGE - 1) == 0) & (address >= np.uint64(lowest))
+    sane: NDArray[np.bool_] = (address & np.uint64(PAGE - 1) == 0) & (address >= np.uint64(lowest))
     sane &= (size > 0) & (size <= limit) & (is_printable(tag) | (tag != 0))
     last = address + (size - 1).astype(np.uint64)
-    return sane & (last >= address)
+    sane &= last >= address
+    return sane
 
 
 def _pools(
-    kernel: Kernel, fields: object, records: NDArray[np.void]
+    kernel: Kernel, records: NDArray[np.void]
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_], str]:
     """Pool and quota of each entry, and which form the type has, for people."""
     names = records.dtype.names or ()

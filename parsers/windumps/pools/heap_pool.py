@@ -126,9 +126,9 @@ class HeapPool:
                 found.pool,
                 tag=found.tag,
             )
-        account = heap.account
-        self.coverage.walked_bytes += account.committed_bytes - account.unwalked_bytes
-        self.coverage.damaged_bytes += max(account.unwalked_bytes - account.absent_bytes, 0)
+        own = heap.account
+        self.coverage.walked_bytes += own.committed_bytes - own.unwalked_bytes
+        self.coverage.damaged_bytes += max(own.unwalked_bytes - own.absent_bytes, 0)
         if pages:
             self._absent(heap, root, np.unique(np.concatenate(pages)), seen)
 
@@ -144,7 +144,7 @@ class HeapPool:
         found = find_candidates(memory, heap, self.form)
         fresh = ~np.isin(found.header, np.concatenate(seen)) & ~np.isin(found.header, self.large)
         if fresh.any():
-            self.candidates.append((root, Candidates(*(column[fresh] for column in found))))
+            self.candidates.append((root, found.select(fresh)))
 
     def recovered(self, root: PoolHeap, found: Candidates) -> Blocks:
         """Candidates as used blocks."""
@@ -218,7 +218,13 @@ class HeapPool:
         pool = self.pools(root, headers.type)
         keep = ~large  # large ones come from their table
         return Found(
-            *(column[keep] for column in (address, user, size, tag, pool, used, on_list))
+            address[keep],
+            user[keep],
+            size[keep],
+            tag[keep],
+            pool[keep],
+            used[keep],
+            on_list[keep],
         )
 
     def _headers(self, address: U64) -> tuple[Headers, NDArray[np.bool_]]:
@@ -233,13 +239,16 @@ class HeapPool:
         values, present = self.kernel.memory.gather(address, f"<u{size}")
         link = values.astype(np.uint64)
         aligned = link & np.uint64(self.form.unit - 1) == 0
-        return present & ((link == 0) | (aligned & (link >= np.uint64(LOWEST[size]))))
+        linked: NDArray[np.bool_] = present & (
+            (link == 0) | (aligned & (link >= np.uint64(LOWEST[size])))
+        )
+        return linked
 
     def _user(self, address: U64, headers: Headers, used: NDArray[np.bool_]) -> U64:
         """What the caller got: behind the header, or the second one of a cache-aligned block.
 
-        A cache-aligned request may leave a gap in front. Then a second header stands before what the caller got: it
-        has the bit for cache-aligned, the gap as PreviousSize and what is left as BlockSize.
+        A cache-aligned request may leave a gap in front. Then a second header stands before what the
+        caller got: it has the bit for cache-aligned, the gap as PreviousSize and what is left as BlockSize.
         """
         unit = self.form.unit
         gap = np.zeros(len(address), np.int64)
@@ -274,8 +283,8 @@ class HeapPool:
                 Severity.WARNING,
                 HEADER,
                 first,
-                f"{int(odd.sum())} busy blocks of the heap, the first at 0x{first:x}, bear no pool header: freed and "
-                "cached, or damaged; they count as free",
+                f"{int(odd.sum())} busy blocks of the heap, the first at 0x{first:x}, bear no pool header: "
+                "freed and cached, or damaged; they count as free",
                 int(room[odd].sum()),
             )
 

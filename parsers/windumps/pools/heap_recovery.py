@@ -1,8 +1,8 @@
 """Blocks in present pages whose heap's own record of them is in an absent one.
 
-The header of a chunk may be at the end of a page that was paged out, its block at the start of the next; an LFH
-subsegment keeps the state of all its blocks in its first page. Of such blocks only the pool header
-is left, and that stays as it is when a block is freed. So they are candidates: the caller takes
+The header of a chunk may be at the end of a page that was paged out, its block at the start of the
+next; an LFH subsegment keeps the state of all its blocks in its first page. Of such blocks only the
+pool header is left, and that stays as it is when a block is freed. So they are candidates: the caller takes
 those whose tag the trackers miss (`accepted`).
 """
 
@@ -46,6 +46,10 @@ class Candidates(NamedTuple):
     tag: NDArray[np.uint32]
     type: I64
 
+    def select(self, keep: NDArray[np.bool_] | I64) -> Candidates:
+        """The rows where `keep` is true, or the numbered ones."""
+        return Candidates(self.header[keep], self.size[keep], self.tag[keep], self.type[keep])
+
 
 def no_candidates() -> Candidates:
     """None at all."""
@@ -79,7 +83,12 @@ def find_candidates(memory: AddressSpace, heap: SegmentHeap, form: HeaderForm) -
                     found.append(_page_blocks(memory, form, vs_key, start, size))
     if not found:
         return no_candidates()
-    return Candidates(*(np.concatenate(column) for column in zip(*found, strict=True)))
+    return Candidates(
+        np.concatenate([part.header for part in found]),
+        np.concatenate([part.size for part in found]),
+        np.concatenate([part.tag for part in found]),
+        np.concatenate([part.type for part in found]),
+    )
 
 
 def _headers(memory: AddressSpace, form: HeaderForm, address: U64) -> Candidates:
@@ -120,7 +129,7 @@ def _page_blocks(
         bytes_ = np.frombuffer(raw.tobytes(), np.uint8)
         headers = decode_headers(bytes_, behind, key, unit // 2)
         confirmed |= present & headers.sound & (headers.previous == units)
-    return Candidates(*(column[confirmed] for column in found))
+    return found.select(confirmed)
 
 
 def _lfh_blocks(memory: AddressSpace, form: HeaderForm, start: int, size: int) -> Candidates:
@@ -140,7 +149,7 @@ def _lfh_blocks(memory: AddressSpace, form: HeaderForm, start: int, size: int) -
             best = rows[phase == int(counts.argmax())]
     if len(best) < MIN_BLOCKS:
         return no_candidates()
-    return Candidates(*(column[best] for column in found))
+    return found.select(best)
 
 
 def accepted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windumps.heaps.segment_heap import SIGNATURE
 from windumps.memory import AddressSpace, PageTableMemory
@@ -54,11 +55,10 @@ def pool_heaps(kernel: Kernel, words: KernelWords) -> list[PoolHeap]:
     return found or _by_signature(kernel)
 
 
-def _is_heap(memory: AddressSpace, addresses: U64, pointer_size: int) -> np.ndarray[
-    tuple[int], np.dtype[np.bool_]
-]:
+def _is_heap(memory: AddressSpace, addresses: U64, pointer_size: int) -> NDArray[np.bool_]:
     values, _ = memory.gather(addresses + np.uint64(2 * pointer_size), "<u4")
-    return (values == SIGNATURE) & (addresses & np.uint64(PAGE - 1) == 0)
+    found: NDArray[np.bool_] = (values == SIGNATURE) & (addresses & np.uint64(PAGE - 1) == 0)
+    return found
 
 
 def _by_state(kernel: Kernel, state: int, source: str) -> list[PoolHeap]:
@@ -102,7 +102,11 @@ def _pointed(
     targets = values.astype(np.uint64)
     good = targets[_is_heap(kernel.memory, targets, size) & (targets >= LOWEST[size])]
     old = {heap.address for heap in known}
-    return [PoolHeap(address, pool, source) for address in np.unique(good).tolist() if address not in old]
+    return [
+        PoolHeap(address, pool, source)
+        for address in np.unique(good).tolist()
+        if address not in old
+    ]
 
 
 def _by_words(kernel: Kernel, words: KernelWords) -> list[PoolHeap]:

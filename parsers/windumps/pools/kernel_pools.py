@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 
-from windumps.blocks import Blocks
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace
+from windumps.pools.audit import PoolAudit, make_audit
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages, read_big_pages
 from windumps.pools.coverage import PAGE, PoolCoverage, Ranges
 from windumps.pools.heap_pool import HeapPool
-from windumps.pools.heap_recovery import Candidates, accepted
+from windumps.pools.heap_recovery import accepted
 from windumps.pools.heap_roots import PoolHeap, pool_heaps
 from windumps.pools.kernel_words import KernelWords, kernel_words
 from windumps.pools.page_chain import form_of
@@ -22,7 +24,7 @@ from windumps.pools.page_pool import PagePool, Scope, kernel_scope
 from windumps.pools.page_survey import PageSurvey
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
 from windumps.pools.tags import tag_number
-from windumps.pools.tracker_search import find_layout
+from windumps.pools.tracker_search import find_layout, tracker_table
 from windumps.pools.trackers import SessionTotals, TagTotals, read_trackers
 from windumps.windows.kernel import Kernel
 
@@ -51,6 +53,7 @@ class KernelPools:
         self.kernel = kernel
         self.log = log if log is not None else DiagnosticLog()
         self.coverage = PoolCoverage()
+        self._walked: Balance | None = None
         self._address_space = address_space
         self._directory_bases = directory_bases
 
@@ -73,6 +76,19 @@ class KernelPools:
     def blocks(self) -> Iterator[Blocks]:
         """All blocks, small and large, in pieces of bounded size; `coverage` tells of the walk."""
         self.coverage = PoolCoverage()
+        walked = Balance()
+        for blocks in self._all_blocks():
+            yield walked.add(blocks)
+        self._walked = walked
+
+    @cached_property
+    def audit(self) -> PoolAudit:
+        """Trackers against blocks; walks the pools unless `blocks` ran to its end before."""
+        if self._walked is None:
+            deque(self.blocks(), maxlen=0)
+        return make_audit(self.trackers, self._walked or Balance(), self.coverage)
+
+    def _all_blocks(self) -> Iterator[Blocks]:
         yield from self._small_blocks()
         if len(self.big_pages):
             yield self.big_pages.blocks()
@@ -85,7 +101,7 @@ class KernelPools:
     @cached_property
     def sessions(self) -> list[SessionTotals]:
         """What each tag holds in the pool of each session."""
-        base = self.kernel.value("PoolTrackTable")
+        base = tracker_table(self.kernel, self.words, DiagnosticLog())
         choice = find_layout(self.kernel, base) if base else None
         if choice is None or not self.session_spaces:
             return []
@@ -121,9 +137,38 @@ class KernelPools:
         balance = Balance()
         for blocks in walk.blocks():
             yield balance.add(blocks)
+        yield from self._unlisted(walk)
         if walk.candidates and self.trackers.is_found:
             balance.add(large.blocks())
             yield from self._recovered(walk, balance)
+
+    def _unlisted(self, walk: HeapPool) -> Iterator[Blocks]:
+        """Large blocks of the heaps that the table of large allocations does not name."""
+        if not walk.unlisted:
+            return
+        if self.big_pages.is_found and not self.big_pages.absent_entries:
+            self.log.add(
+                "large-blocks-unlisted",
+                Severity.WARNING,
+                "_HEAP_PAGE_RANGE_DESCRIPTOR",
+                walk.unlisted[0][0],
+                f"{len(walk.unlisted)} large blocks of the heaps are not in the table of large "
+                "allocations: freed while the dump was written, or damaged; they are left out",
+                sum(size for _, size, _ in walk.unlisted),
+            )
+            return
+        address, size, pool = (np.array(column) for column in zip(*walk.unlisted, strict=True))
+        self.coverage.notes.append(
+            f"{len(address)} large blocks have no tag: the table that would name it is not in the dump"
+        )
+        yield Blocks.build(
+            address.astype(np.uint64),
+            np.full(len(address), SIZE_UNKNOWN, np.int64),
+            size.astype(np.int64),
+            np.ones(len(address), np.bool_),
+            Kind.POOL_LARGE,
+            pool.astype(np.uint8),
+        )
 
     def _recovered(self, walk: HeapPool, balance: Balance) -> Iterator[Blocks]:
         """Blocks whose heap's record is not in the dump, where the trackers miss them."""
@@ -140,12 +185,13 @@ class KernelPools:
             mine = good[start : start + len(found.size)]
             start += len(found.size)
             if mine.any():
-                yield walk.recovered(root, Candidates(*(column[mine] for column in found)))
+                yield walk.recovered(root, found.select(mine))
         left = int((~good).sum())
         if good.any() or left:
             self.coverage.notes.append(
-                f"of {len(good)} blocks the heap's own record is not in the dump: {int(good.sum())} count as used, "
-                f"because the trackers miss as many of their tags, {left} do not"
+                f"of {len(good)} blocks the heap's own record is not in the dump: "
+                f"{int(good.sum())} count as used, because the trackers miss as many of their tags, "
+                f"{left} do not"
             )
 
     def _page_blocks(self) -> Iterator[Blocks]:

@@ -1,7 +1,7 @@
 """Look-aside lists of the pool's segment heaps: blocks that were freed and still look used.
 
-A freed block of 0x201 to 0xF80 bytes may go to a list of its size (`_RTL_DYNAMIC_LOOKASIDE`) instead of its heap.
-The heap then still calls it busy; the trackers count it as freed. The link is written over its
+A freed block of 0x201 to 0xF80 bytes may go to a list of its size (`_RTL_DYNAMIC_LOOKASIDE`) instead
+of its heap. The heap then still calls it busy; the trackers count it as freed. The link is written over its
 pool header.
 """
 
@@ -20,9 +20,7 @@ MAX_BUCKETS = 256
 MAX_ENTRIES = 1 << 16  # an SLIST counts its entries in 16 bits
 
 
-def lookaside_blocks(
-    memory: AddressSpace, row: LayoutRow, address: int, log: DiagnosticLog
-) -> U64:
+def lookaside_blocks(memory: AddressSpace, row: LayoutRow, address: int, log: DiagnosticLog) -> U64:
     """Headers of all blocks on the lists of one look-aside structure.
 
     Args:

@@ -27,8 +27,6 @@ class HeaderForm(NamedTuple):
     Attributes:
         unit: Bytes sizes are counted in; also the header's size.
         size_mask: Of both sizes.
-        index_shift: Of PoolIndex.
-        index_mask: Of PoolIndex, shifted.
         size_shift: Of BlockSize; PreviousSize is at 0.
         type_shift: Of PoolType.
         type_mask: Of PoolType, shifted.
@@ -36,23 +34,20 @@ class HeaderForm(NamedTuple):
 
     unit: int
     size_mask: int
-    index_shift: int
-    index_mask: int
     size_shift: int
     type_shift: int
     type_mask: int
 
 
 # `_POOL_HEADER`: the same in all builds from Windows 2003 on (public symbols).
-FORM_X64 = HeaderForm(16, 0xFF, 8, 0xFF, 16, 24, 0xFF)
-FORM_X86 = HeaderForm(8, 0x1FF, 9, 0x7F, 16, 25, 0x7F)
+FORM_X64 = HeaderForm(16, 0xFF, 16, 24, 0xFF)
+FORM_X86 = HeaderForm(8, 0x1FF, 16, 25, 0x7F)
 
 
 class Headers(NamedTuple):
     """Decoded headers, as columns."""
 
     previous: I64
-    index: I64
     size: I64
     type: I64
     tag: NDArray[np.uint32]
@@ -92,7 +87,6 @@ def read_headers(data: U8, offset: I64, form: HeaderForm) -> Headers:
     low = (raw & np.uint64(0xFFFF_FFFF)).astype(np.int64)
     return Headers(
         previous=low & form.size_mask,
-        index=(low >> form.index_shift) & form.index_mask,
         size=(low >> form.size_shift) & form.size_mask,
         type=(low >> form.type_shift) & form.type_mask,
         tag=(raw >> np.uint64(32)).astype(np.uint32),
@@ -209,9 +203,9 @@ def resume(data: U8, offset: int, form: HeaderForm, broken: int) -> int | None:
 
 def is_used(types: I64, build: int) -> NDArray[np.bool_]:
     """Which blocks are in use. Before Vista the field is a POOL_TYPE and one more, 0 when free."""
-    if build and build < 6000:
-        return types != 0
-    return (types & _IN_USE) != 0
+    old = build and build < 6000
+    used: NDArray[np.bool_] = (types != 0) if old else (types & _IN_USE) != 0
+    return used
 
 
 def pool_type(types: I64, build: int) -> NDArray[np.uint32]:

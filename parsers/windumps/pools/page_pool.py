@@ -201,7 +201,8 @@ class PagePool:
         data = self.scope.memory.data
         window = np.ndarray((max(len(data) - 7, 0),), "<u8", buffer=data, strides=(1,))
         billed = window[chunk.offset[found.page] + found.start + 8]
-        return (billed ^ chunk.header) == np.uint64(self.cookie)
+        marked: NDArray[np.bool_] = (billed ^ chunk.header) == np.uint64(self.cookie)
+        return marked
 
     def _rest(self, page: int, offset: int, end: int) -> Iterator[Blocks]:
         """What lies behind the damage in one page."""
@@ -238,7 +239,7 @@ class PagePool:
                 Severity.WARNING,
                 HEADER,
                 int(absent[~large][0]),
-                f"{int((~large).sum())} pages of pool in {self.scope.name} are not in the dump (paged out, or "
-                "left out of it): their blocks are not known",
+                f"{int((~large).sum())} pages of pool in {self.scope.name} are not in the dump "
+                "(paged out, or left out of it): their blocks are not known",
                 int((~large).sum()) * PAGE,
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+
 from windumps.blocks import Blocks
 from windumps.memory.address_space import I64, U64
 from windumps.pools.balance import Balance, is_paged, pool_keys

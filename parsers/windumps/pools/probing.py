@@ -17,18 +17,21 @@ _LOW = np.uint64(0xFFFF_FFFF)
 def home_slots(keys: NDArray[np.uint32], mask: int) -> I64:
     """Where a table of mask + 1 slots puts each 32-bit key."""
     product = keys.astype(np.uint64) * _FACTOR
-    return ((product ^ (product >> np.uint64(32))) & np.uint64(mask)).astype(np.int64)
+    slots: I64 = ((product ^ (product >> np.uint64(32))) & np.uint64(mask)).astype(np.int64)
+    return slots
 
 
 def shifted_home_slots(keys: NDArray[np.uint32], mask: int) -> I64:
     """The same for page numbers on x86 before Windows 8 (seen on 7601)."""
-    return ((keys ^ (keys >> np.uint32(8))) & np.uint32(mask)).astype(np.int64)
+    slots: I64 = ((keys ^ (keys >> np.uint32(8))) & np.uint32(mask)).astype(np.int64)
+    return slots
 
 
 def xored_home_slots(keys: NDArray[np.uint32], mask: int) -> I64:
     """The same with all four bytes of a page number XORed, as ReactOS has it for Windows 2003."""
     mixed = keys ^ (keys >> np.uint32(8)) ^ (keys >> np.uint32(16)) ^ (keys >> np.uint32(24))
-    return (mixed & np.uint32(mask)).astype(np.int64)
+    slots: I64 = (mixed & np.uint32(mask)).astype(np.int64)
+    return slots
 
 
 def page_keys(addresses: U64) -> NDArray[np.uint32]:

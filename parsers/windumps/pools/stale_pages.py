@@ -63,7 +63,9 @@ def free_links(
 def _is_strange(pointers: NDArray[np.unsignedinteger], pointer_size: int) -> NDArray[np.bool_]:
     lowest = 0x8000_0000 if pointer_size == 4 else 0xFFFF_8000_0000_0000
     wide = pointers.astype(np.uint64)
-    return (wide < np.uint64(lowest)) | (wide & np.uint64(pointer_size - 1) != 0)
+    strange: NDArray[np.bool_] = wide < np.uint64(lowest)
+    strange |= wide & np.uint64(pointer_size - 1) != 0
+    return strange
 
 
 def lists_are_kept(linked: int, loose: int) -> bool:

@@ -69,7 +69,7 @@ def _share(keys: U32, present: NDArray[np.bool_], slots: int) -> float:
 
 def score_layout(memory: AddressSpace, row: LayoutRow, base: int) -> float | None:
     """How well a layout fits the table at `base`, 0 to 1; None when too little is in the dump."""
-    keys, present = read_keys(memory, row, base, _PROBED)
+    keys, _ = read_keys(memory, row, base, _PROBED)
     used = keys[keys != 0]
     if len(used) < MIN_KEYS:
         return None

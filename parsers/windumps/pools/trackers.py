@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +87,12 @@ class TagTotals:
         empty = np.empty(0, np.int64)
         return cls(
             np.empty(0, np.uint32),
-            *(empty for _ in COUNTERS),
+            empty,
+            empty,
+            empty,
+            empty,
+            empty,
+            empty,
             complete=np.empty(0, np.bool_),
             is_found=False,
             source=source,
@@ -145,7 +151,10 @@ class SessionTotals:
 
 
 def read_trackers(
-    kernel: Kernel, words: KernelWords, log: DiagnosticLog, table_bytes: dict[int, int] | None = None
+    kernel: Kernel,
+    words: KernelWords,
+    log: DiagnosticLog,
+    table_bytes: dict[int, int] | None = None,
 ) -> TagTotals:
     """Adds up all tracker tables of a kernel.
 
@@ -250,21 +259,20 @@ def _build(
     used = key != 0
     used &= is_printable(key) | is_printable(plain_tags(key)) | _counts(sums)
     used &= (key != OVERFLOW_TAG) | _counts(sums)
-    columns = {}
+    columns: dict[str, Any] = {}
     for name, values in sums.items():
         bits = 8 * row.field_size(TRACKER, name)
         # A sum that is negative shows that some table is missing; bytes are signed for that reason.
         signed = name.endswith("Bytes")
-        columns[_COLUMN_OF[name]] = (
-            _signed(values, bits) if signed else _unsigned(values, bits)
-        )[used]
-    return TagTotals(
-        tag=key[used], complete=complete[used], absent_entries=absent, **columns
-    )
+        columns[_COLUMN_OF[name]] = (_signed(values, bits) if signed else _unsigned(values, bits))[
+            used
+        ]
+    return TagTotals(tag=key[used], complete=complete[used], absent_entries=absent, **columns)
 
 
 def _counts(sums: dict[str, NDArray[np.uint64]]) -> NDArray[np.bool_]:
-    return np.logical_or.reduce([values != 0 for values in sums.values()])
+    counts: NDArray[np.bool_] = np.logical_or.reduce([values != 0 for values in sums.values()])
+    return counts
 
 
 def _signed(values: NDArray[np.uint64], bits: int) -> I64:
@@ -290,7 +298,7 @@ def _merge(parts: Iterable[TagTotals]) -> TagTotals:
     parts = list(parts)
     tags = plain_tags(np.concatenate([part.tag for part in parts]))
     unique, index = np.unique(tags, return_inverse=True)
-    columns = {}
+    columns: dict[str, Any] = {}
     for name in COUNTERS:
         total = np.zeros(len(unique), np.int64)
         np.add.at(total, index, np.concatenate([getattr(part, name) for part in parts]))

@@ -40,7 +40,7 @@ class KernelProcess:
         wow64_peb: Address of its 32-bit PEB; 0 when it is no WoW64 process.
         is_wow64: A 32-bit process on a 64-bit system.
         private_commit_bytes: What it has committed for itself; None when unknown.
-        handle_count: None: no layout for it is known.
+        handle_count: Open handles; None until somebody reads them (`kernel_handles`).
     """
 
     address: int
@@ -68,9 +68,23 @@ ProcessLayout = LayoutChoice[tuple[int, ...]]
 
 
 def choose_process_layout(
-    memory: AddressSpace, architecture: str, build: int, head: int, kdbg: Kdbg | None
+    memory: AddressSpace,
+    architecture: str,
+    build: int,
+    head: int,
+    kdbg: Kdbg | None,
+    exact: LayoutRow | None = None,
 ) -> ProcessLayout | None:
-    """The layout under which the list of processes makes sense; None when it is not in the dump."""
+    """The layout under which the list of processes makes sense; None when it is not in the dump.
+
+    Args:
+        memory: Kernel memory.
+        architecture: "x86", "x64" or "arm64".
+        build: Windows build number; 0 when unknown.
+        head: Address of PsActiveProcessHead.
+        kdbg: What names two of the offsets; None when it was not found.
+        exact: A layout out of the kernel's own symbols.
+    """
     pointer = 4 if architecture == "x86" else 8
     nodes, _ = list_nodes(memory, head, pointer)
 
@@ -91,7 +105,7 @@ def choose_process_layout(
             checks += [a == b for a, b in zip(told, own, strict=True) if a]
         return sum(checks) / len(checks), tuple(found)
 
-    return choose_layout(PROCESS_LAYOUTS, architecture, build, score)
+    return choose_layout(PROCESS_LAYOUTS, architecture, build, score, exact)
 
 
 def _checks(memory: AddressSpace, row: LayoutRow, address: int) -> list[bool]:
@@ -129,7 +143,7 @@ def processes(
     nodes, trouble = list_nodes(memory, head, row.pointer_size)
     found = []
     for node in nodes[:MAX_PROCESSES]:
-        process = _process(memory, row, node - links)
+        process = _process(memory, row, node - links, layout.source != "probed")
         if process is None:
             log.add(
                 "bad-process",
@@ -166,7 +180,10 @@ def _name(memory: AddressSpace, row: LayoutRow, address: int) -> str | None:
     return raw.split(b"\0", 1)[0].decode("latin-1") if len(raw) == 15 else None
 
 
-def _process(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess | None:
+def _process(
+    memory: AddressSpace, row: LayoutRow, address: int, trusted: bool
+) -> KernelProcess | None:
+    """One process, None when it cannot be one; of a layout that is not trusted no numbers are taken."""
     process_id = _field(memory, row, address, "UniqueProcessId") if address > 0 else None
     if process_id is None or not process_id < _MAX_ID:
         return None
@@ -174,7 +191,7 @@ def _process(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProces
     return replace(
         from_record(memory, row, address),
         process_id=process_id,
-        private_commit_bytes=None if commit is None else commit * _PAGE,
+        private_commit_bytes=None if commit is None or not trusted else commit * _PAGE,
     )
 
 

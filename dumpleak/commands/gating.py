@@ -1,0 +1,115 @@
+"""What commands with a gate share: its options, its verdict on stderr, its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dumpleak.baseline import Baseline, json_baseline, snapshot_baseline
+from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
+from dumpleak.comparison import Comparison, Verdict
+from dumpleak.gate import Gate, GateResult, parse_gate
+from dumpleak.suppressions import Suppression, read_suppressions
+from dumpleak.trends import Trend
+
+_FILE = click.Path(exists=True, dir_okay=False)
+_OPTIONS = (
+    click.option(
+        "--fail-on",
+        metavar="CONDITIONS",
+        help="Exit with 1 when growth reaches one of: bytes>=N, count>=N, percent>=N, bytes-per-hour>=N, "
+        "count-per-hour>=N; with site. in front for any one site; suspects>=N, leaked>=N of a trend. "
+        "Separated by commas.",
+    ),
+    click.option(
+        "--baseline",
+        metavar="FILE",
+        type=_FILE,
+        help="Growth that was accepted: what diff or trend wrote with --format json, or a snapshot.",
+    ),
+    click.option(
+        "--suppressions",
+        metavar="FILE",
+        type=_FILE,
+        help="A TOML file of sites that may grow, each with a reason and an expiry date.",
+    ),
+)
+_Answer = TypeVar("_Answer", Comparison, Trend)
+
+
+def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options; the command gets them among its `options`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def open_gate(by: str, options: dict[str, Any]) -> Gate | None:
+    """The gate the user asked for; None when there is none.
+
+    Raises:
+        UsageError: a condition or the suppressions file was not understood.
+        WindumpsError: the baseline cannot be used.
+    """
+    given = [options[name] for name in ("fail_on", "baseline", "suppressions")]
+    if given == [None, None, None]:
+        return None
+    try:
+        conditions = parse_gate(given[0]) if given[0] is not None else []
+    except ValueError as error:
+        raise click.UsageError(f"--fail-on: {error}") from error
+    return Gate(conditions, _suppressions(given[2]), _baseline(given[1], by, options))
+
+
+def judged(gate: Gate | None, answer: _Answer) -> _Answer:
+    """The answer with what the gate says of it.
+
+    Raises:
+        GateError: a condition cannot be measured.
+    """
+    if gate is None or answer.verdict is Verdict.NOT_COMPARABLE:
+        return answer
+    return replace(answer, gate=gate.judge(answer))
+
+
+def finish(gate: Gate | None, answer: Comparison | Trend) -> None:
+    """Says on stderr how it ended, and ends with the exit code for that."""
+    if answer.verdict is Verdict.NOT_COMPARABLE:
+        why = f"the dumps are not comparable: {'; '.join(answer.reasons)}"
+        click.echo(f"dumpleak: {why}" if gate is None else f"SUMMARY: NO ANSWER; {why}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)
+    result = answer.gate
+    if result is None:
+        return
+    _say_suppressions(result)
+    click.echo(result.summary, err=True)
+    if not result.passed:
+        raise SystemExit(EXIT_GATE)
+
+
+def _say_suppressions(result: GateResult) -> None:
+    for entry in result.expired:
+        click.echo(f"warning: suppression has expired: {entry.told}", err=True)
+    for entry in result.unused:
+        click.echo(f"warning: suppression matches no site that grew: {entry.told}", err=True)
+
+
+def _suppressions(path: str | None) -> list[Suppression]:
+    try:
+        return read_suppressions(path) if path is not None else []
+    except ValueError as error:
+        raise click.UsageError(f"--suppressions: {error}") from error
+
+
+def _baseline(path: str | None, by: str, options: dict[str, Any]) -> Baseline | None:
+    if path is None:
+        return None
+    with Path(path).open("rb") as file:
+        head = file.read(64)
+    if head.lstrip().startswith(b"{"):
+        return json_baseline(path)
+    return snapshot_baseline(open_snapshot(path, by, options))

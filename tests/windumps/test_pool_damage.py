@@ -1,0 +1,256 @@
+"""Damaged pools: whatever is written over their structures, a walk ends and says what it left out."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kernel_truth import KernelTruthDump, kernel_dumps
+from pool_truth import PoolCase, open_pools, without_names
+
+from windumps.blocks import Blocks, State
+from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel_open import open_kernel_dump
+from windumps.errors import DumpError
+from windumps.pools.kernel_pools import KernelPools
+from windumps.pools.pool_types import Pool
+from windumps.pools.tags import tag_number
+
+_AFTER = [d for d in kernel_dumps("tiny-pair", "traps", "leak-pair") if "after" in d.dump.name]
+# One of each kind of pool: pages on 32 and 64 bits, heaps of three generations.
+_BUILDS = ("7601-x86pae", "14393-x64", "19041-x64", "22000-arm64", "26100-x64")
+_SOURCES = [next(d for d in _AFTER if d.build == build) for build in _BUILDS]
+_FLIPS, _SEEDS = 64, 5
+
+
+class Damaged:
+    """A dump whose bytes can be changed before it is opened again."""
+
+    def __init__(self, source: KernelTruthDump) -> None:
+        self.case = PoolCase(source, True)
+        self.dump = self.case.dump
+        self.memory = self.dump.kernel.memory
+        self.data = self.dump.memory.data.copy()
+
+    def offset(self, address: int) -> int:
+        (offset,) = self.memory.locate(np.array([address], np.uint64), 1).tolist()
+        assert offset >= 0
+        return int(offset)
+
+    def write(self, address: int, data: bytes) -> None:
+        for number, byte in enumerate(data):
+            self.data[self.offset(address + number)] = byte
+
+    def pointer(self, address: int, value: int) -> None:
+        self.write(address, value.to_bytes(self.dump.kernel.pointer_size, "little"))
+
+    def reset(self) -> None:
+        self.data = self.dump.memory.data.copy()
+
+    def pools(self, named: bool = True) -> KernelPools:
+        dump = open_kernel_dump(Path("damaged.dmp"), self.data)
+        assert isinstance(dump, KernelDump)
+        return open_pools(dump if named else without_names(dump))
+
+
+@pytest.fixture(scope="module", params=_SOURCES, ids=lambda source: source.name)
+def damaged(request: pytest.FixtureRequest) -> Damaged:
+    return Damaged(request.param)
+
+
+def check(pools: KernelPools) -> Blocks:
+    """What holds of every walk, however damaged the pool."""
+    blocks = Blocks.concatenate(pools.blocks())
+    used = blocks.used
+    lowest = 0x8000_0000 if pools.kernel.pointer_size == 4 else 0xFFFF_8000_0000_0000
+    assert (used.address >= np.uint64(lowest)).all()
+    assert (blocks.block_bytes[blocks.state == State.USED] > 0).all()
+    assert (blocks.heap <= max(Pool)).all()
+    assert len(np.unique(used.address)) == len(used)
+    assert pools.coverage.used_bytes <= len(pools.kernel.memory.data)
+    trackers = pools.trackers
+    assert (trackers.tag[1:] > trackers.tag[:-1]).all()
+    assert len(trackers.complete) == len(trackers.paged_bytes) == len(trackers)
+    audit = pools.audit
+    assert audit.reason
+    assert int(audit.walked_count.sum()) <= len(used)
+    _ = pools.sessions
+    return blocks
+
+
+def places(damaged: Damaged, kind: str) -> list[int]:
+    """Addresses of bytes to damage."""
+    truth = damaged.case.truth
+    tracker, big = truth["tracker"], truth["big_table"]
+    if kind == "trackers":
+        bytes_ = tracker["entry_size"] * tracker["size"]
+        return [int(t, 16) + n for t in tracker["tables"] for n in range(0, bytes_, 7)]
+    if kind == "big pages":
+        start = int(big["table"], 16)
+        return [start + n for n in range(0, big["entry_size"] * big["size"], 5)]
+    if kind == "headers":
+        width = 2 * damaged.dump.kernel.pointer_size
+        found = []
+        for block in truth["small_blocks"]:
+            address = int(block["address"], 16)
+            if "session" not in block and damaged.case.is_here(address):
+                found += range(address, address + width)
+        return found
+    heaps = truth.get("segment_heap", {}).get("heaps", [])
+    return [int(heap, 16) + n for heap in heaps for n in range(0x1000)] or places(
+        damaged, "headers"
+    )
+
+
+@pytest.mark.parametrize("kind", ["trackers", "big pages", "headers", "heaps"])
+@pytest.mark.parametrize("seed", range(_SEEDS))
+def test_flipped_bits_cost_what_they_hit(damaged: Damaged, kind: str, seed: int) -> None:
+    damaged.reset()
+    chance = random.Random(f"{kind} {seed}")  # noqa: S311
+    for place in chance.sample(places(damaged, kind), _FLIPS):
+        if damaged.memory.locate(np.array([place], np.uint64), 1)[0] >= 0:
+            damaged.data[damaged.offset(place)] ^= 1 << chance.randrange(8)
+    pools = damaged.pools()
+    check(pools)
+    expected = damaged.case.expected_totals()
+    if kind != "trackers":
+        assert len(pools.trackers) == len(expected)
+
+
+@pytest.mark.parametrize("seed", range(_SEEDS))
+def test_random_bytes_anywhere_never_stop_a_walk(damaged: Damaged, seed: int) -> None:
+    damaged.reset()
+    chance = np.random.default_rng(seed)
+    at = chance.integers(0x2000, len(damaged.data), 4096)
+    damaged.data[at] = chance.integers(0, 256, 4096, dtype=np.uint8)
+    try:
+        pools = damaged.pools(named=seed % 2 == 0)
+    except DumpError:
+        return  # the dump's own header was hit
+    check(pools)
+
+
+def test_a_page_of_headers_overwritten_is_said(damaged: Damaged) -> None:
+    """Nothing is made up of it, and all other blocks stay."""
+    damaged.reset()
+    block = next(
+        int(b["address"], 16)
+        for b in damaged.case.truth["small_blocks"]
+        if "session" not in b and damaged.case.is_here(int(b["address"], 16))
+    )
+    page = block & ~0xFFF
+    damaged.write(page, bytes([0xA5]) * 0x1000)
+    pools = damaged.pools()
+    used = check(pools).used
+    before = damaged.case.blocks.used
+    inside = (before.address & ~np.uint64(0xFFF)) == np.uint64(page)
+    assert inside.any()
+    left = set(before.address[~inside].tolist())
+    found = set(used.address.tolist())
+    assert len(left - found) <= len(left) // 50  # a subsegment whose header was in the page
+    assert not found & set(before.address[inside].tolist()) - left
+    assert pools.audit.differs.any()
+
+
+def test_one_broken_header_costs_its_neighbour_at_most(damaged: Damaged) -> None:
+    if not damaged.case.is_legacy:
+        pytest.skip("pages have no chains from 1903 on")
+    damaged.reset()
+    unit = 2 * damaged.dump.kernel.pointer_size
+    by_page: dict[int, list[int]] = {}
+    for b in damaged.case.truth["small_blocks"]:
+        if "session" not in b and damaged.case.is_here(int(b["address"], 16)):
+            by_page.setdefault(int(b["address"], 16) >> 12, []).append(int(b["address"], 16))
+    page = next(sorted(rows) for rows in by_page.values() if len(rows) > 10)
+    damaged.write(page[5], b"\xff\xff\xff\xff")
+    pools = damaged.pools()
+    found = set(check(pools).used.address.tolist())
+    assert {address + unit for address in page if address != page[5]} <= found
+    assert any(entry.code == "pool-page-broken" for entry in pools.log.collect())
+    assert pools.coverage.damaged_bytes > 0
+
+
+def _variable(damaged: Damaged, name: str) -> int:
+    found = damaged.dump.kernel.symbol(name)
+    if found is None:
+        pytest.skip("this kernel's variables are not in the built-in table")
+    return found
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 1 << 12 | 7, (1 << 31) + 1, (1 << 32) - 1])
+def test_absurd_sizes_of_tables_are_not_believed(damaged: Damaged, size: int) -> None:
+    tracker, big = (
+        _variable(damaged, "PoolTrackTableSize"),
+        _variable(damaged, "PoolBigPageTableSize"),
+    )
+    damaged.reset()
+    damaged.pointer(tracker, size)
+    damaged.pointer(big, size)
+    pools = damaged.pools()
+    check(pools)
+    assert len(pools.trackers) == len(damaged.case.pools.trackers)
+    assert len(pools.big_pages) == len(damaged.case.pools.big_pages)
+
+
+def test_tables_that_name_each_other_are_added_once(damaged: Damaged) -> None:
+    array = _variable(damaged, "ExPoolTagTables")
+    damaged.reset()
+    first = damaged.dump.kernel.memory.read_uint(array, damaged.dump.kernel.pointer_size)
+    for number in range(1, 4):
+        damaged.pointer(array + number * damaged.dump.kernel.pointer_size, first)
+    pools = damaged.pools()
+    check(pools)
+    assert pools.trackers.table_count <= 2  # with the expansion table
+    # The other processors' counters are missing, and that is seen.
+    assert not pools.trackers.complete.any()
+    assert pools.audit.ranking == "blocks"
+
+
+def test_a_heap_that_leads_to_itself_ends(damaged: Damaged) -> None:
+    heaps = damaged.case.truth.get("segment_heap", {}).get("heaps")
+    if not heaps:
+        pytest.skip("no segment heap before 1903")
+    damaged.reset()
+    for heap in heaps:
+        for offset in range(0x20, 0x1000, 8):
+            damaged.pointer(int(heap, 16) + offset, int(heap, 16) + offset)
+    pools = damaged.pools()
+    check(pools)
+    codes = {entry.code for entry in pools.log.collect()}
+    assert codes & {"pool-heap-not-read", "context-damaged", "segment-list-broken"}
+
+
+def test_a_look_aside_list_that_runs_in_a_circle_ends(damaged: Damaged) -> None:
+    lists = [entry for entry in damaged.case.truth.get("lookaside_lists", []) if entry["heap"]]
+    if not lists:
+        pytest.skip("no such lists before 1903")
+    damaged.reset()
+    longest = max(lists, key=lambda entry: len(entry["blocks"]))
+    blocks = [int(block, 16) for block in longest["blocks"]]
+    damaged.pointer(blocks[-1], blocks[0])
+    pools = damaged.pools()
+    used = set(check(pools).used.address.tolist())
+    assert not used & damaged.case.freed()
+
+
+def test_an_absurd_number_of_look_aside_lists_is_said(damaged: Damaged) -> None:
+    state = damaged.case.truth.get("segment_heap")
+    if not state:
+        pytest.skip("no such lists before 1903")
+    damaged.reset()
+    kernel = damaged.dump.kernel
+    context = 0x38 if kernel.build >= 26100 else 0x28
+    place = kernel.memory.read_uint(int(state["heaps"][1], 16) + context, 8)
+    damaged.write(place + 8, b"\xff\xff\xff\xff")
+    pools = damaged.pools()
+    check(pools)
+    assert any(entry.code == "lookasides-damaged" for entry in pools.log.collect())
+
+
+def test_a_tag_is_what_its_bytes_say() -> None:
+    assert tag_number("Leak") == 0x6B61654C
+    assert tag_number("Io") == 0x20206F49
+    with pytest.raises(ValueError, match="four"):
+        tag_number("Leaky")
