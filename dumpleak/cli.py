@@ -16,7 +16,8 @@ import click
 from dumpleak import __version__
 from dumpleak.commands import COMMANDS
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER
-from windumps.errors import WindumpsError
+from dumpleak.inputs import why_no_dump
+from windumps.errors import NotADumpError, WindumpsError
 
 
 class DumpleakGroup(click.Group):
@@ -30,7 +31,7 @@ class DumpleakGroup(click.Group):
             files = [
                 arg
                 for before, arg in zip(["", *args], args, strict=False)
-                if before not in ("-o", "--output") and Path(arg).is_file()
+                if before not in self._value_options() and Path(arg).is_file()
             ]
             if files and args[0] == files[0]:
                 name = {1: "info", 2: "diff"}.get(len(files), "trend")
@@ -38,6 +39,16 @@ class DumpleakGroup(click.Group):
             if not args[0].isidentifier():
                 raise click.UsageError(f"no such file: {args[0]}", ctx=ctx)
         return super().resolve_command(ctx, args)
+
+    def _value_options(self) -> set[str]:
+        """Options whose value may be a file that is no dump to look at."""
+        return {
+            name
+            for command in self.commands.values()
+            for option in command.params
+            if isinstance(option, click.Option) and not option.is_flag and not option.count
+            for name in option.opts
+        } - {"--after-idle"}
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -76,6 +87,9 @@ def main(args: list[str] | None = None) -> None:
         # The reader went away (`| head`): not an error; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except NotADumpError as error:
+        about = (why_no_dump(word) for word in arguments if str(error).startswith(f"{word}: "))
+        code = _fail(next(filter(None, about), str(error)), debug)
     except WindumpsError as error:
         code = _fail(str(error), debug)
     except OSError as error:

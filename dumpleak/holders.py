@@ -89,7 +89,7 @@ class HolderFinder:
         names = [_block_name(site) for site in self._sites]
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
-        reachable = find_reachable(memory, roots, index, votes).reachable
+        reachable = find_reachable(memory, roots, index, votes, session.dump.release).reachable
         if missing_roots(roots.amounts(memory)):
             reachable[:] = True
         found = votes.result(~reachable)

@@ -84,6 +84,11 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
 def _advice(session: Session, covered: Coverage) -> str:
     if not session.readable_heaps:
         return f"no: this is {session.why_no_heaps()}"
+    return coverage_advice(covered)
+
+
+def coverage_advice(covered: Coverage) -> str:
+    """Whether leaks can be looked for in a dump with heaps, and what to do next."""
     if covered.shortfall:
         return f"no: {covered.shortfall}"
     unread = covered.heaps_listed - covered.heaps_read

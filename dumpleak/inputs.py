@@ -46,8 +46,20 @@ def read_snapshot(path: Path | str, by: str, skip_frames: tuple[str, ...] = ()) 
         WindumpsError: the file is a snapshot that cannot be used.
         OSError: it cannot be read.
     """
-    place = Path(path)
-    with place.open("rb") as file:
+    reader = _reader(path)
+    return reader.read(Path(path), by, skip_frames) if reader else None
+
+
+def why_no_dump(path: Path | str) -> str:
+    """One line about a file that is a snapshot where a dump is needed; "" for all other files."""
+    return (
+        f"{path}: a snapshot, which has no memory in it; stat, diff and trend take it, this needs the dump"
+        if Path(path).is_file() and _reader(path)
+        else ""
+    )
+
+
+def _reader(path: Path | str) -> SnapshotReader | None:
+    with Path(path).open("rb") as file:
         head = file.read(HEAD_BYTES)
-    reader = next((reader for reader in SNAPSHOT_READERS if reader.detect(head)), None)
-    return reader.read(place, by, skip_frames) if reader else None
+    return next((reader for reader in SNAPSHOT_READERS if reader.detect(head)), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from dumpleak.kernel_symbols import use_symbols
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.dumps.kernel_dump import KernelDump
@@ -54,6 +55,7 @@ class KernelInfo:
         symbols: `SHOWN_SYMBOLS` and where they are; None for those that no way leads to.
         drivers: Loaded images.
         unloaded: Images unloaded before, the newest first.
+        current_process: The process that ran; None when the dump does not keep a copy of it.
         processes: All processes; None when the dump has no list of them.
         process_layout: Which layout of `_EPROCESS` was used, and how well it checked out.
         counters: The memory manager's own numbers.
@@ -84,6 +86,7 @@ class KernelInfo:
     symbols: tuple[tuple[str, KernelSymbol | None], ...]
     drivers: tuple[Module, ...]
     unloaded: tuple[Module, ...]
+    current_process: KernelProcess | None
     processes: tuple[KernelProcess, ...] | None
     process_layout: str
     counters: tuple[Counter, ...]
@@ -92,21 +95,6 @@ class KernelInfo:
     usable: bool
     advice: str
     diagnostics: tuple[Diagnostic, ...]
-
-
-def use_symbols(dump: KernelDump, symbols: Symbols | None) -> tuple[Diagnostic, ...]:
-    """Lets a kernel use its own PDB or volatility3 table when the symbol path has one.
-
-    Returns:
-        What is there and cannot be used.
-    """
-    image = dump.kernel.image
-    if symbols is None or image is None or image.pdb is None:
-        return ()
-    source = symbols.source(image)
-    if source is not None:
-        dump.symbols.use(source, f"symbols of {image.pdb.name} {image.pdb.key}")
-    return symbols.of(image).diagnostics
 
 
 def listed_processes(dump: KernelDump) -> list[KernelProcess]:
@@ -144,6 +132,7 @@ def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> Kernel
         symbols=tuple((name, kernel.find_symbol(name)) for name in SHOWN_SYMBOLS),
         drivers=tuple(kernel.drivers),
         unloaded=tuple(kernel.unloaded),
+        current_process=dump.current_process,
         processes=processes,
         process_layout="" if dump.process_layout is None else str(dump.process_layout),
         counters=tuple(dump.counters),

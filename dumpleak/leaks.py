@@ -102,7 +102,7 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
     amounts = roots.amounts(session.dump.memory)
     notes = _check_roots(session, roots, amounts)
     progress("scanning for pointers", 0, 1)
-    found = find_reachable(session.dump.memory, roots, index)
+    found = find_reachable(session.dump.memory, roots, index, release=session.dump.release)
     progress("scanned", 1, 1)
     groups_found = _groups(
         grouping.table.sites, sums, index, ~found.reachable, ~found.referenced & ~found.reachable

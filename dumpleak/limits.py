@@ -29,8 +29,16 @@ class Limit:
 
 def memory_limits(session: Session) -> tuple[Limit, ...]:
     """The limits that a dump tells of, and that a process can reach."""
-    found = [_address_space(session)]
+    found = [_address_space(session), _commit(session)]
     return tuple(limit for limit in found if limit is not None)
+
+
+def _commit(session: Session) -> Limit | None:
+    """What the system can still commit, for this process and all others."""
+    if session.dump.commit is None:
+        return None
+    charged, limit = session.dump.commit
+    return Limit("commit limit", limit - charged, limit)
 
 
 def _address_space(session: Session) -> Limit | None:

@@ -6,7 +6,7 @@ hide it. Never the other way round, as long as all roots are in the dump.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,8 @@ _NARROW = 4
 # From so many blocks on, whole columns are followed at once. Long lists are followed one by one: a column
 # of one row for each of a million members would take minutes.
 _WIDE = 256
+
+_RELEASE_EVERY = 8  # pieces of a scan after which mapped pages are given back
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,31 @@ class PointerWatcher(Protocol):
 
 
 def find_reachable(
-    memory: AddressSpace, roots: Roots, index: BlockIndex, watcher: PointerWatcher | None = None
+    memory: AddressSpace,
+    roots: Roots,
+    index: BlockIndex,
+    watcher: PointerWatcher | None = None,
+    release: Callable[[], None] = lambda: None,
 ) -> Reachability:
-    """Scans all roots and all used blocks, and follows what they point to."""
+    """Scans all roots and all used blocks, and follows what they point to.
+
+    Args:
+        memory: The process's memory.
+        roots: Where to start.
+        index: The used blocks.
+        watcher: Is shown all pointers.
+        release: Called from time to time, to give mapped pages back.
+    """
     count = len(index)
     sources, targets = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-    for edges in index.edges_among_blocks(memory):
+    for number, edges in enumerate(index.edges_among_blocks(memory)):
         others = edges.source != edges.target
         sources.append(edges.source[others].astype(np.int32))
         targets.append(edges.target[others].astype(np.int32))
         if watcher is not None:
             watcher.add_blocks(edges)
+        if number % _RELEASE_EVERY == _RELEASE_EVERY - 1:
+            release()
     kept = []
     for root, edges in _root_edges(memory, roots, index):
         kept.append(edges.target.astype(np.int32))
@@ -117,7 +133,8 @@ def _closure(
         ends = np.cumsum(lengths)
         edges = np.repeat(first[front] - ends + lengths, lengths) + np.arange(ends[-1])
         reached = target[edges]
-        front = np.unique(reached[~seen[reached]])
+        new = np.sort(reached[~seen[reached]])  # np.unique is many times slower here
+        front = new[np.append(True, new[1:] != new[:-1])[: len(new)]]
         seen[front] = True
     return seen
 

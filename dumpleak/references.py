@@ -65,6 +65,8 @@ class BlockIndex:
         address: uint64, ascending.
         size: int64, in the same order.
         group: int32, in the same order.
+        widths: The pointer sizes of the heaps that blocks lie in.
+        span: The lowest address of any block, and how far from it the last one reaches.
     """
 
     def __init__(
@@ -75,8 +77,13 @@ class BlockIndex:
         self.size: I64 = size[order]
         self.group: NDArray[np.int32] = group[order]
         self._width = width[order]
+        self.widths: list[int] = np.flatnonzero(np.bincount(self._width)).tolist()
         # A block of no bytes is still pointed to by its address.
         self._room = np.maximum(self.size, 1).astype(np.uint64)
+        self.span: tuple[int, int] = (0, 0)
+        if len(self.address):
+            low = self.address[0]
+            self.span = int(low), int((self.address - low + self._room).max())
 
     def __len__(self) -> int:
         return len(self.address)
@@ -84,19 +91,6 @@ class BlockIndex:
     def width_of(self, number: int) -> int:
         """Pointer size of the heap that a block is in."""
         return int(self._width[number])
-
-    @property
-    def widths(self) -> list[int]:
-        """The pointer sizes of the heaps that blocks lie in."""
-        return [int(width) for width in np.unique(self._width)]
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """The lowest address of any block, and how far from it the last one starts and reaches."""
-        if not len(self.address):
-            return 0, 0
-        low = int(self.address[0])
-        return low, int((self.address - self.address[0] + self._room).max())
 
     def find(self, pointers: U64) -> I64:
         """The number of the block each address lies in, -1 where it lies in none."""
@@ -168,16 +162,13 @@ class BlockIndexBuilder:
         self._pieces.append((used.address, used.counted_bytes, groups.astype(np.int32), width))
 
     def build(self) -> BlockIndex:
-        """The index of all that was taken in."""
+        """The index of all that was taken in; the builder is empty then."""
         none = (np.empty(0, np.uint64), np.empty(0, np.int64))
         pieces = [(*none, np.empty(0, np.int32), np.empty(0, np.uint8)), *self._pieces]
-        address, size, group, width = zip(*pieces, strict=True)
-        return BlockIndex(
-            np.concatenate(address),
-            np.concatenate(size),
-            np.concatenate(group),
-            np.concatenate(width),
-        )
+        self._pieces = []
+        address, size, group, width = (np.concatenate(c) for c in zip(*pieces, strict=True))
+        del pieces  # millions of blocks are not kept twice while they are sorted
+        return BlockIndex(address, size, group, width)
 
 
 def _near(words: NDArray[np.unsignedinteger], low: int, reach: int) -> NDArray[np.bool_]:

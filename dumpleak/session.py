@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dumpleak.kernel_symbols import use_symbols
 from dumpleak.symbols import DumpSymbols
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
 from windumps.dumps.kernel_process import find_process, open_process
 from windumps.errors import UnsupportedDumpError
 from windumps.heaps import ProcessHeap, process_heaps
@@ -121,6 +123,7 @@ class Session:
             raise CannotAnswerError(
                 f"{path}: --process is for kernel dumps, this is a {dump.kind} of one process"
             )
+        use_symbols(dump, symbols)  # they may say how the kernel lays processes out
         return cls(open_process(dump, find_process(dump, process)), symbols)
 
     @property
@@ -165,7 +168,17 @@ class Session:
             )
         what = f"a {dump.kind} of {self.describe_system()}"
         if isinstance(dump, KernelDump):
-            return f"{what}: say which process's heaps, --process NAME; dumpleak processes lists them"
+            return (
+                f"{what}: say which process's heaps, --process NAME; dumpleak processes lists them"
+            )
+        if dump.kind == PROCESS_OF_KERNEL:
+            if not dump.pebs:
+                return f"{what}: this one runs in the kernel and has no heaps"
+            if not dump.memory.total_bytes:
+                return (
+                    f"{what}: the dump holds the kernel's memory and none of the process; take a complete "
+                    "memory dump (CrashDumpEnabled 1), or of the process alone: procdump -ma PID app.dmp"
+                )
         if self.heaps:
             unread = [source.entry for source in self.heaps]
             absent = [entry for entry in unread if entry.kind == "absent"]

@@ -42,15 +42,15 @@ class Survivors:
         by_key: For each group.
         total: Over all groups.
         reused: Addresses in use in both dumps, but by another allocation.
-        kept_rows: int64, rows of the base's table that are still there.
-        new_rows: int64, rows of the current table that are new.
+        kept: bool, shape (n,): which rows of the base's table are still there.
+        known: bool, shape (n,): which rows of the current table the base had.
     """
 
     by_key: dict[str, Fate]
     total: Fate
     reused: int
-    kept_rows: I64
-    new_rows: I64
+    kept: NDArray[np.bool_]
+    known: NDArray[np.bool_]
 
 
 def find_survivors(base: BlockTable, current: BlockTable) -> Survivors:
@@ -82,12 +82,27 @@ def find_survivors(base: BlockTable, current: BlockTable) -> Survivors:
         taken[other[same]] = True
         reused += int((~same).sum())
     count = len(keys)
-    in_base = np.bincount(base_number[base.group], minlength=count)
-    in_current = np.bincount(current_number[current.group], minlength=count)
-    kept = np.bincount(base_number[base.group[found]], minlength=count)
+    in_base = _counts(base.group, base_number, count)
+    in_current = _counts(current.group, current_number, count)
+    kept = _counts(base.group, base_number, count, found)
     fates = {
         key: Fate(int(k), int(b - k), int(c - k))
         for key, k, b, c in zip(keys, kept, in_base, in_current, strict=True)
     }
     total = Fate(int(kept.sum()), int((in_base - kept).sum()), int((in_current - kept).sum()))
-    return Survivors(fates, total, reused, np.flatnonzero(found), np.flatnonzero(~taken))
+    return Survivors(fates, total, reused, found, taken)
+
+
+def _counts(
+    groups: NDArray[np.int32],
+    numbers: NDArray[np.int32],
+    count: int,
+    mask: NDArray[np.bool_] | None = None,
+) -> I64:
+    """Blocks of each group, in pieces: whole columns would be copied several times."""
+    counts = np.zeros(count, np.int64)
+    for start in range(0, len(groups), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        piece = groups[rows] if mask is None else groups[rows][mask[rows]]
+        counts += np.bincount(numbers[piece], minlength=count)
+    return counts

@@ -25,14 +25,17 @@ def given_elements(paths: Iterable[str]) -> list[SearchElement]:
         paths: Values of `--symbols`, each in the syntax of `_NT_SYMBOL_PATH`.
 
     Raises:
-        SymbolPathError: an element means nothing, or none of its folders is there and it names no
-            server that could fill them.
+        SymbolPathError: an element means nothing, or its folder is not there and the path names no
+            server that could fill it.
     """
     elements = parse_symbol_path(";".join(paths))
+    fillable = any(element.url for element in elements)  # caches are made when something comes
     for element in elements:
-        folders = [*element.stores, *([element.folder] if element.folder else [])]
-        if not element.url and not any(folder.is_dir() for folder in folders):
-            raise SymbolPathError(f"no such folder: {folders[-1]}")
+        if element.folder is not None and not element.folder.is_dir():
+            raise SymbolPathError(f"no such folder: {element.folder}")
+        stores = element.stores if element.folder is None and not fillable else ()
+        if stores and not any(store.is_dir() for store in stores):
+            raise SymbolPathError(f"no such folder: {stores[-1]}")
     return elements
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from dumpleak.process_life import Life, same_life
 from dumpleak.sites import Site
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
+from dumpleak.survivors import find_survivors
 from dumpleak.totals import Totals
 from dumpleak.trend_shape import F64, Fit, Shape, fit
 from windumps.diagnostics import Diagnostic, Severity
@@ -47,6 +48,13 @@ class TrendError(WindumpsError):
     """These dumps make no series; the message says why and what to do."""
 
 
+class Newcomers(NamedTuple):
+    """Blocks that were not in the first dump and are in the middle one: how many, and how many stay."""
+
+    new: int
+    kept: int
+
+
 @dataclass(frozen=True)
 class SiteTrend:
     """One site over all dumps.
@@ -60,6 +68,8 @@ class SiteTrend:
         shape: How the bytes run under load.
         confidence: "growth", "suspect" or "leaked".
         evidence: Why, one clause each.
+        newcomers: Of its blocks that came in the first half of the series, how many there were and how many
+            are still there in the last dump; None where the dumps do not tell.
         exhaustion: When this site alone will have used up what limits the process; None when nothing
             is known to limit it, or it does not grow steadily.
     """
@@ -73,6 +83,7 @@ class SiteTrend:
     confidence: str
     evidence: tuple[str, ...]
     exhaustion: datetime | None
+    newcomers: Newcomers | None = None
 
     @property
     def base(self) -> Totals:
@@ -189,8 +200,8 @@ def find_trend(
         finder = _TrendFinder(hours, under_load, after_idle is not None, limits, when)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
         notes = aligned.diagnostics
-        sites = finder.trends(aligned.groups)
-        private = finder.trends([snapshot.private for snapshot in series])
+        sites = finder.trends(aligned.groups, find_newcomers(series, under_load))
+        private = finder.trends([snapshot.private for snapshot in series], {})
     grew = any(trend.delta_bytes > 0 for trend in (*sites, *private))
     verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
     return Trend(
@@ -274,8 +285,10 @@ class _TrendFinder:
         self._limits = limits
         self._when = when
 
-    def trends(self, groups: list[dict[str, tuple[Site, Totals]]]) -> tuple[SiteTrend, ...]:
-        """All sites that changed, best suspects first."""
+    def trends(
+        self, groups: list[dict[str, tuple[Site, Totals]]], newcomers: dict[str, Newcomers]
+    ) -> tuple[SiteTrend, ...]:
+        """All sites that changed, best suspects first; `newcomers` are by the sites' own keys."""
         sites = {
             key: site for one in groups for key, (site, _) in one.items()
         }  # the last name counts
@@ -284,12 +297,14 @@ class _TrendFinder:
         for key, site in sites.items():
             points = tuple(one.get(key, nothing)[1] for one in groups)
             if len({(point.count, point.bytes) for point in points}) > 1:
-                found.append(self._judge(site, points))
+                found.append(self._judge(site, points, newcomers.get(site.key)))
         rank = {"leaked": 0, "suspect": 1, "growth": 2}
         found.sort(key=lambda t: (rank[t.confidence], -t.delta_bytes, -t.delta_count, t.site.key))
         return tuple(found)
 
-    def _judge(self, site: Site, points: tuple[Totals, ...]) -> SiteTrend:
+    def _judge(
+        self, site: Site, points: tuple[Totals, ...], newcomers: Newcomers | None
+    ) -> SiteTrend:
         loaded = points[: self._under_load]
         of_bytes = fit(self._times, np.array([point.bytes for point in loaded], np.float64))
         of_count = fit(self._times, np.array([point.count for point in loaded], np.float64))
@@ -297,6 +312,10 @@ class _TrendFinder:
         if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
             low, high = (round(end) for end in (of_bytes.low, of_bytes.high))
             evidence.append(f"{round(of_bytes.slope)} bytes an hour (95 %: {low} to {high})")
+        if newcomers is not None and newcomers.new:
+            evidence.append(
+                f"{newcomers.kept:,} of {newcomers.new:,} blocks that came in the first half are still there"
+            )
         exhaustion = None
         if self._timed and confidence != "growth":
             first = first_reached(self._limits, of_bytes.slope, self._when)
@@ -311,6 +330,7 @@ class _TrendFinder:
             confidence,
             tuple(evidence),
             exhaustion,
+            newcomers,
         )
 
     def _confidence(self, fitted: Fit, points: tuple[Totals, ...]) -> tuple[str, list[str]]:
@@ -330,6 +350,36 @@ class _TrendFinder:
         if not suspect:
             return "growth", evidence
         return "leaked" if kept > GIVEN_BACK_SHARE else "growth", evidence
+
+
+def middle_of(under_load: int) -> int:
+    """Which dump of a series ends its first half."""
+    return under_load // 2
+
+
+def find_newcomers(series: Sequence[Snapshot], under_load: int) -> dict[str, Newcomers]:
+    """What became of blocks that came in the first half of a series, for each group by key.
+
+    Empty where the dumps are not all of one process life, or do not know single blocks.
+
+    Args:
+        series: All snapshots in order of time.
+        under_load: How many of them were taken under load.
+    """
+    first, middle, last = series[0], series[middle_of(under_load)], series[-1]
+    chosen = (first, middle, last)
+    if any(same_life(a, b).life is not Life.SAME for a, b in pairwise(chosen)):
+        return {}
+    if first.blocks is None or middle.blocks is None or last.blocks is None:
+        return {}
+    table = middle.blocks()
+    new = ~find_survivors(first.blocks(), table).known
+    kept = new & find_survivors(table, last.blocks()).kept
+    counts = [np.bincount(table.group[rows], minlength=len(table.keys)) for rows in (new, kept)]
+    return {
+        key: Newcomers(int(came), int(stayed))
+        for key, came, stayed in zip(table.keys, *counts, strict=True)
+    }
 
 
 def grew_steadily(fitted: Fit) -> bool:

@@ -41,15 +41,14 @@ def write_log(session: Session, stream: IO[str], progress: Progress = no_progres
         progress: Told of each heap.
 
     Returns:
-        The number of blocks written.
+        The number of blocks written; with none, nothing at all was.
 
     Raises:
         CannotAnswerError: no heap can be read.
     """
     session.require_heaps()
     code = CodeMap(session.dump.modules, session.dump.unloaded_modules)
-    stream.writelines(f"{line}\n" for line in _log_head(session))
-    writer = _LogWriter(code, stream)
+    writer = _LogWriter(code, stream, "".join(f"{line}\n" for line in _log_head(session)))
     for source, blocks in session.blocks(progress):
         writer.add(source, blocks.used)
     writer.finish_heap()
@@ -74,7 +73,9 @@ def _log_head(session: Session) -> Iterator[str]:
         for module in modules:
             guid, age = (module.pdb.guid, module.pdb.age) if module.pdb else ("-", 0)
             numbers = f"{module.base_address:X} {module.size_bytes:X} {module.timestamp:X}"
-            yield f"// {word} {numbers} {guid} {age} {_one_line(module.name)}"
+            # A file name on Windows has no "|" in it.
+            names = f"{_one_line(module.name)}|{_one_line(module.pdb.name) if module.pdb else ''}"
+            yield f"// {word} {numbers} {guid} {age} {names}"
 
 
 def _one_line(text: str) -> str:
@@ -82,10 +83,14 @@ def _one_line(text: str) -> str:
 
 
 class _LogWriter:
-    """Writes heaps and blocks as they come; a stack the first time it is met."""
+    """Writes heaps and blocks as they come; a stack the first time it is met.
 
-    def __init__(self, code: CodeMap, stream: IO[str]) -> None:
+    What stands before the first block is held back until there is one.
+    """
+
+    def __init__(self, code: CodeMap, stream: IO[str], head: str) -> None:
         self.count = 0
+        self._held = head
         self._code = code
         self._stream = stream
         self._heap: HeapSource | None = None
@@ -97,7 +102,7 @@ class _LogWriter:
             self.finish_heap()
             self._heap = source
             address = source.entry.address
-            self._stream.write(
+            self._put(
                 f"\n*{RULE} Start of data for heap @ {address:X} {RULE}\n\n"
                 "REQUESTED bytes + OVERHEAD at ADDRESS by BackTraceID\n"
                 "     STACK if not already dumped.\n\n"
@@ -110,6 +115,8 @@ class _LogWriter:
         for size, more, address, trace in zip(*(c.tolist() for c in columns), strict=True):
             if not self._known[source.view.architecture, trace]:
                 continue
+            if not self.count:
+                self._stream.write(self._held)
             self._stream.write(f"{size:X} bytes + {more:X} at {address:X} by BackTrace{trace:X}\n")
             self._stream.writelines(f"\t{frame:X}\n" for frame in new.pop(trace, ()))
             self.count += 1
@@ -117,7 +124,13 @@ class _LogWriter:
     def finish_heap(self) -> None:
         if self._heap is not None:
             address = self._heap.entry.address
-            self._stream.write(f"\n*{RULE} End of data for heap @ {address:X} {RULE}\n")
+            self._put(f"\n*{RULE} End of data for heap @ {address:X} {RULE}\n")
+
+    def _put(self, text: str) -> None:
+        if self.count:
+            self._stream.write(text)
+        else:
+            self._held += text
 
     def _new_stacks(self, source: HeapSource, blocks: Blocks) -> dict[int, tuple[int, ...]]:
         view = source.view

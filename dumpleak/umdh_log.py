@@ -127,22 +127,22 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
     return _snapshot(log, str(path), by, skip_frames)
 
 
-def matched(base: Snapshot, current: Snapshot) -> tuple[Snapshot, Snapshot]:
-    """Two snapshots so that their sites can match; unchanged where neither comes from a log.
+def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
+    """Snapshots so that their sites can match; unchanged where none comes from a log.
 
     Raises:
-        CannotAnswerError: one side is a log, and no block of the other has a recorded stack.
+        CannotAnswerError: one is a log, and no block of another has a recorded stack.
     """
-    logs = [side for side in (base, current) if side.source.kind == KIND]
+    logs = [side for side in snapshots if side.source.kind == KIND]
     if not logs:
-        return base, current
+        return snapshots
     by_name = any(note.code == NAMES_ONLY for log in logs for note in log.diagnostics)
     # UMDH writes symbols where it found some. A dump has both, so it goes along with what the log has.
     by_symbol = any(
         site.frames and not site.places for log in logs for site, _ in log.groups.values()
     )
-    sides = as_log(base, by_name, by_symbol), as_log(current, by_name, by_symbol)
-    for side, whole in zip(sides, (base, current), strict=True):
+    sides = tuple(as_log(side, by_name, by_symbol) for side in snapshots)
+    for side, whole in zip(sides, snapshots, strict=True):
         if not side.groups and whole.groups:
             raise CannotAnswerError(
                 f"{whole.source.file}: none of its {whole.totals.count} blocks has a recorded stack, so "
@@ -191,6 +191,8 @@ def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> 
         totals=kept,
         private={},
         diagnostics=[*snapshot.diagnostics, *notes],
+        modules=() if by_name else snapshot.modules,
+        blocks=None,
     )
 
 
@@ -248,8 +250,9 @@ def _read_comment(log: _Log, line: str, in_modules: bool) -> bool:
     """Reads a comment line; tells whether the lines that follow are modules."""
     if match := _IMAGE.fullmatch(line):
         base, size, stamp = (int(match[n], 16) for n in (2, 3, 4))
-        pdb = None if match[5] == "-" else PdbIdentity("", match[5], int(match[6]))
-        image = Module(match[7], match[7], base, size, stamp, pdb=pdb)
+        name, _, pdb_name = match[7].partition("|")
+        pdb = None if match[5] == "-" else PdbIdentity(pdb_name, match[5], int(match[6]))
+        image = Module(name, name, base, size, stamp, pdb=pdb)
         (log.images if match[1] == "image" else log.unloaded).append(image)
     elif match := _TAKEN.fullmatch(line):
         log.taken = _time(match[1])
@@ -339,6 +342,8 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
         heaps,
         Coverage(covered, covered, covered, len(heaps), len(heaps)),
         notes,
+        # Without identities nobody can tell builds apart, or find the PDBs.
+        modules=tuple(code.modules) if log.images else (),
     )
 
 

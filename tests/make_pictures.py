@@ -93,7 +93,7 @@ def page_pictures(args: list[str]) -> None:
         browser = playwright.chromium.launch(executable_path=browser_path(), args=FLAGS)
         for scheme in ("light", "dark"):
             size = {"width": 1180, "height": 760}
-            with opened(browser, page, color_scheme=scheme, viewport=size) as watched:
+            with opened(browser, page, charts=True, color_scheme=scheme, viewport=size) as watched:
                 watched.page.locator("#sites td.name > button").first.click()
                 watched.page.locator("#sites .sizes[data-drawn]").wait_for()
                 if scheme == "dark":

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+import numpy as np
+
 from dumpleak.comparison import Comparison, compare
 from dumpleak.info import Info
+from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.memory_use import MemoryByUse, UseRow
+from dumpleak.roots import RootBytes, RootKind
 from dumpleak.session import BETTER_DUMP
 from dumpleak.site_details import SiteDetail
 from dumpleak.sites import Site, SiteKind
@@ -152,6 +156,33 @@ def series(after_idle: bool) -> Trend:
         }
         dumps.append(snapshot(f"dump{hour}.dmp", groups, 8 + hour))
     return find_trend(dumps[:3], dumps[3]) if after_idle else find_trend(dumps)
+
+
+def unreferenced() -> Leaks:
+    """Nothing points to 40 of the cache's 512 blocks, 8 of which hang on the others."""
+    taken = growth().current
+    group = LeakGroup(
+        GROWING,
+        taken.groups[GROWING.key][1],
+        40,
+        40 * 1024,
+        32,
+        np.arange(40, dtype=np.uint64) * np.uint64(0x400) + np.uint64(0x20000),
+    )
+    return Leaks(
+        taken.source,
+        "site",
+        (group,),
+        taken.totals,
+        40,
+        40 * 1024,
+        32,
+        {RootKind.GLOBALS: RootBytes(0x3000, 0x3000), RootKind.STACK: RootBytes(0x8000, 0x1000)},
+        False,
+        8,
+        taken.coverage,
+        (),
+    )
 
 
 def described(usable: bool) -> Info:

@@ -64,7 +64,6 @@ class TypeAttributor:
             known = self._sites[architecture] = np.concatenate((known, np.array(added, np.int64)))
         return known
 
-
     def _site(self, vftable: Vftable, architecture: str) -> Site:
         mangled, symbols = vftable.class_name, self._session.symbols
         if mangled is None and symbols is not None:

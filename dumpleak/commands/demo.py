@@ -29,7 +29,10 @@ _PLACES: tuple[Traversable, ...] = (
 
 
 @click.command(
-    epilog="\b\nExamples:\n  dumpleak demo\n  dumpleak demo --open\n  dumpleak demo -o page.html"
+    epilog="\b\nExamples:\n"
+    "  dumpleak demo --open\n"
+    "  dumpleak diff testdata/10.0.26100.5074-x64/leak-pair-ust/before.dmp.gz"
+    " testdata/10.0.26100.5074-x64/leak-pair-ust/after.dmp.gz --format html -o page.html"
 )
 @click.option("--open", "show", is_flag=True, help="Show the page in a browser.")
 @click.option(
@@ -70,9 +73,7 @@ def _snapshot(name: str, options: dict[str, Any]) -> Snapshot:
         file = place / name
         if file.is_file():
             with resources.as_file(file) as path:
-                snapshot = open_snapshot(
-                    str(path), "site", options, holders=True, keep_blocks=True
-                )
+                snapshot = open_snapshot(str(path), "site", options, holders=True, keep_blocks=True)
             snapshot.source = replace(snapshot.source, file=f"{name} (comes with dumpleak)")
             return snapshot
     raise CannotAnswerError("the demonstration dumps are not installed; use your own: dumpleak A B")

@@ -50,11 +50,11 @@ def diff(
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
     gate = open_gate(by, options)
-    sides = matched(
+    older, newer = matched(
         open_snapshot(base, by, options, keep_blocks=True),
         open_snapshot(current, by, options, holders=holders is not False, keep_blocks=True),
     )
-    comparison = judged(gate, compare(*sides, force=force))
+    comparison = judged(gate, compare(older, newer, force))
     grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
     look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
     with output_to(options) as stream:

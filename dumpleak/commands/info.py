@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from dumpleak.info import take_info
 from dumpleak.kernel_info import take_kernel_info
 from dumpleak.reports import INFO_REPORTS
 from dumpleak.session import Session
+from dumpleak.snapshots.reader import is_snapshot, snapshot_info
 from windumps.dumps.kernel_dump import KernelDump
 
 
@@ -24,6 +26,12 @@ from windumps.dumps.kernel_dump import KernelDump
 @options_with(INFO_REPORTS)
 def info(dump: str, **options: Any) -> None:
     """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
+    with Path(dump).open("rb") as file:
+        head = file.read(64)
+    if is_snapshot(head):
+        with output_to(options) as stream:
+            INFO_REPORTS[options["format_"]](stream).info(snapshot_info(Path(dump)))
+        return
     with progress_bar(options):
         session = Session.open(dump, options["symbols"], options["process"])
     if isinstance(session.dump, KernelDump):

@@ -6,9 +6,11 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import DUMP, TOP, common_options
+from dumpleak.commands.base import DUMP, TOP, options_with
 from dumpleak.commands.kernel import kernel_report_to
-from dumpleak.kernel_info import kernel_source, listed_processes, use_symbols
+from dumpleak.kernel_info import kernel_source, listed_processes
+from dumpleak.kernel_symbols import use_symbols
+from dumpleak.reports.kernel_reports import KERNEL_REPORTS
 from dumpleak.session import CannotAnswerError
 from windumps import open_dump
 from windumps.dumps.kernel_dump import KernelDump
@@ -21,7 +23,7 @@ from windumps.dumps.kernel_dump import KernelDump
 )
 @DUMP
 @TOP
-@common_options
+@options_with(KERNEL_REPORTS)
 def processes(dump: str, top: int | None, **options: Any) -> None:
     """Processes of a kernel dump: id, parent, name, start, private commit, handles."""
     opened = open_dump(dump)
@@ -29,9 +31,9 @@ def processes(dump: str, top: int | None, **options: Any) -> None:
         raise CannotAnswerError(
             f"{dump}: a {opened.kind} of one process; only kernel dumps list processes"
         )
+    said = use_symbols(opened, options["symbols"])
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
-    said = use_symbols(opened, options["symbols"])
     found = listed_processes(opened)
     with kernel_report_to(options) as report:
         report.processes(

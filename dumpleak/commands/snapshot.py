@@ -16,10 +16,13 @@ from dumpleak.commands.base import (
     progress_bar,
     require,
 )
+from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.snapshot_file import write_pool_snapshot
 from dumpleak.session import CannotAnswerError, Progress, Session
 from dumpleak.snapshot import coverage
 from dumpleak.snapshots.writer import INCLUDABLE, write_snapshot
 from dumpleak.umdh import write_log
+from windumps.dumps.kernel_dump import KernelDump
 
 FILE_FORMAT = "dlsnap"
 
@@ -71,6 +74,12 @@ def snapshot(
         if options["output"] is None:
             raise click.UsageError("-o FILE is needed: a snapshot file is not text")
         session = Session.open(dump, options["symbols"], options["process"])
+        if isinstance(session.dump, KernelDump):
+            with progress_bar(options) as progress:
+                reader = PoolReader(session.dump, options["symbols"], progress=progress)
+                names = include, strip_names, keep_name
+                write_pool_snapshot(reader, options["output"], *names)
+            return
         with progress_bar(options) as progress:
             write_snapshot(
                 session,

@@ -7,11 +7,21 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import SKIP_FRAMES, TOP, open_snapshot, options_with, output_to
+from dumpleak.commands.base import (
+    HOLDERS,
+    HOLDERS_TOP,
+    SKIP_FRAMES,
+    TOP,
+    look_for_holders,
+    open_snapshot,
+    options_with,
+    output_to,
+)
 from dumpleak.commands.gating import finish, gate_options, judged, open_gate
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import TREND_REPORTS
 from dumpleak.trends import find_trend
+from dumpleak.umdh_log import matched
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -34,6 +44,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
 @gate_options
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
+@HOLDERS
 @SKIP_FRAMES
 @TOP
 @options_with(TREND_REPORTS)
@@ -42,6 +53,7 @@ def trend(
     after_idle: str | None,
     by: str,
     force: bool,
+    holders: bool | None,
     top: int | None,
     **options: Any,
 ) -> None:
@@ -50,12 +62,17 @@ def trend(
     under_load = [
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]
-    found = find_trend(
-        [open_snapshot(dump, by, options) for dump in under_load],
-        open_snapshot(after_idle, by, options) if after_idle else None,
-        force,
+    idle = [after_idle] if after_idle else []
+    *earlier, last = [*under_load, *idle]
+    snapshots = matched(
+        *(open_snapshot(dump, by, options) for dump in earlier),
+        open_snapshot(last, by, options, holders=holders is not False),
     )
+    loaded = list(snapshots[: len(under_load)])
+    found = find_trend(loaded, snapshots[-1] if idle else None, force)
     answer = judged(gate, found)
+    shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
+    look_for_holders(found.current, shown, holders, options)
     with output_to(options) as stream:
         TREND_REPORTS[options["format_"]](stream).trend(answer, top)
     finish(gate, answer)

@@ -48,6 +48,7 @@ class PoolAccount:
         unknown_tags: Tags whose counters are only partly in the dump.
         walked_bytes: Of blocks in use that were found; None when they were not looked for.
         walked_count: How many.
+        uncounted_bytes: Of these, of tags whose counters are not in the dump.
         matched_bytes: Of these, what the trackers know as well.
         absent_bytes: Pages of pool that are not in the dump and may hold more blocks.
         damaged_bytes: Parts that could not be walked because of damage.
@@ -65,6 +66,7 @@ class PoolAccount:
     unknown_tags: int
     walked_bytes: int | None
     walked_count: int | None
+    uncounted_bytes: int
     matched_bytes: int | None
     absent_bytes: int
     damaged_bytes: int
@@ -124,6 +126,9 @@ def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
         unknown_tags=int((~totals.complete).sum()) if totals.is_found else 0,
         walked_bytes=walked[1] if walked is not None else None,
         walked_count=walked[0] if walked is not None else None,
+        uncounted_bytes=int(audit.walked_bytes[~audit.is_counted].sum())
+        if audit is not None
+        else 0,
         matched_bytes=_matched(audit) if audit is not None and tracked is not None else None,
         absent_bytes=coverage.absent_bytes if coverage is not None else 0,
         damaged_bytes=coverage.damaged_bytes if coverage is not None else 0,

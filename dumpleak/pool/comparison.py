@@ -7,7 +7,16 @@ from dataclasses import dataclass, replace
 from dumpleak.comparison import Verdict, labelled
 from dumpleak.kernel_info import kernel_source
 from dumpleak.pool.account import PoolAccount
-from dumpleak.pool.counters import NONE, POOLS, TRACKERS, Counters, TagDelta, TagRow, minus
+from dumpleak.pool.counters import (
+    NONE,
+    POOLS,
+    TRACKERS,
+    UNKNOWN,
+    Counters,
+    TagDelta,
+    TagRow,
+    minus,
+)
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks
 from dumpleak.pool.owners import Ownership
@@ -109,7 +118,7 @@ def _rank(delta: TagDelta) -> tuple[bool, int, int, str]:
 def _both(
     base: TagRow | None, current: TagRow | None, before: PoolReader, after: PoolReader
 ) -> tuple[TagRow, TagRow]:
-    """Both rows; a tag that a complete table does not have has no blocks."""
+    """Both rows; a tag that a table does not have has no blocks, unless parts of the table are absent."""
     known = base or current
     if known is None:
         raise ValueError("a tag of neither dump")
@@ -121,7 +130,8 @@ def _both(
 
 def _none(known: TagRow, side: PoolReader) -> TagRow:
     owner: Ownership = side.owner(known.number) if side.has_trackers else known.owner
-    return TagRow(known.number, known.tag, dict.fromkeys(known.pools, NONE), TRACKERS, owner)
+    counters = UNKNOWN if side.pools.trackers.absent_entries else NONE
+    return TagRow(known.number, known.tag, dict.fromkeys(known.pools, counters), TRACKERS, owner)
 
 
 def _deltas(base: TagRow, current: TagRow, bits: int) -> dict[str, Counters]:

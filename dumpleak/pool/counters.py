@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dumpleak.pool.new_blocks import NewBlocks
 from dumpleak.pool.owners import Ownership
@@ -100,8 +100,19 @@ class TagDelta:
     @property
     def owner(self) -> Ownership:
         """Whose tag it is: of the later dump, unless only the earlier one can tell."""
-        later, earlier = self.current.owner, self.base.owner
-        return earlier if later.driver is None and earlier.driver is not None else later
+        return owner_of_both(self.base.owner, self.current.owner)
+
+
+def owner_of_both(base: Ownership, current: Ownership) -> Ownership:
+    """The owner of a tag in two dumps: by the later one, unless only the earlier one can tell.
+
+    So it is with a driver that was unloaded in between and left its blocks behind.
+    """
+    if current.driver is None and base.driver is not None:
+        return replace(
+            base, note="only the base shows its owner; in the later dump its image is gone"
+        )
+    return current
 
 
 @dataclass(frozen=True)

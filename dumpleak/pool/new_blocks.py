@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,19 +96,21 @@ class PoolBlocks:
 
     def of(self, tag: int, pool: int | None = None) -> tuple[U64, I64]:
         """(addresses, block bytes) of a tag's blocks, of one of `POOLS` by number or of all."""
-        low, high = (
-            (tag << 2, (tag << 2) + 4) if pool is None else (tag << 2 | pool, (tag << 2 | pool) + 1)
-        )
-        start, end = np.searchsorted(self._key, np.array([low, high], np.uint64)).tolist()
-        return self._address[start:end], self._size[start:end]
+        rows = self._rows(tag, pool)
+        return self._address[rows], self._size[rows]
+
+    def _rows(self, tag: int, pool: int | None) -> slice:
+        low = tag << 2 | (pool or 0)
+        high = low + (4 if pool is None else 1)
+        return slice(*np.searchsorted(self._key, np.array([low, high], np.uint64)).tolist())
 
     def as_blocks(self, tag: int, pool: int | None = None) -> Blocks:
-        """A tag's blocks as `Blocks`; their kind is left open."""
-        address, size = self.of(tag, pool)
-        unknown = np.full(len(size), SIZE_UNKNOWN, np.int64)
-        return Blocks.build(
-            address, unknown, size, np.ones(len(size), np.bool_), Kind.POOL_BLOCK, 0
-        )
+        """A tag's blocks as `Blocks`."""
+        rows = self._rows(tag, pool)
+        size = self._size[rows]
+        unknown, used = np.full(len(size), SIZE_UNKNOWN, np.int64), np.ones(len(size), np.bool_)
+        blocks = Blocks.build(self._address[rows], unknown, size, used, Kind.POOL_BLOCK, 0)
+        return replace(blocks, kind=self._kind[rows])
 
     def totals(self, tag: int, pool: int) -> tuple[int, int]:
         """(blocks, bytes) of a tag in one of `POOLS`."""

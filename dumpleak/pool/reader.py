@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.kernel_info import use_symbols
+from dumpleak.kernel_symbols import use_symbols
 from dumpleak.pool.counters import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.pool.new_blocks import PoolBlocks
 from dumpleak.pool.owners import Ownership, TagOwners, VerifiedCaller

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
+from dumpleak.grouping import heap_name
 from dumpleak.kernel_info import kernel_source
 from dumpleak.limits import Limit
 from dumpleak.pool.account import PoolAccount, account_for
-from dumpleak.pool.counters import POOLS, TRACKERS, Counters, TagRow
+from dumpleak.pool.counters import POOLS, TRACKERS, Counters, TagRow, owner_of_both
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks, said_of_new
 from dumpleak.pool.owners import Ownership
@@ -23,7 +23,7 @@ from dumpleak.pool.reader import PoolReader, is_same_boot
 from dumpleak.session import CannotAnswerError
 from dumpleak.site_details import DetailSums
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot
+from dumpleak.snapshot import POOL, Coverage, HeapRow, PoolsCovered, Snapshot
 from dumpleak.totals import Totals
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
@@ -136,11 +136,13 @@ def _by_tag(reader: PoolReader, rows: list[TagRow]) -> Groups:
 
 
 def _by_driver(reader: PoolReader, rows: list[TagRow]) -> Groups:
-    def site(row: TagRow) -> Site:
-        name = row.owner.driver or OWNER_UNKNOWN
-        return Site(SiteKind.GROUP, f"driver|{name.lower()}", name, driver=row.owner.driver)
+    return _merged(reader, rows, lambda row: driver_of(row.owner.driver))
 
-    return _merged(reader, rows, site)
+
+def driver_of(driver: str | None) -> Site:
+    """The group of all tags of a driver."""
+    name = driver or OWNER_UNKNOWN
+    return Site(SiteKind.GROUP, f"driver|{name.lower()}", name, driver=driver)
 
 
 def _merged(reader: PoolReader, rows: list[TagRow], make: Callable[[TagRow], Site]) -> Groups:
@@ -183,17 +185,12 @@ POOL_GROUPINGS: dict[str, Callable[[PoolReader, list[TagRow]], Groups]] = {
     "tag": _by_tag,
     "driver": _by_driver,
     "size": _by_column("size", "size", str),
-    "heap": _by_column("heap", "pool", lambda pool: f"{(*POOLS, 'unknown')[pool]} pool"),
+    "heap": _by_column(
+        "heap", "pool", lambda pool: heap_name(f"{(*POOLS, 'unknown')[pool]} pool", POOL)
+    ),
     "kind": _by_column("kind", "kind", lambda kind: Kind(kind).label),
 }
 _BY_TRACKERS = frozenset({"site", "tag", "driver"})
-
-
-class PoolsCovered(Coverage):
-    """See `Coverage`; of totals by the trackers, which need no walk, everything is covered."""
-
-    memory: ClassVar[str] = "pool memory"
-    parts: ClassVar[str] = "pools"
 
 
 def _coverage(account: PoolAccount, by_trackers: bool, pools: int) -> Coverage:
@@ -203,7 +200,9 @@ def _coverage(account: PoolAccount, by_trackers: bool, pools: int) -> Coverage:
         return PoolsCovered(walked, walked + account.damaged_bytes, walked + lost, pools, pools)
     tracked = account.tracked_bytes
     if by_trackers:
-        return PoolsCovered(tracked, tracked, tracked, pools, pools)
+        # What was found of tags whose counters are not in the dump is not part of the answer.
+        everything = tracked + account.uncounted_bytes
+        return PoolsCovered(tracked, everything, everything, pools, pools)
     matched = account.matched_bytes or 0
     present = max(tracked - account.absent_bytes, matched)
     return PoolsCovered(matched, present, tracked, pools, pools)
@@ -260,7 +259,7 @@ def _heaps(reader: PoolReader, rows: list[TagRow]) -> list[HeapRow]:
             HeapRow(
                 label=f"{pool} pool",
                 address=0,
-                kind="pool",
+                kind=POOL,
                 architecture=reader.dump.architecture,
                 reason="",
                 committed_bytes=counters.get(f"{pool}_pool"),
@@ -299,8 +298,8 @@ def _explain(base: Snapshot, current: Snapshot, site: Site) -> tuple[str, ...]:
     number, pool = after.tags.get(site.key) or before.tags.get(site.key) or (None, None)
     if number is None:
         return ()
-    owners = [view.owners[number] for view in (after, before) if number in view.owners]
-    owner = next((item for item in owners if item.driver is not None), owners[0])
+    owners = [view.owners[number] for view in (before, after) if number in view.owners]
+    owner = owner_of_both(owners[0], owners[-1])
     clauses = [
         f"{candidate.driver} ({candidate.confidence}): {'; '.join(candidate.evidence)}"
         for candidate in owner.owners[:1]

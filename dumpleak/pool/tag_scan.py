@@ -215,6 +215,8 @@ class _Finder:
         upper = wanted >> np.uint32(16)
         self._high[upper] = True
         self._high[upper | np.uint32(PROTECTED >> 16)] = True
+        # Bit 0: the first half of some tag, bit 1: the second one.
+        self._flags = self._low.view(np.uint8) | self._high.view(np.uint8) << 1
 
     def find(
         self, data: U8, is_arm64: bool
@@ -227,7 +229,8 @@ class _Finder:
         end = len(data) - PAGE
         for shift in (0, 1):
             halves = data[shift : shift + end + 2].view("<u2")
-            place = np.flatnonzero(self._low[halves[:-1]] & self._high[halves[1:]])
+            flags = self._flags[halves]
+            place = np.flatnonzero((flags[:-1] & flags[1:] >> 1).view(np.bool_))
             value = halves[place].astype(np.uint32) | halves[place + 1].astype(
                 np.uint32
             ) << np.uint32(16)
@@ -264,19 +267,26 @@ class _Finder:
         found: list[NDArray[np.uint32]],
     ) -> None:
         """MOVZ Wd, #half and MOVK Wd, #half, the two up to three instructions apart (A64)."""
-        half = (code >> np.uint32(5)) & np.uint32(0xFFFF)
-        opcode, register = code & np.uint32(0xFFE0_0000), code & np.uint32(31)
-        # (first instruction, which half it holds): MOVZ #0 then MOVK #16, or MOVZ #16 then MOVK #0.
-        for first, second, low_first in (
-            (0x5280_0000, 0x72A0_0000, True),
-            (0x52A0_0000, 0x7280_0000, False),
-        ):
-            start = (self._low if low_first else self._high)[half] & (opcode == np.uint32(first))
-            other = (self._high if low_first else self._low)[half] & (opcode == np.uint32(second))
+        opcode = code & np.uint32(0xFFE0_0000)
+        # MOVZ #0 then MOVK #16 (the lower half first), or MOVZ #16 then MOVK #0.
+        for first, second, low_first in _MOVES:
+            at = np.flatnonzero(opcode == np.uint32(first))
+            at = at[(self._low if low_first else self._high)[_half(code[at])]]
             for apart in (1, 2, 3):
-                place = np.flatnonzero(
-                    start[:-apart] & other[apart:] & (register[:-apart] == register[apart:])
-                )
-                one, two = half[place], half[place + apart]
+                place = at[at + apart < len(code)]
+                one, two = code[place], code[place + apart]
+                place = place[
+                    (two & np.uint32(0xFFE0_0000) == np.uint32(second))
+                    & ((one ^ two) & np.uint32(31) == 0)
+                ]
+                one, two = _half(code[place]), _half(code[place + apart])
                 low, high = (one, two) if low_first else (two, one)
                 self._take(4 * place, low | high << np.uint32(16), found_at, found)
+
+
+_MOVES = ((0x5280_0000, 0x72A0_0000, True), (0x52A0_0000, 0x7280_0000, False))
+
+
+def _half(code: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """The 16 bits that MOVZ and MOVK of A64 load."""
+    return code >> np.uint32(5) & np.uint32(0xFFFF)

@@ -67,7 +67,7 @@ class TagTable:
                 self._exact.setdefault(note.tag, note)
             else:
                 self._wild.append(note)
-        self._wild.sort(key=lambda note: sum(c in _WILD for c in note.tag))
+        self._wild.sort(key=lambda note: -len(note.tag.partition("*")[0].replace("?", "")))
 
     def __len__(self) -> int:
         return len(self._exact) + len(self._wild)

@@ -8,7 +8,7 @@ from typing import IO
 from windumps.errors import WindumpsError
 
 
-class BinaryOutputError(WindumpsError):
+class NotForTerminalError(WindumpsError):
     """Bytes would go to a terminal or another place for text."""
 
 
@@ -20,14 +20,14 @@ def binary_stream(stream: IO[str], example: str) -> IO[bytes]:
         example: Name of a file that the message suggests.
 
     Raises:
-        BinaryOutputError: a terminal shows it, or the stream takes text only.
+        NotForTerminalError: a terminal shows it, or the stream takes text only.
     """
     if stream.isatty():
-        raise BinaryOutputError(
+        raise NotForTerminalError(
             f"this format is not text and a terminal cannot show it: write it with -o {example}"
         )
     buffer: IO[bytes] | None = getattr(stream, "buffer", None)
     if buffer is None or not isinstance(stream, TextIOBase):
-        raise BinaryOutputError(f"this format is not text: write it with -o {example}")
+        raise NotForTerminalError(f"this format is not text: write it with -o {example}")
     stream.flush()
     return buffer

@@ -134,9 +134,7 @@ class CsvReport:
                     delta.current.bytes,
                     delta.current.count,
                     delta.confidence,
-                    "; ".join(
-                        (*delta.evidence, *holder_evidence(comparison.current, delta.site))
-                    ),
+                    "; ".join((*delta.evidence, *holder_evidence(comparison.current, delta.site))),
                 )
                 for rank, delta in enumerate(comparison.sites[:top], start=1)
             ),
@@ -149,7 +147,14 @@ class CsvReport:
             (
                 *("rank", "kind", "name", "type", "tag", "delta_bytes", "delta_count"),
                 *("base_bytes", "base_count", "current_bytes", "current_count"),
-                *("bytes_per_hour", "count_per_hour", "shape", "confidence", "exhaustion", "evidence"),
+                *(
+                    "bytes_per_hour",
+                    "count_per_hour",
+                    "shape",
+                    "confidence",
+                    "exhaustion",
+                    "evidence",
+                ),
                 *(f"{name}_{number}" for number in numbers for name in ("bytes", "count")),
             ),
             (
@@ -170,7 +175,7 @@ class CsvReport:
                     site.shape,
                     site.confidence,
                     site.exhaustion.isoformat() if site.exhaustion else "",
-                    "; ".join(site.evidence),
+                    "; ".join((*site.evidence, *holder_evidence(trend.current, site.site))),
                     *(value for point in site.points for value in (point.bytes, point.count)),
                 )
                 for rank, site in enumerate(trend.sites[:top], start=1)

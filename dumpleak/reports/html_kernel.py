@@ -17,13 +17,13 @@ from dumpleak.reports.html_data import (
     Grid,
     Meter,
     Page,
-    module_grid,
     notes,
     shown,
     source_facts,
     tree_data,
 )
-from dumpleak.reports.html_page import render
+from dumpleak.reports.html_grids import module_grid
+from dumpleak.reports.html_page import write
 from dumpleak.reports.stack_tree import Node
 from dumpleak.reports.summary import Tone
 from dumpleak.reports.summary_kernel import (
@@ -55,7 +55,7 @@ class KernelHtmlReport:
 
     def kernel_info(self, info: KernelInfo) -> None:
         """Description, counters, drivers, processes."""
-        self._stream.write(render(kernel_page(info)))
+        write(kernel_page(info), self._stream)
 
     def processes(
         self,
@@ -70,7 +70,7 @@ class KernelHtmlReport:
         page = Page("Processes", summary, [_facts("File", source)], [])
         page.notes, page.notes_left_out = notes(list(diagnostics))
         page.grids.append(_process_grid(processes))
-        self._stream.write(render(page))
+        write(page, self._stream)
 
 
 class PoolHtmlReport:
@@ -81,11 +81,11 @@ class PoolHtmlReport:
 
     def pool(self, answer: PoolAnswer, top: int | None) -> None:
         """All tags that were asked for."""
-        self._stream.write(render(pool_page(answer)))
+        write(pool_page(answer), self._stream)
 
     def pool_growth(self, growth: PoolGrowth, top: int | None) -> None:
         """All tags that changed."""
-        self._stream.write(render(pool_growth_page(growth)))
+        write(pool_growth_page(growth), self._stream)
 
 
 def kernel_page(info: KernelInfo) -> Page:

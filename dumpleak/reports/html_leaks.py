@@ -18,7 +18,7 @@ from dumpleak.reports.html_data import (
     source_facts,
     tree_data,
 )
-from dumpleak.reports.html_page import render
+from dumpleak.reports.html_page import write
 from dumpleak.reports.stack_tree import SitePair, build_tree
 from dumpleak.reports.summary import summarize_leaks
 from dumpleak.totals import Totals
@@ -35,7 +35,7 @@ class LeaksHtmlReport:
 
     def leaks(self, leaks: Leaks, top: int | None) -> None:
         """`top` is for lists, the page has all groups."""
-        self._stream.write(render(leaks_page(leaks)))
+        write(leaks_page(leaks), self._stream)
 
 
 def leaks_page(leaks: Leaks) -> Page:
@@ -81,9 +81,14 @@ def leaks_page(leaks: Leaks) -> Page:
     )
     page.tree = tree_data(build_tree(pairs, "all groups"), page.strings, single=True)
     roots = Grid(
-        "roots", "Scanned for pointers", (Column("memory", "text"), Column("bytes", "bytes"))
+        "roots",
+        "Scanned for pointers",
+        (Column("memory", "text"), Column("scanned", "bytes"), Column("committed", "bytes")),
     )
-    roots.rows = [[str(kind), amount.present_bytes] for kind, amount in leaks.roots.items()]
+    roots.rows = [
+        [str(kind), amount.present_bytes, amount.committed_bytes]
+        for kind, amount in leaks.roots.items()
+    ]
     page.grids.append(roots)
     return page
 

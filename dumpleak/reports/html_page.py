@@ -1,9 +1,12 @@
 """Puts a page together: template, style, script, chart library and data in one file.
 
-The charts are drawn by plotly.js, which ships in the Python package plotly; it is embedded compressed and
-unpacked by the browser after the first view stands, so the page is small and opens at once. A content
-security policy in the page allows these two scripts by their hashes and nothing else: no other script runs,
-whatever a name in a dump says, and nothing is fetched.
+The charts are drawn by plotly.js, which ships in the Python package plotly (MIT): it has an icicle (Bokeh
+and Vega-Lite have none), bars and lines, fetches nothing, and needs no `eval` for these. Its 4.8 MB are
+embedded compressed (2.0 MB) and unpacked by the browser after the first view stands, as are stacks and
+other details, so that the page is small and opens at once. The table is our own script.
+
+A content security policy in the page allows these two scripts by their hashes and nothing else: no other
+script runs, whatever a name in a dump says, and nothing is fetched.
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ import hashlib
 import json
 from functools import lru_cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dumpleak import __version__
+from dumpleak.reports.binary import NotForTerminalError
 from dumpleak.reports.html_data import Page
 from windumps.errors import WindumpsError
 
@@ -25,9 +29,23 @@ if TYPE_CHECKING:
 
 TEMPLATES = resources.files("dumpleak.reports") / "html"
 
+SCRIPTS = ("base.js", "grids.js", "flame.js", "page.js")  # parts of one script, in order
+
 
 class MissingHtmlExtraError(WindumpsError):
     """A library that pages need is not installed; the message says how to install it."""
+
+
+def write(page: Page, stream: IO[str]) -> None:
+    """Writes the page.
+
+    Raises:
+        NotForTerminalError: a terminal would show it.
+        MissingHtmlExtraError: as `render`.
+    """
+    if stream.isatty():
+        raise NotForTerminalError("a page is not for a terminal: write it with -o report.html")
+    stream.write(render(page))
 
 
 def render(page: Page) -> str:
@@ -36,7 +54,7 @@ def render(page: Page) -> str:
     Raises:
         MissingHtmlExtraError: Jinja2 or plotly is not installed.
     """
-    script, style = _text("page.js"), _text("page.css")
+    script, style = _script(), _text("page.css")
     charts = _plotly()
     return (
         _environment()
@@ -80,6 +98,12 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _script() -> str:
+    """Our script, in one scope."""
+    parts = "".join(_text(name) for name in SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}}})();\n'
 
 
 def _text(name: str) -> str:

@@ -14,10 +14,7 @@ from dumpleak.reports.html_data import (
     Fact,
     Grid,
     Page,
-    heap_grid,
-    memory_map,
     meter,
-    module_grid,
     notes,
     shown,
     site_detail,
@@ -25,7 +22,8 @@ from dumpleak.reports.html_data import (
     source_facts,
     tree_data,
 )
-from dumpleak.reports.html_page import render
+from dumpleak.reports.html_grids import heap_grid, memory_map, module_grid
+from dumpleak.reports.html_page import write
 from dumpleak.reports.rows import holder_evidence
 from dumpleak.reports.stack_tree import build_tree, site_pairs
 from dumpleak.reports.summary import summarize_comparison, summarize_info, summarize_trend
@@ -49,15 +47,15 @@ class HtmlReport:
 
     def info(self, info: Info) -> None:
         """What a dump is, its memory and its heaps."""
-        self._stream.write(render(info_page(info)))
+        write(info_page(info), self._stream)
 
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """Growth between two dumps; `top` is for lists, the page has all sites."""
-        self._stream.write(render(diff_page(comparison)))
+        write(diff_page(comparison), self._stream)
 
     def trend(self, trend: Trend, top: int | None) -> None:
         """Growth over three dumps and more; the page has all sites."""
-        self._stream.write(render(trend_page(trend)))
+        write(trend_page(trend), self._stream)
 
 
 def info_page(info: Info) -> Page:
@@ -103,7 +101,7 @@ def diff_page(comparison: Comparison) -> Page:
     growth = sum(delta.delta_bytes for delta in comparison.sites if delta.delta_bytes > 0)
     grid = Grid(
         "sites",
-        "Sites that changed",
+        _changed(base.grouping),
         (
             Column("rank", "count", minor=True),
             *_DELTAS,
@@ -167,10 +165,14 @@ def trend_page(trend: Trend) -> Page:
     return page
 
 
+def _changed(grouping: str) -> str:
+    return "Sites that changed" if grouping == "site" else f"Blocks by {grouping} that changed"
+
+
 def _trend_grid(page: Page, trend: Trend, labels: list[str]) -> Grid:
     grid = Grid(
         "sites",
-        "Sites that changed",
+        _changed(trend.base.grouping),
         (
             Column("rank", "count", minor=True),
             Column("verdict", "text"),

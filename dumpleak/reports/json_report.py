@@ -197,7 +197,10 @@ class JsonReport:
                 },
                 "gate": _gate(trend.gate),
                 "exhaustion": _exhaustion(trend),
-                "sites": [_trend(rank, site) for rank, site in enumerate(trend.sites, start=1)],
+                "sites": [
+                    _trend(rank, site, holder_evidence(trend.current, site.site))
+                    for rank, site in enumerate(trend.sites, start=1)
+                ],
                 "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
                 "diagnostics": _diagnostics(trend.diagnostics),
             }
@@ -308,10 +311,10 @@ def _gate(gate: GateResult | None) -> dict[str, Any] | None:
     }
 
 
-def _trend(rank: int, trend: SiteTrend) -> dict[str, Any]:
+def _trend(rank: int, trend: SiteTrend, more_evidence: Iterable[str] = ()) -> dict[str, Any]:
     span = trend.bytes_per_hour_range
     return {
-        **_site(rank, trend),
+        **_site(rank, trend, more_evidence),
         "points": [{"bytes": point.bytes, "count": point.count} for point in trend.points],
         "bytes_per_hour": _rate(trend.bytes_per_hour),
         "bytes_per_hour_low": _rate(span[0]) if span else None,

@@ -60,10 +60,16 @@ class JunitReport:
             root,
             "testsuite",
             {
-                "id": "0", "package": "dumpleak", "name": name,
-                "timestamp": f"{when:%Y-%m-%dT%H:%M:%S}", "hostname": "localhost",
-                "tests": str(len(cases)), "failures": str(failures), "errors": str(errors),
-                "skipped": str(skipped), "time": "0",
+                "id": "0",
+                "package": "dumpleak",
+                "name": name,
+                "timestamp": f"{when:%Y-%m-%dT%H:%M:%S}",
+                "hostname": "localhost",
+                "tests": str(len(cases)),
+                "failures": str(failures),
+                "errors": str(errors),
+                "skipped": str(skipped),
+                "time": "0",
             },
         )
         properties = ElementTree.SubElement(suite, "properties")

@@ -10,7 +10,9 @@ from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.html_kernel import KernelHtmlReport
 from dumpleak.reports.json_report import JsonReport, _diagnostics, _module, _source
 from dumpleak.reports.kernel_rows import PROCESS_COLUMNS, process_row
-from dumpleak.reports.text_report import TextReport, _clean, _table
+from dumpleak.reports.text_report import TextReport
+from dumpleak.reports.text_tables import clean as _clean
+from dumpleak.reports.text_tables import plain_table as _table
 from dumpleak.snapshot import SourceInfo
 from dumpleak.units import format_address, format_bytes, format_count
 from windumps.diagnostics import Diagnostic
@@ -65,6 +67,11 @@ class KernelTextReport(TextReport):
                 ("Processors", str(info.processor_count or "unknown")),
                 ("Drivers", f"{len(info.drivers)} loaded, {len(info.unloaded)} unloaded"),
                 ("Processes", processes),
+                *(
+                    ("Running", f"{p.name} (pid {p.process_id})")
+                    for p in (info.current_process,)
+                    if p is not None
+                ),
                 *(("Comment", comment) for comment in info.comments),
             ]
         )
@@ -160,6 +167,12 @@ class KernelJsonReport(JsonReport):
                 if info.processes is None
                 else [process_row(process) for process in info.processes],
                 "process_layout": info.process_layout or None,
+                "current_process": None
+                if info.current_process is None
+                else {
+                    "pid": info.current_process.process_id,
+                    "name": info.current_process.name,
+                },
                 "counters": {
                     counter.name: {"value": counter.bytes, "source": counter.source}
                     for counter in info.counters

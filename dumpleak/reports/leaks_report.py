@@ -10,7 +10,9 @@ from typing import IO, Protocol
 from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.reports.html_leaks import LeaksHtmlReport
 from dumpleak.reports.json_report import _diagnostics, _source
-from dumpleak.reports.text_report import DEFAULT_TOP, TextReport, _site, _table, _totals
+from dumpleak.reports.summary import summarize_leaks
+from dumpleak.reports.text_report import DEFAULT_TOP, TextReport
+from dumpleak.reports.text_tables import TextColumn, Width, print_table, site_lines
 from dumpleak.units import format_address, format_bytes, format_count
 
 
@@ -28,33 +30,31 @@ class LeaksTextReport(TextReport):
     """See `LeaksReport`."""
 
     def leaks(self, leaks: Leaks, top: int | None) -> None:
-        """What was found, the groups, what was scanned."""
-        self._source("File", leaks.source)
-        amount = _amount(leaks.unreferenced_bytes, leaks.unreferenced_count)
+        """What was found, what was scanned, the groups."""
+        self._summary(summarize_leaks(leaks))
         if leaks.groups:
-            self._line(f"{amount} of {_totals(leaks.used)} used blocks are unreferenced.", "bold")
-            table = _table(
-                "bytes", "blocks", "nothing points to", "of all its blocks", leaks.grouping
+            columns = (
+                TextColumn("bytes"),
+                TextColumn("blocks"),
+                TextColumn("nothing points to"),
+                TextColumn("of all its blocks", width=Width.WIDE),
             )
             limit = DEFAULT_TOP if top is None else top
-            for group in leaks.groups[:limit]:
-                table.add_row(
-                    format_bytes(group.unreferenced_bytes),
-                    format_count(group.unreferenced_count),
-                    format_count(group.head_count),
-                    f"{group.unreferenced_count / group.used.count:.0%}",
-                    _site(group.site),
+            rows = [
+                (
+                    (
+                        format_bytes(group.unreferenced_bytes),
+                        format_count(group.unreferenced_count),
+                        format_count(group.head_count),
+                        f"{group.unreferenced_count / group.used.count:.0%}",
+                    ),
+                    site_lines(group.site),
                 )
-            self._console.print(table)
+                for group in leaks.groups[:limit]
+            ]
+            print_table(self._console, columns, leaks.grouping, rows)
             self._left_out(len(leaks.groups) - limit, "group")
-        else:
-            self._line(f"None of {_totals(leaks.used)} used blocks is unreferenced.", "green")
-        scanned = ", ".join(
-            f"{format_bytes(amount.present_bytes)} of {kind}"
-            for kind, amount in leaks.roots.items()
-        )
-        registers = ", registers" if leaks.has_registers else ""
-        self._line(f"Scanned from: {scanned}{registers}, and what they lead to.")
+        self._source("File", leaks.source)
         self._line(
             "Any word that is an address inside a block counts as a pointer to it. A block can be "
             "unreferenced and still be in use, if its address is kept in another form."
@@ -133,10 +133,6 @@ def _row(group: LeakGroup) -> tuple[object, ...]:
         *(group.unreferenced_bytes, group.unreferenced_count, group.head_count),
         *(group.used.bytes, group.used.count),
     )
-
-
-def _amount(size: int, count: int) -> str:
-    return f"{format_bytes(size)} in {format_count(count)}"
 
 
 # The first is the default.

@@ -17,8 +17,9 @@ from dumpleak.pool.owners import Ownership
 from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.html_kernel import PoolHtmlReport
 from dumpleak.reports.json_report import JsonReport, _diagnostics, _source
+from dumpleak.reports.summary_kernel import summarize_pool, summarize_pool_growth
 from dumpleak.reports.text_report import DEFAULT_TOP, TextReport
-from dumpleak.reports.text_tables import clean, plain_table
+from dumpleak.reports.text_tables import TextColumn, Width, clean, delta_style, print_table
 from dumpleak.snapshot import SourceInfo
 from dumpleak.units import format_address, format_bytes, format_count
 
@@ -26,6 +27,7 @@ EXPLAINED = 6  # tags of a comparison that are explained below the table
 MAX_RESIDUALS = 5
 # PoolMon's words for its column Type.
 _TYPES = {"nonpaged": "Nonp", "paged": "Paged", "session": "Sess"}
+_TAG_COLUMNS = (TextColumn("Tag", left=True), TextColumn("Type", left=True))
 _QUANTITIES = ("allocs", "frees", "count", "bytes")
 
 
@@ -47,75 +49,85 @@ class PoolTextReport(TextReport):
     """See `PoolReport`. Columns as PoolMon has them, one row a tag and pool."""
 
     def pool(self, answer: PoolAnswer, top: int | None) -> None:
-        """The table, then how sure it is."""
-        self._pool_source("File", answer.source)
-        table = plain_table(
-            *("Tag", "Type", "Allocs", "Frees", "Diff", "Bytes", "Per Alloc", "Driver"),
-            left={"Tag", "Type"},
-        )
+        """The summary, the table, then how sure it is."""
+        self._summary(summarize_pool(answer))
         limit = DEFAULT_TOP if top is None else top
+        columns = (
+            *_TAG_COLUMNS,
+            TextColumn("Allocs"),
+            TextColumn("Frees"),
+            TextColumn("Diff"),
+            TextColumn("Bytes"),
+            TextColumn("Per Alloc"),
+        )
+        rows: list[tuple[tuple[str | Text, ...], list[Text]]] = []
         for row in answer.rows[:limit]:
             for pool, counters in _shown(row.pools, answer.selection.pools):
-                table.add_row(
+                cells: tuple[str | Text, ...] = (
                     clean(row.tag),
                     _TYPES[pool],
                     *(_number(getattr(counters, name)) for name in _QUANTITIES),
                     _number(counters.per_alloc),
-                    _owner(row.owner),
                 )
-        self._console.print(table)
+                rows.append((cells, [_owner(row.owner)]))
+        print_table(self._console, columns, "Driver", rows)
         self._left_out(len(answer.rows) - limit, "tag")
+        self._pool_source("File", answer.source)
         self._account("", answer.account)
         self._diagnostics(answer.diagnostics)
 
     def pool_growth(self, growth: PoolGrowth, top: int | None) -> None:
-        """The table with changes, what is known of the tags that grew most, and how sure it is."""
+        """The summary, the table with changes, what is known of the tags that grew most, and how sure
+        it is.
+        """
         comparison = growth.comparison
-        self._pool_source("Base", comparison.base)
-        self._pool_source("Current", comparison.current)
-        if comparison.verdict is Verdict.NOT_COMPARABLE:
-            self._line("Not comparable:", "red")
-            for reason in comparison.reasons:
-                self._line(f"  {reason}", "red")
-        else:
+        self._summary(summarize_pool_growth(growth))
+        if comparison.verdict is not Verdict.NOT_COMPARABLE:
             if not comparison.same_boot:
                 self._line(
                     "Restarted in between, or it cannot be told: allocs and frees begin anew.",
                     "yellow",
                 )
             self._growth_table(growth, DEFAULT_TOP if top is None else top)
+        self._pool_source("Base", comparison.base)
         self._account("Base: ", growth.base)
+        self._pool_source("Current", comparison.current)
         self._account("Current: ", growth.current)
         self._diagnostics(comparison.diagnostics)
 
     def _growth_table(self, growth: PoolGrowth, limit: int) -> None:
-        columns = ("Allocs +/-", "Frees +/-", "Diff +/-", "Bytes +/-")
-        table = plain_table(
-            *("Tag", "Type", *columns, "Diff", "Bytes", "Per Alloc", "Driver"), left={"Tag", "Type"}
+        columns = (
+            *_TAG_COLUMNS,
+            TextColumn("Allocs +/-", width=Width.WIDE),
+            TextColumn("Frees +/-", width=Width.WIDE),
+            TextColumn("Diff +/-"),
+            TextColumn("Bytes +/-"),
+            TextColumn("Diff", width=Width.WIDE),
+            TextColumn("Bytes"),
+            TextColumn("Per Alloc", width=Width.WIDE),
         )
+        changes = [delta.total("bytes") or 0 for delta in growth.deltas]
+        total = sum(change for change in changes if change > 0)
+        rows: list[tuple[tuple[str | Text, ...], list[Text]]] = []
         for delta in growth.deltas[:limit]:
             for pool, change in _shown(delta.deltas, growth.selection.pools):
                 now = delta.current.pools.get(pool) or Counters(0, 0, 0, 0)
-                style = "red" if (change.bytes or 0) > 0 else "green"
-                table.add_row(
+                share = (change.bytes or 0) / total if total else 0.0
+                cells: tuple[str | Text, ...] = (
                     clean(delta.current.tag),
                     _TYPES[pool],
                     *(_number(getattr(change, name), True) for name in _QUANTITIES[:3]),
-                    Text(_number(change.bytes, True), style),
+                    Text(_number(change.bytes, True), delta_style(change.bytes or 0, share)),
                     _number(now.count),
                     _number(now.bytes),
                     _number(now.per_alloc),
-                    _owner(delta.owner),
                 )
-        self._console.print(table)
+                rows.append((cells, [_owner(delta.owner)]))
+        print_table(self._console, columns, "Driver", rows)
         self._left_out(len(growth.deltas) - limit, "changed tag")
         grown = [delta for delta in growth.deltas if (delta.total("bytes") or 0) > 0]
-        if not grown:
-            self._line("No tag grew.", "green")
         for delta in grown[: min(EXPLAINED, limit)]:
             self._explain(delta, 4 if growth.comparison.current.architecture == "x86" else 8)
-        if grown:
-            self._line("Growth alone is not a leak: look at what still grows in a third dump.")
 
     def _explain(self, delta: TagDelta, pointer_size: int) -> None:
         size, count = delta.total("bytes") or 0, delta.total("count")

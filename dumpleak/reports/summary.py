@@ -24,6 +24,18 @@ from dumpleak.units import format_bytes, format_count
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+# What one group is called, by `--by` key.
+_NOUNS = {
+    "site": "site",
+    "stack": "stack",
+    "source": "source line",
+    "type": "type",
+    "tag": "tag",
+    "module": "module",
+    "size": "size",
+    "heap": "heap",
+    "kind": "block kind",
+}
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
 # CrashDumpEnabled 1: complete memory dump, from the next crash on (Microsoft: "System failure and recovery").
@@ -82,6 +94,10 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         (delta for delta in sites if delta.delta_bytes > 0), key=lambda delta: -delta.delta_bytes
     )
     facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown)]
+    if comparison.survivors is not None:
+        fate = comparison.survivors.total
+        blocks = f"{fate.kept:,} of the base still there, {fate.gone:,} gone, {fate.new:,} new"
+        facts.append(("Blocks", blocks))
     held = holder_evidence(comparison.current, grown[0].site) if grown else []
     if held:
         facts.append(("Holders", f"of the first: {'; '.join(held)}"))
@@ -93,14 +109,15 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     steps: tuple[Step, ...] = ()
     if grown:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
-        headline = (
-            f"{_sites(len(grown))} grew. Leaking? Two dumps cannot tell it from a cache that fills."
-        )
+        many = count_of(len(grown), comparison.base.grouping)
+        headline = f"{many} grew. Leaking? Two dumps cannot tell it from a cache that fills."
         sure = "growth, not proof"
         steps = _grown_steps(comparison.current.source, sites)
     else:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
-        headline = "No site grew between these two dumps."
+        headline = (
+            f"No {_NOUNS.get(comparison.base.grouping, 'group')} grew between these two dumps."
+        )
         sure = "as sure as the load between the dumps was real"
     facts.append(("How sure", f"{forced}{sure}; {_covered([side.coverage for side in sides])}"))
     return Summary(tone, headline, tuple(facts), steps)
@@ -117,11 +134,14 @@ def summarize_trend(trend: Trend) -> Summary:
     steps: tuple[Step, ...] = ()
     if leaked:
         tone = Tone.BAD
-        headline = f"Leaking: {_sites(len(leaked))} grew steadily, and a stopped load did not give it back."
+        many = count_of(len(leaked), trend.base.grouping)
+        headline = f"Leaking: {many} grew steadily, and a stopped load did not give it back."
         sure = "leaked: steady growth that stayed after the load"
     elif suspects:
         tone = Tone.NOTICE
-        headline = f"Probably leaking: {_sites(len(suspects))} grew steadily."
+        headline = (
+            f"Probably leaking: {count_of(len(suspects), trend.base.grouping)} grew steadily."
+        )
         sure = "suspect: steady growth is no proof"
         steps = (
             Step(
@@ -131,7 +151,7 @@ def summarize_trend(trend: Trend) -> Summary:
         )
     else:
         tone = Tone.GOOD
-        headline = "No site grows steadily."
+        headline = f"No {_NOUNS.get(trend.base.grouping, 'group')} grows steadily."
         sure = f"{len(trend.snapshots)} dumps"
     if trend.reasons:
         tone = Tone.CANNOT_TELL
@@ -149,12 +169,14 @@ def summarize_trend(trend: Trend) -> Summary:
 def summarize_leaks(leaks: Leaks) -> Summary:
     """Of what nothing points to in one dump."""
     scanned = ", ".join(
-        f"{format_bytes(amount.present_bytes)} of {kind}" for kind, amount in leaks.roots.items()
+        f"{kind} {_of(amount.present_bytes, amount.committed_bytes)}"
+        for kind, amount in leaks.roots.items()
     )
     what = (
-        f"{format_bytes(leaks.unreferenced_bytes)} in {leaks.unreferenced_count:,} blocks, of "
-        f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} in use"
+        f"{format_bytes(leaks.unreferenced_bytes)} in {leaks.unreferenced_count:,} of "
+        f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks are unreferenced"
     )
+    registers = ", registers" if leaks.has_registers else ""
     facts = [("What", what)]
     if leaks.groups:
         facts.append(
@@ -167,15 +189,16 @@ def summarize_leaks(leaks: Leaks) -> Summary:
             )
         )
     sure = f"unreferenced, not proof of a leak; {_covered([leaks.coverage])}"
-    facts += [("How sure", sure), ("Scanned", f"{scanned}, registers, and what they lead to")]
+    facts += [("How sure", sure), ("Scanned", f"{scanned}{registers}, and what they lead to")]
     if not leaks.groups:
-        return Summary(Tone.GOOD, "Every used block is reachable.", tuple(facts), ())
+        used = f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks"
+        return Summary(Tone.GOOD, f"None of {used} is unreferenced.", tuple(facts), ())
     later = Step(
         "See whether they become more: compare with a later dump.", "dumpleak diff THIS LATER"
     )
     return Summary(
         Tone.NOTICE,
-        f"Nothing points to blocks of {_sites(len(leaks.groups))}.",
+        f"Nothing points to blocks of {count_of(len(leaks.groups), leaks.grouping)}.",
         tuple(facts),
         (later, *_stack_steps(leaks.source, leaks.groups)),
     )
@@ -231,6 +254,11 @@ def exhaustion_line(trend: Trend) -> str:
     return (
         f"{format_bytes(end.limit.free_bytes)} of {end.limit.name} left; at {rate} an hour {when}."
     )
+
+
+def count_of(count: int, grouping: str) -> str:
+    """The text "3 sites", or what else blocks were grouped by."""
+    return f"{count:,} {_NOUNS.get(grouping, 'group')}{'s' * (count != 1)}"
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:
@@ -318,8 +346,9 @@ def _covered(sides: Sequence[Coverage]) -> str:
     )
 
 
-def _sites(count: int) -> str:
-    return f"{count:,} site{'s' * (count != 1)}"
+def _of(part: int, whole: int) -> str:
+    """Bytes, and of how many where some are missing."""
+    return format_bytes(part) + (f" of {format_bytes(whole)}" if part < whole else "")
 
 
 def _share(part: int, whole: int) -> str:

@@ -9,7 +9,9 @@ from typing import IO
 
 from rich.console import Console
 
-from dumpleak.reports.text_report import PIPE_WIDTH, _clean, _table
+from dumpleak.reports.text_report import PIPE_WIDTH
+from dumpleak.reports.text_tables import clean as _clean
+from dumpleak.reports.text_tables import plain_table as _table
 from dumpleak.wanted_symbols import WantedSymbols, reason, url
 from windumps.symbols.wanted import Status, SymbolFile, manifest
 
@@ -22,9 +24,7 @@ def write_text(answer: WantedSymbols, stream: IO[str]) -> None:
     """A table for people and what to do next."""
     console = Console(file=stream, highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
-        console = Console(
-            file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH
-        )
+        console = Console(file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH)
     table = _table(*HEADINGS, left=set(HEADINGS))
     for file in answer.files:
         status = "table only" if _stand_in(answer, file) else str(file.status)

@@ -35,7 +35,6 @@ from dumpleak.reports.text_tables import (
     plain_table,
     print_table,
     site_lines,
-    site_text,
     sparkline,
     totals_text,
 )
@@ -57,7 +56,6 @@ _TONES = {
     Tone.BAD: "bold red",
     Tone.CANNOT_TELL: "bold red",
 }
-_table, _clean, _site, _totals = plain_table, clean, site_text, totals_text
 
 
 class TextReport:
@@ -130,7 +128,7 @@ class TextReport:
         """
         self._console.file.write("\t".join(BLOCK_COLUMNS) + "\n")
         for row in block_rows(pages, top):
-            self._console.file.write("\t".join(_clean(str(value)).plain for value in row) + "\n")
+            self._console.file.write("\t".join(clean(str(value)).plain for value in row) + "\n")
 
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
         """Grouped totals."""
@@ -193,14 +191,15 @@ class TextReport:
 
     def _summary(self, summary: Summary) -> None:
         """The first screen: headline, facts, what next."""
-        for line in textwrap.wrap(visible(summary.headline), self._console.width):
-            self._line(line, _TONES[summary.tone])
+        self._line(summary.headline, _TONES[summary.tone])
         for label, text in summary.facts:
             self._fact(label, text)
         for number, step in enumerate(summary.steps):
             self._fact("" if number else "What next", step.text)
             if step.command:
-                self._line(f"{'':{LABEL + 2}}{step.command}", "bold")
+                # Whole, so that it can be copied.
+                command = Text(f"{'':{LABEL + 2}}{visible(step.command)}", "bold")
+                self._console.print(command, soft_wrap=True)
         self._console.print()
 
     def _fact(self, label: str, text: str) -> None:
@@ -310,7 +309,7 @@ class TextReport:
             self._line(f"  {name:<{width}}  {value}")
 
     def _memory(self, info: Info) -> None:
-        table = _table("committed", "in the dump", "regions", "use")
+        table = plain_table("committed", "in the dump", "regions", "use")
         for row in info.memory.rows:
             table.add_row(
                 format_bytes(row.committed_bytes),
@@ -327,7 +326,7 @@ class TextReport:
 
     def _heap_table(self, heaps: Iterable[HeapRow]) -> None:
         """One row a heap; why a heap was not read stands among the diagnostics."""
-        table = _table(
+        table = plain_table(
             *("heap", "address", "committed", "used", "blocks", "free", "overhead", "kind"),
             left={"heap"},
         )
@@ -386,7 +385,20 @@ class TextReport:
             )
 
     def _line(self, text: str, style: str = "") -> None:
-        self._console.print(Text(_clean(text).plain, style), soft_wrap=True)
+        """Text, wrapped at words on a terminal and in one line in a pipe."""
+        shown = visible(text)
+        lines = [shown]
+        if self._console.is_terminal and len(shown) > self._console.width:
+            indent = " " * (len(shown) - len(shown.lstrip()) + 2)
+            lines = textwrap.wrap(
+                shown,
+                self._console.width,
+                subsequent_indent=indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        for line in lines:
+            self._console.print(Text(line, style), soft_wrap=True)
 
 
 def _memory_line(info: Info) -> str:

@@ -147,11 +147,6 @@ def site_lines(site: Site, snapshot: Snapshot | None = None) -> NameLines:
     return [Text(lines[0]), *(Text(line, "dim") for line in lines[1:])]
 
 
-def site_text(site: Site, snapshot: Snapshot | None = None) -> Text:
-    """`site_lines` as one text."""
-    return Text("\n").join(site_lines(site, snapshot))
-
-
 def totals_text(totals: Totals) -> str:
     """Bytes and blocks."""
     return f"{format_bytes(totals.bytes)} in {format_count(totals.count)}"
@@ -159,10 +154,14 @@ def totals_text(totals: Totals) -> str:
 
 def delta_text(delta_bytes: int, share: float) -> Text:
     """A change of bytes, hotter the larger its share of all growth."""
-    if delta_bytes <= 0:
-        return Text(format_bytes(delta_bytes, True), "green" if delta_bytes else "")
-    style = next(style for least, style in _HEAT if share >= least)
-    return Text(format_bytes(delta_bytes, True), style)
+    return Text(format_bytes(delta_bytes, True), delta_style(delta_bytes, share))
+
+
+def delta_style(delta: int, share: float) -> str:
+    """The style of a change: hotter the larger its share (0 to 1) of all growth."""
+    if delta <= 0:
+        return "green" if delta else ""
+    return next(style for least, style in _HEAT if share >= least)
 
 
 def sparkline(values: Sequence[int], encoding: str) -> str:

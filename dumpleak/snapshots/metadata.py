@@ -8,6 +8,7 @@ from typing import Any
 
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
+from dumpleak.memory_use import MemoryByUse, UseRow
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.fields import Fields, SnapshotFileError, damaged
@@ -20,6 +21,27 @@ FORMAT = "dumpleak/snapshot/1"
 Group = tuple[Site, Totals]
 
 
+@dataclass(frozen=True)
+class About:
+    """What `dumpleak info` tells of a dump besides its heaps.
+
+    Attributes:
+        full_memory: The writer was asked for all memory.
+        memory_bytes: Bytes of process memory in the dump.
+        thread_count: Threads listed.
+        nt_global_flag: PEB.NtGlobalFlag; None when unknown.
+        unloaded_modules: Images unloaded before the dump.
+        memory: All memory by use.
+    """
+
+    full_memory: bool
+    memory_bytes: int
+    thread_count: int
+    nt_global_flag: int | None
+    unloaded_modules: tuple[Module, ...]
+    memory: MemoryByUse
+
+
 @dataclass
 class Metadata:
     """All of a snapshot file but its blocks.
@@ -30,12 +52,14 @@ class Metadata:
         classes: Blocks of one class agree in all groupings. For each class its `site` (ascending, so that
             the column `detail` counts the classes of one site) and its group in each of `tables`.
         block_count: Rows of the file.
+        about: The dump; None where nobody noted it.
     """
 
     snapshot: Snapshot
     tables: dict[str, list[Group]] = field(default_factory=dict)
     classes: dict[str, list[int]] = field(default_factory=dict)
     block_count: int = 0
+    about: About | None = None
 
 
 class _Texts:
@@ -64,6 +88,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "format": FORMAT,
         "source": _times(asdict(snapshot.source) | {"file": None}),
         "blocks": metadata.block_count,
+        "about": asdict(metadata.about) if metadata.about else None,
         "stripped": snapshot.stripped,
         "kept_names": list(snapshot.kept_names),
         "coverage": asdict(snapshot.coverage),
@@ -154,6 +179,7 @@ def from_json(document: Any, file: str) -> Metadata:
         {name: table for name, table in groups.items() if name != "site"},
         _read_classes(root.object("classes"), groups),
         root.integer("blocks"),
+        _read_about(root.object_or_none("about")),
     )
 
 
@@ -163,6 +189,31 @@ def _read_classes(item: Fields, groups: dict[str, list[Group]]) -> dict[str, lis
     if sites != sorted(sites) or len({len(numbers) for numbers in found.values()}) != 1:
         raise damaged("metadata.classes", "a table in order of sites")
     return found
+
+
+def _read_about(item: Fields | None) -> About | None:
+    if item is None:
+        return None
+    memory = item.object("memory")
+    return About(
+        item.flag("full_memory"),
+        item.integer("memory_bytes"),
+        item.integer("thread_count"),
+        item.integer_or_none("nt_global_flag"),
+        tuple(_read_module(module) for module in item.objects("unloaded_modules")),
+        MemoryByUse(
+            tuple(
+                UseRow(
+                    row.text("use"),
+                    row.integer("committed_bytes"),
+                    row.integer("present_bytes"),
+                    row.integer("regions"),
+                )
+                for row in memory.objects("rows")
+            ),
+            memory.flag("complete"),
+        ),
+    )
 
 
 def _times(values: dict[str, Any]) -> dict[str, Any]:

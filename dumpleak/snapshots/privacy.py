@@ -68,6 +68,7 @@ class Names:
             name=self._site_name(site),
             frames=tuple(self.frame(frame) for frame in site.frames),
             type=site.type and self.name("type", site.type),
+            driver=site.driver and self.name("module", site.driver),
             lines=tuple(self._line(line) for line in site.lines),
             places=tuple(self._place(place) for place in site.places),
         )
@@ -114,6 +115,8 @@ class Names:
                     return f"{head}{arrow}{self.name('module', module)}"
                 head, said, type_ = name.partition(_POINTS_TO)
                 return f"{head}{said}{self.name('type', type_)}" if said else name
+            case SiteKind.TAG | SiteKind.GROUP if site.driver:
+                return name.removesuffix(site.driver) + self.name("module", site.driver)
             case SiteKind.GROUP if site.key.startswith("module|") and not name.startswith("("):
                 return self.name("module", name)
         return name
@@ -168,8 +171,13 @@ def stripped_snapshot(snapshot: Snapshot, kept: tuple[str, ...]) -> Snapshot:
 def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
     """The same for all that a snapshot file holds."""
     names = Names(kept)
+    about = metadata.about
+    if about is not None:
+        unloaded = tuple(names.module(module) for module in about.unloaded_modules)
+        about = replace(about, unloaded_modules=unloaded)
     return replace(
         metadata,
+        about=about,
         snapshot=stripped_snapshot(metadata.snapshot, kept),
         tables={
             name: [(names.site(site), totals) for site, totals in table]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from dumpleak.block_table import BlockTable
 from dumpleak.grouping import heap_name, key_site, size_name
+from dumpleak.info import Info, coverage_advice
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import GroupSums, Snapshot
-from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, arrow, unpack
+from dumpleak.snapshot import GroupSums, PoolsCovered, Snapshot
+from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
 from dumpleak.snapshots.fields import SnapshotFileError
 from dumpleak.snapshots.metadata import Group, Metadata, from_json
 from dumpleak.snapshots.skipping import with_skipped_frames
@@ -53,6 +54,34 @@ def read_snapshot_file(path: Path, by: str, skip_frames: tuple[str, ...] = ()) -
     if skip_frames:
         file.metadata = with_skipped_frames(file.metadata, skip_frames)
     return file.snapshot(by)
+
+
+def snapshot_info(path: Path) -> Info:
+    """What `dumpleak info` tells of the dump behind a snapshot file; comments are not in it.
+
+    Raises:
+        SnapshotFileError: the file cannot be used, or was written without that.
+    """
+    file = SnapshotFile(path)
+    snapshot, about = file.metadata.snapshot, file.metadata.about
+    if about is None:
+        raise SnapshotFileError(f"{path}: this snapshot does not describe its dump")
+    return Info(
+        source=snapshot.source,
+        full_memory=about.full_memory,
+        memory_bytes=about.memory_bytes,
+        thread_count=about.thread_count,
+        comments=(),
+        nt_global_flag=about.nt_global_flag,
+        heaps=tuple(snapshot.heaps),
+        coverage=snapshot.coverage,
+        memory=about.memory,
+        modules=snapshot.modules,
+        unloaded_modules=about.unloaded_modules,
+        usable=not snapshot.coverage.shortfall,
+        advice=coverage_advice(snapshot.coverage),
+        diagnostics=tuple(snapshot.diagnostics),
+    )
 
 
 class SnapshotFile:
@@ -100,13 +129,16 @@ class SnapshotFile:
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
         snapshot = replace(self.metadata.snapshot, grouping=by, held_by={})
+        if snapshot.is_pool:
+            snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
         if held:
             snapshot.holders = lambda keys: {key: held[key] for key in keys if key in held}
         if by in ("size", "heap", "kind"):
             groups, numbers = self._by_column(by)
             snapshot.groups = _by_key(groups)
             keys = tuple(site.key for site, _ in groups)
-            snapshot.blocks = lambda: self._table(numbers, keys)
+            if not snapshot.is_pool:
+                snapshot.blocks = lambda: self._table(numbers, keys)
             return snapshot
         if by == "site":
             table, of_class = list(snapshot.groups.values()), None
@@ -121,7 +153,9 @@ class SnapshotFile:
             )
         snapshot.groups = _by_key(table)
         keys = tuple(site.key for site, _ in table)
-        snapshot.blocks = lambda: self._table(self._class_numbers(of_class), keys)
+        # The rows of a pool's tags may be fewer than its trackers count.
+        if not snapshot.is_pool:
+            snapshot.blocks = lambda: self._table(self._class_numbers(of_class), keys)
         return snapshot
 
     def columns(self, *names: str) -> dict[str, NDArray[Any]]:
@@ -146,7 +180,9 @@ class SnapshotFile:
         start = 0
         with (
             self._checked(),
-            parquet.ParquetFile(self.path, read_dictionary=["kind", "heap"]) as file,
+            parquet.ParquetFile(
+                self.path, read_dictionary=["kind", "heap"], pre_buffer=False
+            ) as file,
         ):
             for batch in file.iter_batches(1 << 18, columns=list(names)):
                 end = start + batch.num_rows
@@ -188,7 +224,10 @@ class SnapshotFile:
         """The group of each block, from its site and class."""
         if of_class is None:
             sites: I32 = self.columns("site")["site"]
-            counts = np.bincount(sites, minlength=len(self.metadata.snapshot.groups))
+            counts = np.zeros(len(self.metadata.snapshot.groups), np.int64)
+            for start in range(0, len(sites), ROWS_AT_ONCE):
+                piece = sites[start : start + ROWS_AT_ONCE]
+                counts += np.bincount(piece, minlength=len(counts))
             said = [totals.count for _, totals in self.metadata.snapshot.groups.values()]
             if counts.tolist() != said:
                 raise self._damaged("its sites have other numbers of blocks than it says")
@@ -210,7 +249,9 @@ class SnapshotFile:
     def _by_column(self, by: str) -> tuple[list[Group], I32]:
         """Groups of a column's values, and each block's group."""
         columns = self.columns(*{by, "size", "block_bytes"})
-        values, numbers = np.unique(columns[by], return_inverse=True)
+        # What callers asked the pool for is not kept; its blocks are grouped by what they take.
+        pool = by == "size" and self.metadata.snapshot.is_pool
+        values, numbers = np.unique(columns["block_bytes" if pool else by], return_inverse=True)
         names: dict[str, Callable[[int], str]]
         counted = np.where(columns["size"] == SIZE_UNKNOWN, columns["block_bytes"], columns["size"])
         sums = GroupSums()

@@ -16,6 +16,7 @@ from dumpleak.attribution.content_shape import content_shapes
 from dumpleak.attribution.source import shortened
 from dumpleak.grouping import GROUPINGS
 from dumpleak.holders import HolderFinder
+from dumpleak.memory_use import memory_by_use
 from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import HeapSource, Progress, Session, no_progress
 from dumpleak.sites import Site
@@ -28,7 +29,7 @@ from dumpleak.snapshots.columns import (
     arrow,
     pack,
 )
-from dumpleak.snapshots.metadata import Group, Metadata, to_json
+from dumpleak.snapshots.metadata import About, Group, Metadata, to_json
 from dumpleak.snapshots.privacy import stripped_metadata
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.column_cache import ColumnCache
@@ -72,7 +73,7 @@ def write_snapshot(
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
-    pyarrow = arrow()
+    arrow()  # better now than after a long walk
     session.require_heaps()
     walk = _Walk(session, holders if not strip_names else False)
     for source, blocks in session.blocks(progress):
@@ -84,14 +85,30 @@ def write_snapshot(
         metadata = without_paths(metadata)
     if strip_names:
         metadata = stripped_metadata(metadata, keep_names)
+    write_columns(path, metadata, walk.columns())
+    return metadata
+
+
+def write_columns(path: Path | str, metadata: Metadata, columns: dict[str, NDArray[Any]]) -> None:
+    """Writes a snapshot file; it is complete or not there at all.
+
+    Args:
+        path: Where to.
+        metadata: All but the blocks.
+        columns: The blocks, ascending by address: those of `COLUMNS` but `site_name`; `kind` as numbers of
+            `Kind`, `heap` as rows of the snapshot's heaps, `size` with `SIZE_UNKNOWN`.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        OSError: the file cannot be written.
+    """
     target = Path(path)
     partial = target.with_name(target.name + ".partial")
     try:
-        _write(walk, metadata, partial, pyarrow)
+        _write(partial, metadata, dict(columns), arrow())
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return metadata
 
 
 class _Walk:
@@ -153,7 +170,20 @@ class _Walk:
             snapshot,
             tables,
             {name: columns[n][order].tolist() for n, name in enumerate(names)},
+            about=self._about(),
             block_count=sum(len(piece[0]) for piece in self._pieces),
+        )
+
+    def _about(self) -> About:
+        dump = self._session.dump
+        flags = (view.nt_global_flag for view in self._session.views)
+        return About(
+            dump.full_memory,
+            dump.memory.total_bytes,
+            len(dump.threads),
+            next((flag for flag in flags if flag is not None), None),
+            tuple(dump.unloaded_modules),
+            memory_by_use(self._session),
         )
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -222,8 +252,15 @@ def without_paths(metadata: Metadata) -> Metadata:
         for name, table in metadata.tables.items()
     }
     modules = tuple(replace(module, path=module.name) for module in snapshot.modules)
+    about = metadata.about
+    if about is not None:
+        unloaded = tuple(replace(module, path=module.name) for module in about.unloaded_modules)
+        about = replace(about, unloaded_modules=unloaded)
     return replace(
-        metadata, snapshot=replace(snapshot, groups=sites, modules=modules), tables=tables
+        metadata,
+        snapshot=replace(snapshot, groups=sites, modules=modules),
+        tables=tables,
+        about=about,
     )
 
 
@@ -233,7 +270,7 @@ def _without_paths(site: Site) -> Site:
     )
 
 
-def _write(walk: _Walk, metadata: Metadata, path: Path, pa: Any) -> None:
+def _write(path: Path, metadata: Metadata, columns: dict[str, NDArray[Any]], pa: Any) -> None:
     from pyarrow import parquet
 
     text = json.dumps(to_json(metadata), separators=(",", ":"))
@@ -242,7 +279,6 @@ def _write(walk: _Walk, metadata: Metadata, path: Path, pa: Any) -> None:
         for name, type_ in COLUMNS.items()
     }
     schema = pa.schema(list(types.items()))
-    columns = walk.columns()
     sites = metadata.snapshot.groups
     # Not in order of first use: numbers that count up by one could be taken for somebody's alphabet.
     order = np.argsort([blake2b(key.encode(), digest_size=8).hexdigest() for key in sites])

@@ -53,6 +53,8 @@ class Dump:
         comments: Text the writer added.
         streams: Stream or block types in the file, with their sizes in bytes.
         log: Diagnostics of opening.
+        commit: Bytes that the whole system has committed, and the most it can; None when the dump does not
+            say.
         pebs: PEBs that the dump names itself, by architecture ("x86", "x64").
         release: Gives mapped pages back to the system; what is read again is mapped again.
     """
@@ -73,6 +75,7 @@ class Dump:
     comments: list[str]
     streams: list[tuple[int, int]]
     log: DiagnosticLog
+    commit: tuple[int, int] | None = None
     release: Callable[[], None] = lambda: None
     pebs: dict[str, int] = field(default_factory=dict)
 

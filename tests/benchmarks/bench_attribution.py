@@ -1,4 +1,5 @@
-"""How long it takes to give all used blocks of a dump their sites, beside the walk that finds them.
+"""How long it takes to give all used blocks of a dump their sites, beside the walk that finds them; and
+who holds those of 20 sites, which reads all memory once more.
 
     python tests/benchmarks/bench_attribution.py DUMP [ROUNDS]
 
@@ -19,6 +20,8 @@ from dumpleak.attribution import SiteFinder
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
+from dumpleak.holders import HolderFinder
+from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import Session
 
 
@@ -32,6 +35,7 @@ def _child(path: str) -> None:
     steps: dict[str, Any] = {"all sites": finder, **alone}
     seconds = dict.fromkeys(("walk", *steps), 0.0)
     blocks = 0
+    builder = BlockIndexBuilder()
     started = time.process_time()
     for source, piece in session.blocks():
         used = piece.used
@@ -39,9 +43,15 @@ def _child(path: str) -> None:
         blocks += len(used)
         for name, step in steps.items():
             started = time.process_time()
-            step.assign(source, used)
+            sites = step.assign(source, used)
             seconds[name] += time.process_time() - started
+            if step is finder:
+                builder.add(used, sites, source.view.pointer_size)
         started = time.process_time()
+    started = time.process_time()
+    find = HolderFinder(session, builder.build(), finder.table.sites)
+    find({site.key for site in finder.table.sites[:20]})
+    seconds["holders"] = time.process_time() - started
     print(json.dumps({"blocks": blocks, "sites": len(finder.table.sites), "seconds": seconds}))
 
 

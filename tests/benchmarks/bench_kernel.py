@@ -2,9 +2,10 @@
 
     python tests/benchmarks/bench_kernel.py [GIB] [ROUNDS]
 
-Makes a sparse complete dump of an x64 machine with GIB gibibytes (8) of kernel memory in 4 KiB pages,
-once in the order of physical memory and once shuffled, in a temporary folder. Printed are medians of
-processor time and the peak of memory taken by Python and numpy.
+Makes sparse dumps of an x64 machine with GIB gibibytes (8) of kernel memory in 4 KiB pages, in a
+temporary folder: complete ones, in the order of physical memory and shuffled, and a kernel dump
+(bitmap) of every second page of the machine, shuffled. Printed are medians of processor time and the
+peak of memory taken by Python and numpy.
 """
 
 from __future__ import annotations
@@ -33,27 +34,36 @@ START = 0xFFFF_A000_0000_0000  # of the memory that is mapped, page by page
 ENTRIES = 512
 
 
-def make(path: Path, pages: int, shuffled: bool) -> None:
+def make(path: Path, pages: int, shuffled: bool, bitmap: bool) -> None:
     """Writes the dump: the machine, then leaf tables, then the pages they map (a hole)."""
     system = System("x64", first_frame=0x10)
     tables = -(-pages // ENTRIES)
-    first_address, reach = START, ENTRIES << 21
     for number in range(-(-tables // ENTRIES)):  # the directory above each GiB
-        system.entry_at(first_address + number * reach, 2)
+        system.entry_at(START + number * (ENTRIES << 21), 2)
     first_table = max(system.pages) + 1
     for number in range(tables):
         place = system.entry_at(START + number * (ENTRIES * PAGE), 2)
         system.poke(place, (first_table + number) * PAGE | 0x63, 8)
     first_page = first_table + tables
-    frames = np.arange(first_page, first_page + tables * ENTRIES, dtype=np.uint64)
+    step = 2 if bitmap else 1
+    frames = np.arange(first_page, first_page + step * tables * ENTRIES, step, dtype=np.uint64)
+    present = [*range(min(system.pages), first_page)]
+    count = len(present) + len(frames)
+    raw = header(system, 6 if bitmap else 1)
+    if bitmap:
+        bits = np.zeros(first_page + step * tables * ENTRIES, np.bool_)
+        bits[present] = bits[frames] = True
+        packed = np.packbits(bits, bitorder="little").tobytes()
+        start = -(-(len(raw) + 0x38 + len(packed)) // PAGE) * PAGE
+        head = b"SDMPDUMP" + bytes(24) + struct.pack("<QQQ", start, count, len(bits))
+        raw = bytearray((bytes(raw) + head + packed).ljust(start, b"\0"))
+    else:
+        struct.pack_into("<IIQQQ", raw, 0x88, 1, 0, count, present[0], count)
     if shuffled:
         np.random.default_rng(1).shuffle(frames)
     leaves = (frames * np.uint64(PAGE) | np.uint64(0x63)).tobytes()
-    raw = header(system, 1)
-    count = first_page + tables * ENTRIES - min(system.pages)
-    struct.pack_into("<IIQQQ", raw, 0x88, 1, 0, count, min(system.pages), count)
     with path.open("wb") as file:
-        file.write(raw + page_bytes(system) + leaves)
+        file.write(bytes(raw) + page_bytes(system) + leaves)
         file.truncate(len(raw) + count * PAGE)
 
 
@@ -88,9 +98,13 @@ def main() -> None:
     rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 5
     pages = (gib << 30) // PAGE
     with tempfile.TemporaryDirectory() as folder:
-        for name, shuffled in (("in order", False), ("shuffled", True)):
+        for name, shuffled, bitmap in (
+            ("complete, in order", False, False),
+            ("complete, shuffled", True, False),
+            ("kernel, shuffled", True, True),
+        ):
             path = Path(folder) / "kernel.dmp"
-            make(path, pages, shuffled)
+            make(path, pages, shuffled, bitmap)
 
             def one_page(path: Path = path) -> None:
                 opened(path).memory.read(START + (pages // 2) * PAGE, PAGE)

@@ -65,8 +65,10 @@ class Watched:
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, fragment: str = "", **options: Any) -> Iterator[Watched]:
-    """Opens a page file and waits until its charts are drawn."""
+def opened(
+    browser: Browser, path: Path, fragment: str = "", charts: bool = False, **options: Any
+) -> Iterator[Watched]:
+    """Opens a page file and waits until sites can be opened; with `charts`, until these are drawn."""
     # Bigger than the table's first page, and offline: nothing may be fetched anyway.
     options = {"viewport": {"width": 1280, "height": 900}, "offline": True, **options}
     context = browser.new_context(**options)
@@ -84,7 +86,10 @@ def opened(browser: Browser, path: Path, fragment: str = "", **options: Any) -> 
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
         page.on("request", lambda request: watched.requests.append(request.url))
         page.goto(path.as_uri() + fragment)
-        page.wait_for_selector("html[data-ready=charts]", state="attached")
+        ready = "html[data-ready=charts]"
+        if not charts:
+            ready += ", html[data-ready=details]"
+        page.wait_for_selector(ready, state="attached")
         yield watched
     finally:
         context.close()

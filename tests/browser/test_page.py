@@ -82,7 +82,7 @@ def test_pages_load_without_complaint_and_fetch_nothing(
     }
     command = kind.partition("-")[0]
     page = run(tmp_path / "page.html", command, *dumps[kind], "--format", "html")
-    with opened(browser, page) as watched:
+    with opened(browser, page, charts=True) as watched:
         assert watched.complaints == []
         assert watched.requests == [page.as_uri()]
         assert watched.page.locator("table tbody tr").count() > 0
@@ -157,7 +157,7 @@ def test_the_flame_graph_shows_the_numbers_of_the_json_report(
     browser: Browser, pair: Path, pair_json: dict[str, Any]
 ) -> None:
     totals = pair_json["totals"]
-    with opened(browser, pair) as watched:
+    with opened(browser, pair, charts=True) as watched:
         facts = watched.facts()
         assert facts["change"] == format_bytes(totals["delta_bytes"], True)
         assert facts["blocks"] == format_count(totals["delta_count"], True)
@@ -186,7 +186,7 @@ def test_the_flame_graph_shows_the_numbers_of_the_json_report(
 
 
 def test_a_click_into_the_flame_graph_moves_the_panel(browser: Browser, pair: Path) -> None:
-    with opened(browser, pair) as watched:
+    with opened(browser, pair, charts=True) as watched:
         watched.page.wait_for_selector("#flame-chart g.slice")
         watched.page.locator("#flame-chart g.slice").nth(3).click(position={"x": 20, "y": 5})
         watched.page.wait_for_function(
@@ -199,7 +199,7 @@ def test_red_grew_and_blue_shrank(browser: Browser, tmp_path: Path) -> None:
     answer = comparison(
         [(stack("grows"), (10, 1), (900, 9)), (stack("shrinks"), (800, 8), (10, 1))]
     )
-    with opened(browser, written(tmp_path / "page.html", answer)) as watched:
+    with opened(browser, written(tmp_path / "page.html", answer), charts=True) as watched:
         drawn = watched.page.evaluate("document.getElementById('flame-chart').data[0]")
         colours = dict(zip(drawn["labels"], drawn["marker"]["colors"], strict=True))
         red = {name: [int(v) for v in text[4:-1].split(",")] for name, text in colours.items()}

@@ -46,6 +46,8 @@ class Numbers:
 _LISTS64 = (0x30, 0x40, 0x48, 0x58)
 _LISTS32 = (0x18, 0x20, 0x24, 0x2C)
 _TEN = (0x440, 0x540, 0x550, 0x5A8, 0x468, 0x28)  # _EPROCESS of 19041, 64 bits
+# Of 22000 on ARM64, where everything behind the _KPROCESS lies 0x48 lower: read off a public dump.
+_TEN_ARM64 = (0x3F8, 0x4F8, 0x508, 0x560, 0x420, 0x28)
 _SEVEN = (0xB4, 0x140, 0x1A8, 0x16C, 0xA0, 0x18)  # of 7601, 32 bits
 _HIGH, _SHARED64 = 0xFFFFF80312340000, 0xFFFFF78000000000
 NUMBERS = {
@@ -59,7 +61,7 @@ NUMBERS = {
     ),
     "arm64": Numbers(
         0xAA64, 22000, 8, 8, (39, 30, 21, 12), (9, 9, 9, 9), 0x3, 0x703, 0x701, _HIGH, _SHARED64,
-        *_TEN, *_LISTS64,
+        *_TEN_ARM64, *_LISTS64,
     ),
     "pae": Numbers(
         0x14C, 7601, 4, 8, (30, 21, 12), (2, 9, 9), 0x63, 0x63, 0xE3, 0x82840000, 0xFFDF0000,
@@ -255,6 +257,15 @@ class System(Machine):
         ):
             struct.pack_into("<Q", raw, at, value | sign)
         struct.pack_into("<HH", raw, 0x2AA, self.n.peb, self.n.parent)
+        return bytes(raw)
+
+    def process_bytes(self) -> bytes:
+        """An _EPROCESS as a small dump copies it: the one of acmesvc.exe."""
+        n, raw = self.n, bytearray(0xA00)
+        for at, value in ((n.pid, 2244), (n.parent, 312), (n.peb, 0x7FFD0000)):
+            raw[at : at + n.pointer] = value.to_bytes(n.pointer, "little")
+        raw[n.name : n.name + 11] = b"acmesvc.exe"
+        struct.pack_into("<Q", raw, n.created, FILETIME)
         return bytes(raw)
 
     def _shared(self) -> None:
@@ -498,10 +509,11 @@ def triage(system: System) -> bytes:
     stack = add(b"stack".ljust(64, b"\xaa"))
     block = add(b"data block".ljust(64, b"\xbb"))
     blocks = add(struct.pack("<QII" if wide else "<III", system.kernel + 0x5000, block, 64))
-    process = add(b"")
+    process = add(bytes(system.process_bytes()))
+    thread = add(b"")
     end = at + len(parts) + 4
     fields = [
-        *(0, end, end - 4, 0x348, 0xF00, 0, unloaded, 0, process, process, stack, 64),
+        *(0, end, end - 4, 0x348, 0xF00, 0, unloaded, 0, process, thread, stack, 64),
         *(driver_list, len(system.modules), 0, 0, 0, 0),
     ]
     top = system.kernel + 0x6000

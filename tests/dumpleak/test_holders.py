@@ -288,6 +288,19 @@ def test_stat_tells_who_holds_the_largest_groups(run: Any) -> None:
     assert "held by app::Node" in run(*args, "csv")[1]
 
 
+def test_trend_tells_who_holds_in_the_last_dump_the_blocks_of_what_grew(run: Any) -> None:
+    series = TESTDATA / "10.0.22621.4541-x64" / "series-ust"
+    dumps = [series / f"dump{number}.dmp.gz" for number in range(4)]
+    sites = json.loads(run("trend", *dumps, "--format", "json")[1])["sites"]
+    leaking = [site for site in sites if site["confidence"] == "suspect"]
+    assert leaking
+    for site in leaking:
+        count = site["current_count"]
+        assert any(f" of {count:,} unreferenced" in clause for clause in site["evidence"])
+    assert " unreferenced" in run("trend", *dumps)[1]
+    assert " unreferenced" not in run("trend", *dumps, "--no-holders")[1]
+
+
 def test_holders_are_no_part_of_keys() -> None:
     sides = [
         take_snapshot(Session.open(PAIR / f"{name}.dmp.gz"), holders=True)

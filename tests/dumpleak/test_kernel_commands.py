@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from builders.kernel_builder import GUID_TEXT, System, full, header, triage
+from builders.kernel_builder import GUID_TEXT, System, elf_core, full, header, raw_image, triage
 from kernel_truth import REAL_KERNEL, KernelTruthDump, kernel_dumps
 from truth import TESTDATA
 
@@ -208,6 +209,27 @@ def test_real_triage_dumps_are_described(path: Path, capsys: pytest.CaptureFixtu
     assert "no: this is a small memory dump" in out
 
 
+@pytest.mark.parametrize(("name", "write"), [("elf", elf_core), ("raw", raw_image)])
+def test_an_image_of_memory_is_described(
+    name: str,
+    write: Callable[[System], bytes],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / f"memory.{name}"
+    system = System("x64")
+    path.write_bytes(write(system))
+    told = run_json(capsys, "info", path)
+    assert told["dump_type"] is None
+    assert told["bug_check"] is None
+    assert int(told["kernel_base"], 16) == system.kernel
+    assert [d["name"] for d in told["drivers"]] == [name for name, _, _ in system.modules]
+    assert [p["pid"] for p in told["processes"]] == [4, 312, 2244]
+    code, out, _ = run(capsys, "info", path)
+    assert code == 0
+    assert "Bug check       none" in out
+
+
 def test_a_header_alone_is_described(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "header.dmp"
     path.write_bytes(bytes(header(System("x64"), 3)))
@@ -225,6 +247,19 @@ def test_a_process_that_is_not_there_is_told_with_those_that_are(
     code, out, err = run(capsys, command, path, "--process", "nosuch.exe")
     assert (code, out) == (3, "")
     assert "acmesvc.exe (2244)" in err
+
+
+@pytest.mark.parametrize(
+    ("process", "text"), [("explorer.exe", "complete memory"), ("4", "no heaps")]
+)
+def test_a_kernel_dump_without_user_memory_says_what_to_take(
+    process: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = next(d for d in DUMPS if d.build == "22621-x64" and not d.is_truncated)
+    code, out, err = run(capsys, "heaps", source.dump, "--process", process)
+    assert (code, out) == (3, "")
+    assert text in err
+    assert "\n" not in err.strip()
 
 
 def test_a_process_of_a_minidump_cannot_be_chosen(capsys: pytest.CaptureFixture[str]) -> None:

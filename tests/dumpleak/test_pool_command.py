@@ -6,57 +6,33 @@ import csv
 import io
 import json
 import lzma
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from builders.kernel_builder import System, full, triage
 from kernel_truth import KernelTruthDump, kernel_dumps, kernel_pairs
+from pool_samples import (
+    COUNTERS,
+    OWNERS,
+    Pair,
+    all_blocks,
+    dumps_of,
+    leaking,
+    pairs_of,
+    run,
+    run_json,
+)
 from truth import TESTDATA
 
-from dumpleak.cli import main
-
 ONE_BOOT = ("tiny-pair", "leak-pair", "leak-pair-bmp5", "summary-pair", "traps")
-OWNERS = {"AcNb": "acmenet.sys", "AcFc": "acmeflt.sys", "AcGb": "acmegpu.sys"}
 MINIDUMP = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
-COUNTERS = ("allocs", "frees", "bytes")
-
-Pair = tuple[KernelTruthDump, KernelTruthDump]
-
-
-def pairs_of(*scenarios: str) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize(
-        "pair", kernel_pairs(*scenarios), ids=lambda pair: pair[1].name.rpartition("/")[0]
-    )
-
-
-def dumps_of(*scenarios: str, which: str = "after") -> pytest.MarkDecorator:
-    found = [d for d in kernel_dumps(*scenarios) if d.dump.name.startswith(which)]
-    return pytest.mark.parametrize("source", found, ids=lambda source: source.name)
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
-    code, out, err = run(capsys, *args, "--format", "json")
-    assert (code, err) == (0, "")
-    return dict(json.loads(out))
 
 
 def growth(capsys: pytest.CaptureFixture[str], pair: Pair, *args: object) -> dict[str, Any]:
     return run_json(capsys, "pool", pair[0].dump, pair[1].dump, *args)
-
-
-def leaking(pair: Pair) -> list[dict[str, Any]]:
-    """The planted tags, the largest growth first."""
-    rows = [row for row in pair[1].read_pair()["tags"] if row["tag"] in OWNERS]
-    assert len(rows) == len(OWNERS)
-    return sorted(rows, key=lambda row: -row["delta_bytes"])
 
 
 def assert_every_counter_changed_as_it_did(pair: Pair, told: dict[str, Any]) -> None:
@@ -112,14 +88,6 @@ def test_planted_tags_are_among_the_first_six_after_a_restart(
     first = {row["tag"]: row["driver"] for row in told["tags"][:6]}
     assert {tag: first.get(tag) for tag in OWNERS} == OWNERS
     assert_every_counter_changed_as_it_did(pair, told)
-
-
-def all_blocks(source: KernelTruthDump) -> tuple[dict[int, tuple[str, int]], set[int]]:
-    """(tag and bytes by the address callers got, addresses on pages that are not in the dump)."""
-    truth = source.read_truth()
-    rows = [row for name in ("small_blocks", "big_allocations") for row in truth[name]]
-    blocks = {int(row["user"], 16): (row["tag"], row["charged"]) for row in rows}
-    return blocks, {int(row["user"], 16) for row in rows if row.get("absent")}
 
 
 @pairs_of("tiny-pair")
@@ -183,7 +151,9 @@ def test_the_walk_is_held_against_the_trackers(
 ) -> None:
     account = run_json(capsys, "pool", source.dump)["account"]
     truth = source.read_truth()
-    tracked = sum(tag[pool]["bytes"] for tag in truth["tags"].values() for pool in ("nonpaged", "paged"))
+    tracked = sum(
+        tag[pool]["bytes"] for tag in truth["tags"].values() for pool in ("nonpaged", "paged")
+    )
     assert account["ranking"] == "trackers"
     assert account["tracked_bytes"] == tracked
     # What trackers count and the walk cannot find lies on pages that are not in the dump.
@@ -209,7 +179,8 @@ def test_patterns_of_tags_types_and_orders(
     truth = source.read_truth()["tags"]
     assert {row["tag"] for row in tags("--tag", "Ac*")} == {t for t in truth if t.startswith("Ac")}
     assert tags("--tag", "ac*") == []
-    assert [row["tag"] for row in tags("--tag", "AcNb", "--tag", "AcF?", "--sort", "paged")][0] == "AcFc"
+    chosen = tags("--tag", "AcNb", "--tag", "AcF?", "--sort", "paged")
+    assert chosen[0]["tag"] == "AcFc"
     paged = tags("--type", "paged")
     ever = {t for t, row in truth.items() if row["paged"]["allocs"]}
     assert {row["tag"] for row in paged} == ever
@@ -246,11 +217,32 @@ def test_text_has_poolmon_s_columns_and_names_the_owner(
     code, out, _ = run(capsys, "pool", pair[1].dump, "--tag", "AcNb")
     assert code == 0
     head, row = (line for line in out.splitlines() if line.startswith(("Tag", "AcNb")))
-    assert head.split() == [*"Tag Type Allocs Frees Diff Bytes Per".split(), "Alloc", "Driver"]
+    assert head.split() == [
+        *["Tag", "Type", "Allocs", "Frees", "Diff", "Bytes", "Per"],
+        "Alloc",
+        "Driver",
+    ]
     counters = pair[1].read_truth()["tags"]["AcNb"]["nonpaged"]
     allocs, frees, held = (counters[name] for name in COUNTERS)
     expected = [allocs, frees, allocs - frees, held, held // (allocs - frees)]
     assert row.split() == ["AcNb", "Nonp", *(f"{n:,}" for n in expected), "acmenet.sys"]
+
+
+@pytest.mark.parametrize(
+    "pair", kernel_pairs("tiny-pair", "truncated")[:3], ids=lambda p: p[1].name
+)
+def test_json_is_what_its_schema_says(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
+    file = resources.files("dumpleak").joinpath("schemas/pool-1.schema.json")
+    validator = jsonschema.Draft202012Validator(json.loads(file.read_text("utf-8")))
+    documents = []
+    for files in ([pair[1].dump], [side.dump for side in pair]):
+        _, out, _ = run(capsys, "pool", *files, "--format", "json")
+        if out:
+            documents.append(json.loads(out))
+            validator.validate(documents[-1])
+    for document in documents:
+        document["tags"].append({"tag": "Leak"})
+        assert not validator.is_valid(document)
 
 
 @dumps_of("truncated")

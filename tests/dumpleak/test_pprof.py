@@ -19,7 +19,7 @@ from truth import TESTDATA
 
 from dumpleak.cli import main
 from dumpleak.comparison import Verdict, compare
-from dumpleak.reports.binary import BinaryOutputError
+from dumpleak.reports.binary import NotForTerminalError
 from dumpleak.reports.pprof_report import PprofReport
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
@@ -194,7 +194,7 @@ def test_hostile_names_and_refused_comparisons_are_valid_profiles() -> None:
 
 
 def test_text_streams_are_refused_with_the_option_that_helps() -> None:
-    with pytest.raises(BinaryOutputError, match=r"-o profile\.pb\.gz"):
+    with pytest.raises(NotForTerminalError, match=r"-o profile\.pb\.gz"):
         PprofReport(io.StringIO()).diff(comparison([]), None)
 
 

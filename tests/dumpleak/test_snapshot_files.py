@@ -112,6 +112,14 @@ def test_one_dump_and_its_snapshot_give_the_same_answer(
     )
 
 
+def test_info_tells_of_the_dump_behind_a_snapshot(run: Any, tmp_path: Path) -> None:
+    (file,) = _snapshots(run, tmp_path, AFTER, options=("--include", "paths"))
+    expected = run("info", AFTER, "--format", "json")[1]
+    found = run("info", file, "--format", "json")[1]
+    assert _without_names(found, [file]) == _without_names(expected, [AFTER])
+    assert "Good enough to look for leaks? yes" in run(file)[1]
+
+
 def test_a_trend_is_the_same_from_dumps_and_from_snapshots(run: Any, tmp_path: Path) -> None:
     dumps = [SERIES / f"dump{number}.dmp.gz" for number in range(4)]
     files = _snapshots(run, tmp_path, *dumps)

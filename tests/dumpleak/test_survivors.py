@@ -53,8 +53,8 @@ def test_survivors_and_new_blocks_are_those_of_the_truth(
     assert snapshots[0].blocks is not None
     assert snapshots[1].blocks is not None
     tables = snapshots[0].blocks(), snapshots[1].blocks()
-    kept = set(tables[0].address[comparison.survivors.kept_rows].tolist())
-    new = set(tables[1].address[comparison.survivors.new_rows].tolist())
+    kept = set(tables[0].address[comparison.survivors.kept].tolist())
+    new = set(tables[1].address[~comparison.survivors.known].tolist())
     before, after = _allocations(base), _allocations(current)
     walked = [set(table.address.tolist()) for table in tables]
     # One site that asks for one size again and gets the address back: no dump can tell.
@@ -114,8 +114,8 @@ def test_an_address_that_another_allocation_got_is_no_survivor() -> None:
     assert found.by_key == {"a": Fate(1, 3, 3), "b": Fate(0, 1, 1)}
     assert found.total == Fate(1, 4, 4)
     assert found.reused == 3
-    assert found.kept_rows.tolist() == [0]
-    assert found.new_rows.tolist() == [1, 2, 3, 4]
+    assert np.flatnonzero(found.kept).tolist() == [0]
+    assert np.flatnonzero(~found.known).tolist() == [1, 2, 3, 4]
 
 
 def test_groups_are_matched_by_key_whatever_their_numbers() -> None:

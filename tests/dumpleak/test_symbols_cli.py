@@ -12,7 +12,7 @@ import pytest
 from builders.cabinet_builder import mszip
 from builders.minidump_builder import MinidumpBuilder
 from builders.symbol_server import Handler, serving
-from made_symbols import OTHER_BUILD, made_pdb, put_in_store
+from made_symbols import OTHER_BUILD, made_pdb, put_in_store, sample_pdb
 from truth import TESTDATA
 
 from dumpleak.cli import main
@@ -20,6 +20,7 @@ from dumpleak.commands.base import progress_bar
 from dumpleak.symbols import ENVIRONMENT
 from windumps import open_dump
 from windumps.symbols.download import Downloader
+from windumps.symbols.functions import load_library
 from windumps.symbols.provider import Symbols
 from windumps.windows.modules import PdbIdentity
 
@@ -34,8 +35,7 @@ PLACE = f"/store/app.pdb/{APP.key}"
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
 
@@ -101,6 +101,8 @@ def test_every_command_on_a_dump_takes_symbols(run: Any, store: Path, command: s
     [
         ("nowhere/symbols", "no such folder: nowhere/symbols"),
         ("srv*nowhere", "no such folder: nowhere"),
+        ("cache*nowhere", "no such folder: nowhere"),
+        ("cache*nowhere;gone;https://symbols.example.com", "no such folder: gone"),
         ("ftp://symbols.example.com", "http:// or https:// only"),
         ("foo*bar", "'foo' is unknown"),
     ],
@@ -143,6 +145,13 @@ def test_a_server_in_the_path_gives_what_is_missing_and_the_cache_keeps_it(
     kept = cache / "app.pdb" / APP.key
     assert [file.name for file in kept.iterdir()] == ["app.pdb"]
     assert (kept / "app.pdb").read_bytes() == pdb
+
+
+def test_a_cache_in_front_of_a_server_need_not_be_there_yet(run: Any, tmp_path: Path) -> None:
+    cache = tmp_path / "new" / "cache"
+    with serving({f"{PLACE}/app.pdb": _serve(made_pdb(APP))}) as (url, _):
+        assert _is_named(_frames(run, "--symbols", f"cache*{cache};{url}/store"))
+    assert (cache / "app.pdb" / APP.key / "app.pdb").is_file()
 
 
 def test_nothing_is_asked_of_a_server_that_no_path_names(
@@ -318,3 +327,24 @@ def test_a_snapshot_file_names_the_pdbs_of_its_dump(run: Any, store: Path, tmp_p
     )
     assert document["symbols"] == of_dump["symbols"]
     assert {row["pdb"] for row in document["symbols"]} == {"app.pdb", "ntdll.pdb", "widgets.pdb"}
+
+
+@pytest.mark.skipif(load_library() is None, reason="lines need symbolic")
+def test_lines_stand_beside_frames_and_under_names(run: Any, tmp_path: Path) -> None:
+    put_in_store(tmp_path, APP, sample_pdb(APP, "x64"))
+    arguments = ("stat", DUMP, "--symbols", str(tmp_path))
+    groups = json.loads(run(*arguments, "--format", "json")[1])["groups"]
+    known = [group for group in groups if group["lines"]]
+    assert known
+    assert all(len(group["lines"]) == len(group["frames"]) for group in known)
+    lines = {line for group in known for line in group["lines"]}
+    assert any(line.startswith("C:\\src\\sample.cpp(") for line in lines)
+    named = [
+        line
+        for group in known
+        for frame, line in zip(group["frames"], group["lines"], strict=True)
+        if frame == group["name"] and line
+    ]
+    shown = run(*arguments, "--top", "1000")[1]
+    assert named
+    assert all(f"at {line.removeprefix('C:' + chr(92))}" in shown for line in named)

@@ -24,11 +24,13 @@ from report_samples import (
     no_growth,
     not_comparable,
     series,
+    unreferenced,
 )
 from rich.cells import cell_len
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
+from dumpleak.reports.leaks_report import LeaksTextReport
 from dumpleak.reports.text_report import TextReport
 from dumpleak.reports.text_tables import sparkline
 
@@ -47,6 +49,7 @@ SCREENS: dict[str, Callable[[TextReport], None]] = {
     "info-unusable": lambda report: report.info(described(usable=False)),
     "stat": lambda report: report.stat(growth().current, None),
     "heaps": lambda report: report.heaps(growth().current),
+    "leaks": lambda report: LeaksTextReport(report._console.file).leaks(unreferenced(), None),
 }
 
 
@@ -112,6 +115,7 @@ def test_the_first_lines_answer_and_every_doubt_ends_with_a_command(
         "trend": ("Probably leaking", "What ", "Who ", "How sure", "What next", "--after-idle"),
         "trend-after-idle": ("Leaking:", "What ", "Who ", "How sure"),
         "not-comparable": ("Cannot tell", "Why", "procdump -ma 42 app.dmp"),
+        "leaks": ("Nothing points to", "What ", "Who ", "How sure", "What next", "dumpleak diff"),
         "info-unusable": ("no:", "procdump -ma 42 app.dmp"),
         "info": ("yes:", "gflags /i app.exe +ust"),
     }

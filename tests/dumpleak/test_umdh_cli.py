@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.pdb_builder import PdbBuilder
+from made_symbols import identity, put_in_store
 from truth import TESTDATA, TruthDump, pairs
 
 from dumpleak.cli import main
+from windumps import open_dump
 
 PAIRS = [pair for pair in pairs("leak-pair-ust") if TESTDATA in pair[0].dump.parents]
 PLAIN = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
@@ -161,6 +164,29 @@ def test_frames_to_skip_are_skipped_in_a_log_as_in_a_dump(run: Any, tmp_path: Pa
     assert any(name.startswith("widgets.dll+") for name in names[0])
 
 
+@pytest.mark.parametrize("by", ["site", "stack"])
+def test_a_log_read_with_symbols_says_what_the_dump_does(run: Any, tmp_path: Path, by: str) -> None:
+    base, current = next(pair for pair in PAIRS if pair[0].build == "10.0.26100.5074-x64")
+    app = identity(open_dump(current.dump))
+    builder = PdbBuilder(guid=app.guid, age=app.age)
+    builder.sections = [(".text", 0x1000, 0x9000)]
+    # The second function counts as the allocator's.
+    for number, name in enumerate(("?main@@YAXXZ", "??2@YAPEAX_K@Z", "?work@app@@YAXXZ")):
+        builder.public(name, 1, 0x1000 * number)
+    put_in_store(tmp_path / "store", app, builder.build())
+    log = tmp_path / "current.log"
+    run("snapshot", current.dump, "--format", "umdh", "-o", log)
+    args = ("--by", by, "--symbols", tmp_path / "store", "--format", "json")
+    found = []
+    for side in (current.dump, log):
+        code, out, _ = run("diff", base.dump, side, *args)
+        assert code == 0
+        sites = [site for site in json.loads(out)["sites"] if site["kind"] == "stack"]
+        found.append([(site["name"], site["frames"], site["delta_bytes"]) for site in sites])
+    assert found[0] == found[1]
+    assert any("!app::work" in name for name, _, _ in found[1])
+
+
 def test_a_dump_without_recorded_stacks_makes_no_log(run: Any, tmp_path: Path) -> None:
     log = tmp_path / "no.log"
     code, out, err = run("snapshot", PLAIN, "--format", "umdh", "-o", log)
@@ -168,6 +194,25 @@ def test_a_dump_without_recorded_stacks_makes_no_log(run: Any, tmp_path: Path) -
     assert "+ust" in err
     assert err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+    code, out, err = run("snapshot", PLAIN, "--format", "umdh")
+    assert (code, out) == (3, "")
+
+
+@pytest.mark.parametrize("command", ["info", "leaks", "snapshot"])
+def test_a_log_is_not_taken_for_a_broken_dump(run: Any, tmp_path: Path, command: str) -> None:
+    log, out_file = tmp_path / "one.log", tmp_path / "out"
+    run("snapshot", PAIRS[0][0].dump, "--format", "umdh", "-o", log)
+    code, out, err = run(command, log, "-o", out_file)
+    assert (code, out) == (3, "")
+    assert err == (
+        f"dumpleak: {log}: a snapshot, which has no memory in it; stat, diff and trend take it, "
+        "this needs the dump\n"
+    )
+    assert not out_file.exists()
+    # A file that happens to be named in the command does not matter.
+    broken = tmp_path / "broken.dmp"
+    broken.write_bytes(b"nothing")
+    assert "not a Windows dump" in run(command, broken, "-o", log)[2]
 
 
 def test_what_a_log_cannot_tell_is_refused(run: Any, tmp_path: Path) -> None:
@@ -182,6 +227,25 @@ def test_what_a_log_cannot_tell_is_refused(run: Any, tmp_path: Path) -> None:
     code, out, err = run("diff", log, grown)
     assert (code, out) == (3, "")
     assert "comparison" in err
+
+
+def test_a_series_may_have_logs_in_it(run: Any, tmp_path: Path) -> None:
+    series = TESTDATA / "10.0.22621.4541-x64" / "series-ust"
+    dumps = [series / f"dump{number}.dmp.gz" for number in range(4)]
+    logs = [tmp_path / f"{number}.log" for number in range(4)]
+    for dump, log in zip(dumps, logs, strict=True):
+        run("snapshot", dump, "--format", "umdh", "-o", log)
+    mixtures = (logs, [*logs[:3], dumps[3]], [dumps[0], *logs[1:3], dumps[3]])
+    found = []
+    for files in (dumps, *mixtures):
+        code, out, _ = run("trend", *files, "--format", "json")
+        document = json.loads(out)
+        assert code == 0
+        sites = [site for site in document["sites"] if site["kind"] == "stack"]
+        found.append({tuple(s["frames"]): [p["count"] for p in s["points"]] for s in sites})
+        assert (document.get("private") or []) == [] or files is dumps
+    assert found[0]
+    assert all(other == found[0] for other in found[1:])
 
 
 def test_a_log_is_not_compared_with_a_dump_without_stacks(run: Any, tmp_path: Path) -> None:

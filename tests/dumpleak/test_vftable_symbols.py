@@ -1,13 +1,14 @@
-"""Classes without type information, named by the symbols of their vftables."""
+"""Symbols of data: of vftables that have no type information, and of globals that hold blocks."""
 
 from __future__ import annotations
 
 import struct
 from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.heap_source import blocks_at
-from builders.image_builder import RDATA, SIZE, ImageBuilder
+from builders.image_builder import DATA, RDATA, SIZE, ImageBuilder
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
 from builders.pdb_builder import PdbBuilder
@@ -15,8 +16,10 @@ from made_symbols import put_in_store
 
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
+from dumpleak.holders import HolderFinder
+from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site
+from dumpleak.sites import Site, SiteKind
 from windumps.heaps.kinds import ProcessHeap
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.provider import Symbols
@@ -95,3 +98,28 @@ def test_a_vftable_without_a_symbol_of_its_own_keeps_module_and_offset(
 
 def test_a_symbol_next_to_a_vftable_does_not_name_it(tmp_path: Path) -> None:
     assert _vftable_site(tmp_path, ["??_7Session@net@@6B@"], offset=8).type is None
+
+
+@pytest.mark.parametrize(("offset", "place"), [(0, "app::cache+0x0"), (8, "app::cache+0x8")])
+def test_a_data_symbol_names_the_global_that_holds_a_block(
+    tmp_path: Path, offset: int, place: str
+) -> None:
+    image = ImageBuilder(0x10000000, 8)
+    image.words(DATA + 0x40 + offset, HEAP)
+    dump = image.add_to(MinidumpBuilder()).memory(HEAP, bytes(0x100)).build()
+    wanted = PdbIdentity("x.pdb", "A" * 32, 1)
+    builder = PdbBuilder(guid=wanted.guid)
+    builder.sections = [(".text", 0x1000, 0x1000), (".data", DATA, 0x3000)]
+    builder.public("?before@app@@3HA", 2, 0x10).public("?cache@app@@3PAXA", 2, 0x40)
+    put_in_store(tmp_path, wanted, builder.build())
+    found = []
+    for symbols in (None, Symbols(parse_symbol_path(str(tmp_path)))):
+        session = Session(open_bytes(dump), symbols)
+        index = BlockIndexBuilder()
+        index.add(blocks_at([HEAP], 0x100), np.zeros(1, np.int64), 8)
+        site = Site(SiteKind.SHAPE, "key", "256 bytes")
+        found.append(HolderFinder(session, index.build(), [site])(["key"])["key"].holder)
+    assert found == [
+        f"the global at app.exe+0x{DATA + 0x40 + offset:x}",
+        f"the global at app.exe!{place}",
+    ]

@@ -111,6 +111,24 @@ def test_a_process_sees_its_own_memory_and_not_the_kernels(tmp_path: Path, kind:
     assert texts == [b"user memory of s", b"user memory of a"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "highest", "place"),
+    [("la57", 0x00FF_FFFF_FFFE_FFFF, 1 << 50), ("pae", 0xBFFE_FFFF, 0xA000_0000)],
+)
+def test_the_user_half_may_be_larger_than_usual(
+    tmp_path: Path, kind: str, highest: int, place: int
+) -> None:
+    system = System(kind)
+    system.write(place, b"high up", system.processes[2][3])
+    usual = opened(tmp_path, full(system))
+    assert usual.process_memory(usual.processes[2]).presence(place) is Presence.NOT_MAPPED
+    system.variables[0x1C8] = system.kernel + 0x5000
+    system.pointer(system.kernel + 0x5000, highest)
+    system.write(system.kdbg, system.kdbg_bytes())
+    dump = opened(tmp_path, full(system))
+    assert dump.process_memory(dump.processes[2]).read(place, 7) == b"high up"
+
+
 @pytest.mark.parametrize("wanted", ["2244", "0x8c4", "acmesvc.exe", "ACMESVC", "acmesvc"])
 def test_processes_are_found_by_id_and_name(tmp_path: Path, wanted: str) -> None:
     dump = opened(tmp_path, full(System("x64")))

@@ -220,5 +220,7 @@ def test_a_real_triage_dump_says_what_it_is_and_what_it_is_not(path: Any) -> Non
     assert dump.is_triage
     assert "triage" in dump.why_no_pool
     assert not [item for item in dump.diagnostics if item.severity != "info"]
+    assert dump.current_process is not None
+    assert (dump.current_process.process_id, dump.current_process.name) == (4, "System")
     # The blobs behind the dump are walked to the last byte.
     assert dump.secondary

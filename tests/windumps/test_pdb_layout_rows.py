@@ -153,3 +153,20 @@ def test_the_part_that_is_read_may_end_before_an_array() -> None:
     pdb = _pdb(("Count", 0x22, 4), ("Array", 0x23, 24))
     row = layout_row_from_symbols(pdb, component, "x64", 7, "test")
     assert row.size("_A") == 24
+
+
+def test_a_field_behind_the_part_that_is_read_gives_no_row() -> None:
+    component = Component(
+        [_row({"Count": (0, "u4"), "Array": (8, "")})], {("_A", "sizeof"): ("Array",)}
+    )
+    pdb = _pdb(("Count", 0x22, 24), ("Array", 0x23, 16))
+    with pytest.raises(LayoutNotInSymbolsError, match="behind the part"):
+        layout_row_from_symbols(pdb, component, "x64", 7, "test")
+
+
+def test_a_structure_of_impossible_size_gives_no_row() -> None:
+    builder = PdbBuilder()
+    builder.structure("_A", 1 << 20, builder.field_list(builder.member("Field", 0x22, 0)))
+    pdb = Pdb(as_array(builder.build()), "built.pdb")
+    with pytest.raises(LayoutNotInSymbolsError, match="outside"):
+        _derive(pdb, _row({"Field": (0, "u4")}))

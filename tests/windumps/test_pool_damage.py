@@ -22,7 +22,7 @@ _AFTER = [d for d in kernel_dumps("tiny-pair", "traps", "leak-pair") if "after" 
 # One of each kind of pool: pages on 32 and 64 bits, heaps of three generations.
 _BUILDS = ("7601-x86pae", "14393-x64", "19041-x64", "22000-arm64", "26100-x64")
 _SOURCES = [next(d for d in _AFTER if d.build == build) for build in _BUILDS]
-_FLIPS, _SEEDS = 64, 5
+_FLIPS, _SEEDS = 64, 2
 
 
 class Damaged:

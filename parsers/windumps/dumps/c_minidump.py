@@ -38,6 +38,7 @@ class StreamType(IntEnum):
     MISC_INFO = 15
     MEMORY_INFO_LIST = 16
     THREAD_INFO_LIST = 17
+    SYSTEM_MEMORY_INFO = 21
     PROCESS_VM_COUNTERS = 22
 
 
@@ -58,6 +59,7 @@ STREAM_NAMES: dict[int, str] = {
     StreamType.MISC_INFO: "MiscInfoStream",
     StreamType.MEMORY_INFO_LIST: "MemoryInfoListStream",
     StreamType.THREAD_INFO_LIST: "ThreadInfoListStream",
+    StreamType.SYSTEM_MEMORY_INFO: "SystemMemoryInfoStream",
     StreamType.PROCESS_VM_COUNTERS: "ProcessVmCountersStream",
 }
 
@@ -113,6 +115,41 @@ SYSTEM_INFO = Layout(
         ("Reserved2", "u2"),
     ],
 )
+
+# The beginning of MINIDUMP_SYSTEM_MEMORY_INFO_1 (minidumpapiset.h), packed to 4 bytes: BasicInfo,
+# FileCacheInfo and BasicPerfInfo; what follows is not used.
+SYSTEM_MEMORY_INFO = Layout(
+    "MINIDUMP_SYSTEM_MEMORY_INFO_1",
+    148,
+    [
+        ("Revision", "u2"),
+        ("Flags", "u2"),
+        ("TimerResolution", "u4"),
+        ("PageSize", "u4"),
+        ("NumberOfPhysicalPages", "u4"),
+        ("LowestPhysicalPageNumber", "u4"),
+        ("HighestPhysicalPageNumber", "u4"),
+        ("AllocationGranularity", "u4"),
+        ("MinimumUserModeAddress", "u8"),
+        ("MaximumUserModeAddress", "u8"),
+        ("ActiveProcessorsAffinityMask", "u8"),
+        ("NumberOfProcessors", "u4"),
+        ("CurrentSize", "u8"),
+        ("PeakSize", "u8"),
+        ("PageFaultCount", "u4"),
+        ("MinimumWorkingSet", "u8"),
+        ("MaximumWorkingSet", "u8"),
+        ("CurrentSizeIncludingTransitionInPages", "u8"),
+        ("PeakSizeIncludingTransitionInPages", "u8"),
+        ("TransitionRePurposeCount", "u4"),
+        ("FileCacheFlags", "u4"),
+        ("AvailablePages", "u8"),
+        ("CommittedPages", "u8"),
+        ("CommitLimit", "u8"),
+        ("PeakCommitment", "u8"),
+    ],
+)
+BASIC_PERF_INFO_FLAG = 0x2  # MINIDUMP_SYSMEMINFO1_BASICPERF
 
 MEMORY_DESCRIPTOR = Layout(
     "MINIDUMP_MEMORY_DESCRIPTOR",

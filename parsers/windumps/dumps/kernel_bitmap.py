@@ -9,17 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dumps import c_kernel_dump as c
 from windumps.dumps.kernel_header import KernelHeader
 from windumps.dumps.kernel_pages import MAX_PFN, PageMap
 from windumps.errors import CorruptDumpError, TruncatedDumpError
-from windumps.memory.address_space import I64, U8, U64
+from windumps.memory.address_space import U8
+from windumps.memory.bitmap import BitmapMemory
 from windumps.memory.paging import PAGE_BITS, PAGE_SIZE
-
-CHUNK_BYTES = 1 << 17  # of the bitmap: a MiB of bits as bytes
 
 
 class Bitmap(NamedTuple):
@@ -92,11 +89,12 @@ def _read(
             f"{candidates[0].bits} bits, first page at 0x{candidates[0].first_page:x}",
         )
     bitmap = possible[0]
-    runs, present = _runs(data, bitmap)
-    if present != bitmap.present and len(possible) > 1:
-        other_runs, other_present = _runs(data, possible[1])
-        if other_present == possible[1].present:
-            bitmap, runs, present = possible[1], other_runs, other_present
+    memory = _memory(data, bitmap)
+    if memory.present_pages != bitmap.present and len(possible) > 1:
+        other = _memory(data, possible[1])
+        if other.present_pages == possible[1].present:
+            bitmap, memory = possible[1], other
+    present = memory.present_pages
     if present != bitmap.present and len(data) > bitmap.first_page:
         log.add(
             "page-count",
@@ -106,11 +104,16 @@ def _read(
             f"{present} pages are marked in the bitmap, its header says {bitmap.present}: "
             "pages may be taken for others",
         )
-    size = int(runs.size.sum())
-    return runs._replace(
-        missing_bytes=(max(present, bitmap.present) << PAGE_BITS) - size,
-        physical_limit=bitmap.bits << PAGE_BITS,
+    return PageMap(
+        memory,
+        (max(present, bitmap.present) << PAGE_BITS) - memory.total_bytes,
+        bitmap.bits << PAGE_BITS,
+        memory.end,
     )
+
+
+def _memory(data: U8, bitmap: Bitmap) -> BitmapMemory:
+    return BitmapMemory(data, bitmap.offset, bitmap.bits, bitmap.first_page)
 
 
 def _is_possible(bitmap: Bitmap) -> bool:
@@ -121,35 +124,3 @@ def _is_possible(bitmap: Bitmap) -> bool:
         and bitmap.first_page >= end
         and bitmap.first_page % PAGE_SIZE == 0
     )
-
-
-def _runs(data: U8, bitmap: Bitmap) -> tuple[PageMap, int]:
-    """Runs of set bits whose pages are in the file, and how many bits are set in all."""
-    found: list[tuple[U64, I64, I64]] = []
-    present = 0
-    pages_in_file = max(len(data) - bitmap.first_page, 0) // PAGE_SIZE
-    end = min(bitmap.offset + (bitmap.bits + 7) // 8, len(data))
-    for at in range(bitmap.offset, end, CHUNK_BYTES):
-        first = (at - bitmap.offset) * 8
-        bits = np.unpackbits(data[at : min(at + CHUNK_BYTES, end)], bitorder="little")
-        bits = bits[: bitmap.bits - first]
-        count = int(np.count_nonzero(bits))
-        if count and present < pages_in_file:
-            edges = np.flatnonzero(np.diff(bits.view(np.int8), prepend=0, append=0))
-            starts, sizes = edges[::2], edges[1::2] - edges[::2]
-            rank = present + np.cumsum(sizes) - sizes
-            sizes = np.minimum(sizes, np.maximum(pages_in_file - rank, 0))
-            found.append(
-                (
-                    (starts + first).astype(np.uint64) << np.uint64(PAGE_BITS),
-                    sizes << PAGE_BITS,
-                    (rank << PAGE_BITS) + bitmap.first_page,
-                )
-            )
-        present += count
-    if not found:
-        return PageMap(
-            np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64)
-        ), present
-    address, size, offset = (np.concatenate(column) for column in zip(*found, strict=True))
-    return PageMap(address, size, offset), present

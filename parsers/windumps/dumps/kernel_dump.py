@@ -10,7 +10,7 @@ from windumps.dump import Dump
 from windumps.dumps import c_kernel_dump as c
 from windumps.dumps.kernel_header import KernelHeader
 from windumps.errors import UnsupportedDumpError
-from windumps.memory import PageTableMemory, RunMemory
+from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.paging import PAGE_SIZE, Paging
 from windumps.symbols.errors import SymbolError
 from windumps.symbols.layout_rows import Component, layout_row_from_symbols
@@ -19,6 +19,7 @@ from windumps.windows.bug_checks import BugCheck
 from windumps.windows.kernel import Kernel
 from windumps.windows.kernel_counters import Counter, read_counters
 from windumps.windows.kernel_layouts import PROCESS_LAYOUTS
+from windumps.windows.kernel_lists import list_closes
 from windumps.windows.kernel_processes import (
     KernelProcess,
     ProcessLayout,
@@ -54,19 +55,21 @@ class KernelDump(Dump):
         bug_check: Why the system stopped; None when it did not, or is not known.
         up_time: Since the system started; None when unknown.
         secondary: Blocks that components added: (GUID as hex, bytes).
+        current_process: The process that ran, of which a small dump keeps a copy; else None.
     """
 
     kernel: Kernel = field(kw_only=True)
     dump_type: int = 0
     dump_type_name: str = ""
     header: KernelHeader | None = None
-    physical: RunMemory | None = None
+    physical: AddressSpace | None = None
     paging: Paging | None = None
     physical_limit: int = 0
     missing_bytes: int = 0
     bug_check: BugCheck | None = None
     up_time: timedelta | None = None
     secondary: list[tuple[str, int]] = field(default_factory=list)
+    current_process: KernelProcess | None = None
 
     @property
     def kernel_base(self) -> int:
@@ -169,6 +172,11 @@ class KernelDump(Dump):
             return ""
         if self.physical is None:
             return f"a {self.dump_type_name} has no list of processes; {BETTER_KERNEL_DUMP}"
+        if list_closes(self.memory, self.kernel.process_list, self.kernel.pointer_size):
+            return (
+                f"no layout of processes fits build {self.build} {self.architecture}; the kernel's symbols "
+                "have it (--symbols)"
+            )
         return "the list of processes is not in the dump"
 
     def address_space(self, directory_table_base: int, end: int | None = None) -> PageTableMemory:

@@ -8,7 +8,7 @@ from typing import Any
 
 from windumps.dumps import c_kernel_dump as c
 from windumps.dumps.c_minidump import CONTEXT_REGISTERS
-from windumps.errors import UnsupportedDumpError
+from windumps.errors import TruncatedDumpError, UnsupportedDumpError
 from windumps.layout import Layout
 from windumps.memory.address_space import U8
 from windumps.windows.times import filetime
@@ -66,6 +66,8 @@ def read_header(data: U8) -> KernelHeader:
     """
     is_64bit = data[:8].tobytes() == c.SIGNATURE64
     layout = c.HEADER64 if is_64bit else c.HEADER32
+    if len(data) < layout.size:
+        raise TruncatedDumpError("the header of a kernel crash dump", layout.size, len(data))
     raw = layout.record(data, 0)
     fields = {name: _written(layout, raw, name) for name in _integers(layout)}
     machine = fields["MachineImageType"]

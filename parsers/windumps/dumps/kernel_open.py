@@ -11,17 +11,15 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dumps import c_kernel_dump as c
 from windumps.dumps import kernel_bitmap, kernel_full, kernel_ranges
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.dumps.kernel_header import KernelHeader, read_header
-from windumps.dumps.kernel_pages import PageMap, say_missing
+from windumps.dumps.kernel_pages import PageMap, no_pages, say_missing
 from windumps.dumps.kernel_triage import read_triage, secondary_blocks
 from windumps.errors import CorruptDumpError
-from windumps.memory import PageTableMemory, RunMemory
+from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import U8
 from windumps.memory.paging import PAGINGS, X86, X86_PAE
 from windumps.windows import kdbg
@@ -34,6 +32,7 @@ from windumps.windows.kernel import (
 )
 from windumps.windows.kernel_finder import find_kernel
 from windumps.windows.kernel_lists import list_closes
+from windumps.windows.kernel_processes import process_of_copy
 from windumps.windows.kernel_symbols import KernelSymbols
 
 NAME = "kernel dump"
@@ -76,7 +75,7 @@ def open_kernel_dump(path: Path, data: U8) -> KernelDump:
         return _open_triage(path, data, header, log)
     pages = _read_pages(data, header, log)
     say_missing(pages, len(data), header.required_bytes, log)
-    physical = RunMemory(data, pages.address, pages.size, pages.offset)
+    physical = pages.memory
     memory = _kernel_memory(physical, header, pages.physical_limit, log)
     kernel = identify_kernel(
         memory,
@@ -92,16 +91,14 @@ def open_kernel_dump(path: Path, data: U8) -> KernelDump:
     dump = _dump(path, header, memory, kernel, log)
     dump.physical, dump.paging = physical, memory.paging
     dump.physical_limit, dump.missing_bytes = pages.physical_limit, pages.missing_bytes
-    if len(pages.size) and not pages.missing_bytes:
-        end = int((pages.offset + pages.size).max())
-        dump.secondary = secondary_blocks(data, end)
+    if not pages.missing_bytes:
+        dump.secondary = secondary_blocks(data, pages.end)
     return dump
 
 
 def _read_pages(data: U8, header: KernelHeader, log: DiagnosticLog) -> PageMap:
-    empty = np.empty(0, np.int64)
     if header.dump_type == c.DumpType.HEADER:
-        return PageMap(np.empty(0, np.uint64), empty, empty)
+        return no_pages(data)
     reader = PAGE_READERS.get(header.dump_type)
     if reader is None:
         reader = _reader_by_content(data, header)
@@ -133,7 +130,7 @@ def _reader_by_content(data: U8, header: KernelHeader) -> _ReadPages:
 
 
 def _kernel_memory(
-    physical: RunMemory, header: KernelHeader, physical_limit: int, log: DiagnosticLog
+    physical: AddressSpace, header: KernelHeader, physical_limit: int, log: DiagnosticLog
 ) -> PageTableMemory:
     """The kernel's address space, with the kind of page tables under which most makes sense."""
     candidates = PAGINGS[header.architecture]
@@ -206,13 +203,14 @@ def _open_triage(path: Path, data: U8, header: KernelHeader, log: DiagnosticLog)
     )
     dump = _dump(path, header, triage.memory, kernel, log)
     dump.secondary = secondary_blocks(data, triage.end)
+    dump.current_process = process_of_copy(triage.process, header.architecture, header.build, block)
     return dump
 
 
 def _dump(
     path: Path,
     header: KernelHeader,
-    memory: PageTableMemory | RunMemory,
+    memory: AddressSpace,
     kernel: Kernel,
     log: DiagnosticLog,
 ) -> KernelDump:

@@ -7,31 +7,33 @@ from typing import NamedTuple
 import numpy as np
 
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.memory.address_space import I64, U8, U64
+from windumps.memory import AddressSpace, RunMemory
+from windumps.memory.address_space import U8
 from windumps.memory.paging import PAGE_BITS, PAGE_SIZE
 
 MAX_PFN = 1 << 40  # physical addresses have at most 52 bits
 
 
 class PageMap(NamedTuple):
-    """Runs of physical memory in the file.
+    """Physical memory of a dump.
 
     Attributes:
-        address: uint64, physical address of each run.
-        size: int64, bytes; whole pages.
-        offset: int64, file offset.
+        memory: By physical address.
         missing_bytes: Memory that the dump's own tables promise behind the end of the file.
         physical_limit: First physical address above the machine's memory; 0 when unknown.
+        end: File offset behind the last page, where blocks of components may follow.
     """
 
-    address: U64
-    size: I64
-    offset: I64
+    memory: AddressSpace
     missing_bytes: int = 0
     physical_limit: int = 0
+    end: int = 0
 
 
-EMPTY = PageMap(np.empty(0, np.uint64), np.empty(0, np.int64), np.empty(0, np.int64))
+def no_pages(data: U8) -> PageMap:
+    """Of a dump without memory."""
+    none = np.empty(0, np.int64)
+    return PageMap(RunMemory(data, np.empty(0, np.uint64), none, none))
 
 
 def from_runs(
@@ -69,13 +71,13 @@ def from_runs(
             f"{bad} runs lie beyond any physical memory and are left out; "
             "what follows them in the file may be taken for other pages",
         )
-    return PageMap(
+    memory = RunMemory(
+        data,
         np.array(address, np.uint64),
         np.array(size, np.int64),
         np.array(offset, np.int64),
-        missing,
-        limit,
     )
+    return PageMap(memory, missing, limit, at)
 
 
 def say_missing(pages: PageMap, file_size: int, required: int | None, log: DiagnosticLog) -> None:

@@ -78,6 +78,7 @@ def open_minidump(path: Path, data: U8) -> Dump:
         comments=_comments(streams),
         streams=[(stream.kind, stream.size) for stream in streams.all],
         log=log,
+        commit=_commit(streams),
     )
 
 
@@ -122,6 +123,18 @@ def _misc_info(streams: Streams) -> tuple[int | None, tuple[datetime, int, int] 
     if created is not None:
         times = (created, int(info.ProcessUserTime), int(info.ProcessKernelTime))
     return info.ProcessId, times
+
+
+def _commit(streams: Streams) -> tuple[int, int] | None:
+    """Committed bytes of the system, and its limit."""
+    layout = c.SYSTEM_MEMORY_INFO
+    stream = streams.find(c.StreamType.SYSTEM_MEMORY_INFO, layout.size)
+    if stream is None:
+        return None
+    info = layout.record(streams.data, stream.offset)
+    if not info.Flags & c.BASIC_PERF_INFO_FLAG or not 0 < info.CommittedPages <= info.CommitLimit:
+        return None
+    return info.CommittedPages * info.PageSize, info.CommitLimit * info.PageSize
 
 
 def _comments(streams: Streams) -> list[str]:

@@ -27,7 +27,6 @@ from windumps.memory.address_space import (
 from windumps.memory.page_walk import CHUNK_TABLES, PageTables
 from windumps.memory.paging import ABSENT, NOT_MAPPED, PAGE_BITS, PAGE_SIZE, Paging
 from windumps.memory.regions import Regions
-from windumps.memory.runs import RunMemory
 
 CACHED_ROWS = 2048  # 4 KiB each
 DIRECT_ROWS = 64  # ranges of up to so many leaf tables are looked up without a walk
@@ -56,7 +55,7 @@ class PageTableMemory(AddressSpace):
 
     def __init__(
         self,
-        physical: RunMemory,
+        physical: AddressSpace,
         paging: Paging,
         directory_base: int,
         physical_limit: int = 0,

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import I64, U64
+from windumps.memory.address_space import I64, U64, AddressSpace
 from windumps.memory.paging import ABSENT, NOT_MAPPED, PAGE_BITS, PAGE_SIZE, Paging
-from windumps.memory.runs import RunMemory
 
 CHUNK_TABLES = 256  # leaf tables handled together: a MiB of entries
 
@@ -54,7 +53,7 @@ class PageTables:
 
     def __init__(
         self,
-        physical: RunMemory,
+        physical: AddressSpace,
         paging: Paging,
         root: int,
         physical_limit: int,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +32,8 @@ from windumps.windows.pool_layouts import LOOKASIDE_LAYOUTS, POOL_HEAP_LAYOUTS
 HEADER = "_POOL_HEADER"
 _IN_USE = 0x2
 _CACHE_ALIGNED = 0x4
-MAX_LINE_UNITS = 16  # of a cache line, 256 bytes
+LINE_UNITS = 4  # of the smallest cache line
+MAX_GAP_UNITS = 16  # in front of a block aligned to the largest, 256 bytes on 64 bits
 
 
 class Found(NamedTuple):
@@ -87,25 +89,58 @@ class HeapPool:
         context = HeapContext(
             kernel.memory, kernel.architecture, kernel.build, kernel.image, 0, self.log
         )
+        opened: list[tuple[PoolHeap, SegmentHeap]] = []
         for number, root in enumerate(self.heaps):
             try:
                 heap = open_segment_heap(context, root.address, number, POOL_HEAP_LAYOUTS)
             except HeapError as error:
+                self._say_unread(root, str(error))
+                continue
+            opened.append((root, heap))
+        claimed: list[tuple[int, int]] = []
+        self._share_keys(opened)
+        for root, heap in opened:
+            yield from self._heap(heap, root, Ranges(claimed))
+            claimed += heap.account.ranges
+
+    def _share_keys(self, opened: list[tuple[PoolHeap, SegmentHeap]]) -> None:
+        """All heaps of the pool share their keys; one that has others was read from segments not its own."""
+        votes: Counter[int] = Counter()
+        for _, heap in opened:
+            if heap.fit.key is not None:
+                votes[heap.fit.key.value] += heap.fit.key.agreeing
+        if len(votes) < 2:
+            return
+        ((key, _),) = votes.most_common(1)
+        best = next(h.fit for _, h in opened if h.fit.key is not None and h.fit.key.value == key)
+        for root, heap in opened:
+            if heap.fit.key is not None and heap.fit.key.value != key:
+                heap.fit = replace(heap.fit, key=best.key, vs_key=best.vs_key, lfh_key=best.lfh_key)
                 self.log.add(
-                    "pool-heap-not-read",
-                    Severity.ERROR,
+                    "pool-heap-damaged",
+                    Severity.WARNING,
                     "_SEGMENT_HEAP",
                     root.address,
-                    f"a heap of the pool is left out: {error}",
+                    f"the list of segments of the heap of the pool at 0x{root.address:x} is damaged or not "
+                    "in the dump; the keys of the other heaps are taken",
                 )
-                continue
-            yield from self._heap(heap, root)
 
-    def _heap(self, heap: SegmentHeap, root: PoolHeap) -> Iterator[Blocks]:
+    def _say_unread(self, root: PoolHeap, reason: str) -> None:
+        self.log.add(
+            "pool-heap-not-read",
+            Severity.ERROR,
+            "_SEGMENT_HEAP",
+            root.address,
+            f"the heap of the pool at 0x{root.address:x} is left out: {reason}",
+        )
+
+    def _heap(self, heap: SegmentHeap, root: PoolHeap, claimed: Ranges) -> Iterator[Blocks]:
+        """One heap; what lies in segments that an earlier one has is that one's."""
         cached = self._cached(heap)
         pages: list[U64] = []
         seen: list[U64] = []
         for raw in heap.raw_blocks():
+            raw = _selected(raw, ~claimed.holds(raw.address))
             if raw.kind in (Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE):
                 self._note_large(raw, root)
                 continue
@@ -252,19 +287,18 @@ class HeapPool:
         """
         unit = self.form.unit
         gap = np.zeros(len(address), np.int64)
-        rows = np.flatnonzero(used & (headers.size > 2))
-        for units in range(1, MAX_LINE_UNITS):
-            rows = rows[(gap[rows] == 0) & (headers.size[rows] > units + 1)]
-            at = address[rows] + np.uint64(units * unit)
-            aligned = (at + np.uint64(unit)) & np.uint64(4 * unit - 1) == 0
-            at, some = at[aligned], rows[aligned]
-            if not len(some):
-                continue
-            second, present = self._headers(at)
-            fits = present & (second.previous == units) & (second.tag == headers.tag[some])
+        # What the caller got is aligned to a cache line: one place in four units can be it.
+        line = np.uint64(LINE_UNITS * unit - 1)
+        first = ((-(address + np.uint64(unit)) & line) // np.uint64(unit)).astype(np.int64)
+        for more in range(0, MAX_GAP_UNITS, LINE_UNITS):
+            units = first + more
+            rows = np.flatnonzero(used & (gap == 0) & (units > 0) & (headers.size > units + 1))
+            units = units[rows]
+            second, present = self._headers(address[rows] + (units * unit).astype(np.uint64))
+            fits = present & (second.previous == units) & (second.tag == headers.tag[rows])
             fits &= (second.type & _CACHE_ALIGNED != 0) & (second.type & _IN_USE != 0)
-            fits &= second.size == headers.size[some] - units
-            gap[some[fits]] = units
+            fits &= second.size == headers.size[rows] - units
+            gap[rows[fits]] = units[fits]
         return address + ((gap + 1) * unit).astype(np.uint64)
 
     def pools(self, root: PoolHeap, types: I64) -> NDArray[np.uint8]:

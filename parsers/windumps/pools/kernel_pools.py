@@ -23,9 +23,11 @@ from windumps.pools.page_chain import form_of
 from windumps.pools.page_pool import PagePool, Scope, kernel_scope
 from windumps.pools.page_survey import PageSurvey
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
+from windumps.pools.special_pool import special_blocks
 from windumps.pools.tags import tag_number
 from windumps.pools.tracker_search import find_layout, tracker_table
 from windumps.pools.trackers import SessionTotals, TagTotals, read_trackers
+from windumps.pools.verifier import VerifierData, read_verifier
 from windumps.windows.kernel import Kernel
 
 POOL_TAG = tag_number("Pool")  # of the pool's own tables
@@ -88,8 +90,31 @@ class KernelPools:
             deque(self.blocks(), maxlen=0)
         return make_audit(self.trackers, self._walked or Balance(), self.coverage)
 
+    @cached_property
+    def verifier(self) -> VerifierData | None:
+        """What Driver Verifier recorded; None when it was off, or nothing tells whether it was on."""
+        return read_verifier(self.kernel, self.big_pages, self.log)
+
+    def _special_blocks(self) -> Iterator[Blocks]:
+        """Special pool, where something says that there is any."""
+        tag = self.kernel.value("MmSpecialPoolTag", 4)
+        level = self.verifier.level if self.verifier is not None else 0
+        if not tag and not level & 1:
+            return
+        scope = kernel_scope(self.kernel.memory, self.kernel.pointer_size)
+        form = form_of(self.kernel.architecture)
+        found = special_blocks(scope.memory, scope.ranges, form, self._other_ranges())
+        if len(found.address):
+            self.coverage.used_count += len(found.address)
+            self.coverage.used_bytes += len(found.address) * PAGE
+            self.coverage.notes.append(
+                f"{len(found.address)} blocks are in special pool, a page each"
+            )
+            yield found.blocks()
+
     def _all_blocks(self) -> Iterator[Blocks]:
         yield from self._small_blocks()
+        yield from self._special_blocks()
         if len(self.big_pages):
             yield self.big_pages.blocks()
 

@@ -92,7 +92,8 @@ class PageSurvey:
     def _candidates(self, excess: dict[int, int]) -> tuple[U64, I64, I64]:
         """Pages that hold nothing but tags with blocks too many: page, key and used blocks, in rows."""
         over = np.array(sorted(key for key, count in excess.items() if count > 0), np.int64)
-        rows: list[tuple[U64, I64, I64]] = []
+        nothing = np.empty(0, np.int64)
+        rows = [(nothing.astype(np.uint64), nothing, nothing)]
         for chunk in self.pool.chunks():
             used = self.pool.used(chunk)
             keys, page = self._keys(chunk)[used], chunk.blocks.page[used]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 U32 = NDArray[np.uint32]
 
 _PROTECTED = np.uint32(0x8000_0000)
+_ONES, _HIGH = np.uint32(0x0101_0101), np.uint32(0x8080_8080)
 OVERFLOW_TAG = 0x6C66764F  # "Ovfl": the tracker table's last entry, for tags that found no place
 
 
@@ -41,8 +42,12 @@ def is_printable(tags: U32) -> NDArray[np.bool_]:
 
     Tags shorter than four characters are filled with blanks or, by some drivers, with zeros.
     """
-    raw = np.ascontiguousarray(tags, np.uint32).view(np.uint8).reshape(-1, 4)
-    good = (raw >= 0x20) & (raw < 0x7F)
-    zero = raw == 0
-    tail = np.logical_and.accumulate(zero[:, ::-1], axis=1)[:, ::-1]
-    return ((good | tail).all(axis=1) & good[:, 0]).reshape(np.shape(tags))
+    filled = tags.astype(np.uint32)
+    for bits in (24, 16, 8):
+        short = tags < np.uint32(1 << bits)
+        filled[short] |= np.uint32(0x20 << bits)
+    # All four bytes at once: none above 0x7E, none below 0x20.
+    high = (filled | (filled + _ONES)) & _HIGH
+    low = ((filled & ~_HIGH) + np.uint32(0x60606060)) & _HIGH
+    good: NDArray[np.bool_] = (high == 0) & (low == _HIGH)
+    return good

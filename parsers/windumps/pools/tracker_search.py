@@ -263,11 +263,9 @@ def expansion_table(
         if size is None or not 0 < size * step <= _MAX_EXPANSION_BYTES:
             size = table_bytes.get(base, PAGE) // step
         return base, size
-    found = [
-        address
-        for address in _expansion_candidates(kernel, words, tables).tolist()
-        if not table_bytes or address in table_bytes
-    ]
+    found = _expansion_candidates(kernel, words, tables).tolist()
+    # The table is an allocation of the pool's own, which its table of large ones names.
+    found.sort(key=lambda address: address not in table_bytes)
     if not found:
         return None
     address = found[0]

@@ -19,7 +19,7 @@ from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
 from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 from windumps.windows.stack_trace_layouts import STACK_TRACE_LAYOUTS
 
-MAX_STRUCTURE_BYTES = 1 << 20  # the largest of these in any Windows has a hundredth of it
+MAX_STRUCTURE_BYTES = 1 << 14  # the largest of these in any Windows has half of it
 
 Alternatives = Mapping[tuple[str, str], tuple[str, ...]]
 
@@ -207,6 +207,10 @@ def _structure(
         if place.offset + place.size > layout.size or layout.size > MAX_STRUCTURE_BYTES:
             raise LayoutNotInSymbolsError(f"{name}.{field} lies outside {name}")
         found[field] = place.offset, kind
+    read = found["sizeof"][0] if "sizeof" in found else layout.size
+    for field, (offset, kind) in found.items():
+        if kind and offset + _width(kind, rows[0].pointer_size) > read:
+            raise LayoutNotInSymbolsError(f"{name}.{field} lies behind the part that is read")
     return found
 
 
@@ -216,10 +220,15 @@ def _check_width(
     """A number may be wider in the symbols than what is read (its low bytes then), never narrower."""
     if not kind:
         return
-    widths = {"u1": 1, "u2": 2, "u4": 4, "u8": 8, "ptr": pointer, "list": 2 * pointer}
-    wanted = int(kind[1:]) if kind[0] == "S" else widths[kind]
+    wanted = _width(kind, pointer)
     fits = field.size >= wanted if kind[0] == "u" else field.size == wanted
     if not fits or (field.bit_count is not None and not bit_fields):
         raise LayoutNotInSymbolsError(
             f"{structure}.{field.name} has {field.size} bytes in the symbols, {wanted} are read"
         )
+
+
+def _width(kind: str, pointer: int) -> int:
+    """Bytes that are read of a field of this kind."""
+    widths = {"u1": 1, "u2": 2, "u4": 4, "u8": 8, "ptr": pointer, "list": 2 * pointer}
+    return int(kind[1:]) if kind[0] == "S" else widths[kind]

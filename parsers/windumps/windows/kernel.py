@@ -138,11 +138,16 @@ class Kernel:
 
     @property
     def user_end(self) -> int:
-        """First address behind those of processes: with /3GB an x86 kernel leaves them 3 GiB."""
-        if self.pointer_size == 8:
-            return 1 << 47
+        """First address behind those of processes.
+
+        An x86 kernel started with /3GB leaves them 3 GiB, an x64 one with five levels of page tables
+        64 PiB.
+        """
+        lowest, most = (1 << 30, 0xC000_0000) if self.pointer_size == 4 else (1 << 42, 1 << 56)
         highest = self.value("MmHighestUserAddress") or 0
-        return highest + 1 if 1 << 30 < highest < 0xC000_0000 else 1 << 31
+        if lowest < highest < most:
+            return highest + 1
+        return 1 << (31 if self.pointer_size == 4 else 47)
 
     def symbol(self, name: str) -> int | None:
         """Address of a kernel variable; None when no way leads to it."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory import PageTableMemory, RunMemory
+from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.paging import (
     ARM64,
     PAGE_BITS,
@@ -59,7 +59,7 @@ class FoundKernel(NamedTuple):
 
 
 def find_kernel(
-    physical: RunMemory,
+    physical: AddressSpace,
     physical_limit: int,
     hints: Iterable[tuple[str, int]] = (),
 ) -> FoundKernel | None:
@@ -109,7 +109,7 @@ def find_kernel_image(memory: PageTableMemory, architecture: str) -> tuple[int, 
 _Candidate = tuple[str, Paging, int]
 
 
-def _roots(physical: RunMemory) -> Iterator[list[_Candidate]]:
+def _roots(physical: AddressSpace) -> Iterator[list[_Candidate]]:
     """Pages that may be the root of page tables, by physical address, with the ways to read them."""
     for addresses, words in _pages(physical):
         # 64 bits: any entry of the upper half may be the one that names the page itself.
@@ -132,7 +132,7 @@ def _roots(physical: RunMemory) -> Iterator[list[_Candidate]]:
                 yield [("x86", X86, root)]
 
 
-def _directory_pointers(physical: RunMemory, directories: NDArray[np.uint64]) -> Iterator[int]:
+def _directory_pointers(physical: AddressSpace, directories: NDArray[np.uint64]) -> Iterator[int]:
     """Physical addresses of the PAE roots (four entries, below 4 GiB) that name four directories."""
     for addresses, words in _pages(physical):
         if int(addresses[0]) >= 1 << 32:
@@ -145,7 +145,7 @@ def _directory_pointers(physical: RunMemory, directories: NDArray[np.uint64]) ->
                 yield int(addresses[page]) + within * 32
 
 
-def _pages(physical: RunMemory) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
+def _pages(physical: AddressSpace) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint64]]]:
     """Addresses of whole pages and their contents as words (uint64, shape (n, 512)), in portions."""
     for start, size, offset in zip(*(column.tolist() for column in physical.runs), strict=True):
         skip = -start % PAGE_SIZE

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+import numpy as np
+
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
-from windumps.memory import AddressSpace
+from windumps.memory import AddressSpace, RunMemory
 from windumps.memory.lists import list_nodes
 from windumps.windows.kdbg import Kdbg
 from windumps.windows.kernel_layouts import (
@@ -15,13 +17,15 @@ from windumps.windows.kernel_layouts import (
     PROCESS_LAYOUTS,
     THREAD_LAYOUTS,
 )
-from windumps.windows.layouts import LayoutChoice, LayoutRow, choose_layout
+from windumps.windows.layouts import LayoutChoice, LayoutRow, candidates, choose_layout
 from windumps.windows.times import filetime
 
 MAX_PROCESSES = 0x10000
 MAX_THREADS = 0x10000
 PROBED = 16  # processes looked at to judge a layout
+MIN_SCORE = 0.85  # below that a layout is not the one
 _MAX_ID = 1 << 26
+_CHECKS = 6  # that `_checks` makes when no field is absent
 _PAGE = 0x1000
 
 
@@ -75,7 +79,7 @@ def choose_process_layout(
     kdbg: Kdbg | None,
     exact: LayoutRow | None = None,
 ) -> ProcessLayout | None:
-    """The layout under which the list of processes makes sense; None when it is not in the dump.
+    """The layout under which the list of processes makes sense; None when none does.
 
     Args:
         memory: Kernel memory.
@@ -97,15 +101,65 @@ def choose_process_layout(
         ids = {_field(memory, row, address, "UniqueProcessId") for address in found}
         checks += [len(ids) == len(found)]
         if kdbg is not None:
-            told = kdbg.value("OffsetEprocessPeb"), kdbg.value("OffsetEprocessParentCID")
-            own = (
-                row.offset("_EPROCESS", "Peb"),
-                row.offset("_EPROCESS", "InheritedFromUniqueProcessId"),
-            )
-            checks += [a == b for a, b in zip(told, own, strict=True) if a]
+            checks += [told == own for told, own in _told_by(kdbg, row) if told]
         return sum(checks) / len(checks), tuple(found)
 
-    return choose_layout(PROCESS_LAYOUTS, architecture, build, score, exact)
+    choice = choose_layout(_possible_rows(kdbg), architecture, build, score, exact)
+    return choice if choice is not None and choice.score >= MIN_SCORE else None
+
+
+def _told_by(kdbg: Kdbg, row: LayoutRow) -> list[tuple[int, int]]:
+    """Offsets of fields that KDBG names, as it says and as a row does."""
+    return [
+        (kdbg.value("OffsetEprocessPeb"), row.offset("_EPROCESS", "Peb")),
+        (
+            kdbg.value("OffsetEprocessParentCID"),
+            row.offset("_EPROCESS", "InheritedFromUniqueProcessId"),
+        ),
+    ]
+
+
+def _possible_rows(kdbg: Kdbg | None) -> list[LayoutRow]:
+    """The table's rows, and each moved to where KDBG says that two of its fields are.
+
+    An `_EPROCESS` begins with a `_KPROCESS`, whose size depends on the processor; what follows moves as a
+    whole. Seen on ARM64 (22000): everything lies 0x48 lower than in the same build for x64.
+    """
+    rows: list[LayoutRow] = []
+    for row in PROCESS_LAYOUTS:
+        rows.append(row)
+        moves = {told - own for told, own in _told_by(kdbg, row) if told} if kdbg else set()
+        if len(moves) == 1 and moves != {0}:
+            rows.append(_moved(row, moves.pop()))
+    return rows
+
+
+def _moved(row: LayoutRow, distance: int) -> LayoutRow:
+    fields = {
+        name: (offset + distance, kind)
+        for name, (offset, kind) in row.structures["_EPROCESS"].items()
+    }
+    if min(offset for offset, _ in fields.values()) < 0:
+        return row
+    return replace(
+        row,
+        component=f"{row.component}, moved by {distance:+#x} as KDBG says,",
+        structures={"_EPROCESS": fields},
+    )
+
+
+def process_of_copy(
+    raw: bytes, architecture: str, build: int, kdbg: Kdbg | None
+) -> KernelProcess | None:
+    """The process that a copy of its `_EPROCESS` is of, as small dumps have one; None when unclear."""
+    data = np.frombuffer(raw, np.uint8)
+    place = np.array([_PAGE], np.uint64)
+    memory = RunMemory(data, place, np.array([len(raw)]), np.array([0]))
+    for row in candidates(_possible_rows(kdbg), architecture, build):
+        checks = _checks(memory, row, _PAGE)
+        if len(checks) == _CHECKS and all(checks):
+            return replace(from_record(memory, row, _PAGE), address=0)
+    return None
 
 
 def _checks(memory: AddressSpace, row: LayoutRow, address: int) -> list[bool]:

@@ -147,3 +147,69 @@ def _lookaside(architecture: str, buckets: int, stride: int) -> LayoutRow:
 
 
 LOOKASIDE_LAYOUTS = (_lookaside("x64", 0x40, 0x40), _lookaside("x86", 0x40, 0x40))
+
+VERIFIER = "_MM_DRIVER_VERIFIER_DATA"
+_VERIFIER_HEAD = {
+    "Level": (0x0, "u4"),
+    "AllocationsAttempted": (0x10, "u4"),
+    "AllocationsSucceeded": (0x14, "u4"),
+    "AllocationsSucceededSpecialPool": (0x18, "u4"),
+    "AllocationsFailed": (0x28, "u4"),
+    "CurrentPagedPoolAllocations": (0x40, "u4"),
+    "CurrentNonPagedPoolAllocations": (0x44, "u4"),
+    "PagedBytes": (0x50, "ptr"),
+}
+# The part that is the same in all builds from 2003 on.
+VERIFIER_LAYOUTS = {
+    "x64": LayoutRow(
+        "verifier",
+        "x64",
+        3790,
+        26200,
+        {VERIFIER: {**_VERIFIER_HEAD, "NonPagedBytes": (0x58, "ptr"), "sizeof": (0x80, "")}},
+        _SYMBOLS,
+    ),
+    "x86": LayoutRow(
+        "verifier",
+        "x86",
+        3790,
+        19045,
+        {VERIFIER: {**_VERIFIER_HEAD, "NonPagedBytes": (0x54, "ptr"), "sizeof": (0x60, "")}},
+        _SYMBOLS,
+    ),
+}
+
+VERIFIED_DRIVER = "_VF_TARGET_VERIFIED_DRIVER_DATA"
+
+
+def _verified(
+    architecture: str, first: int, last: int, counts: int, held: int, source: str = _SYMBOLS
+) -> LayoutRow:
+    pointer = 4 if architecture == "x86" else 8
+    structure = {
+        "CurrentPagedPoolAllocations": (counts, "u4"),
+        "CurrentNonPagedPoolAllocations": (counts + 4, "u4"),
+        "PagedBytes": (held, "ptr"),
+        "NonPagedBytes": (held + pointer, "ptr"),
+        "sizeof": (held + 2 * pointer, ""),
+    }
+    return LayoutRow(
+        "verified driver", architecture, first, last, {VERIFIED_DRIVER: structure}, source
+    )
+
+
+# Before Windows 7 the same numbers are in `_MI_VERIFIER_DRIVER_ENTRY`.
+VERIFIED_DRIVER_LAYOUTS = (
+    _verified("x64", 3790, 6003, 0x70, 0x80),
+    _verified("x64", 7600, 16299, 0x50, 0x60),
+    _verified("x64", 17134, 18363, 0x60, 0x70),
+    _verified("x64", 19041, 22631, 0x68, 0x78),
+    _verified("x64", 26100, 26200, 0x70, 0x80, _GENERATED),
+    _verified("x86", 3790, 6003, 0x38, 0x48),
+    _verified("x86", 7600, 16299, 0x28, 0x38),
+    _verified("x86", 17134, 18363, 0x30, 0x40),
+    _verified("x86", 19041, 19045, 0x34, 0x44),
+)
+# `_VI_POOL_ENTRY`: VirtualAddress, CallingAddress, NumberOfBytes, Tag; a page of them begins with
+# `_VI_POOL_PAGE_HEADER`: NextPage, VerifierEntry, Signature.
+VERIFIER_ENTRY_BYTES = {4: 0x10, 8: 0x20}

@@ -1,0 +1,247 @@
+"""The Python API: the same answers as the commands give, as dataclasses and as Arrow tables.
+
+    >>> import dumpleak
+    >>> folder = "testdata/10.0.19041.3324-x64/leak-pair-aslr"
+    >>> comparison = dumpleak.compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz")
+    >>> comparison.verdict
+    <Verdict.GROWTH: 'growth'>
+    >>> comparison.delta_count
+    3126
+    >>> worst = comparison.sites[0]
+    >>> worst.delta_bytes == worst.current.bytes - worst.base.bytes
+    True
+
+Dumps, snapshot files and UMDH logs are mixed freely. Whatever cannot be answered raises a `WindumpsError`
+whose text is one line for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dumpleak.comparison import Comparison
+from dumpleak.comparison import compare as compare_snapshots
+from dumpleak.inputs import read_snapshot
+from dumpleak.session import Session
+from dumpleak.snapshot import Snapshot, take_snapshot
+from dumpleak.snapshots.columns import arrow
+from dumpleak.snapshots.writer import write_snapshot
+from dumpleak.trends import Trend, find_trend
+from dumpleak.umdh_log import matched
+from windumps.blocks import SIZE_UNKNOWN
+from windumps.symbols.provider import Symbols
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Source = str | Path | Session | Snapshot
+
+
+def open_dump(
+    path: str | Path, symbols: Symbols | None = None, process: str | None = None
+) -> Session:
+    """Opens a dump file, compressed or not.
+
+    Args:
+        path: The file.
+        symbols: Where names of functions come from.
+        process: A process of a kernel dump, by id or by the name of its program.
+
+    Raises:
+        DumpError: the file is no dump, or one that cannot be read.
+
+        >>> session = open_dump("testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz")
+        >>> session.program.name, session.dump.build, len(session.heaps)
+        ('app.exe', 19041, 2)
+    """
+    return Session.open(path, symbols, process)
+
+
+def snapshot(source: Source, by: str = "site") -> Snapshot:
+    """Adds up the used blocks of a dump; reads a snapshot file or a UMDH log.
+
+    Args:
+        source: A file, or an open dump.
+        by: A key of `dumpleak.grouping.GROUPINGS`.
+
+    Raises:
+        WindumpsError: the file cannot be used, or holds no heap.
+
+        >>> taken = snapshot("testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz", by="kind")
+        >>> sum(totals.count for _, totals in taken.groups.values()) == taken.totals.count
+        True
+        >>> f"{taken.coverage.walked_share:.0%}"
+        '100%'
+    """
+    if isinstance(source, Snapshot):
+        return source
+    if isinstance(source, Session):
+        return take_snapshot(source, by, keep_blocks=True)
+    held = read_snapshot(source, by)
+    return held if held is not None else take_snapshot(Session.open(source), by, keep_blocks=True)
+
+
+def compare(base: Source, current: Source, by: str = "site", force: bool = False) -> Comparison:
+    """Compares two dumps, snapshots or files.
+
+    Args:
+        base: The earlier one.
+        current: The later one.
+        by: The grouping, for what is not a snapshot yet.
+        force: Compare even where coverage or process differ so much that the answer may mislead;
+            otherwise the verdict is then `NOT_COMPARABLE` and there are no sites.
+
+    Raises:
+        WindumpsError: a file cannot be used, or holds no heap.
+
+        >>> folder = "testdata/10.0.19041.3324-x64/leak-pair-ust"
+        >>> found = compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz")
+        >>> found.life.why
+        'process id, start time and addresses agree'
+        >>> found.survivors.total
+        Fate(kept=3968, gone=0, new=3126)
+        >>> found.sites[0].site.name
+        'app.exe+0x4446'
+    """
+    older, newer = matched(snapshot(base, by), snapshot(current, by))
+    return compare_snapshots(older, newer, force)
+
+
+def trend(
+    dumps: Iterable[Source],
+    after_idle: Source | None = None,
+    by: str = "site",
+    force: bool = False,
+) -> Trend:
+    """Finds the sites that grow steadily over three dumps and more.
+
+    Args:
+        dumps: Taken under load.
+        after_idle: Taken after the load stopped.
+        by: The grouping, for what is not a snapshot yet.
+        force: As for `compare`.
+
+    Raises:
+        WindumpsError: a file cannot be used, or the dumps make no series.
+
+        >>> folder = "testdata/10.0.22621.4541-x64/series-ust"
+        >>> files = [f"{folder}/dump{number}.dmp.gz" for number in range(5)]
+        >>> found = trend(files, after_idle=f"{folder}/dump5.dmp.gz")
+        >>> [(s.site.name, s.confidence, round(s.bytes_per_hour)) for s in found.sites[:3]]
+        ... # doctest: +NORMALIZE_WHITESPACE
+        [('widgets.dll+0x2845', 'leaked', 24000), ('app.exe+0x5548', 'leaked', 16842),
+         ('app.exe+0x2dc6', 'growth', 28000)]
+    """
+    series = [*dumps, *([after_idle] if after_idle is not None else [])]
+    taken = list(matched(*(snapshot(dump, by) for dump in series)))
+    idle = taken.pop() if after_idle is not None else None
+    return find_trend(taken, idle, force)
+
+
+def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:
+    """The groups of an answer, one row each, as an Arrow table; `.to_pandas()` makes a frame of it.
+
+    Columns are those of the commands' CSV, and `key`.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+
+        >>> folder = "testdata/10.0.19041.3324-x64/leak-pair-ust"
+        >>> table = sites_table(compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz"))
+        >>> table.column_names[:4]
+        ['key', 'kind', 'name', 'type']
+        >>> sum(table["delta_bytes"].to_pylist())
+        1160719
+    """
+    rows: Sequence[dict[str, Any]]
+    if isinstance(answer, Snapshot):
+        rows = [
+            {
+                **_identity(site),
+                "used_bytes": totals.bytes,
+                "used_count": totals.count,
+                "block_bytes": totals.block_bytes,
+                "largest": totals.largest,
+            }
+            for site, totals in answer.groups.values()
+        ]
+    else:
+        rows = [_changed(site) for site in answer.sites]
+    table: pa.Table = arrow().Table.from_pylist(rows)
+    return table
+
+
+def blocks_table(source: Snapshot) -> pa.Table:
+    """The used blocks of a snapshot as an Arrow table: `address`, `size`, `key` of the group.
+
+    Raises:
+        ValueError: the snapshot does not know its blocks.
+        MissingExtraError: pyarrow is not installed.
+
+        >>> table = blocks_table(snapshot("testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz"))
+        >>> table.column_names
+        ['address', 'size', 'key']
+    """
+    if source.blocks is None:
+        raise ValueError("this snapshot does not know single blocks")
+    pyarrow = arrow()
+    blocks = source.blocks()
+    table: pa.Table = pyarrow.table(
+        {
+            "address": blocks.address,
+            "size": pyarrow.array(blocks.size, mask=blocks.size == SIZE_UNKNOWN),
+            "key": pyarrow.DictionaryArray.from_arrays(blocks.group, list(blocks.keys)),
+        }
+    )
+    return table
+
+
+def _identity(site: Any) -> dict[str, Any]:
+    return {
+        "key": site.key,
+        "kind": str(site.kind),
+        "name": site.name,
+        "type": site.type,
+        "tag": site.tag,
+        "frames": list(site.frames),
+    }
+
+
+def _changed(site: Any) -> dict[str, Any]:
+    row = {
+        **_identity(site.site),
+        "delta_bytes": site.delta_bytes,
+        "delta_count": site.delta_count,
+        "base_bytes": site.base.bytes,
+        "base_count": site.base.count,
+        "current_bytes": site.current.bytes,
+        "current_count": site.current.count,
+        "confidence": site.confidence,
+        "evidence": list(site.evidence),
+    }
+    if hasattr(site, "points"):
+        row |= {
+            "bytes_per_hour": site.bytes_per_hour,
+            "count_per_hour": site.count_per_hour,
+            "shape": str(site.shape),
+            "exhaustion": site.exhaustion,
+            "points": [{"bytes": point.bytes, "count": point.count} for point in site.points],
+        }
+    return row
+
+
+__all__ = [
+    "Comparison",
+    "Session",
+    "Snapshot",
+    "Trend",
+    "blocks_table",
+    "compare",
+    "open_dump",
+    "sites_table",
+    "snapshot",
+    "trend",
+    "write_snapshot",
+]
