@@ -28,12 +28,13 @@ def with_symbols(
 
     Args:
         snapshot: Read from a file.
-        symbols: Where names come from; None changes nothing.
+        symbols: Where names come from; None for those that it has.
         skip_frames: See `Session.skip_frames`.
     """
-    if symbols is None or not snapshot.modules:
+    if (symbols is None and not skip_frames) or not snapshot.modules:
         return snapshot
-    namer = _SiteNamer(snapshot, DumpSymbols(symbols), skip_frames)
+    late = DumpSymbols(symbols) if symbols is not None else None
+    namer = _SiteNamer(snapshot, late, skip_frames)
     groups: dict[str, tuple[Site, Totals]] = {}
     new_keys: dict[str, str] = {}
     for key, (old, totals) in snapshot.groups.items():
@@ -45,7 +46,7 @@ def with_symbols(
         snapshot,
         groups=groups,
         blocks=_renamed(snapshot.blocks, new_keys) if snapshot.blocks else None,
-        diagnostics=[*snapshot.diagnostics, *namer.symbols.diagnostics],
+        diagnostics=[*snapshot.diagnostics, *(late.diagnostics if late is not None else [])],
     )
 
 
@@ -59,9 +60,9 @@ def _renamed(blocks: Callable[[], BlockTable], keys: dict[str, str]) -> Callable
 
 class _SiteNamer:
     def __init__(
-        self, snapshot: Snapshot, symbols: DumpSymbols, skip_frames: tuple[str, ...]
+        self, snapshot: Snapshot, symbols: DumpSymbols | None, skip_frames: tuple[str, ...]
     ) -> None:
-        self.symbols = symbols
+        self._symbols = symbols
         self._cut = snapshot.grouping == "stack"
         self._width = 4 if snapshot.source.architecture == "x86" else 8
         self._modules = {(m.name.lower(), image_identity(m)): m for m in snapshot.modules}
@@ -100,7 +101,9 @@ class _SiteNamer:
             return Frame(text, place.image, SKIPPED, place, line)
         if module is None:
             return Frame(text, key, SKIPPED if place.skipped else 0, place, line)
-        found = self.symbols.frame(module, place.rva) if not place.function else None
+        found = None
+        if self._symbols is not None and not place.function:
+            found = self._symbols.frame(module, place.rva)
         if found is not None:
             text = f"{module.name}!{found}"
             line = f"{found.file}({found.line})" if found.line else ""
@@ -111,9 +114,9 @@ class _SiteNamer:
     def _vftable(self, site: Site) -> Site:
         (place,) = site.places
         module = self._module(place)
-        if module is None:
+        if module is None or self._symbols is None:
             return site
-        mangled = self.symbols.vftable_class(module, place.rva, self._width)
+        mangled = self._symbols.vftable_class(module, place.rva, self._width)
         if mangled is None:
             return site
         name = class_name(mangled)

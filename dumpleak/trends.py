@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,104 +21,29 @@ from dumpleak.builds import align_builds
 from dumpleak.comparison import Verdict, labelled, why_not_comparable
 from dumpleak.limits import Limit
 from dumpleak.process_life import Life, same_life
-from dumpleak.sites import Site
+from dumpleak.site_trends import (
+    HOUR,
+    LAST_DATE,
+    MIN_DUMPS,
+    Exhaustion,
+    Newcomers,
+    SiteTrend,
+    TrendFinder,
+    first_reached,
+)
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
 from dumpleak.survivors import find_survivors
-from dumpleak.totals import Totals
-from dumpleak.trend_shape import F64, Fit, Shape, fit
+from dumpleak.trend_shape import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
 
 if TYPE_CHECKING:
     from dumpleak.gate import GateResult
 
-# Fewer dumps under load show growth, but no shape.
-MIN_DUMPS = 3
-# Of four intervals and more, this share has to show growth; of fewer, all.
-RISING_SHARE = 0.8
-MANY_INTERVALS = 4
-# What a stopped load gave back, as a share of the growth under load, before a site is no leak any more.
-GIVEN_BACK_SHARE = 0.5
-HOUR = 3600.0
-LAST_DATE = datetime.max.replace(tzinfo=UTC)
-
 
 class TrendError(WindumpsError):
     """These dumps make no series; the message says why and what to do."""
-
-
-class Newcomers(NamedTuple):
-    """Blocks that were not in the first dump and are in the middle one: how many, and how many stay."""
-
-    new: int
-    kept: int
-
-
-@dataclass(frozen=True)
-class SiteTrend:
-    """One site over all dumps.
-
-    Attributes:
-        site: Who allocated.
-        points: Totals in each dump, in order of time; zeros where the site was not there.
-        bytes_per_hour: Robust rate under load; None where the dumps do not tell their times.
-        bytes_per_hour_range: Its 95 % confidence interval.
-        count_per_hour: The same for blocks.
-        shape: How the bytes run under load.
-        confidence: "growth", "suspect" or "leaked".
-        evidence: Why, one clause each.
-        newcomers: Of its blocks that came in the first half of the series, how many there were and how many
-            are still there in the last dump; None where the dumps do not tell.
-        exhaustion: When this site alone will have used up what limits the process; None when nothing
-            is known to limit it, or it does not grow steadily.
-    """
-
-    site: Site
-    points: tuple[Totals, ...]
-    bytes_per_hour: float | None
-    bytes_per_hour_range: tuple[float, float] | None
-    count_per_hour: float | None
-    shape: Shape
-    confidence: str
-    evidence: tuple[str, ...]
-    exhaustion: datetime | None
-    newcomers: Newcomers | None = None
-
-    @property
-    def base(self) -> Totals:
-        """Totals in the first dump."""
-        return self.points[0]
-
-    @property
-    def current(self) -> Totals:
-        """Totals in the last dump."""
-        return self.points[-1]
-
-    @property
-    def delta_bytes(self) -> int:
-        """Last minus first."""
-        return self.current.bytes - self.base.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Last minus first."""
-        return self.current.count - self.base.count
-
-
-@dataclass(frozen=True)
-class Exhaustion:
-    """When a limit is reached if everything goes on as it did.
-
-    Attributes:
-        limit: The limit that is reached first.
-        time: When; None when the suspects do not grow, or not within this calendar.
-        bytes_per_hour: Growth of all suspects together.
-    """
-
-    limit: Limit
-    time: datetime | None
-    bytes_per_hour: float
 
 
 @dataclass(frozen=True)
@@ -197,7 +122,7 @@ def find_trend(
     limits = series[under_load - 1].limits
     when = series[under_load - 1].source.time
     if not refused:
-        finder = _TrendFinder(hours, under_load, after_idle is not None, limits, when)
+        finder = TrendFinder(hours, under_load, after_idle is not None, limits, when)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
         notes = aligned.diagnostics
         sites = finder.trends(aligned.groups, find_newcomers(series, under_load))
@@ -267,91 +192,6 @@ def _hours(under_load: list[Snapshot]) -> F64 | None:
     return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
 
 
-class _TrendFinder:
-    """Judges sites; knows the times and what the series ends with."""
-
-    def __init__(
-        self,
-        hours: F64 | None,
-        under_load: int,
-        after_idle: bool,
-        limits: tuple[Limit, ...],
-        when: datetime | None,
-    ) -> None:
-        self._timed = hours is not None
-        self._times: F64 = np.arange(float(under_load)) if hours is None else hours
-        self._under_load = under_load
-        self._after_idle = after_idle
-        self._limits = limits
-        self._when = when
-
-    def trends(
-        self, groups: list[dict[str, tuple[Site, Totals]]], newcomers: dict[str, Newcomers]
-    ) -> tuple[SiteTrend, ...]:
-        """All sites that changed, best suspects first; `newcomers` are by the sites' own keys."""
-        sites = {
-            key: site for one in groups for key, (site, _) in one.items()
-        }  # the last name counts
-        found = []
-        nothing = None, Totals()
-        for key, site in sites.items():
-            points = tuple(one.get(key, nothing)[1] for one in groups)
-            if len({(point.count, point.bytes) for point in points}) > 1:
-                found.append(self._judge(site, points, newcomers.get(site.key)))
-        rank = {"leaked": 0, "suspect": 1, "growth": 2}
-        found.sort(key=lambda t: (rank[t.confidence], -t.delta_bytes, -t.delta_count, t.site.key))
-        return tuple(found)
-
-    def _judge(
-        self, site: Site, points: tuple[Totals, ...], newcomers: Newcomers | None
-    ) -> SiteTrend:
-        loaded = points[: self._under_load]
-        of_bytes = fit(self._times, np.array([point.bytes for point in loaded], np.float64))
-        of_count = fit(self._times, np.array([point.count for point in loaded], np.float64))
-        confidence, evidence = self._confidence(of_bytes, points)
-        if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
-            low, high = (round(end) for end in (of_bytes.low, of_bytes.high))
-            evidence.append(f"{round(of_bytes.slope)} bytes an hour (95 %: {low} to {high})")
-        if newcomers is not None and newcomers.new:
-            evidence.append(
-                f"{newcomers.kept:,} of {newcomers.new:,} blocks that came in the first half are still there"
-            )
-        exhaustion = None
-        if self._timed and confidence != "growth":
-            first = first_reached(self._limits, of_bytes.slope, self._when)
-            exhaustion = first.time if first else None
-        return SiteTrend(
-            site,
-            points,
-            of_bytes.slope if self._timed else None,
-            (of_bytes.low, of_bytes.high) if self._timed and len(loaded) >= MIN_DUMPS else None,
-            of_count.slope if self._timed else None,
-            of_bytes.shape,
-            confidence,
-            tuple(evidence),
-            exhaustion,
-            newcomers,
-        )
-
-    def _confidence(self, fitted: Fit, points: tuple[Totals, ...]) -> tuple[str, list[str]]:
-        loaded = points[: self._under_load]
-        growth = loaded[-1].bytes - loaded[0].bytes
-        evidence = [f"grew in {fitted.rising} of {fitted.intervals} intervals"]
-        suspect = growth > 0 and grew_steadily(fitted)
-        if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
-            evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
-        if not self._after_idle or growth <= 0:
-            return "suspect" if suspect else "growth", evidence
-        kept = (points[-1].bytes - loaded[0].bytes) / growth
-        evidence.append(f"{max(1 - kept, 0):.0%} of it given back after the load stopped")
-        if len(loaded) < MIN_DUMPS:
-            # A filled cache keeps its memory too, and two dumps under load cannot tell it from a leak.
-            return "suspect" if kept > GIVEN_BACK_SHARE else "growth", evidence
-        if not suspect:
-            return "growth", evidence
-        return "leaked" if kept > GIVEN_BACK_SHARE else "growth", evidence
-
-
 def middle_of(under_load: int) -> int:
     """Which dump of a series ends its first half."""
     return under_load // 2
@@ -380,31 +220,6 @@ def find_newcomers(series: Sequence[Snapshot], under_load: int) -> dict[str, New
         key: Newcomers(int(came), int(stayed))
         for key, came, stayed in zip(table.keys, *counts, strict=True)
     }
-
-
-def grew_steadily(fitted: Fit) -> bool:
-    """Growth in every interval (one of many may be missing), and not less and less of it."""
-    if fitted.intervals < MIN_DUMPS - 1:
-        return False
-    enough = RISING_SHARE if fitted.intervals >= MANY_INTERVALS else 1.0
-    if fitted.shape is Shape.STEADY:
-        return fitted.rising >= enough * fitted.intervals
-    return fitted.shape is Shape.IRREGULAR and fitted.rising == fitted.intervals
-
-
-def first_reached(
-    limits: tuple[Limit, ...], bytes_per_hour: float, when: datetime | None
-) -> Exhaustion | None:
-    """The limit that growth reaches first; None when no limit is known or the start is not."""
-    if not limits or when is None:
-        return None
-    limit = min(limits, key=lambda limit: limit.free_bytes)
-    time = None
-    if bytes_per_hour > 0:
-        hours = limit.free_bytes / bytes_per_hour
-        if hours < (LAST_DATE - when).total_seconds() / HOUR:
-            time = (when + timedelta(hours=hours)).replace(microsecond=0)
-    return Exhaustion(limit, time, bytes_per_hour)
 
 
 def _all_together(
@@ -439,3 +254,15 @@ def _diagnostics(series: list[Snapshot], reasons: list[str], untimed: bool) -> l
             )
         )
     return found
+
+
+__all__ = [
+    "Exhaustion",
+    "Newcomers",
+    "SiteTrend",
+    "Trend",
+    "TrendError",
+    "find_newcomers",
+    "find_trend",
+    "middle_of",
+]

@@ -20,7 +20,7 @@ from dumpleak.commands.base import (
 from dumpleak.commands.gating import finish, gate_options, judged, open_gate
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import TREND_REPORTS
-from dumpleak.trends import find_trend
+from dumpleak.trends import find_trend, middle_of
 from dumpleak.umdh_log import matched
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -64,9 +64,14 @@ def trend(
     ]
     idle = [after_idle] if after_idle else []
     *earlier, last = [*under_load, *idle]
+    # Blocks of these and of the last are followed; those of all would take much memory.
+    followed = {0, middle_of(len(under_load))}
     snapshots = matched(
-        *(open_snapshot(dump, by, options) for dump in earlier),
-        open_snapshot(last, by, options, holders=holders is not False),
+        *(
+            open_snapshot(dump, by, options, keep_blocks=number in followed)
+            for number, dump in enumerate(earlier)
+        ),
+        open_snapshot(last, by, options, holders=holders is not False, keep_blocks=True),
     )
     loaded = list(snapshots[: len(under_load)])
     found = find_trend(loaded, snapshots[-1] if idle else None, force)

@@ -199,7 +199,27 @@ class PoolReader:
                 )
 
     def _verified(self) -> list[VerifiedCaller]:
-        return []
+        """Driver Verifier's records, put together by tag and caller."""
+        data = self.pools.verifier
+        if data is None or not len(data):
+            return []
+        order = np.lexsort((data.caller, data.tag))
+        tag, caller, size = (column[order] for column in (data.tag, data.caller, data.size))
+        new = np.ones(len(order), np.bool_)
+        new[1:] = (tag[1:] != tag[:-1]) | (caller[1:] != caller[:-1])
+        starts = np.flatnonzero(new)
+        counts = np.diff(np.append(starts, len(order)))
+        held = np.add.reduceat(size, starts)
+        return [
+            VerifiedCaller(*row)
+            for row in zip(
+                tag[starts].tolist(),
+                caller[starts].tolist(),
+                counts.tolist(),
+                held.tolist(),
+                strict=True,
+            )
+        ]
 
     def _symbolize(self, module: Module, rva: int) -> str | None:
         found = self._symbols.data(module, rva) if self._symbols is not None else None

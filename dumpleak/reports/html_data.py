@@ -22,6 +22,7 @@ from dumpleak.units import format_address, format_bytes
 from windumps.diagnostics import Diagnostic, Severity
 
 MAX_NAME = 400  # characters of one name; ten thousand long ones would make the page too large
+ROW_NAME = 140  # of a name in its row; the whole is among the row's details
 MAX_FRAMES = 64
 MAX_NODES = 2500  # of the flame graph; more cannot be told apart and draw slowly
 MAX_DIAGNOSTICS = 200
@@ -217,6 +218,8 @@ def site_detail(
         points: Totals over a series.
     """
     detail: dict[str, Any] = {}
+    if len(site.name) > ROW_NAME:
+        detail["name"] = strings.number(site.name)
     if site.frames:
         lines = site.lines or ("",) * len(site.frames)
         pairs = list(zip(site.frames, lines, strict=False))

@@ -12,6 +12,7 @@ from dumpleak.pool.answer import PoolAnswer, PoolGrowth
 from dumpleak.pool.counters import POOLS, TagDelta, TagRow
 from dumpleak.pool.owners import Ownership
 from dumpleak.reports.html_data import (
+    ROW_NAME,
     Column,
     Fact,
     Grid,
@@ -199,7 +200,7 @@ def _tag_values(row: TagRow, owner: Ownership, pools: tuple[str, ...]) -> list[A
     if owner.description:
         name += f"  {owner.description}"
     totals = [row.total(name, pools) for name in ("allocs", "frees", "count", "bytes")]
-    return [*totals, confidence, shown(name)]
+    return [*totals, confidence, shown(name, ROW_NAME)]
 
 
 def _tag_id(row: TagRow) -> str:

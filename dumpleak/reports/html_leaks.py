@@ -6,6 +6,7 @@ from typing import IO
 
 from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.reports.html_data import (
+    ROW_NAME,
     Column,
     Grid,
     Page,
@@ -103,7 +104,7 @@ def _row(rank: int, group: LeakGroup) -> Row:
         share,
         group.used.bytes,
         str(group.site.kind),
-        shown(group.site.name),
+        shown(group.site.name, ROW_NAME),
     ]
 
 

@@ -10,6 +10,7 @@ from typing import IO
 from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.info import Info
 from dumpleak.reports.html_data import (
+    ROW_NAME,
     Column,
     Fact,
     Grid,
@@ -115,7 +116,13 @@ def diff_page(comparison: Comparison) -> Page:
     for rank, delta in enumerate(comparison.sites, start=1):
         share = delta.delta_bytes / growth if delta.delta_bytes > 0 else None
         grid.rows.append(
-            [rank, *_delta_values(delta), share, str(delta.site.kind), shown(delta.site.name)]
+            [
+                rank,
+                *_delta_values(delta),
+                share,
+                str(delta.site.kind),
+                shown(delta.site.name, ROW_NAME),
+            ]
         )
         grid.ids.append(site_id(delta.site))
         known = [
@@ -200,7 +207,7 @@ def _trend_grid(page: Page, trend: Trend, labels: list[str]) -> Grid:
                 [point.bytes for point in site.points],
                 str(site.shape),
                 str(site.site.kind),
-                shown(site.site.name),
+                shown(site.site.name, ROW_NAME),
             ]
         )
         grid.ids.append(site_id(site.site))

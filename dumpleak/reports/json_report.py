@@ -321,6 +321,7 @@ def _trend(rank: int, trend: SiteTrend, more_evidence: Iterable[str] = ()) -> di
         "bytes_per_hour_high": _rate(span[1]) if span else None,
         "count_per_hour": _rate(trend.count_per_hour),
         "shape": trend.shape,
+        "newcomers": trend.newcomers._asdict() if trend.newcomers else None,
         "exhaustion": _time(trend.exhaustion),
     }
 

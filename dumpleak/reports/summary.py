@@ -21,6 +21,7 @@ from dumpleak.sites import SiteKind
 from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_bytes, format_count
+from windumps.dumps.kernel_dump import KERNEL_DUMP_COMMAND
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -38,11 +39,6 @@ _NOUNS = {
 }
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
-# CrashDumpEnabled 1: complete memory dump, from the next crash on (Microsoft: "System failure and recovery").
-KERNEL_DUMP_COMMAND = (
-    r"reg add HKLM\SYSTEM\CurrentControlSet\Control\CrashControl"
-    " /v CrashDumpEnabled /t REG_DWORD /d 1 /f"
-)
 
 
 class Tone(StrEnum):
@@ -234,7 +230,10 @@ def better_dump_steps(source: SourceInfo) -> tuple[Step, ...]:
     if "kernel" in source.kind:
         return (
             Step("Let the next crash write all memory:", KERNEL_DUMP_COMMAND),
-            Step("or write it now, while the system runs:", "livekd -m -o memory.dmp"),
+            Step(
+                "or write the kernel's memory now, while the system runs:",
+                "livekd -m -o memory.dmp",
+            ),
         )
     process = source.process_id if source.process_id is not None else "PID"
     return (Step("Take a full dump:", f"procdump -ma {process} {_stem(source)}.dmp"),)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from dumpleak.block_table import BlockTable
 from dumpleak.grouping import heap_name, key_site, size_name
 from dumpleak.info import Info, coverage_advice
+from dumpleak.late_symbols import with_symbols
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import GroupSums, PoolsCovered, Snapshot
 from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
 from dumpleak.snapshots.fields import SnapshotFileError
 from dumpleak.snapshots.metadata import Group, Metadata, from_json
-from dumpleak.snapshots.skipping import with_skipped_frames
 from dumpleak.totals import Totals
 from windumps.blocks import SIZE_UNKNOWN, Kind
 
@@ -50,10 +50,7 @@ def read_snapshot_file(path: Path, by: str, skip_frames: tuple[str, ...] = ()) -
         SnapshotFileError: the file is damaged, no snapshot, or does not know the grouping.
         MissingExtraError: pyarrow is not installed.
     """
-    file = SnapshotFile(path)
-    if skip_frames:
-        file.metadata = with_skipped_frames(file.metadata, skip_frames)
-    return file.snapshot(by)
+    return with_symbols(SnapshotFile(path).snapshot(by), None, skip_frames)
 
 
 def snapshot_info(path: Path) -> Info:
@@ -181,7 +178,10 @@ class SnapshotFile:
         with (
             self._checked(),
             parquet.ParquetFile(
-                self.path, read_dictionary=["kind", "heap"], pre_buffer=False
+                self.path,
+                read_dictionary=["kind", "heap"],
+                pre_buffer=False,
+                page_checksum_verification=True,
             ) as file,
         ):
             for batch in file.iter_batches(1 << 18, columns=list(names)):
@@ -304,7 +304,16 @@ class SnapshotFile:
             ) from error
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except MemoryError as error:
+            raise self._damaged("a part of it claims to be larger than memory") from error
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             # ArrowInvalid is a ValueError, ArrowKeyError a KeyError, and so on; damaged pages give OSError.
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise self._damaged(first) from error
@@ -313,7 +322,10 @@ class SnapshotFile:
 def _numbered(column: Any, numbers: dict[str, int]) -> NDArray[Any]:
     """Indices of a dictionary column's texts in our own list of them."""
     known = np.array([numbers[text] for text in column.dictionary.to_pylist()] or [0])
-    values: NDArray[Any] = known[column.indices.to_numpy(zero_copy_only=True)]
+    indices = column.indices.to_numpy(zero_copy_only=True)
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(known):
+        raise ValueError("a column's numbers are not in its dictionary")
+    values: NDArray[Any] = known[indices]
     return values
 
 

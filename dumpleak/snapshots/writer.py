@@ -300,6 +300,7 @@ def _write(path: Path, metadata: Metadata, columns: dict[str, NDArray[Any]], pa:
         use_dictionary=dictionary,
         column_encoding=dict.fromkeys(DELTA_COLUMNS, "DELTA_BINARY_PACKED"),
         write_statistics=False,
+        write_page_checksum=True,
         store_schema=False,
     ) as writer:
         for start in range(0, metadata.block_count, ROWS_AT_ONCE):

@@ -25,6 +25,7 @@ from windumps import open_dump
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.errors import WindumpsError
 from windumps.pools.tags import tag_number
+from windumps.pools.verifier import VerifierData
 
 TINY = kernel_pairs("tiny-pair")
 MINIDUMP = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
@@ -252,6 +253,79 @@ def test_a_snapshot_without_names_names_no_driver(
     told_json = run_json(capsys, "diff", file, after)
     assert [site["tag"] for site in told_json["sites"][:3]] == [r["tag"] for r in leaking(TINY[0])]
     assert "acme" not in json.dumps(told_json["sites"])
+
+
+def test_driver_verifier_s_records_go_before_everything() -> None:
+    reader = PoolReader(open_dump(TINY[0][1].dump))
+    gpu = next(d for d in reader.dump.kernel.drivers if d.name == "acmegpu.sys")
+    callers = [gpu.base_address + 0x1010, gpu.base_address + 0x1020, gpu.base_address + 0x1010]
+    tags = [tag_number(text) for text in ("AcNb", "AcNb", "AcNb")]
+    count = len(tags)
+    reader.pools.__dict__["verifier"] = VerifierData(
+        level=8,
+        counters={},
+        drivers=[],
+        address=np.arange(count, dtype=np.uint64) << np.uint64(12),
+        size=np.array([100, 200, 300], np.int64),
+        tag=np.array(tags, np.uint32),
+        caller=np.array(callers, np.uint64),
+        driver=np.zeros(count, np.int64),
+    )
+    first, second = reader.owner(tag_number("AcNb")).owners
+    assert (first.driver, first.confidence) == ("acmegpu.sys", "proven")
+    assert (second.driver, second.confidence) == ("acmenet.sys", "strong")
+    said = "; ".join(first.evidence)
+    assert "2 blocks, 400 bytes at acmegpu.sys+0x1010" in said
+    assert "1 block, 200 bytes at acmegpu.sys+0x1020" in said
+    assert reader.owner(tag_number("AcFc")).driver == "acmeflt.sys"
+
+
+# --- trackers of which a part is not in the dump -------------------------------------------------------
+
+
+def without_page(source: KernelTruthDump, table: int, page: int, path: Path) -> KernelDump:
+    """A dump in which one page of one processor's tracker table is not mapped any more."""
+    dump, truth = open_dump(source.dump), source.read_truth()
+    assert isinstance(dump, KernelDump)
+    address = int(truth["tracker"]["tables"][table], 16) + page * 0x1000
+    # Page tables map themselves: the entry of an address stands at a place that follows from it.
+    entry = 0xFFFF << 48 | int(truth["selfmap"], 16) << 39 | (address >> 9 & 0x7F_FFFF_FFF8)
+    return patched(dump, {entry: bytes(8)}, path)
+
+
+X64 = [pair for pair in TINY if pair[1].build in ("22621-x64", "7601-x64")]
+
+
+@pytest.mark.parametrize("table", [0, 1])
+@pytest.mark.parametrize("pair", X64, ids=lambda pair: pair[1].name)
+def test_tags_whose_counters_are_partly_absent_are_unknown_and_the_others_exact(
+    pair: Pair, table: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "after.dmp"
+    without_page(pair[1], table, 2, path)
+    told = run_json(capsys, "pool", path)
+    truth = pair[1].read_truth()["tags"]
+    unknown = 0
+    for row in told["tags"]:
+        for pool in ("nonpaged", "paged"):
+            if row[f"{pool}_bytes"] is None:
+                unknown += 1
+                assert row[f"{pool}_allocs"] is row[f"{pool}_count"] is None
+                continue
+            for name in ("allocs", "frees", "bytes"):
+                assert row[f"{pool}_{name}"] == truth[row["tag"]][pool][name]
+    account = told["account"]
+    # A tag that is only on the absent page is gone; of the others a part of the sum is missing.
+    assert unknown // 2 + len(truth) - len(told["tags"]) > 0
+    assert account["unknown_tags"] == unknown // 2
+    assert any(
+        "partly" in d["message"] or "not in the dump" in d["message"] for d in told["diagnostics"]
+    )
+    growth = run_json(capsys, "pool", pair[0].dump, path)["tags"]
+    known = [row for row in growth if row["delta_bytes"] is not None]
+    assert growth[: len(known)] == known
+    exact = {row["tag"]: row["delta_bytes"] for row in pair[1].read_pair()["tags"]}
+    assert all(row["delta_bytes"] == exact[row["tag"]] for row in known)
 
 
 # --- damage -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from builders.minidump_builder import MinidumpBuilder
 from truth import ROOT, TESTDATA, TruthDump
 
 from dumpleak.cli import main
+from dumpleak.reports import html_page
 from dumpleak.session import Session
 
 demo_module = import_module(
@@ -50,6 +51,22 @@ def test_the_demo_prints_the_answer_and_writes_the_page(
     with pytest.raises(SystemExit):
         main(["demo", "--open", "-o", "other.html"])
     assert shown == [(tmp_path / "other.html").as_uri()]
+
+
+def test_the_demo_without_the_extra_still_answers_and_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    html_page._plotly.cache_clear()
+    html_page._packed_charts.cache_clear()
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "-o", str(tmp_path / "page.html")])
+    assert stop.value.code == 3
+    out, err = capsys.readouterr()
+    assert "grew" in out
+    assert "pip install 'dumpleak[html]'" in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_demo_without_its_dumps_says_so(

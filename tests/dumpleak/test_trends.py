@@ -355,4 +355,3 @@ def test_what_makes_no_series_is_said_in_one_line(
     found, _, err = run(*arguments)
     assert found == code
     assert said in err
-/root/.pyenv/libexec/pyenv-hooks: line 24: enable: cannot open shared object /root/.pyenv/libexec/pyenv-realpath.dylib: /root/.pyenv/libexec/pyenv-realpath.dylib: cannot open shared object file: No such file or directory

@@ -270,18 +270,20 @@ def test_pages_of_blocks(architecture: str, build: int, nonpaged: int, paged: in
     assert pools.coverage.walked_bytes == 2 * PAGE
 
 
-def test_freed_blocks_marked_with_the_cookie_are_not_used() -> None:
+@pytest.mark.parametrize("named", [True, False], ids=["named", "by the marks"])
+def test_freed_blocks_marked_with_the_cookie_are_not_used(named: bool) -> None:
     made = PoolMemory("x64", 9600)
     cookie = 0x1234_5678_9ABC_DEF1
     page = bytearray(pool_page("x64", [(256, 2, "Acme")] * 16))
-    for number in (3, 7):
+    for number in (3, 7, 9, 12):
         header = made.pool + number * 256
         page[number * 256 + 8 : number * 256 + 16] = struct.pack("<Q", header ^ cookie)
     made.put(made.pool, bytes(page))
-    made.variable("ExpPoolQuotaCookie", cookie)
+    if named:
+        made.variable("ExpPoolQuotaCookie", cookie)
     pools, blocks = walk(made)
-    assert len(blocks.used) == 14
-    assert pools.coverage.cached_count == 2
+    assert len(blocks.used) == 12
+    assert pools.coverage.cached_count == 4
 
 
 def test_a_broken_chain_is_taken_up_behind_the_damage() -> None:

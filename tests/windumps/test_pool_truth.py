@@ -11,7 +11,11 @@ from pool_truth import COUNTERS, PoolCase
 from windumps.pools.tags import tag_number, tag_text
 
 # The other scenarios hold the same content in other containers.
-_SOURCES = kernel_dumps("leak-pair", "tiny-pair", "reboot-pair", "traps", "summary-pair")
+_SOURCES = [
+    source
+    for source in kernel_dumps("leak-pair", "tiny-pair", "reboot-pair", "traps", "summary-pair")
+    if source.dump.name.startswith("after") or source.scenario in ("leak-pair", "traps")
+]
 _NAMELESS = [s for s in _SOURCES if s.scenario != "summary-pair" and "after" in s.dump.name]
 _CASES = [(source, True) for source in _SOURCES] + [(source, False) for source in _NAMELESS]
 _TRUNCATED = [(source, named) for source in kernel_dumps("truncated") for named in (True, False)]

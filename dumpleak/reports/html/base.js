@@ -5,7 +5,6 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const root = document.documentElement;
 const main = document.getElementById("main");
 const PAGE = 50; // rows shown at once
-const ROW_NAME = 140; // characters of a name in its row
 const number = new Intl.NumberFormat("en-US");
 
 // -- writing ----------------------------------------------------------------------------------------

@@ -69,8 +69,9 @@ class GridView {
       const named = this.grid.columns.map((c, at) => ["text", "name"].includes(c.unit) ? at : -1)
         .filter((at) => at >= 0);
       this.texts = this.grid.rows.map((values, at) => {
-        const frames = (data.details[this.grid.id][at] || {}).frames || [];
-        return [...named.map((c) => values[c]), ...frames.map((f) => data.strings[f])]
+        const more = data.details[this.grid.id][at] || {};
+        const shared = [...(more.frames || []), ...(more.name === undefined ? [] : [more.name])];
+        return [...named.map((c) => values[c]), ...shared.map((f) => data.strings[f])]
           .join("\n").toLowerCase();
       });
     }
@@ -124,7 +125,7 @@ class GridView {
       else if (column.unit === "name" && this.grid.ids[row]) {
         cell.append(element("button", {
           type: "button", "aria-expanded": String(this.open.has(row)), onclick: () => this.toggle(row),
-        }, bdi(cut(value, ROW_NAME))));
+        }, bdi(value)));
       } else if (["text", "name"].includes(column.unit)) cell.append(bdi(write(value, column.unit)));
       else cell.textContent = write(value, column.unit);
       if (column.unit.startsWith("delta") || column.unit === "rate") {
@@ -185,8 +186,7 @@ class GridView {
       part("Call stack, innermost first", list);
     }
     const facts = [...(more.evidence || [])];
-    const name = this.grid.rows[row][this.grid.columns.findIndex((c) => c.unit === "name")];
-    if (name.length > ROW_NAME) facts.unshift("whole name: " + name);
+    if (more.name !== undefined) facts.unshift("whole name: " + data.strings[more.name]);
     for (const key of ["type", "tag", "driver"]) if (more[key]) facts.push(key + ": " + more[key]);
     if (this.grid.ids[row]) {
       facts.push(element("a", { href: "#site-" + this.grid.ids[row] }, "link to this site"));

@@ -33,9 +33,14 @@ from windumps.windows.layouts import LayoutRow
 _PROCESS = Component(
     PROCESS_LAYOUTS, {("_EPROCESS", "WoW64Process"): ("Wow64Process",)}, every_builds_fields=True
 )
+# CrashDumpEnabled 1: complete, from the next crash on; 2: kernel (Microsoft: "System failure and recovery").
+KERNEL_DUMP_COMMAND = (
+    r"reg add HKLM\SYSTEM\CurrentControlSet\Control\CrashControl"
+    " /v CrashDumpEnabled /t REG_DWORD /d 1 /f"
+)
 BETTER_KERNEL_DUMP = (
-    "set CrashDumpEnabled to 2 (kernel) or 1 (complete) in the registry's CrashControl key, "
-    "or take a live kernel dump in Task Manager"
+    "take a live kernel dump in Task Manager, or let the next crash write a complete dump (2 for a kernel "
+    f"dump): {KERNEL_DUMP_COMMAND}"
 )
 
 

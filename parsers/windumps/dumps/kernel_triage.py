@@ -17,7 +17,9 @@ from windumps.dumps import c_kernel_dump as c
 from windumps.dumps.kernel_header import KernelHeader
 from windumps.memory import RunMemory
 from windumps.memory.address_space import U8
+from windumps.memory.paging import PAGE_SIZE
 from windumps.windows.modules import Module, file_name
+from windumps.windows.pe_image import MAX_IMAGE_BYTES
 
 _COUNT_SLOT = {True: 8, False: 4}  # before the unloaded drivers
 
@@ -155,6 +157,17 @@ def _drivers(data: U8, header: KernelHeader, raw: Any, log: DiagnosticLog) -> li
             None,
             f"{len(rows)} of {told} drivers are in the file",
         )
+    possible = (rows["DllBase"] != 0) & (rows["DllBase"] % PAGE_SIZE == 0)
+    possible &= (rows["SizeOfImage"] > 0) & (rows["SizeOfImage"] <= MAX_IMAGE_BYTES)
+    if not possible.all():
+        log.add(
+            "bad-module",
+            Severity.WARNING,
+            layout.name,
+            None,
+            f"{int((~possible).sum())} entries of the list of drivers cannot be any and are left out",
+        )
+    rows = rows[possible]
     return [
         Module(
             name=file_name(path) or f"module_{base:x}",

@@ -224,6 +224,10 @@ class KernelPools:
         size = self.kernel.pointer_size
         kernel = self._page_pool(kernel_scope(self.kernel.memory, size))
         yield from PageSurvey(kernel, self.trackers, self.big_pages, size).blocks()
+        if self.session_spaces:
+            self.coverage.notes.append(
+                "of session pool only small blocks are listed; its large ones are in tables of the sessions"
+            )
         for number, space in enumerate(self.session_spaces):
             scope = Scope(space.memory, space.ranges, True, f"session space {number}")
             yield from self._page_pool(scope).blocks()

@@ -193,16 +193,25 @@ class PagePool:
             tag=plain_tags(found.tag),
         )
 
-    def _is_cached(self, chunk: Chunk) -> NDArray[np.bool_]:
-        """Freed blocks that wait on a list and look used (64-bit, Windows 8 to 10 1809)."""
+    @property
+    def has_marks(self) -> bool:
+        """Freed blocks on lists are marked (64-bit, Windows 8 to 10 1809)."""
+        return self.form.unit == 16 and self.build >= _COOKIE_FROM
+
+    def marks(self, chunk: Chunk) -> U64:
+        """uint64: what each block would give as the cookie if it were freed and on a list."""
         found = chunk.blocks
-        if self.form.unit != 16 or self.build < _COOKIE_FROM or not self.cookie:
-            return np.zeros(len(found.page), np.bool_)
         data = self.scope.memory.data
         window = np.ndarray((max(len(data) - 7, 0),), "<u8", buffer=data, strides=(1,))
-        billed = window[chunk.offset[found.page] + found.start + 8]
-        marked: NDArray[np.bool_] = (billed ^ chunk.header) == np.uint64(self.cookie)
-        return marked
+        billed: U64 = window[chunk.offset[found.page] + found.start + 8]
+        return billed ^ chunk.header
+
+    def _is_cached(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """Freed blocks that wait on a list and look used."""
+        if not self.has_marks or not self.cookie:
+            return np.zeros(len(chunk.blocks.page), np.bool_)
+        cached: NDArray[np.bool_] = self.marks(chunk) == np.uint64(self.cookie)
+        return cached
 
     def _rest(self, page: int, offset: int, end: int) -> Iterator[Blocks]:
         """What lies behind the damage in one page."""

@@ -10,10 +10,14 @@ from windumps.blocks import Blocks
 from windumps.memory.address_space import I64, U64
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages
+from windumps.pools.page_chain import is_used
 from windumps.pools.page_pool import Chunk, PagePool
+from windumps.pools.pool_types import QUOTA_BIT
 from windumps.pools.stale_pages import FreeLinks, free_links, lists_are_kept, uncounted_pages
 from windumps.pools.tags import plain_tags
 from windumps.pools.trackers import TagTotals
+
+_MIN_MARKS = 4  # blocks that give the same cookie; by chance not even two would
 
 
 class PageSurvey:
@@ -36,6 +40,8 @@ class PageSurvey:
 
     def blocks(self) -> Iterator[Blocks]:
         """All blocks; those of pages given back are free."""
+        if not self.pool.cookie:
+            self.pool.cookie = self._cookie()
         given_back = self._given_back()
         if len(given_back):
             self.pool.coverage.notes.append(
@@ -43,6 +49,21 @@ class PageSurvey:
                 "free list and no tracker knows their blocks, which are taken as free"
             )
         yield from self.pool.blocks(given_back)
+
+    def _cookie(self) -> int:
+        """ExpPoolQuotaCookie by the marks of freed blocks, which all give it; 0 when there are none."""
+        if not self.pool.has_marks:
+            return 0
+        marks = [np.empty(0, np.uint64)]
+        for chunk in self.pool.chunks():
+            plain = is_used(chunk.blocks.type, self.pool.build)
+            plain &= chunk.blocks.type & QUOTA_BIT == 0
+            marks.append(self.pool.marks(chunk)[plain])
+        values, counts = np.unique(np.concatenate(marks), return_counts=True)
+        best = int(counts.argmax()) if len(counts) else 0
+        if not len(counts) or int(counts[best]) < _MIN_MARKS:
+            return 0
+        return int(values[best])
 
     def _given_back(self) -> U64:
         nothing = np.empty(0, np.uint64)

@@ -49,14 +49,16 @@ def session_spaces(
     if address_space is None or not isinstance(own, PageTableMemory):
         return []
     known = _entries(own, own.directory_base)
-    groups: dict[tuple[int, int], int] = {}
+    groups: dict[tuple[int, int], list[int]] = {}
     for base in list(dict.fromkeys(directory_bases))[:MAX_PROCESSES]:
-        for start, frame in _differing(own, base, known):
-            groups.setdefault((start, frame), base)
+        for part in _differing(own, base, known):
+            groups.setdefault(part, []).append(base)
+    # What one process alone has there (hyperspace) is no session's: in a session there are several.
+    shared = {part: bases for part, bases in groups.items() if len(bases) > 1}
     by_base: dict[int, list[tuple[int, int]]] = {}
     size = 1 << _shift(own)
-    for (start, _), base in groups.items():
-        by_base.setdefault(base, []).append((start, start + size))
+    for (start, _), bases in (shared or groups).items():
+        by_base.setdefault(bases[0], []).append((start, start + size))
     spaces = []
     for base, ranges in by_base.items():
         memory = address_space(base)

@@ -114,11 +114,9 @@ def processor_tables(
     base: int,
     choice: Layout,
     table_bytes: dict[int, int],
-    log: DiagnosticLog,
 ) -> TrackerTables:
     """All processors' tables, by ExPoolTagTables or an array that can only be it."""
     count, how = _entry_count(kernel, base, choice.row, table_bytes)
-    step = kernel.pointer_size
     named = kernel.find_symbol("ExPoolTagTables")
     places = [named.address] if named is not None else words.holding(base)
     best: list[int] = [base]
@@ -135,15 +133,6 @@ def processor_tables(
         source += f"from {named.detail}"
     else:
         source += "found by what they hold" if len(best) > 1 else "other than the first not found"
-    if not whole:
-        log.add(
-            "tracker-tables-missing",
-            Severity.WARNING,
-            "ExPoolTagTables",
-            places[0] if len(places) == 1 else None,
-            f"{len(best)} tracker table(s) found for {kernel.processor_count or 'an unknown number of'} "
-            f"processor(s), {step * 8}-bit: the others' list is not in the dump or not recognised",
-        )
     return TrackerTables(best, count, choice.row, whole, source)
 
 

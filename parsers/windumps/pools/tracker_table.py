@@ -24,6 +24,7 @@ SMALLEST, LARGEST = 6, 20  # 2**n slots; the registry's override is bounded the 
 SURE = 0.95
 MIN_KEYS = 4
 _PROBED = (1 << 9) + 1
+_SEARCHED = 1 << 14  # slots looked at before a table is given up
 
 
 class Entries(NamedTuple):
@@ -86,17 +87,20 @@ def table_size(memory: AddressSpace, row: LayoutRow, base: int) -> int | None:
     for bits in range(SMALLEST, LARGEST + 1):
         slots = 1 << bits
         keys, present = read_keys(memory, row, base, slots + 1)
-        if not present[slots >> 1 :].any():
-            break
-        share = _share(keys, present, slots)
         used = keys[keys != 0]
+        if not len(used) and slots < _SEARCHED:
+            continue
         if np.count_nonzero(is_printable(used)) < SURE * len(used):
             break
-        is_last = int(keys[slots]) in (0, OVERFLOW_TAG) or not present[slots]
-        if share >= SURE and is_last:
-            found = slots + 1
-            if int(keys[slots]) == OVERFLOW_TAG:
+        # Every size up to the true one obeys the rule, and no larger one.
+        if _share(keys, present, slots) < SURE:
+            if found is not None or slots >= _SEARCHED:
                 break
+            continue
+        if int(keys[slots]) == OVERFLOW_TAG:
+            return slots + 1
+        if keys[slots] == 0:
+            found = slots + 1
     return found
 
 

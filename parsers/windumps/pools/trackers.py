@@ -173,7 +173,7 @@ def read_trackers(
         return _not_found(
             log, f"the tracker table at 0x{base:x} is not in the dump, or is none", base
         )
-    tables = processor_tables(kernel, words, base, choice, table_bytes or {}, log)
+    tables = processor_tables(kernel, words, base, choice, table_bytes or {})
     expansion = expansion_table(kernel, words, tables, table_bytes or {}, log)
     parts = [_sum(kernel.memory, tables, log)]
     if expansion is not None:
@@ -188,7 +188,7 @@ def read_trackers(
         table_count=len(tables.addresses) + (expansion is not None),
         absent_entries=sum(part.absent_entries for part in parts),
     )
-    return _judged(totals, tables, log)
+    return _judged(totals, tables, kernel.processor_count, log)
 
 
 def read_table(
@@ -308,17 +308,30 @@ def _merge(parts: Iterable[TagTotals]) -> TagTotals:
     return TagTotals(tag=unique, complete=complete, **columns)
 
 
-def _judged(totals: TagTotals, tables: TrackerTables, log: DiagnosticLog) -> TagTotals:
+def _judged(
+    totals: TagTotals, tables: TrackerTables, processors: int, log: DiagnosticLog
+) -> TagTotals:
     """Says what the numbers are worth, and takes back what cannot be complete."""
     bad = totals.complete & ~totals.is_consistent
-    if not tables.is_whole and (bad.any() or totals.absent_entries):
+    number = len(tables.addresses)
+    if not tables.is_whole and not bad.any() and not totals.absent_entries:
+        log.add(
+            "tracker-tables-not-listed",
+            Severity.INFO,
+            "ExPoolTagTables",
+            tables.addresses[0],
+            f"{number} tracker table(s) were found for {processors or 'an unknown number of'} "
+            "processor(s); their counters add up for every tag, so there are no others",
+        )
+    elif not tables.is_whole:
         log.add(
             "trackers-incomplete",
             Severity.ERROR,
             "ExPoolTagTables",
             tables.addresses[0],
-            f"only {len(tables.addresses)} tracker table(s) were found and their counters do not add "
-            "up: those of other processors are missing, and no tag's total is known",
+            f"only {number} tracker table(s) were found for {processors or 'an unknown number of'} "
+            "processor(s), and their counters do not add up or are not all in the dump: no tag's "
+            "total is known",
         )
         return replace(totals, complete=np.zeros(len(totals), np.bool_))
     if bad.any():
@@ -338,7 +351,7 @@ def _judged(totals: TagTotals, tables: TrackerTables, log: DiagnosticLog) -> Tag
             TRACKER,
             None,
             f"{totals.absent_entries} entries of the tracker tables are not in the dump: the totals of "
-            f"{int((~totals.complete).sum())} tags are unknown",
+            f"{int((~totals.complete).sum())} tags are unknown, and others may be missing altogether",
             totals.absent_entries * tables.row.size(TRACKER),
         )
     overflow = totals.row(OVERFLOW_TAG)
