@@ -28,16 +28,19 @@ class DumpleakGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Puts the command in front when the files speak for themselves."""
         if args and args[0] not in self.commands and not args[0].startswith("-"):
-            files = [
+            words = [
                 arg
                 for before, arg in zip(["", *args], args, strict=False)
-                if before not in self._value_options() and Path(arg).is_file()
+                if before not in self._value_options() and not arg.startswith("-")
             ]
-            if files and args[0] == files[0]:
+            files = [word for word in words if Path(word).is_file()]
+            if words[0] in files or not words[0].isidentifier():  # else a misspelt command
+                for word in words:
+                    if word not in files:
+                        what = "is a folder, not a dump" if Path(word).is_dir() else "no such file"
+                        raise click.UsageError(f"{word}: {what}", ctx=ctx)
                 name = {1: "info", 2: "diff"}.get(len(files), "trend")
                 return name, self.commands[name], args
-            if not args[0].isidentifier():
-                raise click.UsageError(f"no such file: {args[0]}", ctx=ctx)
         return super().resolve_command(ctx, args)
 
     def _value_options(self) -> set[str]:

@@ -112,7 +112,8 @@ def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
     tracked = None
     if reader.has_trackers:
         known = totals.complete
-        tracked = int(totals.nonpaged_bytes[known].sum() + totals.paged_bytes[known].sum())
+        # Python's own integers: counters of a damaged dump may be anything.
+        tracked = sum((*totals.nonpaged_bytes[known].tolist(), *totals.paged_bytes[known].tolist()))
     walked = reader.blocks.total if walk else None  # here the walk happens
     audit = reader.pools.audit if walk else None
     coverage = reader.pools.coverage if walk else None

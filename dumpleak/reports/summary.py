@@ -22,6 +22,7 @@ from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_bytes, format_count
 from windumps.dumps.kernel_dump import KERNEL_DUMP_COMMAND
+from windumps.heaps import page_heap
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -212,7 +213,8 @@ def summarize_info(info: Info) -> Summary:
         )
     partly = info.advice.startswith("partly")
     steps = better_dump_steps(info.source) if partly else ()
-    if info.nt_global_flag is not None and not info.nt_global_flag & USER_STACK_TRACES:
+    traced = info.nt_global_flag is None or info.nt_global_flag & USER_STACK_TRACES
+    if not traced and not any(heap.kind == page_heap.NAME for heap in info.heaps):
         facts.append(
             ("Call stacks", "not recorded in this process; sites are named by type and shape")
         )
