@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Any
 from dumpleak.comparison import Comparison
 from dumpleak.comparison import compare as compare_snapshots
 from dumpleak.inputs import read_snapshot
+from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.snapshot import take_pool_snapshot
 from dumpleak.session import Session
 from dumpleak.snapshot import Snapshot, take_snapshot
 from dumpleak.snapshots.columns import arrow
@@ -31,6 +33,7 @@ from dumpleak.snapshots.writer import write_snapshot
 from dumpleak.trends import Trend, find_trend
 from dumpleak.umdh_log import matched
 from windumps.blocks import SIZE_UNKNOWN
+from windumps.dumps.kernel_dump import KernelDump
 from windumps.symbols.provider import Symbols
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ def open_dump(
 
 
 def snapshot(source: Source, by: str = "site") -> Snapshot:
-    """Adds up the used blocks of a dump; reads a snapshot file or a UMDH log.
+    """Adds up the used blocks of a process, or a kernel's pools; reads a snapshot file or a UMDH log.
 
     Args:
         source: A file, or an open dump.
@@ -77,10 +80,14 @@ def snapshot(source: Source, by: str = "site") -> Snapshot:
     """
     if isinstance(source, Snapshot):
         return source
-    if isinstance(source, Session):
-        return take_snapshot(source, by, keep_blocks=True)
-    held = read_snapshot(source, by)
-    return held if held is not None else take_snapshot(Session.open(source), by, keep_blocks=True)
+    if not isinstance(source, Session):
+        held = read_snapshot(source, by)
+        if held is not None:
+            return held
+        source = Session.open(source)
+    if isinstance(source.dump, KernelDump):
+        return take_pool_snapshot(PoolReader(source.dump), by)
+    return take_snapshot(source, by, keep_blocks=True)
 
 
 def compare(base: Source, current: Source, by: str = "site", force: bool = False) -> Comparison:

@@ -65,6 +65,13 @@ class Measured:
     value: float
     failed: bool
 
+    @property
+    def shown(self) -> str:
+        """The value for people: whole, or with one decimal."""
+        if self.value == float("inf"):
+            return "infinite"
+        return f"{self.value:.0f}" if self.value == int(self.value) else f"{self.value:.1f}"
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -119,7 +126,9 @@ class GateResult:
         counted = self.counted
         failed = [m for m in self.conditions if m.failed]
         parts = [
-            "PASS" if self.passed else f"FAIL {', '.join(_told(m) for m in failed)}",
+            "PASS"
+            if self.passed
+            else f"FAIL {', '.join(f'{m.condition.text} (it is {m.shown})' for m in failed)}",
             f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {sum(f.bytes for f in counted)} bytes "
             f"in {sum(f.count for f in counted)} blocks",
         ]
@@ -303,9 +312,3 @@ def _hours(answer: Comparison | Trend) -> float | None:
     if first is None or last is None or last <= first:
         return None
     return (last - first).total_seconds() / HOUR
-
-
-def _told(measured: Measured) -> str:
-    value = measured.value
-    shown = f"{value:.0f}" if value == int(value) else f"{value:.1f}" if value < 1e15 else "inf"
-    return f"{measured.condition.text} (it is {shown})"

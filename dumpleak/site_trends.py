@@ -11,7 +11,7 @@ import numpy as np
 from dumpleak.limits import Limit
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
-from dumpleak.trend_shape import F64, Fit, Shape, fit
+from dumpleak.trend_shape import F64, FLAT_SHARE, Fit, Shape, fit, theil_sen
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3
@@ -20,6 +20,8 @@ RISING_SHARE = 0.8
 MANY_INTERVALS = 4
 # What a stopped load gave back, as a share of the growth under load, before a site is no leak any more.
 GIVEN_BACK_SHARE = 0.5
+# Of the blocks a site grew by in the first half of a series, this share has to be there at its end.
+STAYING_SHARE = 0.5
 HOUR = 3600.0
 LAST_DATE = datetime.max.replace(tzinfo=UTC)
 
@@ -137,8 +139,8 @@ class TrendFinder:
     ) -> SiteTrend:
         loaded = points[: self._under_load]
         of_bytes = fit(self._times, np.array([point.bytes for point in loaded], np.float64))
-        of_count = fit(self._times, np.array([point.count for point in loaded], np.float64))
-        confidence, evidence = self._confidence(of_bytes, points)
+        per_hour = theil_sen(self._times, np.array([point.count for point in loaded], np.float64))
+        confidence, evidence = self._confidence(of_bytes, points, self._stays(points, newcomers))
         if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
             low, high = (round(end) for end in (of_bytes.low, of_bytes.high))
             evidence.append(f"{round(of_bytes.slope)} bytes an hour (95 %: {low} to {high})")
@@ -155,7 +157,7 @@ class TrendFinder:
             points,
             of_bytes.slope if self._timed else None,
             (of_bytes.low, of_bytes.high) if self._timed and len(loaded) >= MIN_DUMPS else None,
-            of_count.slope if self._timed else None,
+            per_hour if self._timed else None,
             of_bytes.shape,
             confidence,
             tuple(evidence),
@@ -163,11 +165,30 @@ class TrendFinder:
             newcomers,
         )
 
-    def _confidence(self, fitted: Fit, points: tuple[Totals, ...]) -> tuple[str, list[str]]:
+    def _stays(self, points: tuple[Totals, ...], newcomers: Newcomers | None) -> bool:
+        """False when what a site grew by in the first half is made up of blocks that do not stay.
+
+        Chance makes a site of blocks that come and go grow over three dumps in a row, now and then.
+        """
+        if newcomers is None:
+            return True
+        first, middle, last = (
+            points[0],
+            points[middle_of(self._under_load)],
+            points[self._under_load - 1],
+        )
+        if last.bytes - first.bytes <= FLAT_SHARE * first.bytes:
+            # Hardly any growth: then nearly all that came has to stay.
+            return newcomers.kept >= STAYING_SHARE * newcomers.new
+        return newcomers.kept >= STAYING_SHARE * (middle.count - first.count)
+
+    def _confidence(
+        self, fitted: Fit, points: tuple[Totals, ...], stays: bool
+    ) -> tuple[str, list[str]]:
         loaded = points[: self._under_load]
         growth = loaded[-1].bytes - loaded[0].bytes
         evidence = [f"grew in {fitted.rising} of {fitted.intervals} intervals"]
-        suspect = growth > 0 and grew_steadily(fitted)
+        suspect = growth > 0 and grew_steadily(fitted) and stays
         if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
             evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
         if not self._after_idle or growth <= 0:
@@ -180,6 +201,11 @@ class TrendFinder:
         if not suspect:
             return "growth", evidence
         return "leaked" if kept > GIVEN_BACK_SHARE else "growth", evidence
+
+
+def middle_of(under_load: int) -> int:
+    """Which dump of a series ends its first half."""
+    return under_load // 2
 
 
 def grew_steadily(fitted: Fit) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ NOISE_SHARE = 0.1
 SAWTOOTH_SHARE = 0.5
 # A series that moves within this share of its level, back and forth, is flat.
 FLAT_SHARE = 0.02
+# So is one of too few points for a test that creeps by no more than this.
+CREEP_SHARE = 0.005
 # One interval with this share of all growth is a step.
 STEP_SHARE = 0.9
 # An interval agrees with the slope when its own rate is this close, as a share of the slope.
@@ -95,7 +98,7 @@ def fit(times: F64, values: F64) -> Fit:
     if not changes.any():
         return Fit(0.0, 0.0, 0.0, 0.0, 1.0, Shape.FLAT, 0, len(changes))
     try:
-        from scipy.stats import kendalltau, theilslopes
+        from scipy.stats import theilslopes
     except ImportError as error:
         raise MissingExtraError(
             "trends need SciPy, which is not installed: pip install 'dumpleak[trend]'"
@@ -103,13 +106,28 @@ def fit(times: F64, values: F64) -> Fit:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # two points have no confidence interval
         slope, intercept, low, high = (float(x) for x in theilslopes(values, times))
-        tau = kendalltau(times, values)
-    p_value = float(tau.pvalue) if len(values) > 2 else 1.0
+    # The test looks at ranks only, and thousands of sites share few orders of them.
+    tau, p_value = _mann_kendall(tuple(np.unique(values, return_inverse=True)[1].tolist()))
     residual = float(np.median(np.abs(values - slope * times - intercept)))
     # A series that shrinks has the shape of its mirror image.
     upwards = 1.0 if values[-1] >= values[0] else -1.0
     shape = _shape(times, upwards * values, upwards * slope, residual, p_value)
-    return Fit(slope, low, high, float(tau.statistic), p_value, shape, rising, len(changes))
+    return Fit(slope, low, high, tau, p_value, shape, rising, len(changes))
+
+
+def theil_sen(times: F64, values: F64) -> float:
+    """The Theil–Sen slope alone: the median of the slopes between all pairs of points."""
+    first, second = np.triu_indices(len(values), 1)
+    return float(np.median((values[second] - values[first]) / (times[second] - times[first])))
+
+
+@lru_cache(maxsize=1 << 16)
+def _mann_kendall(ranks: tuple[int, ...]) -> tuple[float, float]:
+    """Kendall's tau between time and value, and the chance of it without a trend."""
+    from scipy.stats import kendalltau
+
+    tau = kendalltau(range(len(ranks)), ranks)
+    return float(tau.statistic), float(tau.pvalue) if len(ranks) > 2 else 1.0
 
 
 def _shape(times: F64, values: F64, slope: float, residual: float, p_value: float) -> Shape:
@@ -125,6 +143,8 @@ def _shape(times: F64, values: F64, slope: float, residual: float, p_value: floa
         return Shape.STEADY if noisy else Shape.IRREGULAR
     if len(changes) < 2:
         return Shape.IRREGULAR  # two points have no shape
+    if len(values) < MIN_NOISY_POINTS and span <= CREEP_SHARE * float(np.abs(values).max()):
+        return Shape.FLAT
     if float(changes.max()) >= STEP_SHARE * rises:
         return Shape.STEP
     rates = changes / np.diff(times)

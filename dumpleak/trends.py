@@ -30,6 +30,7 @@ from dumpleak.site_trends import (
     SiteTrend,
     TrendFinder,
     first_reached,
+    middle_of,
 )
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
@@ -190,11 +191,6 @@ def _hours(under_load: list[Snapshot]) -> F64 | None:
     times = [s.source.time.timestamp() for s in under_load if s.source.time is not None]
     hours = (np.array(times) - times[0]) / HOUR if times else np.empty(0)
     return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
-
-
-def middle_of(under_load: int) -> int:
-    """Which dump of a series ends its first half."""
-    return under_load // 2
 
 
 def find_newcomers(series: Sequence[Snapshot], under_load: int) -> dict[str, Newcomers]:

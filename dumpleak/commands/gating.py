@@ -12,7 +12,7 @@ import click
 from dumpleak.baseline import Baseline, json_baseline, snapshot_baseline
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
 from dumpleak.comparison import Comparison, Verdict
-from dumpleak.gate import Gate, GateResult, parse_gate
+from dumpleak.gate import Gate, GateError, GateResult, parse_gate
 from dumpleak.suppressions import Suppression, read_suppressions
 from dumpleak.trends import Trend
 
@@ -66,14 +66,14 @@ def open_gate(by: str, options: dict[str, Any]) -> Gate | None:
 
 
 def judged(gate: Gate | None, answer: _Answer) -> _Answer:
-    """The answer with what the gate says of it.
-
-    Raises:
-        GateError: a condition cannot be measured.
-    """
+    """The answer with what the gate says of it; ends the command when that cannot be told."""
     if gate is None or answer.verdict is Verdict.NOT_COMPARABLE:
         return answer
-    return replace(answer, gate=gate.judge(answer))
+    try:
+        return replace(answer, gate=gate.judge(answer))
+    except GateError as error:
+        click.echo(f"SUMMARY: NO ANSWER; {error}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER) from error
 
 
 def finish(gate: Gate | None, answer: Comparison | Trend) -> None:

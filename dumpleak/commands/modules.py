@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dumpleak.commands.base import DUMP, common_options, report_to
 from dumpleak.session import Session
+from dumpleak.snapshots.reader import is_snapshot, snapshot_info
 
 
 @click.command(
@@ -19,6 +21,13 @@ from dumpleak.session import Session
 @common_options
 def modules(dump: str, **options: Any) -> None:
     """Loaded and unloaded images with version, PDB name, GUID and age."""
+    with Path(dump).open("rb") as file:
+        head = file.read(64)
+    if is_snapshot(head):
+        about = snapshot_info(Path(dump))
+        with report_to(options) as report:
+            report.modules(dump, list(about.modules), list(about.unloaded_modules))
+        return
     opened = Session.open(dump, process=options["process"]).dump
     with report_to(options) as report:
         report.modules(str(opened.path), opened.modules, opened.unloaded_modules)

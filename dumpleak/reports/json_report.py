@@ -112,6 +112,7 @@ class JsonReport:
                         "lines": list(site.lines),
                         "type": site.type,
                         "tag": site.tag,
+                        "driver": site.driver,
                         "used_bytes": totals.bytes,
                         "used_count": totals.count,
                         "block_bytes": totals.block_bytes,

@@ -40,7 +40,7 @@ class JunitReport:
                 case = _case(cases, f"{name}.gate", measured.condition.text)
                 if measured.failed:
                     failures += 1
-                    message = f"{measured.condition.text}: measured {measured.value:g}"
+                    message = f"{measured.condition.text}: it is {measured.shown}"
                     _child(case, "failure", "gate", message)
             found = findings(answer, top)
             for finding in found.shown:

@@ -49,9 +49,7 @@ class MarkdownReport:
             self._line()
             for measured in answer.gate.conditions:
                 state = "failed" if measured.failed else "ok"
-                self._line(
-                    f"- {_code(measured.condition.text)}: {state} (measured {measured.value:g})"
-                )
+                self._line(f"- {_code(measured.condition.text)}: {state} (it is {measured.shown})")
             for entry in (*answer.gate.expired, *answer.gate.unused):
                 state = "expired" if entry.is_expired else "matches nothing that grew"
                 self._line(f"- suppression {_code(entry.site)}: {state}")
@@ -91,7 +89,8 @@ class MarkdownReport:
 
 def _coverage(answer: Answer) -> str:
     shares = [answer.base.coverage.walked_share, answer.current.coverage.walked_share]
-    return f"Heap memory walked: {shares[0]:.1%} of the base, {shares[1]:.1%} of the current dump."
+    memory = answer.base.coverage.memory.capitalize()
+    return f"{memory} walked: {shares[0]:.1%} of the base, {shares[1]:.1%} of the current dump."
 
 
 def _text(text: str) -> str:

@@ -121,7 +121,8 @@ def _location(site: Site) -> dict[str, Any]:
     Code-scanning services want a file; a module is the nearest thing there is.
     """
     known = source_line(site)
-    place = known[0] if known else site.name.partition("!")[0].partition("+0x")[0]
+    module = site.driver or site.name.partition("!")[0].partition("+0x")[0]
+    place = known[0] if known else module
     physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(place)}}
     if known:
         physical["region"] = {"startLine": known[1]}

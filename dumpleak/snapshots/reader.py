@@ -140,10 +140,12 @@ class SnapshotFile:
         if by == "site":
             table, of_class = list(snapshot.groups.values()), None
         elif by == "tag":
-            table, of_class = self._by_tag()
+            table, of_class = self._by_field("tag")
         elif by in self.metadata.tables:
             table = self.metadata.tables[by]
             of_class = np.array(self.metadata.classes[by], np.int32)
+        elif by == "driver":
+            table, of_class = self._by_field(by)
         else:
             raise SnapshotFileError(
                 f"{self.path}: this snapshot does not know blocks by {by}; make it anew from the dump"
@@ -269,16 +271,16 @@ class SnapshotFile:
         ]
         return groups, numbers.astype(np.int32)
 
-    def _by_tag(self) -> tuple[list[Group], I32]:
+    def _by_field(self, name: str) -> tuple[list[Group], I32]:
         """As `SiteFieldGrouping` puts sites together."""
         numbers: dict[str, int] = {}
         groups: list[Group] = []
         of_site = []
         for site, totals in self.metadata.snapshot.groups.values():
-            text = site.tag or "(no tag)"
+            text = getattr(site, name) or f"(no {name})"
             number = numbers.setdefault(text, len(groups))
             if number == len(groups):
-                group = Site(SiteKind.GROUP, f"tag|{text}", text, type=site.type, tag=site.tag)
+                group = Site(SiteKind.GROUP, f"{name}|{text}", text, type=site.type, tag=site.tag)
                 groups.append((group, Totals()))
             group, old = groups[number]
             groups[number] = group, old + totals

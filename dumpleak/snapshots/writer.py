@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -37,10 +38,15 @@ from windumps.column_cache import ColumnCache
 I64 = NDArray[np.int64]
 
 # Groupings that the file's own columns, or the fields of its sites, tell.
-DERIVED = frozenset({"site", "size", "heap", "kind", "tag"})
+DERIVED = frozenset({"site", "size", "heap", "kind", "tag", "driver"})
 PATHS = "paths"
 INCLUDABLE = (PATHS,)  # what is left out unless asked for
 COMPRESSION_LEVEL = 6
+
+# A path begins a word; its folders neither begin nor end with a blank, but may have some inside.
+_FOLDERS = re.compile(
+    r"""(?<![^\s'"(])(?:[A-Za-z]:|\\)?[\\/](?=\S)(?:[^\\/:*?"<>|\s](?:[^\\/:*?"<>|\r\n]*[^\\/:*?"<>|\s])?[\\/])*"""
+)
 
 
 def write_snapshot(
@@ -258,10 +264,24 @@ def without_paths(metadata: Metadata) -> Metadata:
         about = replace(about, unloaded_modules=unloaded)
     return replace(
         metadata,
-        snapshot=replace(snapshot, groups=sites, modules=modules),
+        snapshot=replace(
+            snapshot,
+            groups=sites,
+            modules=modules,
+            heaps=[replace(row, reason=without_folders(row.reason)) for row in snapshot.heaps],
+            diagnostics=[
+                replace(item, message=without_folders(item.message))
+                for item in snapshot.diagnostics
+            ],
+        ),
         tables=tables,
         about=about,
     )
+
+
+def without_folders(text: str) -> str:
+    r"""A sentence with the folders left out of the paths in it: `C:\Users\bob\a.pdb` → `a.pdb`."""
+    return _FOLDERS.sub("", text)
 
 
 def _without_paths(site: Site) -> Site:
@@ -281,11 +301,14 @@ def _write(path: Path, metadata: Metadata, columns: dict[str, NDArray[Any]], pa:
     schema = pa.schema(list(types.items()))
     sites = metadata.snapshot.groups
     # Not in order of first use: numbers that count up by one could be taken for somebody's alphabet.
-    order = np.argsort([blake2b(key.encode(), digest_size=8).hexdigest() for key in sites])
+    order = np.argsort(
+        [blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest() for key in sites]
+    )
     place = np.empty(len(order), np.int32)
     place[order] = np.arange(len(order))
     columns["site_name"] = place[columns["site"]]
-    names = [site.name for site, _ in sites.values()]
+    # Lone surrogates, which names in a dump can have, are no UTF-8.
+    names = [site.name.encode("utf-8", "backslashreplace").decode() for site, _ in sites.values()]
     texts = {
         "kind": [kind.label for kind in Kind],
         "heap": [row.label for row in metadata.snapshot.heaps],

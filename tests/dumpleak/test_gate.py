@@ -268,6 +268,7 @@ def _installed(*arguments: str) -> subprocess.CompletedProcess[str]:
             3,
             "SUMMARY: NO ANSWER; the dumps are not comparable",
         ),
+        ((BEFORE, AFTER, "--fail-on", "leaked>=1"), 3, "SUMMARY: NO ANSWER; leaked>=1: two dumps"),
         ((*SERIES[:5], "--fail-on", "suspects>=1"), 1, "SUMMARY: FAIL suspects>=1 (it is 2)"),
         ((*SERIES[:5], "--fail-on", "site.bytes-per-hour>=28001"), 0, "SUMMARY: PASS"),
         ((*SERIES[:5], "--fail-on", "site.bytes-per-hour>=28000"), 1, "SUMMARY: FAIL site"),

@@ -18,6 +18,7 @@ from truth import TESTDATA
 
 from dumpleak.comparison import compare
 from dumpleak.inputs import read_snapshot
+from dumpleak.pool.answer import Selection, take_growth
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.reader import PoolReader
 from dumpleak.pool.snapshot import take_pool_snapshot
@@ -25,6 +26,7 @@ from windumps import open_dump
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.errors import WindumpsError
 from windumps.pools.tags import tag_number
+from windumps.pools.trackers import TagTotals
 from windumps.pools.verifier import VerifierData
 
 TINY = kernel_pairs("tiny-pair")
@@ -326,6 +328,31 @@ def test_tags_whose_counters_are_partly_absent_are_unknown_and_the_others_exact(
     assert growth[: len(known)] == known
     exact = {row["tag"]: row["delta_bytes"] for row in pair[1].read_pair()["tags"]}
     assert all(row["delta_bytes"] == exact[row["tag"]] for row in known)
+
+
+@pytest.mark.parametrize("pair", X64, ids=lambda pair: pair[1].name)
+def test_without_trackers_tags_are_ranked_by_the_walk_and_that_is_said(pair: Pair) -> None:
+    readers = [PoolReader(open_dump(side.dump)) for side in pair]
+    for reader in readers:
+        reader.pools.__dict__["trackers"] = TagTotals.nothing("PoolTrackTable was not found")
+    growth = take_growth(readers[0], readers[1], Selection())
+    assert growth.comparison.reasons == ()
+    assert {row.current.tag for row in growth.deltas[:3]} == set(OWNERS)
+    first = growth.deltas[0].current
+    assert (first.source, first.pools["nonpaged"].allocs, first.pools["nonpaged"].frees) == (
+        "walk",
+        None,
+        None,
+    )
+    assert growth.current.ranking == "walk"
+    assert "trackers are not known" in growth.current.reason
+    # One side with trackers and one without: a difference may be what the walk did not see.
+    whole = PoolReader(open_dump(pair[0].dump))
+    mixed = take_growth(whole, readers[1], Selection())
+    assert (mixed.comparison.verdict, mixed.deltas) == ("not-comparable", ())
+    assert "what the walk did not see" in mixed.comparison.reasons[0]
+    snapshot = take_pool_snapshot(readers[1])
+    assert snapshot.totals.bytes == readers[1].blocks.total[1]
 
 
 # --- damage -------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,14 +22,16 @@ from dumpleak.cli import main
 from dumpleak.grouping import GROUPINGS
 from dumpleak.inputs import read_snapshot
 from dumpleak.session import Session
-from dumpleak.sites import Site
+from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Snapshot, take_snapshot
 from dumpleak.snapshots import reader
-from dumpleak.snapshots.columns import pack
+from dumpleak.snapshots.columns import COLUMNS, pack
 from dumpleak.snapshots.fields import SnapshotFileError
-from dumpleak.snapshots.metadata import to_json
+from dumpleak.snapshots.metadata import Metadata, to_json
+from dumpleak.snapshots.privacy import stripped_metadata
 from dumpleak.snapshots.reader import SnapshotFile, read_snapshot_file
-from dumpleak.snapshots.writer import write_snapshot
+from dumpleak.snapshots.writer import without_folders, write_columns, write_snapshot
+from dumpleak.totals import Totals
 from windumps.errors import WindumpsError
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
@@ -114,9 +117,10 @@ def test_one_dump_and_its_snapshot_give_the_same_answer(
 
 def test_info_tells_of_the_dump_behind_a_snapshot(run: Any, tmp_path: Path) -> None:
     (file,) = _snapshots(run, tmp_path, AFTER, options=("--include", "paths"))
-    expected = run("info", AFTER, "--format", "json")[1]
-    found = run("info", file, "--format", "json")[1]
-    assert _without_names(found, [file]) == _without_names(expected, [AFTER])
+    for command in ("info", "modules"):
+        expected = run(command, AFTER, "--format", "json")[1]
+        found = run(command, file, "--format", "json")[1]
+        assert _without_names(found, [file]) == _without_names(expected, [AFTER])
     assert "Good enough to look for leaks? yes" in run(file)[1]
 
 
@@ -249,6 +253,20 @@ def test_folders_are_left_out_unless_they_are_asked_for(run: Any, tmp_path: Path
     paths = [m.path for m in read_snapshot_file(with_, "site").modules]
     assert paths == [m.path for m in Session.open(TINY).dump.modules]
     assert any("\\" in path for path in paths)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no PDB in C:\\Users\\Bob Smith\\sym\\a.pdb or D:\\x\\b.pdb", "no PDB in a.pdb or b.pdb"),
+        ("'/home/bob/my symbols/a.pdb': none", "'a.pdb': none"),
+        ("\\\\server\\share\\a.pdb", "a.pdb"),
+        ("VS / LFH and 3/4 of x64/x86", "VS / LFH and 3/4 of x64/x86"),
+        ("src\\cache.cpp(41)", "src\\cache.cpp(41)"),
+    ],
+)
+def test_folders_are_left_out_of_sentences(text: str, expected: str) -> None:
+    assert without_folders(text) == expected
 
 
 # -- without names -----------------------------------------------------------------------------------
@@ -418,6 +436,26 @@ def test_flipped_bytes_give_an_answer_or_a_typed_error(
     by = data.draw(st.sampled_from(list(GROUPINGS)))
     with contextlib.suppress(WindumpsError):
         _read_all(path, by)
+
+
+def test_names_that_are_no_unicode_text_are_written_and_read(tmp_path: Path) -> None:
+    taken = take_snapshot(Session.open(TINY))
+    key = "shape|\ud800\x00|a"
+    site = Site(SiteKind.SHAPE, key, "app\ud800\x00.exe", type="\udfff")
+    taken.groups = {key: (site, Totals(1, 8, 16, 8))}
+    columns = {
+        **{name: np.ones(1, type_) for name, type_ in COLUMNS.items() if type_ != "string"},
+        "site": np.zeros(1, np.int32),
+        "detail": np.zeros(1, np.int32),
+        "kind": np.zeros(1, np.uint8),
+        "heap": np.zeros(1, np.uint16),
+    }
+    metadata = Metadata(taken, classes={"site": [0]}, block_count=1)
+    for number, one in enumerate((metadata, stripped_metadata(metadata, ()))):
+        path = tmp_path / f"{number}.dlsnap"
+        write_columns(path, one, columns)
+        read = _read_all(path, "site")
+        assert list(read.groups.values()) == list(one.snapshot.groups.values())
 
 
 # -- the command -------------------------------------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from itertools import pairwise
+from random import Random
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpleak.trend_shape import MissingExtraError, Shape, fit
+from dumpleak.trend_shape import MissingExtraError, Shape, fit, theil_sen
 
 HOURLY = {
     "steady": (Shape.STEADY, [5, 65, 125, 185, 245]),
@@ -26,6 +27,8 @@ HOURLY = {
     "up and down, ends up": (Shape.SAWTOOTH, [36, 436, 36, 436]),
     "nothing": (Shape.FLAT, [527, 527, 527]),
     "as much freed as allocated": (Shape.FLAT, [116060, 116254, 115847, 116045, 116437]),
+    "creeps, too few points to tell": (Shape.FLAT, [110591, 110615, 110822]),
+    "creeps, steadily": (Shape.STEADY, [110000, 110100, 110200, 110300, 110400]),
     "faster and faster": (Shape.IRREGULAR, [1, 2, 4, 8, 16]),
     "two points": (Shape.IRREGULAR, [1, 2]),
 }
@@ -46,6 +49,18 @@ def test_the_shape_does_not_depend_on_units_or_level(shape: Shape, values: list[
     days = [number / 24 for number in range(len(values))]
     scaled = [1000 * value for value in values]
     assert _fit(scaled, days).shape is shape
+
+
+@given(
+    st.lists(st.integers(-(2**40), 2**40), min_size=2, max_size=9),
+    st.randoms(use_true_random=False),
+)
+def test_the_slope_alone_is_that_of_the_fit(values: list[int], random: Random) -> None:
+    times = np.cumsum([random.uniform(0.1, 9) for _ in values])
+    alone = theil_sen(times, np.array(values, np.float64))
+    assert alone == pytest.approx(
+        fit(times, np.array(values, np.float64)).slope, rel=1e-9, abs=1e-9
+    )
 
 
 def test_one_odd_dump_does_not_move_the_rate() -> None:

@@ -10,14 +10,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from truth import SHARED, TESTDATA, Truth, load_json
 
+from dumpleak.block_table import BlockTable
 from dumpleak.cli import main
 from dumpleak.limits import Limit
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, Snapshot, SourceInfo, take_snapshot
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
 from dumpleak.totals import Totals
 from dumpleak.trend_shape import Shape
 from dumpleak.trends import Trend, TrendError, find_trend
@@ -224,6 +226,34 @@ def test_growth_that_is_given_back_after_the_load_is_not_leaked() -> None:
     (site,) = find_trend(loaded, _made(6, {"a": 0})).sites
     assert site.confidence == "growth"
     assert "100% of it given back after the load stopped" in site.evidence
+
+
+@pytest.mark.parametrize(("stay", "confidence"), [(True, "suspect"), (False, "growth")])
+def test_growth_of_blocks_that_come_and_go_is_no_suspect(stay: bool, confidence: str) -> None:
+    """Nine, thirteen, eighteen blocks: each time other ones, or each time some more."""
+
+    def blocks(hour: int, count: int) -> BlockTable:
+        first = 0 if stay else 1000 * hour
+        address = np.arange(first, first + count).astype(np.uint64) * np.uint64(16)
+        zeros = np.zeros(count, np.int32)
+        return BlockTable(address, zeros.astype(np.int64), zeros, zeros.astype(np.uint16), ("a",))
+
+    series = []
+    for hour, count in enumerate((9, 13, 18)):
+        heap = HeapRow("heap 1", 0x10000, "nt", "x86", "")
+        start = START - timedelta(hours=1)
+        snapshot = _made(hour, {"a": 207 * count}, process_created=start, program_base=0x400000)
+        snapshot.heaps = [heap]
+        snapshot.groups["a"] = snapshot.groups["a"][0], Totals(count, 207 * count, 207 * count, 207)
+        table = blocks(hour, count)
+        snapshot.blocks = lambda table=table: table
+        series.append(snapshot)
+    (site,) = find_trend(series).sites
+    assert site.newcomers == ((4, 4) if stay else (13, 0))
+    assert site.confidence == confidence
+    for snapshot in series:
+        snapshot.blocks = None
+    assert find_trend(series).sites[0].confidence == "suspect", "nothing speaks against it"
 
 
 def test_two_dumps_under_load_and_one_after_leave_a_suspect() -> None:

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from kernel_truth import KernelTruthDump, kernel_dumps
-from pool_truth import PoolCase, open_pools, without_names
+from pool_truth import COUNTERS, POOLS, PoolCase, open_pools, without_names
 
 from windumps.blocks import Blocks, State
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.dumps.kernel_open import open_kernel_dump
 from windumps.errors import DumpError
+from windumps.memory import PageTableMemory, RunMemory
+from windumps.pools.coverage import page_rows
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.pool_types import Pool
-from windumps.pools.tags import tag_number
+from windumps.pools.tags import tag_number, tag_text
 
 _AFTER = [d for d in kernel_dumps("tiny-pair", "traps", "leak-pair") if "after" in d.dump.name]
 # One of each kind of pool: pages on 32 and 64 bits, heaps of three generations.
@@ -130,6 +132,53 @@ def test_random_bytes_anywhere_never_stop_a_walk(damaged: Damaged, seed: int) ->
     except DumpError:
         return  # the dump's own header was hit
     check(pools)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1])
+def test_missing_pages_of_pool_give_no_wrong_number(damaged: Damaged, share: float) -> None:
+    damaged.reset()
+    case, dump = damaged.case, damaged.pools().kernel
+    memory = dump.memory
+    assert isinstance(memory, PageTableMemory)
+    used = case.blocks.used
+    pages = {
+        memory.translate(page) for page in np.unique(used.address & ~np.uint64(0xFFF)).tolist()
+    }
+    kept = _without_pages(memory.physical, pages - {None}, share)
+    dump.memory = PageTableMemory(kept, memory.paging, memory.directory_base, memory.physical_limit)
+    pools = KernelPools(dump)
+    check(pools)
+    expected = case.expected_totals()
+    totals = pools.trackers
+    columns = [getattr(totals, f"{pool}_{name}") for pool in POOLS for name in COUNTERS]
+    for row in totals.complete.nonzero()[0].tolist():
+        tag = tag_text(int(totals.tag[row]))
+        assert tuple(int(column[row]) for column in columns) == expected[tag]
+    large = pools.big_pages
+    there = set(zip(large.address.tolist(), large.size_bytes.tolist(), strict=True))
+    assert there <= {row[:2] for row in case.expected_large()}
+    # A block too many is one that nothing tells from those that are missing: the trackers allow it.
+    blocks = Blocks.concatenate(pools.blocks()).used
+    truth = {row[0] for row in case.expected_small()} | {row[0] for row in case.lost_small()}
+    truth |= {row[0] for row in case.expected_large()}
+    extra = ~np.isin(blocks.address, np.array(sorted(truth), np.uint64))
+    assert int(extra.sum()) <= len(blocks) // 200
+    audit = pools.audit
+    over = audit.tag[audit.is_counted & (audit.residual_count < 0)]
+    if not (~totals.complete).any():
+        assert not np.isin(blocks.tag[extra], over).any()
+
+
+def _without_pages(physical: RunMemory, pages: set[int], share: float) -> RunMemory:
+    """Physical memory without some of the pages."""
+    runs = physical.runs
+    chance = np.random.default_rng(int(share * 1000))
+    gone = np.array([page for page in sorted(pages) if chance.random() < share], np.uint64)
+    address, offset = page_rows(runs.address, runs.size, runs.offset)
+    keep = ~np.isin(address, gone)
+    assert not keep.all()
+    size = np.full(int(keep.sum()), 0x1000, np.int64)
+    return RunMemory(physical.data, address[keep], size, offset[keep])
 
 
 def test_a_page_of_headers_overwritten_is_said(damaged: Damaged) -> None:

@@ -176,6 +176,7 @@ class LfhBlocks:
         overhead_bytes: Headers, bitmaps and committed memory behind the last block.
         unwalked_bytes: Committed bytes of subsegments that could not be read.
         absent_bytes: Those of them that are not in the dump.
+        uncertain: bool, used blocks that may be free: their subsegment's chain of free ones breaks.
     """
 
     address: U64
@@ -187,6 +188,7 @@ class LfhBlocks:
     overhead_bytes: int
     unwalked_bytes: int
     absent_bytes: int
+    uncertain: Bools
 
 
 class LfhReader:
@@ -238,7 +240,7 @@ class LfhReader:
         into = first[owner] + number * block_size[owner]
         where = part.address[owner] + into.astype(np.uint64)
         busy, has_unused = self._bits(part, owner, number)
-        self._drop_chained(part, block_size, first, starts, busy)
+        broken = self._drop_chained(part, block_size, first, starts, busy)
         sizes = block_size[owner]
         committed = commit.committed_bytes(where, sizes)
         used = busy & (committed == sizes)
@@ -269,6 +271,7 @@ class LfhReader:
             int(overhead.sum()),
             int(held[~good].sum()),
             absent,
+            used & broken[owner],
         )
 
     def _say_uncommitted(self, where: U64, contradicting: Bools) -> None:
@@ -292,14 +295,18 @@ class LfhReader:
 
     def _drop_chained(
         self, part: Subsegments, block_size: I64, first: I64, starts: I64, busy: Bools
-    ) -> None:
+    ) -> Bools:
         """Clears the busy bit of blocks that are free but on their subsegment's chain (24H2).
 
         The chain counts blocks from 1; each free block's first two bytes name the next. All subsegments are
         followed at once, a step at a time.
+
+        Returns:
+            bool, a row for each subsegment: its chain is broken.
         """
+        broken = np.zeros(len(part.count), np.bool_)
         if not self._row.has("_HEAP_LFH_SUBSEGMENT", "FreeListHead"):
-            return
+            return broken
         left = part.header["FreeListCount"].astype(np.int64)
         block = part.header["FreeListHead"].astype(np.int64) - 1
         active = np.flatnonzero(left > 0)
@@ -319,6 +326,7 @@ class LfhReader:
                     "free blocks count as used",
                     int(left[bad] * block_size[bad]),
                 )
+            broken[active[~sound]] = True
             active, here = active[sound], here[sound]
             busy[starts[active] + here] = False
             into = first[active] + here * block_size[active]
@@ -326,6 +334,7 @@ class LfhReader:
             block[active] = link.astype(np.int64) - 1
             left[active] -= 1
             active = active[left[active] > 0]
+        return broken
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
         """Busy and unused-bytes bits of every block."""

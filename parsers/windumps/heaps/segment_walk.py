@@ -37,6 +37,7 @@ class RawBlocks:
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes of the whole block that are committed.
         used: bool.
+        uncertain: bool, used ones that may be free; None when all is certain.
     """
 
     kind: Kind
@@ -46,6 +47,7 @@ class RawBlocks:
     extra: Bools
     committed: I64
     used: Bools
+    uncertain: Bools | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,7 @@ class Walker:
                 part.extra,
                 part.committed,
                 part.used,
+                part.uncertain,
             )
 
     def _large(self) -> RawBlocks:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.memory.address_space import U64
-from windumps.pools.kernel_words import PAGE, KernelWords
+from windumps.pools.kernel_words import LOWEST, PAGE, KernelWords
 from windumps.pools.probing import (
     home_slots,
     page_keys,
@@ -170,7 +170,7 @@ def _candidates(kernel: Kernel, words: KernelWords, rows: list[LayoutRow]) -> U6
     tables = words.tables()
     good = np.zeros(len(tables), np.bool_)
     index = np.arange(_PROBED, dtype=np.uint64)
-    lowest = np.uint64(0x8000_0000 if kernel.pointer_size == 4 else 0xFFFF_8000_0000_0000)
+    lowest = np.uint64(LOWEST[kernel.pointer_size])
     for size in sorted({row.size(BIG) for row in rows if row.pointer_size == kernel.pointer_size}):
         address, present = kernel.memory.gather(
             tables[:, None] + index * np.uint64(size), f"<u{kernel.pointer_size}"

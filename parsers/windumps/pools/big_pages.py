@@ -16,7 +16,7 @@ from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory.address_space import I64, U64
 from windumps.pools.big_page_search import BIG, BigTable, find_big_table
-from windumps.pools.kernel_words import KernelWords
+from windumps.pools.kernel_words import LOWEST, KernelWords
 from windumps.pools.pool_types import (
     FLAG_QUOTA,
     QUOTA_BIT,
@@ -174,7 +174,7 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
 
 def _is_sane(kernel: Kernel, address: U64, size: I64, tag: U32) -> NDArray[np.bool_]:
     """Page-aligned in the kernel's half, a size that ends there, some tag."""
-    lowest = 0x8000_0000 if kernel.pointer_size == 4 else 0xFFFF_8000_0000_0000
+    lowest = LOWEST[kernel.pointer_size]
     limit = 1 << (32 if kernel.pointer_size == 4 else 47)
     sane: NDArray[np.bool_] = (address & np.uint64(PAGE - 1) == 0) & (address >= np.uint64(lowest))
     sane &= (size > 0) & (size <= limit) & (is_printable(tag) | (tag != 0))

@@ -20,9 +20,9 @@ from windumps.memory.address_space import I64, U64
 from windumps.pools.coverage import PAGE, PoolCoverage, Ranges, absent_pages
 from windumps.pools.heap_recovery import Candidates, find_candidates
 from windumps.pools.heap_roots import PoolHeap
+from windumps.pools.kernel_words import LOWEST
 from windumps.pools.lookasides import lookaside_blocks
 from windumps.pools.page_chain import HeaderForm, Headers, form_of, read_headers
-from windumps.pools.page_pool import LOWEST
 from windumps.pools.pool_types import PAGED_BIT, Pool
 from windumps.pools.tags import is_printable, plain_tags
 from windumps.windows.kernel import Kernel
@@ -82,6 +82,8 @@ class HeapPool:
         self.form: HeaderForm = form_of(self.kernel.architecture)
         self.unlisted: list[tuple[int, int, int]] = []  # large blocks no table lists
         self.candidates: list[tuple[PoolHeap, Candidates]] = []
+        # Busy for the heap, but perhaps on a chain of free ones that breaks.
+        self.uncertain: list[tuple[PoolHeap, Candidates]] = []
 
     def blocks(self) -> Iterator[Blocks]:
         """All blocks, used and free, in pieces of bounded size."""
@@ -181,14 +183,17 @@ class HeapPool:
         if fresh.any():
             self.candidates.append((root, found.select(fresh)))
 
-    def recovered(self, root: PoolHeap, found: Candidates) -> Blocks:
-        """Candidates as used blocks."""
+    def decided(
+        self, root: PoolHeap, found: Candidates, used: NDArray[np.bool_], lost: bool
+    ) -> Blocks:
+        """Candidates as blocks, used and free; `lost` when their heap's record is not in the dump."""
         address = found.header
         headers, _ = self._headers(address)
-        used = np.ones(len(address), np.bool_)
-        self.coverage.used_count += len(address)
-        self.coverage.used_bytes += int(found.size.sum())
-        self.coverage.recovered_count += len(address)
+        account = self.coverage
+        account.used_count += int(used.sum())
+        account.used_bytes += int(found.size[used].sum())
+        account.free_count += int((~used).sum())
+        account.recovered_count += int(used.sum()) if lost else 0
         return Blocks.build(
             self._user(address, headers, used),
             np.full(len(address), SIZE_UNKNOWN, np.int64),
@@ -243,6 +248,15 @@ class HeapPool:
         valid = present & (headers.type & _IN_USE != 0) & (headers.size > 0) & named
         valid &= headers.size * self.form.unit <= room
         used = busy & valid
+        keep = ~large  # large ones come from their table
+        if raw.uncertain is not None and (used & raw.uncertain).any():
+            # A link of the chain stands where a used block's header has its zero PreviousSize.
+            used &= ~raw.uncertain | (headers.previous == 0)
+            apart = used & raw.uncertain
+            keep &= ~apart
+            sizes = headers.size * self.form.unit
+            found = Candidates(address, sizes, tag, headers.type).select(apart)
+            self.uncertain.append((root, found))
         odd = busy & present & ~valid
         # The link of a look-aside list stands where size, type and tag were.
         linked = odd & self._is_link(address)
@@ -251,7 +265,6 @@ class HeapPool:
         user = self._user(address, headers, used)
         size = np.where(used, headers.size * self.form.unit, room)
         pool = self.pools(root, headers.type)
-        keep = ~large  # large ones come from their table
         return Found(
             address[keep],
             user[keep],
@@ -332,4 +345,5 @@ def _selected(raw: RawBlocks, keep: NDArray[np.bool_]) -> RawBlocks:
         raw.extra[keep],
         raw.committed[keep],
         raw.used[keep],
+        None if raw.uncertain is None else raw.uncertain[keep],
     )

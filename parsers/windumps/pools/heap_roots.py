@@ -11,8 +11,7 @@ from windumps.heaps.segment_heap import SIGNATURE
 from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import ADDRESS_LIMIT, U64
 from windumps.pools.coverage import page_rows
-from windumps.pools.kernel_words import PAGE, KernelWords
-from windumps.pools.page_pool import LOWEST
+from windumps.pools.kernel_words import LOWEST, PAGE, KernelWords
 from windumps.pools.pool_types import Pool
 from windumps.windows.kernel import Kernel
 from windumps.windows.layouts import candidates

@@ -163,9 +163,29 @@ class KernelPools:
         for blocks in walk.blocks():
             yield balance.add(blocks)
         yield from self._unlisted(walk)
+        if not walk.candidates and not walk.uncertain:
+            return
+        balance.add(large.blocks())
+        for blocks in self._uncertain(walk, balance):
+            yield balance.add(blocks)
         if walk.candidates and self.trackers.is_found:
-            balance.add(large.blocks())
             yield from self._recovered(walk, balance)
+
+    def _uncertain(self, walk: HeapPool, balance: Balance) -> Iterator[Blocks]:
+        """Blocks of which the heap does not tell whether they are used: free where none is missing."""
+        missing = balance.missing(self.trackers)
+        free = total = 0
+        for root, found in walk.uncertain:
+            keys = pool_keys(found.tag, is_paged(walk.pools(root, found.type))).tolist()
+            used = np.array([missing.get(key, (1, 0))[0] > 0 for key in keys], np.bool_)
+            free += int((~used).sum())
+            total += len(used)
+            yield walk.decided(root, found, used, False)
+        if total:
+            self.coverage.notes.append(
+                f"of {total} blocks the heap does not tell whether they are used, for a chain of free ones "
+                f"breaks: {total - free} count as used, {free} do not, for the trackers miss none of their tags"
+            )
 
     def _unlisted(self, walk: HeapPool) -> Iterator[Blocks]:
         """Large blocks of the heaps that the table of large allocations does not name."""
@@ -210,7 +230,9 @@ class KernelPools:
             mine = good[start : start + len(found.size)]
             start += len(found.size)
             if mine.any():
-                yield walk.recovered(root, found.select(mine))
+                yield walk.decided(
+                    root, found.select(mine), np.ones(int(mine.sum()), np.bool_), True
+                )
         left = int((~good).sum())
         if good.any() or left:
             self.coverage.notes.append(

@@ -10,36 +10,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from windumps.memory.address_space import U64
 from windumps.windows.kernel import Kernel
 
 MAX_IMAGE_BYTES = 64 << 20
 PAGE = 0x1000
+# First address of the kernel's half, and what no address of a structure reaches, by pointer size.
+LOWEST = {4: 0x8000_0000, 8: 0xFFFF_8000_0000_0000}
+_HIGHEST = {4: 0xFFFF_F000, 8: 0xFFFF_FFFF_FFFF_F000}
 
 
 @dataclass(frozen=True)
 class KernelWords:
-    """Aligned pointer-sized words of the kernel's image.
+    """Aligned words of the kernel's image that could be addresses of kernel memory.
 
     Attributes:
-        address: uint64, ascending.
+        address: uint64, where each is, ascending.
         value: uint64.
-        pointer_size: 4 or 8.
     """
 
     address: U64
     value: U64
-    pointer_size: int
-
-    @property
-    def is_pointer(self) -> NDArray[np.bool_]:
-        """bool: which words could be addresses of kernel memory."""
-        if self.pointer_size == 4:
-            return (self.value >= np.uint64(0x8000_0000)) & (self.value < np.uint64(0xFFFF_F000))
-        low = np.uint64(0xFFFF_8000_0000_0000)
-        return (self.value >= low) & (self.value < np.uint64(0xFFFF_FFFF_FFFF_F000))
 
     def holding(self, value: int) -> list[int]:
         """Addresses of the words that hold a value, ascending."""
@@ -48,22 +40,23 @@ class KernelWords:
 
     def tables(self) -> U64:
         """uint64: distinct page-aligned addresses that the image points to."""
-        aligned = self.is_pointer & (self.value & np.uint64(PAGE - 1) == 0)
-        return np.unique(self.value[aligned])
+        return np.unique(self.value[self.value & np.uint64(PAGE - 1) == 0])
 
 
 def kernel_words(kernel: Kernel) -> KernelWords:
-    """Reads all words of the kernel's image; none when it is unknown where it is."""
+    """Reads the kernel's image; no words when it is unknown where it is."""
     size = kernel.pointer_size
     nothing = np.empty(0, np.uint64)
     if kernel.image is None or not kernel.base:
-        return KernelWords(nothing, nothing, size)
+        return KernelWords(nothing, nothing)
     end = kernel.base + min(kernel.image.size_bytes, MAX_IMAGE_BYTES)
     memory = kernel.memory
     addresses, values = [nothing], [nothing]
     for start, length, offset in zip(*memory.extents(kernel.base, end), strict=True):
         count = int(length) // size
         raw = memory.data[int(offset) : int(offset) + count * size]
-        values.append(np.frombuffer(raw.tobytes(), f"<u{size}").astype(np.uint64))
-        addresses.append(np.uint64(start) + np.arange(count, dtype=np.uint64) * np.uint64(size))
-    return KernelWords(np.concatenate(addresses), np.concatenate(values), size)
+        words = np.ndarray((count,), f"<u{size}", buffer=raw)
+        at = np.flatnonzero((words >= LOWEST[size]) & (words < _HIGHEST[size]))
+        values.append(words[at].astype(np.uint64))
+        addresses.append(np.uint64(start) + at.astype(np.uint64) * np.uint64(size))
+    return KernelWords(np.concatenate(addresses), np.concatenate(values))

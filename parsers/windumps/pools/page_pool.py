@@ -17,6 +17,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import ADDRESS_LIMIT, I64, U64, Extents
 from windumps.pools.coverage import PAGE, PoolCoverage, Ranges, absent_pages, page_rows
+from windumps.pools.kernel_words import LOWEST
 from windumps.pools.page_chain import (
     HeaderForm,
     PageBlocks,
@@ -31,7 +32,6 @@ from windumps.pools.tags import plain_tags
 HEADER = "_POOL_HEADER"
 PAGES_AT_ONCE = 1 << 13
 _COOKIE_FROM = 9200  # Windows 8: freed blocks on lists are marked with the quota cookie
-LOWEST = {4: 0x8000_0000, 8: 0xFFFF_8000_0000_0000}
 
 
 class Scope(NamedTuple):

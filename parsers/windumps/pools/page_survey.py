@@ -10,6 +10,7 @@ from windumps.blocks import Blocks
 from windumps.memory.address_space import I64, U64
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages
+from windumps.pools.coverage import absent_pages
 from windumps.pools.page_chain import is_used
 from windumps.pools.page_pool import Chunk, PagePool
 from windumps.pools.pool_types import QUOTA_BIT
@@ -17,6 +18,7 @@ from windumps.pools.stale_pages import FreeLinks, free_links, lists_are_kept, un
 from windumps.pools.tags import plain_tags
 from windumps.pools.trackers import TagTotals
 
+_SAMPLE = 1 << 16  # blocks asked for the cookie
 _MIN_MARKS = 4  # blocks that give the same cookie; by chance not even two would
 
 
@@ -59,6 +61,8 @@ class PageSurvey:
             plain = is_used(chunk.blocks.type, self.pool.build)
             plain &= chunk.blocks.type & QUOTA_BIT == 0
             marks.append(self.pool.marks(chunk)[plain])
+            if sum(map(len, marks)) >= _SAMPLE:
+                break
         values, counts = np.unique(np.concatenate(marks), return_counts=True)
         best = int(counts.argmax()) if len(counts) else 0
         if not len(counts) or int(counts[best]) < _MIN_MARKS:
@@ -67,19 +71,20 @@ class PageSurvey:
 
     def _given_back(self) -> U64:
         nothing = np.empty(0, np.uint64)
-        if not self.trackers.is_found:
-            return nothing
-        balance, loose = self._count()
+        balance, loose, is_whole = self._count()
+        is_whole &= self.trackers.is_found and bool(self.trackers.complete.all())
         excess = self._excess(balance)
-        if not any(blocks > 0 for blocks in excess.values()):
-            return nothing
-        pages, keys, counts = self._candidates(excess)
-        return np.array(sorted(uncounted_pages(pages, keys, counts, loose, excess)), np.uint64)
+        pages, keys, counts = nothing, nothing.astype(np.int64), nothing.astype(np.int64)
+        if any(blocks > 0 for blocks in excess.values()):
+            pages, keys, counts = self._candidates(excess)
+        gone = uncounted_pages(pages, keys, counts, loose, excess, is_whole)
+        return np.array(sorted(gone), np.uint64)
 
-    def _count(self) -> tuple[Balance, set[int]]:
-        """Used blocks by key, and the pages whose free blocks are on no list."""
+    def _count(self) -> tuple[Balance, set[int], bool]:
+        """Used blocks by key, the pages whose free blocks are on no list, and whether none is missing."""
         balance = Balance()
-        loose: list[U64] = []
+        nothing = np.empty(0, np.uint64)
+        loose, pages = [nothing], [nothing]
         linked = unlinked = 0
         for chunk in self.pool.chunks():
             used = self.pool.used(chunk)
@@ -88,8 +93,11 @@ class PageSurvey:
             linked += int(links.linked.sum())
             unlinked += int(links.loose.sum())
             loose.append(chunk.page[(links.loose > 0) & (links.linked == 0)])
+            pages.append(chunk.page[chunk.ours])
+        absent = absent_pages(self.pool.scope.memory, np.concatenate(pages))
+        is_whole = bool(self.pool.others.holds(absent).all())
         kept = lists_are_kept(linked, unlinked)
-        return balance, set(np.concatenate(loose).tolist()) if loose and kept else set()
+        return balance, set(np.concatenate(loose).tolist()) if kept else set(), is_whole
 
     def _links(self, chunk: Chunk) -> FreeLinks:
         found, unit = chunk.blocks, self.pool.form.unit

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import I64, U64
+from windumps.pools.kernel_words import LOWEST
 
 _TRUSTED = 0.9  # share of free blocks on lists from which on an odd one means something
 _MIN_FREE = 16
@@ -61,9 +62,8 @@ def free_links(
 
 
 def _is_strange(pointers: NDArray[np.unsignedinteger], pointer_size: int) -> NDArray[np.bool_]:
-    lowest = 0x8000_0000 if pointer_size == 4 else 0xFFFF_8000_0000_0000
     wide = pointers.astype(np.uint64)
-    strange: NDArray[np.bool_] = wide < np.uint64(lowest)
+    strange: NDArray[np.bool_] = wide < np.uint64(LOWEST[pointer_size])
     strange |= wide & np.uint64(pointer_size - 1) != 0
     return strange
 
@@ -74,15 +74,16 @@ def lists_are_kept(linked: int, loose: int) -> bool:
 
 
 def uncounted_pages(
-    page: U64, key: I64, count: I64, loose: set[int], excess: dict[int, int]
+    page: U64, key: I64, count: I64, loose: set[int], excess: dict[int, int], is_whole: bool = True
 ) -> set[int]:
     """Pages none of whose blocks the trackers count, where that follows from the numbers.
 
     Of each tag the walk may find more blocks than are counted. A page can be one given back only if
     every tag in it has at least as many blocks too many as the page holds. Of those, pages with
-    free blocks on no list are. Where then all such pages of a tag together hold exactly what it has
-    too many, they must be given back, too; that takes blocks off other tags, and so on. What stays
-    ambiguous is left.
+    free blocks on no list are; where pages are missing from the dump, the trackers count blocks in
+    them too, so that being on no list must do. Where then all such pages of a tag together hold
+    exactly what it has too many, they must be given back, too; that takes blocks off other tags, and
+    so on. What stays ambiguous is left.
 
     Args:
         page: uint64, address of the page, a row for each tag in each page.
@@ -90,6 +91,7 @@ def uncounted_pages(
         count: int64, used blocks of it.
         loose: Pages whose free blocks are on no list.
         excess: Blocks walked less blocks counted, by key, where that is known.
+        is_whole: No page of the pool is missing.
     """
     left = dict(excess)
     contents: dict[int, list[tuple[int, int]]] = {}
@@ -109,6 +111,8 @@ def uncounted_pages(
                     left[tag] -= blocks
 
     give_back(sorted(number for number in contents if number in loose))
+    if not is_whole:
+        gone |= loose
     for _ in range(_MAX_ROUNDS):
         contents = {number: rows for number, rows in contents.items() if possible(rows)}
         totals: dict[int, int] = {}

@@ -16,7 +16,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.memory.address_space import I64, U64
 from windumps.pools.big_pages import BigPages
-from windumps.pools.page_pool import LOWEST
+from windumps.pools.kernel_words import LOWEST
 from windumps.pools.tags import U32, is_printable, plain_tags
 from windumps.windows.kernel import Kernel
 from windumps.windows.layouts import candidates

@@ -112,8 +112,8 @@ def read_handles(
             Severity.INFO,
             "_HANDLE_TABLE",
             None,
-            "who holds kernel objects is unknown: handle tables are not in the dump, or the layout of those of "
-            f"build {kernel.build} is not known for certain",
+            "who holds kernel objects is unknown: handle tables are not in the dump, or how those of build "
+            f"{kernel.build} are laid out is not known for certain",
         )
         return []
     return [reader.read(process, head) for process, head in fitting]

@@ -1,0 +1,50 @@
+"""A pytest fixture that holds dumps against a gate.
+
+In a test file or `conftest.py`:
+
+    pytest_plugins = ["dumpleak.pytest_plugin"]
+
+    def test_the_server_keeps_its_memory(assert_no_growth):
+        assert_no_growth("before.dmp", "after.dmp", fail_on="site.bytes>=64K")
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dumpleak.api import Source, compare
+from dumpleak.comparison import Comparison, Verdict
+from dumpleak.gate import Gate, parse_gate
+from dumpleak.reports.markdown_report import MarkdownReport
+from dumpleak.suppressions import read_suppressions
+
+
+@pytest.fixture
+def assert_no_growth() -> Callable[..., Comparison]:
+    """A function that fails the test when growth between two dumps reaches a limit.
+
+    It takes the two dumps (as `dumpleak.compare` does), `fail_on` (the conditions of `--fail-on`), and
+    `suppressions` (a file, or None), and gives the comparison.
+    """
+    return _check
+
+
+def _check(
+    base: Source, current: Source, fail_on: str, suppressions: str | Path | None = None
+) -> Comparison:
+    comparison = compare(base, current)
+    if comparison.verdict is Verdict.NOT_COMPARABLE:
+        pytest.fail(f"the dumps are not comparable: {'; '.join(comparison.reasons)}", pytrace=False)
+    entries = read_suppressions(suppressions) if suppressions is not None else []
+    result = Gate(parse_gate(fail_on), entries).judge(comparison)
+    comparison = replace(comparison, gate=result)
+    if not result.passed:
+        text = io.StringIO()
+        MarkdownReport(text).diff(comparison, None)
+        pytest.fail(f"{result.summary}\n\n{text.getvalue()}", pytrace=False)
+    return comparison
