@@ -22,6 +22,7 @@ from dumpleak.snapshots.privacy import alike, hashed_name
 from dumpleak.survivors import Fate, Survivors, find_survivors
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
+from windumps.windows.process import HEAP_LIST_CUT
 
 if TYPE_CHECKING:
     from dumpleak.gate import GateResult
@@ -242,6 +243,8 @@ def why_not_comparable(
     if programs[0] != programs[1] and before.program and after.program:
         reasons.append(f"{older} is a dump of {before.program}, {newer} of {after.program}")
     reasons += _heaps_read_once(base.heaps, current.heaps, names)
+    if not base.is_pool:
+        reasons += _heaps_listed_once(base, current, names)
     for which, snapshot in zip(names, (base, current), strict=True):
         if snapshot.coverage.shortfall:
             reasons.append(f"{which}: {snapshot.coverage.shortfall}")
@@ -266,6 +269,21 @@ def _heaps_read_once(
             continue
         missing, which = (other, names[1]) if row.read else (row, names[0])
         reasons.append(f"{row.label} could not be read in {which}: {missing.reason}")
+    return reasons
+
+
+def _heaps_listed_once(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]:
+    """Heaps that were read in one dump, where the other lacks part of its list of heaps."""
+    reasons = []
+    for which, snapshot, other in ((names[0], base, current), (names[1], current, base)):
+        cut = any(item.code == HEAP_LIST_CUT for item in snapshot.diagnostics)
+        known = {row.label for row in snapshot.heaps}
+        lost = [row.label for row in other.heaps if row.read and row.label not in known]
+        if cut or snapshot.coverage.heaps_listed > len(snapshot.heaps):
+            reasons += [
+                f"{label} could not be read in {which}: the list of heaps is not whole in that dump"
+                for label in lost
+            ]
     return reasons
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dumpleak.memory_use import MemoryByUse, memory_by_use
@@ -16,6 +17,7 @@ from dumpleak.snapshot import (
 )
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
+from windumps.windows.process import HEAP_LIST_CUT
 
 
 @dataclass(frozen=True)
@@ -84,17 +86,20 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
 def _advice(session: Session, covered: Coverage) -> str:
     if not session.readable_heaps:
         return f"no: this is {session.why_no_heaps()}"
-    return coverage_advice(covered)
+    return coverage_advice(covered, session.diagnostics)
 
 
-def coverage_advice(covered: Coverage) -> str:
+def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str:
     """Whether leaks can be looked for in a dump with heaps, and what to do next."""
     if covered.shortfall:
         return f"no: {covered.shortfall}"
     unread = covered.heaps_listed - covered.heaps_read
-    if unread or covered.walked_share < 0.99:
+    cut = any(item.code == HEAP_LIST_CUT for item in diagnostics)
+    if unread or cut or covered.walked_share < 0.99:
         parts = [f"{covered.walked_share:.1%} of the heap memory read could be walked"]
         if unread:
             parts.append(f"{unread} of {covered.heaps_listed} heaps could not be read")
+        if cut:
+            parts.append("the list of heaps is cut, there may be more")
         return f"partly: {'; '.join(parts)}"
     return "yes: compare it with a later dump of the same program, dumpleak BASE CURRENT"

@@ -84,7 +84,7 @@ class Coverage:
         walked_bytes: Committed heap bytes whose use is known.
         present_bytes: Committed heap bytes that are in the dump.
         committed_bytes: Committed bytes of the heaps that were read.
-        heaps_listed: Heaps the process has.
+        heaps_listed: Heaps the process has, also those whose addresses are not in the dump.
         heaps_read: Heaps that were walked.
     """
 
@@ -332,7 +332,7 @@ def coverage(session: Session) -> Coverage:
         walked_bytes=sum(account.walked_bytes for account in accounts),
         present_bytes=committed - sum(account.absent_bytes for account in accounts),
         committed_bytes=committed,
-        heaps_listed=len(session.heaps),
+        heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
         heaps_read=len(accounts),
     )
 

@@ -76,7 +76,7 @@ def snapshot_info(path: Path) -> Info:
         modules=snapshot.modules,
         unloaded_modules=about.unloaded_modules,
         usable=not snapshot.coverage.shortfall,
-        advice=coverage_advice(snapshot.coverage),
+        advice=coverage_advice(snapshot.coverage, snapshot.diagnostics),
         diagnostics=tuple(snapshot.diagnostics),
     )
 

@@ -1,4 +1,4 @@
-"""Writes cabinets of one file byte by byte (Microsoft's cabinet and LZX documents), own numbers.
+"""Writes cabinets byte by byte (Microsoft's cabinet and LZX documents), own numbers.
 
 The LZX encoder knows one fixed set of codes; `cabextract` unpacks what it writes.
 """
@@ -22,14 +22,22 @@ def cabinet(
     flags: int = 0,
     with_checksums: bool = True,
     reserve: bytes | None = None,
+    entries: list[tuple[bytes, int, int, int]] | None = None,
 ) -> bytes:
-    """A cabinet; `blocks` are (packed bytes, unpacked size), `reserve` stands in each block."""
+    """A cabinet; `blocks` are (packed bytes, unpacked size), `reserve` stands in each block.
+
+    `entries` are (name, size, start, attributes) of the files, when there are several.
+    """
     header_reserve = b"" if reserve is None else struct.pack("<HBB", 3, 2, len(reserve)) + b"abc"
     flags |= 4 if reserve is not None else 0
     folder_size = 8 + (2 if reserve is not None else 0)
     files_at = 36 + len(header_reserve) + folder_size
-    entry = struct.pack("<IIHHHH", size, 0, 0, 0, 0, 0x20) + name + b"\0"
-    data_at = files_at + len(entry) * files
+    listed = [(name, size, 0, 0x20)] * files if entries is None else entries
+    table = b"".join(
+        struct.pack("<IIHHHH", its_size, start, 0, 0, 0, attributes) + its_name + b"\0"
+        for its_name, its_size, start, attributes in listed
+    )
+    data_at = files_at + len(table)
     data = b""
     for packed, unpacked in blocks:
         tail = struct.pack("<HH", len(packed), unpacked)
@@ -37,11 +45,11 @@ def cabinet(
         data += struct.pack("<I", checksum) + tail + (reserve or b"") + packed
     total = data_at + len(data)
     head = b"MSCF" + struct.pack(
-        "<IIIIIBBHHHHH", 0, total, 0, files_at, 0, 3, 1, 1, files, flags, 0, 0
+        "<IIIIIBBHHHHH", 0, total, 0, files_at, 0, 3, 1, 1, len(listed), flags, 0, 0
     )
     folder = struct.pack("<IHH", data_at, len(blocks), method)
     folder += b"xy" if reserve is not None else b""
-    return head + header_reserve + folder + entry * files + data
+    return head + header_reserve + folder + table + data
 
 
 def _checksum(data: bytes, seed: int) -> int:
@@ -66,6 +74,15 @@ def mszip(data: bytes, **how: object) -> bytes:
         blocks.append((b"CK" + packer.compress(frame) + packer.flush(), len(frame)))
         before = frame
     return cabinet(blocks, 1, len(data), **how)  # type: ignore[arg-type]
+
+
+def mszip_of(*members: tuple[bytes, bytes], attributes: int = 0x20) -> bytes:
+    """A cabinet of several files, which lie behind each other in one folder."""
+    entries, start = [], 0
+    for name, content in members:
+        entries.append((name, len(content), start, attributes))
+        start += len(content)
+    return mszip(b"".join(content for _, content in members), entries=entries)
 
 
 def lzx(data: bytes, kinds: tuple[int, ...] = (VERBATIM,), calls: int = 0, bits: int = 15) -> bytes:

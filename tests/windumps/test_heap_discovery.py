@@ -167,3 +167,15 @@ def test_a_cut_list_of_heaps_is_said_on_24h2() -> None:
     assert set(found) <= set(heaps)
     assert len(found) > 1
     assert "heap-list-cut" in {item.code for item in session.diagnostics}
+
+
+def test_without_the_module_list_all_heaps_are_found_on_24h2() -> None:
+    case = MIXED[-1]
+    dump = dataclasses.replace(open_dump(case.dump), modules=[])
+    heaps = [heap["address"] for heap in case.read_truth().heaps]
+    session = Session(dump)
+    assert [source.entry.address for source in session.heaps] == heaps
+    assert "heap-list-cut" not in {item.code for item in session.diagnostics}
+    absent = Session(without(dump, heaps[-1], 0x1000))
+    assert [source.entry.address for source in absent.heaps] == heaps[:-1]
+    assert "heap-list-cut" in {item.code for item in absent.diagnostics}

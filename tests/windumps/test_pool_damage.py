@@ -157,16 +157,12 @@ def test_missing_pages_of_pool_give_no_wrong_number(damaged: Damaged, share: flo
     large = pools.big_pages
     there = set(zip(large.address.tolist(), large.size_bytes.tolist(), strict=True))
     assert there <= {row[:2] for row in case.expected_large()}
-    # A block too many is one that nothing tells from those that are missing: the trackers allow it.
+    # A few freed blocks may pass for lost ones: nothing left in the dump tells them apart.
     blocks = Blocks.concatenate(pools.blocks()).used
     truth = {row[0] for row in case.expected_small()} | {row[0] for row in case.lost_small()}
     truth |= {row[0] for row in case.expected_large()}
     extra = ~np.isin(blocks.address, np.array(sorted(truth), np.uint64))
     assert int(extra.sum()) <= len(blocks) // 200
-    audit = pools.audit
-    over = audit.tag[audit.is_counted & (audit.residual_count < 0)]
-    if not (~totals.complete).any():
-        assert not np.isin(blocks.tag[extra], over).any()
 
 
 def _without_pages(physical: RunMemory, pages: set[int], share: float) -> RunMemory:

@@ -297,6 +297,11 @@ def test_a_broken_chain_is_taken_up_behind_the_damage() -> None:
     pools, blocks = walk(made)
     assert len(blocks.used) == 31
     assert pools.coverage.damaged_bytes == 128
+    said = pools.log.collect()
+    again = Blocks.concatenate(pools.blocks())
+    assert again.address.tolist() == blocks.address.tolist()
+    assert pools.coverage.damaged_bytes == 128
+    assert pools.log.collect() == said  # damage is told once
 
 
 def test_a_page_in_a_large_allocation_is_not_walked() -> None:

@@ -23,6 +23,7 @@ from typing import IO, NamedTuple, Protocol
 
 import zstandard
 
+from windumps.cabinet import MAGIC, Cabinet, CabinetError, UnsupportedCabinetError
 from windumps.errors import ContainerError, NotADumpError
 
 CHUNK_BYTES = 1 << 20
@@ -64,6 +65,7 @@ DAMAGE = (
     gzip.BadGzipFile,
     lzma.LZMAError,
     struct.error,
+    CabinetError,
     zipfile.BadZipFile,
     zlib.error,
     zstandard.ZstdError,
@@ -117,23 +119,37 @@ def _zip(path: Path) -> Iterator[bytes]:
         raise zipfile.BadZipFile("an offset lies outside the file") from error
 
 
-def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """The one dump in an archive."""
+def _cabinet(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as source:
+        try:
+            cabinet = Cabinet(source)
+            names = [file.name.replace("\\", "/") for file in cabinet.files]
+            yield from cabinet.pieces(cabinet.files[_only_dump(path, names)])
+        except UnsupportedCabinetError as error:
+            raise ContainerError(f"{path}: {error}; unpack it first") from error
+
+
+def _only_dump(path: Path, names: list[str]) -> int:
+    """Which file of an archive is its one dump: the index of its name."""
     # macOS adds a hidden twin of each file under __MACOSX.
     members = [
-        m
-        for m in archive.infolist()
-        if m.filename[-1:] != "/" and not m.filename.startswith("__MACOSX/")
+        i for i, name in enumerate(names) if name[-1:] != "/" and not name.startswith("__MACOSX/")
     ]
-    dumps = [m for m in members if m.filename.lower().endswith(DUMP_SUFFIXES)]
+    dumps = [i for i in members if names[i].lower().endswith(DUMP_SUFFIXES)]
     chosen = dumps or members
     if len(chosen) != 1:
-        names = ", ".join(repr(m.filename)[1:-1] for m in chosen[:5]) or "nothing"
+        shown = ", ".join(repr(names[i])[1:-1] for i in chosen[:5]) or "nothing"
         raise ContainerError(
             f"{path}: the archive must hold exactly one dump, it holds "
-            f"{len(chosen)} ({names}); unpack it first"
+            f"{len(chosen)} ({shown}); unpack it first"
         )
-    member = chosen[0]
+    return chosen[0]
+
+
+def _member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The one dump in a zip file."""
+    members = archive.infolist()
+    member = members[_only_dump(path, [m.filename for m in members])]
     if member.flag_bits & 1:
         raise ContainerError(f"{path}: the archive is encrypted; unpack it first")
     # zipfile unpacks the other methods without a limit on what comes out of one read.
@@ -152,11 +168,11 @@ CONTAINERS: tuple[Container, ...] = (
     Container("zstd", (b"\x28\xb5\x2f\xfd", b"\x50\x2a\x4d\x18"), _zstd),
     # The second is an archive without members.
     Container("zip", (b"PK\x03\x04", b"PK\x05\x06"), _zip),
+    Container("cabinet", (MAGIC,), _cabinet),
 )
 
 # Archives that people do send: offset and bytes of the magic, name, what to do.
 REFUSED: tuple[tuple[int, bytes, str, str], ...] = (
-    (0, b"MSCF", "a cabinet", "unpack it first: cabextract FILE, or expand FILE -F:* . on Windows"),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: 7z x FILE"),
     (0, b"Rar!\x1a\x07", "a RAR archive", "unpack it first: unrar x FILE"),
     (0, b"BZh", "a bzip2 file", "unpack it first: bunzip2 FILE"),

@@ -22,7 +22,7 @@ from windumps.diagnostics import Severity
 from windumps.heaps.lists import list_nodes
 from windumps.memory import AddressSpace
 from windumps.windows.modules import Module
-from windumps.windows.process import MAX_HEAPS, ProcessView
+from windumps.windows.process import HEAP_LIST_CUT, MAX_HEAPS, ProcessView
 
 HEADER_BYTES = 0x400  # a heap's header, in which the pointer to its record stands
 
@@ -84,7 +84,7 @@ def _linked_heaps(
             np.array(outside, np.uint64) + np.uint64(2 * pointer), f"<u{pointer}"
         )
         found = list(dict.fromkeys(heaps[readable].tolist()))
-        if trouble is None:
+        if trouble is None and ntdll is not None:
             # One node, the head, lies in ntdll; the others are records of different heaps.
             if (
                 len(outside) == len(nodes) == len(found)
@@ -92,15 +92,20 @@ def _linked_heaps(
                 and not (heaps & 0xFFF).any()
             ):
                 return found
-        elif len(known := [address for address in found if is_heap(address)]) > 1:
+            continue
+        known = [address for address in found if is_heap(address)]
+        # Without a module list the head is the one entry that leads to no heap.
+        if len(known) < 2 or (trouble is None and len(known) > len(nodes)):
+            continue
+        if trouble is not None or len(known) < len(nodes):
             view.log.add(
-                "heap-list-cut",
+                HEAP_LIST_CUT,
                 Severity.WARNING,
                 "list of heaps in ntdll",
                 record,
-                f"{trouble}; heaps may be missing",
+                f"{trouble or 'not all entries lead to heaps'}; heaps may be missing",
             )
-            return known
+        return known
     return []
 
 

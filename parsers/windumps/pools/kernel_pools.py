@@ -54,6 +54,7 @@ class KernelPools:
     ) -> None:
         self.kernel = kernel
         self.log = log if log is not None else DiagnosticLog()
+        self._walk_log = self.log
         self.coverage = PoolCoverage()
         self._walked: Balance | None = None
         self._address_space = address_space
@@ -76,12 +77,16 @@ class KernelPools:
         return read_trackers(self.kernel, self.words, self.log, tables)
 
     def blocks(self) -> Iterator[Blocks]:
-        """All blocks, small and large, in pieces of bounded size; `coverage` tells of the walk."""
+        """All blocks, small and large, in pieces of bounded size.
+
+        `coverage` tells of the walk; what was missing is logged by the first walk only.
+        """
         self.coverage = PoolCoverage()
         walked = Balance()
         for blocks in self._all_blocks():
             yield walked.add(blocks)
         self._walked = walked
+        self._walk_log = DiagnosticLog()
 
     @cached_property
     def audit(self) -> PoolAudit:
@@ -148,7 +153,7 @@ class KernelPools:
     def _heap_blocks(self) -> Iterator[Blocks]:
         self.coverage.method = f"segment heaps of the pool ({len(self.heaps)})"
         if not self.heaps:
-            self.log.add(
+            self._walk_log.add(
                 "pool-heaps-not-found",
                 Severity.ERROR,
                 "ExPoolState",
@@ -157,7 +162,12 @@ class KernelPools:
             )
         large = self.big_pages
         walk = HeapPool(
-            self.kernel, self.heaps, large.address, self._other_ranges(), self.coverage, self.log
+            self.kernel,
+            self.heaps,
+            large.address,
+            self._other_ranges(),
+            self.coverage,
+            self._walk_log,
         )
         balance = Balance()
         for blocks in walk.blocks():
@@ -184,7 +194,8 @@ class KernelPools:
         if total:
             self.coverage.notes.append(
                 f"of {total} blocks the heap does not tell whether they are used, for a chain of free ones "
-                f"breaks: {total - free} count as used, {free} do not, for the trackers miss none of their tags"
+                f"breaks: {total - free} count as used; {free} do not, for no block of their tags is "
+                "missing"
             )
 
     def _unlisted(self, walk: HeapPool) -> Iterator[Blocks]:
@@ -192,7 +203,7 @@ class KernelPools:
         if not walk.unlisted:
             return
         if self.big_pages.is_found and not self.big_pages.absent_entries:
-            self.log.add(
+            self._walk_log.add(
                 "large-blocks-unlisted",
                 Severity.WARNING,
                 "_HEAP_PAGE_RANGE_DESCRIPTOR",
@@ -262,7 +273,7 @@ class KernelPools:
             self._other_ranges(),
             self.kernel.value("ExpPoolQuotaCookie") or 0,
             self.coverage,
-            self.log,
+            self._walk_log,
         )
 
     def _other_ranges(self) -> Ranges:

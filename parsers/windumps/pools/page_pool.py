@@ -31,6 +31,7 @@ from windumps.pools.tags import plain_tags
 
 HEADER = "_POOL_HEADER"
 PAGES_AT_ONCE = 1 << 13
+KEPT_BLOCKS = 1 << 20
 _COOKIE_FROM = 9200  # Windows 8: freed blocks on lists are marked with the quota cookie
 
 
@@ -107,6 +108,7 @@ class PagePool:
         self.cookie = cookie
         self.coverage = coverage
         self.log = log
+        self._kept: list[Chunk] | None = None
 
     def blocks(self, given_back: U64 | None = None) -> Iterator[Blocks]:
         """All blocks, used and free, in pieces of bounded size, ascending.
@@ -128,12 +130,23 @@ class PagePool:
             self._say_absent(np.concatenate(found))
 
     def chunks(self) -> Iterator[Chunk]:
-        """The pages of the pool, many at a time."""
+        """The pages of the pool, many at a time; of a small pool they are kept for the next time."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        kept: list[Chunk] | None = []
+        count = 0
         for page, offset in self._pages():
             blocks = walk_pages(self.scope.memory.data, offset, self.form)
             ours = np.flatnonzero(blocks.end > 0)
-            if len(ours):
-                yield Chunk(page, offset, blocks, ours)
+            if not len(ours):
+                continue
+            chunk = Chunk(page, offset, blocks, ours)
+            count += len(blocks.page)
+            if kept is not None:
+                kept = [*kept, chunk] if count <= KEPT_BLOCKS else None
+            yield chunk
+        self._kept = kept
 
     def used(self, chunk: Chunk) -> NDArray[np.bool_]:
         """Which blocks of a chunk are in use and on no list of freed ones that can be seen."""

@@ -20,6 +20,7 @@ from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
 
 MAX_HEAPS = 0x1000
+HEAP_LIST_CUT = "heap-list-cut"  # code of the diagnostic: the process may have more heaps
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class ProcessView:
     def pointer_size(self) -> int:
         """4 or 8 bytes."""
         return 4 if self.architecture == "x86" else 8
+
+    @property
+    def unlisted_heaps(self) -> int:
+        """Heaps that the PEB counts and whose addresses are not in the dump."""
+        return max(self.heap_count - len(self.heap_addresses), 0)
 
     def ntdll(self) -> Module | None:
         """The ntdll of this pointer size; under WoW64 the other one lies beside it."""
