@@ -142,6 +142,18 @@ def find_trend(
     )
 
 
+def time_order(snapshots: Sequence[Snapshot]) -> list[int]:
+    """The numbers of snapshots in order of their times; as they are where one does not tell its time.
+
+    Names like dump10 sort before dump2: time decides, not the order on the command line.
+    """
+    times = [snapshot.source.time for snapshot in snapshots]
+    numbers = list(range(len(times)))
+    if None in times:
+        return numbers
+    return sorted(numbers, key=lambda number: times[number] or LAST_DATE)
+
+
 def _in_order(snapshots: list[Snapshot], after_idle: Snapshot | None) -> list[Snapshot]:
     """All snapshots in order of time, as far as they tell it."""
     everything = [*snapshots, *([after_idle] if after_idle else [])]
@@ -150,10 +162,7 @@ def _in_order(snapshots: list[Snapshot], after_idle: Snapshot | None) -> list[Sn
             f"a trend needs {MIN_DUMPS} dumps or more and got {len(everything)}; "
             "two dumps are compared with `dumpleak diff`"
         )
-    times = [snapshot.source.time for snapshot in snapshots]
-    if None not in times:
-        # Names like dump10 sort before dump2: time decides, not the order on the command line.
-        snapshots = sorted(snapshots, key=lambda snapshot: snapshot.source.time or LAST_DATE)
+    snapshots = [snapshots[number] for number in time_order(snapshots)]
     if after_idle is not None:
         last, idle = snapshots[-1].source.time, after_idle.source.time
         if last is not None and idle is not None and idle <= last:
@@ -261,4 +270,5 @@ __all__ = [
     "find_newcomers",
     "find_trend",
     "middle_of",
+    "time_order",
 ]

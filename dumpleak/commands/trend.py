@@ -20,7 +20,8 @@ from dumpleak.commands.base import (
 from dumpleak.commands.gating import finish, gate_options, judged, open_gate
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import TREND_REPORTS
-from dumpleak.trends import find_trend, middle_of
+from dumpleak.snapshot import Snapshot
+from dumpleak.trends import find_trend, middle_of, time_order
 from dumpleak.umdh_log import matched
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -63,16 +64,7 @@ def trend(
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]
     idle = [after_idle] if after_idle else []
-    *earlier, last = [*under_load, *idle]
-    # Blocks of these and of the last are followed; those of all would take much memory.
-    followed = {0, middle_of(len(under_load))}
-    snapshots = matched(
-        *(
-            open_snapshot(dump, by, options, keep_blocks=number in followed)
-            for number, dump in enumerate(earlier)
-        ),
-        open_snapshot(last, by, options, holders=holders is not False, keep_blocks=True),
-    )
+    snapshots = matched(*_opened(under_load, idle, by, holders is not False, options))
     loaded = list(snapshots[: len(under_load)])
     found = find_trend(loaded, snapshots[-1] if idle else None, force)
     answer = judged(gate, found)
@@ -81,3 +73,27 @@ def trend(
     with output_to(options) as stream:
         TREND_REPORTS[options["format_"]](stream).trend(answer, top)
     finish(gate, answer)
+
+
+def _opened(
+    under_load: list[str], idle: list[str], by: str, holders: bool, options: dict[str, Any]
+) -> list[Snapshot]:
+    """All dumps, in the order given.
+
+    Blocks of the first, the middle and the last in time are followed; those of all would take much memory.
+    When each dump was taken is known only once it is open: where the order given is another one, those
+    that were opened for less than they are needed for are opened again.
+    """
+    files = [*under_load, *idle]
+    last, middle = len(files) - 1, middle_of(len(under_load))
+
+    def opened(number: int, place: int) -> Snapshot:
+        blocks = place in (0, middle, last)
+        return open_snapshot(files[number], by, options, holders and place == last, blocks)
+
+    snapshots = [opened(number, number) for number in range(len(files))]
+    for place, number in enumerate(time_order(snapshots[: len(under_load)])):
+        needed = place in (0, middle, last)
+        if number != place and needed and not snapshots[number].is_pool:
+            snapshots[number] = opened(number, place)
+    return snapshots

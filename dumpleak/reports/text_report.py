@@ -297,11 +297,12 @@ class TextReport:
 
     def _source(self, label: str, source: SourceInfo) -> None:
         when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
-        process = source.program or "unknown program"
-        if source.process_id is not None:
-            process += f" (pid {source.process_id})"
+        facts = [source.kind, source.machine or "unknown system"]
+        if source.program or "kernel" not in source.kind:  # else it is the system's, no process's
+            pid = f" (pid {source.process_id})" if source.process_id is not None else ""
+            facts.append((source.program or "unknown program") + pid)
         self._line(f"{label}: {source.file}", "bold")
-        self._line(f"  {source.kind}, {source.machine or 'unknown system'}, {process}, {when}")
+        self._line(f"  {', '.join([*facts, when])}")
 
     def _facts(self, facts: list[tuple[str, str]]) -> None:
         width = max(len(name) for name, _ in facts)

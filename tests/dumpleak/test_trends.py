@@ -385,3 +385,15 @@ def test_what_makes_no_series_is_said_in_one_line(
     found, _, err = run(*arguments)
     assert found == code
     assert said in err
+
+
+@pytest.mark.parametrize("order", [(3, 0, 2, 1, 4), (4, 3, 2, 1, 0)])
+def test_the_order_on_the_command_line_changes_nothing(run: Any, order: tuple[int, ...]) -> None:
+    swapped = [FILES[number] for number in order]
+    for idle in ([], ["--after-idle", FILES[5]]):
+        given = [
+            json.loads(run("trend", *names, *idle, "--format", "json")[1])
+            for names in (FILES[:5], swapped)
+        ]
+        assert given[0] == given[1]
+        assert given[0]["sites"][0]["newcomers"]["kept"] > 0
