@@ -6,7 +6,6 @@ answered.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -86,10 +85,11 @@ def main(args: list[str] | None = None) -> None:
         code = error.exit_code
     except click.Abort:
         code = 130
-    except BrokenPipeError:
-        # The reader went away (`| head`): not an error; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+    except SystemExit as error:
+        # When the reader of something else than an answer goes away (`--help | head`), click ends
+        # with 1, which means something else here.
+        # It leaves a wrapper behind, whose class is not public.
+        code = 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code
     except NotADumpError as error:
         about = (why_no_dump(word) for word in arguments if str(error).startswith(f"{word}: "))
         code = _fail(next(filter(None, about), str(error)), debug)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 from dumpleak.builds import align_builds, more_is_named
 from dumpleak.process_life import Life, LifeAnswer, same_life
-from dumpleak.sites import Site
-from dumpleak.snapshot import HeapRow, Snapshot
+from dumpleak.sites import Site, SiteKind
+from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import alike, hashed_name
 from dumpleak.survivors import Fate, Survivors, find_survivors
 from dumpleak.totals import Totals
-from windumps.diagnostics import Diagnostic, Severity
+from dumpleak.units import format_bytes
+from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
 from windumps.windows.process import HEAP_LIST_CUT
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # Shares of walked memory that differ by more than this make totals incomparable.
 COVERAGE_TOLERANCE = 0.02
+BY_STACK = ("site", "stack")  # groupings whose names come from recorded stacks
+MOST = 0.5
 EXPLAINED_SITES = 20  # of which more is told than totals
 
 
@@ -142,6 +145,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
             for reason in reasons
         ),
     )
+    diagnostics += order_diagnostics(base.source, current.source)
     refused = bool(reasons) and not force
     sites: tuple[SiteDelta, ...] = ()
     private: tuple[SiteDelta, ...] = ()
@@ -245,6 +249,8 @@ def why_not_comparable(
     reasons += _heaps_read_once(base.heaps, current.heaps, names)
     if not base.is_pool:
         reasons += _heaps_listed_once(base, current, names)
+        reasons += _cut(base, current, names)
+        reasons += _stacks_once(base, current, names)
     for which, snapshot in zip(names, (base, current), strict=True):
         if snapshot.coverage.shortfall:
             reasons.append(f"{which}: {snapshot.coverage.shortfall}")
@@ -287,6 +293,39 @@ def _heaps_listed_once(base: Snapshot, current: Snapshot, names: tuple[str, str]
     return reasons
 
 
+def _stacks_once(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]:
+    """Stacks that only one process recorded: none of its sites has its name in the other dump."""
+    if base.grouping not in BY_STACK:
+        return []
+    shares = [_stack_share(snapshot) for snapshot in (base, current)]
+    if max(shares) <= MOST or min(shares) > 0 or not (base.totals.count and current.totals.count):
+        return []
+    having, lacking = names if shares[0] > shares[1] else names[::-1]
+    return [
+        f"{having} has recorded stacks and {lacking} has none, so that no site of one is found in the other "
+        "(--by type, size or heap compares them)"
+    ]
+
+
+def _stack_share(snapshot: Snapshot) -> float:
+    """The share of blocks that have a recorded stack."""
+    stacks = (n.count for site, n in snapshot.groups.values() if site.kind is SiteKind.STACK)
+    return sum(stacks) / max(snapshot.totals.count, 1)
+
+
+def _cut(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]:
+    """Files that end early: a heap whose structures are lost does not know how much it had."""
+    reasons = []
+    for which, snapshot in zip(names, (base, current), strict=True):
+        lost = sum(i.bytes_affected for i in snapshot.diagnostics if i.code == MEMORY_CUT)
+        if lost > COVERAGE_TOLERANCE * snapshot.coverage.committed_bytes:
+            reasons.append(
+                f"the file of {which} is cut and lacks {format_bytes(lost)} of memory, which may have "
+                "been of a heap: a difference may be a hole; copy it again"
+            )
+    return reasons
+
+
 def _evidence(pair: SiteDelta, growth: int) -> list[str]:
     """Clauses that put a site's growth in proportion."""
     evidence = []
@@ -304,6 +343,23 @@ def _evidence(pair: SiteDelta, growth: int) -> list[str]:
             f"{fate.kept:,} of {pair.base.count:,} blocks of the base are still there; {fate.new:,} are new"
         )
     return evidence
+
+
+def is_older(base: SourceInfo, current: SourceInfo) -> bool:
+    """True when the current dump was taken before the base: the two are probably swapped."""
+    return base.time is not None and current.time is not None and current.time < base.time
+
+
+SWAPPED = (
+    "the current dump was taken before the base: if the two are swapped, what shrank has grown"
+)
+
+
+def order_diagnostics(base: SourceInfo, current: SourceInfo) -> tuple[Diagnostic, ...]:
+    """Says so when two dumps stand in the wrong order."""
+    if not is_older(base, current):
+        return ()
+    return (Diagnostic("dumps-swapped", Severity.WARNING, "comparison", None, SWAPPED),)
 
 
 def labelled(which: str, diagnostics: list[Diagnostic]) -> list[Diagnostic]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import TypeAlias
 
 from dumpleak.baseline import Baseline
@@ -206,6 +207,11 @@ class Gate:
                 raise GateError(
                     f"{condition.text}: two dumps show growth only; suspects and leaks take a trend of three"
                 )
+            if condition.quantity == "leaked" and not answer.after_idle:
+                raise GateError(
+                    f"{condition.text}: what leaked shows once the load has stopped; take one more dump then "
+                    "and give it with --after-idle"
+                )
             return sum(
                 f.site.confidence in words for f in findings if not f.suppressed and f.bytes > 0
             )
@@ -243,7 +249,7 @@ def parse_gate(text: str) -> list[Condition]:
             limit = float(parse_size(value) if quantity in BYTE_QUANTITIES else float(value))
         except ValueError as error:
             raise ValueError(f"{part.strip()!r}: {value!r} is not a number") from error
-        if limit != limit:
+        if not isfinite(limit):
             raise ValueError(f"{part.strip()!r}: {value!r} is not a number")
         conditions.append(Condition(quantity, limit, site is not None, part.strip()))
     return conditions

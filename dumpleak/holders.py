@@ -25,6 +25,7 @@ _ROOT_NAMES = {
     RootKind.THREAD: "the process's TEBs and PEB",
     RootKind.PRIVATE: "private memory outside heaps",
     RootKind.MAPPED: "mapped memory",
+    RootKind.HEAP: "headers of heaps",
 }
 _HOLDER_WORDS = {
     SiteKind.SHAPE: "blocks of",

@@ -15,7 +15,8 @@ from dumpleak.snapshot import (
     heap_row,
     source_info,
 )
-from windumps.diagnostics import Diagnostic
+from dumpleak.units import format_bytes
+from windumps.diagnostics import MEMORY_CUT, Diagnostic
 from windumps.windows.modules import Module
 from windumps.windows.process import HEAP_LIST_CUT
 
@@ -95,11 +96,14 @@ def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str
         return f"no: {covered.shortfall}"
     unread = covered.heaps_listed - covered.heaps_read
     cut = any(item.code == HEAP_LIST_CUT for item in diagnostics)
-    if unread or cut or covered.walked_share < 0.99:
+    lost = sum(item.bytes_affected for item in diagnostics if item.code == MEMORY_CUT)
+    if unread or cut or lost or covered.walked_share < 0.99:
         parts = [f"{covered.walked_share:.1%} of the heap memory read could be walked"]
         if unread:
             parts.append(f"{unread} of {covered.heaps_listed} heaps could not be read")
         if cut:
             parts.append("the list of heaps is cut, there may be more")
+        if lost:
+            parts.append(f"the file is cut and lacks {format_bytes(lost)}, copy it again")
         return f"partly: {'; '.join(parts)}"
     return "yes: compare it with a later dump of the same program, dumpleak BASE CURRENT"

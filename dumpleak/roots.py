@@ -15,6 +15,7 @@ import numpy as np
 
 from dumpleak.memory_use import USES, heap_ranges, region_uses
 from dumpleak.session import Session
+from windumps.heaps.nt_base import NtHeapBase
 from windumps.memory import AddressSpace, Regions
 from windumps.memory.regions import MEM_COMMIT
 from windumps.windows.modules import Module
@@ -37,6 +38,7 @@ class RootKind(StrEnum):
     THREAD = "teb-peb"
     PRIVATE = "other-private"
     MAPPED = "mapped"
+    HEAP = "heap-headers"
 
 
 # Without these nothing can be called unreferenced.
@@ -116,6 +118,11 @@ def find_roots(session: Session) -> Roots:
             found += [Root(RootKind.GLOBALS, *piece, module) for piece in known.add(*span)]
     for span in _stacks(session, regions):
         found += [Root(RootKind.STACK, *piece) for piece in known.add(*span)]
+    for source in session.heaps:
+        # XP's look-aside lists are a used block that only the heap's own header points to.
+        if isinstance(source.entry.heap, NtHeapBase):
+            span = source.entry.heap.front_end_pointer
+            found += [Root(RootKind.HEAP, *piece) for piece in known.add(*span)]
     if not len(regions):
         for module in dump.modules:
             known.add(module.base_address, module.end_address)

@@ -168,6 +168,8 @@ class Session:
             )
         what = f"a {dump.kind} of {self.describe_system()}"
         if isinstance(dump, KernelDump):
+            if dump.why_no_processes:
+                return dump.why_no_processes
             return (
                 f"{what}: say which process's heaps, --process NAME; dumpleak processes lists them"
             )

@@ -11,7 +11,8 @@ import numpy as np
 from dumpleak.limits import Limit
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
-from dumpleak.trend_shape import F64, FLAT_SHARE, Fit, Shape, fit, theil_sen
+from dumpleak.trend_shape import F64, FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
+from dumpleak.units import format_bytes
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3
@@ -22,6 +23,10 @@ MANY_INTERVALS = 4
 GIVEN_BACK_SHARE = 0.5
 # Of the blocks a site grew by in the first half of a series, this share has to be there at its end.
 STAYING_SHARE = 0.5
+# So many of them at the end of an idle time are a leak, however much else was given back.
+LEFT_SHARE = 0.8
+# Of few dumps, growth of less than this many standard deviations of what came and went is chance.
+CHANCE_DEVIATIONS = 2.0
 HOUR = 3600.0
 LAST_DATE = datetime.max.replace(tzinfo=UTC)
 
@@ -140,7 +145,7 @@ class TrendFinder:
         loaded = points[: self._under_load]
         of_bytes = fit(self._times, np.array([point.bytes for point in loaded], np.float64))
         per_hour = theil_sen(self._times, np.array([point.count for point in loaded], np.float64))
-        confidence, evidence = self._confidence(of_bytes, points, self._stays(points, newcomers))
+        confidence, evidence = self._confidence(of_bytes, points, newcomers)
         if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
             low, high = (round(end) for end in (of_bytes.low, of_bytes.high))
             evidence.append(f"{round(of_bytes.slope)} bytes an hour (95 %: {low} to {high})")
@@ -166,7 +171,7 @@ class TrendFinder:
         )
 
     def _stays(self, points: tuple[Totals, ...], newcomers: Newcomers | None) -> bool:
-        """False when what a site grew by in the first half is made up of blocks that do not stay.
+        """False when what a site grew by in the first half is of blocks that do not stay, or is chance.
 
         Chance makes a site of blocks that come and go grow over three dumps in a row, now and then.
         """
@@ -180,27 +185,47 @@ class TrendFinder:
         if last.bytes - first.bytes <= FLAT_SHARE * first.bytes:
             # Hardly any growth: then nearly all that came has to stay.
             return newcomers.kept >= STAYING_SHARE * newcomers.new
-        return newcomers.kept >= STAYING_SHARE * (middle.count - first.count)
+        grown = middle.count - first.count
+        gone = newcomers.new - grown
+        # Two numbers of independent events differ by the root of their sum, as standard deviation.
+        chance = CHANCE_DEVIATIONS * (newcomers.new + gone) ** 0.5
+        if gone > 0 and self._under_load < MIN_NOISY_POINTS and grown < chance:
+            return False
+        return newcomers.kept >= STAYING_SHARE * grown
+
+    def _are_left(self, points: tuple[Totals, ...], newcomers: Newcomers | None) -> bool:
+        """True when nearly all blocks that a site grew by in the first half are there at the end.
+
+        Work in progress ends with the load, so that a site's total may fall below what it began with.
+        """
+        grown = points[middle_of(self._under_load)].count - points[0].count
+        return newcomers is not None and grown > 0 and newcomers.kept >= LEFT_SHARE * grown
 
     def _confidence(
-        self, fitted: Fit, points: tuple[Totals, ...], stays: bool
+        self, fitted: Fit, points: tuple[Totals, ...], newcomers: Newcomers | None
     ) -> tuple[str, list[str]]:
         loaded = points[: self._under_load]
         growth = loaded[-1].bytes - loaded[0].bytes
         evidence = [f"grew in {fitted.rising} of {fitted.intervals} intervals"]
-        suspect = growth > 0 and grew_steadily(fitted) and stays
+        suspect = growth > 0 and grew_steadily(fitted) and self._stays(points, newcomers)
         if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
             evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
         if not self._after_idle or growth <= 0:
             return "suspect" if suspect else "growth", evidence
         kept = (points[-1].bytes - loaded[0].bytes) / growth
-        evidence.append(f"{max(1 - kept, 0):.0%} of it given back after the load stopped")
+        fell = loaded[-1].bytes - points[-1].bytes
+        evidence.append(
+            f"{max(1 - kept, 0):.0%} of it given back after the load stopped"
+            if kept >= 0
+            else f"{format_bytes(fell)} given back after the load stopped, more than it grew by"
+        )
         if len(loaded) < MIN_DUMPS:
             # A filled cache keeps its memory too, and two dumps under load cannot tell it from a leak.
             return "suspect" if kept > GIVEN_BACK_SHARE else "growth", evidence
         if not suspect:
             return "growth", evidence
-        return "leaked" if kept > GIVEN_BACK_SHARE else "growth", evidence
+        leaked = kept > GIVEN_BACK_SHARE or self._are_left(points, newcomers)
+        return "leaked" if leaked else "growth", evidence
 
 
 def middle_of(under_load: int) -> int:

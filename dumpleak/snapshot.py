@@ -326,12 +326,23 @@ def heap_row(source: HeapSource) -> HeapRow:
 
 def coverage(session: Session) -> Coverage:
     """How much of the heaps' memory was walked; complete once the blocks were walked."""
-    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
-    committed = sum(account.committed_bytes for account in accounts)
+    read = [
+        (source.view.memory, source.entry.heap.account)
+        for source in session.heaps
+        if source.entry.heap
+    ]
+    accounts = [account for _, account in read]
     return Coverage(
         walked_bytes=sum(account.walked_bytes for account in accounts),
-        present_bytes=committed - sum(account.absent_bytes for account in accounts),
-        committed_bytes=committed,
+        # A block can be known from its neighbours and yet not be in the dump itself.
+        present_bytes=sum(
+            min(
+                sum(memory.present_bytes(start, start + size) for start, size in account.ranges),
+                account.committed_bytes - account.absent_bytes,
+            )
+            for memory, account in read
+        ),
+        committed_bytes=sum(account.committed_bytes for account in accounts),
         heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
         heaps_read=len(accounts),
     )

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.errors import WindumpsError
+from dumpleak.extras import missing_extra
 
 F64 = NDArray[np.float64]
 
@@ -37,14 +37,13 @@ RATE_TOLERANCE = 1 / 3
 AGREEING_SHARE = 2 / 3  # of all intervals, in a steady series
 # The second half of a saturating series grows this much less than the first.
 SATURATING_RATIO = 0.6
+# This much less is enough where each of many intervals grows less than the one before it.
+SLOWING_RATIO = 0.75
+MANY_RATES = 4
 # Noise of a steady series around its line, as a share of its range, and the chance that there is no trend.
 NOISY_RESIDUAL = 0.1
 SIGNIFICANT = 0.05
 MIN_NOISY_POINTS = 5  # with fewer, Mann–Kendall's test cannot come out significant
-
-
-class MissingExtraError(WindumpsError):
-    """A library that an answer needs is not installed; the message says how to install it."""
 
 
 class Shape(StrEnum):
@@ -100,9 +99,7 @@ def fit(times: F64, values: F64) -> Fit:
     try:
         from scipy.stats import theilslopes
     except ImportError as error:
-        raise MissingExtraError(
-            "trends need SciPy, which is not installed: pip install 'dumpleak[trend]'"
-        ) from error
+        raise missing_extra("trends", "SciPy", "trend") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # two points have no confidence interval
         slope, intercept, low, high = (float(x) for x in theilslopes(values, times))
@@ -147,13 +144,16 @@ def _shape(times: F64, values: F64, slope: float, residual: float, p_value: floa
         return Shape.FLAT
     if float(changes.max()) >= STEP_SHARE * rises:
         return Shape.STEP
-    rates = changes / np.diff(times)
-    # Two intervals always agree with the slope between their rates; they have to agree with each other.
-    slower = len(rates) == 2 and rates[1] < SATURATING_RATIO * rates[0]
+    rates, late = changes / np.diff(times), _late_to_early(times, values)
+    if len(rates) < MANY_RATES:
+        # Most of so few always agree with the slope between their points: first and last have to agree too.
+        slower = bool(rates[-1] < SATURATING_RATIO * rates[0])
+    else:
+        slower = bool((np.diff(rates) < 0).all()) and late < SLOWING_RATIO
     agreeing = np.abs(rates - slope) <= RATE_TOLERANCE * slope
     if float(agreeing.mean()) >= AGREEING_SHARE and not slower:
         return Shape.STEADY
-    if _late_to_early(times, values) < SATURATING_RATIO:
+    if slower or late < SATURATING_RATIO:
         return Shape.SATURATING
     if _steady_with_noise(times, values, span, residual, p_value):
         return Shape.STEADY

@@ -106,11 +106,12 @@ def find_trend(
         force: Go on even where coverage or process differ so much that the answer may mislead.
 
     Raises:
-        TrendError: too few dumps, or their times contradict each other.
+        TrendError: too few dumps, one of them given twice, or their times contradict each other.
         ValueError: the snapshots were grouped differently.
         MissingExtraError: SciPy is not installed.
     """
     series = _all_alike(_in_order(list(snapshots), after_idle))
+    _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:
         raise ValueError("cannot compare snapshots that are grouped differently")
     reasons = _reasons(series)
@@ -172,6 +173,25 @@ def _in_order(snapshots: list[Snapshot], after_idle: Snapshot | None) -> list[Sn
             )
         snapshots = [*snapshots, after_idle]
     return snapshots
+
+
+def _check_differ(series: list[Snapshot]) -> None:
+    """One dump given twice shows no change where nobody looked.
+
+    Raises:
+        TrendError: it was.
+    """
+    for one, other in pairwise(series):
+        if (
+            one.source.time is not None
+            and (one.source.time, one.source.process_id)
+            == (other.source.time, other.source.process_id)
+            and one.groups == other.groups
+        ):
+            raise TrendError(
+                f"{one.source.file} and {other.source.file} are the same dump; a trend needs dumps of "
+                "different times"
+            )
 
 
 def _all_alike(series: list[Snapshot]) -> list[Snapshot]:

@@ -21,9 +21,9 @@ from dumpleak.commands.base import (
 from dumpleak.pool.pages import pool_pages
 from dumpleak.pool.reader import PoolReader
 from dumpleak.reports.base import BlockPage
-from dumpleak.session import CannotAnswerError, Progress, Session
+from dumpleak.session import CannotAnswerError, HeapSource, Session
 from dumpleak.snapshot import coverage
-from windumps.blocks import State
+from windumps.blocks import Blocks, State
 from windumps.dumps.kernel_dump import KernelDump
 
 _STATES = {"used": State.USED, "free": State.FREE}
@@ -56,8 +56,12 @@ def allocations(
         return
     session.skip_frames = skip_frames
     session.require_heaps()
-    with progress_bar(options) as progress, report_to(options) as report:
-        report.allocations(_pages(session, state, progress), top)
+    with progress_bar(options) as progress:
+        walk = session.blocks(progress)
+        with report_to(options) as report:
+            report.allocations(_pages(session, walk, state), top)
+        for _ in walk:
+            pass  # after --top rows the rest still tells how much of the heaps can be read
     for item in session.diagnostics:
         if item.severity != "info":
             click.echo(f"{item.severity}: {item.message}", err=True)
@@ -80,13 +84,15 @@ def _pool_allocations(
         )
 
 
-def _pages(session: Session, state: str, progress: Progress) -> Iterator[BlockPage]:
+def _pages(
+    session: Session, walk: Iterator[tuple[HeapSource, Blocks]], state: str
+) -> Iterator[BlockPage]:
     wanted = _STATES.get(state)
     finder = SiteFinder(session)
     # A block's class is shown also where better evidence, a stack, names its site.
     classes = SiteTable()
     class_finder = TypeAttributor(session, classes)
-    for source, blocks in session.blocks(progress):
+    for source, blocks in walk:
         shown = blocks if wanted is None else blocks.select(blocks.state == wanted)
         names, types = [""] * len(shown), [""] * len(shown)
         used = (shown.state == State.USED).nonzero()[0]

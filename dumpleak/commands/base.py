@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from io import TextIOWrapper
-from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -33,6 +33,7 @@ from dumpleak.session import Session, no_progress
 from dumpleak.snapshot import Coverage, Snapshot, take_snapshot
 from dumpleak.symbols import ENVIRONMENT, environment_elements, given_elements
 from dumpleak.units import format_bytes
+from dumpleak.whole_files import whole_file
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
@@ -99,11 +100,28 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
     )
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def checked(**given: Any) -> Any:
+            _keep_inputs(given)
+            return command(**given)
+
         for option in options:
-            command = option(command)
-        return command
+            checked = option(checked)
+        return checked
 
     return add
+
+
+def _keep_inputs(given: dict[str, Any]) -> None:
+    """Refuses to write the answer over a file it is about."""
+    output = given["output"]
+    if output is None or not os.path.isfile(output):
+        return
+    for value in given.values():
+        for word in value if isinstance(value, tuple) else (value,):
+            is_input = value is not output and isinstance(word, str) and os.path.isfile(word)
+            if is_input and os.path.samefile(word, output):
+                raise click.UsageError(f"-o {output} would overwrite a file that is read")
 
 
 common_options = options_with(REPORTS)
@@ -203,16 +221,18 @@ def output_to(options: dict[str, Any]) -> Iterator[IO[str]]:
         if isinstance(sys.stdout, TextIOWrapper):
             # Names from dumps have characters that old consoles lack: shown as escapes, not as an error.
             sys.stdout.reconfigure(errors="backslashreplace")
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader went away (`| head`); the command goes on to the exit code it owes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    path = Path(options["output"])
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as stream:
-            yield stream
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(options["output"]) as path,
+        path.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        yield stream
 
 
 class _Amount(ProgressColumn):

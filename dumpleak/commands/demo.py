@@ -14,7 +14,7 @@ import click
 
 from dumpleak.commands.base import HOLDERS_TOP, look_for_holders, open_snapshot, output_to
 from dumpleak.comparison import compare
-from dumpleak.reports.html_page import MissingHtmlExtraError
+from dumpleak.extras import MissingExtraError
 from dumpleak.reports.html_report import HtmlReport
 from dumpleak.reports.text_report import TextReport
 from dumpleak.session import CannotAnswerError
@@ -59,11 +59,11 @@ def demo(show: bool, output: str, **options: Any) -> None:
     comparison = compare(base, current)
     grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
     look_for_holders(comparison.current, grown[:HOLDERS_TOP], True, options)
-    missing: MissingHtmlExtraError | None = None
+    missing: MissingExtraError | None = None
     try:
         with output_to(options) as stream:
             HtmlReport(stream).diff(comparison, None)
-    except MissingHtmlExtraError as error:
+    except MissingExtraError as error:
         missing = error  # there is still the answer as text
     TextReport(sys.stdout).diff(comparison, SHOWN)
     if missing is not None:

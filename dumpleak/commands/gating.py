@@ -82,11 +82,14 @@ def finish(gate: Gate | None, answer: Comparison | Trend) -> None:
         why = f"the dumps are not comparable: {'; '.join(answer.reasons)}"
         click.echo(f"dumpleak: {why}" if gate is None else f"SUMMARY: NO ANSWER; {why}", err=True)
         raise SystemExit(EXIT_CANNOT_ANSWER)
+    if answer.reasons:
+        # Not every format has a place for it.
+        click.echo(f"warning: compared by force although {'; '.join(answer.reasons)}", err=True)
     result = answer.gate
     if result is None:
         return
     _say_suppressions(result)
-    click.echo(result.summary, err=True)
+    click.echo(f"{result.summary}{'; compared by force' if answer.reasons else ''}", err=True)
     if not result.passed:
         raise SystemExit(EXIT_GATE)
 

@@ -8,8 +8,12 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import DUMP, common_options, report_to
-from dumpleak.session import Session
+from dumpleak.session import CannotAnswerError, Session
 from dumpleak.snapshots.reader import is_snapshot, snapshot_info
+from windumps.diagnostics import Severity
+from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP, KernelDump
+
+_DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
 
 
 @click.command(
@@ -29,5 +33,13 @@ def modules(dump: str, **options: Any) -> None:
             report.modules(dump, list(about.modules), list(about.unloaded_modules))
         return
     opened = Session.open(dump, process=options["process"]).dump
+    if isinstance(opened, KernelDump) and not opened.modules:
+        cut = "the file is cut: copy it again from where it was written"
+        advice = cut if opened.missing_bytes else BETTER_KERNEL_DUMP
+        why = opened.why_no_pool or f"the list of drivers is not in the dump; {advice}"
+        raise CannotAnswerError(f"{opened.path}: {why}")
     with report_to(options) as report:
         report.modules(str(opened.path), opened.modules, opened.unloaded_modules)
+    for item in opened.diagnostics:
+        if item.severity is not Severity.INFO and item.structure in _DRIVER_LISTS:
+            click.echo(f"{item.severity}: {item.message}", err=True)

@@ -11,10 +11,12 @@ from dumpleak.pool.account import PoolAccount, account_for
 from dumpleak.pool.comparison import PoolComparison, compare_pools, with_blocks
 from dumpleak.pool.counters import ORDERS, POOLS, Order, TagDelta, TagRow
 from dumpleak.pool.reader import PoolReader
+from dumpleak.session import CannotAnswerError
 from dumpleak.snapshot import SourceInfo
-from windumps.diagnostics import Diagnostic
+from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
+NO_SESSION_POOL_FROM = 26100  # Windows 11 24H2
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ def take_pool(reader: PoolReader, selection: Selection, walk: bool = True) -> Po
         selection: What to show.
         walk: Also read the blocks and hold them against the trackers.
     """
+    _check_sessions(reader, selection)
     account = account_for(
         reader, walk
     )  # the walk comes first: it may know tags that no tracker has
@@ -129,6 +132,8 @@ def take_growth(
         walk: Also read the blocks and hold them against the trackers.
         explained: How many of the tags shown have their new blocks looked at.
     """
+    for reader in (base, current):
+        _check_sessions(reader, selection)
     accounts = account_for(base, walk), account_for(current, walk)
     comparison = compare_pools(base, current, accounts)
     deltas = selection.deltas(comparison.tags)
@@ -137,3 +142,26 @@ def take_growth(
             with_blocks(delta, base, current, comparison.same_boot) for delta in deltas[:explained]
         ]
     return PoolGrowth(comparison, selection, tuple(deltas), *accounts)
+
+
+def _check_sessions(reader: PoolReader, selection: Selection) -> None:
+    """Where only session pool is asked for and none was read, says whether there is any.
+
+    Raises:
+        CannotAnswerError: there is or may be, and its counters were not found.
+    """
+    if set(selection.pools) != {"session"} or reader.pools.sessions:
+        return
+    dump = reader.dump
+    if dump.why_no_pool:
+        return  # what follows says so
+    if dump.build and dump.build >= NO_SESSION_POOL_FROM:
+        why = f"build {dump.build} has no session pool"
+    elif dump.processes and not reader.pools.session_spaces:
+        why = "no process of the dump has session space of its own"
+    else:
+        raise CannotAnswerError(
+            f"{dump.path}: session pool: the counters of its tags were not found; the other pools are "
+            "known without --type session"
+        )
+    reader.log.add("no-session-pool", Severity.WARNING, "_MM_SESSION_SPACE", None, why)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dumpleak.comparison import Verdict, labelled
+from dumpleak.comparison import Verdict, is_older, labelled, order_diagnostics
 from dumpleak.kernel_info import kernel_source
 from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.counters import (
@@ -59,10 +59,13 @@ def compare_pools(
         accounts: What is known of the pools of each as a whole.
     """
     same_boot = is_same_boot(base.dump, current.dump)
+    sources = kernel_source(base.dump), kernel_source(current.dump)
     reasons = tuple(why_pools_differ(base, current, accounts))
     deltas: list[TagDelta] = []
     if not reasons:
-        bits = current.pools.trackers.counter_bits if same_boot else 0
+        # Only from the earlier dump to the later one do counters rise.
+        onward = same_boot and not is_older(*sources)
+        bits = current.pools.trackers.counter_bits if onward else 0
         before, after = ({row.number: row for row in side.rows()} for side in (base, current))
         for tag in before.keys() | after.keys():
             pair = _both(before.get(tag), after.get(tag), base, current)
@@ -71,8 +74,7 @@ def compare_pools(
     grew = any((delta.total("bytes") or 0) > 0 for delta in deltas)
     verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
     return PoolComparison(
-        kernel_source(base.dump),
-        kernel_source(current.dump),
+        *sources,
         same_boot,
         Verdict.NOT_COMPARABLE if reasons else verdict,
         reasons,
@@ -80,6 +82,7 @@ def compare_pools(
         (
             *labelled("base", base.diagnostics),
             *labelled("current", current.diagnostics),
+            *order_diagnostics(*sources),
             *(Diagnostic("not-comparable", Severity.ERROR, "comparison", None, r) for r in reasons),
         ),
     )
@@ -150,7 +153,7 @@ def _deltas(base: TagRow, current: TagRow, bits: int) -> dict[str, Counters]:
 
 
 def _wrapped(delta: int | None, bits: int) -> int | None:
-    """The growth of a counter that only rises and may have wrapped; `bits` is 0 after a restart."""
+    """The growth of a counter that only rises and may have wrapped; `bits` is 0 where it may have sunk."""
     return delta if delta is None or not bits or delta >= 0 else delta % (1 << bits)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.memory_use import MemoryByUse
 from dumpleak.pool.counters import POOLS
 from dumpleak.pool.reader import PoolReader
 from dumpleak.pool.snapshot import POOL_GROUPINGS, PoolView, driver_of, take_pool_snapshot
 from dumpleak.snapshots.columns import arrow
-from dumpleak.snapshots.metadata import Metadata
+from dumpleak.snapshots.metadata import About, Metadata
 from dumpleak.snapshots.privacy import stripped_metadata
 from dumpleak.snapshots.writer import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
@@ -43,6 +44,7 @@ def write_pool_snapshot(
             "site": list(range(len(sites))),
             "driver": [number_of[driver_of(site.driver).key] for site in sites],
         },
+        about=_about(reader),
         block_count=len(columns["address"]),
     )
     if PATHS not in include:
@@ -50,6 +52,14 @@ def write_pool_snapshot(
     if strip_names:
         metadata = stripped_metadata(metadata, keep_names)
     write_columns(path, metadata, columns)
+
+
+def _about(reader: PoolReader) -> About:
+    """Of the dump; a kernel's memory is not accounted for by use."""
+    dump = reader.dump
+    memory = dump.memory if dump.physical is None else dump.physical
+    unloaded = tuple(dump.unloaded_modules)
+    return About(dump.full_memory, memory.total_bytes, 0, None, unloaded, MemoryByUse((), False))
 
 
 def _columns(view: object, keys: list[str], labels: list[str]) -> dict[str, NDArray[Any]]:

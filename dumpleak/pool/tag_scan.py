@@ -30,6 +30,7 @@ PROTECTED = 0x8000_0000  # set in tags of blocks that must be freed with their t
 BEFORE, BEHIND = 8, 80  # bytes of context kept of each find
 MAX_HITS = 1 << 18  # kept of one dump
 MAX_WEAK_HITS = 16  # of one tag in one chunk, besides operands
+FINDS_AT_ONCE = 1 << 16  # looked at, so that memory does not grow with what is found
 _OVERLAP = 3
 
 
@@ -77,7 +78,7 @@ def scan_images(
         tags: uint32, without the protected bit; it is accepted in the images.
         architecture: Of images whose headers are not in the dump.
     """
-    finder = _Finder(np.unique(tags.astype(np.uint32)))
+    finder = _Finder(_telling(np.unique(tags.astype(np.uint32))))
     sections = SectionMap(memory, modules)
     present = np.zeros(len(modules), np.int64)
     parts: list[tuple[NDArray[Any], ...]] = []
@@ -99,21 +100,28 @@ def scan_images(
             budget -= pages.count
             at, tag, split = finder.find(pages.bytes, machine == "arm64")
             inside = pages.holds(at) & pages.holds(at + 3)
-            at, tag, split = at[inside], tag[inside], split[inside]
-            where = np.uint64(first) + at.astype(np.uint64)
-            context = pages.context(at)
-            access = sections.access(where)
-            place = np.where(split, Place.ARGUMENT, _places(context, where, access, machine))
-            keep = _kept(tag, place)[: MAX_HITS - kept]
-            kept += len(keep)
-            columns = (tag, np.full(len(at), index), where, place, context)
-            parts.append(tuple(column[keep] for column in columns))
+            found = at[inside], tag[inside], split[inside]
+            for begin in range(0, len(found[0]), FINDS_AT_ONCE):
+                at, tag, split = (column[begin : begin + FINDS_AT_ONCE] for column in found)
+                where = np.uint64(first) + at.astype(np.uint64)
+                context = pages.context(at)
+                access = sections.access(where)
+                place = np.where(split, Place.ARGUMENT, _places(context, where, access, machine))
+                keep = _kept(tag, place)[: MAX_HITS - kept]
+                kept += len(keep)
+                columns = (tag, np.full(len(at), index), where, place, context)
+                parts.append(tuple(column[keep] for column in columns))
     if not parts:
         parts.append((np.empty(0, np.uint32), *_no_columns()))
     tag, module_of, where, place, context = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     return TagHits(tag, module_of, where, place, context, present, skipped)
+
+
+def _telling(tags: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Tags that tell something where they are found: four equal bytes are padding, zeros above all."""
+    return tags[tags != (tags & np.uint32(0xFF)) * np.uint32(0x0101_0101)]
 
 
 def _no_columns() -> tuple[NDArray[Any], ...]:

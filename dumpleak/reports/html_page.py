@@ -20,9 +20,9 @@ from importlib import resources
 from typing import IO, TYPE_CHECKING, Any
 
 from dumpleak import __version__
+from dumpleak.extras import missing_extra
 from dumpleak.reports.binary import NotForTerminalError
 from dumpleak.reports.html_data import Page
-from windumps.errors import WindumpsError
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -32,16 +32,12 @@ TEMPLATES = resources.files("dumpleak.reports") / "html"
 SCRIPTS = ("base.js", "grids.js", "flame.js", "page.js")  # parts of one script, in order
 
 
-class MissingHtmlExtraError(WindumpsError):
-    """A library that pages need is not installed; the message says how to install it."""
-
-
 def write(page: Page, stream: IO[str]) -> None:
     """Writes the page.
 
     Raises:
         NotForTerminalError: a terminal would show it.
-        MissingHtmlExtraError: as `render`.
+        MissingExtraError: as `render`.
     """
     if stream.isatty():
         raise NotForTerminalError("a page is not for a terminal: write it with -o report.html")
@@ -52,7 +48,7 @@ def render(page: Page) -> str:
     """The page as HTML.
 
     Raises:
-        MissingHtmlExtraError: Jinja2 or plotly is not installed.
+        MissingExtraError: Jinja2 or plotly is not installed.
     """
     script, style = _script(), _text("page.css")
     charts = _plotly()
@@ -90,7 +86,7 @@ def _environment() -> Environment:
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
-        raise _missing("Jinja2") from error
+        raise missing_extra("pages", "Jinja2", "html") from error
     return Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -115,14 +111,8 @@ def _plotly() -> str:
     try:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        raise _missing("plotly") from error
+        raise missing_extra("pages", "plotly", "html") from error
     return str(get_plotlyjs())
-
-
-def _missing(library: str) -> MissingHtmlExtraError:
-    return MissingHtmlExtraError(
-        f"pages need {library}, which is not installed: pip install 'dumpleak[html]'"
-    )
 
 
 @lru_cache(maxsize=1)

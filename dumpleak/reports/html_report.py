@@ -66,7 +66,7 @@ def info_page(info: Info) -> Page:
     facts = [
         *source_facts("File", info.source),
         Fact("Memory", f"{format_bytes(info.memory_bytes)} in the file ({kind})"),
-        Fact("Threads", str(info.thread_count)),
+        *((Fact("Threads", str(info.thread_count)),) if info.thread_count else ()),
         *(Fact("Comment", shown(comment)) for comment in info.comments),
     ]
     page = Page(shown(f"{program}: dump"), summarize_info(info), [facts], [])

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from dumpleak.comparison import Comparison, SiteDelta, Verdict
+from dumpleak.comparison import SWAPPED, Comparison, SiteDelta, Verdict, is_older
 from dumpleak.info import Info
 from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.process_life import Life
@@ -90,7 +90,10 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     grown = sorted(
         (delta for delta in sites if delta.delta_bytes > 0), key=lambda delta: -delta.delta_bytes
     )
-    facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown)]
+    growth = sum(delta.delta_bytes for delta in grown)
+    facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown, growth)]
+    if is_older(comparison.base.source, comparison.current.source):
+        facts.append(("Order", SWAPPED))
     if comparison.survivors is not None:
         fate = comparison.survivors.total
         blocks = f"{fate.kept:,} of the base still there, {fate.gone:,} gone, {fate.new:,} new"
@@ -136,16 +139,21 @@ def summarize_trend(trend: Trend) -> Summary:
         sure = "leaked: steady growth that stayed after the load"
     elif suspects:
         tone = Tone.NOTICE
-        headline = (
-            f"Probably leaking: {count_of(len(suspects), trend.base.grouping)} grew steadily."
+        many = count_of(len(suspects), trend.base.grouping)
+        headline = f"Suspect: {many} grew steadily."
+        sure = "suspect: steady growth is no proof of a leak"
+        step = Step(
+            "Stop the load, wait, take one more dump: what does not come back is leaked.",
+            "dumpleak trend DUMP… --after-idle LAST",
         )
-        sure = "suspect: steady growth is no proof"
-        steps = (
-            Step(
-                "Stop the load, wait, take one more dump: what does not come back is leaked.",
+        if trend.after_idle:  # and less than three under load, or they would be leaked
+            headline = f"Suspect: {many} grew, and a stopped load did not give it back."
+            sure = "suspect: a filled cache keeps its memory too"
+            step = Step(
+                "Take three dumps and more under load: steady growth tells a leak from a cache.",
                 "dumpleak trend DUMP… --after-idle LAST",
-            ),
-        )
+            )
+        steps = (step,)
     else:
         tone = Tone.GOOD
         headline = f"No {_NOUNS.get(trend.base.grouping, 'group')} grows steadily."
@@ -153,7 +161,8 @@ def summarize_trend(trend: Trend) -> Summary:
     if trend.reasons:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
-    facts += _who(leaked or suspects)
+    growth = sum(site.delta_bytes for site in sites if site.delta_bytes > 0)
+    facts += _who(leaked or suspects, growth)
     covered = _covered([snapshot.coverage for snapshot in trend.snapshots])
     facts.append(("How sure", f"{sure}; {covered}"))
     if trend.exhaustion is not None:
@@ -290,13 +299,13 @@ def _not_comparable(what: str, reasons: Sequence[str], snapshots: Sequence[Snaps
     )
 
 
-def _who(grown: Sequence[SiteDelta | SiteTrend]) -> list[tuple[str, str]]:
+def _who(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[str, str]]:
+    """The sites that grew most, with their shares of all growth; what shrank is not taken off it."""
     if not grown:
         return []
-    total = sum(delta.delta_bytes for delta in grown)
     named = [
         f"{cut_middle(delta.site.name, MAX_NAME)} ({format_bytes(delta.delta_bytes, True)}, "
-        f"{_share(delta.delta_bytes, total)} of it)"
+        f"{_share(delta.delta_bytes, growth)} of growth)"
         for delta in islice(grown, NAMED)
     ]
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""

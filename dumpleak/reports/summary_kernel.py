@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dumpleak.comparison import Verdict
+from dumpleak.comparison import SWAPPED, Verdict, is_older
 from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.answer import PoolAnswer, PoolGrowth
 from dumpleak.pool.counters import WALK, TagDelta, TagRow
@@ -78,6 +78,8 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
+    if is_older(comparison.base, comparison.current):
+        facts.append(("Order", SWAPPED))
     if not comparison.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
     facts.append(("How sure", f"growth, not proof; {_sure(growth.current)}"))
@@ -95,7 +97,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
             ),
             Step(
                 "To see which driver allocates, let Driver Verifier track its pool, then restart:",
-                f"verifier /flags 0x8 /driver {_driver(grown)}",
+                f"verifier /flags 0x8 {_verified(grown)}",
             ),
         ),
     )
@@ -123,10 +125,15 @@ def _grown(delta: TagDelta, size: int) -> str:
     )
 
 
-def _driver(grown: Sequence[tuple[int, TagDelta]]) -> str:
-    """The first driver that may stand in a command; Verifier cannot take the kernel itself."""
+def _verified(grown: Sequence[tuple[int, TagDelta]]) -> str:
+    """Whom Verifier should track: the first driver that may stand in a command, for it cannot be the kernel.
+
+    Where nobody knows whose the tag that grew most is, it may be any driver's.
+    """
+    if grown[0][1].owner.driver is None:
+        return "/all"
     for _, delta in grown:
         driver = delta.owner.driver
         if driver and PLAIN_NAME.fullmatch(driver) and driver.lower().endswith(".sys"):
-            return driver
-    return "DRIVER.sys"
+            return f"/driver {driver}"
+    return "/driver DRIVER.sys"

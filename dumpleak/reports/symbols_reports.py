@@ -7,8 +7,7 @@ import json
 from collections.abc import Callable
 from typing import IO
 
-from rich.console import Console
-
+from dumpleak.reports.consoles import ReportConsole
 from dumpleak.reports.text_report import PIPE_WIDTH
 from dumpleak.reports.text_tables import clean as _clean
 from dumpleak.reports.text_tables import plain_table as _table
@@ -22,9 +21,11 @@ _STYLES = {Status.FOUND: "green", Status.MISSING: "", Status.WRONG: "yellow"}
 
 def write_text(answer: WantedSymbols, stream: IO[str]) -> None:
     """A table for people and what to do next."""
-    console = Console(file=stream, highlight=False, emoji=False, markup=False)
+    console = ReportConsole(file=stream, highlight=False, emoji=False, markup=False)
     if not console.is_terminal:
-        console = Console(file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH)
+        console = ReportConsole(
+            file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH
+        )
     table = _table(*HEADINGS, left=set(HEADINGS))
     for file in answer.files:
         status = "table only" if _stand_in(answer, file) else str(file.status)

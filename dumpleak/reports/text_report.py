@@ -10,12 +10,12 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import IO
 
-from rich.console import Console
 from rich.text import Text
 
 from dumpleak.comparison import Comparison, SiteDelta, Verdict
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
+from dumpleak.reports.consoles import ReportConsole
 from dumpleak.reports.names import visible
 from dumpleak.reports.rows import block_rows, ranked_groups
 from dumpleak.reports.summary import (
@@ -32,13 +32,14 @@ from dumpleak.reports.text_tables import (
     Width,
     clean,
     delta_text,
-    plain_table,
+    heap_table,
+    memory_table,
     print_table,
     site_lines,
     sparkline,
     totals_text,
 )
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_address, format_bytes, format_count
 from windumps.diagnostics import Diagnostic, Severity
@@ -62,9 +63,9 @@ class TextReport:
     """See `Report`."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._console = Console(file=stream, highlight=False, emoji=False, markup=False)
+        self._console = ReportConsole(file=stream, highlight=False, emoji=False, markup=False)
         if not self._console.is_terminal:
-            self._console = Console(
+            self._console = ReportConsole(
                 file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH
             )
 
@@ -75,7 +76,7 @@ class TextReport:
         self._facts(
             [
                 ("Memory in file", _memory_line(info)),
-                ("Threads", str(info.thread_count)),
+                *((("Threads", str(info.thread_count)),) if info.thread_count else ()),
                 ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
                 *(("Comment", comment) for comment in info.comments),
             ]
@@ -83,14 +84,14 @@ class TextReport:
         if info.memory.rows:
             self._memory(info)
         if info.heaps:
-            self._heap_table(info.heaps)
+            self._console.print(heap_table(info.heaps))
             self._coverage("Heap memory walked", info.coverage)
         self._diagnostics(info.diagnostics)
 
     def heaps(self, snapshot: Snapshot) -> None:
         """One row a heap."""
         self._source("File", snapshot.source)
-        self._heap_table(snapshot.heaps)
+        self._console.print(heap_table(snapshot.heaps))
         self._coverage("Heap memory walked", snapshot.coverage)
         self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)
@@ -128,7 +129,7 @@ class TextReport:
         """
         self._console.file.write("\t".join(BLOCK_COLUMNS) + "\n")
         for row in block_rows(pages, top):
-            self._console.file.write("\t".join(clean(str(value)).plain for value in row) + "\n")
+            self._console.file.write("\t".join(visible(str(value)) for value in row) + "\n")
 
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
         """Grouped totals."""
@@ -310,41 +311,12 @@ class TextReport:
             self._line(f"  {name:<{width}}  {value}")
 
     def _memory(self, info: Info) -> None:
-        table = plain_table("committed", "in the dump", "regions", "use")
-        for row in info.memory.rows:
-            table.add_row(
-                format_bytes(row.committed_bytes),
-                format_bytes(row.present_bytes),
-                format_count(row.regions),
-                row.use.replace("-", " "),
-            )
-        self._console.print(table)
+        self._console.print(memory_table(info.memory.rows))
         if not info.memory.complete:
             self._line(
                 "  The dump does not list the process's memory regions; this is what the file holds.",
                 "yellow",
             )
-
-    def _heap_table(self, heaps: Iterable[HeapRow]) -> None:
-        """One row a heap; why a heap was not read stands among the diagnostics."""
-        table = plain_table(
-            *("heap", "address", "committed", "used", "blocks", "free", "overhead", "kind"),
-            left={"heap"},
-        )
-        for row in heaps:
-            numbers = ["", "", "", "", ""]
-            if row.read:
-                numbers = [
-                    format_bytes(row.committed_bytes or 0),
-                    format_bytes(row.used_bytes or 0),
-                    format_count(row.used_count or 0),
-                    format_bytes(row.free_bytes or 0),
-                    format_bytes(row.overhead_bytes or 0),
-                ]
-            kind = f"{row.kind} {row.front_end}".strip()
-            shown = Text(kind) if row.read else Text(f"{kind}: not read", "red")
-            table.add_row(row.label, f"0x{row.address:x}", *numbers, shown)
-        self._console.print(table)
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
         label = label.replace(Coverage.memory, coverage.memory)

@@ -5,7 +5,7 @@ A pipe has no width: names stay whole there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from dumpleak.attribution.source import shortened
+from dumpleak.memory_use import UseRow
 from dumpleak.reports.names import cut_middle, visible
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Snapshot
+from dumpleak.snapshot import HeapRow, Snapshot
 from dumpleak.totals import Totals
 from dumpleak.units import format_bytes, format_count
 
@@ -119,6 +120,41 @@ def plain_table(*columns: str, left: set[str] | None = None) -> Table:
             no_wrap=column != columns[-1],
             overflow="fold",
         )
+    return table
+
+
+def memory_table(uses: Iterable[UseRow]) -> Table:
+    """One row a use of memory."""
+    table = plain_table("committed", "in the dump", "regions", "use")
+    for row in uses:
+        table.add_row(
+            format_bytes(row.committed_bytes),
+            format_bytes(row.present_bytes),
+            format_count(row.regions),
+            row.use.replace("-", " "),
+        )
+    return table
+
+
+def heap_table(heaps: Iterable[HeapRow]) -> Table:
+    """One row a heap; why a heap was not read stands among the diagnostics."""
+    table = plain_table(
+        *("heap", "address", "committed", "used", "blocks", "free", "overhead", "kind"),
+        left={"heap"},
+    )
+    for row in heaps:
+        numbers = ["", "", "", "", ""]
+        if row.read:
+            numbers = [
+                format_bytes(row.committed_bytes or 0),
+                format_bytes(row.used_bytes or 0),
+                format_count(row.used_count or 0),
+                format_bytes(row.free_bytes or 0),
+                format_bytes(row.overhead_bytes or 0),
+            ]
+        kind = f"{row.kind} {row.front_end}".strip()
+        shown = Text(kind) if row.read else Text(f"{kind}: not read", "red")
+        table.add_row(row.label, f"0x{row.address:x}", *numbers, shown)
     return table
 
 

@@ -6,7 +6,7 @@ import base64
 import zlib
 from typing import Any
 
-from dumpleak.trend_shape import MissingExtraError
+from dumpleak.extras import missing_extra
 
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
 METADATA_KEY = "dumpleak"
@@ -60,7 +60,5 @@ def arrow() -> Any:
     try:
         import pyarrow
     except ImportError as error:
-        raise MissingExtraError(
-            "snapshot files need pyarrow, which is not installed: pip install 'dumpleak[snapshots]'"
-        ) from error
+        raise missing_extra("snapshot files", "pyarrow", "snapshots") from error
     return pyarrow

@@ -117,6 +117,9 @@ class SnapshotFile:
             self.metadata: Metadata = from_json(json.loads(unpack(raw)), str(path))
         if self.metadata.block_count != rows:
             raise self._damaged(f"it holds {rows} blocks and says {self.metadata.block_count}")
+        snapshot = self.metadata.snapshot
+        if snapshot.is_pool:
+            snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
 
     def snapshot(self, by: str) -> Snapshot:
         """The snapshot with its blocks grouped.
@@ -126,8 +129,6 @@ class SnapshotFile:
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
         snapshot = replace(self.metadata.snapshot, grouping=by, held_by={})
-        if snapshot.is_pool:
-            snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
         if held:
             snapshot.holders = lambda keys: {key: held[key] for key in keys if key in held}
         if by in ("size", "heap", "kind"):

@@ -32,6 +32,7 @@ from dumpleak.snapshots.columns import (
 )
 from dumpleak.snapshots.metadata import About, Group, Metadata, to_json
 from dumpleak.snapshots.privacy import stripped_metadata
+from dumpleak.whole_files import whole_file
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.column_cache import ColumnCache
 
@@ -108,13 +109,8 @@ def write_columns(path: Path | str, metadata: Metadata, columns: dict[str, NDArr
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
-    target = Path(path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        _write(partial, metadata, dict(columns), arrow())
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as target:
+        _write(target, metadata, dict(columns), arrow())
 
 
 class _Walk:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+# Code of the diagnostic of a file that ends before memory it lists; `bytes_affected` are missing.
+MEMORY_CUT = "memory-cut"
+
 
 class Severity(StrEnum):
     """How much a diagnostic takes away from the answer."""

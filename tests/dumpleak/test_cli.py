@@ -208,7 +208,7 @@ def test_dumps_of_two_architectures_are_not_compared(run: Any) -> None:
         (["info", __file__], 3, "not a Windows dump"),
         (["stat", BEFORE, "--by", "nonsense"], 2, "nonsense"),
         (["diff", BEFORE, AFTER, "--top", "0"], 2, "--top"),
-        ([BEFORE, AFTER, BEFORE], 3, "started anew"),
+        ([BEFORE, AFTER, BEFORE], 3, "are the same dump"),
         (["heaps", BEFORE, "-o", "no/such/folder/x"], 3, "no/such/folder"),
     ],
 )

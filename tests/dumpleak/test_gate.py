@@ -139,7 +139,17 @@ def test_two_dumps_have_no_suspects() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["growth", "bytes>1", "bytes>=", "site.leaked>=1", "count>=10M", "percent>=nan", ""]
+    "text",
+    [
+        "growth",
+        "bytes>1",
+        "bytes>=",
+        "site.leaked>=1",
+        "count>=10M",
+        "percent>=nan",
+        "count>=inf",
+        "",
+    ],
 )
 def test_what_is_no_condition_is_said_to_be_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (condition|number)"):
@@ -270,6 +280,11 @@ def _installed(*arguments: str) -> subprocess.CompletedProcess[str]:
         ),
         ((BEFORE, AFTER, "--fail-on", "leaked>=1"), 3, "SUMMARY: NO ANSWER; leaked>=1: two dumps"),
         ((*SERIES[:5], "--fail-on", "suspects>=1"), 1, "SUMMARY: FAIL suspects>=1 (it is 2)"),
+        (
+            (*SERIES[:5], "--fail-on", "leaked>=1"),
+            3,
+            "SUMMARY: NO ANSWER; leaked>=1: what leaked shows",
+        ),
         ((*SERIES[:5], "--fail-on", "site.bytes-per-hour>=28001"), 0, "SUMMARY: PASS"),
         ((*SERIES[:5], "--fail-on", "site.bytes-per-hour>=28000"), 1, "SUMMARY: FAIL site"),
     ],
@@ -550,3 +565,28 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
             assert _junit(text).find("testcase").get("name").startswith("a|b`c</code>")  # type: ignore[union-attr]
         else:
             _sarif(text)
+
+
+WITHOUT_STACKS = TESTDATA / "10.0.26100.5074-x64" / "tiny" / "dump.dmp.gz"
+WITH_STACKS = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust" / "before.dmp.gz"
+
+
+def test_stacks_that_only_one_dump_recorded_make_sites_incomparable(run: Any) -> None:
+    for pair in ((WITHOUT_STACKS, WITH_STACKS), (WITH_STACKS, WITHOUT_STACKS)):
+        code, _, err = run("diff", *pair)
+        assert code == 3
+        assert "has recorded stacks" in err
+        assert run("diff", *pair, "--by", "type", "--no-holders")[0] == 0
+
+
+@pytest.mark.parametrize("format_", ["text", "json", "csv", "sarif", "collapsed"])
+def test_force_is_said_whatever_the_format(run: Any, format_: str) -> None:
+    code, _, err = run(
+        *("diff", WITHOUT_STACKS, WITH_STACKS, "--force", "--no-holders"),
+        *("--format", format_, "--fail-on", "bytes>=1"),
+    )
+    assert code == 1
+    warning, summary = err.splitlines()
+    assert warning.startswith("warning: compared by force although ")
+    assert summary.startswith("SUMMARY: FAIL")
+    assert summary.endswith("; compared by force")

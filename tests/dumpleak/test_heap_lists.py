@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+from pathlib import Path
+
 import pytest
 from patching import without
 from truth import TESTDATA, TruthDump
@@ -87,3 +90,19 @@ def test_a_cut_list_of_heaps_leaves_no_yes_and_no_comparison_on_24h2() -> None:
     assert "there may be more" in info.advice
     comparison = compare(take_snapshot(Session(cut)), take_snapshot(Session(dump)))
     assert comparison.verdict is Verdict.NOT_COMPARABLE
+
+
+def test_a_cut_file_leaves_no_yes_and_no_comparison_although_its_heaps_look_whole(
+    tmp_path: Path,
+) -> None:
+    data = gzip.decompress(_case("after").dump.read_bytes())
+    path = tmp_path / "cut.dmp"
+    path.write_bytes(data[: len(data) * 9 // 10])
+    cut, whole = Session.open(path), Session.open(_case("before").dump)
+    info = take_info(cut)
+    assert info.usable
+    assert info.advice.startswith("partly: ")
+    assert "the file is cut" in info.advice
+    comparison = compare(take_snapshot(whole), take_snapshot(cut))
+    assert comparison.verdict is Verdict.NOT_COMPARABLE
+    assert any("file of the current dump is cut" in reason for reason in comparison.reasons)

@@ -70,7 +70,7 @@ def counted_again(session: Session) -> dict[str, tuple[int, int, dict[str, int]]
         scan(address, address + size, width, sites_[site].type or sites_[site].key, number)
     width = blocks[0][3]
     for root in find_roots(session).memory:
-        if root.kind in (RootKind.GLOBALS, RootKind.STACK, RootKind.THREAD):
+        if root.kind in (RootKind.GLOBALS, RootKind.STACK, RootKind.THREAD, RootKind.HEAP):
             name = root.module.name if root.module else ""
             scan(root.start, root.end, width, f"{root.kind} {name}", -1)
     for thread in session.dump.threads:
@@ -105,7 +105,7 @@ def test_holders_are_those_that_a_scan_word_by_word_finds(dump: TruthDump) -> No
         assert (holding.blocks, holding.unreferenced, holding.held) == (blocks, unreferenced, most)
         best = [label for label, count in votes.items() if count == most]
         if len(best) == 1 and not best[0].startswith("shape|"):
-            word = best[0].removeprefix("globals ").removeprefix("stack ")
+            word = best[0].removeprefix("globals ").removeprefix("stack ").removeprefix("heap-")
             assert word in holding.holder
             held += 1
     assert held >= 3

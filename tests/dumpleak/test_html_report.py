@@ -30,10 +30,11 @@ from report_samples import (
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
+from dumpleak.extras import MissingExtraError
 from dumpleak.reports import html_page
 from dumpleak.reports.html_data import Page
 from dumpleak.reports.html_kernel import pool_growth_page
-from dumpleak.reports.html_page import MissingHtmlExtraError, render
+from dumpleak.reports.html_page import render
 from dumpleak.reports.html_report import HtmlReport, diff_page, info_page, trend_page
 from dumpleak.reports.stack_tree import build_tree, prune, site_pairs
 from dumpleak.reports.summary import summarize_comparison
@@ -270,7 +271,7 @@ def test_without_its_libraries_the_message_says_how_to_get_them(
         cached.cache_clear()
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.offline", None)
-    with pytest.raises(MissingHtmlExtraError, match=r"pip install 'dumpleak\[html\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'dumpleak\[html\]'"):
         HtmlReport(io.StringIO()).diff(growth(), None)
 
 

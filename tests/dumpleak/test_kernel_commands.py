@@ -236,6 +236,27 @@ def test_a_header_alone_is_described(capsys: pytest.CaptureFixture[str], tmp_pat
     code, out, _ = run(capsys, "info", path)
     assert code == 0
     assert "no: this is a header-only dump that holds no memory" in out
+    for command in ("modules", "processes", "pool", "leaks"):
+        code, out, err = run(capsys, command, path)
+        assert (code, out, len(err.splitlines())) == (3, "", 1), command
+
+
+def test_a_list_of_drivers_that_breaks_off_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    made, path = System("x64"), tmp_path / "made.dmp"
+    nowhere = made.kernel + 0x7FFF0000
+    made.pointer(made.entries[1], nowhere)
+    made.pointer(made.entries[3] + 8, nowhere)
+    path.write_bytes(full(made))
+    code, out, err = run(capsys, "modules", path, "--format", "csv")
+    assert (code, out.count(",loaded")) == (0, 3)
+    assert "the list of drivers is not complete, 3 were found" in err
+    made.pointer(made.module_list, nowhere)
+    made.pointer(made.module_list + 8, nowhere)
+    path.write_bytes(full(made))
+    code, out, err = run(capsys, "modules", path)
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
 
 
 @pytest.mark.parametrize("command", ["heaps", "allocations", "stat", "info", "modules"])

@@ -370,3 +370,23 @@ def test_a_dump_without_globals_or_stacks_cannot_answer(run: Any) -> None:
     code, out, err = run("leaks", __file__)
     assert (code, out) == (3, "")
     assert err.count("\n") == 1
+
+
+# A heap that went over to LFH keeps the table without a pointer to it.
+XP = truth_dumps("tiny", "nt-basic")
+
+
+@pytest.mark.parametrize(
+    "dump", [d for d in XP if d.build.startswith("5.")], ids=lambda d: getattr(d, "name", None)
+)
+def test_the_front_ends_own_table_is_held_by_the_heaps_header(dump: TruthDump) -> None:
+    """A look-aside table is a used block of the heap that the program never asked for."""
+    columns = dump.read_truth().raw["alloc_columns"]
+    of_program = {row[columns.index("address")] for row in dump.read_truth().raw["allocations"]}
+    unreferenced = {
+        address
+        for group in find_leaks(Session.open(dump.dump)).groups
+        for address in group.addresses.tolist()
+    }
+    assert unreferenced
+    assert unreferenced <= of_program

@@ -333,7 +333,10 @@ def test_session_pool_is_told_apart(
     source: KernelTruthDump, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = (source.read_truth().get("session_pool") or {}).get("tags", {})
-    told = run_json(capsys, "pool", source.dump, "--type", "session", "--no-walk")["tags"]
+    answer = run_json(capsys, "pool", source.dump, "--type", "session", "--no-walk")
+    told = answer["tags"]
+    codes = {item["code"] for item in answer["diagnostics"]}
+    assert ("no-session-pool" in codes) == (not told)
     assert {row["tag"]: tuple(row[f"session_{name}"] for name in COUNTERS) for row in told} == {
         tag: tuple(row["paged"][name] for name in COUNTERS) for tag, row in truth.items()
     }
@@ -348,3 +351,25 @@ def test_a_kernel_and_a_process_are_not_comparable(
     told = json.loads(out)
     assert (told["verdict"], told["sites"]) == ("not-comparable", [])
     assert "kernel's pools" in told["reasons"][0]
+
+
+@pairs_of("tiny-pair")
+def test_dumps_in_the_wrong_order_are_told_and_no_counter_wraps(
+    pair: Pair, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("pool", pair[1].dump, pair[0].dump, "--no-walk")
+    told = run_json(capsys, *arguments)
+    rows = {row["tag"]: row for row in told["tags"]}
+    for row in pair[1].read_pair()["tags"]:
+        for pool in ("nonpaged", "paged"):
+            before, after = row[pool]["allocs"]
+            if row["tag"] in rows:
+                assert rows[row["tag"]][f"delta_{pool}_allocs"] == before - after
+    assert "dumps-swapped" in {item["code"] for item in told["diagnostics"]}
+    code, out, _ = run(capsys, *arguments, "--top", "1")
+    assert code == 0
+    assert "taken before the base" in " ".join(out.split("Tag ")[0].split())
+    told = run_json(capsys, "diff", pair[1].dump, pair[0].dump)
+    assert "dumps-swapped" in {item["code"] for item in told["diagnostics"]}
+    told = run_json(capsys, "diff", pair[0].dump, pair[1].dump)
+    assert "dumps-swapped" not in {item["code"] for item in told["diagnostics"]}

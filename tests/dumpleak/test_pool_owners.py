@@ -253,6 +253,18 @@ def test_many_finds_of_a_common_word_do_not_hide_the_code_that_counts(tmp_path: 
     assert len(found.hits.tag) < 100
 
 
+def test_padding_is_nobody_s_tag_and_costs_nothing(tmp_path: Path) -> None:
+    system = System("x64")
+    padding = [0, tag_number("    "), 0xCCCCCCCC]
+    data = b"".join(struct.pack("<I", tag) * (PAGE // 16) for tag in padding)
+    place(system, GPU, Driver(data=data))
+    place(system, NET, Driver(x64_allocates(system), imports=(ALLOCATE,)))
+    found = owners(system, tmp_path, TAG, *padding)
+    assert found.of(TAG).driver == "acmenet.sys"
+    assert {found.of(tag).owners for tag in padding} == {()}
+    assert set(found.hits.tag.tolist()) == {TAG}
+
+
 def test_tags_are_kept_apart_and_all_found_in_one_pass(tmp_path: Path) -> None:
     system = System("x64")
     tags = [tag_number(f"T{number:03}") for number in range(200)]

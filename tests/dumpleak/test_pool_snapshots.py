@@ -237,6 +237,17 @@ def test_snapshot_files_compare_as_their_dumps_do(
             answers.append(numbers(out))
         assert answers[0] == answers[1] == answers[2], by
         assert answers[0]
+    about = run_json(capsys, "info", files[1])
+    whole = run_json(capsys, "info", pair[1].dump)
+    for name in ("kind", "build", "time", "architecture", "memory_bytes", "full_memory"):
+        assert about[name] == whole[name], name
+    assert [m["name"] for m in about["modules"]] == [m["name"] for m in whole["modules"]]
+    assert [m["name"] for m in about["unloaded_modules"]] == [
+        m["name"] for m in whole["unloaded_modules"]
+    ]
+    text = run(capsys, "info", files[1])[1]
+    assert "Threads" not in text
+    assert "of pool memory walked" in text
     code, out, err = run(capsys, "stat", files[1], "--by", "stack")
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert run(capsys, "diff", files[0], MINIDUMP)[0] == 3

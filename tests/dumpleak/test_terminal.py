@@ -12,6 +12,8 @@ import json
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,40 @@ from rich.cells import cell_len
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
+from dumpleak.pool.answer import PoolAnswer, PoolGrowth, Selection, take_growth, take_pool
+from dumpleak.pool.reader import PoolReader
 from dumpleak.reports.leaks_report import LeaksTextReport
+from dumpleak.reports.pool_reports import PoolTextReport
 from dumpleak.reports.text_report import TextReport
 from dumpleak.reports.text_tables import sparkline
+from windumps import open_dump
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
+
+KERNEL_PAIR = TESTDATA / "kernel" / "7601-x64" / "tiny-pair"
+
+
+def _kernel_dump(name: str) -> PoolReader:
+    return PoolReader(open_dump(KERNEL_PAIR / name))
+
+
+@lru_cache(maxsize=1)
+def kernel_pool() -> PoolAnswer:
+    answer = take_pool(_kernel_dump("after.dmp.xz"), Selection())
+    return replace(answer, source=replace(answer.source, file="after.dmp.xz"))
+
+
+@lru_cache(maxsize=1)
+def kernel_pool_growth() -> PoolGrowth:
+    growth = take_growth(_kernel_dump("before.dmp.xz"), _kernel_dump("after.dmp.xz"), Selection())
+    told = growth.comparison
+    sides = {
+        side: replace(getattr(told, side), file=f"{side}.dmp.xz") for side in ("base", "current")
+    }
+    return replace(growth, comparison=replace(told, **sides))
+
 
 SCREENS: dict[str, Callable[[TextReport], None]] = {
     "diff": lambda report: report.diff(growth(), None),
@@ -50,6 +79,10 @@ SCREENS: dict[str, Callable[[TextReport], None]] = {
     "stat": lambda report: report.stat(growth().current, None),
     "heaps": lambda report: report.heaps(growth().current),
     "leaks": lambda report: LeaksTextReport(report._console.file).leaks(unreferenced(), None),
+    "pool": lambda report: PoolTextReport(report._console.file).pool(kernel_pool(), 12),
+    "pool-growth": lambda report: PoolTextReport(report._console.file).pool_growth(
+        kernel_pool_growth(), None
+    ),
 }
 
 
@@ -110,7 +143,7 @@ def test_the_first_lines_answer_and_every_doubt_ends_with_a_command(
     assert len(first.splitlines()) < 24
     words = {
         "diff": ("Leaking?", "What ", "Who ", "How sure", "What next", "dumpleak trend"),
-        "trend": ("Probably leaking", "What ", "Who ", "How sure", "What next", "--after-idle"),
+        "trend": ("Suspect", "What ", "Who ", "How sure", "What next", "--after-idle"),
         "trend-after-idle": ("Leaking:", "What ", "Who ", "How sure"),
         "not-comparable": ("Cannot tell", "Why", "procdump -ma 42 app.dmp"),
         "leaks": ("Nothing points to", "What ", "Who ", "How sure", "What next", "dumpleak diff"),

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpleak.trend_shape import MissingExtraError, Shape, fit, theil_sen
+from dumpleak.extras import MissingExtraError
+from dumpleak.trend_shape import Shape, fit, theil_sen
 
 HOURLY = {
     "steady": (Shape.STEADY, [5, 65, 125, 185, 245]),
@@ -21,6 +22,9 @@ HOURLY = {
     "shrinks evenly": (Shape.STEADY, [245, 185, 125, 65]),
     "a cache that fills": (Shape.SATURATING, [600, 900, 1050, 1125, 1125, 1125]),
     "a cache, caught early": (Shape.SATURATING, [600, 900, 1050]),
+    "a cache that fills slowly, four dumps": (Shape.SATURATING, [0, 330, 550, 700]),
+    "a cache that fills slowly, six dumps": (Shape.SATURATING, [0, 181, 330, 451, 551, 632]),
+    "a full cache in the last of three intervals": (Shape.SATURATING, [0, 100, 200, 225]),
     "grows once": (Shape.STEP, [21, 21, 21, 1021, 1021]),
     "grows once, first": (Shape.STEP, [21, 1021, 1021]),
     "up and down": (Shape.SAWTOOTH, [36, 436, 36, 436, 36]),

@@ -376,6 +376,7 @@ def test_text_names_leaked_sites_and_asks_for_an_idle_dump_where_there_is_none(r
         (["trend", FILES[0]], 3, "needs 3 dumps"),
         (["trend", *FILES[:2]], 3, "needs 3 dumps"),
         (["trend", *FILES[3:], "--after-idle", FILES[0]], 3, "not older"),
+        (["trend", *FILES[:3], FILES[1]], 3, "are the same dump"),
         (["trend", *FILES[:2], str(TESTDATA / "10.0.26100.5074-x64/tiny/dump.dmp.gz")], 3, "anew"),
     ],
 )
@@ -397,3 +398,56 @@ def test_the_order_on_the_command_line_changes_nothing(run: Any, order: tuple[in
         ]
         assert given[0] == given[1]
         assert given[0]["sites"][0]["newcomers"]["kept"] > 0
+
+
+# -- made blocks: what chance, load and idle time do to a site ---------------------------------------
+
+
+def _followed(
+    counts: list[tuple[int, int]], idle: tuple[int, int] | None, size: int = 100
+) -> Trend:
+    """A series of one site: so many blocks that stay, and so many that are other ones in each dump."""
+    series = []
+    for hour, (staying, passing) in enumerate([*counts, *([idle] if idle else [])]):
+        number = [*range(staying), *range(10**6 * (hour + 1), 10**6 * (hour + 1) + passing)]
+        count = len(number)
+        zeros = np.zeros(count, np.int32)
+        table = BlockTable(
+            np.array(number, np.uint64) * np.uint64(16),
+            zeros.astype(np.int64),
+            zeros,
+            zeros.astype(np.uint16),
+            ("a",),
+        )
+        start = START - timedelta(hours=1)
+        snapshot = _made(hour, {"a": size * count}, process_created=start, program_base=0x400000)
+        snapshot.heaps = [HeapRow("heap 1", 0x10000, "nt", "x86", "")]
+        snapshot.groups["a"] = (
+            snapshot.groups["a"][0],
+            Totals(count, size * count, size * count, size),
+        )
+        snapshot.blocks = lambda table=table: table
+        series.append(snapshot)
+    return find_trend(series[: len(counts)], series[-1] if idle else None)
+
+
+def test_a_leak_below_work_in_progress_is_leaked_though_the_total_falls_below_its_start() -> None:
+    # 400 blocks come and go under load; of 60 an hour more, none comes back.
+    loaded = [(60 * hour, 400) for hour in range(6)]
+    (site,) = _followed(loaded, idle=(300, 0)).sites
+    assert site.confidence == "leaked"
+    assert "180 of 580 blocks that came in the first half are still there" in site.evidence
+    assert "39.1 KiB given back after the load stopped, more than it grew by" in site.evidence
+    # The same load, whose work in progress grows: nothing of it is there when it stops.
+    (site,) = _followed([(0, 400 + 60 * hour) for hour in range(6)], idle=(0, 5)).sites
+    assert site.confidence == "growth"
+
+
+def test_growth_within_the_chance_of_what_comes_and_goes_is_no_suspect_of_few_dumps() -> None:
+    # 100 and 110 blocks of which none stays differ by less than two standard deviations.
+    (site,) = _followed([(6 * hour, 100) for hour in range(3)], None).sites
+    assert site.confidence == "growth"
+    (site,) = _followed([(60 * hour, 100) for hour in range(3)], None).sites
+    assert site.confidence == "suspect"
+    (site,) = _followed([(6 * hour, 0) for hour in range(3)], None).sites
+    assert site.confidence == "suspect", "where nothing goes, there is no chance"

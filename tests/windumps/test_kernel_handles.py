@@ -27,7 +27,12 @@ class Numbers:
     entry: int
 
 
-NUMBERS = {"x64": Numbers(0x570, 0x8, 0x10, 0x28, 16), "pae": Numbers(0xF4, 0x0, 0x4, 0x8, 8)}
+NUMBERS = {
+    "x64": Numbers(0x570, 0x8, 0x10, 0x28, 16),
+    # Behind the _KPROCESS everything lies 0x48 lower than on x64.
+    "arm64": Numbers(0x528, 0x8, 0x10, 0x28, 16),
+    "pae": Numbers(0xF4, 0x0, 0x4, 0x8, 8),
+}
 TABLES = 0x200 * 0x10000  # from the kernel's base
 
 
@@ -83,7 +88,7 @@ class Handles:
         return [int(at) for at in tables[process].objects]
 
 
-BODY = {"x64": 0xFFFFAF8123456780, "pae": 0x85D38AA8}
+BODY = {"x64": 0xFFFFAF8123456780, "arm64": 0xFFFFAF8123456780, "pae": 0x85D38AA8}
 KINDS = pytest.mark.parametrize("kind", list(NUMBERS))
 
 

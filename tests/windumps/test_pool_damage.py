@@ -299,3 +299,17 @@ def test_a_tag_is_what_its_bytes_say() -> None:
     assert tag_number("Io") == 0x20206F49
     with pytest.raises(ValueError, match="four"):
         tag_number("Leaky")
+
+
+@pytest.mark.parametrize("source", _SOURCES[2:], ids=lambda source: source.name)
+def test_a_tag_that_is_no_text_is_one_where_the_trackers_count_it(source: KernelTruthDump) -> None:
+    damaged = Damaged(source)
+    whole = Blocks.concatenate(damaged.pools().blocks()).used
+    expected = whole.address[whole.tag == tag_number("AcFc")]
+    assert len(expected)
+    strange = b"\x81\x02cd"
+    raw = damaged.data.tobytes().replace(b"AcFc", strange)
+    damaged.data = np.frombuffer(raw, np.uint8)
+    used = Blocks.concatenate(damaged.pools().blocks()).used
+    found = used.address[used.tag == int.from_bytes(strange, "little")]
+    assert found.tolist() == expected.tolist()

@@ -99,6 +99,30 @@ def test_a_processor_that_was_never_there_is_no_gap() -> None:
     assert set(totals.nonpaged_allocs.tolist()) == {18}
 
 
+def test_without_one_processor_s_table_no_total_is_known_where_the_others_do_not_add_up() -> None:
+    made = PoolMemory()
+    rows = dict.fromkeys(_KEYS, (9, 4, 80, 0, 0, 0))
+    freeing = rows | {_KEYS[0]: (0, 9, -80, 0, 0, 0)}
+    table = made.put(made.pool, made.tracker(128, freeing, _KEYS))
+    other = made.put(made.pool + 0x40000, made.tracker(128, freeing, _KEYS))
+    made.variable("PoolTrackTable", table)
+    made.variable("ExPoolTagTables", table, 0, other)
+    made.processors = 3
+    totals = KernelPools(made.kernel()).trackers
+    assert len(totals) == len(_KEYS)
+    assert not totals.complete.any()
+
+
+def test_a_tag_that_holds_less_than_nothing_is_unknown() -> None:
+    made = PoolMemory()
+    rows = dict.fromkeys(_KEYS, (9, 4, 80, 0, 0, 0))
+    trackers_of(made, 128, [rows, rows | {_KEYS[5]: (0, 9, -160, 0, 0, 0)}])
+    pools = KernelPools(made.kernel())
+    totals = pools.trackers
+    assert totals.tag[~totals.complete].tolist() == [_KEYS[5]]
+    assert any(entry.code == "trackers-inconsistent" for entry in pools.log.collect())
+
+
 def test_an_absent_page_of_one_table_costs_only_its_tags() -> None:
     made = PoolMemory()
     rows = dict.fromkeys(_KEYS, (9, 4, 80, 0, 0, 0))

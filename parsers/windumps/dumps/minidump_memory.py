@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from windumps.diagnostics import MEMORY_CUT
 from windumps.dumps import c_minidump as c
 from windumps.dumps.minidump_streams import Streams, exact_sum
 from windumps.memory import Regions, RunMemory
@@ -87,7 +88,7 @@ def _clip(streams: Streams, structure: str, rows: Any, offsets: U64) -> Ranges:
     there = np.minimum(possible, file_size - inside)
     _say_cut(
         streams,
-        "memory-cut",
+        MEMORY_CUT,
         structure,
         starts,
         possible - there,

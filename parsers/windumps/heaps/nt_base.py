@@ -51,6 +51,12 @@ class NtHeapBase:
         """See `Heap`."""
         return str(self.choice)
 
+    @property
+    def front_end_pointer(self) -> tuple[int, int]:
+        """Start and end of the pointer to the front end, which may lie in a used block of this heap."""
+        start = self.address + self.row.offset("_HEAP", "FrontEndHeap")
+        return start, start + self.row.pointer_size
+
     def _area_blocks(self, user: U64, room: I64) -> Blocks:
         """The blocks of LFH areas, which were counted as overhead a moment ago."""
         account = self.account

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from windumps.pools.kernel_words import LOWEST
 from windumps.pools.lookasides import lookaside_blocks
 from windumps.pools.page_chain import HeaderForm, Headers, form_of, read_headers
 from windumps.pools.pool_types import PAGED_BIT, Pool
-from windumps.pools.tags import is_printable, plain_tags
+from windumps.pools.tags import U32, is_printable, plain_tags
 from windumps.windows.kernel import Kernel
 from windumps.windows.layouts import candidates
 from windumps.windows.pool_layouts import LOOKASIDE_LAYOUTS, POOL_HEAP_LAYOUTS
@@ -69,6 +69,7 @@ class HeapPool:
         others: Ranges of these.
         coverage: Filled while the walk runs.
         log: Where damage is told.
+        known_tags: uint32: tags the trackers count, which are tags whatever their bytes are.
     """
 
     kernel: Kernel
@@ -77,6 +78,7 @@ class HeapPool:
     others: Ranges
     coverage: PoolCoverage
     log: DiagnosticLog
+    known_tags: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
 
     def __post_init__(self) -> None:
         self.form: HeaderForm = form_of(self.kernel.architecture)
@@ -244,7 +246,7 @@ class HeapPool:
         on_list = raw.used & np.isin(address, cached)
         busy = raw.used & ~on_list & ~large
         tag = plain_tags(headers.tag)
-        named = is_printable(tag)
+        named = is_printable(tag) | np.isin(tag, self.known_tags)
         valid = present & (headers.type & _IN_USE != 0) & (headers.size > 0) & named
         valid &= headers.size * self.form.unit <= room
         used = busy & valid

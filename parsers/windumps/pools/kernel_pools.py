@@ -168,6 +168,7 @@ class KernelPools:
             self._other_ranges(),
             self.coverage,
             self._walk_log,
+            self.trackers.tag,
         )
         balance = Balance()
         for blocks in walk.blocks():

@@ -147,11 +147,12 @@ def _array(
         return [base], False
     keys, present = read_keys(kernel.memory, row, base, count)
     expected = kernel.processor_count
-    found, gaps, unknown = [base], 0, False
+    found, gaps, unknown = [base], 0, False  # unknown: a table that should be there is not seen
     for number, pointer in enumerate(pointers[1:], 1):
         beyond = bool(expected) and number >= expected
         if pointer == 0:
             gaps += 1
+            unknown |= not beyond
             if beyond or (not expected and gaps > 64):
                 break
             continue

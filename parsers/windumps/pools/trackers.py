@@ -129,6 +129,13 @@ class TagTotals:
             good &= (count >= 0) & (held >= 0) & ((count == 0) == (held == 0))
         return good
 
+    @property
+    def is_negative(self) -> NDArray[np.bool_]:
+        """bool: more was freed than was ever allocated."""
+        counts = self.nonpaged_count, self.paged_count, self.nonpaged_bytes, self.paged_bytes
+        negative: NDArray[np.bool_] = np.minimum.reduce(counts) < 0
+        return negative
+
     def row(self, tag: int) -> int | None:
         """Row of a tag; None when it has none."""
         at = int(np.searchsorted(self.tag, np.uint32(tag)))
@@ -334,6 +341,8 @@ def _judged(
             "total is known",
         )
         return replace(totals, complete=np.zeros(len(totals), np.bool_))
+    # Less than nothing is never held: no such number is shown.
+    totals = replace(totals, complete=totals.complete & ~totals.is_negative)
     if bad.any():
         names = ", ".join(repr(tag_text(tag)) for tag in totals.tag[bad][:5].tolist())
         log.add(

@@ -21,7 +21,8 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.memory.address_space import U64, AddressSpace
 from windumps.windows.kernel import Kernel
-from windumps.windows.kernel_processes import KernelProcess
+from windumps.windows.kernel_layouts import PROCESS_LAYOUTS
+from windumps.windows.kernel_processes import KernelProcess, distance_told
 from windumps.windows.layouts import LayoutRow, candidates
 
 PAGE = 0x1000
@@ -127,12 +128,15 @@ class _Reader:
         rows = candidates(HANDLE_LAYOUTS, kernel.architecture, kernel.build)
         # A build without a row of its own is not guessed at.
         self.row = next((r for r in rows if r.first_build <= kernel.build <= r.last_build), None)
+        # On ARM64 all that follows the `_KPROCESS` lies elsewhere; KDBG says by how much.
+        process = candidates(PROCESS_LAYOUTS, kernel.architecture, kernel.build)[0]
+        self._moved = distance_told(kernel.kdbg, process)
         self._budget = len(kernel.memory.data) // PAGE + _SPARE_PAGES
         self._seen: set[int] = set()
 
     def head(self, process: KernelProcess) -> int:
         """Address of the table; 0 when the process has none or it is not known."""
-        return self._field("_EPROCESS", "ObjectTable", process.address) or 0
+        return self._field("_EPROCESS", "ObjectTable", process.address + self._moved) or 0
 
     def names_owner(self, process: KernelProcess, head: int) -> bool:
         """The table says that it belongs to the process (System's names no process, but the id)."""

@@ -128,10 +128,16 @@ def _possible_rows(kdbg: Kdbg | None) -> list[LayoutRow]:
     rows: list[LayoutRow] = []
     for row in PROCESS_LAYOUTS:
         rows.append(row)
-        moves = {told - own for told, own in _told_by(kdbg, row) if told} if kdbg else set()
-        if len(moves) == 1 and moves != {0}:
-            rows.append(_moved(row, moves.pop()))
+        distance = distance_told(kdbg, row)
+        if distance:
+            rows.append(_moved(row, distance))
     return rows
+
+
+def distance_told(kdbg: Kdbg | None, row: LayoutRow) -> int:
+    """Bytes by which, KDBG says, what follows the `_KPROCESS` is moved against a row; 0: not, or unclear."""
+    moves = {told - own for told, own in _told_by(kdbg, row) if told} if kdbg else set()
+    return moves.pop() if len(moves) == 1 else 0
 
 
 def _moved(row: LayoutRow, distance: int) -> LayoutRow:
