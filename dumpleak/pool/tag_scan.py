@@ -100,9 +100,10 @@ def scan_images(
             budget -= pages.count
             at, tag, split = finder.find(pages.bytes, machine == "arm64")
             inside = pages.holds(at) & pages.holds(at + 3)
-            found = at[inside], tag[inside], split[inside]
-            for begin in range(0, len(found[0]), FINDS_AT_ONCE):
-                at, tag, split = (column[begin : begin + FINDS_AT_ONCE] for column in found)
+            found_at, found, halves = at[inside], tag[inside], split[inside]
+            for begin in range(0, len(found), FINDS_AT_ONCE):
+                some = slice(begin, begin + FINDS_AT_ONCE)
+                at, tag, split = found_at[some], found[some], halves[some]
                 where = np.uint64(first) + at.astype(np.uint64)
                 context = pages.context(at)
                 access = sections.access(where)
@@ -121,7 +122,8 @@ def scan_images(
 
 def _telling(tags: NDArray[np.uint32]) -> NDArray[np.uint32]:
     """Tags that tell something where they are found: four equal bytes are padding, zeros above all."""
-    return tags[tags != (tags & np.uint32(0xFF)) * np.uint32(0x0101_0101)]
+    telling: NDArray[np.uint32] = tags[tags != (tags & np.uint32(0xFF)) * np.uint32(0x0101_0101)]
+    return telling
 
 
 def _no_columns() -> tuple[NDArray[Any], ...]:

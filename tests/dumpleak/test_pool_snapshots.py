@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import lzma
 import struct
 from collections import Counter
 from pathlib import Path
@@ -127,8 +128,17 @@ def test_groupings_that_pools_do_not_have(capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize("pair", TINY[:1], ids=lambda pair: pair[1].name)
-def test_trend_and_heaps_take_kernel_dumps(pair: Pair, capsys: pytest.CaptureFixture[str]) -> None:
-    told = run_json(capsys, "trend", pair[0].dump, pair[1].dump, pair[1].dump)
+def test_trend_and_heaps_take_kernel_dumps(
+    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hour = 3600 * 10**7
+    raw = bytearray(lzma.decompress(pair[1].dump.read_bytes()))
+    at = 0xFA8 if raw[4:8] == b"DU64" else 0xFC0  # _DUMP_HEADER.SystemTime
+    time = int.from_bytes(raw[at : at + 8], "little") + hour
+    raw[at : at + 8] = time.to_bytes(8, "little")
+    later = tmp_path / "later.dmp"
+    later.write_bytes(raw)
+    told = run_json(capsys, "trend", pair[0].dump, pair[1].dump, later)
     assert {site["tag"] for site in told["sites"][:3]} == set(OWNERS)
     told = run_json(capsys, "heaps", pair[1].dump)
     assert {row["label"] for row in told["heaps"]} >= {"nonpaged pool", "paged pool"}
