@@ -9,6 +9,7 @@ from dumpleak.kernel_symbols import use_symbols
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.dumps.kernel_dump import KernelDump
+from windumps.pools.kernel_pools import KernelPools
 from windumps.symbols.provider import Symbols
 from windumps.windows.bug_checks import BugCheck
 from windumps.windows.kernel_counters import Counter
@@ -16,6 +17,9 @@ from windumps.windows.kernel_handles import read_handles
 from windumps.windows.kernel_processes import KernelProcess
 from windumps.windows.kernel_symbols import KernelSymbol
 from windumps.windows.modules import Module
+
+# Pool in use beside what its trackers add up to: free space in its pages, and pages kept for later.
+POOL_SLACK, POOL_SLACK_BYTES = 4, 16 << 20
 
 # Variables that questions about pool start from.
 SHOWN_SYMBOLS = (
@@ -105,6 +109,36 @@ def listed_processes(dump: KernelDump) -> list[KernelProcess]:
     return [replace(p, handle_count=counts.get(p.address) or None) for p in dump.processes]
 
 
+def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:
+    """The memory manager's counters; those only the build speaks for are held against the pool trackers.
+
+    Pool in use cannot be less than what the trackers add up to, and is not many times as much. The other
+    counters that only the build speaks for stand in one structure with paged pool, and fall with it.
+    """
+    if not any(counter.by_build for counter in dump.counters):
+        return tuple(dump.counters)
+    totals = KernelPools(dump.kernel).trackers
+    tracked = {
+        "nonpaged_pool": int(totals.nonpaged_bytes[totals.complete].sum()),
+        "paged_pool": int(totals.paged_bytes[totals.complete].sum()),
+    }
+    agrees = {
+        counter.name: tracked[counter.name]
+        <= (counter.bytes or 0)
+        <= POOL_SLACK * tracked[counter.name] + POOL_SLACK_BYTES
+        for counter in dump.counters
+        if counter.name in tracked and totals.is_found
+    }
+    return tuple(
+        replace(
+            counter, bytes=None, source=f"{counter.source}: the pool trackers do not bear it out"
+        )
+        if counter.by_build and not agrees.get(counter.name, agrees.get("paged_pool", False))
+        else counter
+        for counter in dump.counters
+    )
+
+
 def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> KernelInfo:
     """Describes a kernel dump; the lists are read, no pool is walked."""
     said = use_symbols(dump, symbols)
@@ -135,7 +169,7 @@ def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> Kernel
         current_process=dump.current_process,
         processes=processes,
         process_layout="" if dump.process_layout is None else str(dump.process_layout),
-        counters=tuple(dump.counters),
+        counters=checked_counters(dump),
         image_bytes=(
             sum(driver.size_bytes for driver in kernel.drivers),
             sum(

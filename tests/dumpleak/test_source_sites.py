@@ -79,9 +79,7 @@ def test_every_block_with_a_file_gets_its_source_line_as_site(dump: TruthDump) -
             sites = attributor.assign(source, reader.apply(piece))
             counted.update(table.sites[site].key for site in sites[sites >= 0].tolist())
     file, line = crt["block_columns"].index("file"), crt["block_columns"].index("line")
-    expected = Counter(
-        source_key(row[file], row[line]) for row in crt["blocks"] if row[file]
-    )
+    expected = Counter(source_key(row[file], row[line]) for row in crt["blocks"] if row[file])
     assert expected == {key: n for key, n in counted.items() if key in expected}
     # The runtime's own blocks point to names in its image, which some of these dumps lack.
     pointers = [row[crt["internal_columns"].index("file_pointer")] for row in crt["internal"]]

@@ -32,11 +32,14 @@ class Counter:
         name: Stable, for scripts: "committed".
         bytes: Its value; None when unknown. Of "system_ptes" and "free_system_ptes" a count.
         source: Where it comes from, or why it is unknown.
+        by_build: Its place is that of another kernel of the same build. Revisions of one build differ there,
+            so something else must bear the value out.
     """
 
     name: str
     bytes: int | None
     source: str
+    by_build: bool = False
 
 
 # In the order they are shown. (name, KDBG field, bytes of its unit, bytes of the variable or 0 for a
@@ -208,7 +211,8 @@ def _fields_of_variables(kernel: Kernel) -> Iterator[Counter]:
             continue
         if 0 < value < MAX_BYTES // PAGE_SIZE:
             how = "symbols" if found is not None else f"layout of build {kernel.build}"
-            yield Counter(name, value * PAGE_SIZE, f"nt!{variable}.{path} ({how})")
+            source = f"nt!{variable}.{path} ({how})"
+            yield Counter(name, value * PAGE_SIZE, source, by_build=found is None)
 
 
 def _paged_pool_pages(kernel: Kernel) -> int:
