@@ -50,6 +50,16 @@ def read_snapshot(path: Path | str, by: str, skip_frames: tuple[str, ...] = ()) 
     return reader.read(Path(path), by, skip_frames) if reader else None
 
 
+def is_snapshot_file(path: Path | str) -> bool:
+    """True for the files that `dumpleak snapshot` writes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        return reader.is_snapshot(file.read(HEAD_BYTES))
+
+
 def why_no_dump(path: Path | str) -> str:
     """One line about a file that is a snapshot where a dump is needed; "" for all other files."""
     return (

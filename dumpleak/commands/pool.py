@@ -9,9 +9,12 @@ import click
 
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, options_with, output_to, progress_bar
 from dumpleak.comparison import Verdict
+from dumpleak.inputs import is_snapshot_file
 from dumpleak.pool.answer import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.pool.counters import ORDERS, POOLS
 from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.source import PoolSource
+from dumpleak.pool.stored import StoredPools
 from dumpleak.reports.pool_reports import POOL_REPORTS
 from windumps import open_dump
 
@@ -69,21 +72,23 @@ def pool(
     top: int | None,
     **options: Any,
 ) -> None:
-    """Kernel pool by tag with the driver that owns it; with two dumps, which tags grew."""
+    """Kernel pool by tag with the driver that owns it; with two dumps or snapshots, which tags grew."""
     if options["process"] is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
     with progress_bar(options) as progress:
-        readers = [
-            PoolReader(open_dump(name), options["symbols"], pooltag, progress)
+        sources: list[PoolSource] = [
+            StoredPools(Path(name), pooltag)
+            if is_snapshot_file(name)
+            else PoolReader(open_dump(name), options["symbols"], pooltag, progress)
             for name in (dump, current)
             if name is not None
         ]
         if current is None:
-            answer = take_pool(readers[0], selection, walk)
+            answer = take_pool(sources[0], selection, walk)
             shortfall = answer.account.shortfall
         else:
-            growth = take_growth(readers[0], readers[1], selection, walk, top or EXPLAINED_TAGS)
+            growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
             shortfall = ""  # what is missing is a reason why the two are not comparable
     with output_to(options) as stream:
         report = POOL_REPORTS[options["format_"]](stream)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dumpleak.pool.counters import TRACKERS, WALK
-from dumpleak.pool.reader import PoolReader
 from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP
 from windumps.pools.audit import PoolAudit
 from windumps.pools.tags import tag_text
+
+if TYPE_CHECKING:
+    from dumpleak.pool.reader import PoolReader
 
 # Blocks alone are no answer when less than this share of the pool could be walked.
 MIN_WALKED_SHARE = 0.98

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from dumpleak.kernel_info import kernel_source
-from dumpleak.pool.account import PoolAccount, account_for
+from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.comparison import PoolComparison, compare_pools, with_blocks
 from dumpleak.pool.counters import ORDERS, POOLS, Order, TagDelta, TagRow
-from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.source import PoolSource
 from dumpleak.session import CannotAnswerError
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
-NO_SESSION_POOL_FROM = 26100  # Windows 11 24H2
 
 
 @dataclass(frozen=True)
@@ -98,27 +96,23 @@ class PoolGrowth:
     current: PoolAccount
 
 
-def take_pool(reader: PoolReader, selection: Selection, walk: bool = True) -> PoolAnswer:
+def take_pool(source: PoolSource, selection: Selection, walk: bool = True) -> PoolAnswer:
     """Reads the pools of one dump.
 
     Args:
-        reader: The dump.
+        source: The dump or its snapshot.
         selection: What to show.
         walk: Also read the blocks and hold them against the trackers.
     """
-    _check_sessions(reader, selection)
-    account = account_for(
-        reader, walk
-    )  # the walk comes first: it may know tags that no tracker has
-    rows = selection.rows(reader.rows())
-    return PoolAnswer(
-        kernel_source(reader.dump), selection, tuple(rows), account, tuple(reader.diagnostics)
-    )
+    _check_sessions(source, selection)
+    account = source.account(walk)  # the walk comes first: it may know tags that no tracker has
+    rows = selection.rows(source.rows())
+    return PoolAnswer(source.source, selection, tuple(rows), account, tuple(source.diagnostics))
 
 
 def take_growth(
-    base: PoolReader,
-    current: PoolReader,
+    base: PoolSource,
+    current: PoolSource,
     selection: Selection,
     walk: bool = True,
     explained: int = EXPLAINED_TAGS,
@@ -132,9 +126,9 @@ def take_growth(
         walk: Also read the blocks and hold them against the trackers.
         explained: How many of the tags shown have their new blocks looked at.
     """
-    for reader in (base, current):
-        _check_sessions(reader, selection)
-    accounts = account_for(base, walk), account_for(current, walk)
+    for source in (base, current):
+        _check_sessions(source, selection)
+    accounts = base.account(walk), current.account(walk)
     comparison = compare_pools(base, current, accounts)
     deltas = selection.deltas(comparison.tags)
     if walk:
@@ -144,24 +138,18 @@ def take_growth(
     return PoolGrowth(comparison, selection, tuple(deltas), *accounts)
 
 
-def _check_sessions(reader: PoolReader, selection: Selection) -> None:
+def _check_sessions(source: PoolSource, selection: Selection) -> None:
     """Where only session pool is asked for and none was read, says whether there is any.
 
     Raises:
         CannotAnswerError: there is or may be, and its counters were not found.
     """
-    if set(selection.pools) != {"session"} or reader.pools.sessions:
+    if set(selection.pools) != {"session"} or source.has_session_pool:
         return
-    dump = reader.dump
-    if dump.why_no_pool:
-        return  # what follows says so
-    if dump.build and dump.build >= NO_SESSION_POOL_FROM:
-        why = f"build {dump.build} has no session pool"
-    elif dump.processes and not reader.pools.session_spaces:
-        why = "no process of the dump has session space of its own"
-    else:
+    why = source.why_no_session_pool
+    if not why:
         raise CannotAnswerError(
-            f"{dump.path}: session pool: the counters of its tags were not found; the other pools are "
-            "known without --type session"
+            f"{source.source.file}: session pool: the counters of its tags were not found; the other pools "
+            "are known without --type session"
         )
-    reader.log.add("no-session-pool", Severity.WARNING, "_MM_SESSION_SPACE", None, why)
+    source.log.add("no-session-pool", Severity.WARNING, "_MM_SESSION_SPACE", None, why)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from dumpleak.comparison import Verdict, is_older, labelled, order_diagnostics
-from dumpleak.kernel_info import kernel_source
 from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.counters import (
     NONE,
@@ -19,8 +18,7 @@ from dumpleak.pool.counters import (
 )
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks
-from dumpleak.pool.owners import Ownership
-from dumpleak.pool.reader import PoolReader, is_same_boot
+from dumpleak.pool.source import PoolSource, is_same_boot
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, Severity
 
@@ -49,7 +47,7 @@ class PoolComparison:
 
 
 def compare_pools(
-    base: PoolReader, current: PoolReader, accounts: tuple[PoolAccount, PoolAccount]
+    base: PoolSource, current: PoolSource, accounts: tuple[PoolAccount, PoolAccount]
 ) -> PoolComparison:
     """Compares the pools of two dumps by tag.
 
@@ -58,14 +56,14 @@ def compare_pools(
         current: The later one.
         accounts: What is known of the pools of each as a whole.
     """
-    same_boot = is_same_boot(base.dump, current.dump)
-    sources = kernel_source(base.dump), kernel_source(current.dump)
+    same_boot = is_same_boot(base.boot, current.boot)
+    sources = base.source, current.source
     reasons = tuple(why_pools_differ(base, current, accounts))
     deltas: list[TagDelta] = []
     if not reasons:
         # Only from the earlier dump to the later one do counters rise.
         onward = same_boot and not is_older(*sources)
-        bits = current.pools.trackers.counter_bits if onward else 0
+        bits = current.counter_bits if onward else 0
         before, after = ({row.number: row for row in side.rows()} for side in (base, current))
         for tag in before.keys() | after.keys():
             pair = _both(before.get(tag), after.get(tag), base, current)
@@ -89,14 +87,14 @@ def compare_pools(
 
 
 def why_pools_differ(
-    base: PoolReader, current: PoolReader, accounts: tuple[PoolAccount, PoolAccount]
+    base: PoolSource, current: PoolSource, accounts: tuple[PoolAccount, PoolAccount]
 ) -> list[str]:
     """Why a comparison of two dumps would lie; empty when it does not."""
     reasons = []
-    if base.dump.architecture != current.dump.architecture:
+    if base.source.architecture != current.source.architecture:
         reasons.append(
-            f"the base is of a kernel for {base.dump.architecture}, the current dump of one for "
-            f"{current.dump.architecture}"
+            f"the base is of a kernel for {base.source.architecture}, the current dump of one for "
+            f"{current.source.architecture}"
         )
     for name, account in zip(("the base", "the current dump"), accounts, strict=True):
         if account.shortfall:
@@ -119,7 +117,7 @@ def _rank(delta: TagDelta) -> tuple[bool, int, int, str]:
 
 
 def _both(
-    base: TagRow | None, current: TagRow | None, before: PoolReader, after: PoolReader
+    base: TagRow | None, current: TagRow | None, before: PoolSource, after: PoolSource
 ) -> tuple[TagRow, TagRow]:
     """Both rows; a tag that a table does not have has no blocks, unless parts of the table are absent."""
     known = base or current
@@ -131,9 +129,9 @@ def _both(
     )
 
 
-def _none(known: TagRow, side: PoolReader) -> TagRow:
-    owner: Ownership = side.owner(known.number) if side.has_trackers else known.owner
-    counters = UNKNOWN if side.pools.trackers.absent_entries else NONE
+def _none(known: TagRow, side: PoolSource) -> TagRow:
+    owner = (side.owner(known.number) if side.has_trackers else None) or known.owner
+    counters = UNKNOWN if side.absent_entries else NONE
     return TagRow(known.number, known.tag, dict.fromkeys(known.pools, counters), TRACKERS, owner)
 
 
@@ -158,7 +156,7 @@ def _wrapped(delta: int | None, bits: int) -> int | None:
 
 
 def with_blocks(
-    delta: TagDelta, base: PoolReader, current: PoolReader, same_boot: bool
+    delta: TagDelta, base: PoolSource, current: PoolSource, same_boot: bool
 ) -> TagDelta:
     """A tag that grew, with what its new blocks are; any other as it is."""
     if (delta.total("bytes") or 0) <= 0:

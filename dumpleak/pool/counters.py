@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from dumpleak.pool.new_blocks import NewBlocks
@@ -72,6 +72,16 @@ class TagRow:
         """A quantity over several pools; None when it is unknown in one of them."""
         values = [getattr(self.pools[pool], quantity) for pool in pools if pool in self.pools]
         return None if None in values else sum(values)
+
+
+def sited(rows: Iterable[TagRow]) -> list[tuple[TagRow, int]]:
+    """(row, number in `POOLS`) of all that hold blocks: the sites of a snapshot, in their order."""
+    return [
+        (row, number)
+        for row in rows
+        for number, pool in enumerate(POOLS)
+        if pool in row.pools and row.pools[pool].count
+    ]
 
 
 @dataclass(frozen=True)

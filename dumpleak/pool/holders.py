@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.source import PoolSource
 from windumps.pools.tags import tag_text
 
 # Pool tags of objects that handles are made for (documented in pooltag.txt as "… objects").
@@ -49,13 +49,13 @@ OBJECT_TAGS = frozenset(
 MAX_HOLDERS = 2
 
 
-def held_by_process(reader: PoolReader, tag: int) -> dict[tuple[int, str], int]:
+def held_by_process(reader: PoolSource, tag: int) -> dict[tuple[int, str], int]:
     """How many handles of each process, by (id, name), lead to blocks of a tag."""
     addresses, sizes = reader.blocks.of(tag)
     order = np.argsort(addresses)
     start, end = addresses[order], (addresses + sizes.astype(np.uint64))[order]
     held = {}
-    for table in reader.handles:
+    for table in reader.handles or ():
         if not len(start) or not len(table.objects):
             continue
         row = np.searchsorted(start, table.objects, "right").astype(np.int64) - 1
@@ -66,10 +66,12 @@ def held_by_process(reader: PoolReader, tag: int) -> dict[tuple[int, str], int]:
     return held
 
 
-def holder_clauses(base: PoolReader, current: PoolReader, tag: int) -> tuple[str, ...]:
+def holder_clauses(base: PoolSource, current: PoolSource, tag: int) -> tuple[str, ...]:
     """Who holds most of a tag's growth; empty for tags of other things than objects."""
     if tag_text(tag) not in OBJECT_TAGS:
         return ()
+    if base.handles is None or current.handles is None:
+        return ("kernel objects: who holds them is unknown, a snapshot keeps no handle tables",)
     before, after = held_by_process(base, tag), held_by_process(current, tag)
     if not current.handles:
         return ("kernel objects: who holds them is unknown, handle tables could not be read",)

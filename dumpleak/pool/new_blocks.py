@@ -72,6 +72,22 @@ class PoolBlocks:
         self._size: I64 = size[order]
         self._kind: NDArray[np.uint8] = np.concatenate(kinds)[order]
 
+    @classmethod
+    def of_columns(cls, key: U64, address: U64, size: I64, kind: NDArray[np.uint8]) -> PoolBlocks:
+        """Blocks from columns in any order.
+
+        Args:
+            key: Tag << 2 | pool (of `POOLS`).
+            address: Where blocks lie.
+            size: Their bytes, headers included.
+            kind: Of `Kind`.
+        """
+        blocks = cls(())
+        order = np.lexsort((address, key))
+        blocks._key, blocks._address = key[order], address[order]
+        blocks._size, blocks._kind = size[order], kind[order]
+        return blocks
+
     def __len__(self) -> int:
         return len(self._key)
 

@@ -25,6 +25,7 @@ from windumps.windows.sections import MEM_DISCARDABLE, read_sections
 MAX_OWNERS = 5
 MAX_PLACES = 3  # places in code named for one driver
 STRONG, MEDIUM = 0.7, 0.4
+CONFIDENCES = ("proven", "strong", "medium", "weak")
 NEGLIGIBLE = 0.15  # candidates below it are named only where there is no better one
 
 _VERIFIER, _USER_TABLE, _BUILT_IN, _WILDCARD = 0.99, 0.5, 0.45, 0.7

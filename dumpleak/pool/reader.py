@@ -9,12 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.kernel_info import kernel_source
 from dumpleak.kernel_symbols import use_symbols
+from dumpleak.pool.account import PoolAccount, account_for
 from dumpleak.pool.counters import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.pool.new_blocks import PoolBlocks
 from dumpleak.pool.owners import Ownership, TagOwners, VerifiedCaller
+from dumpleak.pool.source import Boot
 from dumpleak.pool.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
 from dumpleak.session import CannotAnswerError, Progress, no_progress
+from dumpleak.snapshot import SourceInfo
 from dumpleak.symbols import DumpSymbols
 from windumps import Dump
 from windumps.blocks import Blocks
@@ -26,9 +30,11 @@ from windumps.symbols.provider import Symbols
 from windumps.windows.kernel_handles import HandleTable, read_handles
 from windumps.windows.modules import Module
 
+NO_SESSION_POOL_FROM = 26100  # Windows 11 24H2
+
 
 class PoolReader:
-    """The pools of one kernel dump.
+    """The pools of one kernel dump, a `PoolSource`.
 
     Args:
         dump: The open dump.
@@ -81,6 +87,48 @@ class PoolReader:
                 "pooltag-file", Severity.WARNING, "pooltag.txt", None, f"{error}; it is not used"
             )
             return None
+
+    @property
+    def source(self) -> SourceInfo:
+        """Where it comes from."""
+        return kernel_source(self.dump)
+
+    @property
+    def boot(self) -> Boot:
+        """Which run of the system it is of."""
+        dump = self.dump
+        return Boot(dump.kernel_base or 0, dump.time, dump.up_time, str(dump.path))
+
+    @property
+    def counter_bits(self) -> int:
+        """Width of allocs and frees."""
+        return self.pools.trackers.counter_bits
+
+    @property
+    def absent_entries(self) -> int:
+        """Entries of the tracker tables that are not in the dump."""
+        return self.pools.trackers.absent_entries
+
+    @property
+    def has_session_pool(self) -> bool:
+        """The counters of session pool were found."""
+        return bool(self.pools.sessions)
+
+    @property
+    def why_no_session_pool(self) -> str:
+        """Why there is no session pool; "" where there is or may be."""
+        dump = self.dump
+        if self.has_session_pool:
+            return ""
+        if dump.build and dump.build >= NO_SESSION_POOL_FROM:
+            return f"build {dump.build} has no session pool"
+        if dump.processes and not self.pools.session_spaces:
+            return "no process of the dump has session space of its own"
+        return ""
+
+    def account(self, walk: bool) -> PoolAccount:
+        """Trackers and blocks held against each other; `walk` looks for blocks in any case."""
+        return account_for(self, walk)
 
     @cached_property
     def blocks(self) -> PoolBlocks:
@@ -230,19 +278,3 @@ class PoolReader:
         """What was left out so far, and how things were found."""
         found = self.dump.diagnostics + self._said + self.log.collect()
         return found + (self._symbols.diagnostics if self._symbols is not None else [])
-
-
-def is_same_boot(base: KernelDump, current: KernelDump) -> bool:
-    """True when the system was not restarted between two dumps: addresses and counters go on.
-
-    That is so when it was already up at the time of the earlier dump. Both dumps must say when they were
-    taken and how long the system had been up, and have their kernel at one address.
-    """
-    if not base.kernel_base or base.kernel_base != current.kernel_base:
-        return False
-    if base.time is None or current.time is None or base.up_time is None or current.up_time is None:
-        return False
-    earlier, later = sorted((base, current), key=lambda dump: (dump.time, dump.path))
-    if earlier.time is None or later.time is None or later.up_time is None:
-        return False
-    return later.time - later.up_time < earlier.time

@@ -15,11 +15,12 @@ from dumpleak.grouping import heap_name
 from dumpleak.kernel_info import kernel_source
 from dumpleak.limits import Limit
 from dumpleak.pool.account import PoolAccount, account_for
-from dumpleak.pool.counters import POOLS, TRACKERS, Counters, TagRow, owner_of_both
+from dumpleak.pool.counters import POOLS, TRACKERS, Counters, TagRow, owner_of_both, sited
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks, said_of_new
 from dumpleak.pool.owners import Ownership
-from dumpleak.pool.reader import PoolReader, is_same_boot
+from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.source import is_same_boot
 from dumpleak.session import CannotAnswerError
 from dumpleak.site_details import DetailSums
 from dumpleak.sites import Site, SiteKind
@@ -32,6 +33,8 @@ from windumps.pools.tags import tag_number, tag_text
 Groups = dict[str, tuple[Site, Totals]]
 
 OWNER_UNKNOWN = "(owner unknown)"
+# Codes of diagnostics that say what stands in a `PoolAccount`.
+SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown"})
 
 
 @dataclass(frozen=True)
@@ -122,12 +125,9 @@ def _tags_of(rows: list[TagRow]) -> dict[str, tuple[int, int | None]]:
 
 def _by_site(reader: PoolReader, rows: list[TagRow]) -> Groups:
     groups = {}
-    for row in rows:
-        for number, pool in enumerate(POOLS):
-            counters = row.pools.get(pool)
-            if counters is not None and counters.count:
-                site = tag_site(row, number)
-                groups[site.key] = site, _totals(reader, row, counters, number)
+    for row, number in sited(rows):
+        site = tag_site(row, number)
+        groups[site.key] = site, _totals(reader, row, row.pools[POOLS[number]], number)
     return groups
 
 
@@ -305,7 +305,7 @@ def _explain(base: Snapshot, current: Snapshot, site: Site) -> tuple[str, ...]:
         for candidate in owner.owners[:1]
     ]
     clauses += [text for text in (owner.description, owner.note) if text]
-    same_boot = is_same_boot(before.reader.dump, after.reader.dump)
+    same_boot = is_same_boot(before.reader.boot, after.reader.boot)
     found = new_blocks(before.reader.blocks, after.reader.blocks, number, same_boot, pool)
     clauses += said_of_new(found, after.reader.dump.kernel.pointer_size)
     return (*clauses, *holder_clauses(before.reader, after.reader, number))

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.memory_use import MemoryByUse
+from dumpleak.pool.account import account_for
 from dumpleak.pool.counters import POOLS
 from dumpleak.pool.reader import PoolReader
+from dumpleak.pool.record import PoolRecord
 from dumpleak.pool.snapshot import POOL_GROUPINGS, PoolView, driver_of, take_pool_snapshot
 from dumpleak.snapshots.columns import arrow
 from dumpleak.snapshots.metadata import About, Metadata
@@ -46,12 +48,28 @@ def write_pool_snapshot(
         },
         about=_about(reader),
         block_count=len(columns["address"]),
+        pool=_record(reader),
     )
     if PATHS not in include:
         metadata = without_paths(metadata)
     if strip_names:
         metadata = stripped_metadata(metadata, keep_names)
     write_columns(path, metadata, columns)
+
+
+def _record(reader: PoolReader) -> PoolRecord:
+    """Counters and owners of tags, and what the pools as a whole are held against."""
+    return PoolRecord(
+        rows=tuple(reader.rows()),
+        account=account_for(reader, walk=True),
+        has_trackers=reader.has_trackers,
+        counter_bits=reader.counter_bits,
+        absent_entries=reader.absent_entries,
+        has_session_pool=reader.has_session_pool,
+        why_no_session_pool=reader.why_no_session_pool,
+        kernel_base=reader.boot.kernel_base,
+        up_time=reader.boot.up_time,
+    )
 
 
 def _about(reader: PoolReader) -> About:

@@ -61,6 +61,13 @@ class Fields:
         """An integer or null."""
         return None if self._value.get(name) is None else self.integer(name, low)
 
+    def fraction(self, name: str) -> float:
+        """A number from 0 to 1."""
+        value = self._value.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise damaged(f"{self._where}.{name}", "a number from 0 to 1")
+        return float(value)
+
     def flag(self, name: str) -> bool:
         """True or false."""
         value = self._value.get(name)

@@ -9,6 +9,7 @@ from typing import Any
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
 from dumpleak.memory_use import MemoryByUse, UseRow
+from dumpleak.pool.record import PoolRecord, read_record, record_json
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.fields import Fields, SnapshotFileError, damaged
@@ -53,6 +54,7 @@ class Metadata:
             the column `detail` counts the classes of one site) and its group in each of `tables`.
         block_count: Rows of the file.
         about: The dump; None where nobody noted it.
+        pool: Of a kernel's pools, what their rows and sites do not say; None for heaps, and in old files.
     """
 
     snapshot: Snapshot
@@ -60,6 +62,7 @@ class Metadata:
     classes: dict[str, list[int]] = field(default_factory=dict)
     block_count: int = 0
     about: About | None = None
+    pool: PoolRecord | None = None
 
 
 class _Texts:
@@ -84,6 +87,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         name: [_group(group, texts, places) for group in groups]
         for name, groups in (("site", list(snapshot.groups.values())), *metadata.tables.items())
     }
+    pool = {} if metadata.pool is None else {"pool": record_json(metadata.pool)}
     return {
         "format": FORMAT,
         "source": _times(asdict(snapshot.source) | {"file": None}),
@@ -107,6 +111,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "texts": texts.values,
         "places": [list(place) for place in places.values],
         "diagnostics": [asdict(item) for item in snapshot.diagnostics],
+        **pool,
     }
 
 
@@ -174,12 +179,14 @@ def from_json(document: Any, file: str) -> Metadata:
         )
         for item in root.objects("holders")
     }
+    pool = root.object_or_none("pool")
     return Metadata(
         snapshot,
         {name: table for name, table in groups.items() if name != "site"},
         _read_classes(root.object("classes"), groups),
         root.integer("blocks"),
         _read_about(root.object_or_none("about")),
+        read_record(pool, len(keys)) if pool is not None else None,
     )
 
 

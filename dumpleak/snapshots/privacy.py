@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from dumpleak.block_table import BlockTable
+from dumpleak.pool.record import PoolRecord, said_anew
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Snapshot
 from windumps.windows.modules import Module
@@ -28,6 +29,7 @@ _HASHED_KEY = re.compile(r"[a-z]+\|#[0-9a-f]{32}")
 _POINTS_TO = ", points to "
 _LEADS_TO = " -> "
 _VFTABLE = "vftable "
+_EVIDENCE_LEFT_OUT = "evidence that names code is left out"
 
 
 def hashed_name(word: str, name: str) -> str:
@@ -175,15 +177,53 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
     if about is not None:
         unloaded = tuple(names.module(module) for module in about.unloaded_modules)
         about = replace(about, unloaded_modules=unloaded)
+    images = (
+        *metadata.snapshot.modules,
+        *(metadata.about.unloaded_modules if metadata.about else ()),
+    )
     return replace(
         metadata,
         about=about,
+        pool=metadata.pool and stripped_pool(metadata.pool, names, images),
         snapshot=stripped_snapshot(metadata.snapshot, kept),
         tables={
             name: [(names.site(site), totals) for site, totals in table]
             for name, table in metadata.tables.items()
         },
     )
+
+
+def stripped_pool(record: PoolRecord, names: Names, images: Iterable[Module]) -> PoolRecord:
+    """The same for owners of pool tags.
+
+    What speaks for a driver names its code, and a description may name whose it is: both are left out, but
+    for drivers that are kept.
+    """
+    drivers = {owner.driver for row in record.rows for owner in row.owner.owners}
+    every = drivers | {image.name for image in images}
+    # The longest first: one name may be the end of another.
+    shown = {name: names.name("module", name) for name in sorted(every, key=lambda n: -len(n))}
+    hidden = [old.lower() for old, new in shown.items() if old and old != new]
+    said = said_anew(record, lambda text: _without(text, shown))
+    rows = []
+    for old, row in zip(record.rows, said.rows, strict=True):
+        owners = []
+        for owner in old.owner.owners:
+            kept = shown[owner.driver] == owner.driver
+            evidence = [
+                text
+                for text in owner.evidence
+                if kept and not any(name in text.lower() for name in hidden)
+            ]
+            if len(evidence) < len(owner.evidence):
+                evidence.append(_EVIDENCE_LEFT_OUT)
+            owners.append(replace(owner, driver=shown[owner.driver], evidence=tuple(evidence)))
+        open_ = bool(owners) and owners[0].driver == old.owner.owners[0].driver
+        description = row.owner.description if open_ else ""
+        rows.append(
+            replace(row, owner=replace(row.owner, owners=tuple(owners), description=description))
+        )
+    return replace(said, rows=tuple(rows))
 
 
 def alike(base: Snapshot, current: Snapshot) -> tuple[Snapshot, Snapshot]:

@@ -18,6 +18,7 @@ from dumpleak.attribution.source import shortened
 from dumpleak.grouping import GROUPINGS
 from dumpleak.holders import HolderFinder
 from dumpleak.memory_use import memory_by_use
+from dumpleak.pool.record import said_anew
 from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import HeapSource, Progress, Session, no_progress
 from dumpleak.sites import Site
@@ -272,6 +273,7 @@ def without_paths(metadata: Metadata) -> Metadata:
         ),
         tables=tables,
         about=about,
+        pool=metadata.pool and said_anew(metadata.pool, without_folders),
     )
 
 
