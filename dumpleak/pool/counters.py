@@ -119,9 +119,7 @@ def owner_of_both(base: Ownership, current: Ownership) -> Ownership:
     So it is with a driver that was unloaded in between and left its blocks behind.
     """
     if current.driver is None and base.driver is not None:
-        return replace(
-            base, note="only the base shows its owner; in the later dump its image is gone"
-        )
+        return replace(base, note="only the base shows its owner")
     return current
 
 
