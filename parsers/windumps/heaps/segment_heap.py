@@ -17,22 +17,13 @@ from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind, State
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import Heap, HeapAccount, HeapContext
-from windumps.heaps.segment_contexts import SegContext, list_segments, read_contexts
 from windumps.heaps.segment_delay import delayed_frees
+from windumps.heaps.segment_fit import Fit, fit_layout, header_bytes, list_all
 from windumps.heaps.segment_keys import (
     ImageWords,
-    Key,
-    heap_key,
-    lfh_key_fits,
-    same_vs_key,
-    solve_lfh_key,
-    solve_vs_key,
-    vs_key_fits,
 )
 from windumps.heaps.segment_large import read_large
-from windumps.heaps.segment_lfh import read_subsegments
 from windumps.heaps.segment_padding import Padding, find_padding, find_traces
-from windumps.heaps.segment_pages import PAGE, Use, read_segments
 from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutChoice, LayoutRow, choose_layout
@@ -40,11 +31,8 @@ from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 
 NAME = "segment"
 SIGNATURE = 0xDDEEDDEE
-SAMPLE_SEGMENTS = 4
-SAMPLE_RANGES = 64
 SAMPLE_BLOCKS = 4096
 LEAST_SCORE = 0.25
-MAX_HEADER_BYTES = 1 << 24
 _COUNTERS = (
     "TotalReservedPages",
     "TotalCommittedPages",
@@ -61,16 +49,6 @@ def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
         return memory.read_uint(address + 2 * pointer_size, 4) == SIGNATURE
     except MemoryReadError:
         return False
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """What a layout makes of a heap's header."""
-
-    contexts: list[SegContext]
-    key: Key | None
-    vs_key: Key | None
-    lfh_key: Key | None
 
 
 def open_segment_heap(
@@ -92,9 +70,9 @@ def open_segment_heap(
     """
     image = ImageWords(context.memory, context.ntdll, context.pointer_size)
 
-    def score(row: LayoutRow) -> tuple[float, _Fit] | None:
+    def score(row: LayoutRow) -> tuple[float, Fit] | None:
         try:
-            return _fit(context.memory, row, address, image)
+            return fit_layout(context.memory, row, address, image)
         except MemoryReadError:
             return None
 
@@ -114,116 +92,6 @@ def open_segment_heap(
     return SegmentHeap(context, address, ordinal, choice)
 
 
-def _fit(memory: AddressSpace, row: LayoutRow, heap: int, image: ImageWords) -> tuple[float, _Fit]:
-    """Tries a layout on a heap.
-
-    The score is the share of the header's checks that hold, times the share of sampled segments and page
-    ranges that can be read: a header that fits is worth nothing when the memory behind it does not.
-    """
-    scratch = DiagnosticLog()
-    contexts = read_contexts(memory, row, heap)
-    listed = _list_all(memory, row, contexts, None, scratch)
-    place = heap + row.offset("_SEGMENT_HEAP", "SegContexts")
-    checks = [
-        sum(not context.damage for context in contexts) / row.offset("constants", "Contexts"),
-        # Elsewhere than the layout says: another layout may fit better.
-        float(
-            bool(contexts) and (contexts[0].address - place) % row.size("_HEAP_SEG_CONTEXT") == 0
-        ),
-        float(bool(contexts) and not scratch.collect()),
-        float(header_bytes(memory, row, heap)[0] > 0),
-    ]
-    key = heap_key(memory, row, contexts, listed)
-    if key is not None and not listed:
-        listed = _list_all(memory, row, contexts, key, scratch)
-    if key is None:
-        # Without a segment only the contexts' back pointers tell; without those, everything must hold.
-        sure = min(checks) == 1.0 or (
-            row.has("_HEAP_SEG_CONTEXT", "Heap") and checks[0] == checks[-1] == 1.0
-        )
-        score = sum(checks) / len(checks) if sure else 0.0
-        return score, _Fit(contexts, None, None, None)
-    checks.append(key.agreeing / key.samples)
-    samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
-    lost = held = 0
-    for context in contexts:
-        segments = [segment for owner, segment in listed if owner is context][:SAMPLE_SEGMENTS]
-        for batch in read_segments(memory, row, context, segments, scratch):
-            ranges = batch.ranges
-            lost += batch.lost_bytes
-            held += batch.lost_bytes + int(ranges.committed.sum())
-            for use, address, size in zip(
-                ranges.use.tolist(), ranges.address.tolist(), ranges.size.tolist(), strict=True
-            ):
-                samples[use].append((address, size))
-    vs_key, vs_agreeing = _find_vs_key(memory, row, samples[Use.VS][:SAMPLE_RANGES], key, image)
-    lfh_key = None
-    lfh_agreeing = 0
-    if samples[Use.LFH]:
-        subsegments = read_subsegments(
-            memory,
-            row,
-            np.array([address for address, _ in samples[Use.LFH]], np.uint64),
-            np.array([size for _, size in samples[Use.LFH]], np.int64),
-        )
-        lfh_key = solve_lfh_key(row, subsegments, image, image.behind(key.value))
-        lfh_agreeing = lfh_key_fits(row, subsegments, lfh_key.value) if lfh_key else 0
-    sampled = len(samples[Use.VS][:SAMPLE_RANGES]) + len(samples[Use.LFH])
-    sampled += len(samples[Use.UNKNOWN])
-    readable = (vs_agreeing + lfh_agreeing) / sampled if sampled else 1.0
-    readable *= 1 - lost / max(held, 1)
-    score = sum(checks) / len(checks) * readable
-    return score, _Fit(contexts, key, vs_key, lfh_key)
-
-
-def _list_all(
-    memory: AddressSpace,
-    row: LayoutRow,
-    contexts: list[SegContext],
-    key: Key | None,
-    log: DiagnosticLog,
-) -> list[tuple[SegContext, int]]:
-    value = key.value if key is not None else None
-    return [
-        (context, segment)
-        for context in contexts
-        for segment in list_segments(memory, row, context, value, log)
-    ]
-
-
-def _find_vs_key(
-    memory: AddressSpace,
-    row: LayoutRow,
-    ranges: list[tuple[int, int]],
-    key: Key,
-    image: ImageWords,
-) -> tuple[Key | None, int]:
-    """The key of chunk headers, HeapKey itself where it fits, and how many of the ranges agree."""
-    if not ranges:
-        return None, 0
-    agreeing = vs_key_fits(memory, row, ranges, key.value)
-    solved = None
-    if agreeing * 2 <= len(ranges) or key.agreeing < 2:
-        solved = solve_vs_key(memory, row, ranges, image)
-    if solved is not None and not same_vs_key(row, solved.value, key.value):
-        return solved, vs_key_fits(memory, row, ranges, solved.value)
-    if agreeing:
-        return Key(key.value, "HeapKey", agreeing, len(ranges)), agreeing
-    return None, 0
-
-
-def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
-    """Committed and reserved bytes of the heap's own region; zeros where its fields make no sense."""
-    committed, reserved = (
-        row.read_field(memory, "_SEGMENT_HEAP", name, heap) - heap
-        for name in ("UncommittedBase", "ReservedLimit")
-    )
-    aligned = not (committed | reserved) & (PAGE - 1)
-    if aligned and 0 < committed <= reserved <= MAX_HEADER_BYTES:
-        return committed, reserved
-    return 0, 0
-
-
 def introduce(heaps: Iterable[Heap | None]) -> None:
     """Lets the segment heaps of a process know each other: one may hold records of the others."""
     found = [heap for heap in heaps if isinstance(heap, SegmentHeap)]
@@ -238,7 +106,7 @@ class SegmentHeap:
     context: HeapContext
     address: int
     ordinal: int
-    choice: LayoutChoice[_Fit]
+    choice: LayoutChoice[Fit]
     kind: str = NAME
     architecture: str = ""
     flags: int = 0
@@ -289,7 +157,7 @@ class SegmentHeap:
         if not len(records):
             return False
         fit = self.fit
-        listed = _list_all(self.context.memory, self.row, fit.contexts, fit.key, DiagnosticLog())
+        listed = list_all(self.context.memory, self.row, fit.contexts, fit.key, DiagnosticLog())
         spans = [(segment, segment + context.segment_bytes) for context, segment in listed]
         edges = np.searchsorted(records, np.array(spans, np.uint64).reshape(-1, 2))
         return bool((edges[:, 1] > edges[:, 0]).any())
