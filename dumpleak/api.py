@@ -86,7 +86,8 @@ def snapshot(source: Source, by: str = "site") -> Snapshot:
             return held
         source = Session.open(source)
     if isinstance(source.dump, KernelDump):
-        return take_pool_snapshot(PoolReader(source.dump), by)
+        symbols = source.symbols.provider if source.symbols is not None else None
+        return take_pool_snapshot(PoolReader(source.dump, symbols), by)
     return take_snapshot(source, by, keep_blocks=True)
 
 

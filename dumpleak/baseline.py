@@ -58,8 +58,12 @@ def snapshot_baseline(snapshot: Snapshot) -> Baseline:
     )
 
 
-def json_baseline(path: Path | str) -> Baseline:
+def json_baseline(path: Path | str, by: str | None = None) -> Baseline:
     """A baseline of the growth in an earlier `diff` or `trend`, written with `--format json`.
+
+    Args:
+        path: The file.
+        by: The grouping it must be of; None for any.
 
     Raises:
         BaselineError: the file is no such thing.
@@ -82,7 +86,20 @@ def json_baseline(path: Path | str) -> Baseline:
         ) from error
     if schema not in SCHEMAS:
         raise BaselineError(f"{path}: schema {schema!r} is no baseline; {' or '.join(SCHEMAS)} is")
+    check_grouping(str(path), document.get("by"), by)
     return Baseline(str(path), growth=growth)
+
+
+def check_grouping(path: str, grouping: object, by: str | None) -> None:
+    """Refuses a baseline whose groups are others than those it is held against: no key would match.
+
+    Raises:
+        BaselineError: they are others.
+    """
+    if by is not None and grouping is not None and grouping != by:
+        raise BaselineError(
+            f"{path}: its groups by {grouping} are no baseline for groups by {by}; write it with --by {by}"
+        )
 
 
 def _beyond(growth: int, allowed: int) -> int:

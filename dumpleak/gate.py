@@ -177,11 +177,10 @@ class Gate:
             else:
                 value = self._measure_all(condition, answer, findings, base_bytes, hours)
             measured.append(Measured(condition, value, condition.fails(value)))
-        used = {f.suppressed for f in findings}
         return GateResult(
             tuple(measured),
             tuple(findings),
-            tuple(s for s in live if s.told not in used),
+            tuple(s for s in live if not any(s.matches(site.site) for site in grown)),
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
         )

@@ -53,10 +53,13 @@ class DumpSymbols:
 
     Args:
         symbols: Where names come from; shared by the dumps of a run.
+
+    Attributes:
+        provider: The same.
     """
 
     def __init__(self, symbols: Symbols) -> None:
-        self._symbols = symbols
+        self.provider = symbols
         self._asked: dict[str, Module] = {}
 
     def frame(self, module: Module, rva: int) -> Location | None:
@@ -80,7 +83,7 @@ class DumpSymbols:
 
     def _of(self, module: Module) -> Symbols:
         self._asked.setdefault(module.identity, module)
-        return self._symbols
+        return self.provider
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
@@ -88,13 +91,13 @@ class DumpSymbols:
         found: list[Diagnostic] = []
         missing: list[str] = []
         for module in self._asked.values():
-            symbols = self._symbols.of(module)
+            symbols = self.provider.of(module)
             found += symbols.diagnostics
-            if not symbols.found and self._symbols.source(module) is None:
+            if not symbols.found and self.provider.source(module) is None:
                 missing.append(module.name)
         found += [
             Diagnostic("symbol-server", Severity.WARNING, "symbols", None, f"{reason}; given up")
-            for reason in self._symbols.unreachable
+            for reason in self.provider.unreachable
         ]
         if missing:
             shown = ", ".join(missing[:SHOWN_MODULES])

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dumpleak.baseline import Baseline, json_baseline, snapshot_baseline
+from dumpleak.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
 from dumpleak.comparison import Comparison, Verdict
 from dumpleak.gate import Gate, GateError, GateResult, parse_gate
@@ -113,6 +113,11 @@ def _baseline(path: str | None, by: str, options: dict[str, Any]) -> Baseline | 
         return None
     with Path(path).open("rb") as file:
         head = file.read(64)
-    if head.lstrip().startswith(b"{"):
-        return json_baseline(path)
-    return snapshot_baseline(open_snapshot(path, by, options))
+    # A shell on Windows may have put the mark of UTF-8 or UTF-16 in front.
+    if head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{"):
+        return json_baseline(path, by)
+    taken = open_snapshot(path, by, options)
+    check_grouping(path, taken.grouping, by)
+    if taken.coverage.shortfall:
+        click.echo(f"warning: the baseline {path}: {taken.coverage.shortfall}", err=True)
+    return snapshot_baseline(taken)

@@ -87,13 +87,15 @@ def _opened(
     files = [*under_load, *idle]
     last, middle = len(files) - 1, middle_of(len(under_load))
 
+    def needs(place: int) -> int:
+        return (place in (0, middle, last)) + (holders and place == last)
+
     def opened(number: int, place: int) -> Snapshot:
-        blocks = place in (0, middle, last)
+        blocks = needs(place) > 0
         return open_snapshot(files[number], by, options, holders and place == last, blocks)
 
     snapshots = [opened(number, number) for number in range(len(files))]
     for place, number in enumerate(time_order(snapshots[: len(under_load)])):
-        needed = place in (0, middle, last)
-        if number != place and needed and not snapshots[number].is_pool:
+        if needs(place) > needs(number) and not snapshots[number].is_pool:
             snapshots[number] = opened(number, place)
     return snapshots

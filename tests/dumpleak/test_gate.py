@@ -186,6 +186,14 @@ def test_suppressed_growth_does_not_count_and_unused_and_expired_entries_are_tol
     assert [s.site for s in result.unused] == ["z"]
 
 
+def test_a_suppression_that_another_goes_before_is_in_use(tmp_path: Path) -> None:
+    entries = read_suppressions(
+        _file(tmp_path / "s.toml", ("a", "2026-06-01"), ("[ab]", "2026-06-01")), TODAY
+    )
+    only_a = compare(_made(0, {"a": (400, 4)}), _made(2, {"a": (1000, 10)}))
+    assert Gate(parse_gate("bytes>=1"), entries).judge(only_a).unused == ()
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -239,6 +247,24 @@ def test_a_snapshot_as_baseline_accepts_what_each_site_had_in_it(run: Any, tmp_p
     accepted = snapshot_baseline(_made(1, {"a": (700, 5)}))
     grown = {delta.site.name: accepted.beyond(delta) for delta in _grown().sites}
     assert grown == {"a": (300, 5), "b": (100, 1), "c": (-200, -2)}
+
+
+def test_a_baseline_of_other_groups_is_refused(run: Any, tmp_path: Path) -> None:
+    accepted = tmp_path / "accepted.json"
+    run("diff", BEFORE, AFTER, "--by", "size", "--format", "json", "-o", accepted)
+    code, out, err = run("diff", BEFORE, AFTER, "--fail-on", "bytes>=1", "--baseline", accepted)
+    assert (code, out) == (3, "")
+    assert "groups by size" in err
+
+
+def test_a_baseline_that_a_windows_shell_wrote_is_read(run: Any, tmp_path: Path) -> None:
+    accepted = tmp_path / "accepted.json"
+    run("diff", BEFORE, AFTER, "--format", "json", "-o", accepted)
+    text = accepted.read_text(encoding="utf-8")
+    for encoding in ("utf-16", "utf-8-sig"):
+        accepted.write_text(text, encoding=encoding)
+        gate = ("--fail-on", "bytes>=1", "--baseline", accepted)
+        assert run("diff", BEFORE, AFTER, *gate)[0] == 0, encoding
 
 
 @pytest.mark.parametrize(
