@@ -13,23 +13,12 @@ from typing import Any
 import pytest
 from truth import TESTDATA, TruthDump
 
-from dumpleak.cli import main, main_group
+from dumpleak.cli import main_group
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr"
 BEFORE, AFTER = str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")
 TRUTH = TruthDump(PAIR / "after.dmp.gz", PAIR / "truth-after.json.gz")
 X86 = str(TESTDATA / "10.0.19041.3996-x86" / "leak-pair-aslr" / "after.dmp.gz")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(args))
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def test_the_installed_command_runs_the_main_job() -> None:

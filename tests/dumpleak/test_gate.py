@@ -17,7 +17,6 @@ import pytest
 from truth import TESTDATA
 
 from dumpleak.baseline import BaselineError, json_baseline, snapshot_baseline
-from dumpleak.cli import main
 from dumpleak.comparison import Comparison, compare
 from dumpleak.gate import Gate, GateError, parse_gate
 from dumpleak.reports.findings import fingerprint, source_line
@@ -40,17 +39,6 @@ SERIES = [
 # well as what stands below.
 SARIF_SCHEMA = os.environ.get("SARIF_SCHEMA", "")
 START = datetime(2025, 3, 1, tzinfo=UTC)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def _made(hour: float | None, sizes: dict[str, tuple[int, int]]) -> Snapshot:

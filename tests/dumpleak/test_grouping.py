@@ -12,7 +12,6 @@ from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution.skip_list import MAX_LIST_BYTES, skip_patterns
 from dumpleak.attribution.source import shortened
-from dumpleak.cli import main
 from dumpleak.grouping import GROUPINGS
 from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
@@ -21,17 +20,6 @@ UST = TruthDump(
     TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust" / "after.dmp.gz",
     TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust" / "truth-after.json.gz",
 )
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def _groups(run: Any, by: str, *more: object) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ from builders.minidump_builder import MinidumpBuilder
 from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution import SiteFinder
-from dumpleak.cli import main
 from dumpleak.comparison import compare
 from dumpleak.holders import HolderFinder, Holding
 from dumpleak.references import BlockIndexBuilder
@@ -26,17 +25,6 @@ from dumpleak.snapshot import take_snapshot
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr"
 HEAP = 0x20000000
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def counted_again(session: Session) -> dict[str, tuple[int, int, dict[str, int]]]:

@@ -7,14 +7,12 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builders.kernel_builder import GUID_TEXT, System, elf_core, full, header, raw_image, triage
 from kernel_truth import REAL_KERNEL, KernelTruthDump, kernel_dumps
+from pool_samples import run, run_json
 from truth import TESTDATA
-
-from dumpleak.cli import main
 
 # The reader is tested on all; one of each build and kind is enough here.
 DUMPS = [
@@ -29,19 +27,6 @@ WHOLE = pytest.mark.parametrize(
     "source", [d for d in DUMPS if not d.is_truncated], ids=lambda source: source.name
 )
 EACH = pytest.mark.parametrize("source", DUMPS, ids=lambda source: source.name)
-
-
-def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as ended:
-        main([str(arg) for arg in args])
-    out, err = capsys.readouterr()
-    return int(ended.value.code or 0), out, err
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *args: object) -> dict[str, Any]:
-    code, out, err = run(capsys, *args, "--format", "json")
-    assert (code, err) == (0, "")
-    return dict(json.loads(out))
 
 
 @EACH

@@ -19,7 +19,6 @@ from builders.image_builder import DATA, ImageBuilder
 from builders.minidump_builder import MinidumpBuilder
 from truth import REAL, TESTDATA, Truth, TruthDump, truth_dumps
 
-from dumpleak.cli import main
 from dumpleak.leaks import Leaks, find_leaks
 from dumpleak.reachability import find_reachable
 from dumpleak.references import BlockIndex, BlockIndexBuilder
@@ -40,17 +39,6 @@ DUMPS = [dump for dump in truth_dumps(*SCENARIOS) if "before" not in dump.dump.n
 AFTER = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr" / "after.dmp.gz"
 WOW64 = REAL / "user" / "lldb-fizzbuzz_wow64.dmp.xz"
 HEAP = 0x20000000
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def reachable_by_scan(truth: Truth) -> dict[int, bool]:

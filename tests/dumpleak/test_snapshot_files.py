@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.cli import main
 from dumpleak.grouping import GROUPINGS
 from dumpleak.inputs import read_snapshot
 from dumpleak.session import Session
@@ -39,17 +38,6 @@ BEFORE, AFTER = PAIR / "before.dmp.gz", PAIR / "after.dmp.gz"
 TWO_LIVES = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-aslr"
 SERIES = TESTDATA / "10.0.22621.4541-x64" / "series-ust"
 TINY = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: str | Path) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from builders.symbol_server import Handler, serving
 from made_symbols import OTHER_BUILD, made_pdb, put_in_store, sample_pdb
 from truth import TESTDATA
 
-from dumpleak.cli import main
 from dumpleak.commands.base import progress_bar
 from dumpleak.symbols import ENVIRONMENT
 from windumps import open_dump
@@ -37,17 +36,6 @@ PLACE = f"/store/app.pdb/{APP.key}"
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(args))
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 @pytest.fixture

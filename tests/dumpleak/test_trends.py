@@ -15,7 +15,6 @@ import pytest
 from truth import SHARED, TESTDATA, Truth, load_json
 
 from dumpleak.block_table import BlockTable
-from dumpleak.cli import main
 from dumpleak.limits import Limit
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
@@ -303,17 +302,6 @@ def test_a_dump_of_too_little_coverage_is_not_compared() -> None:
 
 
 # -- the command -------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: str) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main(list(args))
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def test_trend_json_has_the_keys_of_the_contract(run: Any) -> None:

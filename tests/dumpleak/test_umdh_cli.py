@@ -13,24 +13,12 @@ from builders.pdb_builder import PdbBuilder
 from made_symbols import identity, put_in_store
 from truth import TESTDATA, TruthDump, pairs
 
-from dumpleak.cli import main
 from windumps import open_dump
 
 PAIRS = [pair for pair in pairs("leak-pair-ust") if TESTDATA in pair[0].dump.parents]
 PLAIN = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
 
 each_pair = pytest.mark.parametrize(("base", "current"), PAIRS, ids=lambda d: d.name)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Any:
-    def _run(*args: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
-        output = capsys.readouterr()
-        return int(stop.value.code or 0), output.out, output.err
-
-    return _run
 
 
 def _deltas(document: str) -> dict[tuple[str, ...], tuple[int, int]]:
