@@ -10,10 +10,12 @@ A list is a text file, one pattern a line; empty lines and lines that begin with
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from dumpleak.attribution.stack import module_stem
+from windumps.files import read_head
 
 MAX_LIST_BYTES = 1 << 20
 MAX_PATTERNS = 10_000
@@ -32,9 +34,8 @@ def skip_patterns(values: Iterable[str]) -> tuple[str, ...]:
     """
     found: list[str] = []
     for value in values:
-        path = Path(value)
-        if path.is_file():
-            found += _read(path)
+        if os.path.exists(value):
+            found += _read(Path(value))
         elif "!" in value:
             found.append(_pattern(value, value))
         else:
@@ -48,8 +49,7 @@ def skip_patterns(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        raw = file.read(MAX_LIST_BYTES + 1)
+    raw = read_head(path, MAX_LIST_BYTES + 1)
     if len(raw) > MAX_LIST_BYTES:
         raise ValueError(f"{path}: a list of frames to skip has at most {MAX_LIST_BYTES} bytes")
     lines = (line.strip() for line in raw.decode("utf-8-sig", "replace").splitlines())

@@ -33,8 +33,8 @@ from dumpleak.session import Session, no_progress
 from dumpleak.snapshot import Coverage, Snapshot, take_snapshot
 from dumpleak.symbols import ENVIRONMENT, environment_elements, given_elements
 from dumpleak.units import format_bytes
-from dumpleak.whole_files import whole_file
 from windumps.dumps.kernel_dump import KernelDump
+from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
 
@@ -228,11 +228,11 @@ def output_to(options: dict[str, Any]) -> Iterator[IO[str]]:
             # The reader went away (`| head`); the command goes on to the exit code it owes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    with (
-        whole_file(options["output"]) as path,
-        path.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    with whole_file(options["output"]) as file:
+        stream = TextIOWrapper(file, encoding="utf-8", newline="")
         yield stream
+        stream.flush()
+        stream.detach()
 
 
 class _Amount(ProgressColumn):

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from windumps.errors import WindumpsError
+from windumps.files import read_head
 
 BUILT_IN = "built-in table"
 FILE_NAMES = ("pooltag.txt", "localtag.txt")
@@ -143,8 +144,7 @@ def read_pooltag(path: Path) -> TagTable:
         PoolTagFileError: it is no such file.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        raw = file.read(MAX_FILE_BYTES + 1)
+    raw = read_head(path, MAX_FILE_BYTES + 1)
     if len(raw) > MAX_FILE_BYTES:
         raise PoolTagFileError(
             f"{path}: too long for a pooltag.txt ({MAX_FILE_BYTES} bytes at most)"

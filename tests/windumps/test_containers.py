@@ -21,6 +21,7 @@ import zstandard
 from builders import cabinet_builder
 from builders.minidump_builder import MinidumpBuilder
 
+from windumps import files
 from windumps.dumps import containers, open_dump
 from windumps.errors import ContainerError, NotADumpError, WindumpsError
 
@@ -334,28 +335,32 @@ def test_a_bomb_hits_the_real_limit(folder: Folder) -> None:
     assert "5000 times" in text
 
 
+@pytest.mark.parametrize("kind", FORMATS)
 def test_what_does_not_fit_on_the_disk_is_refused_before_the_disk_is_full(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    kind: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = containers.FREE_BYTES + 10_000
-    usage = type("usage", (), {"free": free})
-    monkeypatch.setattr(containers.shutil, "disk_usage", lambda _: usage)
-    text = _refused(folder, gzip.compress(DUMP), "MiB free in")
+    usage = type("usage", (), {"free": files.KEPT_FREE_BYTES + 100, "total": 1 << 40})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    text = _refused(folder, FORMATS[kind](DUMP), "MiB free in")
     assert "TMPDIR" in text
     monkeypatch.setattr(usage, "free", 5)
-    _refused(folder, gzip.compress(DUMP), "more than the 0 MiB free")
+    _refused(folder, FORMATS[kind](DUMP), "more than the 0 MiB free")
+    # A disk smaller than what is left free on others.
+    monkeypatch.setattr(usage, "total", 1 << 20)
+    monkeypatch.setattr(usage, "free", 200_000)
+    assert open_dump(folder.write(FORMATS[kind](DUMP))).memory.data.tobytes() == DUMP
 
 
 def test_an_error_while_writing_leaves_nothing(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Path) -> object:
+    def broken(*_: object) -> object:
         yield DUMP[:10]
         raise OSError(28, "No space left on device")
 
     row = containers.Container("gzip", (b"\x1f\x8b",), broken)  # type: ignore[arg-type]
     monkeypatch.setattr(containers, "CONTAINERS", (row,))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ContainerError, match="more than the 0 MiB free"):
         open_dump(folder.write(gzip.compress(DUMP)))
     assert list(folder.temporary.iterdir()) == []
 
@@ -375,10 +380,10 @@ def test_a_file_that_may_not_be_read_is_the_systems_own_error(
 ) -> None:
     path = folder.write(DUMP)
 
-    def refuse(self: Path, *_: object) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(name: str, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", name)
 
-    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop root, who may run the tests
+    monkeypatch.setattr(os, "open", refuse)  # chmod does not stop root, who may run the tests
     with pytest.raises(PermissionError):
         open_dump(path)
 
