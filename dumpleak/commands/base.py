@@ -38,6 +38,7 @@ from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
 
+_READ = "dumpleak.read"  # what options of a command line name besides patterns
 SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
 EXIT_GATE = 1
 EXIT_CANNOT_ANSWER = 3
@@ -117,11 +118,16 @@ def _keep_inputs(given: dict[str, Any]) -> None:
     output = given["output"]
     if output is None or not os.path.isfile(output):
         return
-    for value in given.values():
-        for word in value if isinstance(value, tuple) else (value,):
-            is_input = value is not output and isinstance(word, str) and os.path.isfile(word)
-            if is_input and os.path.samefile(word, output):
-                raise click.UsageError(f"-o {output} would overwrite a file that is read")
+    words = [
+        word
+        for value in given.values()
+        if value is not output
+        for word in (value if isinstance(value, tuple) else (value,))
+    ]
+    for word in (*words, *click.get_current_context().meta.get(_READ, ())):
+        is_input = isinstance(word, (str, os.PathLike)) and os.path.isfile(word)
+        if is_input and os.path.samefile(word, output):
+            raise click.UsageError(f"-o {output} would overwrite a file that is read")
 
 
 common_options = options_with(REPORTS)
@@ -130,6 +136,7 @@ common_options = options_with(REPORTS)
 def _skip_frames(
     context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
+    context.meta[_READ] = values
     try:
         return skip_patterns(values)
     except ValueError as error:
