@@ -37,11 +37,13 @@ class DumpleakGroup(click.Group):
                 for before, arg in zip(["", *args], args, strict=False)
                 if before not in self._value_options() and not arg.startswith("-")
             ]
-            files = [word for word in words if os.path.isfile(word)]
+            # Pipes and devices too: what the command says of them is better than "no such file".
+            files = [word for word in words if os.path.exists(word) and not os.path.isdir(word)]
             if words[0] in files or not words[0].isidentifier():  # else a misspelt command
                 for word in words:
                     if word not in files:
-                        raise click.UsageError(f"{word}: {_what_it_is(word)}", ctx=ctx)
+                        what = "is a folder, not a dump" if os.path.isdir(word) else "no such file"
+                        raise click.UsageError(f"{word}: {what}", ctx=ctx)
                 name = {1: "info", 2: "diff"}.get(len(files), "trend")
                 return name, self.commands[name], args
         return super().resolve_command(ctx, args)
@@ -55,14 +57,6 @@ class DumpleakGroup(click.Group):
             if isinstance(option, click.Option) and not option.is_flag and not option.count
             for name in option.opts
         } - {"--after-idle"}
-
-
-def _what_it_is(word: str) -> str:
-    if os.path.isdir(word):
-        return "is a folder, not a dump"
-    if os.path.exists(word):
-        return "not a regular file; write what comes out of it to a file first"
-    return "no such file"
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}

@@ -89,7 +89,9 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
             help="No progress bar on a terminal.",
         ),
         click.option(
-            "-o", "--output", type=click.Path(dir_okay=False), help="Write there and not to stdout."
+            *("-o", "--output"),
+            type=click.Path(dir_okay=False, readable=False),
+            help="Write there and not to stdout.",
         ),
         click.option(
             "--format",
