@@ -12,7 +12,8 @@ import struct
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -220,6 +221,31 @@ def test_a_header_that_asks_for_too_much_memory_is_refused(folder: Folder) -> No
     _refused(folder, frame, "zstd file cannot be unpacked")
 
 
+def test_an_xz_file_that_asks_for_gigabytes_of_memory_is_refused_with_the_reason(
+    folder: Folder,
+) -> None:
+    changed = bytearray(FORMATS["xz"](DUMP))
+    end = 12 + (changed[12] + 1) * 4 - 4
+    assert changed[14:16] == b"\x21\x01"
+    changed[16] = 40  # a dictionary of 4 GiB
+    changed[end : end + 4] = struct.pack("<I", zlib.crc32(changed[12:end]))
+    text = _refused(folder, bytes(changed), "(?i)memory")
+    assert text.endswith("unpack it first")
+
+
+def test_a_zip_that_lists_very_many_files_is_refused_before_the_list_is_read(
+    folder: Folder,
+) -> None:
+    plain = FORMATS["zip"](DUMP)
+    start, end = plain.index(b"PK\x01\x02"), plain.index(b"PK\x05\x06")
+    count = 100_000
+    entries = plain[start:end] * count
+    tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(entries), start, 0)
+    text = _refused(folder, plain[:start] + entries + tail, "its list of files is too long")
+    assert "damaged" not in text
+    assert text.endswith("unpack it first")
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -349,6 +375,23 @@ def test_what_does_not_fit_on_the_disk_is_refused_before_the_disk_is_full(
     monkeypatch.setattr(usage, "total", 1 << 20)
     monkeypatch.setattr(usage, "free", 200_000)
     assert open_dump(folder.write(FORMATS[kind](DUMP))).memory.data.tobytes() == DUMP
+
+
+def test_a_run_that_is_killed_while_it_unpacks_leaves_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no name is gone with the process, however that ends."""
+    seen: list[Path] = []
+
+    def chunks(*_: object) -> Iterator[bytes]:
+        for start in range(0, len(DUMP), 1000):
+            yield DUMP[start : start + 1000]
+            seen.extend(folder.temporary.iterdir())
+
+    row = containers.Container("gzip", (b"\x1f\x8b",), chunks)
+    monkeypatch.setattr(containers, "CONTAINERS", (row,))
+    assert open_dump(folder.write(gzip.compress(DUMP))).memory.data.tobytes() == DUMP
+    assert seen == []
 
 
 def test_an_error_while_writing_leaves_nothing(
