@@ -39,7 +39,8 @@ class DumpleakGroup(click.Group):
             ]
             # Pipes and devices too: what the command says of them is better than "no such file".
             files = [word for word in words if os.path.exists(word) and not os.path.isdir(word)]
-            if words[0] in files or not words[0].isidentifier():  # else a misspelt command
+            is_place = words[0] in files or os.path.isdir(words[0])
+            if is_place or not words[0].isidentifier():  # else a misspelt command
                 for word in words:
                     if word not in files:
                         what = "is a folder, not a dump" if os.path.isdir(word) else "no such file"

@@ -19,6 +19,7 @@ from windumps.files import read_head
 
 MAX_LIST_BYTES = 1 << 20
 MAX_PATTERNS = 10_000
+MAX_SHOWN = 60  # characters of a line, in a message
 
 
 def skip_patterns(values: Iterable[str]) -> tuple[str, ...]:
@@ -53,7 +54,9 @@ def _read(path: Path) -> list[str]:
     if len(raw) > MAX_LIST_BYTES:
         raise ValueError(f"{path}: a list of frames to skip has at most {MAX_LIST_BYTES} bytes")
     lines = (line.strip() for line in raw.decode("utf-8-sig", "replace").splitlines())
-    return [_pattern(line, f"{path}: {line!r}") for line in lines if line and line[0] != "#"]
+    return [
+        _pattern(line, f"{path}: {line[:MAX_SHOWN]!r}") for line in lines if line and line[0] != "#"
+    ]
 
 
 def _pattern(text: str, place: str) -> str:

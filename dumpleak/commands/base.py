@@ -91,6 +91,7 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
         click.option(
             *("-o", "--output"),
             type=click.Path(dir_okay=False, readable=False),
+            callback=_no_dash,
             help="Write there and not to stdout.",
         ),
         click.option(
@@ -115,6 +116,11 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
     return add
 
 
+def _no_dash(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The name "-" stands for stdout, as everywhere."""
+    return None if value == "-" else value
+
+
 def _keep_inputs(given: dict[str, Any]) -> None:
     """Refuses to write the answer over a file it is about."""
     output = given["output"]
@@ -122,8 +128,8 @@ def _keep_inputs(given: dict[str, Any]) -> None:
         return
     words = [
         word
-        for value in given.values()
-        if value is not output
+        for name, value in given.items()
+        if name != "output"
         for word in (value if isinstance(value, tuple) else (value,))
     ]
     for word in (*words, *click.get_current_context().meta.get(_READ, ())):

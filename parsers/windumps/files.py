@@ -103,6 +103,21 @@ def whole_file(path: Path | str) -> Iterator[BinaryIO]:
     Raises:
         OSError: the file cannot be written or put in place; it names `path`.
     """
+    target = Path(os.path.realpath(path))
+    try:
+        with _whole(path, target) as stream:
+            yield stream
+    except OSError as error:
+        nameless = error.filename is None and error.errno in _FULL
+        if nameless or error.filename == str(target):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
+def _whole(path: Path | str, target: Path) -> Iterator[BinaryIO]:
+    if not os.path.basename(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     try:
         known = os.stat(path)
     except FileNotFoundError:
@@ -111,19 +126,13 @@ def whole_file(path: Path | str) -> Iterator[BinaryIO]:
         with stream:
             yield stream
         return
-    target = Path(os.path.realpath(path))
     if known is not None and not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    try:
-        with temporary_beside(target, known) as (stream, temporary):
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-            put_in_place(stream, temporary, target)
-    except OSError as error:
-        if error.errno in _FULL and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(target))
+    with temporary_beside(target, known) as (stream, temporary):
+        yield stream
+        stream.flush()
+        os.fsync(stream.fileno())
+        put_in_place(stream, temporary, target)
 
 
 def _as_it_is(path: Path | str, known: os.stat_result) -> BinaryIO | None:

@@ -99,7 +99,7 @@ def test_a_shells_pipe_in_place_of_a_file_is_refused() -> None:
 def test_a_symbol_path_that_is_no_folder_is_wrong_usage(pipe: str, run: Run) -> None:
     for path in (pipe, f"srv*{pipe}"):
         code, _, err = run("symbols", BEFORE, "--symbols", path)
-        assert (code, f"no such folder: {pipe}" in err) == (2, True)
+        assert (code, f"not a folder: {pipe}; give the folder" in err) == (2, True)
 
 
 def test_pipes_in_a_symbol_store_are_passed_over(tmp_path: Path, run: Run) -> None:
@@ -218,12 +218,64 @@ def test_a_link_to_nothing_gets_its_target_and_one_to_itself_is_refused(
 
 
 @pytest.mark.parametrize("command", ["heaps", "snapshot"])
-def test_a_folder_that_is_not_there_is_told_by_the_name_that_was_given(
-    command: str, tmp_path: Path, run: Run
+@pytest.mark.parametrize(
+    ("output", "why"),
+    [
+        ("missing/out", "No such file or directory"),
+        ("file/out", "Not a directory"),
+        ("missing/", "Is a directory"),
+        ("x" * 300, "File name too long"),
+        ("/dev/full", "No space left on device"),
+    ],
+    ids=["no folder", "in a file", "only a folder", "long", "full"],
+)
+def test_a_place_that_cannot_be_written_is_told_by_the_name_that_was_given(
+    command: str,
+    output: str,
+    why: str,
+    tmp_path: Path,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    output = tmp_path / "missing" / "out"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
     code, _, err = run(command, BEFORE, "-o", output)
-    assert (code, err) == (3, f"dumpleak: {output}: No such file or directory\n")
+    assert (code, err) == (3, f"dumpleak: {output}: {why}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_dash_is_standard_output_and_no_file(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "heap" in run("heaps", BEFORE, "-o", "-")[1]
+    assert run("snapshot", BEFORE, "-o", "-")[0] == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_the_very_word_of_an_input_is_refused(tmp_path: Path, run: Run) -> None:
+    snapshot = str(tmp_path / "a.dlsnap")
+    assert run("snapshot", BEFORE, "-o", snapshot)[0] == 0
+    content = Path(snapshot).read_bytes()
+    assert run("info", snapshot, "-o", snapshot)[0] == 2
+    assert Path(snapshot).read_bytes() == content
+
+
+def test_a_folder_in_place_of_files_is_called_one(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dumps").mkdir()
+    for words in (("dumps",), ("dumps", BEFORE), (BEFORE, "dumps")):
+        code, _, err = run(*words)
+        assert (code, "dumps: is a folder, not a dump" in err) == (2, True)
+
+
+def test_a_list_of_frames_that_is_no_text_gives_a_short_message(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "skip.txt"
+    path.write_bytes(b"\x00\xff" * 100_000)
+    code, _, err = run("stat", BEFORE, "--skip-frames", path)
+    assert (code, len(err) < 1000) == (2, True)
 
 
 @pytest.mark.parametrize("command", ["heaps", "snapshot"])

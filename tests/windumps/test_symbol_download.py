@@ -407,7 +407,7 @@ def test_all_files_together_have_a_deadline_too(tmp_path: Path) -> None:
             done += 1
         assert 2 <= done <= 3
         seen = len(asked)
-        with pytest.raises(UnreachableServerError, match="not asked.*all downloads are used up"):
+        with pytest.raises(UnreachableServerError, match=r"not asked.*all downloads are used up"):
             downloader.fetch(f"{url}/8", tmp_path / "8", lambda _: None)
         assert len(asked) == seen
     assert all(path.read_bytes() == PDB for path in tmp_path.iterdir())
