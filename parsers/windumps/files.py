@@ -35,7 +35,7 @@ _TOKEN_LETTERS = string.ascii_lowercase + string.digits + "_"
 _TOKEN = 8
 _TRIES = 100
 _OLD_SECONDS = 24 * 3600.0  # where locks do not work, a leftover this old is nobody's any more
-_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
+DISK_FULL = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
 KEPT_FREE_BYTES = 256 << 20  # left free on a disk
 _KEPT_FREE_SHARE = 20  # of a small one a twentieth
@@ -108,7 +108,7 @@ def whole_file(path: Path | str) -> Iterator[BinaryIO]:
         with _whole(path, target) as stream:
             yield stream
     except OSError as error:
-        nameless = error.filename is None and error.errno in _FULL
+        nameless = error.filename is None and error.errno in DISK_FULL
         if nameless or error.filename == str(target):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise

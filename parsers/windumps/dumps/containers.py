@@ -24,7 +24,7 @@ import zstandard
 
 from windumps.cabinet import MAGIC, Cabinet, CabinetError, UnsupportedCabinetError
 from windumps.errors import ContainerError
-from windumps.files import DiskRoom, free_room, open_file
+from windumps.files import DISK_FULL, DiskRoom, free_room, open_file
 from windumps.zips import TooLongListError, open_zip
 
 CHUNK_BYTES = 1 << 20
@@ -284,6 +284,6 @@ def _unpack(path: Path, file: BinaryIO, container: Container, target: BinaryIO) 
             + ("unpack it first" if over else "it is damaged or cut; copy it again")
         ) from error
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_FULL:
             raise
         raise no_room(0) from error
