@@ -13,6 +13,7 @@ from dumpleak.snapshots.privacy import hashed_key
 from dumpleak.totals import Totals
 from dumpleak.trends import SiteTrend
 from windumps.errors import DumpError
+from windumps.files import read_head
 
 MAX_FILE_BYTES = 1 << 28
 SCHEMAS = ("dumpleak/diff/1", "dumpleak/trend/1")
@@ -69,11 +70,11 @@ def json_baseline(path: Path | str, by: str | None = None) -> Baseline:
         BaselineError: the file is no such thing.
         OSError: it cannot be read.
     """
-    place = Path(path)
-    if place.stat().st_size > MAX_FILE_BYTES:
+    raw = read_head(path, MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
         raise BaselineError(f"{path}: too large for a baseline")
     try:
-        document = json.loads(place.read_bytes())
+        document = json.loads(raw)
         schema = document["schema"]
         rows = [*document["sites"], *document.get("private", [])]
         growth = {

@@ -6,9 +6,14 @@ answered.
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
 import traceback
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -32,11 +37,13 @@ class DumpleakGroup(click.Group):
                 for before, arg in zip(["", *args], args, strict=False)
                 if before not in self._value_options() and not arg.startswith("-")
             ]
-            files = [word for word in words if Path(word).is_file()]
-            if words[0] in files or not words[0].isidentifier():  # else a misspelt command
+            # Pipes and devices too: what the command says of them is better than "no such file".
+            files = [word for word in words if os.path.exists(word) and not os.path.isdir(word)]
+            is_place = words[0] in files or os.path.isdir(words[0])
+            if is_place or not words[0].isidentifier():  # else a misspelt command
                 for word in words:
                     if word not in files:
-                        what = "is a folder, not a dump" if Path(word).is_dir() else "no such file"
+                        what = "is a folder, not a dump" if os.path.isdir(word) else "no such file"
                         raise click.UsageError(f"{word}: {what}", ctx=ctx)
                 name = {1: "info", 2: "diff"}.get(len(files), "trend")
                 return name, self.commands[name], args
@@ -77,33 +84,57 @@ for _command in COMMANDS:
 def main(args: list[str] | None = None) -> None:
     """Entry point: turns every failure into one line on stderr and an exit code."""
     arguments = sys.argv[1:] if args is None else args
+    with _ending_on_signals():
+        code = _run(arguments)
+    sys.exit(code or 0)
+
+
+def _run(arguments: list[str]) -> Any:
     debug = "--debug" in arguments
     try:
-        code = main_group.main(arguments, prog_name="dumpleak", standalone_mode=False)
+        return main_group.main(arguments, prog_name="dumpleak", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        code = error.exit_code
+        return error.exit_code
     except click.Abort:
-        code = 130
+        return 130
     except SystemExit as error:
         # When the reader of something else than an answer goes away (`--help | head`), click ends
         # with 1, which means something else here.
         # It leaves a wrapper behind, whose class is not public.
-        code = 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code
+        return 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code
     except NotADumpError as error:
         about = (why_no_dump(word) for word in arguments if str(error).startswith(f"{word}: "))
-        code = _fail(next(filter(None, about), str(error)), debug)
+        return _fail(next(filter(None, about), str(error)), debug)
     except WindumpsError as error:
-        code = _fail(str(error), debug)
+        return _fail(str(error), debug)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        code = _fail(f"{place}{error.strerror or error}", debug)
+        return _fail(f"{place}{error.strerror or error}", debug)
     except Exception as error:  # the one place: a traceback helps nobody at two in the morning
-        code = _fail(
+        return _fail(
             f"internal error ({type(error).__name__}: {error}); please report it with --debug",
             debug,
         )
-    sys.exit(code or 0)
+
+
+@contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """Lets a run that is told to end take its temporary files with it."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # others may not set handlers
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    kept = {n: signal.signal(n, end) for n in numbers if signal.getsignal(n) is signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _fail(message: str, debug: bool) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dumpleak import umdh_log
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots import reader
+from windumps.files import read_head
 
 
 class SnapshotReader(NamedTuple):
@@ -56,8 +57,7 @@ def is_snapshot_file(path: Path | str) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    with Path(path).open("rb") as file:
-        return reader.is_snapshot(file.read(HEAD_BYTES))
+    return reader.is_snapshot(read_head(path, HEAD_BYTES))
 
 
 def why_no_dump(path: Path | str) -> str:
@@ -70,6 +70,5 @@ def why_no_dump(path: Path | str) -> str:
 
 
 def _reader(path: Path | str) -> SnapshotReader | None:
-    with Path(path).open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    head = read_head(path, HEAD_BYTES)
     return next((reader for reader in SNAPSHOT_READERS if reader.detect(head)), None)

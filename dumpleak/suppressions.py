@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dumpleak.sites import Site
+from windumps.files import read_head
 
 MAX_FILE_BYTES = 1 << 20
 _KEYS = {"site", "reason", "expires"}
@@ -60,11 +61,11 @@ def read_suppressions(path: Path | str, today: date | None = None) -> list[Suppr
         ValueError: says where the file is wrong and what can be written.
         OSError: it cannot be read.
     """
-    place = Path(path)
-    if place.stat().st_size > MAX_FILE_BYTES:
+    raw = read_head(path, MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
         raise ValueError(f"{path}: a suppressions file has at most {MAX_FILE_BYTES} bytes")
     try:
-        document = tomllib.loads(place.read_text(encoding="utf-8-sig"))
+        document = tomllib.loads(raw.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
     entries = document.get("suppress", [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.symbols.errors import SymbolPathError
@@ -32,11 +33,17 @@ def given_elements(paths: Iterable[str]) -> list[SearchElement]:
     fillable = any(element.url for element in elements)  # caches are made when something comes
     for element in elements:
         if element.folder is not None and not element.folder.is_dir():
-            raise SymbolPathError(f"no such folder: {element.folder}")
+            raise SymbolPathError(_no_folder(element.folder))
         stores = element.stores if element.folder is None and not fillable else ()
         if stores and not any(store.is_dir() for store in stores):
-            raise SymbolPathError(f"no such folder: {stores[-1]}")
+            raise SymbolPathError(_no_folder(stores[-1]))
     return elements
+
+
+def _no_folder(path: Path) -> str:
+    if path.exists():
+        return f"not a folder: {path}; give the folder that the PDBs are in"
+    return f"no such folder: {path}"
 
 
 def environment_elements() -> list[SearchElement]:

@@ -30,6 +30,7 @@ from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
+from windumps.files import read_head, regular_only
 from windumps.windows.modules import Module, PdbIdentity, file_name
 from windumps.windows.stack_traces import CodeMap
 
@@ -113,9 +114,8 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
             f"{path}: a UMDH log knows stacks only; it can be grouped by {' or '.join(GROUPINGS)}, "
             f"not by {by}"
         )
-    with open(path, "rb") as file:
-        encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with open(path, encoding=encoding, errors="replace") as text:
+    encoding = "utf-16" if read_head(path, 2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with open(path, encoding=encoding, errors="replace", opener=regular_only) as text:
         log = _parse(iter(lambda: text.readline(LINE_LIMIT), ""))
     if not log.stacks:
         what = (

@@ -10,13 +10,16 @@ A list is a text file, one pattern a line; empty lines and lines that begin with
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from dumpleak.attribution.stack import module_stem
+from windumps.files import read_head
 
 MAX_LIST_BYTES = 1 << 20
 MAX_PATTERNS = 10_000
+MAX_SHOWN = 60  # characters of a line, in a message
 
 
 def skip_patterns(values: Iterable[str]) -> tuple[str, ...]:
@@ -32,9 +35,8 @@ def skip_patterns(values: Iterable[str]) -> tuple[str, ...]:
     """
     found: list[str] = []
     for value in values:
-        path = Path(value)
-        if path.is_file():
-            found += _read(path)
+        if os.path.exists(value):
+            found += _read(Path(value))
         elif "!" in value:
             found.append(_pattern(value, value))
         else:
@@ -48,12 +50,13 @@ def skip_patterns(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def _read(path: Path) -> list[str]:
-    with path.open("rb") as file:
-        raw = file.read(MAX_LIST_BYTES + 1)
+    raw = read_head(path, MAX_LIST_BYTES + 1)
     if len(raw) > MAX_LIST_BYTES:
         raise ValueError(f"{path}: a list of frames to skip has at most {MAX_LIST_BYTES} bytes")
     lines = (line.strip() for line in raw.decode("utf-8-sig", "replace").splitlines())
-    return [_pattern(line, f"{path}: {line!r}") for line in lines if line and line[0] != "#"]
+    return [
+        _pattern(line, f"{path}: {line[:MAX_SHOWN]!r}") for line in lines if line and line[0] != "#"
+    ]
 
 
 def _pattern(text: str, place: str) -> str:

@@ -33,11 +33,12 @@ from dumpleak.session import Session, no_progress
 from dumpleak.snapshot import Coverage, Snapshot, take_snapshot
 from dumpleak.symbols import ENVIRONMENT, environment_elements, given_elements
 from dumpleak.units import format_bytes
-from dumpleak.whole_files import whole_file
 from windumps.dumps.kernel_dump import KernelDump
+from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
 
+_READ = "dumpleak.read"  # what options of a command line name besides patterns
 SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
 EXIT_GATE = 1
 EXIT_CANNOT_ANSWER = 3
@@ -88,7 +89,10 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
             help="No progress bar on a terminal.",
         ),
         click.option(
-            "-o", "--output", type=click.Path(dir_okay=False), help="Write there and not to stdout."
+            *("-o", "--output"),
+            type=click.Path(dir_okay=False, readable=False),
+            callback=_no_dash,
+            help="Write there and not to stdout.",
         ),
         click.option(
             "--format",
@@ -112,16 +116,26 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
     return add
 
 
+def _no_dash(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The name "-" stands for stdout, as everywhere."""
+    return None if value == "-" else value
+
+
 def _keep_inputs(given: dict[str, Any]) -> None:
     """Refuses to write the answer over a file it is about."""
     output = given["output"]
     if output is None or not os.path.isfile(output):
         return
-    for value in given.values():
-        for word in value if isinstance(value, tuple) else (value,):
-            is_input = value is not output and isinstance(word, str) and os.path.isfile(word)
-            if is_input and os.path.samefile(word, output):
-                raise click.UsageError(f"-o {output} would overwrite a file that is read")
+    words = [
+        word
+        for name, value in given.items()
+        if name != "output"
+        for word in (value if isinstance(value, tuple) else (value,))
+    ]
+    for word in (*words, *click.get_current_context().meta.get(_READ, ())):
+        is_input = isinstance(word, (str, os.PathLike)) and os.path.isfile(word)
+        if is_input and os.path.samefile(word, output):
+            raise click.UsageError(f"-o {output} would overwrite a file that is read")
 
 
 common_options = options_with(REPORTS)
@@ -130,6 +144,7 @@ common_options = options_with(REPORTS)
 def _skip_frames(
     context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
+    context.meta[_READ] = values
     try:
         return skip_patterns(values)
     except ValueError as error:
@@ -228,11 +243,11 @@ def output_to(options: dict[str, Any]) -> Iterator[IO[str]]:
             # The reader went away (`| head`); the command goes on to the exit code it owes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
-    with (
-        whole_file(options["output"]) as path,
-        path.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    with whole_file(options["output"]) as file:
+        stream = TextIOWrapper(file, encoding="utf-8", newline="")
         yield stream
+        stream.flush()
+        stream.detach()
 
 
 class _Amount(ProgressColumn):

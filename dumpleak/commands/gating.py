@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +14,7 @@ from dumpleak.comparison import Comparison, Verdict
 from dumpleak.gate import Gate, GateError, GateResult, parse_gate
 from dumpleak.suppressions import Suppression, read_suppressions
 from dumpleak.trends import Trend
+from windumps.files import read_head
 
 _FILE = click.Path(exists=True, dir_okay=False)
 _OPTIONS = (
@@ -111,8 +111,7 @@ def _suppressions(path: str | None) -> list[Suppression]:
 def _baseline(path: str | None, by: str, options: dict[str, Any]) -> Baseline | None:
     if path is None:
         return None
-    with Path(path).open("rb") as file:
-        head = file.read(64)
+    head = read_head(path, 64)
     # A shell on Windows may have put the mark of UTF-8 or UTF-16 in front.
     if head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{"):
         return json_baseline(path, by)

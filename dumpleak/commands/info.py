@@ -10,10 +10,11 @@ import click
 from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
 from dumpleak.commands.kernel import kernel_report_to
 from dumpleak.info import take_info
+from dumpleak.inputs import is_snapshot_file
 from dumpleak.kernel_info import take_kernel_info
 from dumpleak.reports import INFO_REPORTS
 from dumpleak.session import Session
-from dumpleak.snapshots.reader import is_snapshot, snapshot_info
+from dumpleak.snapshots.reader import snapshot_info
 from windumps.dumps.kernel_dump import KernelDump
 
 
@@ -26,9 +27,7 @@ from windumps.dumps.kernel_dump import KernelDump
 @options_with(INFO_REPORTS)
 def info(dump: str, **options: Any) -> None:
     """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
-    with Path(dump).open("rb") as file:
-        head = file.read(64)
-    if is_snapshot(head):
+    if is_snapshot_file(dump):
         with output_to(options) as stream:
             INFO_REPORTS[options["format_"]](stream).info(snapshot_info(Path(dump)))
         return

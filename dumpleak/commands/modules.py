@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import DUMP, common_options, report_to
+from dumpleak.inputs import is_snapshot_file
 from dumpleak.session import CannotAnswerError, Session
-from dumpleak.snapshots.reader import is_snapshot, snapshot_info
+from dumpleak.snapshots.reader import snapshot_info
 from windumps.diagnostics import Severity
 from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP, KernelDump
 
@@ -25,9 +26,7 @@ _DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
 @common_options
 def modules(dump: str, **options: Any) -> None:
     """Loaded and unloaded images with version, PDB name, GUID and age."""
-    with Path(dump).open("rb") as file:
-        head = file.read(64)
-    if is_snapshot(head):
+    if is_snapshot_file(dump):
         about = snapshot_info(Path(dump))
         with report_to(options) as report:
             report.modules(dump, list(about.modules), list(about.unloaded_modules))

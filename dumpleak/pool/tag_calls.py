@@ -23,7 +23,9 @@ from windumps.windows.modules import Module, ModuleMap
 from windumps.windows.sections import MEM_EXECUTE, SectionMap
 
 # Routines that take a pool tag: the executive's, and those of NDIS, the filter manager and others.
-_POOL_ROUTINE = re.compile(r"(Allocate|Free)\w*Pool|Lookaside|(Allocate|Free)Memory\w*Tag")
+_POOL_ROUTINE = re.compile(
+    r"(Allocate|Free)\w{0,64}Pool|Lookaside|(Allocate|Free)Memory\w{0,64}Tag"
+)
 _ARM64_CALLS = BEHIND // 4
 _MAX_NAMES = 1 << 14  # distinct targets looked up
 

@@ -14,15 +14,18 @@ from importlib import resources
 from pathlib import Path
 
 from windumps.errors import WindumpsError
+from windumps.files import read_head
 
 BUILT_IN = "built-in table"
 FILE_NAMES = ("pooltag.txt", "localtag.txt")
-MAX_FILE_BYTES = 16 << 20
+MAX_FILE_BYTES = 4 << 20  # Microsoft's has a tenth of it
 _TABLE = "pool_tags.txt"
 _TAG = 4
-_LINE = re.compile(r"(?P<tag>.{4}|\S{1,3}(?=\s))\s*-\s*(?P<driver>.*?)(?:\s+-\s+(?P<text>.*))?$")
+# All of these are linear in the text, whatever it is: none tries the same stretch from each of its places.
+_LINE = re.compile(r"(?P<tag>.{4}|\S{1,3}(?=\s))\s*-\s*(?P<rest>.*)")
+_DASH = re.compile(r"\s-\s")
 _COMMENT = re.compile(r"rem(\s|$)|//", re.IGNORECASE)
-_NAMES = re.compile(r"[\w.$~+-]+\.(?:sys|exe|dll|lib)\b|nt!\w+|\bnt\b", re.IGNORECASE)
+_NAMES = re.compile(r"(?<![\w.$~+-])[\w.$~+-]+\.(?:sys|exe|dll|lib)\b|nt!\w+|\bnt\b", re.IGNORECASE)
 _WILD = frozenset("?*")
 # Components of the kernel are all one image.
 KERNEL = "ntoskrnl.exe"
@@ -61,32 +64,36 @@ class TagTable:
 
     def __init__(self, notes: list[TagNote]) -> None:
         self._exact: dict[str, TagNote] = {}
-        self._wild: list[TagNote] = []
-        for note in notes:
+        # By the places that are written out, of which there are few kinds however long the table is.
+        self._wild: dict[tuple[int, ...], dict[str, tuple[int, TagNote]]] = {}
+        for number, note in enumerate(notes):
             if note.is_exact:
                 self._exact.setdefault(note.tag, note)
             else:
-                self._wild.append(note)
-        self._wild.sort(key=lambda note: -len(note.tag.partition("*")[0].replace("?", "")))
+                places = _written_out(note.tag)
+                found = self._wild.setdefault(places, {})
+                found.setdefault("".join(note.tag[n] for n in places), (number, note))
 
     def __len__(self) -> int:
-        return len(self._exact) + len(self._wild)
+        return len(self._exact) + sum(map(len, self._wild.values()))
 
     def find(self, tag: str) -> TagNote | None:
         """The note on a tag of four characters; None when nothing is written about it."""
         found = self._exact.get(tag)
         if found is not None:
             return found
-        return next((note for note in self._wild if _matches(note.tag, tag)), None)
+        matches = [
+            (-len(places), *match)
+            for places, notes in self._wild.items()
+            if (match := notes.get("".join(tag[n] for n in places)))
+        ]
+        return min(matches, key=lambda match: match[:2])[2] if matches else None
 
 
-def _matches(pattern: str, tag: str) -> bool:
-    for wanted, character in zip(pattern, tag, strict=False):
-        if wanted == "*":
-            return True
-        if wanted not in ("?", character):
-            return False
-    return True
+def _written_out(pattern: str) -> tuple[int, ...]:
+    """Places of the characters that a tag must have."""
+    fixed = pattern.partition("*")[0]
+    return tuple(n for n, character in enumerate(fixed) if character != "?")
 
 
 def parse_drivers(text: str) -> tuple[tuple[str, ...], str]:
@@ -128,12 +135,18 @@ def parse_pooltag(text: str, source: str) -> list[TagNote]:
         match = _LINE.match(line)
         if match is None or _COMMENT.match(line):
             continue
-        drivers, component = parse_drivers(match["driver"])
-        description = (match["text"] or "").strip()
+        driver, description = _parted(match["rest"])
+        drivers, component = parse_drivers(driver)
         if drivers or description:
             tag = match["tag"].rstrip().ljust(_TAG)
             notes.append(TagNote(tag, drivers, component, description, source))
     return notes
+
+
+def _parted(rest: str) -> tuple[str, str]:
+    """Driver and description, parted by the first dash that stands alone."""
+    dash = _DASH.search(rest)
+    return (rest[: dash.start()], rest[dash.end() :].strip()) if dash else (rest, "")
 
 
 def read_pooltag(path: Path) -> TagTable:
@@ -143,8 +156,7 @@ def read_pooltag(path: Path) -> TagTable:
         PoolTagFileError: it is no such file.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        raw = file.read(MAX_FILE_BYTES + 1)
+    raw = read_head(path, MAX_FILE_BYTES + 1)
     if len(raw) > MAX_FILE_BYTES:
         raise PoolTagFileError(
             f"{path}: too long for a pooltag.txt ({MAX_FILE_BYTES} bytes at most)"

@@ -10,12 +10,14 @@ from typing import IO
 from dumpleak.comparison import Comparison
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
+from dumpleak.reports.names import cell
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
 from dumpleak.snapshot import HeapRow, Snapshot
 from dumpleak.trends import Trend
 from dumpleak.units import format_address
 from windumps.windows.modules import Module
 
+_MOST_KNOWN = 1 << 16
 _HEAP_COLUMNS = [field.name for field in fields(HeapRow)]
 
 
@@ -23,7 +25,7 @@ class CsvReport:
     """See `Report`."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
+        self._stream = stream
 
     def info(self, info: Info) -> None:
         """Property and value; memory by use as `memory_by_use.<use>.<column>`."""
@@ -87,7 +89,14 @@ class CsvReport:
 
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """One row a block."""
-        self._table(BLOCK_COLUMNS, block_rows(pages, top))
+        known = _KnownCells()
+        writer = csv.writer(self._stream, lineterminator="\n")
+        writer.writerow(BLOCK_COLUMNS)
+        # Millions of rows with few names, so `write_table` would look at the same ones again and again.
+        writer.writerows(
+            (*row[:4], known[row[4]], row[5], known[row[6]], known[row[7]], known[row[8]], row[9])
+            for row in block_rows(pages, top)
+        )
 
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
         """One row a group."""
@@ -183,5 +192,25 @@ class CsvReport:
         )
 
     def _table(self, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-        self._writer.writerow(columns)
-        self._writer.writerows(rows)
+        write_table(self._stream, columns, rows)
+
+
+class _KnownCells(dict[object, object]):
+    """What `cell` makes of texts that come again."""
+
+    def __missing__(self, text: object) -> object:
+        if len(self) == _MOST_KNOWN:
+            self.clear()
+        made = self[text] = cell(text)
+        return made
+
+
+def write_table(stream: IO[str], columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a header and rows.
+
+    Names in dumps are anybody's: texts are made visible, and one that a spreadsheet would calculate gets an
+    apostrophe in front. Numbers stay numbers.
+    """
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(map(cell, row) for row in rows)

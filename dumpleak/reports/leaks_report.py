@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from dataclasses import asdict
 from typing import IO, Protocol
 
 from dumpleak.leaks import LeakGroup, Leaks
+from dumpleak.reports.csv_report import write_table
 from dumpleak.reports.html_leaks import LeaksHtmlReport
 from dumpleak.reports.json_report import _diagnostics, _source
 from dumpleak.reports.summary import summarize_leaks
@@ -113,17 +113,18 @@ class LeaksCsvReport:
     """See `LeaksReport`."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
+        self._stream = stream
 
     def leaks(self, leaks: Leaks, top: int | None) -> None:
         """One row a group."""
-        self._writer.writerow(
+        write_table(
+            self._stream,
             (
                 *("kind", "name", "type", "tag", "unreferenced_bytes", "unreferenced_count"),
                 *("head_count", "used_bytes", "used_count"),
-            )
+            ),
+            (_row(group) for group in leaks.groups[:top]),
         )
-        self._writer.writerows(_row(group) for group in leaks.groups[:top])
 
 
 def _row(group: LeakGroup) -> tuple[object, ...]:

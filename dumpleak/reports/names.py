@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 CUT = "…"
+# What makes a cell a formula; the wide ones do in East Asian versions. A tab or a line break before them
+# is an escape by then.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def visible(text: str) -> str:
@@ -12,6 +17,14 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escape(ord(c)) for c in text)
+
+
+def cell(value: object) -> object:
+    """A value as a CSV cell: text made visible, and never taken for a formula by a spreadsheet."""
+    if not isinstance(value, (str, Path)):
+        return value
+    text = visible(str(value))
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def cut_middle(text: str, width: int) -> str:

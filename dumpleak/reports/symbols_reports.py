@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
 from typing import IO
 
 from dumpleak.reports.consoles import ReportConsole
+from dumpleak.reports.csv_report import write_table
+from dumpleak.reports.names import visible
 from dumpleak.reports.text_report import PIPE_WIDTH
 from dumpleak.reports.text_tables import clean as _clean
 from dumpleak.reports.text_tables import plain_table as _table
@@ -82,10 +83,10 @@ def write_json(answer: WantedSymbols, stream: IO[str]) -> None:
 
 def write_csv(answer: WantedSymbols, stream: IO[str]) -> None:
     """One row a PDB."""
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for file in answer.files:
-        writer.writerow(
+    write_table(
+        stream,
+        COLUMNS,
+        (
             (
                 " ".join(file.modules),
                 file.identity.name,
@@ -96,12 +97,16 @@ def write_csv(answer: WantedSymbols, stream: IO[str]) -> None:
                 reason(answer, file),
                 _url(answer, file),
             )
-        )
+            for file in answer.files
+        ),
+    )
 
 
 def write_manifest(answer: WantedSymbols, stream: IO[str]) -> None:
-    """What is missing, as `symchk /im` reads it."""
-    stream.write(manifest(answer.missing))
+    """What is missing, as `symchk /im` reads it; what cannot be seen in a name is an escape."""
+    # Not by `splitlines`, for which a name may have several.
+    for line in manifest(answer.missing).split("\n")[:-1]:
+        stream.write(f"{visible(line)}\n")
 
 
 def write_urls(answer: WantedSymbols, stream: IO[str]) -> None:

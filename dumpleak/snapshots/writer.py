@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,9 +32,9 @@ from dumpleak.snapshots.columns import (
 )
 from dumpleak.snapshots.metadata import About, Group, Metadata, to_json
 from dumpleak.snapshots.privacy import stripped_metadata
-from dumpleak.whole_files import whole_file
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.column_cache import ColumnCache
+from windumps.files import whole_file
 
 I64 = NDArray[np.int64]
 
@@ -110,8 +109,8 @@ def write_columns(path: Path | str, metadata: Metadata, columns: dict[str, NDArr
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
-    with whole_file(path) as target:
-        _write(target, metadata, dict(columns), arrow())
+    with whole_file(path) as stream:
+        _write(stream, metadata, dict(columns), arrow())
 
 
 class _Walk:
@@ -288,7 +287,7 @@ def _without_paths(site: Site) -> Site:
     )
 
 
-def _write(path: Path, metadata: Metadata, columns: dict[str, NDArray[Any]], pa: Any) -> None:
+def _write(stream: BinaryIO, metadata: Metadata, columns: dict[str, NDArray[Any]], pa: Any) -> None:
     from pyarrow import parquet
 
     text = json.dumps(to_json(metadata), separators=(",", ":"))
@@ -314,7 +313,7 @@ def _write(path: Path, metadata: Metadata, columns: dict[str, NDArray[Any]], pa:
     }
     dictionary: Any = [name for name in COLUMNS if name not in DELTA_COLUMNS]
     with parquet.ParquetWriter(
-        path,
+        stream,
         schema,
         compression="zstd",
         compression_level=COMPRESSION_LEVEL,
@@ -338,5 +337,3 @@ def _write(path: Path, metadata: Metadata, columns: dict[str, NDArray[Any]], pa:
             writer.write_table(pa.table(arrays, schema=schema))
         # Not as part of the schema: that would be in the file twice.
         writer.add_key_value_metadata({METADATA_KEY: pack(text)})
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())

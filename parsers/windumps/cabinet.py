@@ -131,6 +131,11 @@ class Cabinet:
         if file.start + file.size > folder.blocks * BLOCK_BYTES:
             raise CabinetError(f"{file.size} bytes do not fit in {folder.blocks} blocks")
         decode = _decoder(folder.method)
+        return self._pieces(file, folder, decode)
+
+    def _pieces(
+        self, file: CabinetFile, folder: _Folder, decode: Callable[[bytes, int], bytes]
+    ) -> Iterator[bytes]:
         skip, left = file.start, file.size
         self._source.seek(folder.data_at)
         for number in range(folder.blocks):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,36 @@ def test_files(tmp_path: Path) -> None:
     with pytest.raises(PoolTagFileError, match="too long"):
         read_pooltag(path)
     assert find_pooltag(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Leak - " + "a" * 1_000_000,
+        "Leak - " + "x.y" * 300_000,
+        "Leak - x" + " " * 1_000_000 + "y",
+        "Leak" + " " * 1_000_000 + "y",
+        "Leak - " + "nt!" * 300_000,
+        "Leak - " + "a.sys-" * 200_000,
+    ],
+    ids=["a word", "dots", "blanks", "blanks before the dash", "nt!", "names"],
+)
+def test_a_long_line_takes_time_in_proportion_to_its_length(line: str) -> None:
+    """Where it does not, a line of this length takes hours."""
+    assert len(parse_pooltag(line, "pooltag.txt")) <= 1
+
+
+def test_a_table_full_of_wildcards_is_looked_up_as_fast_as_any() -> None:
+    """Looked through one by one, these would be 2,000 million comparisons."""
+    letters = "abcdefghijklmnopqrstuvwxyz+"
+    tags = ["?" + "".join(three) for three in product(letters, repeat=3)]
+    table = TagTable(parse_pooltag("".join(f"{tag} - a.sys - b\n" for tag in tags), "x"))
+    assert len(table) == 27**3
+    assert [table.find(f"z{n % 10}zz") for n in range(100_000)] == [None] * 100_000
+
+
+def test_of_wildcards_that_are_equally_narrow_the_first_in_the_file_counts() -> None:
+    for lines in (("Ab?? - a.sys", "?b?d - b.sys"), ("?b?d - b.sys", "Ab?? - a.sys")):
+        note = TagTable(parse_pooltag("\n".join(lines), "x")).find("Abcd")
+        assert note is not None
+        assert note.drivers == (lines[0].rpartition(" ")[2],)

@@ -12,7 +12,8 @@ import struct
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import zstandard
 from builders import cabinet_builder
 from builders.minidump_builder import MinidumpBuilder
 
+from windumps import files
 from windumps.dumps import containers, open_dump
 from windumps.errors import ContainerError, NotADumpError, WindumpsError
 
@@ -219,6 +221,31 @@ def test_a_header_that_asks_for_too_much_memory_is_refused(folder: Folder) -> No
     _refused(folder, frame, "zstd file cannot be unpacked")
 
 
+def test_an_xz_file_that_asks_for_gigabytes_of_memory_is_refused_with_the_reason(
+    folder: Folder,
+) -> None:
+    changed = bytearray(FORMATS["xz"](DUMP))
+    end = 12 + (changed[12] + 1) * 4 - 4
+    assert changed[14:16] == b"\x21\x01"
+    changed[16] = 40  # a dictionary of 4 GiB
+    changed[end : end + 4] = struct.pack("<I", zlib.crc32(changed[12:end]))
+    text = _refused(folder, bytes(changed), "(?i)memory")
+    assert text.endswith("unpack it first")
+
+
+def test_a_zip_that_lists_very_many_files_is_refused_before_the_list_is_read(
+    folder: Folder,
+) -> None:
+    plain = FORMATS["zip"](DUMP)
+    start, end = plain.index(b"PK\x01\x02"), plain.index(b"PK\x05\x06")
+    count = 100_000
+    entries = plain[start:end] * count
+    tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, len(entries), start, 0)
+    text = _refused(folder, plain[:start] + entries + tail, "its list of files is too long")
+    assert "damaged" not in text
+    assert text.endswith("unpack it first")
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [
@@ -334,28 +361,49 @@ def test_a_bomb_hits_the_real_limit(folder: Folder) -> None:
     assert "5000 times" in text
 
 
+@pytest.mark.parametrize("kind", FORMATS)
 def test_what_does_not_fit_on_the_disk_is_refused_before_the_disk_is_full(
-    folder: Folder, monkeypatch: pytest.MonkeyPatch
+    kind: str, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = containers.FREE_BYTES + 10_000
-    usage = type("usage", (), {"free": free})
-    monkeypatch.setattr(containers.shutil, "disk_usage", lambda _: usage)
-    text = _refused(folder, gzip.compress(DUMP), "MiB free in")
+    usage = type("usage", (), {"free": files.KEPT_FREE_BYTES + 100, "total": 1 << 40})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    text = _refused(folder, FORMATS[kind](DUMP), "MiB free in")
     assert "TMPDIR" in text
     monkeypatch.setattr(usage, "free", 5)
-    _refused(folder, gzip.compress(DUMP), "more than the 0 MiB free")
+    _refused(folder, FORMATS[kind](DUMP), "more than the 0 MiB free")
+    # A disk smaller than what is left free on others.
+    monkeypatch.setattr(usage, "total", 1 << 20)
+    monkeypatch.setattr(usage, "free", 200_000)
+    assert open_dump(folder.write(FORMATS[kind](DUMP))).memory.data.tobytes() == DUMP
+
+
+def test_a_run_that_is_killed_while_it_unpacks_leaves_nothing(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has no name is gone with the process, however that ends."""
+    seen: list[Path] = []
+
+    def chunks(*_: object) -> Iterator[bytes]:
+        for start in range(0, len(DUMP), 1000):
+            yield DUMP[start : start + 1000]
+            seen.extend(folder.temporary.iterdir())
+
+    row = containers.Container("gzip", (b"\x1f\x8b",), chunks)
+    monkeypatch.setattr(containers, "CONTAINERS", (row,))
+    assert open_dump(folder.write(gzip.compress(DUMP))).memory.data.tobytes() == DUMP
+    assert seen == []
 
 
 def test_an_error_while_writing_leaves_nothing(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_: Path) -> object:
+    def broken(*_: object) -> object:
         yield DUMP[:10]
         raise OSError(28, "No space left on device")
 
     row = containers.Container("gzip", (b"\x1f\x8b",), broken)  # type: ignore[arg-type]
     monkeypatch.setattr(containers, "CONTAINERS", (row,))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(ContainerError, match="more than the 0 MiB free"):
         open_dump(folder.write(gzip.compress(DUMP)))
     assert list(folder.temporary.iterdir()) == []
 
@@ -375,10 +423,10 @@ def test_a_file_that_may_not_be_read_is_the_systems_own_error(
 ) -> None:
     path = folder.write(DUMP)
 
-    def refuse(self: Path, *_: object) -> None:
-        raise PermissionError(13, "Permission denied", str(self))
+    def refuse(name: str, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", name)
 
-    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop root, who may run the tests
+    monkeypatch.setattr(os, "open", refuse)  # chmod does not stop root, who may run the tests
     with pytest.raises(PermissionError):
         open_dump(path)
 

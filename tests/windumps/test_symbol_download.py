@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
+import socketserver
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -12,8 +19,9 @@ from builders.cabinet_builder import mszip
 from builders.pdb_builder import GUID, PdbBuilder
 from builders.symbol_server import Handler, Server, serving
 
+from windumps import files
 from windumps.symbols.download import Downloader, Limits
-from windumps.symbols.errors import DownloadError, NotOnServerError
+from windumps.symbols.errors import DownloadError, NotOnServerError, UnreachableServerError
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.store import SymbolStore
 from windumps.symbols.wanted import Status, SymbolFile, wanted
@@ -290,3 +298,198 @@ def test_nothing_is_downloaded_without_a_downloader(tmp_path: Path) -> None:
         store = SymbolStore(parse_symbol_path(f"srv*{tmp_path}*{url}/store"))
         assert store.find(wanted([module])[0]).status is Status.MISSING
     assert asked == []
+
+
+# -- one deadline, whatever is slow ----------------------------------------------------------------
+
+HASTY = Limits(timeout_seconds=0.3, total_seconds=1.0, attempts=1)
+
+
+@contextmanager
+def _raw_server(talk: Callable[[socket.socket], None]) -> Iterator[tuple[str, list[int]]]:
+    """A server that speaks no HTTP of its own: `talk` has each connection to itself."""
+    asked: list[int] = []
+
+    class Connection(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(1)
+            with suppress(OSError):
+                talk(self.request)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Connection) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+        finally:
+            server.shutdown()
+            thread.join()
+            server.block_on_close = False  # some still talk
+
+
+def _dripping(head: bytes, drip: bytes) -> Callable[[socket.socket], None]:
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(head)
+        for number in range(10_000):
+            connection.sendall(drip[number % len(drip) :][:1])
+            time.sleep(0.02)
+
+    return talk
+
+
+SLOW = {
+    "a status line": _dripping(b"HTTP/1.0 ", b"2"),
+    "headers": _dripping(b"HTTP/1.0 200 OK\r\n", b"X-A: b\r\n"),
+    "a body": _dripping(b"HTTP/1.0 200 OK\r\n\r\n", b"x"),
+    "a body in chunks": _dripping(
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"
+    ),
+    "a redirect's headers": _dripping(b"HTTP/1.0 302 Found\r\nLocation: /x\r\n", b"X: b\r\n"),
+    "nothing": lambda connection: time.sleep(5),
+}
+
+
+@pytest.mark.parametrize("slow", SLOW)
+def test_a_server_that_gives_a_byte_now_and_then_is_given_up_in_time_and_not_asked_again(
+    slow: str, tmp_path: Path
+) -> None:
+    modules = [Module(n, n, 0, 1, 1, pdb=PdbIdentity(f"{n}.pdb", GUID, 1)) for n in "abcdef"]
+    with _raw_server(SLOW[slow]) as (url, asked):
+        path = parse_symbol_path(f"srv*{tmp_path}*{url}/store")
+        started = time.monotonic()
+        store = SymbolStore(path, Downloader(HASTY))
+        found = [store.find(wanted([module])[0]) for module in modules]
+        assert time.monotonic() - started < 4  # `total_seconds` is 1, and nobody waits again
+    assert {file.status for file in found} == {Status.MISSING}
+    assert len(asked) == 1
+    assert all("not asked again" in file.notes[0] for file in found[1:])
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
+
+
+def test_redirects_count_as_one_wait(tmp_path: Path) -> None:
+    def again(server: Server) -> None:
+        time.sleep(0.2)
+        _redirect(server.path + "x")(server)
+
+    answers = {"/file" + "x" * number: again for number in range(9)}
+    with serving(answers) as (url, asked):
+        with pytest.raises(UnreachableServerError, match=r"no data for 0.3 s \(1 try\)"):
+            Downloader(HASTY).fetch(f"{url}/file", tmp_path / "a.pdb", lambda _: None)
+        assert len(asked) < 4
+
+
+def test_the_page_that_comes_with_a_redirect_is_not_read(tmp_path: Path) -> None:
+    def talk(connection: socket.socket) -> None:
+        if b"/there" in connection.recv(4096):
+            connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + PDB)
+            return
+        connection.sendall(b"HTTP/1.0 302 Found\r\nLocation: /there\r\n\r\n")
+        for _ in range(100_000):
+            connection.sendall(bytes(1 << 16))
+
+    with _raw_server(talk) as (url, _):
+        Downloader(FAST).fetch(f"{url}/file", tmp_path / "a.pdb", lambda _: None)
+    assert (tmp_path / "a.pdb").read_bytes() == PDB
+
+
+def test_all_files_together_have_a_deadline_too(tmp_path: Path) -> None:
+    def slowly(server: Server) -> None:
+        time.sleep(0.2)
+        server.give(PDB)
+
+    downloader = Downloader(Limits(all_seconds=0.5, attempts=1))
+    with serving({f"/{number}": slowly for number in range(9)}) as (url, asked):
+        done = 0
+        while downloader.spent_seconds < 0.5 and done < 9:
+            with suppress(UnreachableServerError):
+                downloader.fetch(f"{url}/{done}", tmp_path / f"{done}", lambda _: None)
+            done += 1
+        assert 2 <= done <= 3
+        seen = len(asked)
+        with pytest.raises(UnreachableServerError, match=r"not asked.*all downloads are used up"):
+            downloader.fetch(f"{url}/8", tmp_path / "8", lambda _: None)
+        assert len(asked) == seen
+    assert all(path.read_bytes() == PDB for path in tmp_path.iterdir())
+
+
+def test_a_file_that_comes_too_slowly_is_given_up_before_its_time(tmp_path: Path) -> None:
+    limits = Limits(timeout_seconds=0.1, total_seconds=30, attempts=1)
+    with (
+        _raw_server(SLOW["a body"]) as (url, _),
+        pytest.raises(UnreachableServerError, match="slower than 1024 bytes a second"),
+    ):
+        Downloader(limits).fetch(f"{url}/file", tmp_path / "a.pdb", lambda _: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- the disk --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["size told", "size not told"])
+def test_what_does_not_fit_on_the_disk_is_not_downloaded(
+    told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": files.KEPT_FREE_BYTES + 100_000, "total": 1 << 40})
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: usage)
+    answer = _give(bytes(200_000)) if told else _endless
+    assert "more than the 0 MiB free in" in _refused(tmp_path, answer)
+
+
+def test_a_download_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    kept = os.umask(0o022)
+    try:
+        target, _, _ = _fetch(tmp_path, _give())
+    finally:
+        os.umask(kept)
+    assert target.stat().st_mode & 0o777 == 0o644
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    left = [cache / ".app.pdb.k3j_a0zz", cache / ".app.pdb.00000000unpacked"]
+    kept = [
+        cache / n for n in (".app.pdb.swp", ".b.pdb.k3j_a0zz", "app.pdb.k3j_a0zz", ".app.pdb.X")
+    ]
+    elsewhere = tmp_path / "precious"
+    for path in (*left, *kept, elsewhere):
+        path.write_bytes(b"part")
+    link = cache / ".app.pdb.aaaaaaaa"
+    link.symlink_to(elsewhere)
+    folder = cache / ".app.pdb.bbbbbbbb"
+    folder.mkdir()
+    _fetch(tmp_path, _give())
+    assert set(cache.iterdir()) == {*kept, link, folder, cache / "app.pdb"}
+    assert elsewhere.read_bytes() == b"part"
+
+
+def test_what_another_run_is_writing_is_not_taken_for_a_leftover(tmp_path: Path) -> None:
+    target = tmp_path / "cache" / "app.pdb"
+    target.parent.mkdir()
+    with files.temporary_beside(target) as (stream, temporary):
+        stream.write(b"half")
+        _fetch(tmp_path, _give())
+        assert temporary.exists()
+        files.put_in_place(stream, temporary, target)
+    assert target.read_bytes() == b"half"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_run_that_is_killed_while_it_downloads_leaves_what_the_next_removes(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import sys, pathlib; from windumps.symbols.download import Downloader\n"
+        "Downloader().fetch(sys.argv[1], pathlib.Path(sys.argv[2]), lambda _: None)"
+    )
+    target = tmp_path / "cache" / "app.pdb"
+    with _raw_server(SLOW["a body"]) as (url, _):
+        run = subprocess.Popen([sys.executable, "-c", code, url, str(target)])
+        while not (target.parent.is_dir() and list(target.parent.iterdir())):
+            time.sleep(0.01)
+        run.kill()
+        run.wait()
+    assert len(list(target.parent.iterdir())) == 1
+    _fetch(tmp_path, _give())
+    assert list(target.parent.iterdir()) == [target]

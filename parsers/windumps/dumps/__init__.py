@@ -66,7 +66,7 @@ def open_dump(path: Path | str) -> Dump:
         OSError: the file cannot be read.
     """
     path = Path(path)
-    with unpacked(path) as plain, plain.open("rb") as file:
+    with unpacked(path) as file:
         head = file.read(HEAD_BYTES)
         if not head:
             raise NotADumpError(f"{path}: the file is empty; copy it again")

@@ -1,7 +1,8 @@
 """Compressed dumps: unpacked to a temporary file, with a limit that a zip bomb hits.
 
 Why a temporary file and not memory: a dump is read through a memory map and may be larger than RAM.
-On POSIX the file is unlinked as soon as it is mapped, so an aborted run leaves nothing behind.
+The file has no name (on Windows it is deleted when it is closed), so that even a run that is killed leaves
+nothing behind.
 """
 
 from __future__ import annotations
@@ -10,34 +11,38 @@ import errno
 import gzip
 import lzma
 import os
-import shutil
-import stat
 import struct
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 import zstandard
 
 from windumps.cabinet import MAGIC, Cabinet, CabinetError, UnsupportedCabinetError
-from windumps.errors import ContainerError, NotADumpError
+from windumps.errors import ContainerError
+from windumps.files import DISK_FULL, DiskRoom, free_room, open_file
+from windumps.zips import TooLongListError, open_zip
 
 CHUNK_BYTES = 1 << 20
 # A zstd block of 4 bytes can give 128 KiB, and the decompressor has no limit of its own: fed in
 # small pieces it cannot give more than 32 MiB at a time.
 ZSTD_CHUNK_BYTES = 1 << 10
+# What `xz -9` needs is a quarter of it; a header may ask for 4 GiB.
+XZ_MEMORY_BYTES = 256 << 20
 # A real dump shrinks to a tenth, or to a thousandth when it is nearly all zeros; a bomb far beyond
 # that.
 MAX_RATIO = 5_000
 SMALL_BYTES = 64 << 20  # below this nothing is refused: tiny files may compress extremely well
-FREE_BYTES = 256 << 20  # left free on the disk
 HEAD_BYTES = 512
 
 DUMP_SUFFIXES = (".dmp", ".mdmp", ".hdmp", ".dump")
+
+Announce = Callable[[int], None]
+"""Told how many bytes are to come, before any does; raises `ContainerError` where there is no room."""
 
 
 class Container(NamedTuple):
@@ -51,7 +56,7 @@ class Container(NamedTuple):
 
     name: str
     magics: tuple[bytes, ...]
-    chunks: Callable[[Path], Iterator[bytes]]
+    chunks: Callable[[Path, BinaryIO, Announce], Iterator[bytes]]
 
 
 # What the decompressors raise on damaged input. zipfile adds to its own BadZipFile a ValueError,
@@ -81,37 +86,56 @@ def _pieces(source: _Readable, size: int = CHUNK_BYTES) -> Iterator[bytes]:
         yield chunk
 
 
-def _gzip(path: Path) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as source:
+def _gzip(path: Path, file: BinaryIO, announce: Announce) -> Iterator[bytes]:
+    with gzip.open(file) as source:
         yield from _pieces(source)
 
 
-def _xz(path: Path) -> Iterator[bytes]:
-    with lzma.open(path, "rb") as source:
-        yield from _pieces(source)
+def _xz(path: Path, file: BinaryIO, announce: Announce) -> Iterator[bytes]:
+    """Stream by stream: `lzma.open` takes any file it is given as much memory as the file asks for."""
+    stream: lzma.LZMADecompressor | None = None
+    count = 0
+    for chunk in _pieces(file):
+        rest = chunk
+        while rest:
+            if stream is None:
+                rest = rest.lstrip(b"\0")  # padding between streams, in words of zeros
+                if not rest:
+                    break
+                stream = lzma.LZMADecompressor(lzma.FORMAT_XZ, XZ_MEMORY_BYTES)
+            yield stream.decompress(rest, CHUNK_BYTES)
+            while not stream.eof and not stream.needs_input:
+                yield stream.decompress(b"", CHUNK_BYTES)
+            rest = b""
+            if stream.eof:
+                rest, stream, count = stream.unused_data, None, count + 1
+    if stream is not None or not count:
+        raise EOFError("it ends inside a stream")
 
 
-def _zstd(path: Path) -> Iterator[bytes]:
+def _zstd(path: Path, file: BinaryIO, announce: Announce) -> Iterator[bytes]:
     """Frame by frame: the stream reader of `zstandard` takes a cut file for a complete one."""
     factory = zstandard.ZstdDecompressor()
     frame = None
-    with path.open("rb") as source:
-        for chunk in _pieces(source, ZSTD_CHUNK_BYTES):
-            rest = chunk
-            while rest:
-                frame = frame or factory.decompressobj()
-                yield frame.decompress(rest)
-                rest = frame.unused_data if frame.eof else b""
-                if frame.eof:
-                    frame = None
+    for chunk in _pieces(file, ZSTD_CHUNK_BYTES):
+        rest = chunk
+        while rest:
+            frame = frame or factory.decompressobj()
+            yield frame.decompress(rest)
+            rest = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
     if frame is not None:
         raise EOFError("it ends inside a frame")
 
 
-def _zip(path: Path) -> Iterator[bytes]:
+def _zip(path: Path, file: BinaryIO, announce: Announce) -> Iterator[bytes]:
     try:
-        with zipfile.ZipFile(path) as archive, archive.open(_member(path, archive)) as source:
-            yield from _pieces(source)
+        with open_zip(file) as archive:
+            member = _member(path, archive)
+            announce(member.file_size)
+            with archive.open(member) as source:
+                yield from _pieces(source)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -119,14 +143,16 @@ def _zip(path: Path) -> Iterator[bytes]:
         raise zipfile.BadZipFile("an offset lies outside the file") from error
 
 
-def _cabinet(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as source:
-        try:
-            cabinet = Cabinet(source)
-            names = [file.name.replace("\\", "/") for file in cabinet.files]
-            yield from cabinet.pieces(cabinet.files[_only_dump(path, names)])
-        except UnsupportedCabinetError as error:
-            raise ContainerError(f"{path}: {error}; unpack it first") from error
+def _cabinet(path: Path, file: BinaryIO, announce: Announce) -> Iterator[bytes]:
+    try:
+        cabinet = Cabinet(file)
+        names = [entry.name.replace("\\", "/") for entry in cabinet.files]
+        entry = cabinet.files[_only_dump(path, names)]
+        pieces = cabinet.pieces(entry)
+        announce(entry.size)
+        yield from pieces
+    except UnsupportedCabinetError as error:
+        raise ContainerError(f"{path}: {error}; unpack it first") from error
 
 
 def _only_dump(path: Path, names: list[str]) -> int:
@@ -181,41 +207,36 @@ REFUSED: tuple[tuple[int, bytes, str, str], ...] = (
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
-    """The file itself, or its only member unpacked to a temporary file that is removed afterwards.
+def unpacked(path: Path) -> Iterator[BinaryIO]:
+    """The file itself, or its only member unpacked to a temporary file; open, at its beginning.
 
     Raises:
         ContainerError: damaged, encrypted or nested archive, an archive of a kind that is not read,
             several members, or more bytes than the limit allows.
-        NotADumpError: a pipe or device, which cannot be mapped.
+        NotAFileError: a pipe or device, which cannot be mapped.
         OSError: the file cannot be read, or the disk is full.
     """
-    # Before it is opened: opening a pipe waits for a writer.
-    if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
-        raise NotADumpError(f"{path}: not a regular file; write the dump to a file first")
-    container = _container(path, _head(path))
-    if container is None:
-        yield path
-        return
-    handle, name = tempfile.mkstemp(suffix=".dmp", prefix="windumps-")
-    try:
-        with os.fdopen(handle, "wb") as target:
-            _unpack(path, container, target)
-        inner = _container(path, _head(Path(name)))
-        if inner is not None:
-            raise ContainerError(
-                f"{path}: the {container.name} file holds a {inner.name} file; unpack it first"
-            )
-        yield Path(name)
-    finally:
-        # On Windows a mapped file cannot be removed; the system's temporary folder then keeps it.
-        with suppress(PermissionError):
-            os.unlink(name)
+    with open_file(path) as file:
+        container = _container(path, _head(file))
+        if container is None:
+            yield file
+            return
+        with tempfile.TemporaryFile(prefix="windumps-") as target:
+            _unpack(path, file, container, target)
+            inner = _container(path, _head(target))
+            if inner is not None:
+                raise ContainerError(
+                    f"{path}: the {container.name} file holds a {inner.name} file; unpack it first"
+                )
+            yield target
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(HEAD_BYTES)
+def _head(file: BinaryIO) -> bytes:
+    """The first bytes; the file stands at its beginning afterwards."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    return head
 
 
 def _container(path: Path, head: bytes) -> Container | None:
@@ -226,26 +247,43 @@ def _container(path: Path, head: bytes) -> Container | None:
     return next((c for c in CONTAINERS if head.startswith(c.magics)), None)
 
 
-def _unpack(path: Path, container: Container, target: IO[bytes]) -> None:
-    ceiling = max(SMALL_BYTES, path.stat().st_size * MAX_RATIO)
-    room = shutil.disk_usage(tempfile.gettempdir()).free - FREE_BYTES
+def _unpack(path: Path, file: BinaryIO, container: Container, target: BinaryIO) -> None:
+    folder = tempfile.gettempdir()
+    packed = os.fstat(file.fileno()).st_size
+    ceiling = max(SMALL_BYTES, packed * MAX_RATIO)
+    room = DiskRoom(folder)
+
+    def no_room(free: int) -> ContainerError:
+        return ContainerError(
+            f"{path}: unpacked it needs more than the {free >> 20} MiB free in {folder}; "
+            "set TMPDIR to a larger disk"
+        )
+
+    def announce(size: int) -> None:
+        if size > (free := free_room(folder)):
+            raise no_room(free)
+
     written = 0
     try:
-        for chunk in container.chunks(path):
+        for chunk in container.chunks(path, file, announce):
             written += len(chunk)
             if written > ceiling:
                 raise ContainerError(
                     f"{path}: unpacks to more than {MAX_RATIO} times its size: "
                     "this looks like a zip bomb; unpack it yourself if you trust it"
                 )
-            if written > room:
-                raise ContainerError(
-                    f"{path}: unpacked it needs more than the {max(room, 0) >> 20} MiB free in "
-                    f"{tempfile.gettempdir()}; set TMPDIR to a larger disk"
-                )
+            if not room.has(len(chunk)):
+                raise no_room(room.free)
             target.write(chunk)
-    except DAMAGE as error:
+        target.flush()
+    except (TooLongListError, *DAMAGE) as error:
+        why = str(error) or type(error).__name__
+        over = isinstance(error, TooLongListError) or "memory" in why.lower()
         raise ContainerError(
-            f"{path}: the {container.name} file cannot be unpacked "
-            f"({str(error) or type(error).__name__}): it is damaged or cut; copy it again"
+            f"{path}: the {container.name} file cannot be unpacked ({why}): "
+            + ("unpack it first" if over else "it is damaged or cut; copy it again")
         ) from error
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise no_room(0) from error

@@ -8,64 +8,73 @@ from __future__ import annotations
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, BinaryIO
 
 from windumps.cabinet import MAGIC, Cabinet, CabinetError, UnsupportedCabinetError
+from windumps.files import DiskRoom, open_file
 from windumps.symbols.errors import CompressedSymbolsError
+from windumps.zips import TooLongListError, open_zip
 
-COMPRESSED_MAGICS = (MAGIC, b"PK\x03\x04")
 MAX_UNPACKED_BYTES = 8 << 30
 
 
-def unpack(path: Path, target: IO[bytes]) -> None:
+def unpack(path: Path, target: IO[bytes], room: DiskRoom | None = None) -> None:
     """Writes the one file in a compressed symbol file to `target`.
+
+    Args:
+        path: The compressed file.
+        target: Where to.
+        room: Of the disk that holds `target`; None for one that is not on a disk.
 
     Raises:
         CompressedSymbolsError: damaged, of a kind that is not read, or too large.
         OSError: a file cannot be read or written.
     """
-    with path.open("rb") as source:
+    with open_file(path) as source:
         magic = source.read(4)
         source.seek(0)
-        if magic == COMPRESSED_MAGICS[0]:
-            _uncab(path, source, target)
-        elif magic == COMPRESSED_MAGICS[1]:
-            _unzip(path, source, target)
-        else:
+        if magic not in _READERS:
             raise CompressedSymbolsError(f"{path}: neither a cabinet nor a zip archive")
+        written = 0
+        for piece in _READERS[magic](path, source):
+            written += len(piece)
+            if written > MAX_UNPACKED_BYTES:
+                raise CompressedSymbolsError(f"{path}: unpacks to more than the limit")
+            if room is not None and not room.has(len(piece)):
+                free = f"{room.free >> 20} MiB free in {room.folder}"
+                raise CompressedSymbolsError(f"{path}: unpacked it needs more than the {free}")
+            target.write(piece)
 
 
-def _uncab(path: Path, source: IO[bytes], target: IO[bytes]) -> None:
+def _cab(path: Path, source: BinaryIO) -> Iterator[bytes]:
     try:
         cabinet = Cabinet(source)
         if len(cabinet.files) != 1:
             raise CompressedSymbolsError(f"{path}: it holds {len(cabinet.files)} files, not one")
-        for piece in cabinet.pieces(cabinet.files[0]):
-            target.write(piece)
+        yield from cabinet.pieces(cabinet.files[0])
     except UnsupportedCabinetError as error:
         raise CompressedSymbolsError(f"{path}: {error}; unpack it first") from error
     except CabinetError as error:
         raise CompressedSymbolsError(f"{path}: {error}; fetch it again") from error
 
 
-def _unzip(path: Path, source: IO[bytes], target: IO[bytes]) -> None:
+def _zip(path: Path, source: BinaryIO) -> Iterator[bytes]:
     """What `symstore /compress ZIP` writes."""
     try:
-        with zipfile.ZipFile(source) as archive:
+        with open_zip(source) as archive:
             members = archive.infolist()
             if len(members) != 1 or members[0].compress_type not in (
                 zipfile.ZIP_STORED,
                 zipfile.ZIP_DEFLATED,
             ):
                 raise CompressedSymbolsError(f"{path}: not one deflated file in a zip archive")
-            written = 0
             with archive.open(members[0]) as member:
                 while piece := member.read(1 << 20):
-                    written += len(piece)
-                    if written > MAX_UNPACKED_BYTES:
-                        raise CompressedSymbolsError(f"{path}: unpacks to more than the limit")
-                    target.write(piece)
+                    yield piece
+    except TooLongListError as error:
+        raise CompressedSymbolsError(f"{path}: {error}") from error
     # zipfile's own words for fields that make no sense to it.
     except (
         zipfile.BadZipFile,
@@ -77,3 +86,10 @@ def _unzip(path: Path, source: IO[bytes], target: IO[bytes]) -> None:
         struct.error,
     ) as error:
         raise CompressedSymbolsError(f"{path}: damaged ({error}); fetch it again") from error
+
+
+_READERS: dict[bytes, Callable[[Path, BinaryIO], Iterator[bytes]]] = {
+    MAGIC: _cab,
+    b"PK\x03\x04": _zip,
+}
+COMPRESSED_MAGICS = tuple(_READERS)

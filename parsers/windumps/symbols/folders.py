@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from windumps.files import read_head
+
 MAX_POINTER_BYTES = 4096
 
 
@@ -36,8 +38,7 @@ def pointed_to(pointer: Path, notes: list[str]) -> Path | None:
     It holds `PATH:` and a path, or `MSG:` and a text for people.
     """
     try:
-        with pointer.open("rb") as file:
-            text = file.read(MAX_POINTER_BYTES).decode("utf-8", "replace").strip()
+        text = read_head(pointer, MAX_POINTER_BYTES).decode("utf-8", "replace").strip()
     except OSError as error:
         notes.append(str(error))
         return None

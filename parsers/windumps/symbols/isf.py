@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
+from windumps.files import open_file
 from windumps.symbols.base import MAX_NESTING, FieldLayout, NearSymbol, StructureLayout
 from windumps.symbols.errors import CorruptSymbolsError, NotSymbolsError
 from windumps.windows.modules import PdbIdentity
@@ -57,8 +58,8 @@ class SymbolTableFile:
         """
         openers: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open}
         try:
-            source: IO[bytes]
-            with openers.get(path.suffix, open)(path, "rb") as source:
+            with open_file(path) as file:
+                source: IO[bytes] = openers[path.suffix](file) if path.suffix in openers else file
                 text = source.read(MAX_BYTES + 1)
         except (lzma.LZMAError, gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise CorruptSymbolsError(str(path), "the compressed table", str(error)) from error

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.files import open_file
 from windumps.symbols.errors import (
     CorruptSymbolsError,
     NotSymbolsError,
@@ -123,7 +124,7 @@ class MsfFile:
 
 def map_file(path: Path) -> NDArray[np.uint8]:
     """A file's bytes, memory-mapped; raises `NotSymbolsError` for an empty one, `OSError` else."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         try:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:  # what mmap says of an empty file

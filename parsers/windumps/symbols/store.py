@@ -6,7 +6,6 @@ when what is inside it says that it belongs to the image; a file's name and fold
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
+from windumps.files import DiskRoom, put_in_place, read_head, temporary_beside
 from windumps.symbols.cabinet import COMPRESSED_MAGICS, unpack
 from windumps.symbols.download import Downloader
 from windumps.symbols.errors import (
@@ -203,8 +203,8 @@ class SymbolStore:
             self._scratch = tempfile.TemporaryDirectory(prefix="windumps-symbols-")
         folder = Path(tempfile.mkdtemp(dir=self._scratch.name))
         target = folder / identity.name
-        with target.open("wb") as file:
-            unpack(path, file)
+        with target.open("xb") as file:
+            unpack(path, file, DiskRoom(folder))
         return target
 
     def _download(
@@ -216,7 +216,7 @@ class SymbolStore:
         for name in (identity.name, identity.name[:-1] + "_"):
             url = f"{base}/{quote(name)}"
             try:
-                downloader.fetch(url, target, partial(_settle, url, search))
+                downloader.fetch(url, target, partial(_settle, url, target, search))
             except NotOnServerError as error:
                 search.notes.append(str(error))
                 continue
@@ -240,7 +240,7 @@ class SymbolStore:
         """
 
         def read(path: Path) -> None:
-            text = path.read_bytes()[:MAX_POINTER_BYTES].decode("utf-8", "replace")
+            text = read_head(path, MAX_POINTER_BYTES).decode("utf-8", "replace")
             raise DownloadError(f"{url}: the server points to {' '.join(text.split())[:200]}")
 
         try:
@@ -249,21 +249,16 @@ class SymbolStore:
             search.notes.append(str(error))
 
 
-def _settle(url: str, search: _Search, path: Path) -> None:
+def _settle(url: str, target: Path, search: _Search, path: Path) -> None:
     """Unpacks a downloaded file where it lies and checks that it is the one wanted."""
-    with path.open("rb") as file:
-        compressed = file.read(4) in COMPRESSED_MAGICS
-    if compressed:
-        unpacked = path.with_name(path.name + "unpacked")
+    if read_head(path, 4) in COMPRESSED_MAGICS:
         try:
-            with unpacked.open("wb") as file:
-                unpack(path, file)
-            os.replace(unpacked, path)
+            with temporary_beside(target) as (file, unpacked):
+                unpack(path, file, DiskRoom(target.parent))
+                put_in_place(file, unpacked, path)
         except CompressedSymbolsError as error:
             search.seen.add(Verdict.UNREADABLE)
             raise DownloadError(f"{url}: {error}") from error
-        finally:
-            unpacked.unlink(missing_ok=True)
     verdict, reason = examine(path, search.identity, url)
     if verdict is not Verdict.EXACT:
         search.seen.add(verdict)
