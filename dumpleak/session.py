@@ -91,6 +91,9 @@ class Session:
                 [thread.teb for thread in dump.threads],
                 dump.modules,
                 dump.pebs,
+                dump.threads_whole,
+                dump.process_id,
+                dump.full_memory,
             )
         if self.symbols is not None:
             for view in self.views:
@@ -202,8 +205,8 @@ class Session:
     def _missing_list(self) -> str:
         if not self.dump.memory.total_bytes:
             return "it holds no memory at all"
-        if not self.dump.threads:
-            return "it lists no threads, so the process environment block cannot be found"
+        if not self.dump.threads and not any(view.thread_blocks for view in self.views):
+            return "it lists no threads, and no thread environment block is in it"
         if not any(view.peb for view in self.views):
             return "the process environment block is not in it"
         return "the process environment block is there, the list it points to is not"

@@ -30,11 +30,13 @@ class HeapKind(NamedTuple):
         name: The interface's word.
         detect: Tells from memory, the handle and the pointer size.
         open: Opens it, or None when this kind is recognised only.
+        signature: The word two pointers behind the handle, by which it can be searched for; 0 for none.
     """
 
     name: str
     detect: Callable[[AddressSpace, int, int], bool]
     open: Callable[[HeapContext, int, int], Heap] | None
+    signature: int = 0
 
 
 def _word(memory: AddressSpace, address: int) -> int | None:
@@ -62,9 +64,14 @@ def _is_wine(memory: AddressSpace, address: int, pointer_size: int) -> bool:
 
 # The first row that detects a heap wins.
 HEAP_KINDS: tuple[HeapKind, ...] = (
-    HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap),
-    HeapKind(segment_heap.NAME, segment_heap.detect, segment_heap.open_segment_heap),
-    HeapKind(xp_heap.NAME, xp_heap.detect, xp_heap.open_xp_heap),
+    HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap, SEGMENT_SIGNATURE),
+    HeapKind(
+        segment_heap.NAME,
+        segment_heap.detect,
+        segment_heap.open_segment_heap,
+        segment_heap.SIGNATURE,
+    ),
+    HeapKind(xp_heap.NAME, xp_heap.detect, xp_heap.open_xp_heap, xp_heap.SIGNATURE),
     HeapKind(page_heap.NAME, page_heap.detect, page_heap.open_page_heap),
     HeapKind("wine", _is_wine, None),
 )
@@ -104,7 +111,7 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
         view.log,
         view.exact_layouts,
     )
-    complete_heap_list(view, HEAP_KINDS[:2])
+    complete_heap_list(view, context, [kind for kind in HEAP_KINDS if kind.signature])
     normal_heaps = put_page_heaps(view, context)
     heaps = [
         _open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)
