@@ -74,7 +74,7 @@ def complete_heap_list(
             view.heap_addresses += extra
             view.heap_list_source += " and ntdll's list of heaps"
     if len(view.memory.regions) or not whole:
-        whole |= _search(view, context, kinds)
+        whole |= _search(view, context, kinds, by_peb, whole)
     if view.heap_addresses and not whole and (not view.heap_count or not by_peb):
         _say_cut(view, "no whole list of heaps is in the dump; heaps may be missing")
     if len(view.heap_addresses) > MAX_HEAPS:
@@ -84,9 +84,27 @@ def complete_heap_list(
         _say_cut(view, f"{found} heaps were found, at most {MAX_HEAPS} are read (MAX_HEAPS)")
 
 
-def _search(view: ProcessView, context: HeapContext, kinds: Sequence[Searchable]) -> bool:
-    """Adds what a search of the memory finds; true when no heap can be missing then."""
-    found = find_heaps(view, context, kinds)
+def _search(
+    view: ProcessView,
+    context: HeapContext,
+    kinds: Sequence[Searchable],
+    by_peb: bool,
+    whole: bool,
+) -> bool:
+    """Adds what a search of the memory finds; true when no heap can be missing then.
+
+    Args:
+        view: The process.
+        context: The same process, for readers of heaps.
+        kinds: What to look for.
+        by_peb: The PEB lists heaps in this build, so that a heap's header names its place there.
+        whole: The list is whole by its own account: then only a heap that claims a place in it counts.
+    """
+    found = [
+        heap.address
+        for heap in find_heaps(view, context, kinds)
+        if not by_peb or heap.place or (heap.place is None and not whole)
+    ]
     view.heap_addresses += found
     regions = view.memory.regions
     starts = allocation_starts(view.memory, view)
@@ -95,15 +113,16 @@ def _search(view: ProcessView, context: HeapContext, kinds: Sequence[Searchable]
     searched_all = bool(len(regions)) and regions.whole
     searched_all = searched_all and bool((seen | ~regions.readable[first]).all())
     if found:
-        counted = 0 < view.heap_count <= len(view.heap_addresses)
+        counted = by_peb and 0 < view.heap_count <= len(view.heap_addresses)
+        sure = not whole and (counted or searched_all)
         view.heap_list_source += f"{' and ' * bool(view.heap_list_source)}signatures in memory"
         view.log.add(
             "heaps-by-signature",
-            Severity.INFO if counted or searched_all else Severity.WARNING,
+            Severity.INFO if sure else Severity.WARNING,
             "_HEAP.Signature",
             found[0],
             f"{len(found)} heaps that are on no list in the dump were found by their signatures in private "
-            "memory" + ("" if counted or searched_all else "; there may be more"),
+            "memory" + ("" if sure else "; there may be more"),
         )
     return searched_all
 

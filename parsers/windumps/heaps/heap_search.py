@@ -34,16 +34,17 @@ class ListIndex(NamedTuple):
 
     first_build: int
     kind: str
-    x86: int
-    x64: int
+    offset: dict[str, int | None]
 
 
-# `_HEAP.ProcessHeapsListIndex` and `_SEGMENT_HEAP.ProcessHeapListIndex` of the public types; 26100 keeps 0.
+# `_HEAP.ProcessHeapsListIndex` and `_SEGMENT_HEAP.ProcessHeapListIndex` of the public types. ntdll's own
+# heap of records on x86 has 0, and is not on the list. 26100 lists heaps elsewhere.
 LIST_INDEX = (
-    ListIndex(2600, "nt", 0x30, 0x50),
-    ListIndex(6000, "nt", 0x80, 0xD8),
-    ListIndex(9200, "nt", 0x7C, 0xD0),
-    ListIndex(17763, "segment", 0x14, 0x1C),
+    ListIndex(2600, "nt", {"x86": 0x30, "x64": 0x50}),
+    ListIndex(6000, "nt", {"x86": 0x80, "x64": 0xD8}),
+    ListIndex(9200, "nt", {"x86": 0x7C, "x64": 0xD0}),
+    ListIndex(17763, "segment", {"x86": 0x14, "x64": 0x1C}),
+    ListIndex(26100, "segment", {"x86": None, "x64": None}),
 )
 
 
@@ -60,7 +61,22 @@ class Searchable(Protocol):
     def open(self) -> Callable[[HeapContext, int, int], Heap] | None: ...
 
 
-def find_heaps(view: ProcessView, context: HeapContext, kinds: Sequence[Searchable]) -> list[int]:
+class FoundHeap(NamedTuple):
+    """A heap that was found.
+
+    Attributes:
+        place: Its place in the PEB's list, from 1, as its header says; 0 when it says it is on none, None
+            when headers of its kind and build do not say.
+        address: The handle.
+    """
+
+    place: int | None
+    address: int
+
+
+def find_heaps(
+    view: ProcessView, context: HeapContext, kinds: Sequence[Searchable]
+) -> list[FoundHeap]:
     """Heaps in private memory that are not on the view's list.
 
     Args:
@@ -69,7 +85,7 @@ def find_heaps(view: ProcessView, context: HeapContext, kinds: Sequence[Searchab
         kinds: What to look for.
 
     Returns:
-        Handles: those whose place in the process's list is known in its order, then by address.
+        Those that name their place in the process's list in its order, then the others by address.
     """
     starts = allocation_starts(context.memory, view)
     signature, _ = context.memory.gather(starts + np.uint64(2 * view.pointer_size), "<u4")
@@ -80,10 +96,10 @@ def find_heaps(view: ProcessView, context: HeapContext, kinds: Sequence[Searchab
         for address in starts[signature == kind.signature].tolist():
             if address in listed or not kind.detect(context.memory, address, view.pointer_size):
                 continue
-            place = _checked(quiet, kind, address)
-            if place is not None:
-                found.append((place, address))
-    return [address for _, address in sorted(found)]
+            heap = _checked(quiet, kind, address)
+            if heap is not None:
+                found.append(heap)
+    return sorted(found, key=lambda heap: (not heap.place, heap.place or 0, heap.address))
 
 
 def allocation_starts(memory: AddressSpace, view: ProcessView) -> U64:
@@ -118,8 +134,8 @@ def _not_private(memory: AddressSpace, view: ProcessView) -> list[tuple[int, int
     return spans
 
 
-def _checked(context: HeapContext, kind: Searchable, address: int) -> int | None:
-    """Opens what may be a heap; its place in the process's list, or None when it is no heap."""
+def _checked(context: HeapContext, kind: Searchable, address: int) -> FoundHeap | None:
+    """Opens what may be a heap; None when it is none."""
     if kind.open is None:
         return None
     try:
@@ -129,18 +145,12 @@ def _checked(context: HeapContext, kind: Searchable, address: int) -> int | None
     choice = getattr(heap, "choice", None)
     if choice is None or choice.score < LEAST_SCORE:
         return None
-    after_all = 1 << 16
-    rows = [
-        row
-        for row in LIST_INDEX
-        if row.kind == heap.kind and row.first_build <= choice.row.first_build
-    ]
-    if not rows:
-        return after_all
+    build = choice.row.first_build
+    rows = [row for row in LIST_INDEX if row.kind == heap.kind and row.first_build <= build]
+    offset = rows[-1].offset[context.architecture] if rows else None
+    if offset is None:
+        return FoundHeap(None, address)
     try:
-        place = context.memory.read_uint(
-            address + (rows[-1].x86 if context.architecture == "x86" else rows[-1].x64), 2
-        )
+        return FoundHeap(context.memory.read_uint(address + offset, 2), address)
     except MemoryReadError:
-        return after_all
-    return place or after_all
+        return FoundHeap(None, address)
