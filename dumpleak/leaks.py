@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from dumpleak.grouping import GROUPINGS, Grouping
 from dumpleak.reachability import find_reachable
 from dumpleak.references import BlockIndex, BlockIndexBuilder
-from dumpleak.roots import RootBytes, RootKind, Roots, find_roots, missing_roots
+from dumpleak.roots import (
+    RootBytes,
+    RootKind,
+    Roots,
+    all_that_may_hold,
+    find_roots,
+    missing_roots,
+)
 from dumpleak.session import BETTER_DUMP, CannotAnswerError, Progress, Session, no_progress
 from dumpleak.sites import Site
 from dumpleak.snapshot import Coverage, GroupSums, SourceInfo, coverage, source_info
@@ -57,6 +64,8 @@ class Leaks:
         unreferenced_bytes: Over all groups.
         head_count: Over all groups.
         roots: How much memory of each kind was scanned for pointers.
+        lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
+            at: what only that points to is listed, too.
         has_registers: The registers of threads were looked at, too.
         pointer_size: 4 or 8, for the width of addresses.
         coverage: How much of the heaps was walked.
@@ -71,6 +80,7 @@ class Leaks:
     unreferenced_bytes: int
     head_count: int
     roots: dict[RootKind, RootBytes]
+    lost_share: float
     has_registers: bool
     pointer_size: int
     coverage: Coverage
@@ -116,6 +126,7 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         sum(group.unreferenced_bytes for group in groups_found),
         sum(group.head_count for group in groups_found),
         amounts,
+        all_that_may_hold(session, amounts).lost_share,
         bool(roots.registers),
         max(index.widths, default=8),
         coverage(session),
@@ -159,7 +170,7 @@ def _check_roots(
     Raises:
         CannotAnswerError: so much that everything would look unreferenced.
     """
-    reason = missing_roots(amounts)
+    reason = missing_roots(session, amounts)
     if reason:
         raise CannotAnswerError(f"{session.dump.path}: {reason}; {BETTER_DUMP}")
     notes = []

@@ -211,9 +211,7 @@ def _unloaded_modules(streams: Streams) -> Iterator[Module]:
         )
 
 
-def _threads(
-    streams: Streams, architecture: str, place: tuple[int, int, int]
-) -> Iterator[Thread]:
+def _threads(streams: Streams, architecture: str, place: tuple[int, int, int]) -> Iterator[Thread]:
     for offset, buffer in streams.buffers("MINIDUMP_THREAD", *place, THREAD_SIZE, THREAD_SIZE):
         raw = MINIDUMP_THREAD.parse(buffer)
         context = raw.ThreadContext

@@ -90,7 +90,10 @@ class Streams:
                 "MINIDUMP_DIRECTORY",
                 rva,
                 f"the header claims {count} streams, {len(rows)} are there"
-                + (f"; at most {c.MAX_STREAMS} are looked at (MAX_STREAMS)" * (count > c.MAX_STREAMS)),
+                + (
+                    f"; at most {c.MAX_STREAMS} are looked at (MAX_STREAMS)"
+                    * (count > c.MAX_STREAMS)
+                ),
             )
         streams: list[Stream] = []
         seen: set[int] = set()
@@ -185,10 +188,17 @@ class Streams:
     def text(self, structure: str, offset: int, size: int) -> bytes:
         """Bytes of a name; empty, which is said, when outside the file or beyond all measure."""
         if size > c.MAX_PATH_BYTES or offset + size > len(self.data):
-            self.say("bad-string", structure, offset, "a name lies outside the file or is longer than MAX_PATH_BYTES")
+            self.say(
+                "bad-string",
+                structure,
+                offset,
+                "a name lies outside the file or is longer than MAX_PATH_BYTES",
+            )
             return b""
         if size > self._text_left:
-            self.say("bad-string", structure, offset, "all names together are longer than MAX_TEXT_BYTES")
+            self.say(
+                "bad-string", structure, offset, "all names together are longer than MAX_TEXT_BYTES"
+            )
             return b""
         self._text_left -= size
         return self.data[offset : offset + size].tobytes()

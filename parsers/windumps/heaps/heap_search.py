@@ -52,13 +52,19 @@ class Searchable(Protocol):
     """A kind of heap that can be told by its signature; see `windumps.heaps.kinds.HeapKind`."""
 
     @property
-    def name(self) -> str: ...
+    def signature(self) -> int:
+        """The word two pointers behind the handle."""
+        ...
+
     @property
-    def signature(self) -> int: ...
+    def detect(self) -> Callable[[AddressSpace, int, int], bool]:
+        """Tells from memory, the handle and the pointer size."""
+        ...
+
     @property
-    def detect(self) -> Callable[[AddressSpace, int, int], bool]: ...
-    @property
-    def open(self) -> Callable[[HeapContext, int, int], Heap] | None: ...
+    def open(self) -> Callable[[HeapContext, int, int], Heap] | None:
+        """Opens it; None when it is recognised only."""
+        ...
 
 
 class FoundHeap(NamedTuple):
@@ -120,7 +126,8 @@ def allocation_starts(memory: AddressSpace, view: ProcessView) -> U64:
         starts = np.concatenate(pieces)
         for low, high in _not_private(memory, view):
             starts = starts[(starts < np.uint64(low)) | (starts >= np.uint64(high))]
-    return starts[starts <= limit]
+    fitting: U64 = starts[starts <= limit]
+    return fitting
 
 
 def _not_private(memory: AddressSpace, view: ProcessView) -> list[tuple[int, int]]:

@@ -197,7 +197,9 @@ def _search(
         return True
     whole = bool(blocks[native]) and private_memory_is_whole(memory, threads.full_memory)
     what = "a cut list of threads" if threads.tebs else "no list of threads"
-    message = f"the dump has {what}; {found} thread environment blocks were found by their structure"
+    message = (
+        f"the dump has {what}; {found} thread environment blocks were found by their structure"
+    )
     if not whole:
         message += ", and there may be more: other threads' stacks count as private memory"
     log.add("no-thread-list", Severity.WARNING, "ThreadListStream", None, message)

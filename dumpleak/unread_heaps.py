@@ -1,0 +1,126 @@
+"""Memory of heaps that could not be read, as far as the dump's list of regions tells.
+
+It counts as heap memory that was not walked, so that neither is an answer called whole that leaves it out,
+nor does it show up as private memory outside heaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.session import HeapSource, Session
+from windumps.heaps.heap_search import allocation_starts
+from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
+from windumps.memory.regions import MEM_COMMIT
+from windumps.windows.process import ProcessView
+
+PAGE = 0x1000  # every heap has one page at least
+SEGMENT_HEAD = 0x40  # of a segment's header, in which the pointer to its heap stands
+
+Span = tuple[int, int]
+
+
+def unread_heaps(session: Session) -> list[HeapSource]:
+    """The heaps that are listed and were not read."""
+    return [source for source in session.heaps if source.entry.heap is None]
+
+
+def unread_spans(session: Session) -> dict[int, list[Span]]:
+    """(start, bytes) of committed memory by heap, for heaps that were not read.
+
+    A heap has the allocation that it begins in, those of segments that name it, and large blocks on the
+    list in its header. Empty for a heap whose memory the dump does not list.
+    """
+    found: dict[int, list[Span]] = {}
+    for view in session.views:
+        handles = [s.entry.address for s in unread_heaps(session) if s.view is view]
+        if handles:
+            found |= _spans_of(view, handles)
+    return found
+
+
+def unread_amounts(session: Session) -> tuple[int, int]:
+    """Committed bytes of heaps that were not read, and how many of these are in the dump.
+
+    A page is counted for each heap of which nothing is known.
+    """
+    memory = session.dump.memory
+    known = unread_spans(session)
+    unknown = sum(view.unlisted_heaps for view in session.views)
+    unknown += sum(not known.get(source.entry.address) for source in unread_heaps(session))
+    spans = [span for spans in known.values() for span in spans]
+    committed = sum(size for _, size in spans) + unknown * PAGE
+    return committed, sum(memory.present_bytes(start, start + size) for start, size in spans)
+
+
+def _spans_of(view: ProcessView, handles: Sequence[int]) -> dict[int, list[Span]]:
+    regions = view.memory.regions
+    if not len(regions):
+        return {}
+    owner: dict[int, int] = {}  # allocation -> heap
+    for handle in handles:
+        row = regions.row_of(handle)
+        if row >= 0:
+            owner.setdefault(int(regions.allocation_base[row]), handle)
+    starts = allocation_starts(view.memory, view)
+    for start, heap in _segments(view, starts, handles):
+        owner.setdefault(start, heap)
+    for start, heap in _large_blocks(view, starts, handles):
+        owner.setdefault(start, heap)
+    committed = (regions.state == MEM_COMMIT) & np.isin(
+        regions.allocation_base, np.array(list(owner), np.uint64)
+    )
+    found: dict[int, list[Span]] = {}
+    for base, start, size in zip(
+        regions.allocation_base[committed].tolist(),
+        regions.base_address[committed].tolist(),
+        regions.region_size[committed].tolist(),
+        strict=True,
+    ):
+        found.setdefault(owner[base], []).append((start, size))
+    return found
+
+
+def _words(view: ProcessView, starts: NDArray[np.uint64], count: int) -> NDArray[np.uint64]:
+    """The first words of allocations, one row each; zeros where they are not in the dump."""
+    places = starts[:, None] + np.arange(count, dtype=np.uint64) * np.uint64(view.pointer_size)
+    words, _ = view.memory.gather(places, f"<u{view.pointer_size}")
+    return words.astype(np.uint64)
+
+
+def _segments(
+    view: ProcessView, starts: NDArray[np.uint64], handles: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Allocations that are segments of NT heaps, each with the heap that it names."""
+    signature, _ = view.memory.gather(starts + np.uint64(2 * view.pointer_size), "<u4")
+    starts = starts[signature == SEGMENT_SIGNATURE]
+    words = _words(view, starts, SEGMENT_HEAD // view.pointer_size)
+    row, column = np.nonzero(np.isin(words, np.array(handles, np.uint64)))
+    return list(zip(starts[row].tolist(), words[row, column].tolist(), strict=True))
+
+
+def _large_blocks(
+    view: ProcessView, starts: NDArray[np.uint64], handles: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Allocations that are large blocks: on a list, by both its links, whose head is in a heap's header."""
+    links = _words(view, starts, 2)
+    heads = np.array(handles, np.uint64)
+    linked = np.isin(links, starts) | np.isin(links & ~np.uint64(PAGE - 1), heads)
+    both = linked.all(axis=1)
+    neighbours = dict(zip(starts[both].tolist(), links[both].tolist(), strict=True))
+    wanted, found = set(handles), {}
+    for start, (after, before) in neighbours.items():
+        for link in (after, before):
+            if link & ~(PAGE - 1) in wanted and start not in wanted:
+                found[start] = link & ~(PAGE - 1)
+    pending = list(found)
+    while pending:
+        start = pending.pop()
+        for link in neighbours[start]:
+            if link in neighbours and link not in found and link not in wanted:
+                found[link] = found[start]
+                pending.append(link)
+    return list(found.items())
