@@ -21,8 +21,8 @@ from dumpleak.known_memory import KnownMemory, inside_spans
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 from dumpleak.totals import Totals
-from dumpleak.unread_heaps import unread_spans
 from dumpleak.units import format_bytes
+from dumpleak.unread_heaps import unread_spans
 from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE

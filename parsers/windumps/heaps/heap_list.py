@@ -151,7 +151,8 @@ def _own_records(view: ProcessView) -> list[int]:
         some = handles[first : first + 1024]
         headers, _ = view.memory.gather(some, np.dtype((np.void, HEADER_BYTES)))
         words = headers.view(f"<u{pointer}").reshape(len(some), -1).astype(np.uint64)
-        row, column = np.nonzero(words > HEADER_BYTES)
+        # A header's words that lead into itself name the heap as well: its first segment does.
+        row, column = np.nonzero((words - some[:, None] >= HEADER_BYTES) & (words > HEADER_BYTES))
         places = words[row, column]
         owner, present = view.memory.gather(places + np.uint64(2 * pointer), f"<u{pointer}")
         mine = present & (owner == some[row])
