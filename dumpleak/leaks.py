@@ -64,12 +64,12 @@ class Leaks:
         unreferenced_bytes: Over all groups.
         head_count: Over all groups.
         roots: How much memory of each kind was scanned for pointers.
-        lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
-            at: what only that points to is listed, too.
         has_registers: The registers of threads were looked at, too.
         pointer_size: 4 or 8, for the width of addresses.
         coverage: How much of the heaps was walked.
         diagnostics: What was left out, and why.
+        lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
+            at: what only that points to is listed, too.
     """
 
     source: SourceInfo
@@ -80,11 +80,11 @@ class Leaks:
     unreferenced_bytes: int
     head_count: int
     roots: dict[RootKind, RootBytes]
-    lost_share: float
     has_registers: bool
     pointer_size: int
     coverage: Coverage
     diagnostics: tuple[Diagnostic, ...]
+    lost_share: float = 0.0
 
 
 def find_leaks(session: Session, by: str = "site", progress: Progress = no_progress) -> Leaks:
@@ -126,11 +126,11 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         sum(group.unreferenced_bytes for group in groups_found),
         sum(group.head_count for group in groups_found),
         amounts,
-        all_that_may_hold(session, amounts).lost_share,
         bool(roots.registers),
         max(index.widths, default=8),
         coverage(session),
         (*session.diagnostics, *notes),
+        all_that_may_hold(session, amounts).lost_share,
     )
 
 

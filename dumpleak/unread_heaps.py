@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from dumpleak.session import HeapSource, Session
 from windumps.heaps.heap_search import allocation_starts
-from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
 from windumps.memory.regions import MEM_COMMIT
 from windumps.windows.process import ProcessView
 
 PAGE = 0x1000  # every heap has one page at least
-SEGMENT_HEAD = 0x40  # of a segment's header, in which the pointer to its heap stands
+HEAD_BYTES = 0x80  # of what belongs to a heap: segments and its front end begin with its handle
 
 Span = tuple[int, int]
 
@@ -31,8 +30,8 @@ def unread_heaps(session: Session) -> list[HeapSource]:
 def unread_spans(session: Session) -> dict[int, list[Span]]:
     """(start, bytes) of committed memory by heap, for heaps that were not read.
 
-    A heap has the allocation that it begins in, those of segments that name it, and large blocks on the
-    list in its header. Empty for a heap whose memory the dump does not list.
+    A heap has the allocation that it begins in, those that name it at their beginning, and large blocks on
+    the list in its header. Empty for a heap whose memory the dump does not list.
     """
     found: dict[int, list[Span]] = {}
     for view in session.views:
@@ -66,7 +65,7 @@ def _spans_of(view: ProcessView, handles: Sequence[int]) -> dict[int, list[Span]
         if row >= 0:
             owner.setdefault(int(regions.allocation_base[row]), handle)
     starts = allocation_starts(view.memory, view)
-    for start, heap in _segments(view, starts, handles):
+    for start, heap in _named(view, starts, handles):
         owner.setdefault(start, heap)
     for start, heap in _large_blocks(view, starts, handles):
         owner.setdefault(start, heap)
@@ -91,13 +90,11 @@ def _words(view: ProcessView, starts: NDArray[np.uint64], count: int) -> NDArray
     return words.astype(np.uint64)
 
 
-def _segments(
+def _named(
     view: ProcessView, starts: NDArray[np.uint64], handles: Sequence[int]
 ) -> list[tuple[int, int]]:
-    """Allocations that are segments of NT heaps, each with the heap that it names."""
-    signature, _ = view.memory.gather(starts + np.uint64(2 * view.pointer_size), "<u4")
-    starts = starts[signature == SEGMENT_SIGNATURE]
-    words = _words(view, starts, SEGMENT_HEAD // view.pointer_size)
+    """Allocations that are segments or the front end of a heap, each with the heap that it names."""
+    words = _words(view, starts, HEAD_BYTES // view.pointer_size)
     row, column = np.nonzero(np.isin(words, np.array(handles, np.uint64)))
     return list(zip(starts[row].tolist(), words[row, column].tolist(), strict=True))
 
