@@ -273,12 +273,12 @@ def _cut_list(view: ProcessView, listed: list[int]) -> list[int]:
     """
     end = next((n for n, address in enumerate(listed) if not address or address & 0xFFF), None)
     message = f"the PEB counts {view.heap_count} heaps, at most {MAX_HEAPS} are read (MAX_HEAPS)"
-    if end is not None:
-        message = (
-            f"the PEB counts {view.heap_count} heaps, which are more than can be, and lists {end}; "
-            "heaps may be missing"
-        )
-        view.heap_count = end
+    if end is not None or len(listed) < MAX_HEAPS:
         listed = listed[:end]
+        message = (
+            f"the PEB counts {view.heap_count} heaps, which are more than can be (MAX_HEAPS is {MAX_HEAPS}), "
+            f"and {len(listed)} are listed; heaps may be missing"
+        )
+        view.heap_count = len(listed)
     view.log.add(HEAP_LIST_CUT, Severity.WARNING, "_PEB.NumberOfHeaps", view.peb, message)
     return listed
