@@ -77,8 +77,12 @@ def complete_heap_list(
         whole |= _search(view, context, kinds, by_peb, whole)
     if view.heap_addresses and not whole and (not view.heap_count or not by_peb):
         _say_cut(view, "no whole list of heaps is in the dump; heaps may be missing")
-    if len(view.heap_addresses) > MAX_HEAPS:
-        found = len(view.heap_addresses)
+
+
+def cut_heap_list(view: ProcessView) -> None:
+    """Leaves out the heaps beyond the limit; they count as listed and not read."""
+    found = len(view.heap_addresses)
+    if found > MAX_HEAPS:
         view.heap_count = max(view.heap_count, found)
         del view.heap_addresses[MAX_HEAPS:]
         _say_cut(view, f"{found} heaps were found, at most {MAX_HEAPS} are read (MAX_HEAPS)")

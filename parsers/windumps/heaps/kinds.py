@@ -16,7 +16,7 @@ from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps import nt_heap, page_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapContext
-from windumps.heaps.heap_list import complete_heap_list
+from windumps.heaps.heap_list import complete_heap_list, cut_heap_list
 from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
 from windumps.heaps.page_heap_list import put_page_heaps
 from windumps.memory import AddressSpace
@@ -113,6 +113,7 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
     )
     complete_heap_list(view, context, [kind for kind in HEAP_KINDS if kind.signature])
     normal_heaps = put_page_heaps(view, context)
+    cut_heap_list(view)
     heaps = [
         _open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)
     ]
