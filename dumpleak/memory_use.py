@@ -166,6 +166,8 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
     """
     regions = session.dump.memory.regions
     uses = region_uses(session, regions)
+    unlisted = sum(view.unlisted_heaps for view in session.views)
+    what = f"outside heaps{' that could be found' * bool(unlisted)}"
     mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
     owner, row = np.unique(regions.allocation_base[mine], return_inverse=True)
     size = regions.region_size[mine].astype(np.int64)
@@ -179,7 +181,7 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
         members = committed_of[reserved_of == reserved]
         used = members[members > 0]
         if len(used):
-            name = f"private memory outside heaps, {format_bytes(reserved)} reserved each"
+            name = f"private memory {what}, {format_bytes(reserved)} reserved each"
             site = Site(SiteKind.SHAPE, f"{SiteKind.SHAPE}|private|{reserved}", name)
             total = int(used.sum())
             groups[site.key] = site, Totals(len(used), total, total, int(used.max()))

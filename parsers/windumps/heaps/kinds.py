@@ -114,8 +114,10 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
     complete_heap_list(view, context, [kind for kind in HEAP_KINDS if kind.signature])
     normal_heaps = put_page_heaps(view, context)
     cut_heap_list(view)
+    there = _may_be_there(context, view.heap_addresses)
     heaps = [
-        _open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)
+        _open(context, address, ordinal, there[ordinal])
+        for ordinal, address in enumerate(view.heap_addresses)
     ]
     for entry in heaps:
         if isinstance(entry.heap, page_heap.PageHeap):
@@ -124,7 +126,17 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
     return heaps
 
 
-def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
+def _may_be_there(context: HeapContext, addresses: list[int]) -> list[bool]:
+    """False for heaps of which the dump has neither the beginning nor a page heap's root."""
+    handles = np.array(addresses, np.uint64)
+    found = context.memory.locate(handles, 4) >= 0
+    found |= context.memory.locate(handles + np.uint64(2 * context.pointer_size), 4) >= 0
+    found |= context.memory.locate(handles + np.uint64(page_heap.ROOT_OFFSET), 4) >= 0
+    present: list[bool] = found.tolist()
+    return present
+
+
+def _open(context: HeapContext, address: int, ordinal: int, there: bool) -> ProcessHeap:
     def unread(kind: str, reason: str) -> ProcessHeap:
         context.log.add(
             f"heap-{'absent' if kind == 'absent' else 'not-read'}",
@@ -135,7 +147,7 @@ def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
         )
         return ProcessHeap(address, ordinal, context.architecture, kind, None, reason)
 
-    for kind in HEAP_KINDS:
+    for kind in HEAP_KINDS if there else ():
         if not kind.detect(context.memory, address, context.pointer_size):
             continue
         if kind.open is None:

@@ -17,6 +17,7 @@ from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
 from windumps.windows.process_blocks import (
+    MAX_THREADS,
     ThreadBlock,
     find_peb,
     find_thread_blocks,
@@ -195,11 +196,14 @@ def _search(
         )
     if threads.whole and threads.tebs:
         return True
-    whole = bool(blocks[native]) and private_memory_is_whole(memory, threads.full_memory)
+    whole = len(blocks[native]) > 0 and found < MAX_THREADS
+    whole = whole and private_memory_is_whole(memory, threads.full_memory)
     what = "a cut list of threads" if threads.tebs else "no list of threads"
     message = (
         f"the dump has {what}; {found} thread environment blocks were found by their structure"
     )
+    if found >= MAX_THREADS:
+        message += " (MAX_THREADS)"
     if not whole:
         message += ", and there may be more: other threads' stacks count as private memory"
     log.add("no-thread-list", Severity.WARNING, "ThreadListStream", None, message)

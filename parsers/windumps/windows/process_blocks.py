@@ -22,6 +22,7 @@ from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 
 PAGE = 0x1000
 MAX_STACK = 1 << 32  # bytes; the linker's own limit for a stack is below that
+MAX_THREADS = 1 << 16  # TEBs that are searched for
 PAGES_AT_ONCE = 1 << 18
 
 
@@ -103,10 +104,12 @@ def read_thread_block(memory: AddressSpace, architecture: str, address: int) -> 
 
     low, high = word(offsets.teb_stack_limit), word(offsets.teb_stack_base)
     sound = low and low < high <= low + MAX_STACK
-    row = memory.regions.row_of(low) if sound else -1
-    allocated = word(offsets.teb_allocated_stack)
-    if row >= 0 and allocated:  # what it says of its stack must be one allocation
-        sound = int(memory.regions.allocation_base[row]) == allocated
+    regions = memory.regions
+    if sound and len(regions) and regions.whole:  # the stack of a thread that has ended is no more
+        row = regions.row_of(low)
+        allocated = word(offsets.teb_allocated_stack)
+        sound = row >= 0 and int(regions.state[row]) == MEM_COMMIT
+        sound = sound and allocated in (0, int(regions.allocation_base[row]))
     return ThreadBlock(
         address, offsets.teb_bytes, word(offsets.teb_peb), (low, high) if sound else (0, 0)
     )
@@ -159,22 +162,26 @@ def find_thread_blocks(
     """All TEBs in private memory, by their structure; those of one PEB, the one most of them name."""
     offsets = offsets_of(architecture)
     word = f"<u{offsets.pointer}"
-    found = []
+    found: list[ThreadBlock] = []
     for pages in private_pages(memory):
         if offsets.pointer == 4:
             pages = pages[pages < np.uint64(1 << 32)]
         own, _ = memory.gather(pages + np.uint64(offsets.teb_self), word)
-        for address in pages[(own == pages) & (pages != 0)].tolist():
-            owner = read_pointer(memory, address + offsets.teb_process_id, offsets.pointer)
-            thread = read_pointer(memory, address + offsets.teb_thread_id, offsets.pointer)
+        pages = pages[(own == pages) & (pages != 0)]
+        owner, _ = memory.gather(pages + np.uint64(offsets.teb_process_id), word)
+        thread, _ = memory.gather(pages + np.uint64(offsets.teb_thread_id), word)
+        peb, _ = memory.gather(pages + np.uint64(offsets.teb_peb), word)
+        named = (owner != 0) & (thread != 0) & (peb != 0) & (peb % PAGE == 0)
+        if process_id:
+            named &= owner == process_id
+        for address in pages[named].tolist():
             block = read_thread_block(memory, architecture, address)
-            named = block.peb and not block.peb % PAGE and block.stack[0]
-            if named and thread and owner and owner == (process_id or owner):
+            if block.stack[0] and len(found) < MAX_THREADS:
                 found.append(block)
     if not found:
         return []
-    (peb, _), *_ = Counter(block.peb for block in found).most_common()
-    return [block for block in found if block.peb == peb]
+    (peb_named, _), *_ = Counter(block.peb for block in found).most_common()
+    return [block for block in found if block.peb == peb_named]
 
 
 def looks_like_peb(
@@ -206,14 +213,20 @@ def find_peb(
     offsets = offsets_of(architecture)
     word = f"<u{offsets.pointer}"
     known = np.array(sorted(images), np.uint64)
+
+    def gathered(addresses: U64, kind: str = word) -> U64:
+        values: U64 = memory.gather(addresses, kind)[0].astype(np.uint64)
+        return values
+
     for pages in private_pages(memory):
-        base, _ = memory.gather(pages + np.uint64(offsets.peb_image_base), word)
-        for peb in pages[np.isin(base.astype(np.uint64), known) & (base != 0)].tolist():
-            heap = read_pointer(memory, peb + offsets.peb_process_heap, offsets.pointer)
-            listed = read_pointer(memory, peb + offsets.peb_process_heaps, offsets.pointer)
-            count = read_pointer(memory, peb + offsets.peb_number_of_heaps, 4)
-            loader = read_pointer(memory, peb + offsets.peb_loader, offsets.pointer)
-            sound = bool(loader) and 0 < count <= most_heaps and heap % PAGE == 0
-            if sound and heap and read_pointer(memory, listed, offsets.pointer) == heap:
-                return int(peb)
+        base = gathered(pages + np.uint64(offsets.peb_image_base))
+        pages = pages[np.isin(base, known) & (base != 0)]
+        heap = gathered(pages + np.uint64(offsets.peb_process_heap))
+        count = gathered(pages + np.uint64(offsets.peb_number_of_heaps), "<u4")
+        listed = gathered(pages + np.uint64(offsets.peb_process_heaps))
+        sound = (count > 0) & (count <= most_heaps) & (heap != 0) & (heap % np.uint64(PAGE) == 0)
+        sound &= gathered(pages + np.uint64(offsets.peb_loader)) != 0
+        sound &= (listed != 0) & (gathered(listed) == heap)
+        if sound.any():
+            return int(pages[sound][0])
     return 0
