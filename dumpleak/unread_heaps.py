@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from dumpleak.session import HeapSource, Session
 from windumps.heaps.heap_search import allocation_starts
-from windumps.memory.regions import MEM_COMMIT
+from windumps.heaps.lists import list_nodes
+from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 from windumps.windows.process import ProcessView
 
 PAGE = 0x1000  # every heap has one page at least
@@ -67,8 +68,10 @@ def _spans_of(view: ProcessView, handles: Sequence[int]) -> dict[int, list[Span]
     starts = allocation_starts(view.memory, view)
     for start, heap in _named(view, starts, handles):
         owner.setdefault(start, heap)
-    for start, heap in _large_blocks(view, starts, handles):
-        owner.setdefault(start, heap)
+    for block, heap in _large_blocks(view, handles):
+        row = regions.row_of(block)
+        if row >= 0 and int(regions.type[row]) == MEM_PRIVATE:
+            owner.setdefault(int(regions.allocation_base[row]), heap)
     committed = (regions.state == MEM_COMMIT) & np.isin(
         regions.allocation_base, np.array(list(owner), np.uint64)
     )
@@ -99,25 +102,19 @@ def _named(
     return list(zip(starts[row].tolist(), words[row, column].tolist(), strict=True))
 
 
-def _large_blocks(
-    view: ProcessView, starts: NDArray[np.uint64], handles: Sequence[int]
-) -> list[tuple[int, int]]:
-    """Allocations that are large blocks: on a list, by both its links, whose head is in a heap's header."""
-    links = _words(view, starts, 2)
-    heads = np.array(handles, np.uint64)
-    linked = np.isin(links, starts) | np.isin(links & ~np.uint64(PAGE - 1), heads)
-    both = linked.all(axis=1)
-    neighbours = dict(zip(starts[both].tolist(), links[both].tolist(), strict=True))
-    wanted, found = set(handles), {}
-    for start, (after, before) in neighbours.items():
-        for link in (after, before):
-            if link & ~(PAGE - 1) in wanted and start not in wanted:
-                found[start] = link & ~(PAGE - 1)
-    pending = list(found)
-    while pending:
-        start = pending.pop()
-        for link in neighbours[start]:
-            if link in neighbours and link not in found and link not in wanted:
-                found[link] = found[start]
-                pending.append(link)
-    return list(found.items())
+def _large_blocks(view: ProcessView, handles: Sequence[int]) -> list[tuple[int, int]]:
+    """Large blocks, each with its heap: on a list whose head is in the heap's header.
+
+    Where the head stands there differs; a block's own links, at the beginning of its memory, lead to it.
+    """
+    regions = view.memory.regions
+    committed = (regions.state == MEM_COMMIT) & (regions.type == MEM_PRIVATE)
+    pieces = regions.base_address[committed]
+    links = _words(view, pieces, 2)
+    in_header = np.isin(links & ~np.uint64(PAGE - 1), np.array(handles, np.uint64))
+    found = []
+    for head in np.unique(links[in_header]).tolist():
+        nodes, _ = list_nodes(view.memory, head, view.pointer_size)
+        if nodes and not {node & ~(PAGE - 1) for node in nodes} & set(handles):
+            found += [(node, head & ~(PAGE - 1)) for node in nodes]
+    return found

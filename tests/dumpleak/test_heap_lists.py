@@ -16,6 +16,7 @@ from dumpleak.info import take_info
 from dumpleak.memory_use import memory_by_use
 from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
+from dumpleak.unread_heaps import unread_spans
 from windumps import Dump, open_dump
 from windumps.memory import Regions, RunMemory
 
@@ -227,3 +228,15 @@ def test_two_heaps_that_claim_one_range_do_not_both_count_its_blocks(
     assert found.totals == expected.totals
     assert "heaps-overlap" in {item.code for item in found.diagnostics}
     assert found.coverage.walked_share < 1
+
+
+@pytest.mark.parametrize("build", ["10.0.19041.3324-x64", "10.0.26100.5074-x64"])
+def test_segments_large_blocks_and_front_end_of_an_unread_heap_are_counted(build: str) -> None:
+    dump = open_dump(TESTDATA / build / "mixed" / "dump.dmp.gz")
+    heaps = {s.entry.address: s.entry.heap for s in _walked(dump).heaps if s.entry.kind == "nt"}
+    assert len(heaps) > 1
+    for address, heap in heaps.items():
+        assert heap is not None
+        session = Session(with_bytes(dump, {address + 0x10: bytes(8)}))
+        spans = unread_spans(session)[address]
+        assert sum(size for _, size in spans) == heap.account.committed_bytes

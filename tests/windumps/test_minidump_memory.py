@@ -159,7 +159,9 @@ def test_what_a_cut_list_of_regions_does_not_show_is_not_called_unmapped() -> No
     assert whole.regions.whole
     assert whole.presence(0x8000) is Presence.NOT_MAPPED
     start, _ = stream_place(data, 16)
-    cut = open_bytes(patched(data, start + 8, struct.pack("<Q", 3))).memory  # one more than there are
+    cut = open_bytes(
+        patched(data, start + 8, struct.pack("<Q", 3))
+    ).memory  # one more than there are
     assert not cut.regions.whole
     assert cut.presence(0x8000) is Presence.ABSENT
 
