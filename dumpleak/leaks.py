@@ -18,8 +18,8 @@ from dumpleak.roots import (
     RootBytes,
     RootKind,
     Roots,
-    all_that_may_hold,
     find_roots,
+    lost_share,
     missing_roots,
 )
 from dumpleak.session import BETTER_DUMP, CannotAnswerError, Progress, Session, no_progress
@@ -69,7 +69,7 @@ class Leaks:
         coverage: How much of the heaps was walked.
         diagnostics: What was left out, and why.
         lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
-            at: what only that points to is listed, too.
+            at: what only that points to is listed, too. None when the dump does not say what it lacks.
     """
 
     source: SourceInfo
@@ -84,7 +84,7 @@ class Leaks:
     pointer_size: int
     coverage: Coverage
     diagnostics: tuple[Diagnostic, ...]
-    lost_share: float = 0.0
+    lost_share: float | None = 0.0
 
 
 def find_leaks(session: Session, by: str = "site", progress: Progress = no_progress) -> Leaks:
@@ -130,7 +130,7 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         max(index.widths, default=8),
         coverage(session),
         (*session.diagnostics, *notes),
-        all_that_may_hold(session, amounts).lost_share,
+        lost_share(session, amounts),
     )
 
 

@@ -16,6 +16,7 @@ from dumpleak.known_memory import KnownMemory
 from dumpleak.memory_use import SHARED_USER_DATA, USES, heap_ranges, region_uses
 from dumpleak.session import Session
 from dumpleak.unread_heaps import unread_spans
+from windumps.diagnostics import MEMORY_CUT
 from windumps.heaps.nt_base import NtHeapBase
 from windumps.memory import AddressSpace, Regions
 from windumps.memory.regions import MEM_COMMIT
@@ -177,15 +178,25 @@ def _all_present(session: Session) -> Iterator[tuple[RootKind, int, int]]:
         yield RootKind.PRIVATE, start, start + size
 
 
-def all_that_may_hold(session: Session, amounts: dict[RootKind, RootBytes]) -> RootBytes:
-    """All memory that may hold pointers: roots and heaps, of which only what was walked was looked at."""
+def lost_share(session: Session, amounts: dict[RootKind, RootBytes]) -> float | None:
+    """The share of all memory that may hold pointers that could not be looked at; None when unknown.
+
+    That is roots and heaps, of which only what was walked was looked at. A dump of part of the memory that
+    does not list regions does not say what it lacks.
+    """
+    dump = session.dump
     accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
     committed = sum(amount.committed_bytes for amount in amounts.values())
-    present = sum(amount.present_bytes for amount in amounts.values())
-    heaps = sum(account.committed_bytes for account in accounts)
-    return RootBytes(
-        committed + heaps, present + heaps - sum(account.unwalked_bytes for account in accounts)
-    )
+    lost = committed - sum(amount.present_bytes for amount in amounts.values())
+    committed += sum(account.committed_bytes for account in accounts)
+    lost += sum(account.unwalked_bytes for account in accounts)
+    regions = dump.memory.regions
+    if not len(regions) or not regions.whole:
+        if not dump.full_memory:
+            return None
+        cut = sum(i.bytes_affected for i in session.diagnostics if i.code == MEMORY_CUT)
+        committed, lost = committed + cut, lost + cut
+    return min(max(lost, 0) / committed, 1.0) if committed else 0.0
 
 
 def missing_roots(session: Session, amounts: dict[RootKind, RootBytes]) -> str:
@@ -199,10 +210,10 @@ def missing_roots(session: Session, amounts: dict[RootKind, RootBytes]) -> str:
                 f"a dump without the {what} ({amount.present_bytes} of {amount.committed_bytes} bytes "
                 "of them are in it), so whatever is held only there would look unreferenced"
             )
-    everything = all_that_may_hold(session, amounts)
-    if everything.lost_share > MAX_LOST_SHARE:
+    lost = lost_share(session, amounts)
+    if lost is not None and lost > MAX_LOST_SHARE:
         return (
-            f"{share_told(everything.lost_share)} of the memory that may hold pointers is not in the dump, "
+            f"{share_told(lost)} of the memory that may hold pointers is not in the dump, "
             "so whatever is held only there would look unreferenced"
         )
     return ""
@@ -212,7 +223,8 @@ def unreferenced_can_be_told(session: Session, amounts: dict[RootKind, RootBytes
     """True when hardly any memory that may hold pointers is missing, for answers that only mention it."""
     if missing_roots(session, amounts):
         return False
-    return all_that_may_hold(session, amounts).lost_share < TOLD_LOST_SHARE
+    lost = lost_share(session, amounts)
+    return lost is not None and lost < TOLD_LOST_SHARE
 
 
 def share_told(share: float) -> str:

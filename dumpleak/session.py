@@ -21,7 +21,7 @@ from windumps.heaps.debug_crt import DebugCrt
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 from windumps.symbols.provider import Symbols
 from windumps.windows.modules import Module, ModuleMap
-from windumps.windows.process import ProcessView, process_views
+from windumps.windows.process import MAX_HEAPS, ProcessView, process_views
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
 BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
@@ -99,9 +99,10 @@ class Session:
         if self.symbols is not None:
             for view in self.views:
                 view.exact_layouts = self.symbols.layouts(view)
-        self.heaps = [
-            HeapSource(view, entry) for view in self.views for entry in process_heaps(view)
-        ]
+        self.heaps: list[HeapSource] = []
+        for view in self.views:
+            room = MAX_HEAPS - len(self.heaps)
+            self.heaps += [HeapSource(view, entry) for entry in process_heaps(view, room)]
         self.modules = ModuleMap(dump.modules)
 
     @classmethod

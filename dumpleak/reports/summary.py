@@ -184,10 +184,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
         f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks are unreferenced"
     )
     registers = ", registers" if leaks.has_registers else ""
-    lost = (
-        f"{share_told(leaks.lost_share)} of the memory that may hold pointers is not in the dump or was not "
-        "read; what only that holds is listed too. "
-    ) * (leaks.lost_share >= TOLD_LOST_SHARE)
+    lost = _lost(leaks)
     facts = [("What", what)]
     if leaks.groups:
         facts.append(
@@ -212,6 +209,18 @@ def summarize_leaks(leaks: Leaks) -> Summary:
         f"{lost}Nothing points to blocks of {count_of(len(leaks.groups), leaks.grouping)}.",
         tuple(facts),
         (later, *_stack_steps(leaks.source, leaks.groups)),
+    )
+
+
+def _lost(leaks: Leaks) -> str:
+    """What has to be said first of memory that was not scanned; "" when hardly any is missing."""
+    if leaks.lost_share is None:
+        return "This dump of part of the memory does not say what it lacks; what only that holds is listed too. "
+    if leaks.lost_share < TOLD_LOST_SHARE:
+        return ""
+    return (
+        f"{share_told(leaks.lost_share)} of the memory that may hold pointers is not in the dump or was not "
+        "read; what only that holds is listed too. "
     )
 
 

@@ -397,6 +397,24 @@ def test_the_first_line_says_how_much_memory_that_may_hold_pointers_is_absent() 
     assert whole.lost_share == 0
 
 
+def test_a_dump_that_does_not_say_what_it_lacks_says_so_first() -> None:
+    session = Session.open(AFTER)
+    session.dump.memory.regions = Regions.empty()
+    assert find_leaks(session).lost_share == 0
+    session.dump.full_memory = False
+    found = find_leaks(session)
+    assert found.lost_share is None
+    stream = io.StringIO()
+    LEAKS_REPORTS["text"](stream).leaks(found, None)
+    assert stream.getvalue().startswith(
+        "This dump of part of the memory does not say what it lacks"
+    )
+    snapshot = take_snapshot(session, holders=True)
+    assert snapshot.holders is not None
+    held = snapshot.holders(snapshot.groups.keys())
+    assert not any(holding.unreferenced for holding in held.values())
+
+
 def test_no_other_answer_calls_blocks_unreferenced_when_roots_are_absent() -> None:
     for session, told in (
         (Session.open(AFTER), True),

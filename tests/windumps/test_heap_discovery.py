@@ -12,12 +12,12 @@ from builders.opening import open_bytes
 from patching import with_bytes, without
 from truth import REAL, TESTDATA, TruthDump
 
+from dumpleak import session as session_module
 from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
-from windumps.heaps import heap_list
 from windumps.windows import process
 
 MIXED = [
@@ -222,7 +222,7 @@ def test_more_heaps_than_the_limit_are_cut_by_its_name_and_count_as_not_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(process, "MAX_HEAPS", 3)
-    monkeypatch.setattr(heap_list, "MAX_HEAPS", 3)
+    monkeypatch.setattr(session_module, "MAX_HEAPS", 3)
     session = Session(open_bytes(_process(5).build()))
     snapshot = take_snapshot(session)
     assert (snapshot.coverage.heaps_read, snapshot.coverage.heaps_listed) == (3, 5)

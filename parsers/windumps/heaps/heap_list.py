@@ -24,7 +24,7 @@ from windumps.heaps.heap_search import Searchable, allocation_starts, find_heaps
 from windumps.heaps.lists import list_nodes
 from windumps.memory.address_space import I64, U64
 from windumps.windows.modules import Module
-from windumps.windows.process import HEAP_LIST_CUT, MAX_HEAPS, ProcessView
+from windumps.windows.process import HEAP_LIST_CUT, ProcessView
 
 HEADER_BYTES = 0x400  # a heap's header, in which the pointer to its record stands
 BUILDS_WITH_RECORDS = range(26100, 1 << 16)  # of which the PEB lists the process heap only
@@ -79,13 +79,13 @@ def complete_heap_list(
         _say_cut(view, "no whole list of heaps is in the dump; heaps may be missing")
 
 
-def cut_heap_list(view: ProcessView) -> None:
+def cut_heap_list(view: ProcessView, most: int) -> None:
     """Leaves out the heaps beyond the limit; they count as listed and not read."""
     found = len(view.heap_addresses)
-    if found > MAX_HEAPS:
+    if found > most:
         view.heap_count = max(view.heap_count, found)
-        del view.heap_addresses[MAX_HEAPS:]
-        _say_cut(view, f"{found} heaps were found, at most {MAX_HEAPS} are read (MAX_HEAPS)")
+        del view.heap_addresses[most:]
+        _say_cut(view, f"{found} heaps were found, at most {most} are read (MAX_HEAPS)")
 
 
 def _search(

@@ -20,7 +20,7 @@ from windumps.heaps.heap_list import complete_heap_list, cut_heap_list
 from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
 from windumps.heaps.page_heap_list import put_page_heaps
 from windumps.memory import AddressSpace
-from windumps.windows.process import ProcessView
+from windumps.windows.process import MAX_HEAPS, ProcessView
 
 
 class HeapKind(NamedTuple):
@@ -100,8 +100,13 @@ class ProcessHeap:
     reason: str = ""
 
 
-def process_heaps(view: ProcessView) -> list[ProcessHeap]:
-    """All heaps of a process in the order of its own list, opened where that is possible."""
+def process_heaps(view: ProcessView, most: int = MAX_HEAPS) -> list[ProcessHeap]:
+    """All heaps of a process in the order of its own list, opened where that is possible.
+
+    Args:
+        view: The process.
+        most: How many heaps are read at most.
+    """
     context = HeapContext(
         view.memory,
         view.architecture,
@@ -113,7 +118,7 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
     )
     complete_heap_list(view, context, [kind for kind in HEAP_KINDS if kind.signature])
     normal_heaps = put_page_heaps(view, context)
-    cut_heap_list(view)
+    cut_heap_list(view, most)
     there = _may_be_there(context, view.heap_addresses)
     heaps = [
         _open(context, address, ordinal, there[ordinal])
