@@ -215,7 +215,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
 def _lost(leaks: Leaks) -> str:
     """What has to be said first of memory that was not scanned; "" when hardly any is missing."""
     if leaks.lost_share is None:
-        return "This dump of part of the memory does not say what it lacks; what only that holds is listed too. "
+        return "This dump of part of the memory does not say what it lacks; what only that holds is listed. "
     if leaks.lost_share < TOLD_LOST_SHARE:
         return ""
     return (

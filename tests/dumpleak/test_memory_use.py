@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from patching import without
 from truth import TESTDATA
 
 from dumpleak.comparison import Verdict, compare
+from dumpleak.inputs import read_snapshot
 from dumpleak.memory_use import memory_by_use
 from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
+from dumpleak.snapshots.writer import write_snapshot
 from dumpleak.trends import find_trend
 from windumps import Dump, open_dump
 from windumps.diagnostics import DiagnosticLog
@@ -204,3 +207,18 @@ def test_a_cut_list_of_threads_is_completed_and_said() -> None:
     assert len(session.views[0].thread_blocks) == len(dump.threads)
     assert "a cut list of threads" in " ".join(item.message for item in session.diagnostics)
     assert memory_by_use(session) == memory_by_use(Session(dump))
+
+
+@pytest.mark.parametrize("lacking", ["nothing", "regions", "memory"])
+def test_a_snapshot_file_keeps_what_is_known_of_private_memory(
+    tmp_path: Path, lacking: str
+) -> None:
+    dump = open_dump(DUMP)
+    if lacking != "nothing":
+        dump = dataclasses.replace(_without_regions(dump), full_memory=lacking == "regions")
+    expected = take_snapshot(Session(dump))
+    write_snapshot(Session(dump), tmp_path / "it.dlsnap", holders=False)
+    read = read_snapshot(tmp_path / "it.dlsnap", "site")
+    assert read is not None
+    for name in ("private", "private_unknown", "by_regions", "in_file"):
+        assert getattr(read, name) == getattr(expected, name)
