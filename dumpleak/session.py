@@ -16,7 +16,7 @@ from windumps.dumps.kernel_dump import KernelDump
 from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
 from windumps.dumps.kernel_process import find_process, open_process
 from windumps.errors import UnsupportedDumpError
-from windumps.heaps import Heap, ProcessHeap, process_heaps
+from windumps.heaps import Heap, ProcessHeap, page_heap, process_heaps
 from windumps.heaps.debug_crt import DebugCrt
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 from windumps.symbols.provider import Symbols
@@ -263,9 +263,14 @@ class Session:
         shared: list[tuple[int, int]] = []
         for blocks in heap.blocks():
             account = heap.account
-            for start, size in account.ranges[checked:]:
-                shared += others.taken(start, start + size)
+            new = account.ranges[checked:]
             checked = len(account.ranges)
+            if heap.kind == page_heap.NAME and len(blocks):
+                # It tells of the normal heap's memory only once that was walked.
+                low = int(blocks.address.min())
+                new = [*new, (low, int(blocks.address.max()) + 1 - low)]
+            for start, size in new:
+                shared += others.taken(start, start + size)
             if shared:
                 twice = inside_spans(blocks.address, [(a, b - a) for a, b in shared])
                 dropped = blocks.select(twice)

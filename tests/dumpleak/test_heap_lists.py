@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from patching import with_bytes, without
-from truth import TESTDATA, TruthDump
+from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.comparison import Verdict, compare
 from dumpleak.info import take_info
@@ -18,7 +18,10 @@ from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
 from dumpleak.unread_heaps import unread_spans
 from windumps import Dump, open_dump
-from windumps.memory import Regions, RunMemory
+from windumps.blocks import Blocks
+from windumps.heaps import HEAP_KINDS, ProcessHeap
+from windumps.heaps.page_heap import PageHeap
+from windumps.memory import AddressSpace, Regions, RunMemory
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr"
 PEB_PROCESS_HEAPS = 0xF0
@@ -240,3 +243,27 @@ def test_segments_large_blocks_and_front_end_of_an_unread_heap_are_counted(build
         session = Session(with_bytes(dump, {address + 0x10: bytes(8)}))
         spans = unread_spans(session)[address]
         assert sum(size for _, size in spans) == heap.account.committed_bytes
+
+
+LIGHT = truth_dumps("page-heap-light")
+
+
+@pytest.mark.parametrize("case", LIGHT, ids=lambda d: d.name)
+def test_a_page_heap_and_its_normal_heap_do_not_both_count_their_blocks(case: TruthDump) -> None:
+    session = Session.open(case.dump)
+    page_heap = session.heaps[0].entry.heap
+    assert isinstance(page_heap, PageHeap)
+    kind = next(k for k in HEAP_KINDS if k.detect(*_place(page_heap)))
+    assert kind.open is not None
+    normal = kind.open(page_heap.context, page_heap.normal_heap, 9)
+    entry = ProcessHeap(normal.address, 9, normal.architecture, kind.name, normal)
+    session.heaps.insert(0, dataclasses.replace(session.heaps[0], entry=entry))
+    used = Blocks.concatenate(blocks for _, blocks in session.blocks()).used
+    order = np.argsort(used.address)
+    end = used.address + np.maximum(used.size, 0).astype(np.uint64)
+    assert (end[order][:-1] <= used.address[order][1:]).all()
+    assert "heaps-overlap" in {item.code for item in session.diagnostics}
+
+
+def _place(heap: PageHeap) -> tuple[AddressSpace, int, int]:
+    return heap.context.memory, heap.normal_heap, heap.context.pointer_size

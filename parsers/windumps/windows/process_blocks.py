@@ -148,12 +148,8 @@ def private_memory_is_whole(memory: AddressSpace, says_full: bool) -> bool:
     if not len(regions) or not regions.whole:
         return says_full
     wanted = (regions.state == MEM_COMMIT) & (regions.type == MEM_PRIVATE) & regions.readable
-    return all(
-        memory.present_bytes(start, start + size) == size
-        for start, size in zip(
-            regions.base_address[wanted].tolist(), regions.region_size[wanted].tolist(), strict=True
-        )
-    )
+    start, size = regions.base_address[wanted], regions.region_size[wanted]
+    return bool((memory.present_each(start, start + size) == size.astype(np.int64)).all())
 
 
 def find_thread_blocks(
