@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from dumpleak.builds import align_builds, more_is_named
 from dumpleak.process_life import Life, LifeAnswer, same_life
+from dumpleak.same_private import with_same_private
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import alike, hashed_name
@@ -136,6 +137,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     if base.grouping != current.grouping:
         raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
     base, current = alike(base, current)
+    (base, current), private_notes = with_same_private((base, current))
     reasons = tuple(why_not_comparable(base, current))
     diagnostics = (
         *labelled("base", base.diagnostics),
@@ -145,7 +147,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
             for reason in reasons
         ),
     )
-    diagnostics += order_diagnostics(base.source, current.source)
+    diagnostics += (*order_diagnostics(base.source, current.source), *private_notes)
     refused = bool(reasons) and not force
     sites: tuple[SiteDelta, ...] = ()
     private: tuple[SiteDelta, ...] = ()

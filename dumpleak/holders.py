@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dumpleak.fields import FieldFinder
 from dumpleak.reachability import find_reachable
 from dumpleak.references import BlockIndex, Edges
-from dumpleak.roots import Root, RootKind, find_roots, missing_roots
+from dumpleak.roots import Root, RootKind, find_roots, unreferenced_can_be_told
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 
@@ -91,7 +91,7 @@ class HolderFinder:
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         reachable = find_reachable(memory, roots, index, votes, session.dump.release).reachable
-        if missing_roots(roots.amounts(memory)):
+        if not unreferenced_can_be_told(session, roots.amounts(memory)):
             reachable[:] = True
         found = votes.result(~reachable)
         look = FieldFinder(session, index, names)

@@ -12,7 +12,7 @@ from dumpleak.snapshot import (
     HeapRow,
     SourceInfo,
     coverage,
-    heap_row,
+    heap_rows,
     source_info,
 )
 from dumpleak.units import format_bytes
@@ -73,7 +73,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         nt_global_flag=next(
             (v.nt_global_flag for v in session.views if v.nt_global_flag is not None), None
         ),
-        heaps=tuple(heap_row(source) for source in session.heaps),
+        heaps=tuple(heap_rows(session)),
         coverage=covered,
         memory=memory_by_use(session),
         modules=tuple(dump.modules),

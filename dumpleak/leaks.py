@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from dumpleak.grouping import GROUPINGS, Grouping
 from dumpleak.reachability import find_reachable
 from dumpleak.references import BlockIndex, BlockIndexBuilder
-from dumpleak.roots import RootBytes, RootKind, Roots, find_roots, missing_roots
+from dumpleak.roots import (
+    RootBytes,
+    RootKind,
+    Roots,
+    find_roots,
+    lost_share,
+    missing_roots,
+)
 from dumpleak.session import BETTER_DUMP, CannotAnswerError, Progress, Session, no_progress
 from dumpleak.sites import Site
 from dumpleak.snapshot import Coverage, GroupSums, SourceInfo, coverage, source_info
@@ -61,6 +68,8 @@ class Leaks:
         pointer_size: 4 or 8, for the width of addresses.
         coverage: How much of the heaps was walked.
         diagnostics: What was left out, and why.
+        lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
+            at: what only that points to is listed, too. None when the dump does not say what it lacks.
     """
 
     source: SourceInfo
@@ -75,6 +84,7 @@ class Leaks:
     pointer_size: int
     coverage: Coverage
     diagnostics: tuple[Diagnostic, ...]
+    lost_share: float | None = 0.0
 
 
 def find_leaks(session: Session, by: str = "site", progress: Progress = no_progress) -> Leaks:
@@ -120,6 +130,7 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         max(index.widths, default=8),
         coverage(session),
         (*session.diagnostics, *notes),
+        lost_share(session, amounts),
     )
 
 
@@ -159,7 +170,7 @@ def _check_roots(
     Raises:
         CannotAnswerError: so much that everything would look unreferenced.
     """
-    reason = missing_roots(amounts)
+    reason = missing_roots(session, amounts)
     if reason:
         raise CannotAnswerError(f"{session.dump.path}: {reason}; {BETTER_DUMP}")
     notes = []

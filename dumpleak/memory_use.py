@@ -5,23 +5,34 @@ such list, only what is in the file can be told apart, and `complete` is False.
 
 The rest, private memory that is neither heap nor stack, is what programs take with VirtualAlloc
 (arenas, other languages' heaps): it leaks as well, so it is also grouped for comparison.
+
+What is not known is not made up: without a list of regions the rest is what the file holds beside images,
+heaps and stacks; and where stacks are not known either, there is no telling it from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.known_memory import KnownMemory, inside_spans
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 from dumpleak.totals import Totals
 from dumpleak.units import format_bytes
+from dumpleak.unread_heaps import unread_spans
+from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
 
 USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
+UNKNOWN = "unknown"
+SHARED_USER_DATA = (0x7FFE0000, 0x1000)  # MM_SHARED_USER_DATA_VA (ntddk.h): a page of the kernel's
+PEB_BYTES = 0x1000
+NO_REGIONS = "the dump does not list the process's memory regions"
+NO_THREADS = "the dump does not list all threads, whose stacks look like other memory"
 
 
 @dataclass(frozen=True)
@@ -58,29 +69,93 @@ def memory_by_use(session: Session) -> MemoryByUse:
     """Accounts for all committed memory; heaps count once their blocks were walked."""
     memory = session.dump.memory
     regions = memory.regions
-    if len(regions):
-        keep = regions.state == MEM_COMMIT
-        start, size = regions.base_address[keep], regions.region_size[keep].astype(np.int64)
-        use = region_uses(session, regions)[keep]
-    else:
-        start, size = memory.runs.address, memory.runs.size
-        use = np.where(session.modules.index_of(start) >= 0, USES.index("images"), len(USES))
-        use[_inside(start, heap_ranges(session))] = USES.index("heaps")
-    present = np.array(
-        [
-            memory.present_bytes(a, a + s)
-            for a, s in zip(start.tolist(), size.tolist(), strict=True)
-        ],
-        np.int64,
-    )
+    if not len(regions):
+        return MemoryByUse(
+            tuple(
+                UseRow(name, sum(sizes), sum(sizes), len(sizes))
+                for name, sizes in _uses_in_file(session).items()
+                if sizes
+            ),
+            False,
+        )
+    keep = regions.state == MEM_COMMIT
+    start, size = regions.base_address[keep], regions.region_size[keep].astype(np.int64)
+    use = region_uses(session, regions)[keep]
+    present = memory.present_each(start, start + size.astype(np.uint64))
     rows = []
-    for index, name in enumerate((*USES, "unknown")):
+    for index, name in enumerate(USES):
         mine = use == index
         if mine.any():
             rows.append(
                 UseRow(name, int(size[mine].sum()), int(present[mine].sum()), int(mine.sum()))
             )
-    return MemoryByUse(tuple(rows), bool(len(regions)))
+    return MemoryByUse(tuple(rows), regions.whole)
+
+
+@dataclass(frozen=True)
+class PrivateMemory:
+    """Private memory outside heaps, as far as a dump tells of it.
+
+    Attributes:
+        groups: Each group's identity and totals, by key.
+        unknown: Why there is no telling; "" when there is.
+        by_regions: It is what the dump's list of regions says, and not what its file holds.
+        in_file: What the file holds beside images, heaps and stacks, mapped memory included: what two dumps
+            have in common when only one lists its regions. None when it does not hold all memory.
+    """
+
+    groups: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
+    unknown: str = ""
+    by_regions: bool = True
+    in_file: tuple[Site, Totals] | None = None
+
+
+def private_memory(session: Session) -> PrivateMemory:
+    """What a session's dump tells of private memory outside heaps; heaps have to be walked first."""
+    dump = session.dump
+    regions = dump.memory.regions
+    stacks_known = all(view.threads_known for view in session.views)
+    in_file = None
+    # Of a process in a kernel dump, what is paged out is not in the file, which says nothing of the process.
+    if stacks_known and dump.full_memory and dump.kind != PROCESS_OF_KERNEL:
+        sizes = _uses_in_file(session)[UNKNOWN]
+        name = "memory outside heaps, stacks and images, in the file"
+        total = sum(sizes)
+        in_file = (
+            Site(SiteKind.SHAPE, f"{SiteKind.SHAPE}|private|file", name),
+            Totals(len(sizes), total, total, max(sizes, default=0)),
+        )
+    if not stacks_known:
+        return PrivateMemory(unknown=NO_THREADS)
+    if len(regions) and regions.whole:
+        return PrivateMemory(private_allocations(session), in_file=in_file)
+    if in_file is None:
+        return PrivateMemory(unknown=f"{NO_REGIONS}, nor does it hold all memory", by_regions=False)
+    return PrivateMemory({in_file[0].key: in_file}, by_regions=False, in_file=in_file)
+
+
+def _uses_in_file(session: Session) -> dict[str, list[int]]:
+    """Sizes of the pieces of memory in the file by use, without help of a list of regions."""
+    stacks = [block.stack for view in session.views for block in view.thread_blocks]
+    stacks += [(t.stack_start, t.stack_start + t.stack_size) for t in session.dump.threads]
+    blocks = [(b.address, b.address + b.size) for v in session.views for b in v.thread_blocks]
+    blocks += [(view.peb, view.peb + PEB_BYTES) for view in session.views if view.peb]
+    spans = {
+        "heaps": [(start, start + size) for start, size in heap_ranges(session)],
+        "stacks": stacks,
+        "teb-peb": blocks,
+        "images": [(m.base_address, m.end_address) for m in session.dump.modules],
+        "mapped": [(SHARED_USER_DATA[0], sum(SHARED_USER_DATA))],
+        UNKNOWN: [(0, (1 << 64) - 1)],
+    }
+    known = KnownMemory()
+    found: dict[str, list[int]] = {}
+    for use, ranges in spans.items():
+        pieces = [piece for span in ranges for piece in known.add(*span)]
+        table = np.array(pieces, np.uint64).reshape(-1, 2)
+        sizes = session.dump.memory.present_each(table[:, 0], table[:, 1])
+        found[use] = sizes[sizes > 0].tolist()
+    return found
 
 
 def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
@@ -91,6 +166,8 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
     """
     regions = session.dump.memory.regions
     uses = region_uses(session, regions)
+    unlisted = sum(view.unlisted_heaps for view in session.views)
+    what = f"outside heaps{' that could be found' * bool(unlisted)}"
     mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
     owner, row = np.unique(regions.allocation_base[mine], return_inverse=True)
     size = regions.region_size[mine].astype(np.int64)
@@ -104,7 +181,7 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
         members = committed_of[reserved_of == reserved]
         used = members[members > 0]
         if len(used):
-            name = f"private memory outside heaps, {format_bytes(reserved)} reserved each"
+            name = f"private memory {what}, {format_bytes(reserved)} reserved each"
             site = Site(SiteKind.SHAPE, f"{SiteKind.SHAPE}|private|{reserved}", name)
             total = int(used.sum())
             groups[site.key] = site, Totals(len(used), total, total, int(used.max()))
@@ -112,17 +189,22 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
 
 
 def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
-    """The use of each region, as an index into `USES`; heaps count once they were walked."""
+    """The use of each region, as an index into `USES`; heaps count once they were walked.
+
+    Memory of heaps that could not be read is theirs all the same.
+    """
     use = np.full(len(regions), USES.index("other-private"), np.int64)
     use[regions.type == MEM_IMAGE] = USES.index("images")
     use[regions.type == MEM_MAPPED] = USES.index("mapped")
     threads = session.dump.threads
+    told = [block for view in session.views for block in view.thread_blocks]
     blocks = [view.peb for view in session.views] + [thread.teb for thread in threads]
+    blocks += [block.address for block in told]
     use[_same_allocation(regions, blocks)] = USES.index("teb-peb")
-    use[_same_allocation(regions, [thread.stack_start for thread in threads])] = USES.index(
-        "stacks"
-    )
-    use[_inside(regions.base_address, heap_ranges(session))] = USES.index("heaps")
+    stacks = [thread.stack_start for thread in threads] + [block.stack[0] for block in told]
+    use[_same_allocation(regions, stacks)] = USES.index("stacks")
+    unread = [span for spans in unread_spans(session).values() for span in spans]
+    use[inside_spans(regions.base_address, heap_ranges(session) + unread)] = USES.index("heaps")
     return use
 
 
@@ -141,13 +223,3 @@ def _same_allocation(regions: Regions, addresses: list[int]) -> NDArray[np.bool_
     rows = [row for address in addresses if address and (row := regions.row_of(address)) >= 0]
     bases = regions.allocation_base[rows]
     return np.asarray(np.isin(regions.allocation_base, bases) & (regions.type == MEM_PRIVATE))
-
-
-def _inside(addresses: NDArray[np.uint64], ranges: list[tuple[int, int]]) -> NDArray[np.bool_]:
-    """True for addresses inside one of the ranges (start, size)."""
-    if not ranges:
-        return np.zeros(len(addresses), bool)
-    spans = np.array(sorted(ranges), np.uint64)
-    row = np.searchsorted(spans[:, 0], addresses, "right") - 1
-    safe = np.maximum(row, 0)
-    return np.asarray((row >= 0) & (addresses - spans[safe, 0] < spans[safe, 1]))

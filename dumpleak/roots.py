@@ -6,15 +6,17 @@ mapped memory it can write to: a block that only such memory points to is not lo
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 
-from dumpleak.memory_use import USES, heap_ranges, region_uses
+from dumpleak.known_memory import KnownMemory
+from dumpleak.memory_use import SHARED_USER_DATA, USES, heap_ranges, region_uses
 from dumpleak.session import Session
+from dumpleak.unread_heaps import unread_spans
+from windumps.diagnostics import MEMORY_CUT
 from windumps.heaps.nt_base import NtHeapBase
 from windumps.memory import AddressSpace, Regions
 from windumps.memory.regions import MEM_COMMIT
@@ -22,10 +24,9 @@ from windumps.windows.modules import Module
 from windumps.windows.sections import MEM_WRITE, read_sections
 
 _PAGE_WRITABLE = 0xCC  # winnt.h: PAGE_READWRITE, PAGE_WRITECOPY and their executable twins
-_PAGE_BYTES = 0x1000
-# MM_SHARED_USER_DATA_VA (ntddk.h): one page that the kernel fills, with no pointer of the program's. Its
-# words 0x2C (two machine types, 0x014C014C) lead into heaps of 32-bit processes.
-_SHARED_USER_DATA = 0x7FFE0000
+# The page that the kernel fills has no pointer of the program's. Its words 0x2C (two machine types,
+# 0x014C014C) lead into heaps of 32-bit processes.
+_KERNELS_PAGE = SHARED_USER_DATA[0]
 _STACK_POINTERS = {"rsp": 8, "esp": 4}
 
 
@@ -43,7 +44,9 @@ class RootKind(StrEnum):
 
 # Without these nothing can be called unreferenced.
 _NEEDED = {RootKind.GLOBALS: "data sections of the images", RootKind.STACK: "stacks of the threads"}
-MAX_LOST_SHARE = 0.5
+MAX_LOST_SHARE = 0.5  # of all memory that may hold pointers, and of each kind that is needed
+# From this share on, an answer begins with it, and no other answer calls anything unreferenced.
+TOLD_LOST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Root:
 
 @dataclass(frozen=True)
 class RootBytes:
-    """How much of one kind of root there is.
+    """How much memory there is that may hold pointers, of one kind.
 
     Attributes:
         committed_bytes: In the process.
@@ -74,6 +77,12 @@ class RootBytes:
 
     committed_bytes: int
     present_bytes: int
+
+    @property
+    def lost_share(self) -> float:
+        """The share that is not in the dump."""
+        lost = self.committed_bytes - self.present_bytes
+        return lost / self.committed_bytes if lost > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def find_roots(session: Session) -> Roots:
     """
     memory, dump = session.dump.memory, session.dump
     regions = memory.regions
-    known = _Known()
+    known = KnownMemory()
     found = []
     for module in dump.modules:
         sections = read_sections(memory, module)
@@ -123,12 +132,15 @@ def find_roots(session: Session) -> Roots:
         if isinstance(source.entry.heap, NtHeapBase):
             span = source.entry.heap.front_end_pointer
             found += [Root(RootKind.HEAP, *piece) for piece in known.add(*span)]
+    # What a heap holds that could not be read is not known, and may be pointers.
+    for start, size in (span for spans in unread_spans(session).values() for span in spans):
+        found += [Root(RootKind.PRIVATE, *piece) for piece in known.add(start, start + size)]
     if not len(regions):
         for module in dump.modules:
             known.add(module.base_address, module.end_address)
         for start, size in heap_ranges(session):
             known.add(start, start + size)
-        known.add(_SHARED_USER_DATA, _SHARED_USER_DATA + _PAGE_BYTES)
+        known.add(_KERNELS_PAGE, sum(SHARED_USER_DATA))
     others = _other_regions(session, regions) if len(regions) else _all_present(session)
     for kind, start, end in others:
         found += [Root(kind, *piece) for piece in known.add(start, end)]
@@ -136,35 +148,13 @@ def find_roots(session: Session) -> Roots:
     return Roots(tuple(found), tuple(sorted(registers)))
 
 
-class _Known:
-    """The memory that has been dealt with, so that none is scanned twice, whatever the lists say."""
-
-    def __init__(self) -> None:
-        # Disjoint, ascending.
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The pieces of [start, end) that were not known; they are from now on."""
-        if start >= end:
-            return []
-        first, last = bisect_right(self._ends, start), bisect_left(self._starts, end)
-        pieces, at = [], start
-        for low, high in zip(self._starts[first:last], self._ends[first:last], strict=True):
-            if low > at:
-                pieces.append((at, low))
-            at = max(at, high)
-        if at < end:
-            pieces.append((at, end))
-        if first < last:
-            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-        self._starts[first:last], self._ends[first:last] = [start], [end]
-        return pieces
-
-
 def _stacks(session: Session, regions: Regions) -> list[tuple[int, int]]:
-    """The part of each stack that is in use: from the stack pointer to the stack's base."""
+    """The part of each stack that is in use: from the stack pointer to the stack's base.
+
+    Of stacks that only a TEB tells of, those of 32-bit code and of threads that are not listed, it is all.
+    """
     spans = []
+    listed = set()
     for thread in session.dump.threads:
         start, end = thread.stack_start, thread.stack_start + thread.stack_size
         row = regions.row_of(start) if start else -1
@@ -175,7 +165,9 @@ def _stacks(session: Session, regions: Regions) -> list[tuple[int, int]]:
             start = pointer
         if start < end:
             spans.append((start, end))
-    return spans
+            listed.add(thread.teb)
+    blocks = [block for view in session.views for block in view.thread_blocks]
+    return spans + [block.stack for block in blocks if block.address not in listed]
 
 
 def _all_present(session: Session) -> Iterator[tuple[RootKind, int, int]]:
@@ -186,26 +178,65 @@ def _all_present(session: Session) -> Iterator[tuple[RootKind, int, int]]:
         yield RootKind.PRIVATE, start, start + size
 
 
-def missing_roots(amounts: dict[RootKind, RootBytes]) -> str:
+def lost_share(session: Session, amounts: dict[RootKind, RootBytes]) -> float | None:
+    """The share of all memory that may hold pointers that could not be looked at; None when unknown.
+
+    That is roots and heaps, of which only what was walked was looked at. A dump of part of the memory that
+    does not list regions does not say what it lacks.
+    """
+    dump = session.dump
+    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
+    committed = sum(amount.committed_bytes for amount in amounts.values())
+    lost = committed - sum(amount.present_bytes for amount in amounts.values())
+    committed += sum(account.committed_bytes for account in accounts)
+    lost += sum(account.unwalked_bytes for account in accounts)
+    regions = dump.memory.regions
+    if not len(regions) or not regions.whole:
+        if not dump.full_memory:
+            return None
+        cut = sum(i.bytes_affected for i in session.diagnostics if i.code == MEMORY_CUT)
+        committed, lost = committed + cut, lost + cut
+    return min(max(lost, 0) / committed, 1.0) if committed else 0.0
+
+
+def missing_roots(session: Session, amounts: dict[RootKind, RootBytes]) -> str:
     """Why too little of the roots is in a dump to call anything unreferenced; "" when enough is."""
     for kind, what in _NEEDED.items():
         amount = amounts.get(kind, RootBytes(0, 0))
-        lost = amount.committed_bytes - amount.present_bytes
         # A dump that lists no threads has their stacks among its other memory.
         none = kind is RootKind.GLOBALS and not amount.committed_bytes
-        if none or lost > MAX_LOST_SHARE * amount.committed_bytes:
+        if none or amount.lost_share > MAX_LOST_SHARE:
             return (
                 f"a dump without the {what} ({amount.present_bytes} of {amount.committed_bytes} bytes "
                 "of them are in it), so whatever is held only there would look unreferenced"
             )
+    lost = lost_share(session, amounts)
+    if lost is not None and lost > MAX_LOST_SHARE:
+        return (
+            f"{share_told(lost)} of the memory that may hold pointers is not in the dump, "
+            "so whatever is held only there would look unreferenced"
+        )
     return ""
+
+
+def unreferenced_can_be_told(session: Session, amounts: dict[RootKind, RootBytes]) -> bool:
+    """True when hardly any memory that may hold pointers is missing, for answers that only mention it."""
+    if missing_roots(session, amounts):
+        return False
+    lost = lost_share(session, amounts)
+    return lost is not None and lost < TOLD_LOST_SHARE
+
+
+def share_told(share: float) -> str:
+    """A share of what is missing for people; 100% only for all of it."""
+    return f"{share if share == 1 else min(share, 0.999):.1%}"
 
 
 def _other_regions(session: Session, regions: Regions) -> Iterator[tuple[RootKind, int, int]]:
     """Regions with roots that are neither images nor stacks nor heaps."""
     uses = region_uses(session, regions)
-    committed = regions.state == MEM_COMMIT
-    committed &= regions.base_address != np.uint64(_SHARED_USER_DATA)
+    committed = (regions.state == MEM_COMMIT) & regions.readable
+    committed &= regions.base_address != np.uint64(_KERNELS_PAGE)
     writable = (regions.protect & np.uint32(_PAGE_WRITABLE)) != 0
     for kind, rows in (
         (RootKind.THREAD, committed & (uses == USES.index("teb-peb"))),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dumpleak.kernel_symbols import use_symbols
+from dumpleak.known_memory import KnownMemory, inside_spans
 from dumpleak.symbols import DumpSymbols
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
@@ -15,12 +16,12 @@ from windumps.dumps.kernel_dump import KernelDump
 from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
 from windumps.dumps.kernel_process import find_process, open_process
 from windumps.errors import UnsupportedDumpError
-from windumps.heaps import ProcessHeap, process_heaps
+from windumps.heaps import Heap, ProcessHeap, page_heap, process_heaps
 from windumps.heaps.debug_crt import DebugCrt
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 from windumps.symbols.provider import Symbols
 from windumps.windows.modules import Module, ModuleMap
-from windumps.windows.process import ProcessView, process_views
+from windumps.windows.process import MAX_HEAPS, ProcessView, process_views
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
 BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
@@ -91,13 +92,17 @@ class Session:
                 [thread.teb for thread in dump.threads],
                 dump.modules,
                 dump.pebs,
+                dump.threads_whole,
+                dump.process_id,
+                dump.full_memory,
             )
         if self.symbols is not None:
             for view in self.views:
                 view.exact_layouts = self.symbols.layouts(view)
-        self.heaps = [
-            HeapSource(view, entry) for view in self.views for entry in process_heaps(view)
-        ]
+        self.heaps: list[HeapSource] = []
+        for view in self.views:
+            room = MAX_HEAPS - len(self.heaps)
+            self.heaps += [HeapSource(view, entry) for entry in process_heaps(view, room)]
         self.modules = ModuleMap(dump.modules)
 
     @classmethod
@@ -202,8 +207,8 @@ class Session:
     def _missing_list(self) -> str:
         if not self.dump.memory.total_bytes:
             return "it holds no memory at all"
-        if not self.dump.threads:
-            return "it lists no threads, so the process environment block cannot be found"
+        if not self.dump.threads and not any(view.thread_blocks for view in self.views):
+            return "it lists no threads, and no thread environment block is in it"
         if not any(view.peb for view in self.views):
             return "the process environment block is not in it"
         return "the process environment block is there, the list it points to is not"
@@ -217,21 +222,26 @@ class Session:
     def blocks(self, progress: Progress = no_progress) -> Iterator[tuple[HeapSource, Blocks]]:
         """Walks all readable heaps, piece by piece; diagnostics are complete afterwards."""
         total = self._private_bytes()
+        walked, others = 0, KnownMemory()
         for source in self.readable_heaps:
             heap = source.entry.heap
             if heap is None:
                 continue
-            progress(f"walking {source.label}", min(self._block_bytes(), total), total)
+            progress(f"walking {source.label}", min(walked, total), total)
             runtime = DebugCrt(source.view.memory, source.view.pointer_size, self.log)
-            for number, blocks in enumerate(heap.blocks()):
+            for number, blocks in enumerate(self._own_blocks(source, heap, others)):
                 rows = runtime.apply(blocks)
                 if rows is not blocks:  # the program sees other rows than the heap does
                     heap.account.count(blocks, -1)
                     heap.account.count(rows)
                 yield source, rows
-                progress(f"walking {source.label}", min(self._block_bytes(), total), total)
+                done = walked + heap.account.block_bytes
+                progress(f"walking {source.label}", min(done, total), total)
                 if number % RELEASE_EVERY == RELEASE_EVERY - 1:
                     self.dump.release()
+            walked += heap.account.block_bytes
+            for start, size in heap.account.ranges:
+                others.add(start, start + size)
             residual = heap.account.residual_bytes
             if residual:
                 self.log.add(
@@ -244,14 +254,45 @@ class Session:
                 )
         progress("walked", total, total)
 
+    def _own_blocks(self, source: HeapSource, heap: Heap, others: KnownMemory) -> Iterator[Blocks]:
+        """A heap's blocks without those in memory that a heap before it holds: one of the two is damaged.
+
+        They count as not walked.
+        """
+        checked, lost = 0, 0
+        shared: list[tuple[int, int]] = []
+        for blocks in heap.blocks():
+            account = heap.account
+            new = account.ranges[checked:]
+            checked = len(account.ranges)
+            if heap.kind == page_heap.NAME and len(blocks):
+                # It tells of the normal heap's memory only once that was walked.
+                low = int(blocks.address.min())
+                new = [*new, (low, int(blocks.address.max()) + 1 - low)]
+            for start, size in new:
+                shared += others.taken(start, start + size)
+            if shared:
+                twice = inside_spans(blocks.address, [(a, b - a) for a, b in shared])
+                dropped = blocks.select(twice)
+                account.count(dropped, -1)
+                lost += int(dropped.block_bytes.sum())
+                account.unwalked_bytes += int(dropped.block_bytes.sum())
+                blocks = blocks.select(~twice)
+            yield blocks
+        if shared:
+            self.log.add(
+                "heaps-overlap",
+                Severity.WARNING,
+                "_HEAP",
+                heap.address,
+                f"{source.label} claims memory of another heap from 0x{shared[0][0]:x} on; its blocks there "
+                "are left out",
+                lost,
+            )
+
     def _private_bytes(self) -> int:
         """Committed private memory, of which the heaps are most: what a walk may come to."""
         memory = self.dump.memory
         regions = memory.regions
         private = (regions.state == MEM_COMMIT) & (regions.type == MEM_PRIVATE)
         return int(regions.region_size[private].sum()) or memory.total_bytes
-
-    def _block_bytes(self) -> int:
-        """Bytes of the blocks walked so far."""
-        accounts = [source.entry.heap.account for source in self.heaps if source.entry.heap]
-        return sum(account.used_block_bytes + account.free_block_bytes for account in accounts)

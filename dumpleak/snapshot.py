@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
@@ -14,12 +14,13 @@ from dumpleak.block_table import BlockTable, BlockTableBuilder
 from dumpleak.grouping import GROUPINGS, Grouping
 from dumpleak.holders import HolderFinder, Holding
 from dumpleak.limits import Limit, memory_limits
-from dumpleak.memory_use import MemoryByUse, memory_by_use, private_allocations
+from dumpleak.memory_use import MemoryByUse, memory_by_use, private_memory
 from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import BETTER_DUMP, HeapSource, Progress, Session, no_progress
 from dumpleak.site_details import DetailSums, SiteDetail
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
+from dumpleak.unread_heaps import unread_amounts, unread_spans
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
 
@@ -31,6 +32,8 @@ POOL = "pool"  # kind of the rows that stand for the kernel's pools
 @dataclass(frozen=True)
 class HeapRow:
     """One heap of the process, read or not; byte and block numbers are None when it was not read.
+
+    Of a heap that was not read, `committed_bytes` are known where the dump lists its regions.
 
     Attributes:
         label: Name that is stable across dumps, "heap 1".
@@ -83,7 +86,7 @@ class Coverage:
     Attributes:
         walked_bytes: Committed heap bytes whose use is known.
         present_bytes: Committed heap bytes that are in the dump.
-        committed_bytes: Committed bytes of the heaps that were read.
+        committed_bytes: Committed bytes of all heaps, also of those that were not read as far as is known.
         heaps_listed: Heaps the process has, also those whose addresses are not in the dump.
         heaps_read: Heaps that were walked.
     """
@@ -159,6 +162,9 @@ class Snapshot:
         groups: Each group's identity and totals, by key.
         totals: Over all used blocks of all heaps that were read.
         private: Private memory outside heaps, by key; not part of `totals`.
+        private_unknown: Why there is no telling of it; "" when there is.
+        by_regions: It is what the dump's list of regions says, and not what its file holds.
+        in_file: See `PrivateMemory.in_file`.
         heaps: All heaps, read or not.
         coverage: See `Coverage`.
         diagnostics: What was left out, and why.
@@ -195,6 +201,9 @@ class Snapshot:
     kept_names: tuple[str, ...] = ()
     pool: object | None = None
     explain: Callable[[Snapshot, Site], tuple[str, ...]] | None = None
+    private_unknown: str = ""
+    by_regions: bool = True
+    in_file: tuple[Site, Totals] | None = None
 
     @property
     def is_pool(self) -> bool:
@@ -263,13 +272,17 @@ def walked_snapshot(session: Session, by: str, grouping: Grouping, sums: GroupSu
         sums: Over all used blocks.
     """
     sites = grouping.table.sites
+    private = private_memory(session)
     return Snapshot(
         source=source_info(session),
         grouping=by,
         groups={site.key: (site, sums.totals(index)) for index, site in enumerate(sites)},
         totals=sums.overall(),
-        private=private_allocations(session),
-        heaps=[heap_row(source) for source in session.heaps],
+        private=private.groups,
+        private_unknown=private.unknown,
+        by_regions=private.by_regions,
+        in_file=private.in_file,
+        heaps=heap_rows(session),
         coverage=coverage(session),
         diagnostics=session.diagnostics,
         limits=memory_limits(session),
@@ -294,13 +307,29 @@ def source_info(session: Session) -> SourceInfo:
     )
 
 
-def heap_row(source: HeapSource) -> HeapRow:
-    """A heap's row; complete once its blocks were walked."""
+def heap_rows(session: Session) -> list[HeapRow]:
+    """All heaps; complete once their blocks were walked."""
+    unread = unread_spans(session)
+    return [heap_row(source, unread.get(source.entry.address, ())) for source in session.heaps]
+
+
+def heap_row(source: HeapSource, unread: Sequence[tuple[int, int]] = ()) -> HeapRow:
+    """A heap's row; complete once its blocks were walked.
+
+    Args:
+        source: The heap.
+        unread: (start, bytes) of its committed memory, where it was not read.
+    """
     entry = source.entry
     heap = entry.heap
     if heap is None:
         return HeapRow(
-            source.label, entry.address, entry.kind, entry.architecture, entry.reason or "not read"
+            source.label,
+            entry.address,
+            entry.kind,
+            entry.architecture,
+            entry.reason or "not read",
+            committed_bytes=sum(size for _, size in unread) or None,
         )
     account = heap.account
     return HeapRow(
@@ -326,23 +355,22 @@ def heap_row(source: HeapSource) -> HeapRow:
 
 def coverage(session: Session) -> Coverage:
     """How much of the heaps' memory was walked; complete once the blocks were walked."""
-    read = [
-        (source.view.memory, source.entry.heap.account)
-        for source in session.heaps
-        if source.entry.heap
-    ]
-    accounts = [account for _, account in read]
+    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
+    unread, unread_present = unread_amounts(session)
+    present = session.dump.memory.present_in
     return Coverage(
-        walked_bytes=sum(account.walked_bytes for account in accounts),
-        # A block can be known from its neighbours and yet not be in the dump itself.
-        present_bytes=sum(
-            min(
-                sum(memory.present_bytes(start, start + size) for start, size in account.ranges),
-                account.committed_bytes - account.absent_bytes,
-            )
-            for memory, account in read
+        # What is walked twice, or walked and not committed, is misread: as much of the rest is as well.
+        walked_bytes=sum(
+            max(account.walked_bytes - 2 * max(-account.residual_bytes, 0), 0)
+            for account in accounts
         ),
-        committed_bytes=sum(account.committed_bytes for account in accounts),
+        # A block can be known from its neighbours and yet not be in the dump itself.
+        present_bytes=unread_present
+        + sum(
+            min(present(account.ranges), account.committed_bytes - account.absent_bytes)
+            for account in accounts
+        ),
+        committed_bytes=unread + sum(account.committed_bytes for account in accounts),
         heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
         heaps_read=len(accounts),
     )

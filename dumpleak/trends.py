@@ -21,6 +21,7 @@ from dumpleak.builds import align_builds
 from dumpleak.comparison import Verdict, labelled, why_not_comparable
 from dumpleak.limits import Limit
 from dumpleak.process_life import Life, same_life
+from dumpleak.same_private import with_same_private
 from dumpleak.site_trends import (
     HOUR,
     LAST_DATE,
@@ -110,7 +111,7 @@ def find_trend(
         ValueError: the snapshots were grouped differently.
         MissingExtraError: SciPy is not installed.
     """
-    series = _all_alike(_in_order(list(snapshots), after_idle))
+    series, private_notes = with_same_private(_all_alike(_in_order(list(snapshots), after_idle)))
     _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:
         raise ValueError("cannot compare snapshots that are grouped differently")
@@ -139,7 +140,7 @@ def find_trend(
         sites,
         private,
         None if refused else _all_together(sites, private, limits, when),
-        tuple(_diagnostics(series, reasons, hours is None) + notes),
+        tuple(_diagnostics(series, reasons, hours is None) + notes + private_notes),
     )
 
 

@@ -83,6 +83,7 @@ class LeaksJsonReport:
                 "used_bytes": leaks.used.bytes,
                 "used_count": leaks.used.count,
             },
+            "lost_share": leaks.lost_share,
             "roots": {str(kind): asdict(amount) for kind, amount in leaks.roots.items()},
             "groups": [
                 {

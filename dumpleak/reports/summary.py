@@ -17,6 +17,7 @@ from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.process_life import Life
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
+from dumpleak.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.sites import SiteKind
 from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
@@ -183,6 +184,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
         f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks are unreferenced"
     )
     registers = ", registers" if leaks.has_registers else ""
+    lost = _lost(leaks)
     facts = [("What", what)]
     if leaks.groups:
         facts.append(
@@ -203,10 +205,22 @@ def summarize_leaks(leaks: Leaks) -> Summary:
         "See whether they become more: compare with a later dump.", "dumpleak diff THIS LATER"
     )
     return Summary(
-        Tone.NOTICE,
-        f"Nothing points to blocks of {count_of(len(leaks.groups), leaks.grouping)}.",
+        Tone.CANNOT_TELL if lost else Tone.NOTICE,
+        f"{lost}Nothing points to blocks of {count_of(len(leaks.groups), leaks.grouping)}.",
         tuple(facts),
         (later, *_stack_steps(leaks.source, leaks.groups)),
+    )
+
+
+def _lost(leaks: Leaks) -> str:
+    """What has to be said first of memory that was not scanned; "" when hardly any is missing."""
+    if leaks.lost_share is None:
+        return "This dump of part of the memory does not say what it lacks; what only that holds is listed. "
+    if leaks.lost_share < TOLD_LOST_SHARE:
+        return ""
+    return (
+        f"{share_told(leaks.lost_share)} of the memory that may hold pointers is not in the dump or was not "
+        "read; what only that holds is listed too. "
     )
 
 

@@ -144,6 +144,8 @@ def heap_table(heaps: Iterable[HeapRow]) -> Table:
     )
     for row in heaps:
         numbers = ["", "", "", "", ""]
+        if row.committed_bytes is not None:
+            numbers[0] = format_bytes(row.committed_bytes)
         if row.read:
             numbers = [
                 format_bytes(row.committed_bytes or 0),

@@ -108,6 +108,11 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
             if key in snapshot.held_by
         ],
         "private": [_group(group, texts, places) for group in snapshot.private.values()],
+        "private_unknown": snapshot.private_unknown,
+        "by_regions": snapshot.by_regions,
+        "in_file": [
+            _group(group, texts, places) for group in [snapshot.in_file] if group is not None
+        ],
         "texts": texts.values,
         "places": [list(place) for place in places.values],
         "diagnostics": [asdict(item) for item in snapshot.diagnostics],
@@ -165,6 +170,9 @@ def from_json(document: Any, file: str) -> Metadata:
         modules=tuple(_read_module(item) for item in root.objects("modules")),
         stripped=root.flag("stripped"),
         kept_names=tuple(root.texts("kept_names")),
+        private_unknown=root.text("private_unknown", ""),
+        by_regions="by_regions" not in root.names() or root.flag("by_regions"),
+        in_file=next(iter(_read_groups(root, "in_file", texts, places)), None),
     )
     if len(snapshot.groups) != len(groups["site"]):
         raise damaged("metadata.groups.site", "a list of different sites")

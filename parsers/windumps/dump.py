@@ -57,6 +57,7 @@ class Dump:
             say.
         pebs: PEBs that the dump names itself, by architecture ("x86", "x64").
         release: Gives mapped pages back to the system; what is read again is mapped again.
+        threads_whole: False when the dump has no list of threads, or one that is cut.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class Dump:
     commit: tuple[int, int] | None = None
     release: Callable[[], None] = lambda: None
     pebs: dict[str, int] = field(default_factory=dict)
+    threads_whole: bool = True
 
     @property
     def build(self) -> int:

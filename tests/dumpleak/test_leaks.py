@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import pytest
 from builders.heap_source import blocks_at, opened
 from builders.image_builder import DATA, ImageBuilder
 from builders.minidump_builder import MinidumpBuilder
+from patching import with_bytes
 from truth import REAL, TESTDATA, Truth, TruthDump, truth_dumps
 
 from dumpleak.leaks import Leaks, find_leaks
@@ -26,6 +27,7 @@ from dumpleak.reports.leaks_report import LEAKS_REPORTS
 from dumpleak.roots import Root, RootKind, Roots, find_roots
 from dumpleak.session import CannotAnswerError, Session
 from dumpleak.snapshot import take_snapshot
+from windumps import open_dump
 from windumps.dumps.minidump import open_minidump
 from windumps.errors import WindumpsError
 from windumps.memory import Regions
@@ -209,6 +211,8 @@ def test_stacks_that_nobody_lists_are_scanned_as_other_memory() -> None:
     listed = find_leaks(Session.open(dump.dump))
     session = Session.open(dump.dump)
     session.dump.threads.clear()
+    for view in session.views:
+        view.thread_blocks.clear()  # nor does a TEB tell of them
     found = find_leaks(session)
     assert "the dump does not say where the stacks" in " ".join(
         d.message for d in found.diagnostics
@@ -358,6 +362,79 @@ def test_a_dump_without_globals_or_stacks_cannot_answer(run: Any) -> None:
     code, out, err = run("leaks", __file__)
     assert (code, out) == (3, "")
     assert err.count("\n") == 1
+
+
+def _with_absent_memory(path: Path, size: int) -> Session:
+    """The dump with one more private region, of which the file has nothing."""
+    session = Session.open(path)
+    memory = session.dump.memory
+    more = (0x7000_0000, 0x7000_0000, size, 0x1000, 4, 0x20000)
+    columns = [getattr(memory.regions, field.name) for field in fields(Regions)[:6]]
+    order = np.argsort(np.append(columns[0], np.uint64(more[0])))
+    memory.regions = Regions(
+        *(
+            np.append(column, np.array(value, column.dtype))[order]
+            for column, value in zip(columns, more, strict=True)
+        )
+    )
+    return session
+
+
+def test_leaks_are_refused_when_most_memory_that_may_hold_pointers_is_absent() -> None:
+    session = _with_absent_memory(AFTER, 1 << 28)
+    with pytest.raises(CannotAnswerError, match=r"9\d\.\d% of the memory that may hold pointers"):
+        find_leaks(session)
+
+
+def test_the_first_line_says_how_much_memory_that_may_hold_pointers_is_absent() -> None:
+    found = find_leaks(_with_absent_memory(AFTER, 0x100000))
+    assert 0.05 < found.lost_share < 0.5
+    stream = io.StringIO()
+    LEAKS_REPORTS["text"](stream).leaks(found, None)
+    first = stream.getvalue().splitlines()[0]
+    assert first.startswith(f"{found.lost_share:.1%} of the memory that may hold pointers is not")
+    whole = find_leaks(Session.open(AFTER))
+    assert whole.lost_share == 0
+
+
+def test_a_dump_that_does_not_say_what_it_lacks_says_so_first() -> None:
+    session = Session.open(AFTER)
+    session.dump.memory.regions = Regions.empty()
+    assert find_leaks(session).lost_share == 0
+    session.dump.full_memory = False
+    found = find_leaks(session)
+    assert found.lost_share is None
+    stream = io.StringIO()
+    LEAKS_REPORTS["text"](stream).leaks(found, None)
+    assert stream.getvalue().startswith(
+        "This dump of part of the memory does not say what it lacks"
+    )
+    snapshot = take_snapshot(session, holders=True)
+    assert snapshot.holders is not None
+    held = snapshot.holders(snapshot.groups.keys())
+    assert not any(holding.unreferenced for holding in held.values())
+
+
+def test_no_other_answer_calls_blocks_unreferenced_when_roots_are_absent() -> None:
+    for session, told in (
+        (Session.open(AFTER), True),
+        (_with_absent_memory(AFTER, 0x100000), False),
+    ):
+        snapshot = take_snapshot(session, holders=True)
+        assert snapshot.holders is not None
+        held = snapshot.holders(snapshot.groups.keys())
+        assert any(holding.unreferenced for holding in held.values()) is told
+
+
+def test_memory_of_a_heap_that_was_not_read_may_hold_pointers() -> None:
+    dump = open_dump(AFTER)
+    session = Session(dump)
+    heap = session.heaps[1].entry.address
+    damaged = Session(with_bytes(dump, {heap + 0x10: bytes(0x400)}))
+    for _ in damaged.blocks():
+        pass
+    assert damaged.heaps[1].entry.heap is None
+    assert any(root.start <= heap < root.end for root in find_roots(damaged).memory)
 
 
 # A heap that went over to LFH keeps the table without a pointer to it.

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
+from patching import without
 from truth import TESTDATA
 
 from dumpleak.comparison import Verdict, compare
+from dumpleak.inputs import read_snapshot
 from dumpleak.memory_use import memory_by_use
 from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
-from windumps import open_dump
+from dumpleak.snapshots.writer import write_snapshot
+from dumpleak.trends import find_trend
+from windumps import Dump, open_dump
 from windumps.diagnostics import DiagnosticLog
 from windumps.memory import Regions, RunMemory
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE, MEM_RESERVE
@@ -79,14 +85,140 @@ def test_private_memory_outside_heaps_grows_as_a_candidate_of_its_own() -> None:
     assert comparison.verdict is Verdict.GROWTH
 
 
-def test_a_dump_that_lists_no_regions_says_so() -> None:
-    dump = open_dump(DUMP)
+def _without_regions(dump: Dump) -> Dump:
     runs = dump.memory.runs
     memory = RunMemory(dump.memory.data, runs.address, runs.size, runs.offset)
-    session = Session(dataclasses.replace(dump, memory=memory))
+    return dataclasses.replace(dump, memory=memory, log=DiagnosticLog())
+
+
+def test_a_dump_that_lists_no_regions_says_so() -> None:
+    session = Session(_without_regions(open_dump(DUMP)))
     for _ in session.blocks():
         pass
     use = memory_by_use(session)
     assert not use.complete
-    assert {row.use for row in use.rows} == {"heaps", "images", "unknown"}
-    assert take_snapshot(session).private == {}
+    assert {row.use for row in use.rows} >= {"heaps", "images", "stacks", "teb-peb", "unknown"}
+    assert sum(row.committed_bytes for row in use.rows) == session.dump.memory.total_bytes
+
+
+def test_without_a_list_of_regions_private_memory_is_what_the_file_holds_besides() -> None:
+    whole = _with_private([(0x100000, 0x10000)])
+    grown = _with_private([(0x100000, 0x30000)])
+    data = np.zeros(0x30000, np.uint8)
+
+    def without_list(session: Session, size: int) -> Session:
+        dump = session.dump
+        runs = dump.memory.runs
+        memory = RunMemory(
+            np.concatenate([dump.memory.data, data]),
+            np.append(runs.address, np.uint64(0x700000000000)),
+            np.append(runs.size, size),
+            np.append(runs.offset, len(dump.memory.data)),
+        )
+        return Session(dataclasses.replace(dump, memory=memory, log=DiagnosticLog()))
+
+    base = take_snapshot(without_list(whole, 0x10000))
+    current = take_snapshot(without_list(grown, 0x30000))
+    comparison = compare(base, current)
+    (delta,) = comparison.private
+    assert delta.delta_bytes == 0x20000
+    assert "private-by-file" in {item.code for item in comparison.diagnostics}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_list_of_regions_that_one_dump_lacks_is_no_growth(swapped: bool) -> None:
+    dump = open_dump(DUMP)
+    sides = [take_snapshot(Session(d)) for d in (dump, _without_regions(dump))]
+    comparison = compare(*sides[::-1] if swapped else sides)
+    assert comparison.verdict is Verdict.NO_GROWTH
+    assert comparison.private == ()
+    assert "private-by-file" in {item.code for item in comparison.diagnostics}
+
+
+def test_what_only_part_of_memory_can_tell_is_not_compared() -> None:
+    dump = open_dump(DUMP)
+    partial = dataclasses.replace(_without_regions(dump), full_memory=False)
+    lacking = take_snapshot(Session(partial))
+    assert (lacking.private, bool(lacking.private_unknown)) == ({}, True)
+    for sides in ((take_snapshot(Session(dump)), lacking), (lacking, lacking)):
+        comparison = compare(*sides)
+        assert comparison.private == ()
+        assert "private-not-compared" in {item.code for item in comparison.diagnostics}
+
+
+def test_a_series_of_which_one_dump_lacks_the_list_shows_no_growth() -> None:
+    dump = open_dump(DUMP)
+    assert dump.time is not None
+    series = []
+    for number in range(3):
+        moved = dataclasses.replace(
+            dump if number != 1 else _without_regions(dump),
+            time=dump.time + timedelta(hours=number),
+        )
+        series.append(take_snapshot(Session(moved)))
+    trend = find_trend(series)
+    assert trend.private == ()
+    assert "private-by-file" in {item.code for item in trend.diagnostics}
+
+
+def _without_threads(dump: Dump) -> Dump:
+    return dataclasses.replace(dump, threads=[], threads_whole=False, log=DiagnosticLog())
+
+
+@pytest.mark.parametrize("path", TINY, ids=lambda p: p.parts[-3])
+def test_stacks_and_tebs_are_found_without_a_list_of_threads(path: object) -> None:
+    dump = open_dump(str(path))
+    listed, lacking = Session(dump), Session(_without_threads(dump))
+    assert lacking.views[0].peb == listed.views[0].peb
+    tebs = {block.address for block in lacking.views[0].thread_blocks}
+    assert tebs == {thread.teb for thread in dump.threads}
+    before, after = take_snapshot(listed), take_snapshot(lacking)
+    assert compare(before, after).verdict is Verdict.NO_GROWTH
+    assert compare(after, before).verdict is Verdict.NO_GROWTH
+    assert memory_by_use(lacking) == memory_by_use(listed)
+    said = [item.message for item in lacking.diagnostics if item.code == "no-thread-list"]
+    assert said == [
+        f"the dump has no list of threads; {len(tebs)} thread environment blocks were found by their "
+        "structure"
+    ]
+    assert "no-peb" not in {item.code for item in lacking.diagnostics}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_threads_that_can_be_found_by_nothing_are_no_growth_either(swapped: bool) -> None:
+    dump = open_dump(DUMP)
+    bare = _without_threads(dump)
+    for thread in dump.threads:
+        bare = without(bare, thread.teb, 0x2000)
+    lacking = take_snapshot(Session(bare))
+    assert lacking.private_unknown
+    sides = [take_snapshot(Session(dump)), lacking]
+    comparison = compare(*sides[::-1] if swapped else sides)
+    assert comparison.private == ()
+    assert "private-not-compared" in {item.code for item in comparison.diagnostics}
+
+
+def test_a_cut_list_of_threads_is_completed_and_said() -> None:
+    dump = open_dump(DUMP)
+    cut = dataclasses.replace(
+        dump, threads=dump.threads[:1], threads_whole=False, log=DiagnosticLog()
+    )
+    session = Session(cut)
+    assert len(session.views[0].thread_blocks) == len(dump.threads)
+    assert "a cut list of threads" in " ".join(item.message for item in session.diagnostics)
+    assert memory_by_use(session) == memory_by_use(Session(dump))
+
+
+@pytest.mark.parametrize("lacking", ["nothing", "regions", "memory"])
+def test_a_snapshot_file_keeps_what_is_known_of_private_memory(
+    tmp_path: Path, lacking: str
+) -> None:
+    dump = open_dump(DUMP)
+    if lacking != "nothing":
+        dump = dataclasses.replace(_without_regions(dump), full_memory=lacking == "regions")
+    expected = take_snapshot(Session(dump))
+    write_snapshot(Session(dump), tmp_path / "it.dlsnap", holders=False)
+    read = read_snapshot(tmp_path / "it.dlsnap", "site")
+    assert read is not None
+    for name in ("private", "private_unknown", "by_regions", "in_file"):
+        assert getattr(read, name) == getattr(expected, name)

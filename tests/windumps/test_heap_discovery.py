@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import struct
 
 import pytest
+from builders.minidump_builder import MinidumpBuilder
+from builders.nt_heap_builder import NtHeapBuilder
+from builders.opening import open_bytes
 from patching import with_bytes, without
 from truth import REAL, TESTDATA, TruthDump
 
+from dumpleak import session as session_module
 from dumpleak.session import Session
+from dumpleak.snapshot import take_snapshot
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
+from windumps.windows import process
 
 MIXED = [
     TruthDump(
@@ -179,3 +186,101 @@ def test_without_the_module_list_all_heaps_are_found_on_24h2() -> None:
     absent = Session(without(dump, heaps[-1], 0x1000))
     assert [source.entry.address for source in absent.heaps] == heaps[:-1]
     assert "heap-list-cut" in {item.code for item in absent.diagnostics}
+
+
+def _process(heaps: int, counted: int | None = None, more: bytes = b"") -> MinidumpBuilder:
+    """A made process with so many one-page heaps; its PEB may count others, its list go on with others."""
+    image, teb, peb, array, first = 0x400000, 0x10000, 0x12000, 0x20_0000, 0x1000_0000
+    count = heaps if counted is None else counted
+    addresses = [first + number * 0x10000 for number in range(heaps)]
+    teb_page, peb_page = bytearray(0x2000), bytearray(0x1000)
+    struct.pack_into("<Q", teb_page, 0x30, teb)
+    struct.pack_into("<Q", teb_page, 0x60, peb)
+    struct.pack_into("<Q", peb_page, 0x10, image)
+    struct.pack_into("<Q", peb_page, 0x30, addresses[0])
+    struct.pack_into("<IIQ", peb_page, 0xE8, count, count, array)
+    dump = MinidumpBuilder(architecture="x64", build=19041)
+    dump.module("C:\\app.exe", image, 0x1000).thread(teb=teb)
+    dump.memory(teb, bytes(teb_page)).memory(peb, bytes(peb_page))
+    dump.memory(array, struct.pack(f"<{heaps}Q", *addresses) + more)
+    for address in addresses:
+        heap = NtHeapBuilder("8", True, address, pages=1)
+        heap.used_block(24)
+        for place, content in heap.build().items():
+            dump.memory(place, content)
+    return dump
+
+
+def test_a_process_may_have_more_heaps_than_one_would_think() -> None:
+    session = Session(open_bytes(_process(5_000).build()))
+    assert session.views[0].peb
+    assert len(session.readable_heaps) == 5_000
+    assert session.heaps[-1].entry.ordinal == 4_999
+
+
+def test_more_heaps_than_the_limit_are_cut_by_its_name_and_count_as_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "MAX_HEAPS", 3)
+    monkeypatch.setattr(session_module, "MAX_HEAPS", 3)
+    session = Session(open_bytes(_process(5).build()))
+    snapshot = take_snapshot(session)
+    assert (snapshot.coverage.heaps_read, snapshot.coverage.heaps_listed) == (3, 5)
+    assert snapshot.coverage.walked_share < 1
+    said = [item.message for item in session.diagnostics if item.code == "heap-list-cut"]
+    assert "MAX_HEAPS" in said[0]
+
+
+def test_a_damaged_count_of_heaps_leaves_the_list_that_is_there() -> None:
+    garbage = struct.pack("<4Q", 0x1234567, 0, 7, 9)
+    for more in (garbage, b""):
+        session = Session(open_bytes(_process(3, 0x41414141, more).build()))
+        assert [source.entry.kind for source in session.heaps] == ["nt"] * 3
+        assert "heap-list-cut" in {item.code for item in session.diagnostics}
+
+
+@mixed
+def test_the_peb_is_found_by_its_structure_when_no_teb_leads_to_it(case: TruthDump) -> None:
+    dump = open_dump(case.dump)
+    peb = case.read_truth().raw["peb"]
+    for thread in dump.threads:
+        dump = without(dump, thread.teb, 0x1000)
+    session = Session(dump)
+    assert session.views[0].peb == peb
+    assert "peb-by-structure" in {item.code for item in session.diagnostics}
+    assert _nt_blocks(dump) == _expected(case)
+
+
+def test_an_absent_head_does_not_make_the_list_less_whole_on_24h2() -> None:
+    case = MIXED[-1]
+    dump = open_dump(case.dump)
+    ntdll = next(m for m in dump.modules if m.name.lower() == "ntdll.dll")
+    session = Session(without(dump, ntdll.base_address, ntdll.size_bytes))
+    heaps = [heap["address"] for heap in case.read_truth().heaps]
+    assert [source.entry.address for source in session.heaps] == heaps
+    assert "heap-list-cut" not in {item.code for item in session.diagnostics}
+
+
+def test_a_heap_that_a_broken_list_leaves_out_is_found_by_its_signature_on_24h2() -> None:
+    case = MIXED[-1]
+    dump = open_dump(case.dump)
+    heaps = [heap["address"] for heap in case.read_truth().heaps]
+    record = dump.memory.read_uint(heaps[1] + 0x188, 8)
+    last = dump.memory.read_uint(record, 8)
+    session = Session(without(dump, last, 16))
+    assert [source.entry.address for source in session.heaps] == heaps
+
+
+@mixed
+def test_a_list_that_counts_too_few_heaps_hides_none(case: TruthDump) -> None:
+    heaps = [heap["address"] for heap in case.read_truth().heaps]
+    dump = open_dump(case.dump)
+    view = Session(dump).views[0]
+    if view.heap_count == 1:
+        pytest.skip("the PEB of this build counts the process heap only")
+    offset = 0x88 if view.architecture == "x86" else 0xE8
+    session = Session(with_bytes(dump, {view.peb + offset: b"\1\0\0\0"}))
+    found = {source.entry.address for source in session.heaps}
+    kinds = {heap["address"]: heap["kind"] for heap in case.read_truth().heaps}
+    assert found >= {a for a in heaps if kinds[a] == "nt"}
+    assert "heaps-by-signature" in {item.code for item in session.diagnostics}

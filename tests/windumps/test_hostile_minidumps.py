@@ -283,7 +283,7 @@ def test_many_modules_that_share_one_long_name_do_not_multiply_it() -> None:
     assert len(dump.modules) == count
     assert len(dump.modules[0].name) == 0x7FFF
     assert dump.modules[-1].path == ""
-    assert dump.diagnostics[1].message == "the names in the file are too long in sum"
+    assert dump.diagnostics[1].message == "all names together are longer than MAX_TEXT_BYTES"
     assert peak < 150 << 20
 
 

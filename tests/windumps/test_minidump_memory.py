@@ -151,3 +151,25 @@ def test_a_region_with_a_damaged_size_costs_itself_only() -> None:
     assert regions.region_size.tolist() == [0x2000, 0x1000, 0x2000, 0xFFF]
     assert regions.committed_bytes() == 0x5FFF
     assert only(dump, "bad-region").message.startswith("3 memory regions")
+
+
+def test_what_a_cut_list_of_regions_does_not_show_is_not_called_unmapped() -> None:
+    data = MinidumpBuilder().region(0x1000, 0x1000).region(0x4000, 0x1000).build()
+    whole = open_bytes(data).memory
+    assert whole.regions.whole
+    assert whole.presence(0x8000) is Presence.NOT_MAPPED
+    start, _ = stream_place(data, 16)
+    cut = open_bytes(
+        patched(data, start + 8, struct.pack("<Q", 3))
+    ).memory  # one more than there are
+    assert not cut.regions.whole
+    assert cut.presence(0x8000) is Presence.ABSENT
+
+
+@pytest.mark.parametrize(("count", "whole"), [(2, True), (3, False)])
+def test_a_list_of_threads_is_whole_or_cut(count: int, whole: bool) -> None:
+    data = MinidumpBuilder().thread(1).thread(2).build()
+    start, _ = stream_place(data, 3)
+    dump = open_bytes(patched(data, start, struct.pack("<I", count)))
+    assert (len(dump.threads), dump.threads_whole) == (2, whole)
+    assert not open_bytes(MinidumpBuilder().build()).threads_whole

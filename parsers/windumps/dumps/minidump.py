@@ -60,6 +60,8 @@ def open_minidump(path: Path, data: U8) -> Dump:
     streams = Streams(data, log)
     architecture, platform, version = _system_info(streams)
     process_id, process_times = _misc_info(streams)
+    listed = streams.counted(c.StreamType.THREAD_LIST, THREAD_SIZE)
+    threads = list(_threads(streams, architecture, listed)) if listed is not None else []
     return Dump(
         path=path,
         kind=NAME,
@@ -74,7 +76,8 @@ def open_minidump(path: Path, data: U8) -> Dump:
         memory=read_memory(streams),
         modules=list(_modules(streams)),
         unloaded_modules=list(_unloaded_modules(streams)),
-        threads=list(_threads(streams, architecture)),
+        threads=threads,
+        threads_whole=listed is not None and len(threads) == listed[2],
         comments=_comments(streams),
         streams=[(stream.kind, stream.size) for stream in streams.all],
         log=log,
@@ -208,10 +211,7 @@ def _unloaded_modules(streams: Streams) -> Iterator[Module]:
         )
 
 
-def _threads(streams: Streams, architecture: str) -> Iterator[Thread]:
-    place = streams.counted(c.StreamType.THREAD_LIST, THREAD_SIZE)
-    if place is None:
-        return
+def _threads(streams: Streams, architecture: str, place: tuple[int, int, int]) -> Iterator[Thread]:
     for offset, buffer in streams.buffers("MINIDUMP_THREAD", *place, THREAD_SIZE, THREAD_SIZE):
         raw = MINIDUMP_THREAD.parse(buffer)
         context = raw.ThreadContext

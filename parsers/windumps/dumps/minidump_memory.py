@@ -168,4 +168,5 @@ def _regions(streams: Streams) -> Regions:
         state=rows["State"][keep].astype(np.uint32),
         protect=rows["Protect"][keep].astype(np.uint32),
         type=rows["Type"][keep].astype(np.uint32),
+        whole=len(rows) == head.NumberOfEntries,
     )

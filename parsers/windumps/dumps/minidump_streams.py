@@ -89,7 +89,11 @@ class Streams:
                 "stream-directory-cut",
                 "MINIDUMP_DIRECTORY",
                 rva,
-                f"the header claims {count} streams, {len(rows)} are there or looked at",
+                f"the header claims {count} streams, {len(rows)} are there"
+                + (
+                    f"; at most {c.MAX_STREAMS} are looked at (MAX_STREAMS)"
+                    * (count > c.MAX_STREAMS)
+                ),
             )
         streams: list[Stream] = []
         seen: set[int] = set()
@@ -145,31 +149,35 @@ class Streams:
         return stream.offset + (8 if padded else 4), stream.end, count
 
     def fitting(
-        self, structure: str, start: int, end: int, count: int, stride: int, limit: int
+        self, structure: str, start: int, end: int, count: int, stride: int, limit: tuple[str, int]
     ) -> int:
-        """How many of `count` records fit between two file offsets; says what is left out."""
+        """How many of `count` records fit between two file offsets; says what is left out.
+
+        `limit` is the name of a limit of ours, and the limit.
+        """
+        name, most = limit
         fit = max(end - start, 0) // stride
-        if count > min(fit, limit):
+        if count > min(fit, most):
             self.say(
                 "count-too-large",
                 structure,
                 start,
                 f"{count} records claimed, the stream has room for {fit}"
-                + (f", at most {limit} are read" if fit > limit else "")
+                + (f", at most {most} are read ({name})" if fit > most else "")
                 + "; check that the copy is complete",
             )
-        return min(count, fit, limit)
+        return min(count, fit, most)
 
     def rows(self, layout: Layout, start: int, end: int, count: int, stride: int) -> Any:
         """Records as a structured array, without a copy; see `fitting`."""
-        fit = self.fitting(layout.name, start, end, count, stride, c.MAX_RANGES)
+        fit = self.fitting(layout.name, start, end, count, stride, ("MAX_RANGES", c.MAX_RANGES))
         return layout.records(self.data, start, fit, stride)
 
     def buffers(
         self, structure: str, start: int, end: int, count: int, size: int, stride: int
     ) -> Iterator[tuple[int, io.BytesIO]]:
         """File offset and bytes of exactly one record each; see `fitting`."""
-        fit = self.fitting(structure, start, end, count, stride, c.MAX_OBJECTS)
+        fit = self.fitting(structure, start, end, count, stride, ("MAX_OBJECTS", c.MAX_OBJECTS))
         for offset in range(start, start + fit * stride, stride):
             yield offset, io.BytesIO(self.data[offset : offset + size].tobytes())
 
@@ -180,10 +188,17 @@ class Streams:
     def text(self, structure: str, offset: int, size: int) -> bytes:
         """Bytes of a name; empty, which is said, when outside the file or beyond all measure."""
         if size > c.MAX_PATH_BYTES or offset + size > len(self.data):
-            self.say("bad-string", structure, offset, "a name lies outside the file or is too long")
+            self.say(
+                "bad-string",
+                structure,
+                offset,
+                "a name lies outside the file or is longer than MAX_PATH_BYTES",
+            )
             return b""
         if size > self._text_left:
-            self.say("bad-string", structure, offset, "the names in the file are too long in sum")
+            self.say(
+                "bad-string", structure, offset, "all names together are longer than MAX_TEXT_BYTES"
+            )
             return b""
         self._text_left -= size
         return self.data[offset : offset + size].tobytes()

@@ -97,6 +97,11 @@ class HeapAccount:
         return blocks
 
     @property
+    def block_bytes(self) -> int:
+        """Bytes of the blocks that were walked so far."""
+        return self.used_block_bytes + self.free_block_bytes
+
+    @property
     def walked_bytes(self) -> int:
         """Committed bytes whose use is known."""
         return self.used_block_bytes + self.free_block_bytes + self.overhead_bytes
@@ -108,57 +113,46 @@ class HeapAccount:
 
 
 class Heap(Protocol):
-    """One heap of a process.
-
-    Attributes:
-        address: The handle the program has.
-        ordinal: Position in the process's heap list, from 0.
-        kind: "nt", "segment", "page-heap", …
-        architecture: "x86" or "x64".
-        flags: `_HEAP.Flags` or the kind's own.
-        front_end: "lfh", "lookaside" or "".
-        layout: Which layout is used and how well it checked out, for people.
-        account: See `HeapAccount`; complete once `blocks` has run to its end.
-    """
+    """One heap of a process."""
 
     @property
     def address(self) -> int:
-        """See above."""
+        """The handle the program has."""
         ...
 
     @property
     def ordinal(self) -> int:
-        """See above."""
+        """Position in the process's heap list, from 0."""
         ...
 
     @property
     def kind(self) -> str:
-        """See above."""
+        """What kind of heap it is, as "nt", "segment" or "page-heap"."""
         ...
 
     @property
     def architecture(self) -> str:
-        """See above."""
+        """Whose heap it is, "x86" or "x64" code's."""
         ...
 
     @property
     def flags(self) -> int:
-        """See above."""
+        """`_HEAP.Flags` or the kind's own."""
         ...
 
     @property
     def front_end(self) -> str:
-        """See above."""
+        """What stands in front of it: "lfh", "lookaside" or nothing."""
         ...
 
     @property
     def layout(self) -> str:
-        """See above."""
+        """Which layout is used and how well it checked out, for people."""
         ...
 
     @property
     def account(self) -> HeapAccount:
-        """See above."""
+        """Where the memory went; complete once `blocks` has run to its end."""
         ...
 
     def blocks(self) -> Iterator[Blocks]:

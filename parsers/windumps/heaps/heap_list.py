@@ -5,38 +5,46 @@
   own record. Where the pointer stands in the header differs by heap kind and build, so it is found
   by what it points to.
 - Without a PEB, ntdll's static array of heap addresses still has them: a run of pointers to heaps.
+- Lists may be absent, cut or damaged. Memory is searched for heaps as well, see `heap_search`; where
+  regions are listed that takes next to nothing, and is done always.
 
-Memory that merely bears a heap's signature (a shared section of another process, say) is on
-neither, and is never taken for a heap of this process. What is on the list and not in the dump is
-listed as absent.
+What is on a list and not in the dump is listed as absent. Where heaps may be missing, that is said.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple
 
 import numpy as np
 
 from windumps.diagnostics import Severity
+from windumps.heaps.base import HeapContext
+from windumps.heaps.heap_search import Searchable, allocation_starts, find_heaps
 from windumps.heaps.lists import list_nodes
-from windumps.memory import AddressSpace
+from windumps.memory.address_space import I64, U64
 from windumps.windows.modules import Module
-from windumps.windows.process import HEAP_LIST_CUT, MAX_HEAPS, ProcessView
+from windumps.windows.process import HEAP_LIST_CUT, ProcessView
 
 HEADER_BYTES = 0x400  # a heap's header, in which the pointer to its record stands
+BUILDS_WITH_RECORDS = range(26100, 1 << 16)  # of which the PEB lists the process heap only
 
 
-class _Detector(Protocol):
-    @property
-    def detect(self) -> Callable[[AddressSpace, int, int], bool]: ...
+class _Ring(NamedTuple):
+    """Heaps on the list of records, and whether that is all of it."""
+
+    heaps: list[int]
+    whole: bool
 
 
-def complete_heap_list(view: ProcessView, kinds: Sequence[_Detector]) -> None:
+def complete_heap_list(
+    view: ProcessView, context: HeapContext, kinds: Sequence[Searchable]
+) -> None:
     """Adds the heaps that the PEB does not list, and says where they were found.
 
     Args:
         view: The process; its `heap_addresses` grows.
+        context: The same process, for readers of heaps.
         kinds: Kinds of heap that can be on such a list.
     """
 
@@ -55,63 +63,151 @@ def complete_heap_list(view: ProcessView, kinds: Sequence[_Detector]) -> None:
                 ntdll.base_address,
                 f"{len(view.heap_addresses)} heaps found in ntdll's data, since the PEB has no list",
             )
-    for handle in list(view.heap_addresses):
-        found = _linked_heaps(view, ntdll, handle, is_heap)
-        extra = [address for address in found if address not in view.heap_addresses]
+    by_peb = view.build not in BUILDS_WITH_RECORDS
+    whole = by_peb and 0 < view.heap_count <= len(view.heap_addresses)
+    ring = _linked_heaps(view, ntdll, is_heap)
+    if ring is not None:
+        listed = set(view.heap_addresses)
+        extra = [address for address in ring.heaps if address not in listed]
+        whole |= ring.whole
         if extra:
             view.heap_addresses += extra
             view.heap_list_source += " and ntdll's list of heaps"
-            return
+    if len(view.memory.regions) or not whole:
+        whole |= _search(view, context, kinds, by_peb, whole)
+    if view.heap_addresses and not whole and (not view.heap_count or not by_peb):
+        _say_cut(view, "no whole list of heaps is in the dump; heaps may be missing")
+
+
+def cut_heap_list(view: ProcessView, most: int) -> None:
+    """Leaves out the heaps beyond the limit; they count as listed and not read."""
+    found = len(view.heap_addresses)
+    if found > most:
+        view.heap_count = max(view.heap_count, found)
+        del view.heap_addresses[most:]
+        _say_cut(view, f"{found} heaps were found, at most {most} are read (MAX_HEAPS)")
+
+
+def _search(
+    view: ProcessView,
+    context: HeapContext,
+    kinds: Sequence[Searchable],
+    by_peb: bool,
+    whole: bool,
+) -> bool:
+    """Adds what a search of the memory finds; true when no heap can be missing then.
+
+    Args:
+        view: The process.
+        context: The same process, for readers of heaps.
+        kinds: What to look for.
+        by_peb: The PEB lists heaps in this build, so that a heap's header names its place there.
+        whole: The list is whole by its own account: then only a heap that claims a place in it counts.
+    """
+    found = [
+        heap.address
+        for heap in find_heaps(view, context, kinds)
+        if not by_peb or heap.place or (heap.place is None and not whole)
+    ]
+    view.heap_addresses += found
+    regions = view.memory.regions
+    starts = allocation_starts(view.memory, view)
+    first = np.searchsorted(regions.base_address, starts) if len(regions) else np.zeros(0, np.int64)
+    seen = view.memory.locate(starts, 1) >= 0
+    searched_all = bool(len(regions)) and regions.whole
+    searched_all = searched_all and bool((seen | ~regions.readable[first]).all())
+    if found:
+        counted = by_peb and 0 < view.heap_count <= len(view.heap_addresses)
+        sure = not whole and (counted or searched_all)
+        view.heap_list_source += f"{' and ' * bool(view.heap_list_source)}signatures in memory"
+        view.log.add(
+            "heaps-by-signature",
+            Severity.INFO if sure else Severity.WARNING,
+            "_HEAP.Signature",
+            found[0],
+            f"{len(found)} heaps that are on no list in the dump were found by their signatures in private "
+            "memory" + ("" if sure else "; there may be more"),
+        )
+    return searched_all
 
 
 def _linked_heaps(
-    view: ProcessView, ntdll: Module | None, handle: int, is_heap: Callable[[int], bool]
-) -> list[int]:
-    """Heaps on the list that a heap's own record is part of; empty when its header points to none."""
+    view: ProcessView, ntdll: Module | None, is_heap: Callable[[int], bool]
+) -> _Ring | None:
+    """Heaps on the list that a heap's own record is part of; None when no header points to one."""
+    best = None
+    for record in _own_records(view):
+        ring = _ring_of(view, ntdll, record, is_heap)
+        if ring is not None and (ring.whole or best is None):
+            best = ring
+        if ring is not None and ring.whole:
+            break
+    if best is not None and not best.whole:
+        _say_cut(view, "the list of heaps in ntdll is broken; heaps may be missing")
+    return best
+
+
+def _own_records(view: ProcessView) -> list[int]:
+    """Addresses of what names the heap in whose header a pointer to it stands."""
+    pointer, handles = view.pointer_size, np.array(view.heap_addresses, np.uint64)
+    records = []
+    for first in range(0, len(handles), 1024):
+        some = handles[first : first + 1024]
+        headers, _ = view.memory.gather(some, np.dtype((np.void, HEADER_BYTES)))
+        words = headers.view(f"<u{pointer}").reshape(len(some), -1).astype(np.uint64)
+        # A header's words that lead into itself name the heap as well: its first segment does.
+        row, column = np.nonzero((words - some[:, None] >= HEADER_BYTES) & (words > HEADER_BYTES))
+        places = words[row, column]
+        owner, present = view.memory.gather(places + np.uint64(2 * pointer), f"<u{pointer}")
+        mine = present & (owner == some[row])
+        records += places[mine].tolist()
+    return list(dict.fromkeys(records))
+
+
+def _ring_of(
+    view: ProcessView, ntdll: Module | None, record: int, is_heap: Callable[[int], bool]
+) -> _Ring | None:
+    """The heaps on the list that `record` is part of; None when it is on no list of heaps."""
     pointer = view.pointer_size
-    raw = view.memory.read_available(handle, HEADER_BYTES)
-    pointers = np.frombuffer(raw[: len(raw) // pointer * pointer], f"<u{pointer}")
-    records = np.unique(pointers[pointers > HEADER_BYTES]).astype(np.uint64)
-    owner, present = view.memory.gather(records + np.uint64(2 * pointer), f"<u{pointer}")
-    for record in records[present & (owner == handle)].tolist():
-        nodes, trouble = list_nodes(view.memory, record, pointer)
-        outside = [
-            node
-            for node in (record, *nodes[:MAX_HEAPS])
-            if ntdll is None or not ntdll.base_address <= node < ntdll.end_address
-        ]
-        heaps, readable = view.memory.gather(
-            np.array(outside, np.uint64) + np.uint64(2 * pointer), f"<u{pointer}"
-        )
-        found = list(dict.fromkeys(heaps[readable].tolist()))
-        if trouble is None and ntdll is not None:
-            # One node, the head, lies in ntdll; the others are records of different heaps.
-            if (
-                len(outside) == len(nodes) == len(found)
-                and heaps.all()
-                and not (heaps & 0xFFF).any()
-            ):
-                return found
-            continue
-        known = [address for address in found if is_heap(address)]
-        # Without a module list the head is the one entry that leads to no heap.
-        if len(known) < 2 or (trouble is None and len(known) > len(nodes)):
-            continue
-        if trouble is not None or len(known) < len(nodes):
-            view.log.add(
-                HEAP_LIST_CUT,
-                Severity.WARNING,
-                "list of heaps in ntdll",
-                record,
-                f"{trouble or 'not all entries lead to heaps'}; heaps may be missing",
-            )
-        return known
-    return []
+    nodes, trouble = list_nodes(view.memory, record, pointer)
+    ring = np.array([record, *nodes], np.uint64)
+    outside = ring
+    if ntdll is not None:
+        low, high = np.uint64(ntdll.base_address), np.uint64(ntdll.end_address)
+        outside = ring[(ring < low) | (ring >= high)]
+    named, readable = view.memory.gather(outside + np.uint64(2 * pointer), f"<u{pointer}")
+    heaps: U64 = named.astype(np.uint64)
+    found = list(dict.fromkeys(heaps[readable].tolist()))
+    if ntdll is not None and (trouble is None or _meets_in(view, ring, ntdll)):
+        # One node, the head, lies in ntdll; the others are records of different heaps.
+        heads = len(ring) - len(outside) + (trouble is not None)
+        sound = len(outside) == len(found) and heads == 1
+        if sound and heaps.all() and not (heaps & np.uint64(0xFFF)).any():
+            return _Ring(found, True)
+        if trouble is None:
+            return None
+    known = [address for address in found if is_heap(address)]
+    # Without a module list the head is the one entry that leads to no heap.
+    if len(known) < 2 or (trouble is None and len(known) > len(nodes)):
+        return None
+    return _Ring(known, trouble is None and len(known) == len(nodes))
+
+
+def _meets_in(view: ProcessView, ring: U64, ntdll: Module) -> bool:
+    """True when a list breaks at one node only, which is not in the dump and lies in ntdll: its head."""
+    pointer = view.pointer_size
+    after, _ = view.memory.gather(ring, f"<u{pointer}")
+    before, _ = view.memory.gather(np.roll(ring, -1) + np.uint64(pointer), f"<u{pointer}")
+    gaps: I64 = np.flatnonzero(after != np.roll(ring, -1))
+    if len(gaps) != 1:
+        return False
+    head = int(after[gaps[0]])
+    return head == int(before[gaps[0]]) and ntdll.base_address <= head < ntdll.end_address
 
 
 def _static_list(view: ProcessView, ntdll: Module, is_heap: Callable[[int], bool]) -> list[int]:
     """The longest run of pointers to different heaps in ntdll's memory."""
-    best: list[int] = []
+    best: dict[int, None] = {}
     pointer = view.pointer_size
     extents = view.memory.extents(ntdll.base_address, ntdll.end_address)
     known: dict[int, bool] = {}
@@ -122,7 +218,7 @@ def _static_list(view: ProcessView, ntdll: Module, is_heap: Callable[[int], bool
         values = raw.view(f"<u{pointer}").astype(np.uint64)
         # Heap handles are page-aligned; few other values in ntdll's data are.
         likely = np.flatnonzero((values != 0) & ((values & np.uint64(0xFFF)) == 0))
-        run: list[int] = []
+        run: dict[int, None] = {}
         last = -2
         for index in likely.tolist():
             value = int(values[index])
@@ -130,8 +226,14 @@ def _static_list(view: ProcessView, ntdll: Module, is_heap: Callable[[int], bool
                 known[value] = is_heap(value)
             if not known[value]:
                 continue
-            run = run + [value] if index == last + 1 and value not in run else [value]
+            if index != last + 1 or value in run:
+                run = {}
+            run[value] = None
             last = index
             if len(run) > len(best):
                 best = run
-    return best
+    return list(best)
+
+
+def _say_cut(view: ProcessView, message: str) -> None:
+    view.log.add(HEAP_LIST_CUT, Severity.WARNING, "list of heaps", view.peb or None, message)

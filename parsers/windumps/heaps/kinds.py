@@ -16,11 +16,11 @@ from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps import nt_heap, page_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapContext
-from windumps.heaps.heap_list import complete_heap_list
+from windumps.heaps.heap_list import complete_heap_list, cut_heap_list
 from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
 from windumps.heaps.page_heap_list import put_page_heaps
 from windumps.memory import AddressSpace
-from windumps.windows.process import ProcessView
+from windumps.windows.process import MAX_HEAPS, ProcessView
 
 
 class HeapKind(NamedTuple):
@@ -30,11 +30,13 @@ class HeapKind(NamedTuple):
         name: The interface's word.
         detect: Tells from memory, the handle and the pointer size.
         open: Opens it, or None when this kind is recognised only.
+        signature: The word two pointers behind the handle, by which it can be searched for; 0 for none.
     """
 
     name: str
     detect: Callable[[AddressSpace, int, int], bool]
     open: Callable[[HeapContext, int, int], Heap] | None
+    signature: int = 0
 
 
 def _word(memory: AddressSpace, address: int) -> int | None:
@@ -62,9 +64,14 @@ def _is_wine(memory: AddressSpace, address: int, pointer_size: int) -> bool:
 
 # The first row that detects a heap wins.
 HEAP_KINDS: tuple[HeapKind, ...] = (
-    HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap),
-    HeapKind(segment_heap.NAME, segment_heap.detect, segment_heap.open_segment_heap),
-    HeapKind(xp_heap.NAME, xp_heap.detect, xp_heap.open_xp_heap),
+    HeapKind(nt_heap.NAME, nt_heap.detect, nt_heap.open_nt_heap, SEGMENT_SIGNATURE),
+    HeapKind(
+        segment_heap.NAME,
+        segment_heap.detect,
+        segment_heap.open_segment_heap,
+        segment_heap.SIGNATURE,
+    ),
+    HeapKind(xp_heap.NAME, xp_heap.detect, xp_heap.open_xp_heap, xp_heap.SIGNATURE),
     HeapKind(page_heap.NAME, page_heap.detect, page_heap.open_page_heap),
     HeapKind("wine", _is_wine, None),
 )
@@ -93,8 +100,13 @@ class ProcessHeap:
     reason: str = ""
 
 
-def process_heaps(view: ProcessView) -> list[ProcessHeap]:
-    """All heaps of a process in the order of its own list, opened where that is possible."""
+def process_heaps(view: ProcessView, most: int = MAX_HEAPS) -> list[ProcessHeap]:
+    """All heaps of a process in the order of its own list, opened where that is possible.
+
+    Args:
+        view: The process.
+        most: How many heaps are read at most.
+    """
     context = HeapContext(
         view.memory,
         view.architecture,
@@ -104,10 +116,13 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
         view.log,
         view.exact_layouts,
     )
-    complete_heap_list(view, HEAP_KINDS[:2])
+    complete_heap_list(view, context, [kind for kind in HEAP_KINDS if kind.signature])
     normal_heaps = put_page_heaps(view, context)
+    cut_heap_list(view, most)
+    there = _may_be_there(context, view.heap_addresses)
     heaps = [
-        _open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)
+        _open(context, address, ordinal, there[ordinal])
+        for ordinal, address in enumerate(view.heap_addresses)
     ]
     for entry in heaps:
         if isinstance(entry.heap, page_heap.PageHeap):
@@ -116,7 +131,17 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
     return heaps
 
 
-def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
+def _may_be_there(context: HeapContext, addresses: list[int]) -> list[bool]:
+    """False for heaps of which the dump has neither the beginning nor a page heap's root."""
+    handles = np.array(addresses, np.uint64)
+    found = context.memory.locate(handles, 4) >= 0
+    found |= context.memory.locate(handles + np.uint64(2 * context.pointer_size), 4) >= 0
+    found |= context.memory.locate(handles + np.uint64(page_heap.ROOT_OFFSET), 4) >= 0
+    present: list[bool] = found.tolist()
+    return present
+
+
+def _open(context: HeapContext, address: int, ordinal: int, there: bool) -> ProcessHeap:
     def unread(kind: str, reason: str) -> ProcessHeap:
         context.log.add(
             f"heap-{'absent' if kind == 'absent' else 'not-read'}",
@@ -127,7 +152,7 @@ def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
         )
         return ProcessHeap(address, ordinal, context.architecture, kind, None, reason)
 
-    for kind in HEAP_KINDS:
+    for kind in HEAP_KINDS if there else ():
         if not kind.detect(context.memory, address, context.pointer_size):
             continue
         if kind.open is None:

@@ -19,9 +19,8 @@ from windumps.heaps.page_heap_nodes import PAGE_SIZE
 from windumps.heaps.page_heap_pages import ROOT
 from windumps.heaps.page_heap_score import SIGNATURE
 from windumps.memory import AddressSpace
-from windumps.windows.process import ProcessView
+from windumps.windows.process import MAX_HEAPS, ProcessView
 
-MAX_HEAPS = 1 << 9  # page heaps of one process
 NT_GLOBAL_FLAG_PAGE_HEAP = 0x02000000
 SCAN_PAGES = 1 << 16  # pages looked at together when roots are searched for
 
@@ -40,19 +39,20 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
     flagged = bool(context.nt_global_flag & NT_GLOBAL_FLAG_PAGE_HEAP)
     if not known and not flagged and view.nt_global_flag is not None:
         return {}
-    handles: list[int] = []
+    seen: dict[int, None] = {}
     whole = bool(known)
     for handle in known:
-        if handle not in handles:
+        if handle not in seen:
             linked, closed = _linked_handles(context, handle)
-            handles += [h for h in linked if h not in handles]
+            seen |= dict.fromkeys(linked)
             whole &= closed
     how = "the list that links their roots"
     others = False
     if not whole:
         found, others = _search(context)
-        handles += [h for h in found if h not in handles]
+        seen |= dict.fromkeys(found)
         how = "a search of the memory, since the list that links their roots is not whole"
+    handles = list(seen)
     if not handles and (others or not flagged):
         return {}
     if not handles:
@@ -87,16 +87,18 @@ def _normal_heaps(
     view: ProcessView, context: HeapContext, handles: list[int]
 ) -> tuple[dict[int, int], dict[int, int]]:
     """Normal heap → handle of the page heap that uses it; and handle → normal heap where not by its root."""
+    listed, page_heaps = set(view.heap_addresses), set(handles)
     handle_of: dict[int, int] = {}
     for handle in handles:
         try:
             normal = page_heap.choose(context, handle).fit["NormalHeap"]
         except HeapError:
             continue  # said when it is opened
-        if normal in view.heap_addresses:
+        if normal in listed:
             handle_of[normal] = handle
-    unclaimed = [h for h in view.heap_addresses if h not in handle_of and h not in handles]
-    left = [h for h in handles if h not in handle_of.values()]
+    unclaimed = [h for h in view.heap_addresses if h not in handle_of and h not in page_heaps]
+    paired_handles = set(handle_of.values())
+    left = [h for h in handles if h not in paired_handles]
     if not left or len(left) != len(unclaimed):
         return handle_of, {}
     # Both lists are in the order of creation.
@@ -143,9 +145,10 @@ def _one_way(context: HeapContext, handle: int, link: int, entry: int) -> tuple[
         entry: Where in a root it points to: 0 on XP, whose list ends with null, else that of the LIST_ENTRY.
     """
     found: list[int] = []
+    known = {handle}
     head_after: int | None = None
     at = handle + page_heap.ROOT_OFFSET + link
-    while len(found) < MAX_HEAPS:
+    while len(found) <= MAX_HEAPS:  # one more than are read shows that the list is cut
         try:
             pointer = context.memory.read_uint(at, context.pointer_size)
         except MemoryReadError:
@@ -156,10 +159,11 @@ def _one_way(context: HeapContext, handle: int, link: int, entry: int) -> tuple[
         behind = pointer - entry - page_heap.ROOT_OFFSET
         if behind == handle and head_after is not None:
             return [*found[head_after:], handle, *found[:head_after]], True
-        if behind == handle or behind in found:
+        if behind in known:
             return found, False
         if _is_handle(context, behind):
             found.append(behind)
+            known.add(behind)
             at = behind + page_heap.ROOT_OFFSET + link
         elif entry and head_after is None:
             head_after = len(found)
@@ -185,7 +189,7 @@ def _search(context: HeapContext) -> tuple[list[int], bool]:
             signature, _ = memory.gather(pages, "<u4")
             roots += pages[signature == SIGNATURE].tolist()
     handles = [root - page_heap.ROOT_OFFSET for root in roots if root > page_heap.ROOT_OFFSET]
-    handles = [h for h in handles[:MAX_HEAPS] if _is_handle(context, h)]
+    handles = [h for h in handles if _is_handle(context, h)]
     architecture = "x86" if context.architecture == "x64" else "x64"
     other_half = replace(context, architecture=architecture, exact_layouts={})
     foreign = {h for h in handles if not _fits(context, h) and _fits(other_half, h)}

@@ -9,6 +9,7 @@ bytes are contiguous.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
 
 ADDRESS_LIMIT = 1 << 64
+FEW_SPANS = 64  # up to so many are looked up one by one, which takes no list of all memory
 
 
 class Presence(Enum):
@@ -182,3 +184,25 @@ class AddressSpace(ABC):
     def present_bytes(self, start: int, end: int) -> int:
         """How many bytes of [start, end) are in the file."""
         return int(self.extents(start, end).size.sum())
+
+    def present_each(self, starts: U64, ends: U64) -> I64:
+        """How many bytes of each range [start, end) are in the file, as a column."""
+        runs = self.runs
+        if not len(runs.address):
+            return np.zeros(len(starts), np.int64)
+        before = np.cumsum(runs.size) - runs.size
+
+        def below(addresses: U64) -> I64:
+            row = runs.address.searchsorted(addresses, "right") - 1
+            safe = np.maximum(row, 0)
+            into = np.minimum(addresses - runs.address[safe], runs.size[safe].astype(np.uint64))
+            return np.where(row >= 0, before[safe] + into.astype(np.int64), 0)
+
+        return below(ends) - below(starts)
+
+    def present_in(self, spans: Sequence[tuple[int, int]]) -> int:
+        """How many bytes of (start, size) spans are in the file."""
+        if len(spans) < FEW_SPANS:
+            return sum(self.present_bytes(start, start + size) for start, size in spans)
+        table = np.array(spans, np.uint64)
+        return int(self.present_each(table[:, 0], table[:, 0] + table[:, 1]).sum())

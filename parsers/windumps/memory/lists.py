@@ -58,4 +58,4 @@ def _follow(
         seen.add(node)
         nodes.append(node)
         previous = node
-    return nodes, f"the list has more than {MAX_NODES} entries"
+    return nodes, f"the list has more than {MAX_NODES} entries (MAX_NODES)"

@@ -16,6 +16,9 @@ MEM_FREE = 0x10000
 MEM_PRIVATE = 0x20000
 MEM_MAPPED = 0x40000
 MEM_IMAGE = 0x1000000
+# winnt.h: PAGE_* of memory that nobody reads, dump writers included.
+PAGE_NOACCESS = 0x01
+PAGE_GUARD = 0x100
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Regions:
         state: uint32, `MEM_COMMIT`, `MEM_RESERVE` or `MEM_FREE`.
         protect: uint32, PAGE_* flags.
         type: uint32, `MEM_PRIVATE`, `MEM_MAPPED`, `MEM_IMAGE`, or 0.
+        whole: False when the list is cut: what it does not show may be mapped all the same.
     """
 
     base_address: NDArray[np.uint64]
@@ -37,6 +41,7 @@ class Regions:
     state: NDArray[np.uint32]
     protect: NDArray[np.uint32]
     type: NDArray[np.uint32]
+    whole: bool = True
 
     @classmethod
     def empty(cls) -> Regions:
@@ -59,13 +64,18 @@ class Regions:
     def is_unmapped(self, address: int) -> bool:
         """True where the dump says that nothing was committed at `address`.
 
-        Uncovered addresses count as unmapped as soon as there are regions at all: the stream lists
-        everything.
+        Uncovered addresses count as unmapped where the list is whole: it has everything.
         """
-        if not len(self):
-            return False
         row = self.row_of(address)
-        return row < 0 or int(self.state[row]) != MEM_COMMIT
+        if row < 0:
+            return bool(len(self)) and self.whole
+        return int(self.state[row]) != MEM_COMMIT
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Rows whose memory can be read: neither guard pages nor such without access."""
+        hidden: NDArray[np.bool_] = (self.protect & np.uint32(PAGE_GUARD | PAGE_NOACCESS)) == 0
+        return hidden
 
     def committed_bytes(self, memory_type: int | None = None) -> int:
         """Bytes committed, of one `type` or of all."""

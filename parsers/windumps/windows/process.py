@@ -1,8 +1,5 @@
 """From threads to TEBs to PEBs to the list of heaps, without symbols.
 
-Offsets of the TEB and PEB fields used here have not changed from Windows XP to 11 24H2 (public
-kernel types of every build; checked on dumps of each), so they are constants and not layout rows.
-
 A WoW64 process has two of everything: a 64-bit and a 32-bit `ProcessView` over the same memory.
 """
 
@@ -10,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,28 +16,31 @@ from windumps.errors import MemoryReadError
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
+from windumps.windows.process_blocks import (
+    MAX_THREADS,
+    ThreadBlock,
+    find_peb,
+    find_thread_blocks,
+    is_thread_block,
+    looks_like_peb,
+    offsets_of,
+    private_memory_is_whole,
+    read_pointer,
+    read_thread_block,
+)
 
-MAX_HEAPS = 0x1000
+MAX_HEAPS = 0xFFFF  # of one process: blocks name their heap in 16 bits
 HEAP_LIST_CUT = "heap-list-cut"  # code of the diagnostic: the process may have more heaps
-
-
-@dataclass(frozen=True)
-class _Offsets:
-    """Field offsets for one pointer size."""
-
-    pointer: int
-    teb_self: int
-    teb_peb: int
-    peb_image_base: int
-    peb_process_heap: int
-    peb_nt_global_flag: int
-    peb_number_of_heaps: int
-    peb_process_heaps: int
-
-
-_X86 = _Offsets(4, 0x18, 0x30, 0x8, 0x18, 0x68, 0x88, 0x90)
-_X64 = _Offsets(8, 0x30, 0x60, 0x10, 0x30, 0xBC, 0xE8, 0xF0)
 _TEB32_GDI_BATCH_COUNT = 0xF70  # in a WoW64 process: address of the 64-bit TEB
+
+
+class _ThreadList(NamedTuple):
+    """What a dump says of the threads of its process; see `process_views`."""
+
+    tebs: list[int]
+    whole: bool
+    process_id: int | None
+    full_memory: bool
 
 
 @dataclass
@@ -60,6 +61,9 @@ class ProcessView:
         heap_addresses: Handles of the heaps, in the order of the process's own list.
         heap_count: PEB.NumberOfHeaps; 0 when unknown.
         heap_list_source: Where the list was found, for people.
+        thread_blocks: TEBs of this pointer size; those that were found by their structure where the list of
+            threads is absent or cut.
+        threads_known: All threads are known: they are listed, or all memory that may hold a TEB was searched.
         log: Diagnostics of finding all this.
     """
 
@@ -75,6 +79,8 @@ class ProcessView:
     is_secondary: bool = False
     image_base: int = 0
     exact_layouts: Mapping[str, LayoutRow] = field(default_factory=dict)
+    thread_blocks: list[ThreadBlock] = field(default_factory=list)
+    threads_known: bool = True
     log: DiagnosticLog = field(default_factory=DiagnosticLog)
 
     @property
@@ -105,6 +111,9 @@ def process_views(
     tebs: Iterable[int],
     modules: list[Module],
     known_pebs: Mapping[str, int] | None = None,
+    threads_whole: bool = True,
+    process_id: int | None = None,
+    full_memory: bool = False,
 ) -> list[ProcessView]:
     """Finds the PEBs of a process and reads their heap lists.
 
@@ -115,6 +124,9 @@ def process_views(
         tebs: TEB addresses as the dump lists them.
         modules: Loaded images.
         known_pebs: PEBs that are known without a TEB, by architecture ("x86", "x64").
+        threads_whole: False when the list of threads is absent or cut: TEBs are searched for then.
+        process_id: Of the process; None when unknown.
+        full_memory: The writer was asked for all memory of the process.
 
     Returns:
         The native view first, then the other half of a WoW64 process. A view without PEB has `peb`
@@ -122,36 +134,80 @@ def process_views(
     """
     if architecture not in ("x86", "x64", "arm64"):
         return []
+    threads = _ThreadList(list(tebs), threads_whole, process_id, full_memory)
     native = "x86" if architecture == "x86" else "x64"
     images = {module.base_address for module in modules}
     pebs: dict[str, int] = dict(known_pebs or {})
-    for teb in tebs:
-        if len(pebs) == 2:
-            break
+    blocks: dict[str, dict[int, ThreadBlock]] = {"x86": {}, "x64": {}}
+    for teb in threads.tebs:
         for arch, address in _tebs_of(memory, native, teb):
-            if arch not in pebs:
-                peb = _peb_of(memory, arch, address, images)
-                if peb:
-                    pebs[arch] = peb
+            block = read_thread_block(memory, arch, address)
+            if is_thread_block(memory, arch, address):
+                blocks[arch][address] = block
+            named = looks_like_peb(memory, arch, block.peb, images, MAX_HEAPS)
+            if arch not in pebs and named:
+                pebs[arch] = block.peb
+    log = DiagnosticLog()
+    known = threads.whole and bool(threads.tebs)
+    if not known or native not in pebs:
+        known |= _search(memory, native, threads, images, pebs, blocks, log)
     views = []
     for arch in (native, "x86" if native == "x64" else "x64"):
         if arch == native or arch in pebs:
             view = _view(memory, arch, build, pebs.get(arch, 0), modules)
             view.is_secondary = arch != native
+            view.thread_blocks = list(blocks[arch].values())
+            view.threads_known = known
             views.append(view)
+    views[0].log.extend(log.collect())
     return views
 
 
-def _offsets(architecture: str) -> _Offsets:
-    return _X86 if architecture == "x86" else _X64
+def _search(
+    memory: AddressSpace,
+    native: str,
+    threads: _ThreadList,
+    images: set[int],
+    pebs: dict[str, int],
+    blocks: dict[str, dict[int, ThreadBlock]],
+    log: DiagnosticLog,
+) -> bool:
+    """Looks for TEBs and the PEB in memory, by their structure; adds them to `pebs` and `blocks`.
 
-
-def _pointer(memory: AddressSpace, address: int, size: int) -> int:
-    """A pointer in memory; 0 when it is not in the dump."""
-    try:
-        return memory.read_uint(address, size)
-    except MemoryReadError:
-        return 0
+    Returns:
+        True when all threads are known then.
+    """
+    found = 0
+    for arch in ("x86",) if native == "x86" else ("x64", "x86"):
+        for block in find_thread_blocks(memory, arch, threads.process_id):
+            if arch not in pebs and looks_like_peb(memory, arch, block.peb, images, MAX_HEAPS):
+                pebs[arch] = block.peb
+            if pebs.get(arch, block.peb) == block.peb and block.address not in blocks[arch]:
+                blocks[arch][block.address] = block
+                found += arch == native
+    if native not in pebs and (peb := find_peb(memory, native, images, MAX_HEAPS)):
+        pebs[native] = peb
+        log.add(
+            "peb-by-structure",
+            Severity.INFO,
+            "_PEB",
+            peb,
+            "no thread environment block leads to it; it was found by its structure",
+        )
+    if threads.whole and threads.tebs:
+        return True
+    whole = len(blocks[native]) > 0 and found < MAX_THREADS
+    whole = whole and private_memory_is_whole(memory, threads.full_memory)
+    what = "a cut list of threads" if threads.tebs else "no list of threads"
+    message = (
+        f"the dump has {what}; {found} thread environment blocks were found by their structure"
+    )
+    if found >= MAX_THREADS:
+        message += " (MAX_THREADS)"
+    if not whole:
+        message += ", and there may be more: other threads' stacks count as private memory"
+    log.add("no-thread-list", Severity.WARNING, "ThreadListStream", None, message)
+    return whole
 
 
 def _tebs_of(memory: AddressSpace, native: str, teb: int) -> list[tuple[str, int]]:
@@ -161,35 +217,12 @@ def _tebs_of(memory: AddressSpace, native: str, teb: int) -> list[tuple[str, int
     found = [(native, teb)]
     if native == "x64":
         # TEB64.NtTib.ExceptionList holds the 32-bit TEB under WoW64 and 0 otherwise.
-        other, twin = "x86", _pointer(memory, teb, 8)
+        other, twin = "x86", read_pointer(memory, teb, 8)
     else:
-        other, twin = "x64", _pointer(memory, teb + _TEB32_GDI_BATCH_COUNT, 4)
-    if twin and _is_teb(memory, other, twin):
+        other, twin = "x64", read_pointer(memory, teb + _TEB32_GDI_BATCH_COUNT, 4)
+    if twin and is_thread_block(memory, other, twin):
         found.append((other, twin))
     return found
-
-
-def _is_teb(memory: AddressSpace, architecture: str, teb: int) -> bool:
-    offsets = _offsets(architecture)
-    return _pointer(memory, teb + offsets.teb_self, offsets.pointer) == teb
-
-
-def _peb_of(memory: AddressSpace, architecture: str, teb: int, images: set[int]) -> int:
-    """The PEB a TEB points to, if it looks like one; else 0.
-
-    It does when its image base is a module's, or when its heap count is sane: small dumps may lack
-    the module list, and Wine counts no heaps.
-    """
-    offsets = _offsets(architecture)
-    peb = _pointer(memory, teb + offsets.teb_peb, offsets.pointer)
-    if not peb or peb & 0xFFF:
-        return 0
-    try:
-        count = memory.read_uint(peb + offsets.peb_number_of_heaps, 4)
-    except MemoryReadError:
-        return 0
-    image = _pointer(memory, peb + offsets.peb_image_base, offsets.pointer)
-    return peb if 0 < count <= MAX_HEAPS or (count == 0 and image in images) else 0
 
 
 def _view(
@@ -205,7 +238,7 @@ def _view(
             "the process environment block is not in the dump, so its list of heaps is not either",
         )
         return view
-    offsets = _offsets(architecture)
+    offsets = offsets_of(architecture)
     try:
         view.image_base = memory.read_uint(peb + offsets.peb_image_base, offsets.pointer)
         view.nt_global_flag = memory.read_uint(peb + offsets.peb_nt_global_flag, 4)
@@ -214,11 +247,14 @@ def _view(
     except MemoryReadError as error:
         view.log.add("peb-absent", Severity.WARNING, "_PEB", peb, str(error))
         return view
-    process_heap = _pointer(memory, peb + offsets.peb_process_heap, offsets.pointer)
-    raw = memory.read_available(array, count * offsets.pointer) if array else b""
+    process_heap = read_pointer(memory, peb + offsets.peb_process_heap, offsets.pointer)
+    wanted = min(count, MAX_HEAPS)
+    raw = memory.read_available(array, wanted * offsets.pointer) if array else b""
     usable = len(raw) // offsets.pointer * offsets.pointer
     listed = np.frombuffer(raw[:usable], f"<u{offsets.pointer}").tolist()
-    if len(listed) < count:
+    if count > MAX_HEAPS:
+        listed = _cut_list(view, listed)
+    elif len(listed) < count:
         view.log.add(
             "heap-list-absent",
             Severity.WARNING,
@@ -226,8 +262,27 @@ def _view(
             array,
             f"the process has {count} heaps, their list is {'partly' if listed else 'not'} in the dump",
         )
-    view.heap_addresses = list(dict.fromkeys(int(address) for address in listed if address))
+    view.heap_addresses = list(dict.fromkeys(address for address in listed if address))
     view.heap_list_source = "PEB"
     if process_heap and process_heap not in view.heap_addresses:
         view.heap_addresses.insert(0, process_heap)
     return view
+
+
+def _cut_list(view: ProcessView, listed: list[int]) -> list[int]:
+    """What is taken of a list of more heaps than are read.
+
+    Such a count is more likely damaged than right: then what follows the list is no address of a heap, and
+    how many there are is unknown.
+    """
+    end = next((n for n, address in enumerate(listed) if not address or address & 0xFFF), None)
+    message = f"the PEB counts {view.heap_count} heaps, at most {MAX_HEAPS} are read (MAX_HEAPS)"
+    if end is not None or len(listed) < MAX_HEAPS:
+        listed = listed[:end]
+        message = (
+            f"the PEB counts {view.heap_count} heaps, which are more than can be (MAX_HEAPS is {MAX_HEAPS}), "
+            f"and {len(listed)} are listed; heaps may be missing"
+        )
+        view.heap_count = len(listed)
+    view.log.add(HEAP_LIST_CUT, Severity.WARNING, "_PEB.NumberOfHeaps", view.peb, message)
+    return listed
