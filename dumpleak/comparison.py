@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dumpleak.builds import align_builds, more_is_named
+from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
@@ -135,7 +136,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     """
     if base.grouping != current.grouping:
         raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
-    base, current = alike(base, current)
+    base, current = identified(alike(base, current))
     reasons = tuple(why_not_comparable(base, current))
     diagnostics = (
         *labelled("base", base.diagnostics),

@@ -19,6 +19,7 @@ import numpy as np
 
 from dumpleak.builds import align_builds
 from dumpleak.comparison import Verdict, labelled, why_not_comparable
+from dumpleak.identities import identified
 from dumpleak.limits import Limit
 from dumpleak.process_life import Life, same_life
 from dumpleak.site_trends import (
@@ -110,7 +111,7 @@ def find_trend(
         ValueError: the snapshots were grouped differently.
         MissingExtraError: SciPy is not installed.
     """
-    series = _all_alike(_in_order(list(snapshots), after_idle))
+    series = identified(_all_alike(_in_order(list(snapshots), after_idle)))
     _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:
         raise ValueError("cannot compare snapshots that are grouped differently")

@@ -81,7 +81,9 @@ def unlisted_images(memory: AddressSpace, listed: Sequence[Module]) -> list[Modu
         magic, there = memory.gather(starts, "<u2")
         starts = starts[there & (magic == _MZ)]
     else:
-        starts = np.concatenate([*image_addresses(memory, 0, ADDRESS_LIMIT), np.empty(0, np.uint64)])
+        starts = np.concatenate(
+            [*image_addresses(memory, 0, ADDRESS_LIMIT), np.empty(0, np.uint64)]
+        )
     taken = sorted((module.base_address, module.end_address) for module in listed)
     bounds = np.array([base for base, _ in taken], np.uint64)
     found: list[Module] = []

@@ -1,0 +1,97 @@
+"""Snapshots whose sites get other keys: what one dump calls otherwise than another is called alike.
+
+Everything that is found by key goes along: totals, single blocks, and who holds them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from dumpleak.block_table import BlockTable
+from dumpleak.holders import Holding
+from dumpleak.sites import Site, SiteKind
+from dumpleak.snapshot import Snapshot
+from dumpleak.totals import Totals
+
+Holders = Callable[[Collection[str]], dict[str, Holding]]
+_EVIDENCE = tuple(SiteKind)  # best first
+
+
+def renamed(snapshot: Snapshot, sites: Mapping[str, Site]) -> Snapshot:
+    """A snapshot with other sites in place of some.
+
+    Args:
+        snapshot: What to change.
+        sites: The new site for each old key. Sites that get one key are taken together.
+    """
+    moved = {old: site.key for old, site in sites.items() if old in snapshot.groups}
+    if not moved:
+        return snapshot
+    groups: dict[str, tuple[Site, Totals]] = {}
+    for key, (old, more) in snapshot.groups.items():
+        site, totals = sites.get(key, old), more
+        if site.key in groups:
+            other, before = groups[site.key]
+            site, totals = better(other, site), before + more
+        groups[site.key] = site, totals
+    # What was told of several sites is told of none.
+    many = Counter(moved.get(key, key) for key in snapshot.groups)
+    read, find = snapshot.blocks, snapshot.holders
+    return replace(
+        snapshot,
+        groups=groups,
+        blocks=None if read is None else lambda: renamed_table(read(), moved),
+        holders=None if find is None else _renamed_holders(find, tuple(snapshot.groups), moved),
+        held_by={moved.get(k, k): v for k, v in snapshot.held_by.items()},
+        details={
+            moved.get(k, k): v for k, v in snapshot.details.items() if many[moved.get(k, k)] == 1
+        },
+    )
+
+
+def better(one: Site, other: Site) -> Site:
+    """Of two descriptions of one site the one that says more; the second where they are equal."""
+    return one if rank(one) > rank(other) else other
+
+
+def rank(site: Site) -> tuple[int, int, int]:
+    """How much a site says: by its kind, then by how many of its frames have an image, and a name."""
+    return (
+        -_EVIDENCE.index(site.kind),
+        sum(bool(place.module) for place in site.places),
+        sum(bool(place.function) for place in site.places),
+    )
+
+
+def renamed_table(table: BlockTable, moved: Mapping[str, str]) -> BlockTable:
+    """Blocks under the new keys of their groups; each key once."""
+    new = [moved.get(key, key) for key in table.keys]
+    keys = tuple(dict.fromkeys(new))
+    if len(keys) == len(new):
+        return replace(table, keys=keys)
+    numbers = {key: number for number, key in enumerate(keys)}
+    lookup = np.array([numbers[key] for key in new], np.int32)
+    return replace(table, keys=keys, group=lookup[table.group])
+
+
+def _renamed_holders(find: Holders, keys: Collection[str], moved: Mapping[str, str]) -> Holders:
+    def told(wanted: Collection[str]) -> dict[str, Holding]:
+        wanted = set(wanted)
+        found: dict[str, Holding] = {}
+        for old, holding in find([k for k in keys if moved.get(k, k) in wanted]).items():
+            key = moved.get(old, old)
+            found[key] = _together(found[key], holding) if key in found else holding
+        return found
+
+    return told
+
+
+def _together(one: Holding, other: Holding) -> Holding:
+    """Of both sites' blocks; the holder is the one that holds most."""
+    most = max(one, other, key=lambda holding: holding.held)
+    blocks, unreferenced = one.blocks + other.blocks, one.unreferenced + other.unreferenced
+    return replace(most, blocks=blocks, unreferenced=unreferenced)
