@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from dumpleak.builds import align_builds, more_is_named
 from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
+from dumpleak.renaming import joined
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import alike, hashed_name
@@ -152,13 +153,14 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     private: tuple[SiteDelta, ...] = ()
     life = same_life(base, current)
     survivors: Survivors | None = None
+    names: dict[str, str] = {}
     if not refused:
-        if life.life is Life.SAME and base.blocks is not None and current.blocks is not None:
-            survivors = find_survivors(base.blocks(), current.blocks())
+        if life.life is Life.SAME:
+            base, current, survivors, names = _followed(base, current)
         fates = survivors.by_key if survivors is not None else {}
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
         diagnostics += tuple(aligned.diagnostics)
-        sites = _deltas(aligned.groups[0], aligned.groups[1], aligned.notes, fates)
+        sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
         sites = _explained(base, current, sites)
         private = _deltas(base.private, current.private, {}, {})
     grew = any(delta.delta_bytes > 0 for delta in (*sites, *private))
@@ -176,6 +178,29 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         life,
         survivors,
     )
+
+
+def _followed(
+    base: Snapshot, current: Snapshot
+) -> tuple[Snapshot, Snapshot, Survivors | None, dict[str, str]]:
+    """Two snapshots of one life with one name for each site that its blocks prove to be one.
+
+    With them: what became of the blocks, and what to say of sites, by key.
+    """
+    if base.blocks is None or current.blocks is None:
+        return base, current, None, {}
+    found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
+    notes: dict[str, str] = {}
+    if found.other_names:
+        (base, current), notes = joined((base, current), [(0, 1, found.other_names)])
+        if base.blocks is not None and current.blocks is not None:
+            found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
+    for key, fate in found.by_key.items():
+        if fate.renamed:
+            notes.setdefault(
+                key, f"{fate.renamed:,} of its blocks are still there, but named otherwise"
+            )
+    return base, current, found, notes
 
 
 def _deltas(

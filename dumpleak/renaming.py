@@ -6,7 +6,7 @@ Everything that is found by key goes along: totals, single blocks, and who holds
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -51,6 +51,38 @@ def renamed(snapshot: Snapshot, sites: Mapping[str, Site]) -> Snapshot:
             moved.get(k, k): v for k, v in snapshot.details.items() if many[moved.get(k, k)] == 1
         },
     )
+
+
+def joined(
+    series: Sequence[Snapshot], names: Sequence[tuple[int, int, Mapping[str, str]]]
+) -> tuple[list[Snapshot], dict[str, str]]:
+    """Snapshots in which sites that several names were found for have the best one.
+
+    Args:
+        series: The snapshots.
+        names: Numbers of two snapshots, and for keys of the first what the same site's is in the second.
+
+    Returns:
+        The snapshots, and what to say of the sites that were called otherwise, by key.
+    """
+    best: dict[str, Site] = {}
+    for first, second, keys in names:
+        for old, new in keys.items():
+            one = best.get(old, series[first].groups[old][0])
+            other = best.get(new, series[second].groups[new][0])
+            chosen = better(one, other)
+            for key in (old, new, *(k for k, s in best.items() if s.key in (one.key, other.key))):
+                best[key] = chosen
+    changed = {key: site for key, site in best.items() if key != site.key}
+    called: dict[str, dict[str, None]] = {}
+    for snapshot in series:
+        for key in changed.keys() & snapshot.groups.keys():
+            called.setdefault(changed[key].key, {})[snapshot.groups[key][0].name] = None
+    notes = {
+        key: f"called {', '.join(others)} in another dump, where the same blocks are at the same addresses"
+        for key, others in called.items()
+    }
+    return [renamed(snapshot, best) for snapshot in series], notes
 
 
 def better(one: Site, other: Site) -> Site:

@@ -10,7 +10,7 @@ import numpy as np
 from windumps.memory import AddressSpace, Extents, PageTableMemory
 from windumps.memory.address_space import ADDRESS_LIMIT, U64
 from windumps.memory.paging import PAGE_SIZE
-from windumps.memory.regions import MEM_IMAGE
+from windumps.memory.regions import MEM_FREE, MEM_IMAGE
 from windumps.windows.modules import Module, file_name
 from windumps.windows.pe_image import ImageHeader, read_export_name, read_image_header
 
@@ -100,6 +100,26 @@ def unlisted_images(memory: AddressSpace, listed: Sequence[Module]) -> list[Modu
         found.append(_module(memory, start, header))
         behind = start + header.size_bytes
     return found
+
+
+def vacated(memory: AddressSpace, unloaded: Sequence[Module]) -> list[Module]:
+    """Unloaded images whose place nothing has taken since: what points there still means them."""
+    regions = memory.regions
+    used = regions.state != MEM_FREE
+    starts = regions.base_address[used]
+    ends = starts + regions.region_size[used]
+
+    def is_taken(image: Module) -> bool:
+        first = int(np.searchsorted(ends, np.uint64(image.base_address), "right"))
+        return (first < len(starts) and int(starts[first]) < image.end_address) or bool(
+            len(memory.extents(image.base_address, min(image.end_address, ADDRESS_LIMIT)).address)
+        )
+
+    return [
+        image
+        for image in unloaded
+        if image.size_bytes and image.base_address < ADDRESS_LIMIT and not is_taken(image)
+    ]
 
 
 def _completed(memory: AddressSpace, module: Module) -> Module:
