@@ -5,6 +5,8 @@ Besides the form that `dumpleak.umdh` writes there are older logs, which add blo
     00005320 bytes in 0x14 allocations (@ 0x00000428) by: BackTrace00053
     \tntdll!RtlAllocateHeap+0x00000808
 
+The data of a heap has a beginning and an end in a log, so that one that was cut is known, and refused.
+
 A log knows an image by its file name only, so frames are matched by name and offset; logs that we wrote say
 in comments who each image is, and give the same keys as the dump they were made from. `matched` brings the
 two sides of a comparison down to what a log can tell.
@@ -16,7 +18,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from dumpleak.attribution.stack import (
     Frame,
@@ -29,13 +33,17 @@ from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
+from dumpleak.umdh import COUNTED, HEAPS_IN_ALL
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.modules import Module, PdbIdentity, file_name
+from windumps.windows.process import HEAP_LIST_CUT
 from windumps.windows.stack_traces import CodeMap
 
 KIND = "umdh log"
 GROUPINGS = ("site", "stack")
 NAMES_ONLY = "umdh-names-only"  # diagnostic of a log that does not tell builds of an image apart
+# Diagnostic of a log that does not count its heaps: UMDH's own never does.
+HEAPS_UNCOUNTED = "umdh-heaps-uncounted"
 LINE_LIMIT = 0x4000
 MAX_FRAMES = 0x100
 HEAD_BYTES = 0x10000
@@ -48,6 +56,8 @@ _IMAGE = re.compile(
 )
 _TAKEN = re.compile(r"// taken (\S+)")
 _HEAP = re.compile(rf"\*[- ]+Start of data for heap @ (?:0x)?({_HEX})")
+_HEAP_END = re.compile(rf"\*[- ]+End of data for heap @ (?:0x)?({_HEX})")
+_IN_ALL = re.compile(rf"// (\d{{1,10}}) {HEAPS_IN_ALL}")
 _BLOCK = re.compile(rf"({_HEX}) bytes \+ ({_HEX}) at ({_HEX}) by BackTrace({_HEX})")
 _GROUP = re.compile(
     rf"(?:0x)?({_HEX}) bytes in (?:0x)?({_HEX}) allocations \(@ (?:0x)?({_HEX})[^)]*\) by:? BackTrace({_HEX})"
@@ -87,6 +97,34 @@ class _Log:
     highest: int = 0
     taken: datetime | None = None
     is_comparison: bool = False
+    open_heap: int | None = None
+    ended: int = 0
+    stray: bool = False
+    repeated: int | None = None
+    is_counted: bool = False
+    in_all: int | None = None
+
+    @property
+    def why_not_whole(self) -> str:
+        """Why this is less, or more, than one log; "" when it is one."""
+        if self.repeated is not None:
+            return f"it has the heap at {self.repeated:X} twice: two logs in one file"
+        cut = "the log is cut, and what it lacks would look freed, or new"
+        if self.open_heap is not None:
+            return f"it ends inside the data of the heap at {self.open_heap:X}: {cut}"
+        if self.stray:
+            return f"it has blocks outside the data of any heap: {cut}"
+        if self.is_counted and self.in_all != self.ended:
+            return f"its last line, which counts the heaps, is not there or not right: {cut}"
+        return ""
+
+
+class LogCoverage(Coverage):
+    """See `Coverage`; all that a log lists is covered, but no log says what it left out."""
+
+    never: ClassVar[str] = (
+        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
+    )
 
 
 def is_log(head: bytes) -> bool:
@@ -117,11 +155,13 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
         encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with open(path, encoding=encoding, errors="replace") as text:
         log = _parse(iter(lambda: text.readline(LINE_LIMIT), ""))
+    if not log.is_comparison and log.why_not_whole:
+        raise CannotAnswerError(f"{path}: {log.why_not_whole}; write it again")
     if not log.stacks:
         what = (
             "a comparison made by UMDH; compare the two logs it was made from"
             if log.is_comparison
-            else "no log of UMDH: it lists no blocks"
+            else "no log of UMDH, or cut before its first heap: it lists no blocks"
         )
         raise CannotAnswerError(f"{path}: {what}")
     return _snapshot(log, str(path), by, skip_frames)
@@ -141,7 +181,7 @@ def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
     by_symbol = any(
         site.frames and not site.places for log in logs for site, _ in log.groups.values()
     )
-    sides = tuple(as_log(side, by_name, by_symbol) for side in snapshots)
+    sides = tuple(as_log(side, by_name, by_symbol) for side in _ended(snapshots))
     for side, whole in zip(sides, snapshots, strict=True):
         if not side.groups and whole.groups:
             raise CannotAnswerError(
@@ -150,6 +190,32 @@ def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
                 "`gflags /i app.exe +ust`"
             )
     return sides
+
+
+def _ended(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+    """Snapshots of which those say so that may be cut between two heaps.
+
+    Such a log has the first heaps of the one before it, and lacks the others. That they were destroyed is
+    possible, but what they held must not pass for given back.
+    """
+    found = list(snapshots[:1])
+    for before, after in pairwise(snapshots):
+        ours, theirs = ([row.address for row in side.heaps] for side in (after, before))
+        uncounted = any(item.code == HEAPS_UNCOUNTED for item in after.diagnostics)
+        if (
+            before.source.kind == KIND
+            and uncounted
+            and len(ours) < len(theirs)
+            and theirs[: len(ours)] == ours
+        ):
+            message = (
+                f"the log ends behind the heap at {ours[-1]:X}, where {before.source.file} has "
+                f"{len(theirs) - len(ours)} more: it is cut there, or those were destroyed"
+            )
+            cut = Diagnostic(HEAP_LIST_CUT, Severity.WARNING, KIND, None, message)
+            after = replace(after, diagnostics=[*after.diagnostics, cut])
+        found.append(after)
+    return tuple(found)
 
 
 def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> Snapshot:
@@ -227,13 +293,25 @@ def _parse(lines: Iterable[str]) -> _Log:
         elif match := _BLOCK.match(line):
             size, overhead, address, trace = (int(text, 16) for text in match.groups())
             log.highest = max(log.highest, address)
+            log.stray |= log.open_heap is None
             open_stack = _count(log, heap, trace, (1, size, overhead))
         elif match := _GROUP.match(line):
             _, count, size, trace = (int(text, 16) for text in match.groups())
+            log.stray |= log.open_heap is None
             open_stack = _count(log, heap, trace, (count, size, 0))
         elif match := _HEAP.match(line):
-            heap = log.heaps.setdefault(int(match[1], 16), _Stack())
+            address = int(match[1], 16)
+            if address in log.heaps:
+                log.repeated = address
+            heap = log.heaps.setdefault(address, _Stack())
+            # A heap that begins before the last one has ended leaves that one open for good.
+            log.stray |= log.open_heap is not None
+            log.open_heap = address
             open_stack = None
+        elif match := _HEAP_END.match(line):
+            log.stray |= log.open_heap != int(match[1], 16)
+            log.ended += log.open_heap is not None
+            log.open_heap = open_stack = None
         elif line.startswith(("*", "+", "-")):
             log.is_comparison |= _DELTA.match(line) is not None
             open_stack = None
@@ -256,6 +334,10 @@ def _read_comment(log: _Log, line: str, in_modules: bool) -> bool:
         (log.images if match[1] == "image" else log.unloaded).append(image)
     elif match := _TAKEN.fullmatch(line):
         log.taken = _time(match[1])
+    elif line == COUNTED:
+        log.is_counted = True
+    elif match := _IN_ALL.fullmatch(line):
+        log.in_all = int(match[1])
     elif in_modules and (match := _MODULE.fullmatch(line)):
         base, size = int(match[1], 16), int(match[2], 16)
         log.modules.append(Module(file_name(match[3]), match[3], base, size, 0))
@@ -314,15 +396,12 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
     # A log does not say what was committed; all that it lists is covered.
     covered = totals.block_bytes
     program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
-    notes = [
-        Diagnostic(
-            "umdh-log",
-            Severity.INFO,
-            KIND,
-            None,
-            "a UMDH log holds only blocks with a recorded stack, and does not say how much it left out",
+    notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCoverage.never)]
+    if not log.is_counted:
+        message = (
+            "the log does not say how many heaps it has: one that is cut between two looks whole"
         )
-    ]
+        notes.append(Diagnostic(HEAPS_UNCOUNTED, Severity.INFO, KIND, None, message))
     if not log.images:
         message = (
             "the log does not say which builds its images are; stacks are matched by module names"
@@ -340,7 +419,7 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
         totals,
         {},
         heaps,
-        Coverage(covered, covered, covered, len(heaps), len(heaps)),
+        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
         notes,
         # Without identities nobody can tell builds apart, or find the PDBs.
         modules=tuple(code.modules) if log.images else (),
