@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 from dumpleak.builds import align_builds, more_is_named
 from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
-from dumpleak.renaming import joined
+from dumpleak.renaming import followed
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import alike, hashed_name
-from dumpleak.survivors import Fate, Survivors, find_survivors
+from dumpleak.survivors import Fate, Survivors
 from dumpleak.totals import Totals
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
@@ -156,7 +156,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     names: dict[str, str] = {}
     if not refused:
         if life.life is Life.SAME:
-            base, current, survivors, names = _followed(base, current)
+            base, current, survivors, names = followed(base, current)
         fates = survivors.by_key if survivors is not None else {}
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
         diagnostics += tuple(aligned.diagnostics)
@@ -178,29 +178,6 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         life,
         survivors,
     )
-
-
-def _followed(
-    base: Snapshot, current: Snapshot
-) -> tuple[Snapshot, Snapshot, Survivors | None, dict[str, str]]:
-    """Two snapshots of one life with one name for each site that its blocks prove to be one.
-
-    With them: what became of the blocks, and what to say of sites, by key.
-    """
-    if base.blocks is None or current.blocks is None:
-        return base, current, None, {}
-    found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
-    notes: dict[str, str] = {}
-    if found.other_names:
-        (base, current), notes = joined((base, current), [(0, 1, found.other_names)])
-        if base.blocks is not None and current.blocks is not None:
-            found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
-    for key, fate in found.by_key.items():
-        if fate.renamed:
-            notes.setdefault(
-                key, f"{fate.renamed:,} of its blocks are still there, but named otherwise"
-            )
-    return base, current, found, notes
 
 
 def _deltas(

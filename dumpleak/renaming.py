@@ -15,6 +15,7 @@ from dumpleak.block_table import BlockTable
 from dumpleak.holders import Holding
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Snapshot
+from dumpleak.survivors import Survivors, find_survivors
 from dumpleak.totals import Totals
 
 Holders = Callable[[Collection[str]], dict[str, Holding]]
@@ -51,6 +52,29 @@ def renamed(snapshot: Snapshot, sites: Mapping[str, Site]) -> Snapshot:
             moved.get(k, k): v for k, v in snapshot.details.items() if many[moved.get(k, k)] == 1
         },
     )
+
+
+def followed(
+    base: Snapshot, current: Snapshot
+) -> tuple[Snapshot, Snapshot, Survivors | None, dict[str, str]]:
+    """Two snapshots of one life with one name for each site that its blocks prove to be one.
+
+    With them: what became of the blocks, and what to say of sites, by key.
+    """
+    if base.blocks is None or current.blocks is None:
+        return base, current, None, {}
+    found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
+    notes: dict[str, str] = {}
+    if found.other_names:
+        (base, current), notes = joined((base, current), [(0, 1, found.other_names)])
+        if base.blocks is not None and current.blocks is not None:
+            found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
+    for key, fate in found.by_key.items():
+        if fate.renamed:
+            notes.setdefault(
+                key, f"{fate.renamed:,} of its blocks are still there, but named otherwise"
+            )
+    return base, current, found, notes
 
 
 def joined(
