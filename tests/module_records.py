@@ -96,14 +96,23 @@ class ModuleRecords:
         entry_size = 24
         self._replace(UNLOADED, struct.pack("<III", 12, entry_size, 1) + entry[:entry_size])
         self.unlisted(name)
-        start, length = self._stream(REGIONS)
-        for row in range(start + 16, start + length, 48):
-            if self._number("<Q", row + 8) == base:
-                self._put("<III", row + 32, 0x10000, 1, 0)  # MEM_FREE
+        for row in self._regions(base):
+            self._put("<III", row + 32, 0x10000, 1, 0)  # MEM_FREE
         for row in self._ranges():
             if base <= self._number("<Q", row) < base + size:
                 self._put("<Q", row, FAR + self._number("<Q", row) - base)
         return self
+
+    def private(self, base: int) -> ModuleRecords:
+        """An allocation is private memory."""
+        for row in self._regions(base):
+            self._put("<I", row + 40, 0x20000)  # MEM_PRIVATE
+        return self
+
+    def _regions(self, base: int) -> list[int]:
+        start, length = self._stream(REGIONS)
+        rows = range(start + 16, start + length, 48)
+        return [row for row in rows if self._number("<Q", row + 8) == base]
 
     def _record(self, name: str) -> int:
         start, _ = self._stream(MODULES)

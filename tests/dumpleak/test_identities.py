@@ -20,6 +20,8 @@ from dumpleak.process_life import Life, same_life
 from dumpleak.session import Session
 from dumpleak.snapshot import Snapshot, take_snapshot
 from dumpleak.snapshots.privacy import stripped_snapshot
+from dumpleak.snapshots.reader import read_snapshot_file
+from dumpleak.snapshots.writer import write_snapshot
 from dumpleak.survivors import Fate
 from dumpleak.trends import find_trend
 from windumps import open_dump
@@ -128,6 +130,49 @@ def test_records_that_contradict_each_other_stay_different_builds(
     pair = [other if number == side else whole[number] for number in (0, 1)]
     answer = compare(*pair)
     assert "rebuilt-apart" in {item.code for item in answer.diagnostics}
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["base", "current"])
+def test_snapshot_files_and_those_without_names_are_matched_alike(
+    whole: list[Snapshot], side: int, tmp_path: Path
+) -> None:
+    path = BY_RECORD["by-time-stamp"](ModuleRecords(FILES[side])).save(tmp_path / "poorer.dmp")
+    files = [tmp_path / "0.dlsnap", tmp_path / "1.dlsnap"]
+    for strip in (False, True):
+        for number, file in enumerate(files):
+            write_snapshot(
+                Session.open(path if number == side else FILES[number]), file, strip_names=strip
+            )
+        answer = compare(*(read_snapshot_file(file, "site") for file in files))
+        found = sorted(row[:2] for row in _rows(answer).values())
+        assert found == sorted(row[:2] for row in _rows(compare(*whole)).values())
+        assert answer.survivors is not None
+        assert answer.survivors.total == Fate(3968, 0, 3126)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_poorer_dump_anywhere_in_a_series_changes_no_trend(place: int, tmp_path: Path) -> None:
+    def trend(poorer: int | None) -> dict[str, list[int]]:
+        series = []
+        for number in range(3):
+            file = min(number, 1)
+            change = BY_RECORD["by-place-and-size"] if number == poorer else lambda dump: dump
+            taken = _changed(file, change, tmp_path)
+            time = datetime(2026, 11, 30, number, tzinfo=UTC)
+            series.append(replace(taken, source=replace(taken.source, time=time)))
+        return {str(t.site.frames): [p.bytes for p in t.points] for t in find_trend(series).sites}
+
+    assert trend(place) == trend(None) != {}
+
+
+def test_unlisted_headers_that_were_not_mapped_as_an_image_are_none(tmp_path: Path) -> None:
+    # A program that reads a DLL into memory of its own has headers there, and no image.
+    dump = ModuleRecords(FILES[0]).unlisted("widgets.dll")
+    base = ModuleRecords(FILES[0]).base("widgets.dll")
+    listed = open_dump(dump.save(tmp_path / "image.dmp")).modules
+    assert base in {module.base_address for module in listed}
+    private = open_dump(dump.private(base).save(tmp_path / "private.dmp")).modules
+    assert base not in {module.base_address for module in private}
 
 
 # -- heaps -------------------------------------------------------------------------------------------
