@@ -15,7 +15,7 @@ from dumpleak.block_table import BlockTable
 from dumpleak.holders import Holding
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Snapshot
-from dumpleak.survivors import Survivors, find_survivors
+from dumpleak.survivors import SameSite, Survivors, find_survivors
 from dumpleak.totals import Totals
 
 Holders = Callable[[Collection[str]], dict[str, Holding]]
@@ -65,8 +65,8 @@ def followed(
         return base, current, None, {}
     found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
     notes: dict[str, str] = {}
-    if found.other_names:
-        (base, current), notes = joined((base, current), [(0, 1, found.other_names)])
+    if found.same_sites:
+        (base, current), notes = joined((base, current), [(0, 1, found.same_sites)])
         if base.blocks is not None and current.blocks is not None:
             found = find_survivors(base.blocks(), current.blocks(), (base.groups, current.groups))
     for key, fate in found.by_key.items():
@@ -78,25 +78,31 @@ def followed(
 
 
 def joined(
-    series: Sequence[Snapshot], names: Sequence[tuple[int, int, Mapping[str, str]]]
+    series: Sequence[Snapshot], found: Sequence[tuple[int, int, Sequence[SameSite]]]
 ) -> tuple[list[Snapshot], dict[str, str]]:
-    """Snapshots in which sites that several names were found for have the best one.
+    """Snapshots in which sites that have several names have one: the best, or the one that takes in all.
 
     Args:
         series: The snapshots.
-        names: Numbers of two snapshots, and for keys of the first what the same site's is in the second.
+        found: Numbers of two snapshots, and what the same sites are called in them.
 
     Returns:
         The snapshots, and what to say of the sites that were called otherwise, by key.
     """
     best: dict[str, Site] = {}
-    for first, second, keys in names:
-        for old, new in keys.items():
-            one = best.get(old, series[first].groups[old][0])
-            other = best.get(new, series[second].groups[new][0])
-            chosen = better(one, other)
-            for key in (old, new, *(k for k, s in best.items() if s.key in (one.key, other.key))):
-                best[key] = chosen
+    for first, second, same_sites in found:
+        for same in same_sites:
+            before, after = (
+                [best.get(key, series[number].groups[key][0]) for key in keys]
+                for number, keys in ((first, same.base), (second, same.current))
+            )
+            if len(before) == len(after):
+                chosen = better(before[0], after[0])
+            else:
+                chosen = min(before, after, key=len)[0]
+            together = {site.key for site in (*before, *after)}
+            others = (key for key, site in best.items() if site.key in together)
+            best.update(dict.fromkeys((*same.base, *same.current, *others), chosen))
     changed = {key: site for key, site in best.items() if key != site.key}
     called: dict[str, dict[str, None]] = {}
     for snapshot in series:

@@ -5,12 +5,13 @@ called: one dump may have less to name it by. Names speak against it only where 
 allocated, and it was not the same code: then another allocation got the address in between. That the very
 same site asked for the very same size again and got the address back, no dump can tell.
 
-A site whose surviving blocks are nearly all of one other site, and the other way round, is the same site
-under another name.
+A site that only one of the dumps has, and whose surviving blocks are nearly all of one site that only the
+other has, is the same site under another name. One dump may split what the other cannot tell apart.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.totals import Totals
 
 ROWS_AT_ONCE = 1 << 20
-# Share of the surviving blocks of each of two sites that are of the other, before the two are one.
+# Share of a site's surviving blocks that must have other names, and be of one, before it has two names.
 MOSTLY = 0.8
 # Share of the smaller one's blocks that must have survived at all.
 SURVIVING = 0.5
@@ -51,6 +52,18 @@ class Fate:
     renamed: int = 0
 
 
+class SameSite(NamedTuple):
+    """One site that the two dumps call differently; one of them may split it.
+
+    Attributes:
+        base: Its keys in the base; several only where `current` is one.
+        current: Its keys in the current dump; several only where `base` is one.
+    """
+
+    base: tuple[str, ...]
+    current: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Survivors:
     """What became of the blocks between two dumps of one process life.
@@ -61,7 +74,7 @@ class Survivors:
         reused: Addresses in use in both dumps, but by another allocation.
         kept: bool, shape (n,): which rows of the base's table are still there.
         known: bool, shape (n,): which rows of the current table the base had.
-        other_names: Keys of the base, and for each the key that the same site has in the current dump.
+        same_sites: Sites that the two dumps have under different keys.
     """
 
     by_key: dict[str, Fate]
@@ -69,7 +82,7 @@ class Survivors:
     reused: int
     kept: Mask
     known: Mask
-    other_names: dict[str, str] = field(default_factory=dict)
+    same_sites: list[SameSite] = field(default_factory=list)
 
 
 class _Numbers(NamedTuple):
@@ -126,14 +139,14 @@ def find_survivors(
     in_current = _counts(current.group, numbers.current, count)
     kept = _counts(base.group, numbers.base, count, found)
     known = _counts(current.group, numbers.current, count, taken)
-    moved = crossed.moved(count)
+    moved, _ = crossed.moved(count)
     columns = kept, in_base - kept, in_current - known, moved
     fates = {
         key: Fate(*(int(column[n]) for column in columns)) for n, key in enumerate(numbers.keys)
     }
     total = Fate(*(int(column.sum()) for column in columns))
-    names = crossed.other_names(keys, (kept, known), (in_base, in_current))
-    return Survivors(fates, total, reused, found, taken, names)
+    edges = crossed.other_names((kept, known), (in_base, in_current))
+    return Survivors(fates, total, reused, found, taken, _same_sites(edges, keys))
 
 
 class _Names:
@@ -234,31 +247,60 @@ class _Pairs:
         found: Mask = possible[inverse]
         return found
 
-    def moved(self, count: int) -> I64:
-        """For each group of the base how many of its blocks have another one now."""
-        moved = np.zeros(count, np.int64)
+    def moved(self, count: int) -> tuple[I64, I64]:
+        """For each group of the base, and of the current dump, how many of its blocks have another there."""
+        base, current = np.zeros(count, np.int64), np.zeros(count, np.int64)
         for code, blocks in self._blocks.items():
-            moved[code // self._count] += blocks
-        return moved
+            base[code // count] += blocks
+            current[code % count] += blocks
+        return base, current
 
-    def other_names(
-        self, keys: list[str], alive: tuple[I64, I64], every: tuple[I64, I64]
-    ) -> dict[str, str]:
-        """Keys of the base whose site has another key in the current dump.
+    def other_names(self, alive: tuple[I64, I64], every: tuple[I64, I64]) -> list[_Edge]:
+        """Pairs of a group of the base and one of the current dump that are one site.
 
         Args:
-            keys: Of all groups.
             alive: Of each group, the blocks of the base that live on, and those of the current dump
                 that the base had.
             every: Of each group, all blocks in the base and in the current dump.
         """
-        found = {}
+        moved = self.moved(self._count)
+        edges = []
         for code, blocks in self._blocks.items():
-            one, other = divmod(code, self._count)
-            mostly = blocks >= MOSTLY * max(alive[0][one], alive[1][other])
-            if mostly and blocks >= SURVIVING * min(every[0][one], every[1][other]):
-                found[keys[one]] = keys[other]
-        return found
+            pair = divmod(code, self._count)
+            # A name that both dumps use is none for anything else.
+            unknown = all(moved[side][n] >= MOSTLY * alive[side][n] for side, n in enumerate(pair))
+            of_one = any(blocks >= MOSTLY * alive[side][n] for side, n in enumerate(pair))
+            enough = blocks >= SURVIVING * min(every[side][n] for side, n in enumerate(pair))
+            if unknown and of_one and enough:
+                edges.append(_Edge(*pair))
+        return edges
+
+
+class _Edge(NamedTuple):
+    """A group of the base and one of the current dump."""
+
+    base: int
+    current: int
+
+
+def _same_sites(edges: list[_Edge], keys: list[str]) -> list[SameSite]:
+    """Groups that belong together, where those of one dump are all one group of the other."""
+    by_base, by_current = (
+        Counter(edge.base for edge in edges),
+        Counter(edge.current for edge in edges),
+    )
+    found: dict[tuple[int, bool], SameSite] = {}
+    for edge in edges:
+        several = by_base[edge.base] > 1, by_current[edge.current] > 1
+        if all(several):
+            continue  # part of these blocks may be anybody's
+        center = (edge.base, True) if several[0] else (edge.current, False)
+        known = found.get(center, SameSite((), ()))
+        found[center] = SameSite(
+            tuple(dict.fromkeys((*known.base, keys[edge.base]))),
+            tuple(dict.fromkeys((*known.current, keys[edge.current]))),
+        )
+    return list(found.values())
 
 
 def _counts(

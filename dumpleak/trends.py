@@ -243,8 +243,8 @@ def _followed(
     """The series with one name for each site that its blocks prove to be one, and what became of them."""
     found = _survivors(series, under_load)
     places = pairwise((0, middle_of(under_load), len(series) - 1))
-    names = [(a, b, f.other_names) for (a, b), f in zip(places, found, strict=False)]
-    if not any(keys for *_, keys in names):
+    names = [(a, b, f.same_sites) for (a, b), f in zip(places, found, strict=False)]
+    if not any(same_sites for *_, same_sites in names):
         return series, found, []
     series, notes = joined(series, names)
     said = [

@@ -189,24 +189,40 @@ def test_a_block_is_the_same_whatever_it_is_called_unless_both_names_say_who_all
     current = _table([(16, 8, after.key, 5), (32, 8, after.key, 0), (48, 8, after.key, 0)])
     found = find_survivors(base, current, (_sites(before), _sites(after)))
     assert found.total == (Fate(2, 0, 1, 2) if one else Fate(0, 2, 3))
-    assert found.other_names == ({before.key: after.key} if one else {})
+    assert found.same_sites == ([((before.key,), (after.key,))] if one else [])
 
 
-@pytest.mark.parametrize(("kept", "one"), [(8, True), (4, False)])
-def test_sites_are_one_only_where_nearly_all_their_surviving_blocks_are(
-    kept: int, one: bool
-) -> None:
-    base = _table([(16 * n, 8, "a" if n < kept else "b", 0) for n in range(10)])
-    current = _table([(16 * n, 8, "s", 0) for n in range(10)])
-    found = find_survivors(base, current, (_sites(A, B), _sites(SHAPE)))
+def test_what_one_dump_cannot_tell_apart_is_one_site() -> None:
+    split = _table([(16 * n, 8, "a" if n < 6 else "b", 0) for n in range(10)])
+    whole = _table([(16 * n, 8, "s", 0) for n in range(10)])
+    found = find_survivors(split, whole, (_sites(A, B), _sites(SHAPE)))
     assert found.total == Fate(10, 0, 0, 10)
-    assert found.other_names == ({"a": "s"} if one else {})
+    assert found.same_sites == [(("a", "b"), ("s",))]
+    found = find_survivors(whole, split, (_sites(SHAPE), _sites(A, B)))
+    assert found.same_sites == [(("s",), ("a", "b"))]
+
+
+def test_sites_that_are_split_in_both_dumps_stay_apart() -> None:
+    base = _table([(16 * n, 8, "a" if n < 10 else "b", 0) for n in range(20)])
+    current = _table([(16 * n, 8, "s" if 0 < n < 9 or n > 18 else "t", 0) for n in range(20)])
+    sites = _sites(A, B), _sites(SHAPE, replace(SHAPE, key="t"))
+    found = find_survivors(base, current, sites)
+    assert found.total == Fate(20, 0, 0, 20)
+    assert [same for same in found.same_sites if len(same.base) + len(same.current) > 2] == []
+
+
+def test_a_name_that_both_dumps_use_is_no_other_sites_name() -> None:
+    base = _table([(0, 8, "a", 0), *((16 * n, 8, "s", 0) for n in range(1, 10))])
+    current = _table([(16 * n, 8, "s", 0) for n in range(10)])
+    found = find_survivors(base, current, (_sites(A, SHAPE), _sites(SHAPE)))
+    assert found.same_sites == []
+    assert found.by_key == {"a": Fate(1, 0, 0, 1), "s": Fate(9, 0, 0)}
 
 
 def test_one_block_that_lives_on_does_not_make_two_sites_one() -> None:
     base = _table([(16 * n, 8, "a", 0) for n in range(10)])
     current = _table([(0, 8, "s", 0), *((1000 + 16 * n, 8, "s", 0) for n in range(10))])
-    assert find_survivors(base, current, (_sites(A), _sites(SHAPE))).other_names == {}
+    assert find_survivors(base, current, (_sites(A), _sites(SHAPE))).same_sites == []
 
 
 def test_shapes_of_older_files_are_compared_as_far_as_they_can_be() -> None:
