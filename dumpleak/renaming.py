@@ -19,6 +19,7 @@ from dumpleak.survivors import SameSite, Survivors, find_survivors
 from dumpleak.totals import Totals
 
 Holders = Callable[[Collection[str]], dict[str, Holding]]
+SHOWN = 3  # other names of a site
 _EVIDENCE = tuple(SiteKind)  # best first
 
 
@@ -108,10 +109,12 @@ def joined(
     for snapshot in series:
         for key in changed.keys() & snapshot.groups.keys():
             called.setdefault(changed[key].key, {})[snapshot.groups[key][0].name] = None
-    notes = {
-        key: f"called {', '.join(others)} in another dump, where the same blocks are at the same addresses"
-        for key, others in called.items()
-    }
+    notes = {}
+    for key, texts in called.items():
+        names = [text for text in texts if key not in best or text != best[key].name]
+        said = f"called {', '.join(names[:SHOWN])}" if names else "named by less"
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        notes[key] = f"{said}{more} in another dump: the same blocks are at the same addresses"
     return [renamed(snapshot, best) for snapshot in series], notes
 
 

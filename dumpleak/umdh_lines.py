@@ -29,6 +29,8 @@ _TAKEN = re.compile(r"// taken (\S+)")
 _HEAP = re.compile(rf"\*[- ]+Start of data for heap @ (?:0x)?({HEX})")
 _HEAP_END = re.compile(rf"\*[- ]+End of data for heap @ (?:0x)?({HEX})")
 _IN_ALL = re.compile(rf"// (\d{{1,10}}) {HEAPS_IN_ALL}")
+_HOGS = re.compile(rf"\*[- ]+Heap (?:0x)?{HEX} Hogs")
+_RULE = "*- "
 _BLOCK = re.compile(rf"({HEX}) bytes \+ ({HEX}) at ({HEX}) by BackTrace({HEX})")
 _GROUP = re.compile(
     rf"(?:0x)?({HEX}) bytes in (?:0x)?({HEX}) allocations \(@ (?:0x)?({HEX})[^)]*\) by:? BackTrace({HEX})"
@@ -71,6 +73,7 @@ class Log:
         ended: Heaps whose data ended.
         stray: Some data have no beginning, or no end.
         repeated: A heap that is there twice.
+        heads: Lists of modules, of which a log has one.
         is_counted: The log says that its last line counts the heaps.
         in_all: What that line says.
     """
@@ -87,6 +90,7 @@ class Log:
     ended: int = 0
     stray: bool = False
     repeated: int | None = None
+    heads: int = 0
     is_counted: bool = False
     in_all: int | None = None
 
@@ -95,6 +99,8 @@ class Log:
         """Why this is less, or more, than one log; "" when it is one."""
         if self.repeated is not None:
             return f"it has the heap at {self.repeated:X} twice: two logs in one file"
+        if self.heads > 1:
+            return f"it has {self.heads} lists of modules: several logs in one file"
         cut = "the log is cut, and what it lacks would look freed, or new"
         if self.open_heap is not None:
             return f"it ends inside the data of the heap at {self.open_heap:X}: {cut}"
@@ -151,6 +157,8 @@ def parse(lines: Iterable[str]) -> Log:
             log.open_heap = open_stack = None
         elif line.startswith(("*", "+", "-")):
             log.is_comparison |= _DELTA.match(line) is not None
+            # A marker of which only a part is there.
+            log.stray |= line.startswith(_RULE) and _HOGS.match(line) is None
             open_stack = None
         elif (
             open_stack is not None
@@ -179,7 +187,9 @@ def _read_comment(log: Log, line: str, in_modules: bool) -> bool:
         base, size = int(match[1], 16), int(match[2], 16)
         log.modules.append(Module(file_name(match[3]), match[3], base, size, 0))
         return True
-    return _MODULES.match(line) is not None
+    begins = _MODULES.match(line) is not None
+    log.heads += begins
+    return begins
 
 
 def _time(text: str) -> datetime | None:

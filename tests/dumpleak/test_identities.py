@@ -15,6 +15,7 @@ from truth import TESTDATA
 
 import dumpleak.attribution
 from dumpleak.attribution.shape import ShapeAttributor
+from dumpleak.attribution.type import TypeAttributor
 from dumpleak.comparison import Comparison, compare
 from dumpleak.process_life import Life, same_life
 from dumpleak.session import Session
@@ -148,6 +149,37 @@ def test_snapshot_files_and_those_without_names_are_matched_alike(
         assert found == sorted(row[:2] for row in _rows(compare(*whole)).values())
         assert answer.survivors is not None
         assert answer.survivors.total == Fate(3968, 0, 3126)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["base", "current"])
+def test_objects_of_an_unloaded_image_are_the_objects_they_were(
+    side: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The types of an unloaded image cannot be read: its objects have no class there.
+    monkeypatch.setattr(dumpleak.attribution, "ATTRIBUTORS", (TypeAttributor, ShapeAttributor))
+    pair = [_snapshot(path) for path in FILES]
+    expected = compare(*pair)
+    assert any("app::Button" in site.name for site, _ in pair[0].groups.values())
+    pair[side] = _changed(side, BY_RECORD["unloaded"], tmp_path)
+    assert not any("app::Button" in site.name for site, _ in pair[side].groups.values())
+    assert _rows(compare(*pair)) == _rows(expected)
+
+
+def test_stacks_through_an_image_that_one_dump_does_not_know_are_told_by_their_blocks(
+    whole: list[Snapshot], tmp_path: Path
+) -> None:
+    poorer = _changed(
+        1, lambda dump: dump.without_headers("widgets.dll").unlisted("widgets.dll"), tmp_path
+    )
+    answer = compare(whole[0], poorer)
+    assert answer.survivors is not None
+    assert answer.survivors.total == Fate(3968, 0, 3126)
+    grown, expected = answer.sites[0], compare(*whole).sites[0]
+    assert (grown.delta_bytes, grown.fate) == (expected.delta_bytes, expected.fate)
+    assert grown.site.frames == expected.site.frames
+    assert grown.evidence[-1] == (
+        "named by less in another dump: the same blocks are at the same addresses"
+    )
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])

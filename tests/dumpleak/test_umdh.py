@@ -259,7 +259,11 @@ TWO = _heap(0x260000, "20 bytes + 8 at 260100 by BackTrace77\n")
         pytest.param(ONE.splitlines()[1], "cut", id="no-marker-at-all"),
         pytest.param(ONE + TWO[: TWO.index("\n") + 1], "260000", id="behind-a-start"),
         pytest.param(ONE.splitlines()[0] + "\n" + TWO, "cut", id="a-hole-in-the-middle"),
+        pytest.param(ONE + TWO[:30], "cut", id="in-a-marker"),
         pytest.param(NEW_LOG + NEW_LOG, "206EDD00000 twice", id="written-twice"),
+        pytest.param(
+            NEW_LOG + NEW_LOG.replace("206EDD", "306EDD"), "2 lists of modules", id="two-processes"
+        ),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
