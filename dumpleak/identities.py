@@ -166,14 +166,15 @@ def _records(number: int, snapshot: Snapshot) -> dict[Image, _Record]:
     for module in snapshot.modules:
         image = image_of(module)
         found.setdefault(image, _Record(number, image, module))
-    for site, _ in snapshot.groups.values():
-        for place in site.places:
-            image = Image(place.module, place.image)
-            match = _STAMP.fullmatch(place.image) if image not in found else None
-            if match is not None:
-                stamp, size = (int(text, 16) for text in match.groups())
-                module = Module(place.module, place.module, 0, size, stamp)
-                found[image] = _Record(number, image, module)
+    places = {
+        (place.module, place.image) for site, _ in snapshot.groups.values() for place in site.places
+    }
+    for name, identity in sorted(places):
+        image = Image(name, identity)
+        match = _STAMP.fullmatch(identity) if image not in found else None
+        if match is not None:
+            stamp, size = (int(text, 16) for text in match.groups())
+            found[image] = _Record(number, image, Module(name, name, 0, size, stamp))
     return found
 
 

@@ -71,6 +71,9 @@ class SiteRenamer:
     def renamed(self) -> Snapshot:
         """The snapshot as it is called from now on."""
         snapshot = self._snapshot
+        anew = snapshot.stripped and (self._known or self._shapes_anew)
+        if not (self._images or self._labels or anew):
+            return snapshot
         sites = {}
         for key, (site, _) in snapshot.groups.items():
             new = self._site(site)
