@@ -109,7 +109,7 @@ def compare(base: Source, current: Source, by: str = "site", force: bool = False
         >>> found.life.why
         'process id, start time and addresses agree'
         >>> found.survivors.total
-        Fate(kept=3968, gone=0, new=3126)
+        Fate(kept=3968, gone=0, new=3126, renamed=0)
         >>> found.sites[0].site.name
         'app.exe+0x4446'
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.attribution.content_shape import content_shapes
+from dumpleak.attribution.content_shape import BY_STAMP, content_shapes, shape_identity
 from dumpleak.session import HeapSource, Session
 from windumps.blocks import Blocks
 
@@ -22,6 +22,8 @@ class BlockTable:
         group: int32, index into `keys`.
         shape: uint16, see `content_shapes`.
         keys: Key of each group.
+        images: What `shape` calls the images of the dump; empty where that is not known.
+        shapes_by: How it calls them, `BY_STAMP` or `BY_PDB`.
     """
 
     address: NDArray[np.uint64]
@@ -29,6 +31,8 @@ class BlockTable:
     group: NDArray[np.int32]
     shape: NDArray[np.uint16]
     keys: tuple[str, ...]
+    images: frozenset[str] = frozenset()
+    shapes_by: int = BY_STAMP
 
     def __len__(self) -> int:
         return len(self.address)
@@ -59,4 +63,5 @@ class BlockTableBuilder:
         ]
         order = np.argsort(columns[0], kind="stable")
         address, size, group, shape = (column[order] for column in columns)
-        return BlockTable(address, size, group, shape, keys)
+        images = frozenset(shape_identity(image) for image in self._session.images.modules)
+        return BlockTable(address, size, group, shape, keys, images)

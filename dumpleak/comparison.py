@@ -15,12 +15,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from dumpleak.builds import align_builds, more_is_named
+from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
+from dumpleak.renaming import followed
 from dumpleak.same_private import with_same_private
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import alike, hashed_name
-from dumpleak.survivors import Fate, Survivors, find_survivors
+from dumpleak.survivors import Fate, Survivors
 from dumpleak.totals import Totals
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
@@ -136,8 +138,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     """
     if base.grouping != current.grouping:
         raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
-    base, current = alike(base, current)
-    (base, current), private_notes = with_same_private((base, current))
+    (base, current), private_notes = with_same_private(identified(alike(base, current)))
     reasons = tuple(why_not_comparable(base, current))
     diagnostics = (
         *labelled("base", base.diagnostics),
@@ -153,13 +154,14 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     private: tuple[SiteDelta, ...] = ()
     life = same_life(base, current)
     survivors: Survivors | None = None
+    names: dict[str, str] = {}
     if not refused:
-        if life.life is Life.SAME and base.blocks is not None and current.blocks is not None:
-            survivors = find_survivors(base.blocks(), current.blocks())
+        if life.life is Life.SAME:
+            base, current, survivors, names = followed(base, current)
         fates = survivors.by_key if survivors is not None else {}
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
         diagnostics += tuple(aligned.diagnostics)
-        sites = _deltas(aligned.groups[0], aligned.groups[1], aligned.notes, fates)
+        sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
         sites = _explained(base, current, sites)
         private = _deltas(base.private, current.private, {}, {})
     grew = any(delta.delta_bytes > 0 for delta in (*sites, *private))

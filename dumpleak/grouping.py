@@ -153,7 +153,7 @@ def _cut_stacks(session: Session, table: SiteTable) -> Attributor:
 
 
 def _module_name(session: Session, source: HeapSource, module: int) -> str:
-    return session.modules.modules[module].name if module >= 0 else "(none)"
+    return session.images.modules[module].name if module >= 0 else "(none)"
 
 
 def _zeros(session: Session, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:

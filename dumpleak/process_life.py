@@ -47,11 +47,12 @@ def same_life(base: Snapshot, current: Snapshot) -> LifeAnswer:
     bases = before.program_base, after.program_base
     if None not in bases and bases[0] != bases[1]:
         return LifeAnswer(Life.OTHER, f"{before.program} is loaded elsewhere")
-    if base.heaps and current.heaps and base.heaps[0].address != current.heaps[0].address:
+    firsts_agree = _first_heaps_agree(base, current)
+    if firsts_agree is False:
         return LifeAnswer(Life.OTHER, "the first heap lies elsewhere")
     starts = before.process_created, after.process_created
     started_alike = None not in starts and starts[0] == starts[1]
-    if not base.heaps or not current.heaps or before.process_id is None or after.process_id is None:
+    if firsts_agree is None or before.process_id is None or after.process_id is None:
         return LifeAnswer(Life.UNKNOWN, "the dumps do not say enough of their processes")
     random = min(before.build, after.build) >= FIRST_RANDOM_BUILD
     if not started_alike and None not in starts and not random:
@@ -61,3 +62,18 @@ def same_life(base: Snapshot, current: Snapshot) -> LifeAnswer:
     if random and bases[0] is not None:
         return LifeAnswer(Life.SAME, "process id and random addresses agree")
     return LifeAnswer(Life.UNKNOWN, "process id and addresses agree, but these are not random here")
+
+
+def _first_heaps_agree(base: Snapshot, current: Snapshot) -> bool | None:
+    """Whether both processes have the heap that is first in one of the dumps; None where one cannot tell.
+
+    A process's first heap is there as long as it runs. Where a dump lacks the list of heaps they were found
+    in order of address, so that another may be the first.
+    """
+    if not base.heaps or not current.heaps:
+        return None
+    handles = [{row.address for row in side.heaps} for side in (base, current)]
+    if base.heaps[0].address in handles[1] or current.heaps[0].address in handles[0]:
+        return True
+    sides = (base, current)
+    return None if any(s.coverage.heaps_listed > len(s.heaps) for s in sides) else False

@@ -20,8 +20,10 @@ from windumps.heaps import Heap, ProcessHeap, page_heap, process_heaps
 from windumps.heaps.debug_crt import DebugCrt
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 from windumps.symbols.provider import Symbols
+from windumps.windows.images import vacated
 from windumps.windows.modules import Module, ModuleMap
 from windumps.windows.process import MAX_HEAPS, ProcessView, process_views
+from windumps.windows.stack_traces import CodeMap
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
 BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
@@ -74,6 +76,8 @@ class Session:
         views: The process as each pointer size sees it; the dump's own first.
         heaps: All heaps of all views, in order.
         modules: Look-up of images by address.
+        images: The same with unloaded images whose memory is not in use again: what still points
+            there means them.
         skip_frames: Patterns of stack frames that are left out of names besides the allocators'
             (`ALLOCATOR_FRAMES`), as `module!function`; to be set before blocks are attributed.
     """
@@ -104,6 +108,7 @@ class Session:
             room = MAX_HEAPS - len(self.heaps)
             self.heaps += [HeapSource(view, entry) for entry in process_heaps(view, room)]
         self.modules = ModuleMap(dump.modules)
+        self.images = CodeMap(dump.modules, vacated(dump.memory, dump.unloaded_modules))
 
     @classmethod
     def open(

@@ -93,6 +93,9 @@ class Coverage:
 
     memory: ClassVar[str] = "heap memory"  # what is walked, for people
     parts: ClassVar[str] = "heaps"
+    never: ClassVar[str] = (
+        ""  # what such a source never tells, so that no share of it means anything
+    )
 
     walked_bytes: int
     present_bytes: int
@@ -104,6 +107,11 @@ class Coverage:
     def walked_share(self) -> float:
         """Walked of committed, 0 to 1; 0 when nothing was read."""
         return self.walked_bytes / self.committed_bytes if self.committed_bytes else 0.0
+
+    @property
+    def share_text(self) -> str:
+        """`walked_share` for people."""
+        return "unknown" if self.never else f"{self.walked_share:.1%}"
 
     @property
     def shortfall(self) -> str:

@@ -19,8 +19,10 @@ import numpy as np
 
 from dumpleak.builds import align_builds
 from dumpleak.comparison import Verdict, labelled, why_not_comparable
+from dumpleak.identities import identified
 from dumpleak.limits import Limit
 from dumpleak.process_life import Life, same_life
+from dumpleak.renaming import joined
 from dumpleak.same_private import with_same_private
 from dumpleak.site_trends import (
     HOUR,
@@ -35,7 +37,7 @@ from dumpleak.site_trends import (
 )
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
-from dumpleak.survivors import find_survivors
+from dumpleak.survivors import Survivors, find_survivors
 from dumpleak.trend_shape import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
@@ -111,7 +113,8 @@ def find_trend(
         ValueError: the snapshots were grouped differently.
         MissingExtraError: SciPy is not installed.
     """
-    series, private_notes = with_same_private(_all_alike(_in_order(list(snapshots), after_idle)))
+    series = identified(_all_alike(_in_order(list(snapshots), after_idle)))
+    series, private_notes = with_same_private(series)
     _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:
         raise ValueError("cannot compare snapshots that are grouped differently")
@@ -126,9 +129,10 @@ def find_trend(
     when = series[under_load - 1].source.time
     if not refused:
         finder = TrendFinder(hours, under_load, after_idle is not None, limits, when)
+        series, followed, names = _followed(series, under_load)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
-        notes = aligned.diagnostics
-        sites = finder.trends(aligned.groups, find_newcomers(series, under_load))
+        notes = [*aligned.diagnostics, *names]
+        sites = finder.trends(aligned.groups, _newcomers(series, under_load, followed))
         private = finder.trends([snapshot.private for snapshot in series], {})
     grew = any(trend.delta_bytes > 0 for trend in (*sites, *private))
     verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
@@ -232,15 +236,55 @@ def find_newcomers(series: Sequence[Snapshot], under_load: int) -> dict[str, New
         series: All snapshots in order of time.
         under_load: How many of them were taken under load.
     """
-    first, middle, last = series[0], series[middle_of(under_load)], series[-1]
-    chosen = (first, middle, last)
+    return _newcomers(series, under_load, _survivors(series, under_load))
+
+
+def _followed(
+    series: list[Snapshot], under_load: int
+) -> tuple[list[Snapshot], list[Survivors], list[Diagnostic]]:
+    """The series with one name for each site that its blocks prove to be one, and what became of them."""
+    found = _survivors(series, under_load)
+    places = pairwise((0, middle_of(under_load), len(series) - 1))
+    names = [(a, b, f.same_sites) for (a, b), f in zip(places, found, strict=False)]
+    if not any(same_sites for *_, same_sites in names):
+        return series, found, []
+    series, notes = joined(series, names)
+    said = [
+        Diagnostic(
+            "same-blocks",
+            Severity.INFO,
+            "comparison",
+            None,
+            f"{next(s.groups[key][0].name for s in series if key in s.groups)} is {note}",
+        )
+        for key, note in notes.items()
+    ]
+    return series, _survivors(series, under_load), said
+
+
+def _survivors(series: Sequence[Snapshot], under_load: int) -> list[Survivors]:
+    """From the first dump to the middle one, and from there to the last; empty where nobody can tell."""
+    chosen = (series[0], series[middle_of(under_load)], series[-1])
     if any(same_life(a, b).life is not Life.SAME for a, b in pairwise(chosen)):
-        return {}
-    if first.blocks is None or middle.blocks is None or last.blocks is None:
+        return []
+    found = []
+    for before, after in pairwise(chosen):
+        if before.blocks is None or after.blocks is None:
+            return []
+        found.append(find_survivors(before.blocks(), after.blocks(), (before.groups, after.groups)))
+    return found
+
+
+def _newcomers(
+    series: Sequence[Snapshot], under_load: int, followed: Sequence[Survivors]
+) -> dict[str, Newcomers]:
+    """As `find_newcomers`, from what became of the blocks."""
+    middle = series[middle_of(under_load)]
+    if not followed or middle.blocks is None:
         return {}
     table = middle.blocks()
-    new = ~find_survivors(first.blocks(), table).known
-    kept = new & find_survivors(table, last.blocks()).kept
+    new = ~followed[0].known
+    kept = new & followed[1].kept
     counts = [np.bincount(table.group[rows], minlength=len(table.keys)) for rows in (new, kept)]
     return {
         key: Newcomers(int(came), int(stayed))

@@ -11,7 +11,8 @@ HeapStat, which is free software, writes them:
     +       1 (      1 -      0)\tBackTrace9933FD81\tallocations
 
 Numbers of a log are hexadecimal; its stacks bear the address (on XP the number) of their record. A log
-knows images by file name only, so ours say in comments who each image is.
+knows images by file name only, so ours say in comments who each image is. Nor does a log tell where it ends,
+only where the data of each heap does: the last line of ours counts the heaps.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from windumps.windows.modules import file_name
 from windumps.windows.stack_traces import CodeMap, StackTraces
 
 RULE = "- - - - - - - - - -"
+COUNTED = "// The last line counts the heaps."
+HEAPS_IN_ALL = "heaps in all"
 
 
 def write_log(session: Session, stream: IO[str], progress: Progress = no_progress) -> int:
@@ -51,7 +54,7 @@ def write_log(session: Session, stream: IO[str], progress: Progress = no_progres
     writer = _LogWriter(code, stream, "".join(f"{line}\n" for line in _log_head(session)))
     for source, blocks in session.blocks(progress):
         writer.add(source, blocks.used)
-    writer.finish_heap()
+    writer.finish()
     return writer.count
 
 
@@ -61,6 +64,7 @@ def _log_head(session: Session) -> Iterator[str]:
     yield f"// {session.describe_system()}, process {dump.process_id or 'unknown'}"
     if dump.time is not None:
         yield f"// taken {dump.time.isoformat()}"
+    yield COUNTED
     yield "//"
     yield "// Loaded modules:"
     yield "//     Base Size Module"
@@ -90,6 +94,7 @@ class _LogWriter:
 
     def __init__(self, code: CodeMap, stream: IO[str], head: str) -> None:
         self.count = 0
+        self._heap_count = 0
         self._held = head
         self._code = code
         self._stream = stream
@@ -99,8 +104,9 @@ class _LogWriter:
 
     def add(self, source: HeapSource, used: Blocks) -> None:
         if source is not self._heap:
-            self.finish_heap()
+            self._finish_heap()
             self._heap = source
+            self._heap_count += 1
             address = source.entry.address
             self._put(
                 f"\n*{RULE} Start of data for heap @ {address:X} {RULE}\n\n"
@@ -121,7 +127,11 @@ class _LogWriter:
             self._stream.writelines(f"\t{frame:X}\n" for frame in new.pop(trace, ()))
             self.count += 1
 
-    def finish_heap(self) -> None:
+    def finish(self) -> None:
+        self._finish_heap()
+        self._put(f"// {self._heap_count} {HEAPS_IN_ALL}\n")
+
+    def _finish_heap(self) -> None:
         if self._heap is not None:
             address = self._heap.entry.address
             self._put(f"\n*{RULE} End of data for heap @ {address:X} {RULE}\n")

@@ -5,6 +5,8 @@ Besides the form that `dumpleak.umdh` writes there are older logs, which add blo
     00005320 bytes in 0x14 allocations (@ 0x00000428) by: BackTrace00053
     \tntdll!RtlAllocateHeap+0x00000808
 
+A log that was cut is refused.
+
 A log knows an image by its file name only, so frames are matched by name and offset; logs that we wrote say
 in comments who each image is, and give the same keys as the dump they were made from. `matched` brings the
 two sides of a comparison down to what a log can tell.
@@ -13,10 +15,10 @@ two sides of a comparison down to what a log can tell.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from datetime import datetime
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from dumpleak.attribution.stack import (
     Frame,
@@ -29,72 +31,27 @@ from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
+from dumpleak.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, is_log, parse
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.files import read_head, regular_only
-from windumps.windows.modules import Module, PdbIdentity, file_name
+from windumps.windows.process import HEAP_LIST_CUT
 from windumps.windows.stack_traces import CodeMap
 
 KIND = "umdh log"
 GROUPINGS = ("site", "stack")
 NAMES_ONLY = "umdh-names-only"  # diagnostic of a log that does not tell builds of an image apart
-LINE_LIMIT = 0x4000
-MAX_FRAMES = 0x100
-HEAD_BYTES = 0x10000
-
-_HEX = "[0-9A-Fa-f]{1,16}"
-_MODULES = re.compile(r"//\s*Base\s+Size\s+Module")
-_MODULE = re.compile(rf"//\s+({_HEX})\s+({_HEX})\s+(\S.*)")
-_IMAGE = re.compile(
-    rf"// (image|unloaded) ({_HEX}) ({_HEX}) ({_HEX}) ([0-9A-F]+|-) (\d{{1,10}}) (\S.*)"
-)
-_TAKEN = re.compile(r"// taken (\S+)")
-_HEAP = re.compile(rf"\*[- ]+Start of data for heap @ (?:0x)?({_HEX})")
-_BLOCK = re.compile(rf"({_HEX}) bytes \+ ({_HEX}) at ({_HEX}) by BackTrace({_HEX})")
-_GROUP = re.compile(
-    rf"(?:0x)?({_HEX}) bytes in (?:0x)?({_HEX}) allocations \(@ (?:0x)?({_HEX})[^)]*\) by:? BackTrace({_HEX})"
-)
-_DELTA = re.compile(r"[+-]\s+[0-9A-Fa-f]+ \(\s*[0-9A-Fa-f]+ -\s*[0-9A-Fa-f]+\).*BackTrace")
-_ADDRESS = re.compile(rf"(?:0x)?({_HEX})")
+# Diagnostic of a log that does not count its heaps: UMDH's own never does.
+HEAPS_UNCOUNTED = "umdh-heaps-uncounted"
 # An offset at the end of a symbol, or before what stands behind it: " (file, line)", " : address".
-_OFFSET = re.compile(rf"\+(?:0x)?({_HEX})(?=$|\s+[(:])")
+_OFFSET = re.compile(rf"\+(?:0x)?({HEX})(?=$|\s+[(:])")
 
 
-@dataclass
-class _Stack:
-    """One BackTrace of a log: its frames as written, and its blocks added up."""
+class LogCoverage(Coverage):
+    """See `Coverage`; all that a log lists is covered, but no log says what it left out."""
 
-    frames: list[str] = field(default_factory=list)
-    count: int = 0
-    bytes: int = 0
-    block_bytes: int = 0
-    largest: int = 0
-
-    def add(self, count: int, size: int, overhead: int) -> None:
-        self.count += count
-        self.bytes += count * size
-        self.block_bytes += count * (size + overhead)
-        self.largest = max(self.largest, size)
-
-
-@dataclass
-class _Log:
-    """What was read so far."""
-
-    modules: list[Module] = field(default_factory=list)
-    images: list[Module] = field(default_factory=list)
-    unloaded: list[Module] = field(default_factory=list)
-    stacks: dict[int, _Stack] = field(default_factory=dict)
-    heaps: dict[int, _Stack] = field(default_factory=dict)
-    highest: int = 0
-    taken: datetime | None = None
-    is_comparison: bool = False
-
-
-def is_log(head: bytes) -> bool:
-    """True when the beginning of a file (some KiB) looks like a UMDH log or comparison."""
-    lines = _decode(head).splitlines()
-    patterns = (_HEAP, _BLOCK, _GROUP, _DELTA, _MODULES)
-    return any(pattern.match(line.strip()) for line in lines for pattern in patterns)
+    never: ClassVar[str] = (
+        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
+    )
 
 
 def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
@@ -116,12 +73,14 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
         )
     encoding = "utf-16" if read_head(path, 2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     with open(path, encoding=encoding, errors="replace", opener=regular_only) as text:
-        log = _parse(iter(lambda: text.readline(LINE_LIMIT), ""))
+        log = parse(iter(lambda: text.readline(LINE_LIMIT), ""))
+    if not log.is_comparison and log.why_not_whole:
+        raise CannotAnswerError(f"{path}: {log.why_not_whole}; write it again")
     if not log.stacks:
         what = (
             "a comparison made by UMDH; compare the two logs it was made from"
             if log.is_comparison
-            else "no log of UMDH: it lists no blocks"
+            else "no log of UMDH, or cut before its first heap: it lists no blocks"
         )
         raise CannotAnswerError(f"{path}: {what}")
     return _snapshot(log, str(path), by, skip_frames)
@@ -141,7 +100,7 @@ def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
     by_symbol = any(
         site.frames and not site.places for log in logs for site, _ in log.groups.values()
     )
-    sides = tuple(as_log(side, by_name, by_symbol) for side in snapshots)
+    sides = tuple(as_log(side, by_name, by_symbol) for side in _ended(snapshots))
     for side, whole in zip(sides, snapshots, strict=True):
         if not side.groups and whole.groups:
             raise CannotAnswerError(
@@ -150,6 +109,32 @@ def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
                 "`gflags /i app.exe +ust`"
             )
     return sides
+
+
+def _ended(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+    """Snapshots of which those say so that may be cut between two heaps.
+
+    Such a log has the first heaps of the one before it, and lacks the others. That they were destroyed is
+    possible, but what they held must not pass for given back.
+    """
+    found = list(snapshots[:1])
+    for before, after in pairwise(snapshots):
+        ours, theirs = ([row.address for row in side.heaps] for side in (after, before))
+        uncounted = any(item.code == HEAPS_UNCOUNTED for item in after.diagnostics)
+        if (
+            before.source.kind == KIND
+            and uncounted
+            and len(ours) < len(theirs)
+            and theirs[: len(ours)] == ours
+        ):
+            message = (
+                f"the log ends behind the heap at {ours[-1]:X}, where {before.source.file} has "
+                f"{len(theirs) - len(ours)} more: it is cut there, or those were destroyed"
+            )
+            cut = Diagnostic(HEAP_LIST_CUT, Severity.WARNING, KIND, None, message)
+            after = replace(after, diagnostics=[*after.diagnostics, cut])
+        found.append(after)
+    return tuple(found)
 
 
 def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> Snapshot:
@@ -210,79 +195,7 @@ def _by_name(frame: str) -> str:
     return f"{module_stem(module).lower()}{mark}{symbol}"
 
 
-def _decode(head: bytes) -> str:
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    return head[:HEAD_BYTES].decode(encoding, "replace")
-
-
-def _parse(lines: Iterable[str]) -> _Log:
-    log = _Log()
-    heap: _Stack | None = None
-    open_stack: _Stack | None = None  # takes the frames that follow
-    in_modules = False
-    for raw in lines:
-        line = raw.strip()
-        if line.startswith("//"):
-            in_modules = _read_comment(log, line, in_modules)
-        elif match := _BLOCK.match(line):
-            size, overhead, address, trace = (int(text, 16) for text in match.groups())
-            log.highest = max(log.highest, address)
-            open_stack = _count(log, heap, trace, (1, size, overhead))
-        elif match := _GROUP.match(line):
-            _, count, size, trace = (int(text, 16) for text in match.groups())
-            open_stack = _count(log, heap, trace, (count, size, 0))
-        elif match := _HEAP.match(line):
-            heap = log.heaps.setdefault(int(match[1], 16), _Stack())
-            open_stack = None
-        elif line.startswith(("*", "+", "-")):
-            log.is_comparison |= _DELTA.match(line) is not None
-            open_stack = None
-        elif (
-            open_stack is not None
-            and len(open_stack.frames) < MAX_FRAMES
-            and ("!" in line or _ADDRESS.fullmatch(line))
-        ):
-            open_stack.frames.append(line)
-    return log
-
-
-def _read_comment(log: _Log, line: str, in_modules: bool) -> bool:
-    """Reads a comment line; tells whether the lines that follow are modules."""
-    if match := _IMAGE.fullmatch(line):
-        base, size, stamp = (int(match[n], 16) for n in (2, 3, 4))
-        name, _, pdb_name = match[7].partition("|")
-        pdb = None if match[5] == "-" else PdbIdentity(pdb_name, match[5], int(match[6]))
-        image = Module(name, name, base, size, stamp, pdb=pdb)
-        (log.images if match[1] == "image" else log.unloaded).append(image)
-    elif match := _TAKEN.fullmatch(line):
-        log.taken = _time(match[1])
-    elif in_modules and (match := _MODULE.fullmatch(line)):
-        base, size = int(match[1], 16), int(match[2], 16)
-        log.modules.append(Module(file_name(match[3]), match[3], base, size, 0))
-        return True
-    return _MODULES.match(line) is not None
-
-
-def _time(text: str) -> datetime | None:
-    """An ISO time with its zone; None for anything else."""
-    try:
-        taken = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return taken if taken.tzinfo is not None else None
-
-
-def _count(
-    log: _Log, heap: _Stack | None, trace: int, amount: tuple[int, int, int]
-) -> _Stack | None:
-    """Counts blocks; gives the stack if its frames are still to come."""
-    stack = log.stacks.setdefault(trace, _Stack())
-    stack.add(*amount)
-    (heap or log.heaps.setdefault(0, _Stack())).add(*amount)
-    return None if stack.frames else stack
-
-
-def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Snapshot:
+def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Snapshot:
     modules = log.images or log.modules
     code = CodeMap(modules, log.unloaded)
     namer = FrameNamer(code, skip_frames=skip_frames)
@@ -314,15 +227,12 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
     # A log does not say what was committed; all that it lists is covered.
     covered = totals.block_bytes
     program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
-    notes = [
-        Diagnostic(
-            "umdh-log",
-            Severity.INFO,
-            KIND,
-            None,
-            "a UMDH log holds only blocks with a recorded stack, and does not say how much it left out",
+    notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCoverage.never)]
+    if not log.is_counted:
+        message = (
+            "the log does not say how many heaps it has: one that is cut between two looks whole"
         )
-    ]
+        notes.append(Diagnostic(HEAPS_UNCOUNTED, Severity.INFO, KIND, None, message))
     if not log.images:
         message = (
             "the log does not say which builds its images are; stacks are matched by module names"
@@ -340,7 +250,7 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
         totals,
         {},
         heaps,
-        Coverage(covered, covered, covered, len(heaps), len(heaps)),
+        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
         notes,
         # Without identities nobody can tell builds apart, or find the PDBs.
         modules=tuple(code.modules) if log.images else (),
@@ -349,7 +259,7 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
 
 def _frames(namer: FrameNamer, text: str) -> list[Frame]:
     """The frame of one line: an address, or a symbol."""
-    if match := _ADDRESS.fullmatch(text):
+    if match := ADDRESS.fullmatch(text):
         return namer.frames([int(match[1], 16)])
     module, _, symbol = text.partition("!")
     match = _OFFSET.search(symbol)
@@ -381,3 +291,6 @@ def _total(groups: dict[str, tuple[Site, Totals]]) -> Totals:
         sum(t.block_bytes for t in all_),
         max((t.largest for t in all_), default=0),
     )
+
+
+__all__ = ["KIND", "as_log", "is_log", "matched", "read_log"]

@@ -1,6 +1,6 @@
 """The shape of what a block holds, as a number that tells nothing of its contents.
 
-Two blocks at one address, of one size and site, are taken for one block that is still there when their shapes
+Two blocks at one address and of one size are taken for one block that is still there when their shapes
 agree too. What does not change while an object lives is where its first words point into images: its
 vftable, its callbacks. Everything else may be written to at any time, and says nothing about reuse.
 """
@@ -16,12 +16,21 @@ from dumpleak.attribution.contents import NO_TEXT, first_words, text_kind
 from dumpleak.attribution.shape import image_pointers
 from dumpleak.session import HeapSource, Session
 from windumps.blocks import Blocks
+from windumps.windows.modules import Module
 
 NO_SHAPE = 0
+# What a shape calls an image: its PDB identity (1, in older snapshot files), or its time stamp and size (2),
+# which every list has, that of unloaded images too.
+BY_PDB, BY_STAMP = 1, 2
 _SPREAD = np.uint64(
     0x9E3779B97F4A7C15
 )  # 2**64 / golden ratio: spreads neighbouring values over all bits
 _MIX = np.uint64(0xD6E8FEB86659FD93)
+
+
+def shape_identity(image: Module) -> str:
+    """What the shapes of blocks that point into an image call it."""
+    return image.stamp_key if image.timestamp else image.identity
 
 
 def content_shapes(session: Session, source: HeapSource, blocks: Blocks) -> NDArray[np.uint16]:
@@ -43,12 +52,14 @@ def content_shapes(session: Session, source: HeapSource, blocks: Blocks) -> NDAr
         return shapes.astype(np.uint16)
     text = text_kind(words, source.view.pointer_size, blocks.counted_bytes) != NO_TEXT
     rows, columns = rows[~text[rows]], columns[~text[rows]]
-    images = session.modules.modules
-    numbers = session.modules.index_of(words[rows, columns])
+    images = session.images.modules
+    numbers = session.images.index_of(words[rows, columns])
     bases = np.array([image.base_address for image in images], np.uint64)
     identities = np.array(
         [
-            int.from_bytes(blake2b(image.identity.encode(), digest_size=8).digest(), "little")
+            int.from_bytes(
+                blake2b(shape_identity(image).encode(), digest_size=8).digest(), "little"
+            )
             for image in images
         ],
         np.uint64,

@@ -123,7 +123,7 @@ class _HeapShapes:
         first, source = len(self._shapes), self._source
         for code in codes.tolist():
             size, module = (code >> _MODULE_BITS) - 1, (code & (_MAX_MODULE + 1)) - 1
-            image = self._session.modules.modules[module].name if module >= 0 else ""
+            image = self._session.images.modules[module].name if module >= 0 else ""
             amount = "unknown size" if size == SIZE_UNKNOWN else f"{size} bytes"
             name = f"{amount} in {source.label} ({source.entry.kind})"
             parts = (SiteKind.SHAPE, source.label, source.entry.kind, str(size), image.lower())
@@ -203,7 +203,7 @@ def first_pointer_modules(session: Session, source: HeapSource, blocks: Blocks) 
         blocks: Blocks of that heap.
 
     Returns:
-        int64 indices into `session.modules.modules`, -1 where the first words hold no such
+        int64 indices into `session.images.modules`, -1 where the first words hold no such
         pointer, the block begins with text, or its memory is not in the dump.
     """
     words = first_words(source, blocks)
@@ -219,24 +219,24 @@ def _beginnings(session: Session, source: HeapSource, words: U64, room: I64) -> 
     keep = (beginnings[rows] != _ASCII) & (beginnings[rows] != _UTF16)
     rows, first = np.unique(rows[keep], return_index=True)
     columns = columns[keep][first]
-    modules[rows] = session.modules.index_of(words[rows, columns])
+    modules[rows] = session.images.index_of(words[rows, columns])
     beginnings[rows] = _FIRST_WORD + columns
     return beginnings, modules
 
 
 def image_pointers(session: Session, words: U64) -> tuple[I64, I64]:
     """Rows and columns of the words that point into an image, ascending."""
-    images = session.modules.modules
+    images = session.images.modules
     if not images:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     # Most words are far from all images; one comparison is cheaper than a look-up.
-    low = images[0].base_address
+    low = min(image.base_address for image in images)
     span = max(image.end_address for image in images) - low
     near = words - np.uint64(low) < np.uint64(min(span, ADDRESS_LIMIT - 1))
     rows, columns = np.divmod(np.flatnonzero(near), WORDS)  # much faster than np.nonzero
     pointers = words[rows, columns]
-    hits = session.modules.index_of(pointers)
-    hits[session.modules.index_of(pointers - np.uint64(IMAGE_HEADER_BYTES)) != hits] = -1
+    hits = session.images.index_of(pointers)
+    hits[session.images.index_of(pointers - np.uint64(IMAGE_HEADER_BYTES)) != hits] = -1
     return rows[hits >= 0], columns[hits >= 0]
 
 

@@ -107,13 +107,13 @@ class Meter:
 
     Attributes:
         label: Of which dump.
-        share: 0 to 1.
+        share: 0 to 1; None where it is not known.
         text: The numbers.
         complete: Nothing is missing.
     """
 
     label: str
-    share: float
+    share: float | None
     text: str
     complete: bool
 
@@ -261,6 +261,8 @@ def source_facts(label: str, source: SourceInfo) -> list[Fact]:
 
 def meter(label: str, coverage: Coverage) -> Meter:
     """Coverage of one dump."""
+    if coverage.never:
+        return Meter(label, None, coverage.never, complete=False)
     return Meter(
         label,
         coverage.walked_share,

@@ -232,7 +232,7 @@ def _dump_grid(trend: Trend, labels: list[str]) -> Grid:
             Column("taken (UTC)", "text"),
             Column("bytes in use", "bytes"),
             Column("blocks", "count"),
-            Column("walked", "share"),
+            Column("walked", "text"),
             Column("file", "name"),
         ),
     )
@@ -243,7 +243,7 @@ def _dump_grid(trend: Trend, labels: list[str]) -> Grid:
                 label,
                 snapshot.totals.bytes,
                 snapshot.totals.count,
-                snapshot.coverage.walked_share,
+                snapshot.coverage.share_text,
                 shown(snapshot.source.file) + " (after the load stopped)" * idle,
             ]
         )

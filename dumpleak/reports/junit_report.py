@@ -74,7 +74,8 @@ class JunitReport:
         )
         properties = ElementTree.SubElement(suite, "properties")
         for side, snapshot in (("base", answer.base), ("current", answer.current)):
-            share = f"{snapshot.coverage.walked_share:.4f}"
+            coverage = snapshot.coverage
+            share = coverage.share_text if coverage.never else f"{coverage.walked_share:.4f}"
             for key, value in (("file", snapshot.source.file), ("walked_share", share)):
                 ElementTree.SubElement(
                     properties, "property", {"name": f"{side}.{key}", "value": xml_text(value)}

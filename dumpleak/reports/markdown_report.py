@@ -88,9 +88,11 @@ class MarkdownReport:
 
 
 def _coverage(answer: Answer) -> str:
-    shares = [answer.base.coverage.walked_share, answer.current.coverage.walked_share]
-    memory = answer.base.coverage.memory.capitalize()
-    return f"{memory} walked: {shares[0]:.1%} of the base, {shares[1]:.1%} of the current dump."
+    sides = answer.base.coverage, answer.current.coverage
+    memory = sides[0].memory.capitalize()
+    never = next((f" {side.never[0].upper()}{side.never[1:]}." for side in sides if side.never), "")
+    shares = f"{sides[0].share_text} of the base, {sides[1].share_text} of the current dump"
+    return f"{memory} walked: {shares}.{never}"
 
 
 def _text(text: str) -> str:

@@ -362,6 +362,9 @@ def _change(answer: Comparison | Trend) -> str:
 
 def _covered(sides: Sequence[Coverage]) -> str:
     """How much of the heaps the answer rests on; of several dumps the worst."""
+    never = next((side.never for side in sides if side.never), "")
+    if never:
+        return never
     worst = min(sides, key=lambda side: (side.walked_share, side.heaps_read - side.heaps_listed))
     whose = " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
     return (

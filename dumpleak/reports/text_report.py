@@ -181,7 +181,7 @@ class TextReport:
                 f"{source.time:%Y-%m-%d %H:%M:%S}" if source.time else "unknown",
                 format_bytes(snapshot.totals.bytes),
                 format_count(snapshot.totals.count),
-                f"{snapshot.coverage.walked_share:.1%}",
+                snapshot.coverage.share_text,
             )
             rows.append((cells, [clean(source.file + " (after the load stopped)" * idle)]))
         titles = ("time (UTC)", "bytes in use", "blocks", "walked")
@@ -319,6 +319,9 @@ class TextReport:
             )
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
+        if coverage.never:
+            self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")
+            return
         label = label.replace(Coverage.memory, coverage.memory)
         label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
         complete = coverage.walked_bytes == coverage.committed_bytes

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dumpleak.attribution.content_shape import BY_PDB, BY_STAMP
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
 from dumpleak.memory_use import MemoryByUse, UseRow
@@ -55,6 +56,7 @@ class Metadata:
         block_count: Rows of the file.
         about: The dump; None where nobody noted it.
         pool: Of a kernel's pools, what their rows and sites do not say; None for heaps, and in old files.
+        shapes_by: How the column `shape` calls images, see `content_shape`.
     """
 
     snapshot: Snapshot
@@ -63,6 +65,7 @@ class Metadata:
     block_count: int = 0
     about: About | None = None
     pool: PoolRecord | None = None
+    shapes_by: int = BY_STAMP
 
 
 class _Texts:
@@ -92,6 +95,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "format": FORMAT,
         "source": _times(asdict(snapshot.source) | {"file": None}),
         "blocks": metadata.block_count,
+        "shapes_by": metadata.shapes_by,
         "about": asdict(metadata.about) if metadata.about else None,
         "stripped": snapshot.stripped,
         "kept_names": list(snapshot.kept_names),
@@ -195,6 +199,7 @@ def from_json(document: Any, file: str) -> Metadata:
         root.integer("blocks"),
         _read_about(root.object_or_none("about")),
         read_record(pool, len(keys)) if pool is not None else None,
+        root.integer_or_none("shapes_by") or BY_PDB,
     )
 
 
@@ -367,4 +372,5 @@ def _read_module(item: Fields) -> Module:
         timestamp=item.integer("timestamp"),
         version=item.text("version"),
         pdb=pdb,
+        checksum=item.integer_or_none("checksum") or 0,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.attribution.content_shape import BY_STAMP, shape_identity
 from dumpleak.block_table import BlockTable
 from dumpleak.grouping import heap_name, key_site, size_name
 from dumpleak.info import Info, coverage_advice
@@ -246,8 +247,15 @@ class SnapshotFile:
         return groups
 
     def _table(self, groups: I32, keys: tuple[str, ...]) -> BlockTable:
+        about, by = self.metadata.about, self.metadata.shapes_by
+        unloaded = about.unloaded_modules if about is not None and by == BY_STAMP else ()
+        images = frozenset(
+            shape_identity(image) if by == BY_STAMP else image.identity
+            for image in (*self.metadata.snapshot.modules, *unloaded)
+        )
         columns = self.columns("address", "size", "shape")
-        return BlockTable(columns["address"], columns["size"], groups, columns["shape"], keys)
+        columns_of = (columns["address"], columns["size"], groups, columns["shape"])
+        return BlockTable(*columns_of, keys, images, by)
 
     def _by_column(self, by: str) -> tuple[list[Group], I32]:
         """Groups of a column's values, and each block's group."""

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from truth import SHARED, TESTDATA, TruthDump, pairs
 
+from dumpleak.attribution.content_shape import BY_PDB
 from dumpleak.block_table import BlockTable
 from dumpleak.comparison import compare
 from dumpleak.process_life import Life, same_life
 from dumpleak.session import Session
+from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Snapshot, take_snapshot
 from dumpleak.survivors import Fate, find_survivors
+from dumpleak.totals import Totals
 
 SAME_LIFE = pairs("leak-pair-same-process", "leak-pair-ust")
 OTHER_LIFE = pairs("leak-pair-aslr")
@@ -103,6 +106,20 @@ def _table(rows: list[tuple[int, int, str, int]]) -> BlockTable:
     )
 
 
+def _sites(*sites: Site) -> dict[str, tuple[Site, Totals]]:
+    return {site.key: (site, Totals()) for site in sites}
+
+
+def _stack(key: str, *frames: tuple[str, int]) -> Site:
+    """A site of frames (module, offset); "" is an image that the dump does not know."""
+    places = tuple(Place(name, f"{name}-build" if name else "-", rva) for name, rva in frames)
+    return Site(SiteKind.STACK, key, key, places=places)
+
+
+A, B = (_stack(key, ("app.exe", rva)) for key, rva in (("a", 1), ("b", 2)))
+SHAPE = Site(SiteKind.SHAPE, "s", "8 bytes in heap 0 (nt)")
+
+
 def test_an_address_that_another_allocation_got_is_no_survivor() -> None:
     base = _table(
         [(16, 8, "a", 5), (32, 8, "a", 5), (48, 8, "a", 5), (64, 8, "a", 5), (80, 8, "b", 0)]
@@ -110,12 +127,116 @@ def test_an_address_that_another_allocation_got_is_no_survivor() -> None:
     current = _table(
         [(16, 8, "a", 5), (32, 9, "a", 5), (48, 8, "b", 5), (64, 8, "a", 6), (96, 8, "a", 5)]
     )
-    found = find_survivors(base, current)
+    found = find_survivors(base, current, (_sites(A, B), _sites(A, B)))
     assert found.by_key == {"a": Fate(1, 3, 3), "b": Fate(0, 1, 1)}
     assert found.total == Fate(1, 4, 4)
     assert found.reused == 3
     assert np.flatnonzero(found.kept).tolist() == [0]
     assert np.flatnonzero(~found.known).tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "one"),
+    [
+        pytest.param(A, SHAPE, True, id="a-stack-and-none"),
+        pytest.param(A, B, False, id="two-stacks"),
+        pytest.param(
+            A, _stack("x", ("app.exe", 1), ("app.exe", 9)), False, id="stacks-of-two-lengths"
+        ),
+        pytest.param(
+            _stack("x", ("w.dll", 7), ("app.exe", 1)),
+            _stack("y", ("", 0), ("app.exe", 1)),
+            True,
+            id="a-frame-in-no-known-image",
+        ),
+        pytest.param(
+            _stack("x", ("w.dll", 7), ("app.exe", 1)),
+            _stack("y", ("", 0), ("app.exe", 2)),
+            False,
+            id="another-frame-that-is-known",
+        ),
+        pytest.param(
+            SHAPE, Site(SiteKind.SHAPE, "t", "8 bytes in heap 0 (nt) -> w.dll"), True, id="an-image"
+        ),
+        pytest.param(
+            SHAPE, Site(SiteKind.SHAPE, "t", "8 bytes in heap 1 (nt)"), False, id="another-heap"
+        ),
+        pytest.param(
+            Site(SiteKind.TYPE, "t", "N", type="N"),
+            Site(SiteKind.TYPE, "u", "M", type="M"),
+            False,
+            id="two-classes",
+        ),
+        pytest.param(
+            Site(SiteKind.TYPE, "t", "N", type="N"),
+            Site(SiteKind.TYPE, "u", "vftable w.dll+0x10"),
+            True,
+            id="a-class-without-its-name",
+        ),
+        pytest.param(Site(SiteKind.SOURCE, "t", "a.cpp(1)"), A, True, id="a-line-and-a-stack"),
+        pytest.param(
+            Site(SiteKind.SOURCE, "t", "a.cpp(1)"),
+            Site(SiteKind.SOURCE, "u", "a.cpp(2)"),
+            False,
+            id="two-lines",
+        ),
+    ],
+)
+def test_a_block_is_the_same_whatever_it_is_called_unless_both_names_say_who_allocated(
+    before: Site, after: Site, one: bool
+) -> None:
+    base = _table([(16, 8, before.key, 5), (32, 8, before.key, 0)])
+    current = _table([(16, 8, after.key, 5), (32, 8, after.key, 0), (48, 8, after.key, 0)])
+    found = find_survivors(base, current, (_sites(before), _sites(after)))
+    assert found.total == (Fate(2, 0, 1, 2) if one else Fate(0, 2, 3))
+    assert found.same_sites == ([((before.key,), (after.key,))] if one else [])
+
+
+def test_what_one_dump_cannot_tell_apart_is_one_site() -> None:
+    split = _table([(16 * n, 8, "a" if n < 6 else "b", 0) for n in range(10)])
+    whole = _table([(16 * n, 8, "s", 0) for n in range(10)])
+    found = find_survivors(split, whole, (_sites(A, B), _sites(SHAPE)))
+    assert found.total == Fate(10, 0, 0, 10)
+    assert found.same_sites == [(("a", "b"), ("s",))]
+    found = find_survivors(whole, split, (_sites(SHAPE), _sites(A, B)))
+    assert found.same_sites == [(("s",), ("a", "b"))]
+
+
+def test_sites_that_are_split_in_both_dumps_stay_apart() -> None:
+    base = _table([(16 * n, 8, "a" if n < 10 else "b", 0) for n in range(20)])
+    current = _table([(16 * n, 8, "s" if 0 < n < 9 or n > 18 else "t", 0) for n in range(20)])
+    sites = _sites(A, B), _sites(SHAPE, replace(SHAPE, key="t"))
+    found = find_survivors(base, current, sites)
+    assert found.total == Fate(20, 0, 0, 20)
+    assert [same for same in found.same_sites if len(same.base) + len(same.current) > 2] == []
+
+
+def test_a_name_that_both_dumps_use_is_no_other_sites_name() -> None:
+    base = _table([(0, 8, "a", 0), *((16 * n, 8, "s", 0) for n in range(1, 10))])
+    current = _table([(16 * n, 8, "s", 0) for n in range(10)])
+    found = find_survivors(base, current, (_sites(A, SHAPE), _sites(SHAPE)))
+    assert found.same_sites == []
+    assert found.by_key == {"a": Fate(1, 0, 0, 1), "s": Fate(9, 0, 0)}
+
+
+def test_one_block_that_lives_on_does_not_make_two_sites_one() -> None:
+    base = _table([(16 * n, 8, "a", 0) for n in range(10)])
+    current = _table([(0, 8, "s", 0), *((1000 + 16 * n, 8, "s", 0) for n in range(10))])
+    assert find_survivors(base, current, (_sites(A), _sites(SHAPE))).same_sites == []
+
+
+def test_shapes_of_older_files_are_compared_as_far_as_they_can_be() -> None:
+    rows = [(16, 8, "a", 5), (32, 8, "a", 5), (48, 8, "a", 0), (64, 8, "s", 5)]
+    other = [(16, 8, "a", 6), (32, 8, "a", 0), (48, 8, "a", 6), (64, 8, "s", 6)]
+    base, current = _table(rows), _table(other)
+    sites = _sites(A, SHAPE), _sites(A, SHAPE)
+    assert find_survivors(base, current, sites).total == Fate(0, 4, 4)
+    # Both point into an image, which the older file calls otherwise: the site decides.
+    older = replace(base, shapes_by=BY_PDB)
+    assert np.flatnonzero(find_survivors(older, current, sites).kept).tolist() == [0, 3]
+    # The image is in no list of the later dump.
+    lost = replace(base, images=frozenset("iw")), replace(current, images=frozenset("i"))
+    assert np.flatnonzero(find_survivors(*lost, sites).kept).tolist() == [0, 1]
 
 
 def test_groups_are_matched_by_key_whatever_their_numbers() -> None:

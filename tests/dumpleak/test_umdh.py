@@ -19,7 +19,7 @@ from dumpleak.session import CannotAnswerError, Session
 from dumpleak.sites import SiteKind
 from dumpleak.snapshot import Snapshot, take_snapshot
 from dumpleak.umdh import write_comparison, write_log
-from dumpleak.umdh_log import as_log, is_log, read_log
+from dumpleak.umdh_log import as_log, is_log, matched, read_log
 
 PAIRS = pairs("leak-pair-ust")[:4]
 
@@ -60,6 +60,7 @@ OLD_LOG = r"""*- - - - - - - - - - Start of data for heap @ 00150000 - - - - - -
 00000080 bytes in 0x2 allocations (@ 0x00000040) by: BackTrace00007
 	ntdll!RtlAllocateHeap+0x00000808
 	plugin!???+00001234 : 6F001234
+*- - - - - - - - - - End of data for heap @ 00150000 - - - - - - - - - -
 """
 
 COMPARISON_BY_UMDH = """+  154944 ( 154944 -      0)      1 allocs\tBackTrace9933FD81
@@ -85,6 +86,15 @@ def _file(folder: Path, text: str, encoding: str = "utf-8", name: str = "umdh.lo
     path = folder / name
     path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
     return path
+
+
+def _heap(address: int, lines: str) -> str:
+    """The data of one heap as a log has it."""
+    rule = "- - - - - - - - - -"
+    return (
+        f"*{rule} Start of data for heap @ {address:X} {rule}\n{lines}"
+        f"*{rule} End of data for heap @ {address:X} {rule}\n"
+    )
 
 
 def _compared(base: Snapshot, current: Snapshot) -> dict[tuple[str, ...], tuple[int, int]]:
@@ -208,7 +218,7 @@ def test_images_of_one_size_without_identity_are_not_one(tmp_path: Path) -> None
 
 def test_a_stack_that_is_not_in_the_log_is_shown_by_its_number(tmp_path: Path) -> None:
     text = "10 bytes + 8 at 1000 by BackTrace77\n10 bytes + 8 at 2000 by BackTrace77\n"
-    log = read_log(_file(tmp_path, text))
+    log = read_log(_file(tmp_path, _heap(0x1000, text)))
     [(site, totals)] = log.groups.values()
     assert (site.name, site.frames, totals.count) == ("BackTrace77", (), 2)
     assert "umdh-stack-absent" in [item.code for item in log.diagnostics]
@@ -231,6 +241,69 @@ def test_a_log_is_known_by_its_beginning() -> None:
     assert is_log(COMPARISON_BY_UMDH.encode())
     assert not is_log(b"MDMP\x93\xa7" + bytes(1000))
     assert not is_log(b'{"schema": "dumpleak/snapshot/1"}')
+
+
+ONE = _heap(0x150000, "10 bytes + 8 at 150100 by BackTrace77\n\t7FFE82352933\n")
+TWO = _heap(0x260000, "20 bytes + 8 at 260100 by BackTrace77\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        pytest.param(NEW_LOG[: NEW_LOG.index("40 bytes +") + 11], "206EDD00000", id="in-a-record"),
+        pytest.param(
+            NEW_LOG[: NEW_LOG.index("\n*- - - - - - - - - - End")], "cut", id="before-end"
+        ),
+        pytest.param(NEW_LOG[NEW_LOG.index("30 bytes") :], "cut", id="without-its-beginning"),
+        pytest.param(ONE + TWO[: TWO.index("*- - - - - - - - - - End")], "260000", id="in-second"),
+        pytest.param(ONE.splitlines()[1], "cut", id="no-marker-at-all"),
+        pytest.param(ONE + TWO[: TWO.index("\n") + 1], "260000", id="behind-a-start"),
+        pytest.param(ONE.splitlines()[0] + "\n" + TWO, "cut", id="a-hole-in-the-middle"),
+        pytest.param(ONE + TWO[:30], "cut", id="in-a-marker"),
+        pytest.param(NEW_LOG + NEW_LOG, "206EDD00000 twice", id="written-twice"),
+        pytest.param(
+            NEW_LOG + NEW_LOG.replace("206EDD", "306EDD"), "2 lists of modules", id="two-processes"
+        ),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_log_that_is_not_whole_is_refused_with_what_it_lacks(
+    text: str, why: str, encoding: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CannotAnswerError, match=why) as refused:
+        read_log(_file(tmp_path, text, encoding))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_log_of_ours_that_is_cut_between_two_heaps_is_refused(tmp_path: Path) -> None:
+    path = _written(PAIRS[0][0], tmp_path, "whole.log")
+    text = path.read_text(encoding="utf-8")
+    whole = read_log(path)
+    ends = [match.end() for match in re.finditer(r"\*[- ]+End of data .*\n", text)]
+    assert len(ends) == len(whole.heaps) > 1
+    for end in ends:
+        path.write_text(text[:end], encoding="utf-8")
+        with pytest.raises(CannotAnswerError, match="counts the heaps"):
+            read_log(path)
+
+
+def test_a_log_that_lacks_the_last_heaps_of_the_one_before_it_is_no_answer(tmp_path: Path) -> None:
+    both = read_log(_file(tmp_path, ONE + TWO, name="both.log"))
+    first = read_log(_file(tmp_path, ONE, name="first.log"))
+    second = read_log(_file(tmp_path, TWO, name="second.log"))
+    answer = compare(*matched(both, first))
+    assert answer.verdict is Verdict.NOT_COMPARABLE
+    assert "log heap 1 could not be read in the current dump" in answer.reasons[0]
+    assert any("260000" not in d.message and "150000" in d.message for d in answer.diagnostics)
+    # A heap in the middle of a list may well be gone, and one at its end is new.
+    for base, current in ((both, second), (first, both), (both, both)):
+        assert compare(*matched(base, current)).reasons == ()
+
+
+def test_no_share_of_walked_memory_is_claimed_for_a_log(tmp_path: Path) -> None:
+    log = read_log(_file(tmp_path, NEW_LOG))
+    assert log.coverage.share_text == "unknown"
+    assert "only blocks with a recorded stack" in log.coverage.never
 
 
 def test_damaged_lines_cost_themselves_only(tmp_path: Path) -> None:

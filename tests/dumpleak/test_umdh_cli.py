@@ -254,6 +254,43 @@ def test_a_comparison_that_is_refused_shows_no_numbers(run: Any) -> None:
     assert all(line.startswith("//") for line in out.splitlines() if line)
 
 
+@pytest.mark.parametrize("cut_side", [0, 1])
+def test_half_a_log_never_passes_a_gate(run: Any, tmp_path: Path, cut_side: int) -> None:
+    logs = [tmp_path / "base.log", tmp_path / "current.log"]
+    for dump, log in zip(PAIRS[0], logs, strict=True):
+        run("snapshot", dump.dump, "--format", "umdh", "-o", log)
+    whole = logs[cut_side].read_text(encoding="utf-8")
+    for share in (0.05, 0.3, 0.5, 0.9):
+        logs[cut_side].write_text(whole[: int(share * len(whole))], encoding="utf-8")
+        code, out, err = run("diff", *logs, "--fail-on", "bytes>=1000")
+        assert (code, out) == (3, "")
+        assert err.count("\n") == 1
+        assert "cut" in err
+
+
+FORMATS = ("text", "markdown", "html", "json", "junit")
+
+
+@pytest.mark.parametrize("format_", FORMATS)
+def test_an_answer_from_logs_says_what_a_log_never_shows(
+    run: Any, tmp_path: Path, format_: str
+) -> None:
+    logs = [tmp_path / "base.log", tmp_path / "current.log"]
+    for dump, log in zip(PAIRS[0], logs, strict=True):
+        run("snapshot", dump.dump, "--format", "umdh", "-o", log)
+    code, out, _ = run("diff", *logs, "--format", format_)
+    assert code == 0
+    assert "100.0%" not in out
+    if format_ == "junit":
+        assert 'name="base.walked_share" value="unknown"' in out
+    else:
+        assert "only blocks with a recorded stack" in " ".join(out.split())
+    if format_ == "text":
+        assert out.index("recorded stack") < 1000
+    if format_ == "json":
+        assert json.loads(out)["coverage"]["base"]["committed_bytes"] is None
+
+
 def test_a_log_cut_short_anywhere_is_read_or_refused(run: Any, tmp_path: Path) -> None:
     whole = run("snapshot", PAIRS[-1][0].dump, "--format", "umdh")[1]
     path = tmp_path / "cut.log"

@@ -81,7 +81,7 @@ def test_without_a_list_modules_are_found_by_their_headers(tmp_path: Path, kind:
     process = open_process(dump, find_process(dump, "2244"))
     assert [(m.name, m.base_address) for m in process.modules] == [
         ("acmesvc.exe", 0x400000),
-        ("ntd", 0x770000),
+        ("ntd.exe", 0x770000),
     ]
     assert "modules-by-headers" in {item.code for item in process.diagnostics}
 

@@ -23,12 +23,14 @@ from minidump.streams.ModuleListStream import MINIDUMP_MODULE
 from minidump.streams.ThreadListStream import MINIDUMP_THREAD
 from minidump.streams.UnloadedModuleListStream import MINIDUMP_UNLOADED_MODULE
 
-from windumps.diagnostics import DiagnosticLog
+from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump, Thread
 from windumps.dumps import c_minidump as c
 from windumps.dumps.minidump_memory import read_memory
 from windumps.dumps.minidump_streams import Streams
+from windumps.memory import AddressSpace
 from windumps.memory.address_space import U8
+from windumps.windows.images import completed, unlisted_images
 from windumps.windows.modules import Module, file_name, parse_codeview
 
 NAME = "minidump"
@@ -62,6 +64,7 @@ def open_minidump(path: Path, data: U8) -> Dump:
     process_id, process_times = _misc_info(streams)
     listed = streams.counted(c.StreamType.THREAD_LIST, THREAD_SIZE)
     threads = list(_threads(streams, architecture, listed)) if listed is not None else []
+    memory = read_memory(streams)
     return Dump(
         path=path,
         kind=NAME,
@@ -73,8 +76,8 @@ def open_minidump(path: Path, data: U8) -> Dump:
         process_times=process_times,
         full_memory=bool(streams.header.Flags & c.FULL_MEMORY_FLAG)
         or any(stream.kind == c.StreamType.MEMORY64_LIST for stream in streams.all),
-        memory=read_memory(streams),
-        modules=list(_modules(streams)),
+        memory=memory,
+        modules=_images(streams, memory),
         unloaded_modules=list(_unloaded_modules(streams)),
         threads=threads,
         threads_whole=listed is not None and len(threads) == listed[2],
@@ -174,7 +177,23 @@ def _modules(streams: Streams) -> Iterator[Module]:
             timestamp=raw.TimeDateStamp,
             version=_version(raw.VersionInfo),
             pdb=parse_codeview(codeview),
+            checksum=raw.CheckSum,
         )
+
+
+def _images(streams: Streams, memory: AddressSpace) -> list[Module]:
+    """The listed modules, completed out of memory, and images there that the list lacks."""
+    modules = completed(memory, list(_modules(streams)))
+    unlisted = unlisted_images(memory, modules)
+    if unlisted:
+        streams.log.add(
+            "modules-by-headers",
+            Severity.INFO,
+            c.STREAM_NAMES[c.StreamType.MODULE_LIST],
+            None,
+            f"{len(unlisted)} images that the list of modules lacks were found by their headers",
+        )
+    return modules + unlisted
 
 
 def _unloaded_modules(streams: Streams) -> Iterator[Module]:
@@ -208,6 +227,7 @@ def _unloaded_modules(streams: Streams) -> Iterator[Module]:
             base_address=raw.BaseOfImage,
             size_bytes=raw.SizeOfImage,
             timestamp=raw.TimeDateStamp,
+            checksum=raw.CheckSum,
         )
 
 

@@ -41,6 +41,7 @@ class Module:
         timestamp: TimeDateStamp of the PE header.
         version: File version, "10.0.19041.3324", or "" when the dump has none.
         pdb: Identity of the PDB, or None.
+        checksum: CheckSum of the PE header; 0 when the linker set none, or the dump has none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Module:
     timestamp: int
     version: str = ""
     pdb: PdbIdentity | None = None
+    checksum: int = 0
 
     @property
     def end_address(self) -> int:
@@ -58,13 +60,43 @@ class Module:
 
     @property
     def identity(self) -> str:
-        """The same wherever the image is loaded: PDB GUID and age, else time stamp and size.
+        """The same wherever the image is loaded: PDB GUID and age, else time stamp and size."""
+        return self.pdb_key or self.stamp_key
 
-        A GUID of zeros, as some packers leave it, names nothing.
-        """
-        if self.pdb is not None and self.pdb.guid.strip("0"):
-            return self.pdb.key
+    @property
+    def pdb_key(self) -> str:
+        """GUID and age; "" without. A GUID of zeros, as some packers leave it, names nothing."""
+        return self.pdb.key if self.pdb is not None and self.pdb.guid.strip("0") else ""
+
+    @property
+    def stamp_key(self) -> str:
+        """Time stamp and size, as symbol stores name images."""
         return f"{self.timestamp:08X}{self.size_bytes:x}"
+
+
+def same_build(one: Module, other: Module) -> bool | None:
+    """Whether two records are of one build of an image, by what both of them say of it.
+
+    Writers leave out what they like: CodeView records, time stamps, versions. The PDB decides where both
+    records have it. Else everything that both say has to agree.
+
+    Returns:
+        None when they have nothing in common but their size.
+    """
+    if one.pdb_key and other.pdb_key:
+        return one.pdb_key == other.pdb_key
+    if one.size_bytes != other.size_bytes:
+        return False
+    both = [
+        (mine, its)
+        for mine, its in (
+            (one.timestamp, other.timestamp),
+            (one.checksum, other.checksum),
+            (one.version, other.version),
+        )
+        if mine and its
+    ]
+    return all(mine == its for mine, its in both) if both else None
 
 
 class ModuleMap:

@@ -22,6 +22,9 @@ _EXPORT_NAME = 12  # IMAGE_EXPORT_DIRECTORY.Name
 MAX_NAME = 0x100
 _OPTIONAL_HEADER = 24  # from the PE signature
 _SIZE_OF_IMAGE = _OPTIONAL_HEADER + 56
+_CHECKSUM = _OPTIONAL_HEADER + 64
+_CHARACTERISTICS = 22  # from the PE signature
+_IS_DLL = 0x2000  # IMAGE_FILE_DLL
 # Where the data directories begin in the optional header, by its magic.
 _DIRECTORIES = {b"\x0b\x01": 96, b"\x0b\x02": 112}
 MACHINES = {0x14C: "x86", 0x8664: "x64", 0xAA64: "arm64"}
@@ -36,12 +39,16 @@ class ImageHeader:
         timestamp: TimeDateStamp.
         size_bytes: SizeOfImage.
         pdb: Identity of its PDB; None when the debug directory is absent.
+        checksum: CheckSum; 0 when the linker set none.
+        is_dll: False for programs.
     """
 
     architecture: str
     timestamp: int
     size_bytes: int
     pdb: PdbIdentity | None
+    checksum: int = 0
+    is_dll: bool = False
 
 
 def read_image_header(memory: AddressSpace, base: int) -> ImageHeader | None:
@@ -52,11 +59,18 @@ def read_image_header(memory: AddressSpace, base: int) -> ImageHeader | None:
         return None
     machine, _, timestamp = struct.unpack_from("<HHI", raw, pe + 4)
     (size,) = struct.unpack_from("<I", raw, pe + _SIZE_OF_IMAGE)
+    (checksum,) = struct.unpack_from("<I", raw, pe + _CHECKSUM)
+    (characteristics,) = struct.unpack_from("<H", raw, pe + _CHARACTERISTICS)
     if not 0 < size <= MAX_IMAGE_BYTES:
         return None
     rva, length = _directory(raw, pe, _DEBUG_DIRECTORY)
     return ImageHeader(
-        MACHINES.get(machine, ""), timestamp, size, _pdb(memory, base, size, rva, length)
+        MACHINES.get(machine, ""),
+        timestamp,
+        size,
+        _pdb(memory, base, size, rva, length),
+        checksum,
+        bool(characteristics & _IS_DLL),
     )
 
 
