@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
 
 from windumps.diagnostics import Severity
 from windumps.errors import MemoryReadError
 from windumps.heaps.base import HeapContext
 from windumps.heaps.lists import list_nodes
+from windumps.heaps.nt_scan import PAGE_SIZE, allocation_end, allocation_starts
 from windumps.windows.layouts import LayoutRow, Record
 
 SEGMENT_SIGNATURE = 0xFFEEFFEE
-PAGE_SIZE = 0x1000
+MAX_SEGMENT_BYTES = 1 << 32  # 16 MiB grown ones, fixed ones of what HeapCreate was asked for
+
+__all__ = ["PAGE_SIZE", "SEGMENT_SIGNATURE", "Segment", "committed_ranges", "read_segments"]
 
 
-def read_segments(context: HeapContext, row: LayoutRow, heap: Record) -> Iterator[Record]:
-    """The heap's segments, itself first; those that do not check out cost themselves only."""
+class Segment(NamedTuple):
+    """One segment.
+
+    Attributes:
+        base: Where it begins; the heap itself is its first segment.
+        end: Behind its last reserved page.
+        record: Its header; None when that is absent or damaged.
+    """
+
+    base: int
+    end: int
+    record: Record | None
+
+
+def read_segments(context: HeapContext, row: LayoutRow, heap: Record) -> tuple[list[Segment], bool]:
+    """The heap's segments, itself first, none overlapping another.
+
+    Those that the list does not name any more are found by their signatures.
+
+    Returns:
+        The segments, and True when the list is cut.
+    """
     link = row.offset("_HEAP_SEGMENT", "SegmentListEntry")
     nodes, trouble = list_nodes(
         context.memory, heap.address_of("SegmentList"), context.pointer_size
     )
+    named = list(dict.fromkeys([heap.address, *(node - link for node in nodes)]))
+    found: list[Segment] = []
+    for address in named:
+        segment = _segment(context, row, heap, address)
+        if segment is not None:
+            _add(context, found, segment)
     if trouble is not None:
         _say(
             context,
@@ -28,38 +59,92 @@ def read_segments(context: HeapContext, row: LayoutRow, heap: Record) -> Iterato
             heap.address,
             f"{trouble}; segments may be missing",
         )
-    addresses = [node - link for node in nodes]
-    if heap.address not in addresses:
-        addresses.insert(0, heap.address)
-    for address in addresses:
-        try:
-            segment = row.read(context.memory, "_HEAP_SEGMENT", address)
-        except MemoryReadError as error:
-            _say(context, "segment-absent", "_HEAP_SEGMENT", address, str(error))
-            continue
-        if segment["SegmentSignature"] != SEGMENT_SIGNATURE or segment["Heap"] != heap.address:
+    if trouble is not None or len(found) != heap["TotalSegments"]:
+        for address in _signed(context, row, heap, found):
+            segment = _segment(context, row, heap, address)
+            if segment is not None and _add(context, found, segment):
+                _say(
+                    context,
+                    "segment-recovered",
+                    "_HEAP_SEGMENT",
+                    address,
+                    "the heap's list does not lead to this segment; it was found by its signature",
+                )
+    return found, trouble is not None
+
+
+def _signed(context: HeapContext, row: LayoutRow, heap: Record, known: list[Segment]) -> list[int]:
+    """Addresses in the dump where a segment header of this heap stands, known ones left out."""
+    claimed = [(segment.base, segment.end - segment.base) for segment in known]
+    starts = allocation_starts(context, claimed)
+    at = starts + np.uint64(row.offset("_HEAP_SEGMENT", "SegmentSignature"))
+    starts = starts[context.memory.gather(at, "<u4")[0] == SEGMENT_SIGNATURE]
+    at = starts + np.uint64(row.offset("_HEAP_SEGMENT", "Heap"))
+    owner = context.memory.gather(at, f"<u{context.pointer_size}")[0]
+    return [int(start) for start in starts[owner == heap.address].tolist()]
+
+
+def _add(context: HeapContext, found: list[Segment], segment: Segment) -> bool:
+    for other in found:
+        if segment.base < other.end and other.base < segment.end:
             _say(
                 context,
                 "segment-damaged",
                 "_HEAP_SEGMENT",
-                address,
-                "its signature or heap pointer is wrong",
+                segment.base,
+                f"it overlaps the segment at 0x{other.base:x}; it is left out",
             )
-            continue
-        yield segment
+            return False
+    found.append(segment)
+    return True
+
+
+def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -> Segment | None:
+    """The segment at an address; one with a damaged header as far as the dump says where it ends."""
+    trouble = ""
+    end = 0
+    record = None
+    try:
+        record = row.read(context.memory, "_HEAP_SEGMENT", address)
+    except MemoryReadError as error:
+        _say(context, "segment-absent", "_HEAP_SEGMENT", address, str(error))
+    else:
+        pages = record["NumberOfPages"] * PAGE_SIZE
+        ends = {address + pages, record["LastValidEntry"]}
+        if record["SegmentSignature"] != SEGMENT_SIGNATURE or record["Heap"] != heap.address:
+            trouble = "its signature or heap pointer is wrong"
+        elif record["BaseAddress"] != address:
+            trouble = "its base address is another"
+        elif len(ends) > 1:
+            trouble = "NumberOfPages and LastValidEntry contradict each other"
+            likely = {end for end in ends if address < end <= address + MAX_SEGMENT_BYTES}
+            end = max(likely, default=0)
+        elif not pages or address & (PAGE_SIZE - 1):
+            trouble = "it has no pages"
+        else:
+            return Segment(address, address + pages, record)
+    if trouble:
+        _say(context, "segment-damaged", "_HEAP_SEGMENT", address, trouble)
+    end = allocation_end(context, address) or end
+    if address & (PAGE_SIZE - 1) or not address < end <= address + MAX_SEGMENT_BYTES:
+        return None
+    return Segment(address, end, record if record is not None and not trouble else None)
 
 
 def committed_ranges(
-    context: HeapContext, row: LayoutRow, segment: Record
-) -> list[tuple[int, int]]:
-    """Committed ranges of a segment: all its pages but those on its list of uncommitted
-    ranges.
+    context: HeapContext, row: LayoutRow, segment: Segment
+) -> tuple[list[tuple[int, int]], bool]:
+    """Committed ranges of a segment: all its pages but those on its list of uncommitted ranges.
+
+    Returns:
+        The ranges, and False when the list is damaged: then some of them may not be committed.
     """
-    base = segment.address
-    end = base + segment["NumberOfPages"] * PAGE_SIZE
+    base, end, record = segment
+    if record is None:
+        return [(base, end)], False
     link = row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
     nodes, trouble = list_nodes(
-        context.memory, segment.address_of("UCRSegmentList"), context.pointer_size
+        context.memory, record.address_of("UCRSegmentList"), context.pointer_size
     )
     if trouble is not None:
         _say(
@@ -69,35 +154,35 @@ def committed_ranges(
             base,
             f"{trouble}; uncommitted pages may be taken for absent ones",
         )
-    holes = []
+    holes: list[tuple[int, int]] = []
     for node in nodes:
         try:
             descriptor = row.read(context.memory, "_HEAP_UCR_DESCRIPTOR", node - link)
         except MemoryReadError as error:
             _say(context, "ucr-absent", "_HEAP_UCR_DESCRIPTOR", node - link, str(error))
+            trouble = str(error)
             continue
         start, size = descriptor["Address"], descriptor["Size"]
-        if size and base <= start <= start + size <= end:
+        sound = base <= start <= start + size <= end and not (start | size) & (PAGE_SIZE - 1)
+        if size and sound and not context.memory.present_bytes(start, start + size):
             holes.append((start, start + size))
         elif size:
-            _say(
-                context,
-                "ucr-damaged",
-                "_HEAP_UCR_DESCRIPTOR",
-                node - link,
-                "it lies outside its segment",
-            )
+            trouble = "it lies outside its segment" if not sound else "memory of it is in the dump"
+            _say(context, "ucr-damaged", "_HEAP_UCR_DESCRIPTOR", node - link, trouble)
     pages = sum(b - a for a, b in holes) // PAGE_SIZE
-    if trouble is None and pages != segment["NumberOfUnCommittedPages"]:
+    if trouble is None and pages != record["NumberOfUnCommittedPages"]:
+        trouble = (
+            f"the segment counts {record['NumberOfUnCommittedPages']} uncommitted pages, "
+            f"its list {pages}"
+        )
         _say(
             context,
             "ucr-count-differs",
             "_HEAP_SEGMENT.NumberOfUnCommittedPages",
             base,
-            f"the segment counts {segment['NumberOfUnCommittedPages']} uncommitted pages, "
-            f"its list {pages}",
+            trouble,
         )
-    return ranges_between(base, end, holes)
+    return ranges_between(base, end, holes), trouble is None
 
 
 def ranges_between(start: int, end: int, holes: list[tuple[int, int]]) -> list[tuple[int, int]]:

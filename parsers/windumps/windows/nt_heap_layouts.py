@@ -7,6 +7,8 @@ builds between. Within a build no offset was seen to change between revisions.
 
 from __future__ import annotations
 
+from typing import Any
+
 from windumps.windows.layouts import LayoutRow, rows_from
 
 _X64_VISTA = {
@@ -28,6 +30,7 @@ _X64_VISTA = {
         "TotalMemoryReserved": (0x188, "ptr"),
         "TotalMemoryCommitted": (0x190, "ptr"),
         "TotalSizeInVirtualBlocks": (0x1A0, "ptr"),
+        "TotalSegments": (0x1A8, "u4"),
     },
     "_HEAP_SEGMENT": {
         "sizeof": (0x70, ""),
@@ -99,6 +102,7 @@ _X86_VISTA = {
         "TotalMemoryReserved": (0xDC, "ptr"),
         "TotalMemoryCommitted": (0xE0, "ptr"),
         "TotalSizeInVirtualBlocks": (0xE8, "ptr"),
+        "TotalSegments": (0xEC, "u4"),
     },
     "_HEAP_SEGMENT": {
         "sizeof": (0x40, ""),
@@ -165,6 +169,7 @@ _X64_8 = {
         "TotalMemoryReserved": (0x210, "ptr"),
         "TotalMemoryCommitted": (0x218, "ptr"),
         "TotalSizeInVirtualBlocks": (0x228, "ptr"),
+        "TotalSegments": (0x230, "u4"),
     },
     "_LFH_HEAP": {
         "sizeof": (0x20, ""),
@@ -181,9 +186,10 @@ _X64_8 = {
     "_HEAP_USERDATA_HEADER": {
         "sizeof": (0x38, ""),
         "Signature": (0x14, "u4"),
-        "EncodedOffsets": (0x18, "u4"),
+        "FirstAllocationOffset": (0x18, "u2"),
+        "BlockStride": (0x1A, "u2"),
         "SizeOfBitMap": (0x20, "u4"),
-        "BitmapBuffer": (0x28, "ptr"),
+        "BitmapData": (0x30, "ptr"),
     },
 }
 
@@ -201,6 +207,7 @@ _X86_8 = {
         "TotalMemoryReserved": (0x1E0, "ptr"),
         "TotalMemoryCommitted": (0x1E4, "ptr"),
         "TotalSizeInVirtualBlocks": (0x1EC, "ptr"),
+        "TotalSegments": (0x1F0, "u4"),
     },
     "_LFH_HEAP": {
         "sizeof": (0x10, ""),
@@ -217,15 +224,31 @@ _X86_8 = {
     "_HEAP_USERDATA_HEADER": {
         "sizeof": (0x20, ""),
         "Signature": (0xC, "u4"),
-        "EncodedOffsets": (0x10, "u4"),
+        "FirstAllocationOffset": (0x10, "u2"),
+        "BlockStride": (0x12, "u2"),
         "SizeOfBitMap": (0x14, "u4"),
-        "BitmapBuffer": (0x18, "ptr"),
+        "BitmapData": (0x1C, "ptr"),
     },
 }
 
-# From 8.1 on a zone counts its subsegments instead of pointing behind the last.
-_X64_ZONE_81 = {"sizeof": (0x20, ""), "FreePointer": None, "NextIndex": (0x10, "u4")}
-_X86_ZONE_81 = {"sizeof": (0x10, ""), "FreePointer": None, "NextIndex": (0x8, "u4")}
+
+def _front_end_81(zone: int, next_index: int, offsets: int) -> dict[str, dict[str, Any]]:
+    """From 8.1 on a zone counts its subsegments instead of pointing behind the last, where an
+    area's first block lies is encoded, and block headers name the distance to their area instead of
+    its subsegment.
+    """
+    return {
+        "_LFH_BLOCK_ZONE": {
+            "sizeof": (zone, ""),
+            "FreePointer": None,
+            "NextIndex": (next_index, "u4"),
+        },
+        "_HEAP_USERDATA_HEADER": {
+            "FirstAllocationOffset": None,
+            "BlockStride": None,
+            "EncodedOffsets": (offsets, "u4"),
+        },
+    }
 
 
 def _heap_front_end(
@@ -238,11 +261,31 @@ def _heap_front_end(
         "TotalMemoryReserved": (counters, "ptr"),
         "TotalMemoryCommitted": (counters + pointer, "ptr"),
         "TotalSizeInVirtualBlocks": (counters + 3 * pointer, "ptr"),
+        "TotalSegments": (counters + 4 * pointer, "u4"),
     }
 
 
 _PDB = "ntdll PDB"
 _KERNEL = "kernel types of the build"
+_8 = "kernel types of the build; the front end as ntdll 6.2.9200 x86 laid it out, by natural alignment"
+
+# Builds of each row, by its first, whose own dumps were walked against their truth. A row without
+# any was walked on heaps made from numbers of other sources alone (tests/builders/nt_heap_numbers.py).
+_PROVEN = {
+    "x64": {
+        7600: (7601,),
+        9600: (9600, 10586),
+        11082: (14393, 16299),
+        17763: (18362, 19041, 22621, 26100),
+    },
+    "x86": {
+        7600: (7601,),
+        9200: (9200,),
+        9600: (9600,),
+        11082: (14393, 16299, 17134),
+        17763: (18362, 19041),
+    },
+}
 
 NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
     *rows_from(
@@ -252,8 +295,8 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         [
             (6000, 6003, _KERNEL, {}),
             (7600, 7602, _PDB, {"_HEAP": {"sizeof": (0x208, "")}}),
-            (9200, 9200, _KERNEL, _X64_8),
-            (9600, 10586, _KERNEL, {"_LFH_BLOCK_ZONE": _X64_ZONE_81}),
+            (9200, 9200, _8, _X64_8),
+            (9600, 10586, _KERNEL, _front_end_81(0x20, 0x10, 0x18)),
             (
                 11082,
                 17134,
@@ -267,6 +310,7 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 {"_HEAP": _heap_front_end(0x198, 0x1A2, 0x238, 0x2C0, 8)},
             ),
         ],
+        _PROVEN["x64"],
     ),
     *rows_from(
         "NT heap",
@@ -275,8 +319,8 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         [
             (6000, 6003, _KERNEL, {}),
             (7600, 7602, _PDB, {"_HEAP": {"sizeof": (0x138, "")}}),
-            (9200, 9200, _KERNEL, _X86_8),
-            (9600, 10586, _KERNEL, {"_LFH_BLOCK_ZONE": _X86_ZONE_81}),
+            (9200, 9200, _8, _X86_8),
+            (9600, 10586, _KERNEL, _front_end_81(0x10, 0x8, 0x10)),
             (
                 11082,
                 17134,
@@ -290,5 +334,6 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 {"_HEAP": _heap_front_end(0xE4, 0xEA, 0x1F4, 0x258, 4)},
             ),
         ],
+        _PROVEN["x86"],
     ),
 )
