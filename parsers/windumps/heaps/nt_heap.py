@@ -209,7 +209,8 @@ class NtHeap(NtHeapBase):
             doubtful[special] = ~own[special]
         asked = np.full(len(size), SIZE_UNKNOWN, np.int64)
         trace = np.zeros(len(size), np.uint64)
-        claimed = np.flatnonzero(busy & ~own & ~doubtful)
+        # Areas lie behind a secondary header, too, where stacks are recorded.
+        claimed = np.flatnonzero(busy & ~doubtful & (piece.unused > UNUSED_SENTINEL))
         extents = user_extents(
             self.context.memory,
             self.context.pointer_size,
@@ -221,9 +222,8 @@ class NtHeap(NtHeapBase):
         asked[claimed] = np.where(extents.valid, extents.size, SIZE_UNKNOWN)
         trace[claimed] = extents.trace
         doubtful[claimed] = extents.doubtful
-        report_unclear_sizes(
-            self.context, piece.header[claimed[~extents.valid & ~extents.doubtful]]
-        )
+        unclear = claimed[~extents.valid & ~extents.doubtful]
+        report_unclear_sizes(self.context, piece.header[unclear[~own[unclear]]])
         if doubtful.any():
             account.unwalked_bytes += int(size[doubtful].sum())
             self._say_doubtful(piece.header[doubtful], size[doubtful])
@@ -239,10 +239,12 @@ class NtHeap(NtHeapBase):
                 trace[shown],
             )
         )
-        account.overhead_bytes += int(size[own].sum())
+        account.overhead_bytes += int(size[own & ~doubtful].sum())
+        internal &= ~doubtful
         if internal.any():
             inside = address[internal]
-            read = self._lfh.sort_out(inside, size[internal] - granularity)
+            room = size[internal] - (inside - piece.header[internal]).astype(np.int64)
+            read = self._lfh.sort_out(inside, room)
             if len(read.blocks) or read.lost:
                 yield self._counted(read)
 

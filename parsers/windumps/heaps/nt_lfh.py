@@ -94,7 +94,7 @@ class LfhReader(AreaReader):
         if not len(header):
             return AreaBlocks(Blocks.empty(), lost, 0)
         if self.key is None:
-            self.key = self._voted_key(areas)
+            self._solve(areas)
         stride = areas.stride[owner]
         low, unused, index, present = self._read_headers(header)
         expected = self._expected_low(header, areas, owner)

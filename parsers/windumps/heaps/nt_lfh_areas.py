@@ -9,6 +9,7 @@ plain; from 8.1 on it names the distance to its area.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,6 +77,7 @@ class AreaReader:
         front_end: Address of the `_LFH_HEAP`; 0 when unknown.
         ordinal: Of the heap.
         key: `RtlpLFHKey`, once solved.
+        names_distance: Block headers name the distance to their area and not its subsegment.
     """
 
     context: HeapContext
@@ -84,16 +86,12 @@ class AreaReader:
     front_end: int
     ordinal: int
     key: int | None = None
+    names_distance: bool = False
 
     @property
     def has_bitmap(self) -> bool:
         """Windows 8 and later keep a busy bitmap and each block's index."""
         return self.layout.has(HEADER, "SizeOfBitMap")
-
-    @property
-    def encodes_offsets(self) -> bool:
-        """Windows 8.1 and later."""
-        return self.layout.has(HEADER, "EncodedOffsets")
 
     def is_area(self, user: U64) -> Mask:
         """True where memory begins with a `_HEAP_USERDATA_HEADER`."""
@@ -173,7 +171,7 @@ class AreaReader:
             behind = self.layout.size(HEADER)
             return areas._replace(first=np.full(len(areas.address), behind, np.int64))
         if self.key is None:
-            self.key = self._solved_key(areas)
+            self._solve(areas)
         first = np.full(len(areas.address), -1, np.int64)
         if self.key is not None:
             first = self._stored_first(areas)
@@ -192,69 +190,90 @@ class AreaReader:
 
     def _stored_first(self, areas: Areas) -> I64:
         """First offsets as the areas keep them; -1 where the stride beside them disagrees."""
-        if self.encodes_offsets:
-            words = self._mixed_offsets(areas) ^ np.uint32(self.key or 0)
-        else:
-            words = self._offset_words(areas, "FirstAllocationOffset")
+        words = self._offset_words(areas)
+        first = self._plain_first(areas, words)
+        if self.names_distance:
+            words = self._mixed(areas, words) ^ np.uint32(self.key or 0)
+            first = np.maximum(first, self._plain_first(areas, words))
+        return first
+
+    def _plain_first(self, areas: Areas, words: U32) -> I64:
         first = (words & np.uint32(0xFFFF)).astype(np.int64)
         agrees = (words >> 16).astype(np.int64) == areas.stride
         agrees &= first >= self.layout.offset(HEADER, "BitmapData") + areas.blocks // 8
         agrees &= first + areas.stride * areas.blocks <= areas.room
         return np.where(agrees, first, -1)
 
-    def _offset_words(self, areas: Areas, name: str) -> U32:
-        at = areas.address + np.uint64(self.layout.offset(HEADER, name))
+    def _offset_words(self, areas: Areas) -> U32:
+        """What stands behind the signature: the first offset, and the stride in the upper half.
+
+        From Windows 8.1 on they are encoded, as `_HEAP_USERDATA_HEADER.EncodedOffsets`.
+        """
+        at = areas.address + np.uint64(self.layout.offset(HEADER, "Signature") + 4)
         return self.context.memory.gather(at, "<u4")[0].astype(np.uint32)
 
-    def _mixed_offsets(self, areas: Areas) -> U32:
-        """EncodedOffsets but for the key: the first offset, and the stride in the upper half."""
-        encoded = self._offset_words(areas, "EncodedOffsets")
+    def _mixed(self, areas: Areas, words: U32) -> U32:
+        """Encoded offsets but for the key."""
         return np.asarray(
-            encoded ^ areas.address.astype(np.uint32) ^ np.uint32(self.front_end & 0xFFFFFFFF)
+            words ^ areas.address.astype(np.uint32) ^ np.uint32(self.front_end & 0xFFFFFFFF)
         )
 
-    def _solved_key(self, areas: Areas) -> int | None:
-        """The key that the offsets of an area and its first block's header imply alike, by areas'
-        votes; else the key that most headers agree on.
-        """
-        some = areas.take(np.arange(len(areas.address)) < KEY_AREAS)
-        if not self.encodes_offsets:
-            first = (self._offset_words(some, "FirstAllocationOffset") & 0xFFFF).astype(np.int64)
-            return self._voted_key(some._replace(first=first))
-        step = self.context.granularity
-        offset = np.arange(0, FIRST_OFFSETS, step)
-        wanted = self._mixed_offsets(some) ^ (some.stride << 16).astype(np.uint32)
-        keys = wanted[:, None] ^ offset.astype(np.uint32)
-        headers = some.address[:, None] + offset.astype(np.uint64)
-        low, unused, _, present = self._read_headers(headers.ravel())
-        owner = np.repeat(np.arange(len(some.address)), len(offset))
-        proven = low ^ self._expected_low(headers.ravel(), some, owner) == keys.ravel()
-        hits = keys.ravel()[proven & present & (unused >= UNUSED_LFH)]
-        if len(hits):
-            return _most_frequent(hits)
-        return self._slot_key(some)
+    # -- the key
 
-    def _voted_key(self, areas: Areas) -> int | None:
-        """The key that most block headers imply, first offsets being known."""
-        header, owner = self._headers(areas.take(np.arange(len(areas.address)) < KEY_AREAS))
+    def _solve(self, areas: Areas) -> None:
+        """Finds the key and what block headers name, by what fits most of some areas."""
+        some = areas.take(np.arange(len(areas.address)) < KEY_AREAS)
+        if not self.has_bitmap:
+            self.key = self._vote(some)[0]
+            return
+        plain = self._plain_first(some, self._offset_words(some))
+        if np.count_nonzero(plain >= 0) * 2 > len(plain):  # Windows 8.0
+            some = some._replace(first=plain).take(plain >= 0)
+            self._decide(lambda: self._vote(some))
+            return
+        self.names_distance = True
+        self.key = self._proven_key(some)
+        if self.key is None:
+            self._decide(lambda: self._slot_vote(some))
+
+    def _decide(self, vote: Callable[[], tuple[int | None, int]]) -> None:
+        """Takes what block headers name by the larger vote on the key it gives."""
+        votes = []
+        for self.names_distance in (False, True):
+            votes.append(vote())
+        self.names_distance = votes[1][1] > votes[0][1]
+        self.key = votes[self.names_distance][0]
+
+    def _proven_key(self, areas: Areas) -> int | None:
+        """The key that encoded offsets and the header of the first block imply alike."""
+        offset = np.arange(0, FIRST_OFFSETS, self.context.granularity)
+        wanted = self._mixed(areas, self._offset_words(areas))
+        keys = (wanted ^ (areas.stride << 16).astype(np.uint32))[:, None] ^ offset.astype(np.uint32)
+        headers = (areas.address[:, None] + offset.astype(np.uint64)).ravel()
+        low, unused, _, present = self._read_headers(headers)
+        owner = np.repeat(np.arange(len(areas.address)), len(offset))
+        proven = (low ^ self._expected_low(headers, areas, owner)) == keys.ravel()
+        hits = keys.ravel()[proven & present & (unused >= UNUSED_LFH)]
+        return _most_frequent(hits)[0]
+
+    def _vote(self, areas: Areas) -> tuple[int | None, int]:
+        """The key that most block headers imply, first offsets being known; and how many do."""
+        header, owner = self._headers(areas)
         low, unused, _, present = self._read_headers(header)
         keys = low ^ self._expected_low(header, areas, owner)
-        keys = keys[present & (unused >= UNUSED_LFH)]
-        return _most_frequent(keys) if len(keys) else self._slot_key(areas)
+        return _most_frequent(keys[present & (unused >= UNUSED_LFH)])
 
-    def _slot_key(self, areas: Areas) -> int | None:
+    def _slot_vote(self, areas: Areas) -> tuple[int | None, int]:
         """The key that most slots of the areas agree on, wherever their blocks begin."""
         votes: dict[int, int] = {}
-        for index in range(min(len(areas.address), KEY_AREAS)):
-            keys = self._slot_keys(areas, index)[1]
-            values, counts = np.unique(keys, return_counts=True)
-            # A block's worth of chance hits is common in user data (runs of one byte), so cap an
-            # area's say.
-            best = int(np.argmax(counts)) if len(counts) else -1
-            if best >= 0:
-                key = int(values[best])
-                votes[key] = votes.get(key, 0) + min(int(counts[best]), int(areas.blocks[index]))
-        return max(votes, key=lambda key: votes[key]) if votes else None
+        for index in range(len(areas.address)):
+            key, count = _most_frequent(self._slot_keys(areas, index)[1])
+            if key is not None:
+                # A block's worth of chance hits is common in user data (runs of one byte), so cap
+                # an area's say.
+                votes[key] = votes.get(key, 0) + min(count, int(areas.blocks[index]))
+        best = max(votes, key=lambda key: votes[key], default=None)
+        return best, votes.get(best, 0) if best is not None else 0
 
     def _slot_keys(self, areas: Areas, index: int) -> tuple[I64, U32]:
         """Offsets of all slots of an area that may hold a block header, and the key each
@@ -315,7 +334,7 @@ class AreaReader:
         """What the low word of each header is, but for the key."""
         shift, distance_shift = (3, 13) if self.context.pointer_size == 4 else (4, 12)
         place = (header >> np.uint64(shift)).astype(np.uint32)
-        if self.encodes_offsets:
+        if self.names_distance:
             what = (header - areas.address[owner]) << np.uint64(distance_shift)
             return np.asarray(place ^ what.astype(np.uint32) ^ np.uint32(self.heap & 0xFFFFFFFF))
         what = areas.subsegment[owner] >> np.uint64(0 if shift == 3 else 4)
@@ -326,6 +345,10 @@ class AreaReader:
         self.context.log.add(code, Severity.WARNING, structure, address, message, lost)
 
 
-def _most_frequent(values: U32) -> int:
+def _most_frequent(values: U32) -> tuple[int | None, int]:
+    """The value that comes most often, and how often; None when there is none."""
+    if not len(values):
+        return None, 0
     unique, counts = np.unique(values, return_counts=True)
-    return int(unique[np.argmax(counts)])
+    best = int(np.argmax(counts))
+    return int(unique[best]), int(counts[best])

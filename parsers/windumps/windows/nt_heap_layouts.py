@@ -7,8 +7,6 @@ builds between. Within a build no offset was seen to change between revisions.
 
 from __future__ import annotations
 
-from typing import Any
-
 from windumps.windows.layouts import LayoutRow, rows_from
 
 _X64_VISTA = {
@@ -186,8 +184,7 @@ _X64_8 = {
     "_HEAP_USERDATA_HEADER": {
         "sizeof": (0x38, ""),
         "Signature": (0x14, "u4"),
-        "FirstAllocationOffset": (0x18, "u2"),
-        "BlockStride": (0x1A, "u2"),
+        "EncodedOffsets": (0x18, "u4"),
         "SizeOfBitMap": (0x20, "u4"),
         "BitmapData": (0x30, "ptr"),
     },
@@ -224,31 +221,16 @@ _X86_8 = {
     "_HEAP_USERDATA_HEADER": {
         "sizeof": (0x20, ""),
         "Signature": (0xC, "u4"),
-        "FirstAllocationOffset": (0x10, "u2"),
-        "BlockStride": (0x12, "u2"),
+        "EncodedOffsets": (0x10, "u4"),
         "SizeOfBitMap": (0x14, "u4"),
         "BitmapData": (0x1C, "ptr"),
     },
 }
 
 
-def _front_end_81(zone: int, next_index: int, offsets: int) -> dict[str, dict[str, Any]]:
-    """From 8.1 on a zone counts its subsegments instead of pointing behind the last, where an
-    area's first block lies is encoded, and block headers name the distance to their area instead of
-    its subsegment.
-    """
-    return {
-        "_LFH_BLOCK_ZONE": {
-            "sizeof": (zone, ""),
-            "FreePointer": None,
-            "NextIndex": (next_index, "u4"),
-        },
-        "_HEAP_USERDATA_HEADER": {
-            "FirstAllocationOffset": None,
-            "BlockStride": None,
-            "EncodedOffsets": (offsets, "u4"),
-        },
-    }
+# From 8.1 on a zone counts its subsegments instead of pointing behind the last.
+_X64_ZONE_81 = {"sizeof": (0x20, ""), "FreePointer": None, "NextIndex": (0x10, "u4")}
+_X86_ZONE_81 = {"sizeof": (0x10, ""), "FreePointer": None, "NextIndex": (0x8, "u4")}
 
 
 def _heap_front_end(
@@ -296,7 +278,7 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
             (6000, 6003, _KERNEL, {}),
             (7600, 7602, _PDB, {"_HEAP": {"sizeof": (0x208, "")}}),
             (9200, 9200, _8, _X64_8),
-            (9600, 10586, _KERNEL, _front_end_81(0x20, 0x10, 0x18)),
+            (9600, 10586, _KERNEL, {"_LFH_BLOCK_ZONE": _X64_ZONE_81}),
             (
                 11082,
                 17134,
@@ -320,7 +302,7 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
             (6000, 6003, _KERNEL, {}),
             (7600, 7602, _PDB, {"_HEAP": {"sizeof": (0x138, "")}}),
             (9200, 9200, _8, _X86_8),
-            (9600, 10586, _KERNEL, _front_end_81(0x10, 0x8, 0x10)),
+            (9600, 10586, _KERNEL, {"_LFH_BLOCK_ZONE": _X86_ZONE_81}),
             (
                 11082,
                 17134,
