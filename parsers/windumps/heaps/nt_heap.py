@@ -37,6 +37,7 @@ from windumps.heaps.nt_entries import (
     user_extents,
 )
 from windumps.heaps.nt_fit import FRONT_END_LFH, HEAP_SIGNATURE, closes, fit
+from windumps.heaps.nt_head import Head
 from windumps.heaps.nt_lfh import AreaBlocks, LfhReader
 from windumps.heaps.nt_segments import (
     PAGE_SIZE,
@@ -60,12 +61,9 @@ def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
     """True when a heap handle has the segment signature of Vista and later, and somewhere in its
     header, where depends on the build, the heap signature.
     """
-    try:
-        if memory.read_uint(address + 2 * pointer_size, 4) != SEGMENT_SIGNATURE:
-            return False
-    except MemoryReadError:
-        return False
     head = memory.read_available(address, DETECT_BYTES)
+    if head[2 * pointer_size : 2 * pointer_size + 4] != SEGMENT_SIGNATURE.to_bytes(4, "little"):
+        return False
     words = np.frombuffer(head[: len(head) // 4 * 4], "<u4")
     return bool((words == HEAP_SIGNATURE).any())
 
@@ -76,11 +74,12 @@ def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
     Raises:
         HeapError: the heap's header is not in the dump, or no layout fits it.
     """
+    head = Head(context.memory, address)
     choice = choose_layout(
         NT_HEAP_ROWS,
         context.architecture,
         context.build,
-        lambda row: (fit(context, row, address), None),
+        lambda row: (fit(context, row, address, head), None),
         context.exact_layouts.get("NT heap"),
     )
     if choice is None or choice.score < LEAST_SCORE:
@@ -128,27 +127,29 @@ class NtHeap(NtHeapBase):
         """See `Heap`."""
         account = self.account = HeapAccount(counters=self.account.counters)
         self._doubtful, self._ends, self._whole = 0, [], True
-        segments, cut = read_segments(self.context, self.row, self._heap)
-        for batch in self._batches(segments):
+        head = Head(self.context.memory, self.address)
+        segments, cut = read_segments(self.context, self.row, self._heap, head)
+        for batch in self._batches(segments, head):
             yield from self._piece_blocks(batch)
-        yield self._counted(self._lfh.left_over())
+        yield from self._counted(self._lfh.left_over())
         large = read_virtual_blocks(
-            self.context, self.row, self._heap, self._encoding, sorted(account.ranges)
+            self.context, self.row, self._heap, self._encoding, sorted(account.ranges), head
         )
         found = Found(len(segments), cut, self._whole, large, self._lfh.front_end)
         audit(self.context, account, found)
-        yield from self._large_blocks(large, self._own_large(large.address))
+        if len(large.entry):
+            yield from self._large_blocks(large, self._own_large(large.address))
         account.committed_bytes += self._doubtful
         account.unwalked_bytes += self._doubtful
 
-    def _batches(self, segments: list[Segment]) -> Iterator[Entries]:
+    def _batches(self, segments: list[Segment], head: Head) -> Iterator[Entries]:
         """Pieces of all segments, small ones put together: a column of ten blocks costs as much as one
         of ten thousand.
         """
         batch: list[Entries] = []
         size = 0
         for segment in segments:
-            ranges, sure = committed_ranges(self.context, self.row, segment)
+            ranges, sure = committed_ranges(self.context, self.row, segment, head)
             self._whole = self._whole and sure
             for piece in self._segment_pieces(segment, ranges):
                 batch.append(piece)
@@ -184,11 +185,12 @@ class NtHeap(NtHeapBase):
         FirstEntry says the same, and stands in where that block's header does not check out.
         """
         granularity = self.context.granularity
-        stored, present = self.context.memory.gather(
-            np.array([segment.base + granularity - 8], np.uint64), "<u4"
-        )
-        low = self._encoding.decode_low(stored.astype(np.uint32))
-        if present[0] and self._encoding.checks_out(low)[0]:
+        try:
+            stored = self.context.memory.read_uint(segment.base + granularity - 8, 4)
+        except MemoryReadError:
+            stored = 0
+        low = self._encoding.decode_low(np.array([stored], np.uint32))
+        if self._encoding.checks_out(low)[0]:
             behind = segment.base + int(low[0] & 0xFFFF) * granularity
             if behind <= end and (segment.record is None or self._encoding.mask):
                 return behind
@@ -245,8 +247,7 @@ class NtHeap(NtHeapBase):
             inside = address[internal]
             room = size[internal] - (inside - piece.header[internal]).astype(np.int64)
             read = self._lfh.sort_out(inside, room)
-            if len(read.blocks) or read.lost:
-                yield self._counted(read)
+            yield from self._counted(read)
 
     def _are_own(self, piece: Entries, rows: NDArray[np.int64]) -> Mask:
         """Which busy blocks without user data are what their UnusedBytes say: the sentinel at the
@@ -281,13 +282,14 @@ class NtHeap(NtHeapBase):
 
     # -- front end and large blocks
 
-    def _counted(self, read: AreaBlocks) -> Blocks:
+    def _counted(self, read: AreaBlocks) -> Iterator[Blocks]:
         """Blocks of LFH areas, which were counted as overhead a moment ago."""
         account = self.account
         account.unwalked_bytes += read.lost
         account.overhead_bytes -= int(read.blocks.block_bytes.sum()) + read.lost
         self._doubtful += read.doubtful
-        return account.count(read.blocks)
+        if len(read.blocks):
+            yield account.count(read.blocks)
 
     def _own_large(self, user: U64) -> int:
         """The large block that is the front end's own object; 0 when none is."""

@@ -35,6 +35,9 @@ class AreaBlocks(NamedTuple):
     doubtful: int
 
 
+NOTHING = AreaBlocks(Blocks.empty(), 0, 0)
+
+
 @dataclass
 class LfhReader(AreaReader):
     """Decodes areas of one heap; see `AreaReader`."""
@@ -63,6 +66,8 @@ class LfhReader(AreaReader):
         An area without its signature is a block of the heap's own like any other, but for the
         subsegment that points to it; one that names a wrong subsegment, likewise.
         """
+        if not self._own and not self._damaged:
+            return NOTHING
         damaged = _joined([(areas.address, areas.room) for areas in self._damaged])
         own = _joined(self._own)
         user, room = _joined([damaged, own])
@@ -87,6 +92,8 @@ class LfhReader(AreaReader):
 
     def read(self, areas: Areas) -> AreaBlocks:
         """All blocks of areas that agree with their subsegments."""
+        if not len(areas.address):
+            return NOTHING
         located = self._locate_first(areas)
         lost = int(areas.room.sum()) - int(located.room.sum())
         areas = located

@@ -10,6 +10,7 @@ from windumps.diagnostics import Severity
 from windumps.errors import MemoryReadError
 from windumps.heaps.base import HeapContext
 from windumps.heaps.lists import list_nodes
+from windumps.heaps.nt_head import Head
 from windumps.heaps.nt_scan import PAGE_SIZE, allocation_end, allocation_starts
 from windumps.windows.layouts import LayoutRow, Record
 
@@ -33,7 +34,9 @@ class Segment(NamedTuple):
     record: Record | None
 
 
-def read_segments(context: HeapContext, row: LayoutRow, heap: Record) -> tuple[list[Segment], bool]:
+def read_segments(
+    context: HeapContext, row: LayoutRow, heap: Record, head: Head
+) -> tuple[list[Segment], bool]:
     """The heap's segments, itself first, none overlapping another.
 
     Those that the list does not name any more are found by their signatures.
@@ -42,9 +45,7 @@ def read_segments(context: HeapContext, row: LayoutRow, heap: Record) -> tuple[l
         The segments, and True when the list is cut.
     """
     link = row.offset("_HEAP_SEGMENT", "SegmentListEntry")
-    nodes, trouble = list_nodes(
-        context.memory, heap.address_of("SegmentList"), context.pointer_size
-    )
+    nodes, trouble = list_nodes(head, heap.address_of("SegmentList"), context.pointer_size)
     named = list(dict.fromkeys([heap.address, *(node - link for node in nodes)]))
     found: list[Segment] = []
     for address in named:
@@ -59,7 +60,7 @@ def read_segments(context: HeapContext, row: LayoutRow, heap: Record) -> tuple[l
             heap.address,
             f"{trouble}; segments may be missing",
         )
-    if trouble is not None or len(found) != heap["TotalSegments"]:
+    if trouble is not None or len(found) < heap["TotalSegments"]:
         for address in _signed(context, row, heap, found):
             segment = _segment(context, row, heap, address)
             if segment is not None and _add(context, found, segment):
@@ -105,7 +106,10 @@ def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -
     end = 0
     record = None
     try:
-        record = row.read(context.memory, "_HEAP_SEGMENT", address)
+        if address == heap.address:  # the heap is its first segment
+            record = Record(row, "_HEAP_SEGMENT", address, heap.raw)
+        else:
+            record = row.read(context.memory, "_HEAP_SEGMENT", address)
     except MemoryReadError as error:
         _say(context, "segment-absent", "_HEAP_SEGMENT", address, str(error))
     else:
@@ -132,7 +136,7 @@ def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -
 
 
 def committed_ranges(
-    context: HeapContext, row: LayoutRow, segment: Segment
+    context: HeapContext, row: LayoutRow, segment: Segment, head: Head
 ) -> tuple[list[tuple[int, int]], bool]:
     """Committed ranges of a segment: all its pages but those on its list of uncommitted ranges.
 
@@ -143,9 +147,7 @@ def committed_ranges(
     if record is None:
         return [(base, end)], False
     link = row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
-    nodes, trouble = list_nodes(
-        context.memory, record.address_of("UCRSegmentList"), context.pointer_size
-    )
+    nodes, trouble = list_nodes(head, record.address_of("UCRSegmentList"), context.pointer_size)
     if trouble is not None:
         _say(
             context,

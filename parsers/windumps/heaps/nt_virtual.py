@@ -12,6 +12,7 @@ from windumps.heaps.base import HeapContext
 from windumps.heaps.lists import list_nodes
 from windumps.heaps.nt_entries import FLAG_BUSY, I64, U64, UNUSED_VIRTUAL, Encoding, Mask
 from windumps.heaps.nt_scan import PAGE_SIZE, Ranges, committed_span, entry_starts
+from windumps.memory.lists import UintReader
 from windumps.windows.layouts import LayoutRow, Record
 
 STRUCTURE = "_HEAP_VIRTUAL_ALLOC_ENTRY"
@@ -43,6 +44,18 @@ class VirtualBlocks(NamedTuple):
     cut: bool = False
 
 
+_NO_ADDRESSES, _NO_SIZES = np.empty(0, np.uint64), np.empty(0, np.int64)
+NO_BLOCKS = VirtualBlocks(
+    _NO_ADDRESSES,
+    _NO_ADDRESSES,
+    _NO_ADDRESSES,
+    _NO_SIZES,
+    _NO_SIZES,
+    _NO_SIZES,
+    _NO_ADDRESSES,
+)
+
+
 class Entries(NamedTuple):
     """Entries of the list of large blocks as they are stored, as columns.
 
@@ -69,11 +82,14 @@ class Entries(NamedTuple):
         return Entries(*(column[sound] for column in self))
 
 
-def read_entries(context: HeapContext, row: LayoutRow, heap: Record) -> tuple[Entries, bool]:
+NO_ENTRIES = Entries(_NO_ADDRESSES, _NO_ADDRESSES, _NO_ADDRESSES, _NO_ADDRESSES, _NO_ADDRESSES)
+
+
+def read_entries(
+    context: HeapContext, row: LayoutRow, heap: Record, head: UintReader
+) -> tuple[Entries, bool]:
     """Reads `_HEAP.VirtualAllocdBlocks`, and tells whether it is cut; says so, too."""
-    nodes, trouble = list_nodes(
-        context.memory, heap.address_of("VirtualAllocdBlocks"), context.pointer_size
-    )
+    nodes, trouble = list_nodes(head, heap.address_of("VirtualAllocdBlocks"), context.pointer_size)
     if trouble is not None:
         context.log.add(
             "virtual-list-cut",
@@ -82,6 +98,8 @@ def read_entries(context: HeapContext, row: LayoutRow, heap: Record) -> tuple[En
             heap.address,
             f"{trouble}; large blocks may be missing",
         )
+    if not nodes:
+        return NO_ENTRIES, trouble is not None
     return entries_at(context, row, np.array(nodes, np.uint64)), trouble is not None
 
 
@@ -101,7 +119,12 @@ def entries_at(context: HeapContext, row: LayoutRow, entry: U64) -> Entries:
 
 
 def read_virtual_blocks(
-    context: HeapContext, row: LayoutRow, heap: Record, encoding: Encoding, claimed: Ranges
+    context: HeapContext,
+    row: LayoutRow,
+    heap: Record,
+    encoding: Encoding,
+    claimed: Ranges,
+    head: UintReader,
 ) -> VirtualBlocks:
     """Reads the large blocks; an entry that does not check out is left out and said.
 
@@ -114,11 +137,15 @@ def read_virtual_blocks(
         heap: The heap.
         encoding: Of its headers.
         claimed: Memory of the heap's segments.
+        head: Reads the process's memory.
     """
-    found, cut = read_entries(context, row, heap)
+    found, cut = read_entries(context, row, heap, head)
+    size = heap["TotalSizeInVirtualBlocks"]
+    if not len(found.entry) and not size:
+        return NO_BLOCKS._replace(cut=cut)
     sound = _sound(encoding, found)
     kept = _apart(context, found.take(context, row, sound), claimed)
-    if int(kept.commit.sum()) != heap["TotalSizeInVirtualBlocks"]:
+    if int(kept.commit.sum()) < size or cut:
         kept = _with_unlisted(context, row, encoding, kept, claimed)
     return _decoded(context, encoding, kept)._replace(cut=cut)
 
