@@ -71,13 +71,11 @@ class LfhReader(AreaReader):
         damaged = _joined([(areas.address, areas.room) for areas in self._damaged])
         own = _joined(self._own)
         user, room = _joined([damaged, own])
-        named = self.zone_subsegments(*own) if len(user) else {}
-        in_use = np.isin(user, np.array(list(named), np.uint64))
-        subsegment = np.array([named[area] for area in user[in_use].tolist()], np.uint64)
-        areas, ok = self.describe(user[in_use], room[in_use], subsegment)
-        given_up = in_use | (np.arange(len(user)) < len(damaged[0]))
-        given_up[np.flatnonzero(in_use)[ok]] = False
-        self.say_unreadable(user[given_up], room[given_up])
+        named = self.zone_subsegments(*own)
+        subsegment = np.array([named.get(area, 0) for area in user.tolist()], np.uint64)
+        areas, ok = self.describe(user, room, subsegment, damaged=True)
+        given_up = ~ok[: len(damaged[0])]
+        self.say_unreadable(damaged[0][given_up], damaged[1][given_up])
         recovered = areas.take(ok)
         for address in recovered.address.tolist():
             self._say(
@@ -88,7 +86,7 @@ class LfhReader(AreaReader):
             )
         read = self.read(recovered)
         self._own, self._damaged = [], []
-        return read._replace(lost=read.lost + int(room[given_up].sum()))
+        return read._replace(lost=read.lost + int(damaged[1][given_up].sum()))
 
     def read(self, areas: Areas) -> AreaBlocks:
         """All blocks of areas that agree with their subsegments."""

@@ -106,8 +106,12 @@ class AreaReader:
         at = user + np.uint64(self.layout.offset(HEADER, "SubSegment"))
         return self.context.memory.gather(at, f"<u{self.context.pointer_size}")[0].astype(np.uint64)
 
-    def describe(self, user: U64, room: I64, subsegment: U64) -> tuple[Areas, Mask]:
-        """Reads each area's subsegment, and tells which areas agree with theirs."""
+    def describe(
+        self, user: U64, room: I64, subsegment: U64, damaged: bool = False
+    ) -> tuple[Areas, Mask]:
+        """Reads each area's subsegment, and tells which areas agree with theirs; of areas with a
+        `damaged` header only by the subsegment.
+        """
         memory, layout = self.context.memory, self.layout
         names = ["UserBlocks", "BlockSize", "BlockCount"]
         names += ["Depth"] if layout.has(SUBSEGMENT, "Depth") else []
@@ -115,8 +119,8 @@ class AreaReader:
         count = sub["BlockCount"].astype(np.int64)
         stride = sub["BlockSize"].astype(np.int64) * self.context.granularity
         ok = present & (sub["UserBlocks"].astype(np.uint64) == user) & (stride > 0)
-        ok &= stride * count <= room
-        if self.has_bitmap:
+        ok &= (count > 0) & (stride * count <= room)
+        if self.has_bitmap and not damaged:
             at = user + np.uint64(layout.offset(HEADER, "SizeOfBitMap"))
             ok &= memory.gather(at, "<u4")[0] == count
         depth = sub["Depth"].astype(np.int64) if len(names) > 3 else np.full(len(user), -1)

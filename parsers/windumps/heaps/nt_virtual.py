@@ -192,14 +192,14 @@ def _with_unlisted(
     if not encoding.mask:  # without a checksum the neighbours on the list must confirm it
         sound &= _is_linked(context, starts)
     unlisted = _apart(context, Entries(*(column[sound] for column in found)), claimed)
-    for entry, commit in zip(unlisted.entry.tolist(), unlisted.commit.tolist(), strict=True):
+    if len(unlisted.entry):
         context.log.add(
-            "virtual-block-recovered",
+            "virtual-blocks-recovered",
             Severity.WARNING,
             STRUCTURE,
-            entry,
-            f"the heap's list does not lead to this large block of {commit} bytes; "
-            "it was found by its header",
+            int(unlisted.entry[0]),
+            f"the heap's list does not lead to {len(unlisted.entry)} large blocks of "
+            f"{int(unlisted.commit.sum())} bytes; they were found by their headers",
         )
     return Entries(*(np.concatenate(pair) for pair in zip(known, unlisted, strict=True)))
 
