@@ -71,6 +71,20 @@ class WholeNtHeapBuilder:
         self._free_units += units
         return self._entry(units, 0, 0) + self.unit
 
+    def freed_together(self, requests: list[int]) -> int:
+        """Used blocks that became one free block: their headers are left over in it. Returns where
+        the free block begins, behind its header.
+        """
+        first, previous = self._at, self._previous
+        for requested in requests:
+            units = -(-(requested + self.unit) // self.unit)
+            self._entry(units, 1, units * self.unit - requested)
+        units = (self._at - first) // self.unit
+        self._write_header(first, units, 0, previous, 0)
+        self._free_units += units
+        self._previous = units
+        return first + self.unit
+
     def area(self, block_bytes: int, requests: list[int | None]) -> int:
         """An LFH area with blocks of so many bytes, header included; returns its address."""
         if not self._front_end:

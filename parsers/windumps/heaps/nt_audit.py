@@ -46,7 +46,7 @@ def audit(context: HeapContext, account: HeapAccount, found: Found) -> None:
     counters = account.counters
     committed, reserved = counters["TotalMemoryCommitted"], counters["TotalMemoryReserved"]
     rest = committed - account.committed_bytes
-    rest -= _front_end_beside(context, account, found.front_end, rest)
+    rest -= _front_end_beside(context, account, found, rest)
     if rest < 0 and not found.whole:
         # Pages that no list says are uncommitted were taken for absent ones.
         surplus = min(-rest, account.absent_bytes)
@@ -104,17 +104,20 @@ def audit(context: HeapContext, account: HeapAccount, found: Found) -> None:
     account.unwalked_bytes += missing
 
 
-def _front_end_beside(context: HeapContext, account: HeapAccount, front_end: int, rest: int) -> int:
+def _front_end_beside(context: HeapContext, account: HeapAccount, found: Found, rest: int) -> int:
     """Bytes of the front end's object, which from Windows 8 on is an allocation beside the segments
     that the counters include.
     """
+    front_end = found.front_end
     beside = front_end and not any(a <= front_end < a + s for a, s in account.ranges)
-    if not beside or rest <= 0:
+    if not beside or (rest <= 0 and found.whole):
         return 0
     span = committed_span(context, front_end)
     if span is None:
         span = context.memory.bytes_from(front_end, FRONT_END_BYTES)
-    own = min(rest, span, FRONT_END_BYTES)
+    own = min(span, FRONT_END_BYTES)
+    if found.whole:
+        own = min(own, rest)
     reserved = account.counters["TotalMemoryReserved"] - account.reserved_bytes
     reserved = max(own, min(reserved, FRONT_END_BYTES))
     account.committed_bytes += own

@@ -205,7 +205,7 @@ class BackendWalker:
             self._lose(window.start + slot * granularity)
             self._search_from = None
             self._previous = None
-            self._run_start = None if len(leading_back) else self._position
+            self._run_start = self._position
             return True
         self._lose(window_end)
         self._search_from = window_end

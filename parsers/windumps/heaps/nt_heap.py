@@ -256,7 +256,10 @@ class NtHeap(NtHeapBase):
         granularity = np.uint64(self.context.granularity)
         header, unused = piece.header[rows], piece.unused[rows]
         end = header + piece.units[rows].astype(np.uint64) * granularity
-        sentinel = (unused == UNUSED_SENTINEL) & np.isin(end, np.array(self._ends, np.uint64))
+        ends = np.isin(end, np.array(self._ends, np.uint64))
+        if not self._whole:  # the range may end where memory does
+            ends |= self.context.memory.locate(end, 1) < 0
+        sentinel = (unused == UNUSED_SENTINEL) & ends
         table = unused == UNUSED_HEADER
         if table.any():
             if self._tables is None:

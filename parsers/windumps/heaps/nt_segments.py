@@ -12,6 +12,7 @@ from windumps.heaps.base import HeapContext
 from windumps.heaps.lists import list_nodes
 from windumps.heaps.nt_head import Head
 from windumps.heaps.nt_scan import PAGE_SIZE, allocation_end, allocation_starts
+from windumps.memory.lists import UintReader
 from windumps.windows.layouts import LayoutRow, Record
 
 SEGMENT_SIGNATURE = 0xFFEEFFEE
@@ -86,25 +87,34 @@ def _signed(context: HeapContext, row: LayoutRow, heap: Record, known: list[Segm
 
 
 def _add(context: HeapContext, found: list[Segment], segment: Segment) -> bool:
-    for other in found:
-        if segment.base < other.end and other.base < segment.end:
-            _say(
-                context,
-                "segment-damaged",
-                "_HEAP_SEGMENT",
-                segment.base,
-                f"it overlaps the segment at 0x{other.base:x}; it is left out",
-            )
-            return False
+    """Adds a segment; where one reaches into another, it ends where the other begins."""
+    if any(segment.base == other.base for other in found):
+        return False
+    for index, other in enumerate(found):
+        if other.base < segment.base < other.end:
+            found[index] = _cut(context, other, segment.base)
+        elif segment.base < other.base < segment.end:
+            segment = _cut(context, segment, other.base)
     found.append(segment)
     return True
 
 
+def _cut(context: HeapContext, segment: Segment, end: int) -> Segment:
+    _say(
+        context,
+        "segment-damaged",
+        "_HEAP_SEGMENT",
+        segment.base,
+        f"it reaches into the segment at 0x{end:x}; it is read up to there",
+    )
+    return segment._replace(end=end)
+
+
 def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -> Segment | None:
     """The segment at an address; one with a damaged header as far as the dump says where it ends."""
-    trouble = ""
-    end = 0
-    record = None
+    limit = allocation_end(context, address)
+    record, trouble = None, ""
+    ends: set[int] = set()
     try:
         if address == heap.address:  # the heap is its first segment
             record = Record(row, "_HEAP_SEGMENT", address, heap.raw)
@@ -113,26 +123,56 @@ def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -
     except MemoryReadError as error:
         _say(context, "segment-absent", "_HEAP_SEGMENT", address, str(error))
     else:
-        pages = record["NumberOfPages"] * PAGE_SIZE
-        ends = {address + pages, record["LastValidEntry"]}
+        ends = {address + record["NumberOfPages"] * PAGE_SIZE, record["LastValidEntry"]}
         if record["SegmentSignature"] != SEGMENT_SIGNATURE or record["Heap"] != heap.address:
             trouble = "its signature or heap pointer is wrong"
         elif record["BaseAddress"] != address:
             trouble = "its base address is another"
         elif len(ends) > 1:
             trouble = "NumberOfPages and LastValidEntry contradict each other"
-            likely = {end for end in ends if address < end <= address + MAX_SEGMENT_BYTES}
-            end = max(likely, default=0)
-        elif not pages or address & (PAGE_SIZE - 1):
-            trouble = "it has no pages"
-        else:
-            return Segment(address, address + pages, record)
     if trouble:
         _say(context, "segment-damaged", "_HEAP_SEGMENT", address, trouble)
-    end = allocation_end(context, address) or end
+    likely = [
+        end for end in ends if address < end <= min(limit or end, address + MAX_SEGMENT_BYTES)
+    ]
+    end = min(likely, default=limit or 0)
+    if record is not None and len(likely) > 1:
+        end = _last_hole_end(context, row, record, likely) or end
     if address & (PAGE_SIZE - 1) or not address < end <= address + MAX_SEGMENT_BYTES:
         return None
-    return Segment(address, end, record if record is not None and not trouble else None)
+    is_ours = record is not None and (not trouble or (len(likely) > 0 and _names(record, heap)))
+    return Segment(address, end & -PAGE_SIZE, record if is_ours else None)
+
+
+def _last_hole_end(
+    context: HeapContext, row: LayoutRow, segment: Record, ends: list[int]
+) -> int | None:
+    """Which of some ends is that of an uncommitted range, as the end of a segment mostly is."""
+    for descriptor in _descriptors(context, row, segment, context.memory)[0]:
+        end = descriptor["Address"] + descriptor["Size"]
+        if end in ends:
+            return end
+    return None
+
+
+def _descriptors(
+    context: HeapContext, row: LayoutRow, segment: Record, memory: UintReader
+) -> tuple[list[Record], str | None]:
+    """A segment's uncommitted ranges that are in the dump, and what is wrong with their list."""
+    link = row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
+    nodes, trouble = list_nodes(memory, segment.address_of("UCRSegmentList"), context.pointer_size)
+    records = []
+    for node in nodes:
+        try:
+            records.append(row.read(context.memory, "_HEAP_UCR_DESCRIPTOR", node - link))
+        except MemoryReadError as error:
+            trouble = str(error)
+    return records, trouble
+
+
+def _names(segment: Record, heap: Record) -> bool:
+    """True where the header's list of uncommitted ranges can be believed, whatever else is wrong."""
+    return segment["SegmentSignature"] == SEGMENT_SIGNATURE and segment["Heap"] == heap.address
 
 
 def committed_ranges(
@@ -146,8 +186,7 @@ def committed_ranges(
     base, end, record = segment
     if record is None:
         return [(base, end)], False
-    link = row.offset("_HEAP_UCR_DESCRIPTOR", "SegmentEntry")
-    nodes, trouble = list_nodes(head, record.address_of("UCRSegmentList"), context.pointer_size)
+    descriptors, trouble = _descriptors(context, row, record, head)
     if trouble is not None:
         _say(
             context,
@@ -157,20 +196,14 @@ def committed_ranges(
             f"{trouble}; uncommitted pages may be taken for absent ones",
         )
     holes: list[tuple[int, int]] = []
-    for node in nodes:
-        try:
-            descriptor = row.read(context.memory, "_HEAP_UCR_DESCRIPTOR", node - link)
-        except MemoryReadError as error:
-            _say(context, "ucr-absent", "_HEAP_UCR_DESCRIPTOR", node - link, str(error))
-            trouble = str(error)
-            continue
+    for descriptor in descriptors:
         start, size = descriptor["Address"], descriptor["Size"]
         sound = base <= start <= start + size <= end and not (start | size) & (PAGE_SIZE - 1)
         if size and sound and not context.memory.present_bytes(start, start + size):
             holes.append((start, start + size))
         elif size:
             trouble = "it lies outside its segment" if not sound else "memory of it is in the dump"
-            _say(context, "ucr-damaged", "_HEAP_UCR_DESCRIPTOR", node - link, trouble)
+            _say(context, "ucr-damaged", "_HEAP_UCR_DESCRIPTOR", descriptor.address, trouble)
     pages = sum(b - a for a, b in holes) // PAGE_SIZE
     if trouble is None and pages != record["NumberOfUnCommittedPages"]:
         trouble = (
