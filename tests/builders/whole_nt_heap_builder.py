@@ -65,6 +65,15 @@ class WholeNtHeapBuilder:
         self.used[user] = requested
         return user
 
+    def checked_block(self, requested: int) -> int:
+        """A block of a heap with tail checking."""
+        self.write(self.address + (0x70 if self.x64 else 0x40), struct.pack("<I", 0x22))
+        units = -(-(requested + 2 * self.unit) // self.unit)
+        user = self._entry(units, 5, units * self.unit - requested) + self.unit
+        self.write(user + requested, b"\xab" * self.unit)
+        self.used[user] = requested
+        return user
+
     def free_block(self, room: int) -> int:
         """A free block with so many bytes behind its header; returns where they begin."""
         units = -(-room // self.unit) + 1

@@ -321,6 +321,23 @@ def test_unused_bytes_that_no_used_block_has_make_it_one_of_unknown_state(
 
 
 @forms
+def test_a_size_that_the_debug_heaps_pattern_does_not_follow_is_unknown(
+    build: int, x64: bool
+) -> None:
+    heap = WholeNtHeapBuilder(build, x64)
+    blocks = [heap.checked_block(90 + number) for number in range(8)]
+    pieces = heap.pieces()
+
+    def used(damaged: Pieces) -> dict[int, int]:
+        return walked(open_nt_heap, made_memory(damaged), heap.address, x64, build).used
+
+    assert used(pieces) == heap.used
+    unused = value_at(pieces, blocks[3] - 1, 1)
+    damaged = patched(pieces, blocks[3] - 1, bytes([unused + 4]))
+    assert used(damaged) == heap.used | {blocks[3]: -1}
+
+
+@forms
 def test_headers_left_over_in_a_free_block_are_no_blocks(build: int, x64: bool) -> None:
     heap = WholeNtHeapBuilder(build, x64)
     for number in range(10):

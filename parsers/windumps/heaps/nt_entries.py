@@ -18,6 +18,7 @@ from windumps.memory import AddressSpace
 
 FLAG_BUSY = 0x01
 FLAG_EXTRA = 0x02
+FLAG_FILLED = 0x04  # the debug heap's patterns are around what the program uses
 FLAG_INTERNAL = 0x08  # of a busy block: the heap's own; of a free one: interior pages decommitted
 
 # Values of UnusedBytes.

@@ -25,8 +25,10 @@ from windumps.heaps.nt_backend import BackendWalker
 from windumps.heaps.nt_base import NtHeapBase, report_unclear_sizes
 from windumps.heaps.nt_entries import (
     FLAG_BUSY,
+    FLAG_FILLED,
     FLAG_INTERNAL,
     I64,
+    U8,
     U64,
     UNUSED_FREE,
     UNUSED_HEADER,
@@ -34,6 +36,7 @@ from windumps.heaps.nt_entries import (
     Encoding,
     Entries,
     Mask,
+    UserExtents,
     user_extents,
 )
 from windumps.heaps.nt_fit import FRONT_END_LFH, HEAP_SIGNATURE, closes, fit
@@ -54,6 +57,8 @@ from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
 NAME = "nt"
 DETECT_BYTES = 0x100  # of the header; the signature was seen at 0x60 to 0xA0
 LEAST_SCORE = 0.5  # below this a heap is not read
+HEAP_TAIL_CHECKING = 0x20  # of _HEAP.Flags
+TAIL_PATTERN = 0xABABABABABABABAB  # at least so much of it stands behind a block
 BATCH_BYTES = 4 << 20  # heap memory whose blocks are handed on together
 
 
@@ -221,10 +226,11 @@ class NtHeap(NtHeapBase):
             piece.unused[claimed],
         )
         address[claimed] = extents.address
-        asked[claimed] = np.where(extents.valid, extents.size, SIZE_UNKNOWN)
         trace[claimed] = extents.trace
         doubtful[claimed] = extents.doubtful
-        unclear = claimed[~extents.valid & ~extents.doubtful]
+        valid = extents.valid & self._tails_agree(piece.flags[claimed], extents)
+        asked[claimed] = np.where(valid, extents.size, SIZE_UNKNOWN)
+        unclear = claimed[~valid & ~extents.doubtful]
         report_unclear_sizes(self.context, piece.header[unclear[~own[unclear]]])
         if doubtful.any():
             account.unwalked_bytes += int(size[doubtful].sum())
@@ -266,6 +272,18 @@ class NtHeap(NtHeapBase):
                 self._tables = self._named_addresses()
             table &= np.isin(header, self._tables) | np.isin(header + granularity, self._tables)
         return np.asarray(sentinel | table)
+
+    def _tails_agree(self, flags: U8, extents: UserExtents) -> Mask:
+        """False where the debug heap's pattern does not follow what the program asked for: then a
+        program wrote past its block, or the size is wrong.
+        """
+        agrees = np.ones(len(flags), bool)
+        if self.flags & HEAP_TAIL_CHECKING:
+            filled = np.flatnonzero(((flags & FLAG_FILLED) != 0) & extents.valid)
+            tail = extents.address[filled] + extents.size[filled].astype(np.uint64)
+            words, present = self.context.memory.gather(tail, "<u8")
+            agrees[filled] = ~present | (words == TAIL_PATTERN)
+        return agrees
 
     def _named_addresses(self) -> U64:
         """All that the heap's first page can name."""
