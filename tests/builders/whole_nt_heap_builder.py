@@ -52,7 +52,7 @@ class WholeNtHeapBuilder:
         self._allocation = address
         self._free_units = self._large_bytes = 0
         self._front_end = self._zone = 0
-        self._subsegments = 0
+        self._subsegments = self._previous = self._at = 0
         self._open_segment(0x800 if x64 else 0x5C0)
 
     # -- what goes in

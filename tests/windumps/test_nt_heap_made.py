@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders.nt_heap_numbers import HEAPS
+from builders.nt_heap_numbers import HEAPS, HeapNumbers
 from builders.whole_nt_heap_builder import WholeNtHeapBuilder
 from heaps_walked import Walked, context, walked
 
@@ -23,9 +23,10 @@ kinds = pytest.mark.parametrize(
 )
 
 
-def filled(build: int, x64: bool) -> WholeNtHeapBuilder:
+def filled(build: int, x64: bool, numbers: HeapNumbers | None = None) -> WholeNtHeapBuilder:
     """A heap with all that a heap has."""
     heap = WholeNtHeapBuilder(build, x64)
+    heap.numbers = numbers or heap.numbers
     for number in range(30):
         heap.used_block(20 + 31 * number)
         if number % 4 == 0:
@@ -110,3 +111,18 @@ def test_a_wrong_build_number_does_not_cost_a_block(
     found = walk(memory, heap)
     assert found.used == heap.used
     assert "probed" in found.heap.layout
+
+
+@pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])
+@pytest.mark.parametrize("moved", [-1, 1, 2, 6])
+def test_a_later_build_whose_heap_grew_is_read_all_the_same(x64: bool, moved: int) -> None:
+    build = max(build for build, is_x64 in HEAPS if is_x64 == x64)
+    numbers = HEAPS[build, x64]
+    distance = moved * (16 if x64 else 8)
+    names = ("front_end", "front_end_type", "counters", "size")
+    later = numbers._replace(**{name: getattr(numbers, name) + distance for name in names})
+    heap = filled(build, x64, later)
+    found = walked(open_nt_heap, heap.memory(), heap.address, x64, 29000)
+    assert found.used == heap.used
+    assert found.said == []
+    assert found.heap.account.unwalked_bytes == 0

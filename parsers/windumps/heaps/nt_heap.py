@@ -11,7 +11,7 @@ row hold, and what lies between is said to be lost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,8 +51,8 @@ from windumps.heaps.nt_segments import (
 )
 from windumps.heaps.nt_virtual import read_virtual_blocks
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import choose_layout
-from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
+from windumps.windows.layouts import LayoutChoice, LayoutRow, Record, choose_layout
+from windumps.windows.nt_heap_layouts import MOVED_ROWS, NT_HEAP_ROWS
 
 NAME = "nt"
 DETECT_BYTES = 0x100  # of the header; the signature was seen at 0x60 to 0xA0
@@ -80,13 +80,23 @@ def open_nt_heap(context: HeapContext, address: int, ordinal: int) -> NtHeap:
         HeapError: the heap's header is not in the dump, or no layout fits it.
     """
     head = Head(context.memory, address)
-    choice = choose_layout(
-        NT_HEAP_ROWS,
-        context.architecture,
-        context.build,
-        lambda row: (fit(context, row, address, head), None),
-        context.exact_layouts.get("NT heap"),
-    )
+
+    def chosen(rows: Sequence[LayoutRow]) -> LayoutChoice[None] | None:
+        return choose_layout(
+            rows,
+            context.architecture,
+            context.build,
+            lambda row: (fit(context, row, address, head), None),
+            context.exact_layouts.get("NT heap"),
+        )
+
+    choice = chosen(NT_HEAP_ROWS)
+    known = any(row.first_build <= context.build <= row.last_build for row in NT_HEAP_ROWS)
+    if not known and choice is not None and choice.score < 1:
+        moved = chosen(MOVED_ROWS)
+        if moved is not None and moved.score == 1:
+            heap = Record(moved.row, "_HEAP", address, head.raw)
+            choice = moved if heap["TotalSegments"] else choice
     if choice is None or choice.score < LEAST_SCORE:
         raise HeapError(
             f"the NT heap at 0x{address:x} fits no known layout; its header is damaged or not in the dump",

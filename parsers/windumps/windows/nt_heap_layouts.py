@@ -7,6 +7,8 @@ builds between. Within a build no offset was seen to change between revisions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from windumps.windows.layouts import LayoutRow, rows_from
 
 _X64_VISTA = {
@@ -318,4 +320,32 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         ],
         _PROVEN["x86"],
     ),
+)
+
+
+def _moved(row: LayoutRow, distance: int) -> LayoutRow:
+    """A row whose front end and counters lie elsewhere: new fields before them are what changed the
+    heap since Windows 8.
+    """
+    heap = dict(row.structures["_HEAP"])
+    front_end = heap["FrontEndHeap"][0]
+    for name, (offset, kind) in heap.items():
+        if offset >= front_end:  # its size, too
+            heap[name] = offset + distance, kind
+    return replace(
+        row,
+        first_build=0,
+        last_build=0,
+        structures=row.structures | {"_HEAP": heap},
+        source=f"the row of {row.first_build}-{row.last_build}, moved by {distance:#x}",
+        proven_on=(),
+    )
+
+
+# Guesses for builds that the table does not have, to be believed only when everything fits.
+MOVED_ROWS: tuple[LayoutRow, ...] = tuple(
+    _moved(row, step * 2 * row.pointer_size)
+    for row in NT_HEAP_ROWS
+    if row.last_build == NT_HEAP_ROWS[-1].last_build
+    for step in (1, 2, 3, 4, 5, 6, 7, 8, -1, -2)
 )
