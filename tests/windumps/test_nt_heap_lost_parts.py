@@ -283,6 +283,20 @@ def test_where_only_the_subsegments_count_knows_better_as_much_counts_as_not_wal
     assert found.codes == {"lfh-count-differs"}
 
 
+@pytest.mark.parametrize("build", [6002, 7600])
+@pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])
+def test_a_header_of_which_the_part_without_a_key_is_overwritten_is_damaged(
+    build: int, x64: bool
+) -> None:
+    made = Made(build, x64)
+    first = _area_blocks(made)[0]
+    free = first + made.stride  # the second block of the area
+    found = made.walk(patched(made.pieces, free - 4, b"\xa3\x92\x24\x89"))
+    assert found.used == made.heap.used
+    assert found.heap.account.unwalked_bytes == made.stride
+    assert found.codes == {"lfh-header-damaged"}
+
+
 @forms
 def test_a_free_count_that_cannot_be_right_costs_no_block(build: int, x64: bool) -> None:
     made = Made(build, x64)

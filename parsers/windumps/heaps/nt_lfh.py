@@ -115,6 +115,9 @@ class LfhReader(AreaReader):
             sound &= index == place
             contradicted = sound & (self._bitmap(areas, owner, place) != busy)
             sound &= ~contradicted
+        else:  # the same byte in all headers (0 on 7), where there is no index to check
+            flags = (index >> 8).astype(np.uint8)
+            sound &= flags == np.bincount(flags[sound], minlength=1).argmax()
         if not sound.all():
             lost += int(stride[~sound].sum())
             self._say_unsound(header, stride, present, contradicted, ~sound)

@@ -145,7 +145,7 @@ def read_virtual_blocks(
         return NO_BLOCKS._replace(cut=cut)
     sound = _sound(encoding, found)
     kept = _apart(context, found.take(context, row, sound), claimed)
-    if int(kept.commit.sum()) < size or cut:
+    if cut or (int(kept.commit.sum()) < size and not size % PAGE_SIZE):
         kept = _with_unlisted(context, row, encoding, kept, claimed)
     return _decoded(context, encoding, kept)._replace(cut=cut)
 
