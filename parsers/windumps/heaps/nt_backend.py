@@ -60,6 +60,7 @@ class BackendWalker:
     _search_from: int | None = field(init=False, default=None)  # set while the chain is broken
     _run_start: int | None = field(init=False, default=None)  # of a run not yet vouched for
     _run: list[Entries] = field(init=False, default_factory=list)
+    _damage: tuple[int, int] | None = field(init=False, default=None)  # where, lost before
     _checked: tuple[Window, Mask, Mask] | None = field(init=False, default=None)
 
     def pieces(self) -> Iterator[Entries]:
@@ -80,6 +81,19 @@ class BackendWalker:
         if self._position < self.end:
             self._absent(self.end)
         yield from self._vouched()
+        self._say_damage()
+
+    def _say_damage(self) -> None:
+        """Says of the last damaged header how much it cost, once that is known."""
+        if self._damage is not None:
+            address, lost_before = self._damage
+            self._say(
+                "heap-header-damaged",
+                address,
+                "this block's header does not check out; the walk goes on behind it",
+                self.lost_bytes - lost_before,
+            )
+        self._damage = None
 
     def _vouched(self) -> Iterator[Entries]:
         """The run behind damage, once it is known to be one of blocks."""
@@ -142,11 +156,7 @@ class BackendWalker:
                 if self._is_left_over(window):
                     continue
                 yield from self._vouched()
-                self._say(
-                    "heap-header-damaged",
-                    self._position,
-                    "this block's header does not check out; the walk goes on behind it",
-                )
+                self._damage = self._position, self.lost_bytes
                 self._search_from = self._position + granularity
 
     def _is_left_over(self, window: Window) -> bool:
@@ -162,7 +172,14 @@ class BackendWalker:
         before = self._position - (int(window.high[slot]) & 0xFFFF) * granularity
         if not (linked[slot] or last[slot]) or before >= self._run_start:
             return False
-        self.lost_bytes += self._position - self._run_start
+        lost = self._position - self._run_start
+        self._say(
+            "heap-header-damaged",
+            self._run_start,
+            "the headers behind the damage are left over inside a block whose own header it took",
+            lost,
+        )
+        self.lost_bytes += lost
         self._run, self._run_start, self._previous = [], None, None
         return True
 
@@ -206,6 +223,7 @@ class BackendWalker:
             self._search_from = None
             self._previous = None
             self._run_start = self._position
+            self._say_damage()
             return True
         self._lose(window_end)
         self._search_from = window_end
