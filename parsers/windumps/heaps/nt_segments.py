@@ -198,25 +198,28 @@ def committed_ranges(
     holes: list[tuple[int, int]] = []
     for descriptor in descriptors:
         start, size = descriptor["Address"], descriptor["Size"]
-        sound = base <= start <= start + size <= end and not (start | size) & (PAGE_SIZE - 1)
-        if size and sound and not context.memory.present_bytes(start, start + size):
-            holes.append((start, start + size))
+        if base <= start <= start + size <= end and not (start | size) & (PAGE_SIZE - 1):
+            holes += [(start, start + size)] if size else []
         elif size:
-            trouble = "it lies outside its segment" if not sound else "memory of it is in the dump"
+            trouble = "it lies outside its segment"
             _say(context, "ucr-damaged", "_HEAP_UCR_DESCRIPTOR", descriptor.address, trouble)
     pages = sum(b - a for a, b in holes) // PAGE_SIZE
-    if trouble is None and pages != record["NumberOfUnCommittedPages"]:
-        trouble = (
-            f"the segment counts {record['NumberOfUnCommittedPages']} uncommitted pages, "
-            f"its list {pages}"
-        )
-        _say(
-            context,
-            "ucr-count-differs",
-            "_HEAP_SEGMENT.NumberOfUnCommittedPages",
-            base,
-            trouble,
-        )
+    if pages != record["NumberOfUnCommittedPages"]:
+        if trouble is None:
+            trouble = (
+                f"the segment counts {record['NumberOfUnCommittedPages']} uncommitted pages, "
+                f"its list {pages}"
+            )
+            _say(
+                context,
+                "ucr-count-differs",
+                "_HEAP_SEGMENT.NumberOfUnCommittedPages",
+                base,
+                trouble,
+            )
+        # What is in the dump was committed. (Shared sections of the system are, though their lists
+        # and counts agree that they are not.)
+        holes = [(a, b) for a, b in holes if not context.memory.present_bytes(a, b)]
     return ranges_between(base, end, holes), trouble is None
 
 
