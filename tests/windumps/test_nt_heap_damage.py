@@ -77,7 +77,7 @@ def test_a_flipped_back_end_header_costs_that_block_only(case: TruthDump, byte: 
     }
     assert lost == size
     (said,) = [item for item in diagnostics if item.code == "heap-header-damaged"]
-    assert (said.structure, said.address) == ("_HEAP_ENTRY", header)
+    assert (said.structure, said.address, said.bytes_affected) == ("_HEAP_ENTRY", header, size)
 
 
 @cases

@@ -18,6 +18,7 @@ from windumps.heaps.base import HeapContext
 from windumps.heaps.nt_entries import U32, UNUSED_SENTINEL, Encoding, Entries, Mask
 
 WINDOW_BYTES = 1 << 22
+MAX_UNITS = 0xFFFF  # of one block
 RESUME_TRIES = (
     4096  # candidates for the end of a damaged stretch that are checked in full, per window
 )
@@ -57,6 +58,10 @@ class BackendWalker:
         init=False, default=None
     )  # units of the last block, None after a gap
     _search_from: int | None = field(init=False, default=None)  # set while the chain is broken
+    _run_start: int | None = field(init=False, default=None)  # of a run not yet vouched for
+    _run: list[Entries] = field(init=False, default_factory=list)
+    _damage: tuple[int, int] | None = field(init=False, default=None)  # where, lost before
+    _checked: tuple[Window, Mask, Mask] | None = field(init=False, default=None)
 
     def pieces(self) -> Iterator[Entries]:
         """Decoded headers in address order, at most a window's worth at a time."""
@@ -75,6 +80,25 @@ class BackendWalker:
                 yield from self._window_pieces(self._decode(low, high))
         if self._position < self.end:
             self._absent(self.end)
+        yield from self._vouched()
+        self._say_damage()
+
+    def _say_damage(self) -> None:
+        """Says of the last damaged header how much it cost, once that is known."""
+        if self._damage is not None:
+            address, lost_before = self._damage
+            self._say(
+                "heap-header-damaged",
+                address,
+                "this block's header does not check out; the walk goes on behind it",
+                self.lost_bytes - lost_before,
+            )
+        self._damage = None
+
+    def _vouched(self) -> Iterator[Entries]:
+        """The run behind damage, once it is known to be one of blocks."""
+        yield from self._run
+        self._run, self._run_start = [], None
 
     def _absent(self, until: int) -> None:
         """The chain leads into memory that is not there."""
@@ -114,7 +138,7 @@ class BackendWalker:
             accepted = slots[:sound]
             if sound:
                 units = window.low[accepted] & np.uint32(0xFFFF)
-                yield Entries(
+                piece = Entries(
                     np.uint64(window.start) + (accepted * granularity).astype(np.uint64),
                     units,
                     (window.low[accepted] >> 16).astype(np.uint8),
@@ -122,13 +146,42 @@ class BackendWalker:
                 )
                 self._previous = int(units[-1])
                 self._position = window.start + (int(accepted[-1]) + self._previous) * granularity
+                if self._run_start is not None:
+                    self._run.append(piece)
+                    if self._position - self._run_start > MAX_UNITS * granularity:
+                        yield from self._vouched()
+                else:
+                    yield piece
             if sound < len(slots) or (not len(slots) and self._position < window_end):
-                self._say(
-                    "heap-header-damaged",
-                    self._position,
-                    "this block's header does not check out; the walk goes on behind it",
-                )
+                if self._is_left_over(window):
+                    continue
+                yield from self._vouched()
+                self._damage = self._position, self.lost_bytes
                 self._search_from = self._position + granularity
+
+    def _is_left_over(self, window: Window) -> bool:
+        """True when the run behind damage was one of headers left over inside a block, whose own
+        header the damage took: the block behind it names one from before the run as its predecessor.
+        Then the walk goes on there, and the run is lost.
+        """
+        granularity = self.context.granularity
+        slot = (self._position - window.start) // granularity
+        if self._run_start is None or not 0 <= slot < len(window.low):
+            return False
+        linked, last = self._plausible(window)
+        before = self._position - (int(window.high[slot]) & 0xFFFF) * granularity
+        if not (linked[slot] or last[slot]) or before >= self._run_start:
+            return False
+        lost = self._position - self._run_start
+        self._say(
+            "heap-header-damaged",
+            self._run_start,
+            "the headers behind the damage are left over inside a block whose own header it took",
+            lost,
+        )
+        self.lost_bytes += lost
+        self._run, self._run_start, self._previous = [], None, None
+        return True
 
     def _sound(self, window: Window, slots: np.ndarray[tuple[int], np.dtype[np.int64]]) -> int:
         """How many of the visited headers, from the first on, check out."""
@@ -146,10 +199,10 @@ class BackendWalker:
     def _resume(self, window: Window, window_end: int) -> bool:
         """Finds where the chain can be taken up again behind damage; False when not in this window.
 
-        Accepted is a header whose next links hold (checksum, and PreviousSize equal to the size
-        before),
-        or the last block of the range when it leads back to the damaged one or is a sentinel. One
-        link is a chance of 2**-32 for random bytes, and of 2**-16 where headers have no checksum.
+        The header that names the damaged block as its predecessor is the one. Without it, accepted is a
+        header whose next links hold (checksum, and PreviousSize equal to the size before), or the
+        range's sentinel. One link is a chance of 2**-32 for random bytes, and of 2**-16 where headers
+        have no checksum.
         """
         granularity = self.context.granularity
         search_from = self._search_from if self._search_from is not None else self._position
@@ -157,26 +210,31 @@ class BackendWalker:
         linked, last = self._plausible(window)
         candidates = linked | last
         candidates[: max((search_from - window.start) // granularity, 0)] = False
-        for slot in np.flatnonzero(candidates)[:RESUME_TRIES].tolist():
-            high = int(window.high[slot])
-            leads_back = slot - (high & 0xFFFF) == damaged
-            if (
-                (last[slot] and (leads_back or high >> 24 == UNUSED_SENTINEL))
-                or (linked[slot] and leads_back)
-                or self._chain_holds(window, linked, slot)
-            ):
-                self._lose(window.start + slot * granularity)
-                self._search_from = None
-                self._previous = None
-                return True
+        slots = np.flatnonzero(candidates)
+        leading_back = slots[slots - (window.high[slots] & 0xFFFF).astype(np.int64) == damaged]
+        slot = int(leading_back[0]) if len(leading_back) else -1
+        for candidate in slots[:RESUME_TRIES].tolist() if slot < 0 else []:
+            ends = last[candidate] and int(window.high[candidate]) >> 24 == UNUSED_SENTINEL
+            if ends or self._chain_holds(window, linked, candidate):
+                slot = candidate
+                break
+        if slot >= 0:
+            self._lose(window.start + slot * granularity)
+            self._search_from = None
+            self._previous = None
+            self._run_start = self._position
+            self._say_damage()
+            return True
         self._lose(window_end)
         self._search_from = window_end
         return False
 
     def _plausible(self, window: Window) -> tuple[Mask, Mask]:
         """Slots whose successor in this window points back to them, and slots that end the
-        range.
+        range; worked out once a window, however many headers in it are damaged.
         """
+        if self._checked is not None and self._checked[0] is window:
+            return self._checked[1].copy(), self._checked[2]
         units = (window.low & np.uint32(0xFFFF)).astype(np.int64)
         ok = self.encoding.checks_out(window.low)
         following = np.arange(len(units)) + units
@@ -185,7 +243,8 @@ class BackendWalker:
         target = following[inside]
         linked[inside] = ok[target] & ((window.high[target] & np.uint32(0xFFFF)) == units[inside])
         last = ok & (window.start + following * self.context.granularity == self.end)
-        return linked, last
+        self._checked = window, linked, last
+        return linked.copy(), last
 
     def _chain_holds(self, window: Window, linked: Mask, slot: int) -> bool:
         """True when enough links in a row hold from `slot` on, or all up to the window's end."""

@@ -11,7 +11,7 @@ from windumps.blocks import Blocks, Kind
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
-from windumps.heaps.nt_entries import I64, U64
+from windumps.heaps.nt_entries import U64
 from windumps.heaps.nt_lfh import LfhReader
 from windumps.heaps.nt_virtual import VirtualBlocks
 from windumps.windows.layouts import LayoutChoice
@@ -57,10 +57,9 @@ class NtHeapBase:
         start = self.address + self.row.offset("_HEAP", "FrontEndHeap")
         return start, start + self.row.pointer_size
 
-    def _area_blocks(self, user: U64, room: I64) -> Blocks:
+    def _area_blocks(self, blocks: Blocks, lost: int) -> Blocks:
         """The blocks of LFH areas, which were counted as overhead a moment ago."""
         account = self.account
-        blocks, lost = self._lfh.blocks(user, room)
         account.unwalked_bytes += lost
         account.overhead_bytes -= int(blocks.block_bytes.sum()) + lost
         return account.count(blocks)

@@ -18,13 +18,16 @@ from windumps.memory import AddressSpace
 
 FLAG_BUSY = 0x01
 FLAG_EXTRA = 0x02
+FLAG_FILLED = 0x04  # the debug heap's patterns are around what the program uses
 FLAG_INTERNAL = 0x08  # of a busy block: the heap's own; of a free one: interior pages decommitted
 
 # Values of UnusedBytes.
 UNUSED_FREE = 0x00
 UNUSED_HEADER = 0x01  # heap or segment header, or a table of the heap
 UNUSED_SENTINEL = 0x03  # last committed block before an uncommitted range
+UNUSED_VIRTUAL = 0x04  # large block
 UNUSED_EXTENDED_SIGNATURE = 0x05  # marks the secondary header of an extended block
+LEAST_UNUSED = 0x08  # of what a program uses: its header, or on x64 as much of it as is its own
 UNUSED_IN_TAIL = 0x3F  # the count stands in a word at the block's end
 UNUSED_EXTENDED = 0x40  # low six bits: distance to the secondary header
 UNUSED_LFH = 0x80
@@ -108,13 +111,16 @@ class UserExtents(NamedTuple):
         address: uint64, what the program got.
         size: int64, bytes asked for; meaningless where not `valid`.
         trace: uint64, address of the recorded stack, or 0.
-        valid: False where the header's record of unused bytes is absent or impossible.
+        valid: False where the record of unused bytes is absent or impossible.
+        doubtful: True where UnusedBytes is none of a used block, or the secondary header that it
+            points to is none: then the header is damaged, and what it says of the state with it.
     """
 
     address: U64
     size: I64
     trace: U64
     valid: Mask
+    doubtful: Mask
 
 
 def user_extents(
@@ -135,6 +141,7 @@ def user_extents(
     size = block_bytes - low
     trace = np.zeros(len(header), np.uint64)
     valid = np.ones(len(header), bool)
+    doubtful = (low < LEAST_UNUSED) | ((low < UNUSED_IN_TAIL) & (size < 0))
 
     tail = np.flatnonzero(low == UNUSED_IN_TAIL)
     if len(tail):
@@ -150,12 +157,19 @@ def user_extents(
 
     extended = np.flatnonzero(low & UNUSED_EXTENDED)
     if len(extended):
-        second = header[extended] + ((low[extended] & 0x3F) * granularity).astype(np.uint64)
+        distance = (low[extended] & 0x3F) * granularity
+        second = header[extended] + distance.astype(np.uint64)
         record, present = memory.gather(second + np.uint64(granularity - 8), _EXTENDED)
         count = record["UnusedBytesLength"].astype(np.int64)
-        address[extended] = second + np.uint64(granularity)
+        behind = distance + granularity
+        right = present & (record["ExtendedBlockSignature"] == UNUSED_EXTENDED_SIGNATURE)
+        right &= record["EntryOffset"] * granularity == distance
+        right &= (distance > 0) & (count <= block_bytes[extended])
+        # On x64 the last 8 bytes lie in the next block's header.
+        right &= behind - count <= (pointer_size & 8)
+        address[extended] = np.where(right, second + np.uint64(granularity), address[extended])
         size[extended] = block_bytes[extended] - count
-        valid[extended] = present & (record["ExtendedBlockSignature"] == UNUSED_EXTENDED_SIGNATURE)
+        doubtful[extended] = ~right
         # Whose interceptor it is differs (1 on 10 and 11, 2 on 7): readers of traces check what it
         # points to.
         trace[extended], _ = memory.gather(
@@ -163,8 +177,8 @@ def user_extents(
         )
     behind = (address - header).astype(np.int64)
     # On x64 the last 8 bytes lie in the next block's header, so the sum may reach 8 past the block.
-    valid &= (size >= 0) & (behind + size <= block_bytes + (pointer_size & 8))
-    return UserExtents(address, size, trace, valid)
+    valid &= ~doubtful & (size >= 0) & (behind + size <= block_bytes + (pointer_size & 8))
+    return UserExtents(address, size, trace, valid, doubtful)
 
 
 # The live half of a secondary `_HEAP_EXTENDED_ENTRY`: the last 8 bytes of a header, on x86 and x64.

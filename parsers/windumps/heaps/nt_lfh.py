@@ -3,307 +3,193 @@
 All areas that a piece of the back-end walk finds are decoded together: block addresses, headers
 and states of thousands of areas are single numpy columns.
 
-`RtlpLFHKey`, which ntdll mixes into area offsets and block headers, is solved from the heap
-itself: every
-block header is the XOR of known addresses and the key (Windows 8 and later), so the value that all
-slots at
-one stride imply is the key. On Vista and 7 offsets are plain, and headers of one area need only
-agree.
+What an area says is held against itself: the busy bitmap against each header's UnusedBytes, the
+header's index against its place, the subsegment's count of free blocks against both. A block of
+which they differ is of unknown state.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from windumps.blocks import Blocks, Kind
-from windumps.diagnostics import Severity
-from windumps.heaps.base import HeapContext
-from windumps.heaps.nt_entries import I64, U8, U32, U64, UNUSED_LFH, Mask, user_extents
-from windumps.windows.layouts import LayoutRow
-
-SIGNATURE = 0xF0E0D0C0
-KEY_AREAS = 64  # areas that vote on the key
-FIRST_TRIES = 64  # candidates for an area's first block
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.heaps.nt_entries import I64, U32, U64, UNUSED_LFH, Mask, user_extents
+from windumps.heaps.nt_lfh_areas import HEADER, SUBSEGMENT, AreaReader, Areas
 
 
-class Areas(NamedTuple):
-    """User-data areas as columns.
+class AreaBlocks(NamedTuple):
+    """What areas hold.
 
     Attributes:
-        address: uint64, of the `_HEAP_USERDATA_HEADER`.
-        room: int64, bytes the back end gave for it.
-        stride: int64, bytes from block to block.
-        blocks: int64, how many.
-        first: int64, offset of the first block; -1 until known.
-        bitmap: uint64, address of the busy bitmap; 0 where there is none.
+        blocks: The blocks.
+        lost: Bytes of areas and blocks that could not be read, or whose state is unknown.
+        doubtful: Bytes of blocks whose state may be another, by the subsegments' counts of free
+            blocks; which ones is not known.
     """
 
-    address: U64
-    room: I64
-    stride: I64
-    blocks: I64
-    first: I64
-    bitmap: U64
+    blocks: Blocks
+    lost: int
+    doubtful: int
 
-    def take(self, keep: Mask) -> Areas:
-        """The areas where `keep` is true."""
-        address, room, stride, blocks, first, bitmap = self
-        return Areas(
-            address[keep], room[keep], stride[keep], blocks[keep], first[keep], bitmap[keep]
-        )
+
+NOTHING = AreaBlocks(Blocks.empty(), 0, 0)
 
 
 @dataclass
-class LfhReader:
-    """Decodes areas of one heap.
+class LfhReader(AreaReader):
+    """Decodes areas of one heap; see `AreaReader`."""
 
-    Attributes:
-        context: The process.
-        layout: The heap's layout row.
-        heap: Address of the `_HEAP`.
-        front_end: Address of the `_LFH_HEAP`; 0 when unknown.
-        ordinal: Of the heap.
-        key: `RtlpLFHKey`, once solved.
-    """
+    _own: list[tuple[U64, I64]] = field(init=False, default_factory=list)
+    _damaged: list[Areas] = field(init=False, default_factory=list)
 
-    context: HeapContext
-    layout: LayoutRow
-    heap: int
-    front_end: int
-    ordinal: int
-    key: int | None = None
+    def sort_out(self, user: U64, room: I64) -> AreaBlocks:
+        """Blocks of those of the heap's own back-end blocks that are areas.
 
-    @property
-    def has_offsets(self) -> bool:
-        """Windows 8 and later store first offset and stride, encoded, and a busy bitmap."""
-        return self.layout.has("_HEAP_USERDATA_HEADER", "EncodedOffsets")
+        The others, and areas that contradict their subsegments, are kept for `left_over`.
 
-    def is_area(self, user: U64) -> Mask:
-        """True where memory begins with a `_HEAP_USERDATA_HEADER`."""
-        at = user + np.uint64(self.layout.offset("_HEAP_USERDATA_HEADER", "Signature"))
-        signature, _ = self.context.memory.gather(at, "<u4")
-        return np.asarray(signature == SIGNATURE)
-
-    def blocks(self, user: U64, room: I64) -> tuple[Blocks, int]:
-        """All blocks of the areas at `user`, whose back-end blocks have `room` bytes behind the
-        header.
-
-        Returns:
-            The blocks, and the bytes of areas and blocks that could not be read (diagnostics say
-            why).
+        Args:
+            user: uint64, where the contents of the heap's own blocks begin.
+            room: int64, their sizes without the header.
         """
-        areas = self._locate_first(self._describe(user, room))
-        lost = int(room.sum()) - int(areas.room.sum())
+        found = self.is_area(user)
+        self._own.append((user[~found], room[~found]))
+        areas, ok = self.describe(user[found], room[found], self.subsegments_of(user[found]))
+        self._damaged.append(areas.take(~ok))
+        return self.read(areas.take(ok))
+
+    def left_over(self) -> AreaBlocks:
+        """Blocks of damaged areas, by the subsegments in use that name them.
+
+        An area without its signature is a block of the heap's own like any other, but for the
+        subsegment that points to it; one that names a wrong subsegment, likewise.
+        """
+        if not self._own and not self._damaged:
+            return NOTHING
+        damaged = _joined([(areas.address, areas.room) for areas in self._damaged])
+        own = _joined(self._own)
+        user, room = _joined([damaged, own])
+        named = self.zone_subsegments(*own)
+        subsegment = np.array([named.get(area, 0) for area in user.tolist()], np.uint64)
+        areas, ok = self.describe(user, room, subsegment, damaged=True)
+        given_up = ~ok[: len(damaged[0])]
+        self.say_unreadable(damaged[0][given_up], damaged[1][given_up])
+        recovered = areas.take(ok)
+        for address in recovered.address.tolist():
+            self._say(
+                "lfh-area-recovered",
+                HEADER,
+                address,
+                "the header of this LFH area is damaged; its blocks were found by its subsegment",
+            )
+        read = self.read(recovered)
+        self._own, self._damaged = [], []
+        return read._replace(lost=read.lost + int(damaged[1][given_up].sum()))
+
+    def read(self, areas: Areas) -> AreaBlocks:
+        """All blocks of areas that agree with their subsegments."""
+        if not len(areas.address):
+            return NOTHING
+        located = self._locate_first(areas)
+        lost = int(areas.room.sum()) - int(located.room.sum())
+        areas = located
         header, owner = self._headers(areas)
+        if not len(header):
+            return AreaBlocks(Blocks.empty(), lost, 0)
+        if self.key is None:
+            self._solve(areas)
         stride = areas.stride[owner]
-        low, unused, present = self._read_headers(header)
-        sound = present & (unused >= UNUSED_LFH) & self._headers_agree(header, areas, owner, low)
-        if not sound.all():
-            bad = np.flatnonzero(~sound)
-            lost += int(stride[bad].sum())
-            for index in bad.tolist()[: self.context.log.limit + 1]:
-                self._say(
-                    "lfh-header-damaged" if present[index] else "lfh-block-absent",
-                    "_HEAP_ENTRY",
-                    int(header[index]),
-                    "the header of this LFH block "
-                    + ("contradicts its area" if present[index] else "is not in the dump")
-                    + "; its state is unknown",
-                    int(stride[index]),
-                )
-            header, owner = header[sound], owner[sound]
-            stride, unused = stride[sound], unused[sound]
+        low, unused, index, present = self._read_headers(header)
+        expected = self._expected_low(header, areas, owner)
+        sound = present & (unused >= UNUSED_LFH) & (low == (expected ^ np.uint32(self.key or 0)))
         busy = unused > UNUSED_LFH
-        if self.has_offsets:
-            busy &= self._bitmap_allows(header, areas, owner, stride)
         extents = user_extents(
             self.context.memory, self.context.pointer_size, header, stride, unused
         )
-        unclear = busy & ~extents.valid
-        for index in np.flatnonzero(unclear).tolist()[: self.context.log.limit + 1]:
+        sound &= ~(busy & extents.doubtful)
+        contradicted = np.zeros(len(header), bool)
+        if self.has_bitmap:
+            place = self.block_indices(areas, owner)
+            sound &= index == place
+            contradicted = sound & (self._bitmap(areas, owner, place) != busy)
+            sound &= ~contradicted
+        else:  # the same byte in all headers (0 on 7), where there is no index to check
+            flags = (index >> 8).astype(np.uint8)
+            sound &= flags == np.bincount(flags[sound], minlength=1).argmax()
+        if not sound.all():
+            lost += int(stride[~sound].sum())
+            self._say_unsound(header, stride, present, contradicted, ~sound)
+        doubtful = self._miscounted(areas, owner, sound, busy)
+        unclear = busy & sound & ~extents.valid
+        for at in header[unclear][: self.context.log.limit + 1].tolist():
             self._say(
                 "unused-bytes-unclear",
                 "_HEAP_ENTRY.UnusedBytes",
-                int(header[index]),
+                at,
                 "the size the program asked for is not readable; the block's own size is used",
             )
-        size = np.where(extents.valid, extents.size, -1)
+        granularity = np.uint64(self.context.granularity)
         blocks = Blocks.build(
-            np.where(busy, extents.address, header + np.uint64(self.context.granularity)),
-            size,
+            np.where(busy, extents.address, header + granularity),
+            np.where(extents.valid, extents.size, SIZE_UNKNOWN),
             stride,
             busy,
             Kind.NT_LFH,
             self.ordinal,
             extents.trace,
         )
-        return blocks, lost
+        return AreaBlocks(blocks if sound.all() else blocks.select(sound), lost, doubtful)
 
-    # -- areas -------------------------------------------------------------------------------------------
-
-    def _describe(self, user: U64, room: I64) -> Areas:
-        """Reads each area's subsegment; areas that contradict it are dropped with a diagnostic."""
-        memory, layout = self.context.memory, self.layout
-        names = ("SubSegment",) + (("SizeOfBitMap", "BitmapBuffer") if self.has_offsets else ())
-        head, ok = memory.gather(user, layout.dtype("_HEAP_USERDATA_HEADER", *names))
-        sub, sub_ok = memory.gather(
-            head["SubSegment"].astype(np.uint64),
-            layout.dtype("_HEAP_SUBSEGMENT", "UserBlocks", "BlockSize", "BlockCount"),
-        )
-        count = sub["BlockCount"].astype(np.int64)
-        stride = sub["BlockSize"].astype(np.int64) * self.context.granularity
-        bitmap = np.zeros(len(user), np.uint64)
-        if self.has_offsets:
-            bitmap = head["BitmapBuffer"].astype(np.uint64)
-            ok &= head["SizeOfBitMap"] >= count
-        ok &= sub_ok & (sub["UserBlocks"].astype(np.uint64) == user) & (stride > 0)
-        ok &= stride * count <= room
-        for index in np.flatnonzero(~ok).tolist()[: self.context.log.limit + 1]:
+    def _say_unsound(
+        self, header: U64, stride: I64, present: Mask, contradicted: Mask, unsound: Mask
+    ) -> None:
+        for row in np.flatnonzero(unsound).tolist()[: self.context.log.limit + 1]:
+            if contradicted[row]:
+                code, what = "lfh-state-unclear", "and the busy bitmap contradict each other"
+            elif present[row]:
+                code, what = "lfh-header-damaged", "contradicts its area"
+            else:
+                code, what = "lfh-block-absent", "is not in the dump"
             self._say(
-                "lfh-area-unreadable",
-                "_HEAP_USERDATA_HEADER",
-                int(user[index]),
-                "this LFH area and its _HEAP_SUBSEGMENT do not agree or are not in the dump; "
-                "its blocks are left out",
-                int(room[index]),
+                code,
+                "_HEAP_ENTRY",
+                int(header[row]),
+                f"the header of this LFH block {what}; its state is unknown",
+                int(stride[row]),
             )
-        areas = Areas(user, room, stride, count, np.full(len(user), -1, np.int64), bitmap)
-        return areas.take(ok)
 
-    def _locate_first(self, areas: Areas) -> Areas:
-        """Fills in where the first block of each area lies; drops areas where nothing fits."""
-        if not self.has_offsets:
-            behind = self.layout.size("_HEAP_USERDATA_HEADER")
-            return areas._replace(first=np.full(len(areas.address), behind, np.int64))
-        if self.key is None:
-            self.key = self._solve_key(areas)
-        decoded = np.full(len(areas.address), -1, np.int64)
-        if self.key is not None:
-            decoded = self._decoded_first(areas)
-            for index in np.flatnonzero(decoded < 0).tolist():
-                # Windows 8.0 keeps the offset elsewhere, and a damaged word must not cost the area.
-                decoded[index] = self._searched_first(areas, index)
-        for index in np.flatnonzero(decoded < 0).tolist()[: self.context.log.limit + 1]:
+    def _miscounted(self, areas: Areas, owner: I64, sound: Mask, busy: Mask) -> int:
+        """Bytes of blocks by which areas and the free counts of their subsegments differ."""
+        count = len(areas.address)
+        free = np.bincount(owner[sound & ~busy], minlength=count)
+        unknown = np.bincount(owner[~sound], minlength=count)
+        # Blocks of unknown state are counted as lost already: they may be free or not.
+        differing = np.maximum(free - areas.depth, areas.depth - free - unknown)
+        differing = np.where(areas.depth < 0, 0, np.minimum(differing, areas.blocks))
+        for row in np.flatnonzero(differing > 0).tolist()[: self.context.log.limit + 1]:
             self._say(
-                "lfh-offsets-unreadable",
-                "_HEAP_USERDATA_HEADER.EncodedOffsets",
-                int(areas.address[index]),
-                "where this LFH area's first block lies cannot be told; its blocks are left out",
-                int(areas.room[index]),
+                "lfh-count-differs",
+                f"{SUBSEGMENT}.AggregateExchg",
+                int(areas.subsegment[row]),
+                f"the subsegment counts {int(areas.depth[row])} free blocks, its area has "
+                f"{int(free[row])}: as many may be in another state than shown",
+                int(differing[row] * areas.stride[row]),
             )
-        return areas._replace(first=decoded).take(decoded >= 0)
+        return int((np.maximum(differing, 0) * areas.stride).sum())
 
-    def _decoded_first(self, areas: Areas) -> I64:
-        """First offsets from EncodedOffsets (8.1 and later); -1 where the stride in it
-        disagrees.
-        """
-        at = self.layout.offset("_HEAP_USERDATA_HEADER", "EncodedOffsets")
-        encoded, _ = self.context.memory.gather(areas.address + np.uint64(at), "<u4")
-        mixed = areas.address.astype(np.uint32) ^ np.uint32(self.front_end & 0xFFFFFFFF)
-        plain = encoded.astype(np.uint32) ^ mixed ^ np.uint32(self.key or 0)
-        first = (plain & np.uint32(0xFFFF)).astype(np.int64)
-        agrees = (plain >> 16).astype(np.int64) == areas.stride
-        agrees &= first >= self.layout.offset("_HEAP_USERDATA_HEADER", "BitmapBuffer")
-        agrees &= first + areas.stride * areas.blocks <= areas.room
-        return np.where(agrees, first, -1)
+    def _bitmap(self, areas: Areas, owner: I64, place: I64) -> Mask:
+        """True where the busy bitmap says busy; it lies in the area, right behind its header."""
+        at = self.layout.offset(HEADER, "BitmapData") + (place >> 3)
+        octet, _ = self.context.memory.gather(areas.address[owner] + at.astype(np.uint64), "u1")
+        return np.asarray((octet.astype(np.int64) >> (place & 7)) & 1 == 1)
 
-    def _solve_key(self, areas: Areas) -> int | None:
-        """The key that most slots of the first areas agree on: every block header of an area holds
-        it.
-        """
-        votes: dict[int, int] = {}
-        for index in range(min(len(areas.address), KEY_AREAS)):
-            keys = self._slot_keys(areas, index)[1]
-            values, counts = np.unique(keys, return_counts=True)
-            # A block's worth of chance hits is common in user data (runs of one byte), so cap an
-            # area's say.
-            best = int(np.argmax(counts)) if len(counts) else -1
-            if best >= 0:
-                key = int(values[best])
-                votes[key] = votes.get(key, 0) + min(int(counts[best]), int(areas.blocks[index]))
-        return max(votes, key=lambda key: votes[key]) if votes else None
 
-    def _slot_keys(self, areas: Areas, index: int) -> tuple[I64, U32]:
-        """Offsets of all slots of an area that may hold a block header, and the key each
-        implies.
-        """
-        area, room = int(areas.address[index]), int(areas.room[index])
-        offsets = np.arange(0, room - self.context.granularity + 1, self.context.granularity)
-        headers = np.uint64(area) + offsets.astype(np.uint64)
-        low, unused, present = self._read_headers(headers)
-        keys = low ^ self._expected_low(headers, np.full(len(headers), area, np.uint64))
-        likely = present & (unused >= UNUSED_LFH)
-        return offsets[likely], keys[likely]
-
-    def _searched_first(self, areas: Areas, index: int) -> int:
-        """The lowest offset from which a header with the right key stands at every stride; else
-        -1.
-        """
-        offsets, keys = self._slot_keys(areas, index)
-        hits = offsets[keys == np.uint32(self.key or 0)]
-        stride, count = int(areas.stride[index]), int(areas.blocks[index])
-        for first in hits[:FIRST_TRIES].tolist():
-            wanted = first + stride * np.arange(count)
-            if wanted[-1] + stride <= int(areas.room[index]) and np.isin(wanted, hits).all():
-                return int(first)
-        return -1
-
-    # -- blocks ------------------------------------------------------------------------------------------
-
-    def _headers(self, areas: Areas) -> tuple[U64, I64]:
-        """Header addresses of all blocks, and the index of the area of each."""
-        owner = np.repeat(np.arange(len(areas.address)), areas.blocks)
-        before = np.cumsum(areas.blocks) - areas.blocks
-        index = np.arange(len(owner)) - before[owner]
-        offset = areas.first[owner] + index * areas.stride[owner]
-        return areas.address[owner] + offset.astype(np.uint64), owner
-
-    def _read_headers(self, header: U64) -> tuple[U32, U8, Mask]:
-        """The encoded low word and UnusedBytes of each header, and which are in the dump."""
-        raw, present = self.context.memory.gather(
-            header + np.uint64(self.context.granularity - 8), "<u8"
-        )
-        words = raw.astype(np.uint64)
-        return words.astype(np.uint32), (words >> np.uint64(56)).astype(np.uint8), present
-
-    def _expected_low(self, header: U64, area: U64) -> U32:
-        """What the low word of each header is, but for the key (Windows 8 and later)."""
-        shift, distance_shift = (3, 13) if self.context.pointer_size == 4 else (4, 12)
-        place = (header >> np.uint64(shift)).astype(np.uint32)
-        distance = ((header - area) << np.uint64(distance_shift)).astype(np.uint32)
-        return np.asarray(place ^ distance ^ np.uint32(self.heap & 0xFFFFFFFF))
-
-    def _headers_agree(self, header: U64, areas: Areas, owner: I64, low: U32) -> Mask:
-        """True where a header decodes to its own area."""
-        if not len(header):
-            return np.empty(0, bool)
-        if self.has_offsets:
-            expected = self._expected_low(header, areas.address[owner])
-            return np.asarray(low == (expected ^ np.uint32(self.key or 0)))
-        # Vista and 7: the word names the subsegment, one value per area once the address is taken
-        # out.
-        shift = 3 if self.context.pointer_size == 4 else 4
-        spread = low ^ (header >> np.uint64(shift)).astype(np.uint32)
-        starts = np.concatenate(([0], np.flatnonzero(np.diff(owner)) + 1))
-        return equals_majority(spread, starts)
-
-    def _bitmap_allows(self, header: U64, areas: Areas, owner: I64, stride: I64) -> Mask:
-        """True where the busy bitmap says busy, or is not in the dump (then UnusedBytes alone
-        decides).
-        """
-        index = (header - areas.address[owner]).astype(np.int64) - areas.first[owner]
-        index //= np.maximum(stride, 1)
-        octet, present = self.context.memory.gather(
-            areas.bitmap[owner] + (index >> 3).astype(np.uint64), "u1"
-        )
-        bit = (octet.astype(np.int64) >> (index & 7)) & 1
-        return np.asarray((bit == 1) | ~present)
-
-    def _say(self, code: str, structure: str, address: int, message: str, lost: int = 0) -> None:
-        self.context.log.add(code, Severity.WARNING, structure, address, message, lost)
+def _joined(pieces: list[tuple[U64, I64]]) -> tuple[U64, I64]:
+    users = [np.empty(0, np.uint64), *(user for user, _ in pieces)]
+    rooms = [np.empty(0, np.int64), *(room for _, room in pieces)]
+    return np.concatenate(users), np.concatenate(rooms)
 
 
 def equals_majority(values: U32, starts: I64) -> Mask:

@@ -10,7 +10,9 @@ from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import Severity
 from windumps.heaps.base import HeapContext
 from windumps.heaps.lists import list_nodes
-from windumps.heaps.nt_entries import FLAG_BUSY, I64, U64, Encoding, Mask
+from windumps.heaps.nt_entries import FLAG_BUSY, I64, U64, UNUSED_VIRTUAL, Encoding, Mask
+from windumps.heaps.nt_scan import PAGE_SIZE, Ranges, committed_span, entry_starts
+from windumps.memory.lists import UintReader
 from windumps.windows.layouts import LayoutRow, Record
 
 STRUCTURE = "_HEAP_VIRTUAL_ALLOC_ENTRY"
@@ -29,6 +31,7 @@ class VirtualBlocks(NamedTuple):
         commit: int64, bytes committed, the entry included.
         reserve: int64, bytes reserved.
         trace: uint64, address of the recorded stack, or 0.
+        cut: True when the list of them is damaged: more of them may not have been found.
     """
 
     entry: U64
@@ -38,6 +41,19 @@ class VirtualBlocks(NamedTuple):
     commit: I64
     reserve: I64
     trace: U64
+    cut: bool = False
+
+
+_NO_ADDRESSES, _NO_SIZES = np.empty(0, np.uint64), np.empty(0, np.int64)
+NO_BLOCKS = VirtualBlocks(
+    _NO_ADDRESSES,
+    _NO_ADDRESSES,
+    _NO_ADDRESSES,
+    _NO_SIZES,
+    _NO_SIZES,
+    _NO_SIZES,
+    _NO_ADDRESSES,
+)
 
 
 class Entries(NamedTuple):
@@ -62,22 +78,18 @@ class Entries(NamedTuple):
         sound = sound & (self.commit >= np.uint64(row.size(STRUCTURE)))
         sound &= (self.commit <= self.reserve) & (self.reserve < MAX_RESERVE)
         for node in self.entry[~sound].tolist():
-            context.log.add(
-                "virtual-block-damaged",
-                Severity.WARNING,
-                STRUCTURE,
-                node,
-                "its header or sizes do not check out; this large block is left out",
-            )
+            _say_left_out(context, node, "its header or sizes do not check out")
         return Entries(*(column[sound] for column in self))
 
 
-def read_entries(context: HeapContext, row: LayoutRow, heap: Record) -> Entries:
-    """Reads `_HEAP.VirtualAllocdBlocks`; says so when it is cut."""
-    memory = context.memory
-    nodes, trouble = list_nodes(
-        memory, heap.address_of("VirtualAllocdBlocks"), context.pointer_size
-    )
+NO_ENTRIES = Entries(_NO_ADDRESSES, _NO_ADDRESSES, _NO_ADDRESSES, _NO_ADDRESSES, _NO_ADDRESSES)
+
+
+def read_entries(
+    context: HeapContext, row: LayoutRow, heap: Record, head: UintReader
+) -> tuple[Entries, bool]:
+    """Reads `_HEAP.VirtualAllocdBlocks`, and tells whether it is cut; says so, too."""
+    nodes, trouble = list_nodes(head, heap.address_of("VirtualAllocdBlocks"), context.pointer_size)
     if trouble is not None:
         context.log.add(
             "virtual-list-cut",
@@ -86,7 +98,14 @@ def read_entries(context: HeapContext, row: LayoutRow, heap: Record) -> Entries:
             heap.address,
             f"{trouble}; large blocks may be missing",
         )
-    entry = np.array(nodes, np.uint64)
+    if not nodes:
+        return NO_ENTRIES, trouble is not None
+    return entries_at(context, row, np.array(nodes, np.uint64)), trouble is not None
+
+
+def entries_at(context: HeapContext, row: LayoutRow, entry: U64) -> Entries:
+    """What stands at addresses, as entries of large blocks."""
+    memory = context.memory
 
     def column(name: str) -> U64:
         at = entry + np.uint64(row.offset(STRUCTURE, name))
@@ -100,19 +119,122 @@ def read_entries(context: HeapContext, row: LayoutRow, heap: Record) -> Entries:
 
 
 def read_virtual_blocks(
-    context: HeapContext, row: LayoutRow, heap: Record, encoding: Encoding
+    context: HeapContext,
+    row: LayoutRow,
+    heap: Record,
+    encoding: Encoding,
+    claimed: Ranges,
+    head: UintReader,
 ) -> VirtualBlocks:
-    """Reads the list of large blocks; an entry that does not check out is left out and said."""
-    found = read_entries(context, row, heap)
+    """Reads the large blocks; an entry that does not check out is left out and said.
+
+    When they are not as many bytes as the heap counts, those that its list does not lead to any more
+    are looked for by their headers.
+
+    Args:
+        context: The process.
+        row: The heap's layout.
+        heap: The heap.
+        encoding: Of its headers.
+        claimed: Memory of the heap's segments.
+        head: Reads the process's memory.
+    """
+    found, cut = read_entries(context, row, heap, head)
+    size = heap["TotalSizeInVirtualBlocks"]
+    if not len(found.entry) and not size:
+        return NO_BLOCKS._replace(cut=cut)
+    sound = _sound(encoding, found)
+    kept = _apart(context, found.take(context, row, sound), claimed)
+    if cut or (int(kept.commit.sum()) < size and not size % PAGE_SIZE):
+        kept = _with_unlisted(context, row, encoding, kept, claimed)
+    return _decoded(context, encoding, kept)._replace(cut=cut)
+
+
+def _sound(encoding: Encoding, found: Entries) -> Mask:
+    """Where a header is that of a large block."""
     low = encoding.decode_low(found.words.astype(np.uint32))
+    high = encoding.decode_high(
+        found.words.astype(np.uint32), (found.words >> np.uint64(32)).astype(np.uint32)
+    )
     sound = encoding.checks_out(low) & ((low >> 16 & FLAG_BUSY) != 0)
-    entry, header, words, commit, reserve = found.take(context, row, sound)
+    sound &= (high >> 24) == UNUSED_VIRTUAL
+    sound &= ((found.entry | found.commit | found.reserve) & np.uint64(PAGE_SIZE - 1)) == 0
+    return np.asarray(sound)
+
+
+def _apart(context: HeapContext, entries: Entries, claimed: Ranges) -> Entries:
+    """Those that overlap neither one another nor the segments."""
+    keep = np.ones(len(entries.entry), bool)
+    spans = sorted((start, start + size, -1) for start, size in claimed)
+    ends = entries.entry + entries.commit
+    spans += list(zip(entries.entry.tolist(), ends.tolist(), range(len(keep)), strict=True))
+    end = 0
+    for start, stop, row in sorted(spans):
+        if row >= 0 and start < end:
+            keep[row] = False
+            _say_left_out(context, start, "it overlaps other memory of the heap")
+        end = max(end, stop if row < 0 or keep[row] else end)
+    return Entries(*(column[keep] for column in entries))
+
+
+def _with_unlisted(
+    context: HeapContext, row: LayoutRow, encoding: Encoding, known: Entries, claimed: Ranges
+) -> Entries:
+    """With the blocks at the beginning of allocations that no heap's list leads to."""
+    own = zip(known.entry.tolist(), known.commit.tolist(), strict=True)
+    starts = entry_starts(context, sorted([*claimed, *own]))
+    found = entries_at(context, row, starts)
+    sound = _sound(encoding, found) & (found.commit >= np.uint64(row.size(STRUCTURE)))
+    sound &= (found.commit <= found.reserve) & (found.reserve < MAX_RESERVE)
+    for index in np.flatnonzero(sound).tolist():
+        span = committed_span(context, int(starts[index]))
+        sound[index] = span is None or span == int(found.commit[index])
+    if not encoding.mask:  # without a checksum the neighbours on the list must confirm it
+        sound &= _is_linked(context, starts)
+    unlisted = _apart(context, Entries(*(column[sound] for column in found)), claimed)
+    if len(unlisted.entry):
+        context.log.add(
+            "virtual-blocks-recovered",
+            Severity.WARNING,
+            STRUCTURE,
+            int(unlisted.entry[0]),
+            f"the heap's list does not lead to {len(unlisted.entry)} large blocks of "
+            f"{int(unlisted.commit.sum())} bytes; they were found by their headers",
+        )
+    return Entries(*(np.concatenate(pair) for pair in zip(known, unlisted, strict=True)))
+
+
+def _is_linked(context: HeapContext, entry: U64) -> Mask:
+    """Where the list entry before or behind points back."""
+    pointer = context.pointer_size
+    linked = np.zeros(len(entry), bool)
+    for link in (0, pointer):
+        other = context.memory.gather(entry + np.uint64(link), f"<u{pointer}")[0].astype(np.uint64)
+        back = context.memory.gather(other + np.uint64(pointer - link), f"<u{pointer}")[0]
+        linked |= back.astype(np.uint64) == entry
+    return linked
+
+
+def _decoded(context: HeapContext, encoding: Encoding, entries: Entries) -> VirtualBlocks:
+    entry, header, words, commit, reserve = entries
     stored_low = words.astype(np.uint32)
     low = encoding.decode_low(stored_low)
     high = encoding.decode_high(stored_low, (words >> np.uint64(32)).astype(np.uint32))
     distance = high >> 16 & np.uint32(0xFF)
     committed = commit.astype(np.int64)
     size = committed - (low & np.uint32(0xFFFF)).astype(np.int64)  # Size: bytes not the program's
+    for index, address in enumerate(entry.tolist()):
+        span = committed_span(context, address)
+        if span is not None and span != committed[index]:
+            size[index] = SIZE_UNKNOWN
+            context.log.add(
+                "virtual-size-unclear",
+                Severity.WARNING,
+                f"{STRUCTURE}.CommitSize",
+                address,
+                f"the large block says {committed[index]} bytes, of which {span} are committed",
+            )
+            committed[index] = span
     # With a recorded stack SegmentOffset is the distance to a secondary header, and the user area
     # begins behind that one (seen on Windows 7 to 11; without one SegmentOffset is 0).
     extended = distance != 0
@@ -127,6 +249,16 @@ def read_virtual_blocks(
         header + skip + np.uint64(context.granularity),
         np.where(size >= 0, size, SIZE_UNKNOWN),
         committed,
-        reserve.astype(np.int64),
+        np.maximum(reserve.astype(np.int64), committed),
         trace,
+    )
+
+
+def _say_left_out(context: HeapContext, entry: int, why: str) -> None:
+    context.log.add(
+        "virtual-block-damaged",
+        Severity.WARNING,
+        STRUCTURE,
+        entry,
+        f"{why}; this large block is left out",
     )

@@ -167,7 +167,7 @@ class XpHeap(NtHeapBase):
             )
         if areas.any():
             account.overhead_bytes += int(size[areas].sum())
-            yield self._area_blocks(user[areas], size[areas] - granularity)
+            yield self._area_blocks(*self._lfh.blocks(user[areas], size[areas] - granularity))
 
     def are_lookaside_tables(self, blocks: Blocks) -> Mask:
         """Which blocks hold look-aside lists, in use or left over.

@@ -16,7 +16,7 @@ def read_virtual_blocks(context: HeapContext, row: LayoutRow, heap: Record) -> V
     Size of the entry's header counts the bytes that are not the program's, as on Vista. `trace` is an index,
     and stands in the entry whether or not the header's flags say so.
     """
-    found = read_entries(context, row, heap)
+    found, cut = read_entries(context, row, heap, context.memory)
     unused = found.words & np.uint64(0xFFFF)
     # Without a checksum bounds are all there is: the count lies in the block, and sizes are whole pages.
     sound = (found.words >> np.uint64(40) & np.uint64(FLAG_BUSY)) != 0
@@ -32,4 +32,5 @@ def read_virtual_blocks(context: HeapContext, row: LayoutRow, heap: Record) -> V
         committed,
         reserve.astype(np.int64),
         trace.astype(np.uint64),
+        cut,
     )

@@ -80,6 +80,16 @@ class RunMemory(AddressSpace):
         keep = size > 0
         return Extents(low[keep], size[keep], offset[keep])
 
+    def view(self, address: int, size: int) -> U8:
+        """See `AddressSpace.view`; most reads lie in one range, and are found without columns."""
+        if size > 0 and 0 <= address < ADDRESS_LIMIT:
+            index = int(self._starts.searchsorted(np.uint64(address), "right")) - 1
+            into = address - int(self._starts[index]) if index >= 0 else -1
+            if 0 <= into <= int(self._sizes[index]) - size:
+                offset = int(self._offsets[index]) + into
+                return self.data[offset : offset + size]
+        return super().view(address, size)
+
     def locate(self, addresses: U64, size: int) -> I64:
         """See `AddressSpace.locate`."""
         index = self._starts.searchsorted(addresses, "right")

@@ -56,9 +56,9 @@ _NT_HEAP = Component(
         ("_HEAP", "TotalMemoryReserved"): ("Counters.TotalMemoryReserved",),
         ("_HEAP", "TotalMemoryCommitted"): ("Counters.TotalMemoryCommitted",),
         ("_HEAP", "TotalSizeInVirtualBlocks"): ("Counters.TotalSizeInVirtualBlocks",),
+        ("_HEAP", "TotalSegments"): ("Counters.TotalSegments",),
         ("_HEAP_SUBSEGMENT", "Depth"): ("AggregateExchg.Depth",),
         ("_HEAP_USERDATA_HEADER", "SizeOfBitMap"): ("BusyBitmap.SizeOfBitMap",),
-        ("_HEAP_USERDATA_HEADER", "BitmapBuffer"): ("BusyBitmap.Buffer",),
     },
     every_builds_fields=True,
 )

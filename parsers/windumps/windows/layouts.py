@@ -11,8 +11,9 @@ that a build without a row of its own is tried all the same and judged by self-c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ class LayoutRow:
         structures: Structure → field → (offset, type). Types: u1 u2 u4 u8, `ptr`, `list` (a
             LIST_ENTRY: two pointers), `S<n>` raw bytes. The pseudo-field "sizeof" holds (size, "").
         source: Where the offsets come from.
+        proven_on: Builds whose own dumps the row was tried on, where the table says so.
     """
 
     component: str
@@ -44,6 +46,7 @@ class LayoutRow:
     last_build: int
     structures: dict[str, dict[str, tuple[int, str]]]
     source: str
+    proven_on: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -208,6 +211,7 @@ def rows_from(
     architecture: str,
     base: dict[str, dict[str, tuple[int, str]]],
     changes: list[tuple[int, int, str, dict[str, dict[str, Any]]]],
+    proven: Mapping[int, tuple[int, ...]] = MappingProxyType({}),
 ) -> list[LayoutRow]:
     """Builds rows that each change the one before.
 
@@ -217,6 +221,7 @@ def rows_from(
         base: The structures of the first row.
         changes: (first build, last build, source, structure → field → (offset, type), or None to
             remove).
+        proven: `LayoutRow.proven_on` of rows, by their first builds.
     """
     rows = []
     current = {name: dict(fields) for name, fields in base.items()}
@@ -237,6 +242,7 @@ def rows_from(
                 last,
                 {name: dict(fields) for name, fields in current.items()},
                 source,
+                proven.get(first, ()),
             )
         )
     return rows

@@ -7,6 +7,8 @@ builds between. Within a build no offset was seen to change between revisions.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from windumps.windows.layouts import LayoutRow, rows_from
 
 _X64_VISTA = {
@@ -28,6 +30,7 @@ _X64_VISTA = {
         "TotalMemoryReserved": (0x188, "ptr"),
         "TotalMemoryCommitted": (0x190, "ptr"),
         "TotalSizeInVirtualBlocks": (0x1A0, "ptr"),
+        "TotalSegments": (0x1A8, "u4"),
     },
     "_HEAP_SEGMENT": {
         "sizeof": (0x70, ""),
@@ -99,6 +102,7 @@ _X86_VISTA = {
         "TotalMemoryReserved": (0xDC, "ptr"),
         "TotalMemoryCommitted": (0xE0, "ptr"),
         "TotalSizeInVirtualBlocks": (0xE8, "ptr"),
+        "TotalSegments": (0xEC, "u4"),
     },
     "_HEAP_SEGMENT": {
         "sizeof": (0x40, ""),
@@ -165,6 +169,7 @@ _X64_8 = {
         "TotalMemoryReserved": (0x210, "ptr"),
         "TotalMemoryCommitted": (0x218, "ptr"),
         "TotalSizeInVirtualBlocks": (0x228, "ptr"),
+        "TotalSegments": (0x230, "u4"),
     },
     "_LFH_HEAP": {
         "sizeof": (0x20, ""),
@@ -183,7 +188,7 @@ _X64_8 = {
         "Signature": (0x14, "u4"),
         "EncodedOffsets": (0x18, "u4"),
         "SizeOfBitMap": (0x20, "u4"),
-        "BitmapBuffer": (0x28, "ptr"),
+        "BitmapData": (0x30, "ptr"),
     },
 }
 
@@ -201,6 +206,7 @@ _X86_8 = {
         "TotalMemoryReserved": (0x1E0, "ptr"),
         "TotalMemoryCommitted": (0x1E4, "ptr"),
         "TotalSizeInVirtualBlocks": (0x1EC, "ptr"),
+        "TotalSegments": (0x1F0, "u4"),
     },
     "_LFH_HEAP": {
         "sizeof": (0x10, ""),
@@ -219,9 +225,10 @@ _X86_8 = {
         "Signature": (0xC, "u4"),
         "EncodedOffsets": (0x10, "u4"),
         "SizeOfBitMap": (0x14, "u4"),
-        "BitmapBuffer": (0x18, "ptr"),
+        "BitmapData": (0x1C, "ptr"),
     },
 }
+
 
 # From 8.1 on a zone counts its subsegments instead of pointing behind the last.
 _X64_ZONE_81 = {"sizeof": (0x20, ""), "FreePointer": None, "NextIndex": (0x10, "u4")}
@@ -238,11 +245,31 @@ def _heap_front_end(
         "TotalMemoryReserved": (counters, "ptr"),
         "TotalMemoryCommitted": (counters + pointer, "ptr"),
         "TotalSizeInVirtualBlocks": (counters + 3 * pointer, "ptr"),
+        "TotalSegments": (counters + 4 * pointer, "u4"),
     }
 
 
 _PDB = "ntdll PDB"
 _KERNEL = "kernel types of the build"
+_8 = "kernel types of the build; the front end as ntdll 6.2.9200 x86 laid it out, by natural alignment"
+
+# Builds of each row, by its first, whose own dumps were walked against their truth. A row without
+# any was walked on heaps made from numbers of other sources alone (tests/builders/nt_heap_numbers.py).
+_PROVEN = {
+    "x64": {
+        7600: (7601,),
+        9600: (9600, 10586),
+        11082: (14393, 16299),
+        17763: (18362, 19041, 22621, 26100),
+    },
+    "x86": {
+        7600: (7601,),
+        9200: (9200,),
+        9600: (9600,),
+        11082: (14393, 16299, 17134),
+        17763: (18362, 19041),
+    },
+}
 
 NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
     *rows_from(
@@ -252,7 +279,7 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         [
             (6000, 6003, _KERNEL, {}),
             (7600, 7602, _PDB, {"_HEAP": {"sizeof": (0x208, "")}}),
-            (9200, 9200, _KERNEL, _X64_8),
+            (9200, 9200, _8, _X64_8),
             (9600, 10586, _KERNEL, {"_LFH_BLOCK_ZONE": _X64_ZONE_81}),
             (
                 11082,
@@ -267,6 +294,7 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 {"_HEAP": _heap_front_end(0x198, 0x1A2, 0x238, 0x2C0, 8)},
             ),
         ],
+        _PROVEN["x64"],
     ),
     *rows_from(
         "NT heap",
@@ -275,7 +303,7 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         [
             (6000, 6003, _KERNEL, {}),
             (7600, 7602, _PDB, {"_HEAP": {"sizeof": (0x138, "")}}),
-            (9200, 9200, _KERNEL, _X86_8),
+            (9200, 9200, _8, _X86_8),
             (9600, 10586, _KERNEL, {"_LFH_BLOCK_ZONE": _X86_ZONE_81}),
             (
                 11082,
@@ -290,5 +318,34 @@ NT_HEAP_ROWS: tuple[LayoutRow, ...] = (
                 {"_HEAP": _heap_front_end(0xE4, 0xEA, 0x1F4, 0x258, 4)},
             ),
         ],
+        _PROVEN["x86"],
     ),
+)
+
+
+def _moved(row: LayoutRow, distance: int) -> LayoutRow:
+    """A row whose front end and counters lie elsewhere: new fields before them are what changed the
+    heap since Windows 8.
+    """
+    heap = dict(row.structures["_HEAP"])
+    front_end = heap["FrontEndHeap"][0]
+    for name, (offset, kind) in heap.items():
+        if offset >= front_end:  # its size, too
+            heap[name] = offset + distance, kind
+    return replace(
+        row,
+        first_build=0,
+        last_build=0,
+        structures=row.structures | {"_HEAP": heap},
+        source=f"the row of {row.first_build}-{row.last_build}, moved by {distance:#x}",
+        proven_on=(),
+    )
+
+
+# Guesses for builds that the table does not have, to be believed only when everything fits.
+MOVED_ROWS: tuple[LayoutRow, ...] = tuple(
+    _moved(row, step * 2 * row.pointer_size)
+    for row in NT_HEAP_ROWS
+    if row.last_build == NT_HEAP_ROWS[-1].last_build
+    for step in (1, 2, 3, 4, 5, 6, 7, 8, -1, -2)
 )
