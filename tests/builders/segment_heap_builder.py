@@ -120,7 +120,8 @@ class SegmentHeapBuilder:
         struct.pack_into("<Q", segment, start + at, word ^ self.heap_key ^ header)
         if request is not None:
             unused = size - 16 - request
-            struct.pack_into("<I", segment, start + at + 8, (unused > 0) << 8)
+            pages = (at >> 12) ^ (header ^ self.heap_key) & 0xFF
+            struct.pack_into("<I", segment, start + at + 8, pages | (unused > 0) << 8)
             if unused:
                 mark = 0x8000 if unused == 1 else unused
                 struct.pack_into("<H", segment, start + at + size - 2, mark)

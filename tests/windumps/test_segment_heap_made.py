@@ -9,7 +9,7 @@ import pytest
 from builders.segment_heap_builder import HEAP, METADATA, PAGE, SegmentHeapBuilder
 from segment_heaps import context_for, used_sizes, walk
 
-from windumps.blocks import Kind, State
+from windumps.blocks import SIZE_UNKNOWN, Kind, State
 from windumps.diagnostics import Diagnostic
 from windumps.memory import RunMemory
 
@@ -181,21 +181,73 @@ def test_absent_nodes_cost_the_large_blocks_only() -> None:
     assert {item.code for item in said} == {"large-tree-broken"}
 
 
-def test_two_flipped_chunks_cost_what_lies_between_them_at_most() -> None:
+def test_two_flipped_chunks_cost_themselves_and_not_what_lies_between_them() -> None:
     made = SegmentHeapBuilder()
     base = made.vs([100] * 200)
     made.vs([50] * 200)
     memory = made.build()
     chunk = 128
-    low, high = (base + 0x30 + number * chunk for number in (60, 120))
-    memory = _patched(memory, low + 2, b"\x77\x77")
-    memory = _patched(memory, high + 2, b"\x77\x77")
+    flipped = [base + 0x30 + number * chunk for number in (60, 120)]
+    for header in flipped:
+        memory = _patched(memory, header + 2, b"\x77\x77")
     found, said = _found(memory)
-    lost = {base + 0x30 + number * chunk + 16 for number in range(60, 121)}
+    lost = {header + 16 for header in flipped}
     assert found == {a: s for a, s in made.used.items() if a not in lost}
-    (item,) = said
-    assert (item.code, item.address) == ("vs-chunk-damaged", low)
-    assert item.bytes_affected == 61 * chunk
+    assert [(item.code, item.address) for item in said] == [
+        ("vs-chunk-damaged", header) for header in flipped
+    ]
+    assert [item.bytes_affected for item in said] == [chunk, chunk]
+
+
+@pytest.mark.parametrize("holes", [[5], [5, 9], [2, 3, 12]])
+def test_a_chain_goes_on_behind_absent_pages(holes: list[int]) -> None:
+    made = SegmentHeapBuilder()
+    base = made.vs([200] * 250)
+    made.vs([50] * 20)
+    memory = made.build()
+    absent = [base + number * PAGE for number in holes]
+    heap, blocks, said = walk(context_for(_without(memory, absent)), HEAP)
+    inside = {a for a in made.used if any(page <= a - 16 < page + PAGE for page in absent)}
+    found = used_sizes(blocks)
+    assert found.keys() == made.used.keys() - inside
+    # What says how much was asked for stands at the end of a block.
+    wrong = {a for a in found if found[a] not in (made.used[a], SIZE_UNKNOWN)}
+    assert not wrong
+    assert heap.account.residual_bytes == 0
+    assert heap.account.unwalked_bytes >= 0xF00 * len(holes)
+    assert {item.code for item in said} == {"vs-chunk-damaged", "requested-size-unknown"}
+
+
+def test_a_page_of_zeros_in_a_chain_is_as_good_as_absent() -> None:
+    made = SegmentHeapBuilder()
+    base = made.vs([200] * 250)
+    page = base + 5 * PAGE
+    heap, blocks, _ = walk(context_for(_patched(made.build(), page, bytes(PAGE))), HEAP)
+    found = used_sizes(blocks)
+    inside = {a for a in made.used if page <= a - 16 < page + PAGE}
+    assert found.keys() == made.used.keys() - inside
+    assert not {a for a in found if found[a] not in (made.used[a], SIZE_UNKNOWN)}
+    assert heap.account.unwalked_bytes > 0
+
+
+def _without(memory: RunMemory, pages: list[int]) -> RunMemory:
+    """The memory without some pages."""
+    runs = memory.runs
+    kept = [
+        (a + at, min(PAGE, s - at), o + at)
+        for a, s, o in zip(
+            runs.address.tolist(), runs.size.tolist(), runs.offset.tolist(), strict=True
+        )
+        for at in range(0, s, PAGE)
+        if a + at not in pages
+    ]
+    address, size, offset = (list(column) for column in zip(*kept, strict=True))
+    return RunMemory(
+        memory.data,
+        np.array(address, np.uint64),
+        np.array(size, np.int64),
+        np.array(offset, np.int64),
+    )
 
 
 def test_what_is_left_of_old_chunks_inside_a_free_one_is_not_taken_for_blocks() -> None:

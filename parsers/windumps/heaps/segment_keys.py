@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.errors import MemoryReadError
+from windumps.heaps.segment_chain import decode_headers
 from windumps.heaps.segment_contexts import SegContext, possible_segments, signature_key
 from windumps.heaps.segment_lfh import Subsegments, decode_offsets, first_block_offset, fits
 from windumps.heaps.segment_pages import PAGE
-from windumps.heaps.segment_vs import decode_headers
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module

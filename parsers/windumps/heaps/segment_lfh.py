@@ -62,6 +62,7 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
     fields = [
         field
         for field in (
+            "FreeCount",
             "BlockCount",
             "BlockOffsets",
             "CommitUnitShift",
