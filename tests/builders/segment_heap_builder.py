@@ -159,7 +159,8 @@ class SegmentHeapBuilder:
                     mark = 0x8000 if unused == 1 else unused
                     struct.pack_into("<H", segment, block + block_size - 2, mark)
                 self.used[base - start + block] = request
-        struct.pack_into("<HH", segment, start + 0x20, count - len(requests), count)
+        free = count - sum(request is not None for request in requests)
+        struct.pack_into("<HH", segment, start + 0x20, free, count)
         struct.pack_into("<I", segment, start + 0x28, offsets)
         states = 0x30 + (count + 31) // 32 * 8
         struct.pack_into("<BBH", segment, start + 0x2C, 12, 1, states)

@@ -23,6 +23,7 @@ from windumps.heaps.segment_keys import (
     ImageWords,
 )
 from windumps.heaps.segment_large import read_large
+from windumps.heaps.segment_lfh import slot_references
 from windumps.heaps.segment_padding import Padding, find_padding, find_traces
 from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
@@ -136,12 +137,19 @@ class SegmentHeap:
         self._say_how(padding)
         own = self._is_ntdlls_own()
         for raw in self._walker(self.context.log, self.account).walk():
-            blocks = self._finish(raw, padding)
+            blocks = self._finish(self._certain(raw), padding)
             if own:
                 used = blocks.state == State.USED
                 self.account.overhead_bytes += int(blocks.block_bytes[used].sum())
                 blocks = blocks.select(~used)
             yield self.account.count(blocks)
+
+    def _certain(self, raw: RawBlocks) -> RawBlocks:
+        """Leaves out blocks of doubtful state, and counts them as unwalked."""
+        if raw.uncertain is None or not raw.uncertain.any():
+            return raw
+        self.account.unwalked_bytes += int(raw.committed[raw.uncertain].sum())
+        return raw.select(~raw.uncertain)
 
     def large_records(self) -> NDArray[np.uint64]:
         """Addresses of the records that describe this heap's large allocations (uint64)."""
@@ -172,9 +180,9 @@ class SegmentHeap:
         yield from self._walker(self.context.log, self.account).walk()
 
     def _walker(self, log: DiagnosticLog, account: HeapAccount) -> Walker:
-        fit = self.fit
+        fit, memory = self.fit, self.context.memory
         return Walker(
-            self.context.memory,
+            memory,
             self.row,
             self.address,
             fit.contexts,
@@ -183,7 +191,10 @@ class SegmentHeap:
             fit.lfh_key,
             log,
             account,
-            delayed_frees(self.context.memory, self.row, fit.contexts, log),
+            delayed_frees(memory, self.row, fit.contexts, log),
+            slot_references(
+                memory, self.row, self.address, header_bytes(memory, self.row, self.address)[0]
+            ),
         )
 
     def _padding(self) -> Padding:

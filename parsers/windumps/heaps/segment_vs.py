@@ -35,8 +35,6 @@ Bools = NDArray[np.bool_]
 
 HAS_UNUSED_BYTES = 0x100  # bits of the second word of an allocated chunk's header
 SKIP_DURING_WALK = 0x200
-# Behind the user's bytes: less than two granules, and what is the heap's own.
-MOST_EXTRA = 0x80
 
 
 @dataclass
@@ -309,7 +307,7 @@ class VsReader:
         words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)].astype(np.int64)
         unused = np.where(has_unused, np.where(words & 0x8000, 1, words & 0x1FFF), 0)
         extra = has_unused & ((words & 0x4000) != 0)
-        lies = has_unused & ((unused == 0) | (unused >= 2 * granule + MOST_EXTRA * extra))
+        lies = has_unused & ((unused == 0) | (unused > size - granule))
         if not whole and has_unused.any():
             held = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
             lies |= has_unused & ~held

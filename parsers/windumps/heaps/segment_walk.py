@@ -37,7 +37,7 @@ class RawBlocks:
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes of the whole block that are committed.
         used: bool.
-        uncertain: bool, used ones that may be free; None when all is certain.
+        uncertain: bool, those that may be in the other state; None when all is certain.
     """
 
     kind: Kind
@@ -48,6 +48,19 @@ class RawBlocks:
     committed: I64
     used: Bools
     uncertain: Bools | None = None
+
+    def select(self, keep: Bools) -> RawBlocks:
+        """The rows where `keep` is true."""
+        return RawBlocks(
+            self.kind,
+            self.address[keep],
+            self.room[keep],
+            self.unused[keep],
+            self.extra[keep],
+            self.committed[keep],
+            self.used[keep],
+            None if self.uncertain is None else self.uncertain[keep],
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class Walker:
         log: For damage.
         account: All but the blocks themselves is added here.
         delayed: See `VsReader`.
+        references: See `LfhReader`.
     """
 
     memory: AddressSpace
@@ -77,6 +91,7 @@ class Walker:
     log: DiagnosticLog
     account: HeapAccount
     delayed: U64
+    references: U64
 
     def walk(self) -> Iterator[RawBlocks]:
         """Every block once, in pieces of about a MiB."""
@@ -172,7 +187,7 @@ class Walker:
         if self.lfh_key is None:
             self._without_key(ranges, chosen, "_HEAP_LFH_SUBSEGMENT")
             return
-        reader = LfhReader(self.memory, self.row, self.lfh_key.value, self.log)
+        reader = LfhReader(self.memory, self.row, self.lfh_key.value, self.log, self.references)
         for part in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
             self.account.overhead_bytes += part.overhead_bytes
             self.account.unwalked_bytes += part.unwalked_bytes

@@ -120,6 +120,7 @@ _X64_EARLY = {
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x30, ""),
         "FreeCount": (0x20, "u2"),
+        "DelayFree": (0x10, "ptr"),
         "BlockCount": (0x22, "u2"),
         "BlockOffsets": (0x28, "u4"),
         "CommitUnitShift": (0x2C, "u1"),
@@ -197,6 +198,7 @@ _X86_EARLY = {
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x20, ""),
         "FreeCount": (0x10, "u2"),
+        "DelayFree": (0x8, "ptr"),
         "BlockCount": (0x12, "u2"),
         "BlockOffsets": (0x18, "u4"),
         "CommitUnitShift": (0x1C, "u1"),
@@ -321,6 +323,7 @@ _X64_26100: dict[str, dict[str, Any]] = {
     "_HEAP_VS_SUBSEGMENT": {"Signature": (0x24, "u2")},
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x40, ""),
+        "DelayFree": None,
         "FreeListHead": (0x10, "u2"),
         "FreeListCount": (0x12, "u2"),
         "CommitUnitShift": (0x26, "u1"),
