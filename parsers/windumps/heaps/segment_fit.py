@@ -19,13 +19,12 @@ from windumps.heaps.segment_keys import (
     vs_key_fits,
 )
 from windumps.heaps.segment_lfh import read_subsegments
-from windumps.heaps.segment_pages import PAGE, Use, read_segments
+from windumps.heaps.segment_pages import Use, header_bytes, read_segments
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
 SAMPLE_SEGMENTS = 4
 SAMPLE_RANGES = 64
-MAX_HEADER_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -137,15 +136,3 @@ def _find_vs_key(
     if agreeing:
         return Key(key.value, "HeapKey", agreeing, len(ranges)), agreeing
     return None, 0
-
-
-def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
-    """Committed and reserved bytes of the heap's own region; zeros where its fields make no sense."""
-    committed, reserved = (
-        row.read_field(memory, "_SEGMENT_HEAP", name, heap) - heap
-        for name in ("UncommittedBase", "ReservedLimit")
-    )
-    aligned = not (committed | reserved) & (PAGE - 1)
-    if aligned and 0 < committed <= reserved <= MAX_HEADER_BYTES:
-        return committed, reserved
-    return 0, 0

@@ -18,13 +18,14 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import Heap, HeapAccount, HeapContext
 from windumps.heaps.segment_delay import delayed_frees
-from windumps.heaps.segment_fit import Fit, fit_layout, header_bytes, list_all
+from windumps.heaps.segment_fit import Fit, fit_layout, list_all
 from windumps.heaps.segment_keys import (
     ImageWords,
 )
 from windumps.heaps.segment_large import read_large
 from windumps.heaps.segment_lfh import slot_references
 from windumps.heaps.segment_padding import Padding, find_padding, find_traces
+from windumps.heaps.segment_pages import header_bytes
 from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutChoice, LayoutRow, choose_layout

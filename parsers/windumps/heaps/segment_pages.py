@@ -28,8 +28,8 @@ I64 = NDArray[np.int64]
 PAGE = 0x1000
 PAGE_SHIFT = 12
 SEGMENTS_A_BATCH = 8
-# Blocks up to here are never given pages of their own, on any build seen.
 BATCH_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 24
 
 
 class Use(IntEnum):
@@ -59,6 +59,18 @@ def pieces(size: I64) -> Iterator[slice]:
 def absent_bytes(memory: AddressSpace, start: int, end: int, committed: int) -> int:
     """How many of a range's committed bytes are not in the dump."""
     return max(committed - memory.present_bytes(start, end), 0)
+
+
+def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
+    """Committed and reserved bytes of the heap's own region; zeros where its fields make no sense."""
+    committed, reserved = (
+        row.read_field(memory, "_SEGMENT_HEAP", name, heap) - heap
+        for name in ("UncommittedBase", "ReservedLimit")
+    )
+    aligned = not (committed | reserved) & (PAGE - 1)
+    if aligned and 0 < committed <= reserved <= MAX_HEADER_BYTES:
+        return committed, reserved
+    return 0, 0
 
 
 class CommitMap:

@@ -25,8 +25,9 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
   of a block stand side by side.
 - LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand between bitmap
   and first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
-- LfhNaturalAlignment: 1 when blocks whose size is a power of two are aligned to it; 2: only in
-  subsegments of more than a page (the kernel before 26100, `pool_layouts`).
+- LfhNaturalAlignment: 1: blocks of a power of two are aligned to it; 2: only in subsegments of more than a
+  page (the kernel before 26100).
+- HeaderCounted: 1 when TotalCommittedPages has all of the heap's own pages, 0 when only the first.
 - FrontPadding: `_RTLP_HP_PADDING_HEADER` in front of the user's bytes; 0: not expected, 1: expected, two
   pointers, not written to; 2: expected, its first word holds its size. LargePadding: 1 when large allocations
   have it in front too, 0 when the space is only added to their size.
@@ -154,6 +155,7 @@ _X64_EARLY = {
         "LfhCommitScale": (1, ""),
         "LfhPageStates": (0, ""),
         "LfhNaturalAlignment": (0, ""),
+        "HeaderCounted": (0, ""),
         "FrontPadding": (1, ""),
         "LargePadding": (0, ""),
     },
@@ -297,7 +299,7 @@ _X86_17763 = {
     "_HEAP_VS_CONTEXT": {"DelayFreeContext": (0x40, "")},
 }
 
-# Builds between 17134 and 17763, which were previews: the heap grew before its parts were put elsewhere.
+# Previews of 17763.
 _X64_PREVIEW = {
     "_SEGMENT_HEAP": _heap(0x710, 0x14, 0x18, 0x88, 0xA8, 0x210, 8),
     "_HEAP_SEG_CONTEXT": _context(0x98, 0x90, 0x78, 0x20, 8),
@@ -310,7 +312,7 @@ _X86_PREVIEW = {
 
 _X64_20348 = {
     "_SEGMENT_HEAP": {"sizeof": (0x840, ""), "SegContexts": (0x140, "")},
-    "constants": {"FrontPadding": (0, "")},
+    "constants": {"FrontPadding": (0, ""), "HeaderCounted": (1, "")},
 }
 
 _X64_26100: dict[str, dict[str, Any]] = {
