@@ -59,7 +59,7 @@ def fit_layout(
         float(header_bytes(memory, row, heap)[0] > 0),
     ]
     key = heap_key(memory, row, contexts, listed)
-    if key is not None and not listed:
+    if key is not None and scratch.collect():
         listed = list_all(memory, row, contexts, key, scratch)
     if key is None:
         # Without a segment only the contexts' back pointers tell; without those, everything must hold.
@@ -71,9 +71,10 @@ def fit_layout(
     checks.append(key.agreeing / key.samples)
     samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
     lost = held = 0
-    for context in contexts:
-        segments = [segment for owner, segment in listed if owner is context][:SAMPLE_SEGMENTS]
-        for batch in read_segments(memory, row, context, segments, scratch):
+    for number, (context, segment) in enumerate(listed):
+        if number >= SAMPLE_SEGMENTS and samples[Use.VS] and samples[Use.LFH]:
+            break
+        for batch in read_segments(memory, row, context, [segment], scratch):
             ranges = batch.ranges
             lost += batch.lost_bytes
             held += batch.lost_bytes + int(ranges.committed.sum())

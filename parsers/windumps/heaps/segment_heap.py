@@ -215,8 +215,9 @@ class SegmentHeap:
         """From the allocator's blocks to the program's."""
         # A free block's address is the one it would have: a block of no bytes ends where the next begins.
         pad = np.full(len(raw.address), padding.size, np.int64)
+        held = raw.room - np.maximum(raw.unused, 0)
         pad[raw.used] = padding.of(
-            self.context.memory, self.row.pointer_size, raw.address[raw.used]
+            self.context.memory, self.row.pointer_size, raw.address[raw.used], held[raw.used]
         )
         size = raw.room - raw.unused - pad
         if raw.kind == Kind.SEGMENT_LARGE and not padding.before_large:

@@ -24,6 +24,8 @@ I64 = NDArray[np.int64]
 UNMARKED, MARKED = 1, 2
 FEW = 16  # blocks; below, what a build is known to do outweighs them
 SCAN_BYTES = 4 << 20
+# Blocks of more bytes have the wider padding; in the NT heap these had memory of their own.
+_WIDE_ABOVE = {4: 0x7F000, 8: 0xFF000}
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,15 @@ class Padding:
     before_large: bool
     reason: str
 
-    def of(self, memory: AddressSpace, pointer_size: int, address: U64) -> I64:
-        """Bytes of padding of each block."""
+    def of(self, memory: AddressSpace, pointer_size: int, address: U64, held: I64) -> I64:
+        """Bytes of padding of each block; `held` is what was asked for and the padding, or more."""
         if not self.marked or not len(address):
             return np.full(len(address), self.size, np.int64)
         words, _ = memory.gather(address, f"<u{pointer_size}")
-        return np.where(words == 4 * self.size, 4 * self.size, self.size).astype(np.int64)
+        wide = words == 4 * self.size
+        # Where the mark is absent or overwritten, the size tells.
+        wide |= (words != self.size) & (held > _WIDE_ABOVE[pointer_size])
+        return np.where(wide, 4 * self.size, self.size).astype(np.int64)
 
 
 def find_padding(memory: AddressSpace, row: LayoutRow, address: U64, block_bytes: I64) -> Padding:
