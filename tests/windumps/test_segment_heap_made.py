@@ -165,20 +165,50 @@ def test_a_damaged_node_costs_its_block_only() -> None:
     address = sorted(made.large_blocks)[3][0]
     found, said = _found(_patched(memory, made.nodes[address] + 0x18, bytes(8)))
     assert found == {a: s for a, s in made.used.items() if a != address}
-    (item,) = said
-    assert (item.code, item.address) == ("large-tree-broken", made.nodes[address])
+    assert {item.code: item.address for item in said} == {
+        "large-tree-broken": made.nodes[address],
+        "large-blocks-missing": HEAP,
+    }
 
 
 def test_absent_nodes_cost_the_large_blocks_only() -> None:
     made = _mixed()
-    memory = made.build()
-    runs = memory.runs
-    keep = runs.address != METADATA
-    kept = RunMemory(memory.data, runs.address[keep], runs.size[keep], runs.offset[keep])
-    found, said = _found(kept)
+    memory = _without(made.build(), [METADATA])
+    heap, blocks, said = walk(context_for(memory), HEAP)
     large = {address for address, _ in made.large_blocks}
-    assert found == {a: s for a, s in made.used.items() if a not in large}
-    assert {item.code for item in said} == {"large-tree-broken"}
+    assert used_sizes(blocks) == {a: s for a, s in made.used.items() if a not in large}
+    assert {item.code for item in said} == {"large-tree-broken", "large-blocks-missing"}
+    # The heap counts the pages of all its large blocks.
+    assert heap.account.unwalked_bytes == sum(-(-size // PAGE) * PAGE for size in LARGE)
+    assert heap.account.residual_bytes == 0
+
+
+@pytest.mark.parametrize("more", [1 << 32, PAGE, -PAGE, 1 << 46])
+def test_a_large_block_whose_size_its_memory_does_not_bear_out_is_unwalked(more: int) -> None:
+    made = SegmentHeapBuilder()
+    first, second = made.large(2_500_000), made.large(3_000_001)
+    memory = made.build()
+    at = min(made.nodes.values()) + 0x20
+    damaged = _patched(memory, at, struct.pack("<Q", memory.read_uint(at, 8) + more))
+    heap, blocks, said = walk(context_for(damaged), HEAP)
+    assert used_sizes(blocks) == {second: made.used[second]}
+    assert heap.account.unwalked_bytes == -(-made.used[first] // PAGE) * PAGE
+    assert {item.code for item in said} == {"large-tree-broken", "large-blocks-missing"}
+
+
+def test_a_segment_that_no_list_leads_to_is_counted_by_the_heap() -> None:
+    made = _mixed()
+    memory = made.build()
+    head = HEAP + 0x100 + 0x48
+    # The list is empty and its count 0, as where a page of the header was overwritten.
+    damaged = _patched(memory, head, struct.pack("<QQQ", head, head, 0))
+    sound, _, _ = walk(context_for(memory), HEAP)
+    heap, blocks, said = walk(context_for(damaged), HEAP)
+    assert used_sizes(blocks).items() <= made.used.items()
+    assert heap.account.committed_bytes == sound.account.committed_bytes
+    if len(blocks.used) < len(made.used):
+        assert heap.account.unwalked_bytes > 0
+        assert "segments-missing" in {item.code for item in said}
 
 
 def test_two_flipped_chunks_cost_themselves_and_not_what_lies_between_them() -> None:

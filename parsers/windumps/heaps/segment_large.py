@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
-from windumps.heaps.segment_large_check import PAGE, Block, doubtful, memory_agrees
+from windumps.heaps.segment_large_check import (
+    PAGE,
+    Block,
+    block_of,
+    doubtful,
+    memory_agrees,
+)
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow, Record
 
@@ -92,6 +98,29 @@ def read_large(memory: AddressSpace, row: LayoutRow, heap: int, log: DiagnosticL
     )
 
 
+def all_records(
+    memory: AddressSpace, row: LayoutRow, address: NDArray[np.uint64], room: NDArray[np.int64]
+) -> bool:
+    """True when blocks of a heap are all records of large blocks, as only ntdll's own heap has them.
+
+    Args:
+        memory: The process's memory.
+        row: The heap's layout.
+        address: uint64, what the program got.
+        room: int64, bytes from there to each block's end.
+    """
+    name, pointer = "_HEAP_LARGE_ALLOC_DATA", row.pointer_size
+    spare = room - row.size(name)
+    if not len(address) or (spare < 0).any() or (spare > 4 * pointer).any():
+        return False
+    fields, present = memory.gather(address, row.dtype(name, "VirtualAddress", "AllocatedPages"))
+    for words in fields[present]:
+        block = block_of(int(words["VirtualAddress"]), int(words["AllocatedPages"]), pointer)
+        if block is None or memory_agrees(memory, block) is False:
+            return False
+    return bool(present.any())
+
+
 def _counted(memory: AddressSpace, row: LayoutRow, heap: int) -> int:
     """Bytes of large blocks as the heap counts them; -1 where it says more than there can be."""
     pages = row.read_field(memory, "_SEGMENT_HEAP", "LargeCommittedPages", heap)
@@ -164,13 +193,7 @@ class _Tree:
             return None
 
     def _block(self, record: Record) -> Block | None:
-        word, pages = record["VirtualAddress"], record["AllocatedPages"]
-        address, size, unused = word & ~0xFFFF, pages & ~(PAGE - 1), word & 0xFFFF
-        if not address or not size or unused > size:
-            return None
-        if address + size > 1 << 8 * self.row.pointer_size:
-            return None
-        return Block(address, size, unused, bool(pages & 1))
+        return block_of(record["VirtualAddress"], record["AllocatedPages"], self.row.pointer_size)
 
     def _links(self, record: Record) -> tuple[int, int]:
         pointer = self.row.pointer_size

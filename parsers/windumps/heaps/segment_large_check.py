@@ -39,6 +39,14 @@ class Block:
         return self.address + self.size
 
 
+def block_of(word: int, pages: int, pointer_size: int) -> Block | None:
+    """The block of a record's VirtualAddress and AllocatedPages; None when they make no sense."""
+    address, size, unused = word & ~(ALLOCATION - 1), pages & ~(PAGE - 1), word & (ALLOCATION - 1)
+    if not address or not size or unused > size or address + size > 1 << 8 * pointer_size:
+        return None
+    return Block(address, size, unused, bool(pages & 1))
+
+
 def memory_agrees(memory: AddressSpace, block: Block) -> bool | None:
     """Whether the memory of a block is what its record says; None where the dump does not tell."""
     regions = memory.regions
