@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.segment_free_chain import ChainedBlocks, drop_chained
+from windumps.heaps.segment_padding import unused_bytes
 from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -275,12 +275,7 @@ class LfhReader:
         words, present = self._memory.gather(
             where[at_end] + (sizes[at_end] - 2).astype(np.uint64), "<u2"
         )
-        counts = words.astype(np.int64)
-        more = np.where(counts & 0x8000, 1, counts & 0x3FFF)
-        beyond = (counts & 0x4000) != 0
-        lies = ~present | (more == 0) | (more > sizes[at_end])
-        unused[at_end] = np.where(lies, SIZE_UNKNOWN, more)
-        extra[at_end] = beyond & ~lies
+        unused[at_end], extra[at_end] = unused_bytes(words, sizes[at_end], present)
         behind = first + block_size * part.count
         overhead = commit.committed_bytes(part.address, first) + commit.committed_bytes(
             part.address + behind.astype(np.uint64), part.size - behind

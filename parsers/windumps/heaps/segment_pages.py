@@ -15,6 +15,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.heaps.segment_contexts import UNITS, SegContext
@@ -30,6 +31,7 @@ PAGE_SHIFT = 12
 SEGMENTS_A_BATCH = 8
 BATCH_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 24
+MOST_UNUSED = 0x10100  # of a block of whole units, what is the heap's own included
 
 
 class Use(IntEnum):
@@ -114,7 +116,7 @@ class PageRanges:
         address: uint64.
         size: int64, bytes of address space.
         use: uint8, `Use`.
-        unused: int64, UnusedBytes of the first descriptor.
+        unused: int64, UnusedBytes of the first descriptor; `SIZE_UNKNOWN` where that cannot be right.
         extra: bool, ExtraPresent.
         committed: int64, bytes.
     """
@@ -292,7 +294,11 @@ def _read_batch(
         starts_at,
         length,
         uses[segment, first_units],
-        chosen["UnusedBytes"].astype(np.int64),
+        np.where(
+            chosen["UnusedBytes"] < MOST_UNUSED,
+            chosen["UnusedBytes"].astype(np.int64),
+            SIZE_UNKNOWN,
+        ),
         (chosen["ExtraPresent"] & 1) != 0,
         commit.committed_bytes(starts_at, length),
     )

@@ -24,6 +24,7 @@ from windumps.heaps.segment_chain import (
     possible_headers,
     vote_low_byte,
 )
+from windumps.heaps.segment_padding import unused_bytes
 from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -304,21 +305,20 @@ class VsReader:
         bits = headers.bits
         has_unused = used & marked & ((bits & HAS_UNUSED_BYTES) != 0)
         end = chunks * granule + size
-        words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)].astype(np.int64)
-        unused = np.where(has_unused, np.where(words & 0x8000, 1, words & 0x1FFF), 0)
-        extra = has_unused & ((words & 0x4000) != 0)
-        lies = has_unused & ((unused == 0) | (unused > size - granule))
+        words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)]
+        known = np.ones(len(address), np.bool_)
         if not whole and has_unused.any():
-            held = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
-            lies |= has_unused & ~held
-        unused[lies | (used & ~marked)] = SIZE_UNKNOWN
+            known = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
+        unused, extra = unused_bytes(words, size - granule, known)
+        unused[~has_unused] = 0
+        unused[used & ~marked] = SIZE_UNKNOWN
         return (
             address,
             size,
             used,
             used & marked & ((bits & SKIP_DURING_WALK) != 0),
             unused,
-            extra & ~lies,
+            extra & has_unused,
             commit.committed_bytes(address, size),
         )
 
