@@ -211,6 +211,22 @@ def test_a_segment_that_no_list_leads_to_is_counted_by_the_heap() -> None:
         assert "segments-missing" in {item.code for item in said}
 
 
+def test_a_heap_of_nothing_but_records_of_large_blocks_is_ntdlls_own() -> None:
+    made = SegmentHeapBuilder()
+    large = [made.large(size) for size in (2_500_000, 3_000_001, 1 << 21)]
+    base = made.lfh(48, [40] * len(large))
+    memory = made.build()
+    blocks_at = sorted(a for a in made.used if base <= a < base + PAGE)
+    for at, address in zip(blocks_at, large, strict=True):
+        size = -(-made.used[address] // PAGE) * PAGE
+        record = struct.pack("<QQ", address | size - made.used[address], size)
+        memory = _patched(memory, at + 0x18, record)
+    heap, blocks, said = walk(context_for(memory), HEAP)
+    assert len(blocks.used) == 0
+    assert said == []
+    assert heap.account.residual_bytes == 0
+
+
 def test_two_flipped_chunks_cost_themselves_and_not_what_lies_between_them() -> None:
     made = SegmentHeapBuilder()
     base = made.vs([100] * 200)

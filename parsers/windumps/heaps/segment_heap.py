@@ -179,7 +179,7 @@ class SegmentHeap:
         self.account = HeapAccount()
         self._header()
         self._say_how(padding)
-        own = self._is_ntdlls_own(*sample, padding)
+        own = self._is_ntdlls_own(*sample)
         for raw in self._walker(self.context.log, self.account).walk():
             blocks = self._finish(self._certain(raw), padding)
             if own:
@@ -205,9 +205,7 @@ class SegmentHeap:
         listed = list_all(self.context.memory, self.row, fit.contexts, fit.key, DiagnosticLog())
         return [(segment, context.segment_bytes) for context, segment in listed]
 
-    def _is_ntdlls_own(
-        self, address: NDArray[np.uint64], room: NDArray[np.int64], padding: Padding
-    ) -> bool:
+    def _is_ntdlls_own(self, address: NDArray[np.uint64], room: NDArray[np.int64]) -> bool:
         """True when records of other heaps' large allocations lie here.
 
         Up to 16299 ntdll keeps them in a segment heap of its own, which the PEB lists like any other. Where
@@ -215,8 +213,7 @@ class SegmentHeap:
         """
         if self.family is not None and self.family.holds_others_records(self):
             return True
-        user = address + np.uint64(padding.size)
-        return all_records(self.context.memory, self.row, user, room - padding.size)
+        return all_records(self.context.memory, self.row, address, room)
 
     def raw_blocks(self) -> Iterator[RawBlocks]:
         """Walks the heap; the allocator's blocks as they are, for the kernel's pool.

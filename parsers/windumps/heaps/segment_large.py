@@ -106,11 +106,11 @@ def all_records(
     Args:
         memory: The process's memory.
         row: The heap's layout.
-        address: uint64, what the program got.
-        room: int64, bytes from there to each block's end.
+        address: uint64, blocks of the heap; those of a page and more, of which it has some, tell nothing.
+        room: int64, bytes of each.
     """
     name, pointer = "_HEAP_LARGE_ALLOC_DATA", row.pointer_size
-    spare = room - row.size(name)
+    address, spare = address[room < PAGE], room[room < PAGE] - row.size(name)
     if not len(address) or (spare < 0).any() or (spare > 4 * pointer).any():
         return False
     fields, present = memory.gather(address, row.dtype(name, "VirtualAddress", "AllocatedPages"))
