@@ -27,9 +27,9 @@ def context_of(dump: Dump, build: int | None = None) -> HeapContext:
     )
 
 
-def context_for(memory: AddressSpace) -> HeapContext:
-    """The same for made memory, x64 of build 19041."""
-    return HeapContext(memory, "x64", 19041, None, 0, DiagnosticLog())
+def context_for(memory: AddressSpace, architecture: str = "x64", build: int = 19041) -> HeapContext:
+    """The same for made memory, x64 of build 19041 unless told otherwise."""
+    return HeapContext(memory, architecture, build, None, 0, DiagnosticLog())
 
 
 def walk(context: HeapContext, address: int) -> tuple[SegmentHeap, Blocks, list[Diagnostic]]:

@@ -11,7 +11,7 @@ from segment_heaps import context_of, used_sizes, walk
 from truth import TESTDATA, TruthDump
 
 from windumps import Dump, open_dump
-from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind, State
 from windumps.diagnostics import Diagnostic
 from windumps.errors import HeapError
 from windumps.heaps.segment_heap import SegmentHeap, open_segment_heap
@@ -251,17 +251,64 @@ def test_without_its_first_page_a_heap_is_refused(case: TruthDump) -> None:
         open_segment_heap(context_of(damaged), sound.address, 0)
 
 
-def test_a_broken_chain_of_free_blocks_is_named() -> None:
+def test_of_a_broken_chain_of_free_blocks_nothing_doubtful_is_used() -> None:
     sound = Sound(CASES[1])
-    base, size, _ = _chained(sound)
-    count = sound.dump.memory.read_uint(base + 0x12, 2)
-    damaged = with_bytes(sound.dump, {base + 0x10: b"\xff\xff"})
-    _, found, said = sound.walk(damaged)
-    extra = found.keys() - sound.expected.keys()
-    assert len(extra) == count
-    assert all(base <= address < base + size for address in extra)
+    base, size, count = _chained(sound)
+    # A chain that claims one block more than there is: nothing tells which block that would be.
+    damaged = with_bytes(sound.dump, {base + 0x12: (count + 1).to_bytes(2, "little")})
+    heap, found, said = sound.walk(damaged)
+    assert found.items() <= sound.expected.items()
+    lost = sound.expected.keys() - found.keys()
+    assert all(base <= address < base + size for address in lost)
+    assert heap.account.unwalked_bytes > sum(sound.expected[address] for address in lost)
     item = _only(said, "lfh-free-chain-broken")
     assert (item.structure, item.address) == ("_HEAP_LFH_SUBSEGMENT_STATE", base)
+
+
+@pytest.mark.parametrize("value", [b"\xff\xff", b"\x00\x00"])
+def test_a_chain_of_free_blocks_without_its_head_is_found_by_its_length(value: bytes) -> None:
+    sound = Sound(CASES[1])
+    base, _, _ = _chained(sound)
+    heap, found, said = sound.walk(with_bytes(sound.dump, {base + 0x10: value}))
+    assert found == sound.expected
+    assert (said, heap.account.unwalked_bytes) == ([], 0)
+
+
+def test_a_write_to_a_freed_block_makes_no_other_block_used() -> None:
+    sound = Sound(CASES[1])
+    base, size, _ = _chained(sound)
+    head = sound.dump.memory.read_uint(base + 0x10, 2)
+    freed = sorted(
+        address
+        for address, state in zip(
+            sound.blocks.address.tolist(), sound.blocks.state.tolist(), strict=True
+        )
+        if base <= address < base + size and state == State.FREE
+    )
+    blocks = [a for a in sound.blocks.address.tolist() if base <= a < base + size]
+    victim = sorted(blocks)[head - 1]
+    assert victim in freed
+    _, found, _ = sound.walk(with_bytes(sound.dump, {victim: b"\xde\xad\xbe\xef"}))
+    assert found.items() <= sound.expected.items()
+
+
+@cases
+@pytest.mark.parametrize("block", [0, 4, 7])
+def test_a_bitmap_that_contradicts_the_count_of_free_blocks_is_not_believed(
+    case: TruthDump, block: int
+) -> None:
+    sound = Sound(case)
+    base, size, inside = _subsegment(sound)
+    is_new = sound.dump.build >= 26100
+    bitmap = 0x40 if is_new else 0x30 if sound.granule == 16 else 0x20
+    bit = block if is_new else 2 * block
+    damaged = flipped(sound.dump, base + bitmap + bit // 8, 1 << bit % 8)
+    heap, found, said = sound.walk(damaged)
+    assert found == {a: s for a, s in sound.expected.items() if a not in inside}
+    assert sum(sound.expected[a] for a in inside) < heap.account.unwalked_bytes <= size
+    first = said[0]
+    assert (first.code, first.address) == ("lfh-bitmap-contradicted", base)
+    assert first.structure == "_HEAP_LFH_SUBSEGMENT.BlockBitmap"
 
 
 def _chained(sound: Sound) -> tuple[int, int, int]:

@@ -9,7 +9,7 @@ import pytest
 from builders.segment_heap_builder import HEAP, METADATA, PAGE, SegmentHeapBuilder
 from segment_heaps import context_for, used_sizes, walk
 
-from windumps.blocks import Kind, State
+from windumps.blocks import SIZE_UNKNOWN, Kind, State
 from windumps.diagnostics import Diagnostic
 from windumps.memory import RunMemory
 
@@ -165,37 +165,135 @@ def test_a_damaged_node_costs_its_block_only() -> None:
     address = sorted(made.large_blocks)[3][0]
     found, said = _found(_patched(memory, made.nodes[address] + 0x18, bytes(8)))
     assert found == {a: s for a, s in made.used.items() if a != address}
-    (item,) = said
-    assert (item.code, item.address) == ("large-tree-broken", made.nodes[address])
+    assert {item.code: item.address for item in said} == {
+        "large-tree-broken": made.nodes[address],
+        "large-blocks-missing": HEAP,
+    }
 
 
 def test_absent_nodes_cost_the_large_blocks_only() -> None:
     made = _mixed()
-    memory = made.build()
-    runs = memory.runs
-    keep = runs.address != METADATA
-    kept = RunMemory(memory.data, runs.address[keep], runs.size[keep], runs.offset[keep])
-    found, said = _found(kept)
+    memory = _without(made.build(), [METADATA])
+    heap, blocks, said = walk(context_for(memory), HEAP)
     large = {address for address, _ in made.large_blocks}
-    assert found == {a: s for a, s in made.used.items() if a not in large}
-    assert {item.code for item in said} == {"large-tree-broken"}
+    assert used_sizes(blocks) == {a: s for a, s in made.used.items() if a not in large}
+    assert {item.code for item in said} == {"large-tree-broken", "large-blocks-missing"}
+    # The heap counts the pages of all its large blocks.
+    assert heap.account.unwalked_bytes == sum(-(-size // PAGE) * PAGE for size in LARGE)
+    assert heap.account.residual_bytes == 0
 
 
-def test_two_flipped_chunks_cost_what_lies_between_them_at_most() -> None:
+@pytest.mark.parametrize("more", [1 << 32, PAGE, -PAGE, 1 << 46])
+def test_a_large_block_whose_size_its_memory_does_not_bear_out_is_unwalked(more: int) -> None:
+    made = SegmentHeapBuilder()
+    first, second = made.large(2_500_000), made.large(3_000_001)
+    memory = made.build()
+    at = min(made.nodes.values()) + 0x20
+    damaged = _patched(memory, at, struct.pack("<Q", memory.read_uint(at, 8) + more))
+    heap, blocks, said = walk(context_for(damaged), HEAP)
+    assert used_sizes(blocks) == {second: made.used[second]}
+    assert heap.account.unwalked_bytes == -(-made.used[first] // PAGE) * PAGE
+    assert {item.code for item in said} == {"large-tree-broken", "large-blocks-missing"}
+
+
+def test_a_segment_that_no_list_leads_to_is_counted_by_the_heap() -> None:
+    made = _mixed()
+    memory = made.build()
+    head = HEAP + 0x100 + 0x48
+    # The list is empty and its count 0, as where a page of the header was overwritten.
+    damaged = _patched(memory, head, struct.pack("<QQQ", head, head, 0))
+    sound, _, _ = walk(context_for(memory), HEAP)
+    heap, blocks, said = walk(context_for(damaged), HEAP)
+    assert used_sizes(blocks).items() <= made.used.items()
+    assert heap.account.committed_bytes == sound.account.committed_bytes
+    if len(blocks.used) < len(made.used):
+        assert heap.account.unwalked_bytes > 0
+        assert "segments-missing" in {item.code for item in said}
+
+
+def test_a_heap_of_nothing_but_records_of_large_blocks_is_ntdlls_own() -> None:
+    made = SegmentHeapBuilder()
+    large = [made.large(size) for size in (2_500_000, 3_000_001, 1 << 21)]
+    base = made.lfh(48, [40] * len(large))
+    memory = made.build()
+    blocks_at = sorted(a for a in made.used if base <= a < base + PAGE)
+    for at, address in zip(blocks_at, large, strict=True):
+        size = -(-made.used[address] // PAGE) * PAGE
+        record = struct.pack("<QQ", address | size - made.used[address], size)
+        memory = _patched(memory, at + 0x18, record)
+    heap, blocks, said = walk(context_for(memory), HEAP)
+    assert len(blocks.used) == 0
+    assert said == []
+    assert heap.account.residual_bytes == 0
+
+
+def test_two_flipped_chunks_cost_themselves_and_not_what_lies_between_them() -> None:
     made = SegmentHeapBuilder()
     base = made.vs([100] * 200)
     made.vs([50] * 200)
     memory = made.build()
     chunk = 128
-    low, high = (base + 0x30 + number * chunk for number in (60, 120))
-    memory = _patched(memory, low + 2, b"\x77\x77")
-    memory = _patched(memory, high + 2, b"\x77\x77")
+    flipped = [base + 0x30 + number * chunk for number in (60, 120)]
+    for header in flipped:
+        memory = _patched(memory, header + 2, b"\x77\x77")
     found, said = _found(memory)
-    lost = {base + 0x30 + number * chunk + 16 for number in range(60, 121)}
+    lost = {header + 16 for header in flipped}
     assert found == {a: s for a, s in made.used.items() if a not in lost}
-    (item,) = said
-    assert (item.code, item.address) == ("vs-chunk-damaged", low)
-    assert item.bytes_affected == 61 * chunk
+    assert [(item.code, item.address) for item in said] == [
+        ("vs-chunk-damaged", header) for header in flipped
+    ]
+    assert [item.bytes_affected for item in said] == [chunk, chunk]
+
+
+@pytest.mark.parametrize("holes", [[5], [5, 9], [2, 3, 12]])
+def test_a_chain_goes_on_behind_absent_pages(holes: list[int]) -> None:
+    made = SegmentHeapBuilder()
+    base = made.vs([200] * 250)
+    made.vs([50] * 20)
+    memory = made.build()
+    absent = [base + number * PAGE for number in holes]
+    heap, blocks, said = walk(context_for(_without(memory, absent)), HEAP)
+    inside = {a for a in made.used if any(page <= a - 16 < page + PAGE for page in absent)}
+    found = used_sizes(blocks)
+    assert found.keys() == made.used.keys() - inside
+    # What says how much was asked for stands at the end of a block.
+    wrong = {a for a in found if found[a] not in (made.used[a], SIZE_UNKNOWN)}
+    assert not wrong
+    assert heap.account.residual_bytes == 0
+    assert heap.account.unwalked_bytes >= 0xF00 * len(holes)
+    assert {item.code for item in said} == {"vs-chunk-damaged", "requested-size-unknown"}
+
+
+def test_a_page_of_zeros_in_a_chain_is_as_good_as_absent() -> None:
+    made = SegmentHeapBuilder()
+    base = made.vs([200] * 250)
+    page = base + 5 * PAGE
+    heap, blocks, _ = walk(context_for(_patched(made.build(), page, bytes(PAGE))), HEAP)
+    found = used_sizes(blocks)
+    inside = {a for a in made.used if page <= a - 16 < page + PAGE}
+    assert found.keys() == made.used.keys() - inside
+    assert not {a for a in found if found[a] not in (made.used[a], SIZE_UNKNOWN)}
+    assert heap.account.unwalked_bytes > 0
+
+
+def _without(memory: RunMemory, pages: list[int]) -> RunMemory:
+    """The memory without some pages."""
+    runs = memory.runs
+    kept = [
+        (a + at, min(PAGE, s - at), o + at)
+        for a, s, o in zip(
+            runs.address.tolist(), runs.size.tolist(), runs.offset.tolist(), strict=True
+        )
+        for at in range(0, s, PAGE)
+        if a + at not in pages
+    ]
+    address, size, offset = (list(column) for column in zip(*kept, strict=True))
+    return RunMemory(
+        memory.data,
+        np.array(address, np.uint64),
+        np.array(size, np.int64),
+        np.array(offset, np.int64),
+    )
 
 
 def test_what_is_left_of_old_chunks_inside_a_free_one_is_not_taken_for_blocks() -> None:

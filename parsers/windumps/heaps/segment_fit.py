@@ -19,13 +19,12 @@ from windumps.heaps.segment_keys import (
     vs_key_fits,
 )
 from windumps.heaps.segment_lfh import read_subsegments
-from windumps.heaps.segment_pages import PAGE, Use, read_segments
+from windumps.heaps.segment_pages import Use, header_bytes, read_segments
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
 SAMPLE_SEGMENTS = 4
 SAMPLE_RANGES = 64
-MAX_HEADER_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def fit_layout(
         float(header_bytes(memory, row, heap)[0] > 0),
     ]
     key = heap_key(memory, row, contexts, listed)
-    if key is not None and not listed:
+    if key is not None and scratch.collect():
         listed = list_all(memory, row, contexts, key, scratch)
     if key is None:
         # Without a segment only the contexts' back pointers tell; without those, everything must hold.
@@ -72,9 +71,10 @@ def fit_layout(
     checks.append(key.agreeing / key.samples)
     samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
     lost = held = 0
-    for context in contexts:
-        segments = [segment for owner, segment in listed if owner is context][:SAMPLE_SEGMENTS]
-        for batch in read_segments(memory, row, context, segments, scratch):
+    for number, (context, segment) in enumerate(listed):
+        if number >= SAMPLE_SEGMENTS and samples[Use.VS] and samples[Use.LFH]:
+            break
+        for batch in read_segments(memory, row, context, [segment], scratch):
             ranges = batch.ranges
             lost += batch.lost_bytes
             held += batch.lost_bytes + int(ranges.committed.sum())
@@ -137,15 +137,3 @@ def _find_vs_key(
     if agreeing:
         return Key(key.value, "HeapKey", agreeing, len(ranges)), agreeing
     return None, 0
-
-
-def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
-    """Committed and reserved bytes of the heap's own region; zeros where its fields make no sense."""
-    committed, reserved = (
-        row.read_field(memory, "_SEGMENT_HEAP", name, heap) - heap
-        for name in ("UncommittedBase", "ReservedLimit")
-    )
-    aligned = not (committed | reserved) & (PAGE - 1)
-    if aligned and 0 < committed <= reserved <= MAX_HEADER_BYTES:
-        return committed, reserved
-    return 0, 0

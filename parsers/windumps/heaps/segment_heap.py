@@ -8,7 +8,8 @@ kept in a tree. All of it is read without symbols: keys are found by `segment_ke
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,14 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import Heap, HeapAccount, HeapContext
 from windumps.heaps.segment_delay import delayed_frees
-from windumps.heaps.segment_fit import Fit, fit_layout, header_bytes, list_all
+from windumps.heaps.segment_fit import Fit, fit_layout, list_all
 from windumps.heaps.segment_keys import (
     ImageWords,
 )
-from windumps.heaps.segment_large import read_large
+from windumps.heaps.segment_large import all_records, read_large
+from windumps.heaps.segment_lfh import slot_references
 from windumps.heaps.segment_padding import Padding, find_padding, find_traces
+from windumps.heaps.segment_pages import header_bytes
 from windumps.heaps.segment_walk import RawBlocks, Walker
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutChoice, LayoutRow, choose_layout
@@ -93,10 +96,51 @@ def open_segment_heap(
 
 
 def introduce(heaps: Iterable[Heap | None]) -> None:
-    """Lets the segment heaps of a process know each other: one may hold records of the others."""
-    found = [heap for heap in heaps if isinstance(heap, SegmentHeap)]
-    for heap in found:
-        heap.siblings = found
+    """Lets the segment heaps of a process know each other.
+
+    They share their keys, so one whose list of segments is lost does not take those of another for its own;
+    and up to 16299 one holds records of the others.
+    """
+    family = Family([heap for heap in heaps if isinstance(heap, SegmentHeap)])
+    best = family.surest_fit()
+    for heap in family.heaps:
+        heap.family = family
+        guessed = heap.fit.key is not None and not heap.fit.key.from_list
+        if guessed and best is not None:
+            heap.fit = replace(heap.fit, key=best.key, vs_key=best.vs_key, lfh_key=best.lfh_key)
+
+
+@dataclass
+class Family:
+    """The segment heaps of a process."""
+
+    heaps: list[SegmentHeap]
+
+    def surest_fit(self) -> Fit | None:
+        """What was found of the heap whose key most segments of its own list agree on."""
+        listed = [h.fit for h in self.heaps if h.fit.key is not None and h.fit.key.from_list]
+        return max(listed, key=lambda fit: fit.key.agreeing if fit.key else 0, default=None)
+
+    @cached_property
+    def records(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Addresses of all records of large blocks, ascending, and the number of the heap each is of."""
+        found = [heap.large_records() for heap in self.heaps]
+        owner = np.repeat(np.arange(len(found)), [len(part) for part in found])
+        records = np.concatenate([np.empty(0, np.uint64), *found])
+        order = np.argsort(records)
+        return records[order], owner[order]
+
+    def holds_others_records(self, heap: SegmentHeap) -> bool:
+        """True when a heap's segments hold records of another one's blocks."""
+        records, owner = self.records
+        if not len(records):
+            return False
+        mine = next(number for number, one in enumerate(self.heaps) if one is heap)
+        for start, size in heap.segment_ranges():
+            low, high = np.searchsorted(records, np.array([start, start + size], np.uint64))
+            if (owner[low:high] != mine).any():
+                return True
+        return False
 
 
 @dataclass
@@ -113,7 +157,7 @@ class SegmentHeap:
     front_end: str = "lfh"
     layout: str = ""
     account: HeapAccount = field(default_factory=HeapAccount)
-    siblings: list[SegmentHeap] = field(default_factory=list)
+    family: Family | None = None
 
     def __post_init__(self) -> None:
         self.fit = self.choice.fit
@@ -130,37 +174,46 @@ class SegmentHeap:
 
     def blocks(self) -> Iterator[Blocks]:
         """Walks the heap; see `Heap.blocks`."""
-        padding = self._padding()
+        sample = self._sample()
+        padding = self._padding(*sample)
         self.account = HeapAccount()
         self._header()
         self._say_how(padding)
-        own = self._is_ntdlls_own()
+        own = self._is_ntdlls_own(*sample)
         for raw in self._walker(self.context.log, self.account).walk():
-            blocks = self._finish(raw, padding)
+            blocks = self._finish(self._certain(raw), padding)
             if own:
                 used = blocks.state == State.USED
                 self.account.overhead_bytes += int(blocks.block_bytes[used].sum())
                 blocks = blocks.select(~used)
             yield self.account.count(blocks)
 
+    def _certain(self, raw: RawBlocks) -> RawBlocks:
+        """Leaves out blocks of doubtful state, and counts them as unwalked."""
+        if raw.uncertain is None or not raw.uncertain.any():
+            return raw
+        self.account.unwalked_bytes += int(raw.committed[raw.uncertain].sum())
+        return raw.select(~raw.uncertain)
+
     def large_records(self) -> NDArray[np.uint64]:
         """Addresses of the records that describe this heap's large allocations (uint64)."""
         return read_large(self.context.memory, self.row, self.address, DiagnosticLog()).record
 
-    def _is_ntdlls_own(self) -> bool:
-        """True when records of other heaps' large allocations lie here.
-
-        Up to 14393 ntdll keeps them in a segment heap of its own, which the PEB lists like any other.
-        """
-        others = [heap.large_records() for heap in self.siblings if heap is not self]
-        records = np.sort(np.concatenate(others)) if others else np.empty(0, np.uint64)
-        if not len(records):
-            return False
+    def segment_ranges(self) -> list[tuple[int, int]]:
+        """(start, bytes) of its segments."""
         fit = self.fit
         listed = list_all(self.context.memory, self.row, fit.contexts, fit.key, DiagnosticLog())
-        spans = [(segment, segment + context.segment_bytes) for context, segment in listed]
-        edges = np.searchsorted(records, np.array(spans, np.uint64).reshape(-1, 2))
-        return bool((edges[:, 1] > edges[:, 0]).any())
+        return [(segment, context.segment_bytes) for context, segment in listed]
+
+    def _is_ntdlls_own(self, address: NDArray[np.uint64], room: NDArray[np.int64]) -> bool:
+        """True when records of other heaps' large allocations lie here.
+
+        Up to 16299 ntdll keeps them in a segment heap of its own, which the PEB lists like any other. Where
+        the other heap cannot be read, what the blocks hold tells.
+        """
+        if self.family is not None and self.family.holds_others_records(self):
+            return True
+        return all_records(self.context.memory, self.row, address, room)
 
     def raw_blocks(self) -> Iterator[RawBlocks]:
         """Walks the heap; the allocator's blocks as they are, for the kernel's pool.
@@ -172,9 +225,9 @@ class SegmentHeap:
         yield from self._walker(self.context.log, self.account).walk()
 
     def _walker(self, log: DiagnosticLog, account: HeapAccount) -> Walker:
-        fit = self.fit
+        fit, memory = self.fit, self.context.memory
         return Walker(
-            self.context.memory,
+            memory,
             self.row,
             self.address,
             fit.contexts,
@@ -183,11 +236,14 @@ class SegmentHeap:
             fit.lfh_key,
             log,
             account,
-            delayed_frees(self.context.memory, self.row, fit.contexts, log),
+            delayed_frees(memory, self.row, fit.contexts, log),
+            slot_references(
+                memory, self.row, self.address, header_bytes(memory, self.row, self.address)[0]
+            ),
         )
 
-    def _padding(self) -> Padding:
-        """Judges by the first blocks whether the heap pads."""
+    def _sample(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Addresses and sizes of the first used blocks, without regard to padding."""
         addresses, sizes = [np.empty(0, np.uint64)], [np.empty(0, np.int64)]
         for raw in self._walker(DiagnosticLog(), HeapAccount()).walk():
             if raw.kind != Kind.SEGMENT_LARGE or self.row.offset("constants", "LargePadding"):
@@ -195,16 +251,19 @@ class SegmentHeap:
                 sizes.append(raw.room[raw.used])
             if sum(map(len, addresses)) >= SAMPLE_BLOCKS:
                 break
-        return find_padding(
-            self.context.memory, self.row, np.concatenate(addresses), np.concatenate(sizes)
-        )
+        return np.concatenate(addresses), np.concatenate(sizes)
+
+    def _padding(self, address: NDArray[np.uint64], room: NDArray[np.int64]) -> Padding:
+        """Judges by the first blocks whether the heap pads."""
+        return find_padding(self.context.memory, self.row, address, room)
 
     def _finish(self, raw: RawBlocks, padding: Padding) -> Blocks:
         """From the allocator's blocks to the program's."""
         # A free block's address is the one it would have: a block of no bytes ends where the next begins.
         pad = np.full(len(raw.address), padding.size, np.int64)
+        held = raw.room - np.maximum(raw.unused, 0)
         pad[raw.used] = padding.of(
-            self.context.memory, self.row.pointer_size, raw.address[raw.used]
+            self.context.memory, self.row.pointer_size, raw.address[raw.used], held[raw.used]
         )
         size = raw.room - raw.unused - pad
         if raw.kind == Kind.SEGMENT_LARGE and not padding.before_large:

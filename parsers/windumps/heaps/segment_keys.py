@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.errors import MemoryReadError
+from windumps.heaps.segment_chain import decode_headers
 from windumps.heaps.segment_contexts import SegContext, possible_segments, signature_key
 from windumps.heaps.segment_lfh import Subsegments, decode_offsets, first_block_offset, fits
 from windumps.heaps.segment_pages import PAGE
-from windumps.heaps.segment_vs import decode_headers
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 from windumps.windows.modules import Module
@@ -40,12 +40,14 @@ class Key:
         source: For people.
         agreeing: Samples that confirm it.
         samples: Samples asked.
+        from_list: It is of segments the heap's own list leads to.
     """
 
     value: int
     source: str
     agreeing: int
     samples: int
+    from_list: bool = False
 
 
 def heap_key(
@@ -61,7 +63,7 @@ def heap_key(
     keys = _signature_keys(memory, row, segments)
     if keys:
         value, agreeing = keys.most_common(1)[0]
-        return Key(value, "page segment signatures", agreeing, keys.total())
+        return Key(value, "page segment signatures", agreeing, keys.total(), from_list=True)
     places = (
         (context, place)
         for context in contexts

@@ -1,7 +1,9 @@
 """Segment heap, the low fragmentation heap: subsegments of equal blocks and a bitmap.
 
 Blocks have no header. A subsegment's block size and first block are XORed with a key and its address; two
-bits a block say whether it is busy and whether its last two bytes count the bytes nobody asked for.
+bits a block say whether it is busy and whether its last two bytes count the bytes nobody asked for. How many
+are free the subsegment counts too (FreeCount); from 17763 on the slot that allocates from it holds a part of
+that count in the low 12 bits of its pointer to it. Where bitmap and count disagree, no block is believed.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.heaps.segment_free_chain import ChainedBlocks, drop_chained
+from windumps.heaps.segment_padding import unused_bytes
 from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -62,6 +65,7 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
     fields = [
         field
         for field in (
+            "FreeCount",
             "BlockCount",
             "BlockOffsets",
             "CommitUnitShift",
@@ -70,6 +74,7 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
             "FreeListHead",
             "FreeListCount",
             "WitheldBlockCount",
+            "DelayFree",
         )
         if row.has(name, field)
     ]
@@ -162,6 +167,17 @@ def fits(row: LayoutRow, subsegments: Subsegments, block_size: I64, first: I64) 
     return result
 
 
+def slot_references(memory: AddressSpace, row: LayoutRow, heap: int, header_bytes: int) -> U64:
+    """uint64, ascending: words of the heap's header that may be a slot's pointer to the subsegment it uses.
+
+    The low 12 bits of such a pointer count free blocks that FreeCount leaves out; without them it is none.
+    """
+    raw = memory.read_available(heap, header_bytes)
+    whole = len(raw) // row.pointer_size * row.pointer_size
+    words = np.frombuffer(raw[:whole], f"<u{row.pointer_size}").astype(np.uint64)
+    return np.sort(words[(words & np.uint64(PAGE - 1)) != 0])
+
+
 @dataclass(frozen=True)
 class LfhBlocks:
     """Blocks of some subsegments, as columns, and what was no block.
@@ -170,13 +186,15 @@ class LfhBlocks:
         address: uint64.
         size: int64, bytes.
         used: bool.
-        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where that page is absent.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where what would say so is absent
+            or damaged.
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes.
         overhead_bytes: Headers, bitmaps and committed memory behind the last block.
         unwalked_bytes: Committed bytes of subsegments that could not be read.
         absent_bytes: Those of them that are not in the dump.
-        uncertain: bool, used blocks that may be free: their subsegment's chain of free ones breaks.
+        uncertain: bool, blocks that may be in the other state: their subsegment's bitmap contradicts its
+            counts, or its chain of free blocks breaks and they could be on it.
     """
 
     address: U64
@@ -199,9 +217,13 @@ class LfhReader:
         row: The heap's layout.
         key: Low 32 bits of LfhKey.
         log: For damage.
+        references: See `slot_references`.
     """
 
-    def __init__(self, memory: AddressSpace, row: LayoutRow, key: int, log: DiagnosticLog) -> None:
+    def __init__(
+        self, memory: AddressSpace, row: LayoutRow, key: int, log: DiagnosticLog, references: U64
+    ) -> None:
+        self._references = references
         self._memory = memory
         self._row = row
         self._key = key
@@ -240,6 +262,7 @@ class LfhReader:
         into = first[owner] + number * block_size[owner]
         where = part.address[owner] + into.astype(np.uint64)
         busy, has_unused = self._bits(part, owner, number)
+        doubted = self._contradicted(part, owner, busy, has_unused)
         broken = self._drop_chained(part, block_size, first, starts, busy)
         sizes = block_size[owner]
         committed = commit.committed_bytes(where, sizes)
@@ -252,11 +275,7 @@ class LfhReader:
         words, present = self._memory.gather(
             where[at_end] + (sizes[at_end] - 2).astype(np.uint64), "<u2"
         )
-        counts = words.astype(np.int64)
-        unused[at_end] = np.where(
-            present, np.where(counts & 0x8000, 1, counts & 0x3FFF), SIZE_UNKNOWN
-        )
-        extra[at_end] = (counts & 0x4000) != 0
+        unused[at_end], extra[at_end] = unused_bytes(words, sizes[at_end], present)
         behind = first + block_size * part.count
         overhead = commit.committed_bytes(part.address, first) + commit.committed_bytes(
             part.address + behind.astype(np.uint64), part.size - behind
@@ -271,7 +290,7 @@ class LfhReader:
             int(overhead.sum()),
             int(held[~good].sum()),
             absent,
-            used & broken[owner],
+            doubted[owner] | (used & broken[owner]),
         )
 
     def _say_uncommitted(self, where: U64, contradicting: Bools) -> None:
@@ -293,47 +312,67 @@ class LfhReader:
         last = start + 4 * bitmap_words(self._row, part.count) - 4
         return self._memory.gather(part.address + last.astype(np.uint64), "<u4")[1]
 
+    def _contradicted(self, part: Subsegments, owner: I64, busy: Bools, has_unused: Bools) -> Bools:
+        """bool, a row for each subsegment: its bitmap cannot be right."""
+        free = np.bincount(owner[~busy], minlength=len(part.count)).astype(np.int64)
+        apart = free - part.header["FreeCount"]
+        doubted: Bools = apart != 0
+        for index in np.flatnonzero(doubted).tolist():
+            address, more = int(part.address[index]), int(apart[index])
+            doubted[index] = more not in self._held_apart(address, part.header[index])
+        doubted[owner[~busy & has_unused]] = True
+        for index in np.flatnonzero(doubted).tolist():
+            at, lost = int(part.address[index]), int(part.size[index])
+            self._log.add(
+                "lfh-bitmap-contradicted",
+                Severity.WARNING,
+                "_HEAP_LFH_SUBSEGMENT.BlockBitmap",
+                at,
+                f"the bitmap of the subsegment at 0x{at:x} has {int(free[index])} of "
+                f"{int(part.count[index])} blocks free and its counts say otherwise; none is believed",
+                lost,
+            )
+        return doubted
+
+    def _held_apart(self, address: int, header: NDArray[np.void]) -> list[int]:
+        """How many free blocks of a subsegment may be counted elsewhere than in FreeCount."""
+        edges = np.array([address, address + PAGE], np.uint64)
+        start, end = np.searchsorted(self._references, edges).tolist()
+        found: list[int] = (self._references[start:end] & np.uint64(PAGE - 1)).tolist()
+        if "DelayFree" in (header.dtype.names or ()) and int(header["DelayFree"]) & 1:
+            found.append(int(header["DelayFree"]) >> 1)
+        return found
+
     def _drop_chained(
         self, part: Subsegments, block_size: I64, first: I64, starts: I64, busy: Bools
     ) -> Bools:
         """Clears the busy bit of blocks that are free but on their subsegment's chain (24H2).
 
-        The chain counts blocks from 1; each free block's first two bytes name the next. All subsegments are
-        followed at once, a step at a time.
-
         Returns:
             bool, a row for each subsegment: its chain is broken.
         """
-        broken = np.zeros(len(part.count), np.bool_)
         if not self._row.has("_HEAP_LFH_SUBSEGMENT", "FreeListHead"):
-            return broken
-        left = part.header["FreeListCount"].astype(np.int64)
-        block = part.header["FreeListHead"].astype(np.int64) - 1
-        active = np.flatnonzero(left > 0)
-        while len(active):
-            here = block[active]
-            index = starts[active] + here
-            sound = (here >= 0) & (here < part.count[active])
-            sound[sound] &= busy[index[sound]]  # a chain that comes back to a block is broken too
-            for bad in active[~sound].tolist():
-                at = int(part.address[bad])
-                self._log.add(
-                    "lfh-free-chain-broken",
-                    Severity.WARNING,
-                    "_HEAP_LFH_SUBSEGMENT_STATE",
-                    at,
-                    f"the chain of free blocks of the subsegment at 0x{at:x} is broken; up to {left[bad]} "
-                    "free blocks count as used",
-                    int(left[bad] * block_size[bad]),
-                )
-            broken[active[~sound]] = True
-            active, here = active[sound], here[sound]
-            busy[starts[active] + here] = False
-            into = first[active] + here * block_size[active]
-            link, _ = self._memory.gather(part.address[active] + into.astype(np.uint64), "<u2")
-            block[active] = link.astype(np.int64) - 1
-            left[active] -= 1
-            active = active[left[active] > 0]
+            return np.zeros(len(part.count), np.bool_)
+        blocks = ChainedBlocks(
+            part.address + first.astype(np.uint64), block_size, part.count, starts
+        )
+        head, length = (
+            part.header[name].astype(np.int64) for name in ("FreeListHead", "FreeListCount")
+        )
+        missing = drop_chained(self._memory, blocks, head, length, busy)
+        for bad in np.flatnonzero(missing).tolist():
+            at, left = int(part.address[bad]), int(missing[bad])
+            what = f"up to {left} more blocks are free" if left > 0 else "more blocks are free"
+            self._log.add(
+                "lfh-free-chain-broken",
+                Severity.WARNING,
+                "_HEAP_LFH_SUBSEGMENT_STATE",
+                at,
+                f"the chain of free blocks of the subsegment at 0x{at:x} is broken; {what}, and nothing "
+                "tells which",
+                int(part.size[bad]),
+            )
+        broken: Bools = missing != 0
         return broken
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:

@@ -15,15 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.blocks import SIZE_UNKNOWN
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
 U64 = NDArray[np.uint64]
 I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
 
 UNMARKED, MARKED = 1, 2
 FEW = 16  # blocks; below, what a build is known to do outweighs them
 SCAN_BYTES = 4 << 20
+# Blocks of more bytes have the wider padding; in the NT heap these had memory of their own.
+_WIDE_ABOVE = {4: 0x7F000, 8: 0xFF000}
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,15 @@ class Padding:
     before_large: bool
     reason: str
 
-    def of(self, memory: AddressSpace, pointer_size: int, address: U64) -> I64:
-        """Bytes of padding of each block."""
+    def of(self, memory: AddressSpace, pointer_size: int, address: U64, held: I64) -> I64:
+        """Bytes of padding of each block; `held` is what was asked for and the padding, or more."""
         if not self.marked or not len(address):
             return np.full(len(address), self.size, np.int64)
         words, _ = memory.gather(address, f"<u{pointer_size}")
-        return np.where(words == 4 * self.size, 4 * self.size, self.size).astype(np.int64)
+        wide = words == 4 * self.size
+        # Where the mark is absent or overwritten, the size tells.
+        wide |= (words != self.size) & (held > _WIDE_ABOVE[pointer_size])
+        return np.where(wide, 4 * self.size, self.size).astype(np.int64)
 
 
 def find_padding(memory: AddressSpace, row: LayoutRow, address: U64, block_bytes: I64) -> Padding:
@@ -102,6 +109,27 @@ def _pointed_at(
     padded = np.isin(targets, known + np.uint64(2 * pointer))
     # A block's end can be the next one's start: what could be either tells nothing.
     return int(np.count_nonzero(plain & ~padded)), int(np.count_nonzero(padded & ~plain))
+
+
+def unused_bytes(words: NDArray[np.uint16], room: I64, present: Bools) -> tuple[I64, Bools]:
+    """What the last two bytes of blocks that have unused ones say: how many, and whether more is behind them.
+
+    A single unused byte is the word's upper one: its first bit is set, its second says what is behind, the
+    others are 0. Else both bytes count.
+
+    Args:
+        words: The last two bytes of each block.
+        room: int64, bytes the program can have of each.
+        present: bool, the words are in the dump.
+
+    Returns:
+        int64, `SIZE_UNKNOWN` where a word cannot be right; bool, something of the heap's own lies behind.
+    """
+    wide = words.astype(np.int64)
+    single = (wide & 0x8000) != 0
+    count = np.where(single, 1, wide & 0x3FFF)
+    good = present & (count > 0) & (count <= room) & ~(single & (wide & 0x3F00 != 0))
+    return np.where(good, count, SIZE_UNKNOWN), good & ((wide & 0x4000) != 0)
 
 
 STACK_INTERCEPTOR = 1  # low four bits of the third byte of _SEGMENT_HEAP_EXTRA

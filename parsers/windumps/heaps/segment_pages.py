@@ -15,6 +15,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.heaps.segment_contexts import UNITS, SegContext
@@ -28,8 +29,9 @@ I64 = NDArray[np.int64]
 PAGE = 0x1000
 PAGE_SHIFT = 12
 SEGMENTS_A_BATCH = 8
-# Blocks up to here are never given pages of their own, on any build seen.
 BATCH_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 24
+MOST_UNUSED = 0x10100  # of a block of whole units, what is the heap's own included
 
 
 class Use(IntEnum):
@@ -59,6 +61,18 @@ def pieces(size: I64) -> Iterator[slice]:
 def absent_bytes(memory: AddressSpace, start: int, end: int, committed: int) -> int:
     """How many of a range's committed bytes are not in the dump."""
     return max(committed - memory.present_bytes(start, end), 0)
+
+
+def header_bytes(memory: AddressSpace, row: LayoutRow, heap: int) -> tuple[int, int]:
+    """Committed and reserved bytes of the heap's own region; zeros where its fields make no sense."""
+    committed, reserved = (
+        row.read_field(memory, "_SEGMENT_HEAP", name, heap) - heap
+        for name in ("UncommittedBase", "ReservedLimit")
+    )
+    aligned = not (committed | reserved) & (PAGE - 1)
+    if aligned and 0 < committed <= reserved <= MAX_HEADER_BYTES:
+        return committed, reserved
+    return 0, 0
 
 
 class CommitMap:
@@ -102,7 +116,7 @@ class PageRanges:
         address: uint64.
         size: int64, bytes of address space.
         use: uint8, `Use`.
-        unused: int64, UnusedBytes of the first descriptor.
+        unused: int64, UnusedBytes of the first descriptor; `SIZE_UNKNOWN` where that cannot be right.
         extra: bool, ExtraPresent.
         committed: int64, bytes.
     """
@@ -280,7 +294,11 @@ def _read_batch(
         starts_at,
         length,
         uses[segment, first_units],
-        chosen["UnusedBytes"].astype(np.int64),
+        np.where(
+            chosen["UnusedBytes"] < MOST_UNUSED,
+            chosen["UnusedBytes"].astype(np.int64),
+            SIZE_UNKNOWN,
+        ),
         (chosen["ExtraPresent"] & 1) != 0,
         commit.committed_bytes(starts_at, length),
     )

@@ -1,21 +1,30 @@
 """Segment heap, variable size allocations: subsegments that are chains of chunks.
 
-Every chunk header holds its own size and that of the chunk before, XORed with the heap's key and its own
-address, so each link of the chain is checked twice. On x64 few granules can be headers at all: those of
-about a MiB of subsegments are decoded at once, and where they make up a chain without a gap, that is it.
-Else, and on x86, every granule is decoded, and the hop from chunk to chunk is over integers.
+On x64 few granules can be chunk headers at all: those of about a MiB of subsegments are decoded at once, and
+where they make up a chain without a gap, that is it. Else, and on x86, every granule is decoded, and the hop
+from chunk to chunk is over integers (`segment_chain`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.heaps.segment_chain import (
+    Headers,
+    careful_chain,
+    decode_headers,
+    hop_chain,
+    is_marked,
+    possible_headers,
+    vote_low_byte,
+)
+from windumps.heaps.segment_padding import unused_bytes
 from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -29,62 +38,6 @@ HAS_UNUSED_BYTES = 0x100  # bits of the second word of an allocated chunk's head
 SKIP_DURING_WALK = 0x200
 
 
-@dataclass(frozen=True)
-class Headers:
-    """What every granule of memory says when it is read as a chunk header.
-
-    Attributes:
-        size: int64, granules to the next chunk.
-        previous: int64, granules back to the chunk before.
-        allocated: bool.
-        sound: bool, what must be zero is.
-        bits: uint32, the second word.
-    """
-
-    size: I64
-    previous: I64
-    allocated: Bools
-    sound: Bools
-    bits: NDArray[np.uint32]
-
-
-def decode_headers(
-    memory: U8, address: U64, key: int, pointer_size: int, at: I64 | slice = slice(None)
-) -> Headers:
-    """Decodes granules of `memory`.
-
-    Args:
-        memory: Whole granules.
-        address: uint64, where each decoded one lies.
-        key: The key of chunk headers.
-        pointer_size: 4 or 8; a granule is two pointers.
-        at: Which granules; all of them when left out.
-    """
-    if pointer_size == 8:
-        wide = memory.view("<u8")[0::2][at] ^ np.uint64(key) ^ address
-        return Headers(
-            ((wide >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64),
-            ((wide >> np.uint64(32)) & np.uint64(0xFFFF)).astype(np.int64),
-            (wide >> np.uint64(48)) != 0,
-            (wide >> np.uint64(49)) == 0,  # Allocated is 0 or 1, and nothing is behind it
-            memory.view("<u4")[2::4][at],
-        )
-    narrow = memory.view("<u4")[0::2][at] ^ np.uint32(key) ^ address.astype(np.uint32)
-    return Headers(
-        ((narrow >> np.uint32(1)) & np.uint32(0x7FFF)).astype(np.int64),
-        ((narrow >> np.uint32(16)) & np.uint32(0x7FFF)).astype(np.int64),
-        (narrow >> np.uint32(31)) != 0,
-        np.ones(len(narrow), bool),
-        memory.view("<u4")[1::2][at],
-    )
-
-
-def possible_headers(memory: U8, address: U64, key: int) -> I64:
-    """Granules of x64 memory that can be headers: what must be zero in one is; see `decode_headers`."""
-    wide = memory.view("<u8")[0::2] ^ np.uint64(key) ^ address
-    return np.flatnonzero(wide < np.uint64(1 << 49))
-
-
 @dataclass
 class Chunks:
     """The chunks of some subsegments, as columns, and what was no chunk.
@@ -94,7 +47,8 @@ class Chunks:
         size: int64, bytes with header.
         used: bool.
         skip: bool, marked to be left out of walks.
-        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where that page is absent.
+        unused: int64, bytes at the end nobody asked for; `SIZE_UNKNOWN` where what would say so is absent
+            or damaged.
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes.
         overhead_bytes: Subsegment headers and committed memory behind the last chunk.
@@ -112,14 +66,6 @@ class Chunks:
     overhead_bytes: int
     unwalked_bytes: int
     absent_bytes: int
-
-
-@dataclass
-class _Chain:
-    """Granule indices of chunks, and gaps between."""
-
-    chunks: list[int] = field(default_factory=list)
-    gaps: list[tuple[int, int]] = field(default_factory=list)
 
 
 class VsReader:
@@ -142,6 +88,7 @@ class VsReader:
         self._log = log
         self._delayed = delayed
         self._granule = 2 * row.pointer_size
+        self._low_byte: int | None = None  # of the key, as allocated chunks have it
 
     def read(self, address: U64, size: I64, commit: CommitMap) -> Iterator[Chunks]:
         """Walks subsegments, about a MiB at a time.
@@ -183,27 +130,78 @@ class VsReader:
         ]
         first, end = np.array(bounds, np.int64).T
         chunks, open_ = self._unbroken(raw, where, first, end)
-        unwalked = absent = 0
+        broken: list[int] = []
         if len(open_):
             headers = decode_headers(raw, where, self._key, self._row.pointer_size)
             parts = [chunks]
             for number in open_.tolist():
-                base, at = int(address[number]), int(starts[number])
-                chain = _walk(headers, *bounds[number])
-                parts.append(np.array(chain.chunks, np.int64))
-                for low, high in chain.gaps:
-                    lost, missing = self._lose(
-                        base, base - at + low * granule, base - at + high * granule, commit
-                    )
-                    unwalked += lost
-                    absent += missing
+                hopped = hop_chain(headers, *bounds[number])
+                if hopped is None:
+                    broken.append(number)
+                else:
+                    parts.append(hopped)
             chunks = np.sort(np.concatenate(parts))
+        gaps: list[tuple[int, int]] = []
+        if broken:
+            self._learn_low_byte(raw, where, chunks, address)
+            proven = self._proven(headers, where, np.repeat(address, size // granule))
+            is_zero = ~raw.reshape(-1, PAGE).any(axis=1)
+            blank = np.repeat(is_zero, PAGE // granule)
+            for number in broken:
+                chain = careful_chain(headers, proven, blank, *bounds[number])
+                parts.append(np.array(chain.chunks, np.int64))
+                gaps += chain.gaps
+            chunks = np.sort(np.concatenate(parts))
+        chunks, own, marked, more = self._believed(raw, where, chunks, address)
+        unwalked = absent = 0
+        for low, high in gaps + more:
+            lost, missing = self._lose(address, int(where[low]), (high - low) * granule, commit)
+            unwalked += lost
+            absent += missing
         first_byte, end_byte = first * granule - starts[:-1], end * granule - starts[:-1]
         overhead = commit.committed_bytes(address, first_byte) + commit.committed_bytes(
             address + end_byte.astype(np.uint64), size - end_byte
         )
-        columns = self._columns(raw, where, chunks, commit, whole)
+        columns = self._columns(raw, where[chunks], chunks, own, marked, commit, whole)
         return Chunks(*columns, int(overhead.sum()), unwalked, absent)
+
+    def _learn_low_byte(self, raw: U8, where: U64, chunks: I64, address: U64) -> None:
+        """Learns the low byte of the key from chunks that are in order."""
+        if self._low_byte is None and len(chunks):
+            at = where[chunks]
+            headers = decode_headers(raw, at, self._key, self._row.pointer_size, chunks)
+            self._low_byte = vote_low_byte(headers, at, _owner(address, at))
+
+    def _proven(self, headers: Headers, where: U64, subsegment: U64) -> Bools:
+        """Granules that are headers of allocated chunks by all they say; see `careful_chain`."""
+        if self._low_byte is None and self._row.pointer_size == 4:
+            return np.zeros(len(where), np.bool_)
+        marked = is_marked(headers, where, subsegment, self._low_byte)
+        return headers.sound & headers.allocated & marked & (headers.size > 1)
+
+    def _believed(
+        self, raw: U8, where: U64, chunks: I64, address: U64
+    ) -> tuple[I64, Headers, Bools, list[tuple[int, int]]]:
+        """Takes out chunks whose links are right and whose header is damaged all the same.
+
+        Returns:
+            The others, their headers, whether each one's second word is sound, the granules of those taken
+            out.
+        """
+        pointer = self._row.pointer_size
+        self._learn_low_byte(raw, where, chunks, address)
+        at = where[chunks]
+        headers = decode_headers(raw, at, self._key, pointer, chunks)
+        marked = is_marked(headers, at, _owner(address, at), self._low_byte)
+        good = headers.sound
+        if pointer == 4:
+            # One bit says that a chunk is allocated; only the second word confirms it.
+            good = marked | ~headers.allocated
+        if good.all():
+            return chunks, headers, marked, []
+        bad = chunks[~good]
+        gaps = list(zip(bad.tolist(), (bad + headers.size[~good]).tolist(), strict=True))
+        return chunks[good], headers.select(good), marked[good], gaps
 
     def _unbroken(self, raw: U8, where: U64, first: I64, end: I64) -> tuple[I64, I64]:
         """Chunks of the subsegments whose possible headers make up one chain, and the other subsegments.
@@ -243,19 +241,20 @@ class VsReader:
         broken[owner[follows[torn]]] = True
         return at[~broken[owner]], np.flatnonzero(broken)
 
-    def _lose(self, base: int, low: int, high: int, commit: CommitMap) -> tuple[int, int]:
-        """Says that [low, high) of a subsegment could not be read; its committed and its absent bytes."""
-        lost = int(commit.committed_bytes(np.array([low], np.uint64), np.array([high - low]))[0])
+    def _lose(self, address: U64, low: int, length: int, commit: CommitMap) -> tuple[int, int]:
+        """Says that bytes of a subsegment could not be read; its committed and its absent bytes."""
+        lost = int(commit.committed_bytes(np.array([low], np.uint64), np.array([length]))[0])
+        base = int(_owner(address, np.array([low], np.uint64))[0])
         self._log.add(
             "vs-chunk-damaged",
             Severity.WARNING,
             "_HEAP_VS_CHUNK_HEADER",
             low,
-            f"chunk headers from 0x{low:x} to 0x{high:x} are damaged or absent "
+            f"chunk headers from 0x{low:x} to 0x{low + length:x} are damaged or absent "
             f"(subsegment at 0x{base:x})",
             lost,
         )
-        return lost, absent_bytes(self._memory, low, high, lost)
+        return lost, absent_bytes(self._memory, low, low + length, lost)
 
     def _link_range(self) -> U64:
         """Where in a chunk its list link can be: from behind the sizes to behind the first user bytes."""
@@ -287,99 +286,43 @@ class VsReader:
         return first, (at + int(np.flatnonzero(held)[-1] + 1) * PAGE) // granule
 
     def _columns(
-        self, raw: U8, where: U64, chunks: I64, commit: CommitMap, whole: bool
+        self,
+        raw: U8,
+        address: U64,
+        chunks: I64,
+        headers: Headers,
+        marked: Bools,
+        commit: CommitMap,
+        whole: bool,
     ) -> tuple[U64, I64, Bools, Bools, I64, Bools, I64]:
         """The columns of `Chunks`."""
         granule = self._granule
-        address = where[chunks]
-        headers = decode_headers(raw, address, self._key, self._row.pointer_size, chunks)
         size = headers.size * granule
         used = headers.allocated
         if len(self._delayed):
             edges = np.searchsorted(self._delayed, address[:, None] + self._link_range())
             used &= edges[:, 0] == edges[:, 1]
         bits = headers.bits
-        has_unused = used & ((bits & HAS_UNUSED_BYTES) != 0)
+        has_unused = used & marked & ((bits & HAS_UNUSED_BYTES) != 0)
         end = chunks * granule + size
-        words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)].astype(np.int64)
-        unused = np.where(has_unused, np.where(words & 0x8000, 1, words & 0x1FFF), 0)
+        words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)]
+        known = np.ones(len(address), np.bool_)
         if not whole and has_unused.any():
-            held = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
-            unused[has_unused & ~held] = SIZE_UNKNOWN
+            known = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
+        unused, extra = unused_bytes(words, size - granule, known)
+        unused[~has_unused] = 0
+        unused[used & ~marked] = SIZE_UNKNOWN
         return (
             address,
             size,
             used,
-            used & ((bits & SKIP_DURING_WALK) != 0),
+            used & marked & ((bits & SKIP_DURING_WALK) != 0),
             unused,
-            has_unused & ((words & 0x4000) != 0),
+            extra & has_unused,
             commit.committed_bytes(address, size),
         )
 
 
-def _walk(headers: Headers, first: int, end: int) -> _Chain:
-    """Hops from chunk to chunk; the careful way only where the simple one fails."""
-    size_of = headers.size.data
-    chunks: list[int] = []
-    take = chunks.append
-    position = first
-    while position < end and (size := size_of[position]):
-        take(position)
-        position += size
-    if position == end and chunks:
-        at = np.array(chunks, np.int64)
-        if (headers.previous[at[1:]] == headers.size[at[:-1]]).all():
-            return _only_sound(_Chain(chunks), headers)
-    return _only_sound(_careful_walk(headers, size_of, first, end), headers)
-
-
-def _only_sound(chain: _Chain, headers: Headers) -> _Chain:
-    """Takes out chunks whose sizes are right and whose header is damaged all the same."""
-    at = np.array(chain.chunks, np.int64)
-    if headers.sound[at].all():
-        return chain
-    bad = at[~headers.sound[at]]
-    ends = bad + headers.size[bad]
-    return _Chain(
-        at[headers.sound[at]].tolist(),
-        chain.gaps + list(zip(bad.tolist(), ends.tolist(), strict=True)),
-    )
-
-
-def _careful_walk(headers: Headers, size_of: memoryview, first: int, end: int) -> _Chain:
-    """Follows the chain from both ends and leaves out what lies between.
-
-    A chunk is linked to the next when that one names its size as the one before. What is left of earlier
-    chunks inside a free one is linked too, but never up to the subsegment's end: hence no islands.
-    """
-    chain = _Chain()
-    position = first
-    while True:
-        size = size_of[position]
-        target = position + size
-        if not size or target >= end or headers.previous[target] != size:
-            break
-        chain.chunks.append(position)
-        position = target
-    tail: list[int] = []
-    window = np.arange(position, end)
-    for last in window[window + headers.size[position:end] == end].tolist():
-        candidate = [last]
-        while True:
-            back = int(headers.previous[candidate[-1]])
-            before = candidate[-1] - back
-            if not back or before < position or size_of[before] != back:
-                break
-            candidate.append(before)
-        if len(candidate) > len(tail):
-            tail = candidate
-    if len(tail) == 1 and tail[0] != position and tail[0] - headers.previous[tail[0]] != position:
-        tail = []  # one coincidence is not enough
-    resume = tail[-1] if tail else end
-    if resume > position:
-        if size_of[position] and position + size_of[position] == resume:
-            chain.chunks.append(position)
-        else:
-            chain.gaps.append((position, resume))
-    chain.chunks += reversed(tail)
-    return chain
+def _owner(address: U64, at: U64) -> U64:
+    """The subsegment of each address; `address` holds the starts of all, ascending."""
+    return address[np.searchsorted(address, at, "right") - 1]

@@ -13,9 +13,16 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.base import HeapAccount
 from windumps.heaps.segment_contexts import SegContext, list_segments
 from windumps.heaps.segment_keys import Key
-from windumps.heaps.segment_large import read_large
+from windumps.heaps.segment_large import most_pages, read_large
 from windumps.heaps.segment_lfh import LfhReader
-from windumps.heaps.segment_pages import CommitMap, PageRanges, Use, read_segments
+from windumps.heaps.segment_pages import (
+    PAGE,
+    CommitMap,
+    PageRanges,
+    Use,
+    header_bytes,
+    read_segments,
+)
 from windumps.heaps.segment_vs import VsReader
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -37,7 +44,7 @@ class RawBlocks:
         extra: bool, something of the heap's own lies behind the user's bytes.
         committed: int64, bytes of the whole block that are committed.
         used: bool.
-        uncertain: bool, used ones that may be free; None when all is certain.
+        uncertain: bool, those that may be in the other state; None when all is certain.
     """
 
     kind: Kind
@@ -48,6 +55,19 @@ class RawBlocks:
     committed: I64
     used: Bools
     uncertain: Bools | None = None
+
+    def select(self, keep: Bools) -> RawBlocks:
+        """The rows where `keep` is true."""
+        return RawBlocks(
+            self.kind,
+            self.address[keep],
+            self.room[keep],
+            self.unused[keep],
+            self.extra[keep],
+            self.committed[keep],
+            self.used[keep],
+            None if self.uncertain is None else self.uncertain[keep],
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +85,7 @@ class Walker:
         log: For damage.
         account: All but the blocks themselves is added here.
         delayed: See `VsReader`.
+        references: See `LfhReader`.
     """
 
     memory: AddressSpace
@@ -77,6 +98,7 @@ class Walker:
     log: DiagnosticLog
     account: HeapAccount
     delayed: U64
+    references: U64
 
     def walk(self) -> Iterator[RawBlocks]:
         """Every block once, in pieces of about a MiB."""
@@ -94,7 +116,30 @@ class Walker:
                 account.unwalked_bytes += batch.lost_bytes
                 account.absent_bytes += batch.absent_bytes
                 yield from self._ranges(batch.ranges, batch.commit)
+        self._hold_against_counters()
         yield self._large()
+
+    def _hold_against_counters(self) -> None:
+        """Counts as unwalked what the heap has committed, by its own count, and no segment accounts for."""
+        committed, _ = header_bytes(self.memory, self.row, self.heap)
+        # Up to 19045 the heap does not count what its own header grew by.
+        counted = (
+            committed if self.row.offset("constants", "HeaderCounted") else min(committed, PAGE)
+        )
+        pages = self.row.read_field(self.memory, "_SEGMENT_HEAP", "TotalCommittedPages", self.heap)
+        found = self.account.committed_bytes - committed + counted
+        missing = pages * PAGE - found
+        if missing > 0 and pages < most_pages(self.memory, self.row):
+            self.account.committed_bytes += missing
+            self.account.unwalked_bytes += missing
+            self.log.add(
+                "segments-missing",
+                Severity.WARNING,
+                "_SEGMENT_HEAP.TotalCommittedPages",
+                self.heap,
+                f"the heap counts {pages * PAGE} committed bytes; its segments lack {missing} of them",
+                missing,
+            )
 
     def _say_contexts(self) -> None:
         troubles = [
@@ -172,7 +217,7 @@ class Walker:
         if self.lfh_key is None:
             self._without_key(ranges, chosen, "_HEAP_LFH_SUBSEGMENT")
             return
-        reader = LfhReader(self.memory, self.row, self.lfh_key.value, self.log)
+        reader = LfhReader(self.memory, self.row, self.lfh_key.value, self.log, self.references)
         for part in reader.read(ranges.address[chosen], ranges.size[chosen], commit):
             self.account.overhead_bytes += part.overhead_bytes
             self.account.unwalked_bytes += part.unwalked_bytes
@@ -191,7 +236,8 @@ class Walker:
     def _large(self) -> RawBlocks:
         large = read_large(self.memory, self.row, self.heap, self.log)
         total = int(large.size.sum())
-        self.account.committed_bytes += total
+        self.account.committed_bytes += total + large.missing_bytes
+        self.account.unwalked_bytes += large.missing_bytes
         self.account.reserved_bytes += total
         self.account.ranges += zip(large.address.tolist(), large.size.tolist(), strict=True)
         return RawBlocks(

@@ -144,7 +144,7 @@ class HeapPool:
         pages: list[U64] = []
         seen: list[U64] = []
         for raw in heap.raw_blocks():
-            raw = _selected(raw, ~claimed.holds(raw.address))
+            raw = raw.select(~claimed.holds(raw.address))
             if raw.kind in (Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE):
                 self._note_large(raw, root)
                 continue
@@ -239,7 +239,7 @@ class HeapPool:
             # What would lie in two pages is withheld: busy for the heap, never given out.
             inside = ((address & np.uint64(PAGE - 1)).astype(np.int64) + room) <= PAGE
             keep = inside | ~raw.used
-            raw = _selected(raw, keep)
+            raw = raw.select(keep)
             address, room = address[keep], room[keep]
         large = np.isin(address, self.large)
         headers, present = self._headers(address)
@@ -336,16 +336,3 @@ class HeapPool:
                 "freed and cached, or damaged; they count as free",
                 int(room[odd].sum()),
             )
-
-
-def _selected(raw: RawBlocks, keep: NDArray[np.bool_]) -> RawBlocks:
-    return RawBlocks(
-        raw.kind,
-        raw.address[keep],
-        raw.room[keep],
-        raw.unused[keep],
-        raw.extra[keep],
-        raw.committed[keep],
-        raw.used[keep],
-        None if raw.uncertain is None else raw.uncertain[keep],
-    )

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.diagnostics import DiagnosticLog
+from windumps.heaps.segment_chain import decode_headers
 from windumps.heaps.segment_contexts import list_segments
 from windumps.heaps.segment_heap import SegmentHeap
 from windumps.heaps.segment_pages import Use, read_segments
-from windumps.heaps.segment_vs import decode_headers
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import I64, U64, Presence
 from windumps.pools.coverage import PAGE

@@ -1,9 +1,11 @@
 """Layouts of the segment heap, Windows 10.0.10240 to 11 24H2.
 
 Sources: Microsoft's ntdll PDBs 10.0.19041 (x64, x86) and 10.0.22621 (x64), the kernel's types of 17763 to
-22631 (the same heap code), published offsets of 26100 (ntoskrnl-lib); the older generations and all values
-of the pseudo-structure "constants" were read off dumps of processes whose heaps ntdll itself laid out.
-Not seen on a dump of their own: 10240, 15063 and 17763 (all), 17134 x64, 16299 x86.
+22631 (the same heap code), published types of ntdll 10240 to 17134 (ntdiff) and of 26100 (ntoskrnl-lib);
+all values of the pseudo-structure "constants" were read off dumps of processes whose heaps ntdll itself laid
+out. Rows no dump of their own build ever tried: x64 10240, 15063, 17134, 17763, 20348 and 22000, x86 10240,
+10586, 15063, 17763 and all after 19045 (there is none: 26100 x86 made no segment heap). Tests walk a heap
+made with the numbers of an independent source for each of them.
 
 Pseudo-structure "constants": values, not offsets, that go with the offsets of a row.
 
@@ -23,8 +25,9 @@ Pseudo-structure "constants": values, not offsets, that go with the offsets of a
   of a block stand side by side.
 - LfhCommitScale: bytes CommitStateOffset counts in. The commit states, two bytes each, stand between bitmap
   and first block: CommitUnitCount of them, or, LfhPageStates, that << CommitUnitShift.
-- LfhNaturalAlignment: 1 when blocks whose size is a power of two are aligned to it; 2: only in
-  subsegments of more than a page (the kernel before 26100, `pool_layouts`).
+- LfhNaturalAlignment: 1: blocks of a power of two are aligned to it; 2: only in subsegments of more than a
+  page (the kernel before 26100).
+- HeaderCounted: 1 when TotalCommittedPages has all of the heap's own pages, 0 when only the first.
 - FrontPadding: `_RTLP_HP_PADDING_HEADER` in front of the user's bytes; 0: not expected, 1: expected, two
   pointers, not written to; 2: expected, its first word holds its size. LargePadding: 1 when large allocations
   have it in front too, 0 when the space is only added to their size.
@@ -40,13 +43,48 @@ _SIGNATURE_X64 = 0xA2E64EADA2E64EAD
 _SIGNATURE_X86 = 0xA2E64EAD
 
 
-def _heap_end(offset: int, pointer: int) -> dict[str, tuple[int, str]]:
+_Fields = dict[str, tuple[int, str]]
+
+
+def _heap_end(offset: int, pointer: int) -> _Fields:
     return {"UncommittedBase": (offset, "ptr"), "ReservedLimit": (offset + pointer, "ptr")}
+
+
+def _heap(
+    size: int, flags: int, stats: int, large: int, contexts: int, end: int, pointer: int
+) -> _Fields:
+    """`_SEGMENT_HEAP` from 16299 on; `stats` is where MemStats is, `end` where UncommittedBase."""
+    counters = ("TotalReservedPages", "TotalCommittedPages")
+    more = ("FreeCommittedPages", "LfhFreeCommittedPages")
+    return {
+        "sizeof": (size, ""),
+        "GlobalFlags": (flags, "u4"),
+        **{name: (stats + i * pointer, "ptr") for i, name in enumerate(counters + more)},
+        "LargeAllocMetadata": (large, "list"),
+        "LargeReservedPages": (large + 2 * pointer, "ptr"),
+        "LargeCommittedPages": (large + 3 * pointer, "ptr"),
+        **_heap_end(end, pointer),
+        "SegContexts": (contexts, ""),
+    }
+
+
+def _context(size: int, heap: int, vs: int, segments: int, pointer: int) -> _Fields:
+    """`_HEAP_SEG_CONTEXT` from 16299 on; `segments` is where SegmentListHead is."""
+    return {
+        "sizeof": (size, ""),
+        "SegmentMask": (0x0, "ptr"),
+        "UnitShift": (pointer, "u1"),
+        "FirstDescriptorIndex": (pointer + 2, "u1"),
+        "VsContext": (vs, "ptr"),
+        "Heap": (heap, "ptr"),
+        "SegmentListHead": (segments, "list"),
+        "SegmentCount": (segments + 2 * pointer, "ptr"),
+    }
 
 
 _X64_EARLY = {
     "_SEGMENT_HEAP": {
-        "sizeof": (0x170, ""),
+        "sizeof": (0x5F0, ""),
         "TotalReservedPages": (0x0, "ptr"),
         "TotalCommittedPages": (0x8, "ptr"),
         "Signature": (0x10, "u4"),
@@ -55,7 +93,7 @@ _X64_EARLY = {
         "LargeReservedPages": (0x48, "ptr"),
         "LargeCommittedPages": (0x50, "ptr"),
         "SegContexts": (0x0, ""),
-        **_heap_end(0x98, 8),
+        **_heap_end(0xA0, 8),
     },
     "_HEAP_SEG_CONTEXT": {
         "sizeof": (0x80, ""),
@@ -82,6 +120,8 @@ _X64_EARLY = {
     },
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x30, ""),
+        "FreeCount": (0x20, "u2"),
+        "DelayFree": (0x10, "ptr"),
         "BlockCount": (0x22, "u2"),
         "BlockOffsets": (0x28, "u4"),
         "CommitUnitShift": (0x2C, "u1"),
@@ -115,6 +155,7 @@ _X64_EARLY = {
         "LfhCommitScale": (1, ""),
         "LfhPageStates": (0, ""),
         "LfhNaturalAlignment": (0, ""),
+        "HeaderCounted": (0, ""),
         "FrontPadding": (1, ""),
         "LargePadding": (0, ""),
     },
@@ -122,7 +163,7 @@ _X64_EARLY = {
 
 _X86_EARLY = {
     "_SEGMENT_HEAP": {
-        "sizeof": (0xC0, ""),
+        "sizeof": (0x300, ""),
         "TotalReservedPages": (0x0, "ptr"),
         "TotalCommittedPages": (0x4, "ptr"),
         "Signature": (0x8, "u4"),
@@ -158,6 +199,8 @@ _X86_EARLY = {
     },
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x20, ""),
+        "FreeCount": (0x10, "u2"),
+        "DelayFree": (0x8, "ptr"),
         "BlockCount": (0x12, "u2"),
         "BlockOffsets": (0x18, "u4"),
         "CommitUnitShift": (0x1C, "u1"),
@@ -191,26 +234,8 @@ _TWO_CONTEXTS = {
 }
 
 _X64_16299: dict[str, dict[str, Any]] = {
-    "_SEGMENT_HEAP": {
-        "sizeof": (0x200, ""),
-        "TotalReservedPages": (0x18, "ptr"),
-        "TotalCommittedPages": (0x20, "ptr"),
-        "GlobalFlags": (0x3C, "u4"),
-        "LargeAllocMetadata": (0x50, "list"),
-        "LargeReservedPages": (0x60, "ptr"),
-        "LargeCommittedPages": (0x68, "ptr"),
-        "SegContexts": (0x70, ""),
-        **_heap_end(0x158, 8),
-    },
-    "_HEAP_SEG_CONTEXT": {
-        "sizeof": (0x68, ""),
-        "SegmentMask": (0x0, "ptr"),
-        "UnitShift": (0x8, "u1"),
-        "FirstDescriptorIndex": (0xA, "u1"),
-        "SegmentListHead": (0x20, "list"),
-        "SegmentCount": (0x30, "ptr"),
-        "Heap": (0x60, "ptr"),
-    },
+    "_SEGMENT_HEAP": _heap(0x6C0, 0x14, 0x18, 0x50, 0x70, 0x158, 8),
+    "_HEAP_SEG_CONTEXT": _context(0x68, 0x60, 0x58, 0x20, 8),
     "_HEAP_PAGE_RANGE_DESCRIPTOR": {
         "UnusedBytes": (0x4, "u4"),
         "ExtraPresent": (0x8, "u2"),
@@ -228,26 +253,8 @@ _X64_16299: dict[str, dict[str, Any]] = {
 }
 
 _X86_16299: dict[str, dict[str, Any]] = {
-    "_SEGMENT_HEAP": {
-        "sizeof": (0x180, ""),
-        "TotalReservedPages": (0x10, "ptr"),
-        "TotalCommittedPages": (0x14, "ptr"),
-        "GlobalFlags": (0x24, "u4"),
-        "LargeAllocMetadata": (0x34, "list"),
-        "LargeReservedPages": (0x3C, "ptr"),
-        "LargeCommittedPages": (0x40, "ptr"),
-        "SegContexts": (0x44, ""),
-        **_heap_end(0xD0, 4),
-    },
-    "_HEAP_SEG_CONTEXT": {
-        "sizeof": (0x40, ""),
-        "SegmentMask": (0x0, "ptr"),
-        "UnitShift": (0x4, "u1"),
-        "FirstDescriptorIndex": (0x6, "u1"),
-        "SegmentListHead": (0x14, "list"),
-        "SegmentCount": (0x1C, "ptr"),
-        "Heap": (0x3C, "ptr"),
-    },
+    "_SEGMENT_HEAP": _heap(0x370, 0xC, 0x10, 0x30, 0x40, 0xBC, 4),
+    "_HEAP_SEG_CONTEXT": _context(0x38, 0x34, 0x30, 0x14, 4),
     "_HEAP_PAGE_RANGE_DESCRIPTOR": {
         "UnusedBytes": (0x4, "u4"),
         "ExtraPresent": (0x8, "u2"),
@@ -261,66 +268,51 @@ _X86_16299: dict[str, dict[str, Any]] = {
     },
 }
 
-_17134: dict[str, dict[str, Any]] = {
-    "constants": {
-        "FlagLfh": (0xB, ""),
-        "FlagVs": (0xF, ""),
-        "FrontPadding": (2, ""),
-        "LargePadding": (1, ""),
-    }
+_17134: dict[str, tuple[int, str]] = {
+    "FlagLfh": (0xB, ""),
+    "FlagVs": (0xF, ""),
+    "FrontPadding": (2, ""),
+    "LargePadding": (1, ""),
+}
+
+_X64_17134 = {
+    "_SEGMENT_HEAP": _heap(0x6F0, 0x14, 0x18, 0x50, 0x70, 0x178, 8),
+    "_HEAP_SEG_CONTEXT": _context(0x78, 0x70, 0x58, 0x20, 8),
+    "constants": _17134,
+}
+
+_X86_17134 = {
+    "_SEGMENT_HEAP": _heap(0x398, 0xC, 0x10, 0x34, 0x44, 0xD0, 4),
+    "_HEAP_SEG_CONTEXT": _context(0x40, 0x3C, 0x30, 0x14, 4),
+    "constants": _17134,
 }
 
 _X64_17763 = {
-    "_SEGMENT_HEAP": {
-        "sizeof": (0x800, ""),
-        "GlobalFlags": (0x14, "u4"),
-        "LargeAllocMetadata": (0x48, "list"),
-        "LargeReservedPages": (0x58, "ptr"),
-        "LargeCommittedPages": (0x60, "ptr"),
-        "TotalReservedPages": (0x80, "ptr"),
-        "TotalCommittedPages": (0x88, "ptr"),
-        "FreeCommittedPages": (0x90, "ptr"),
-        "LfhFreeCommittedPages": (0x98, "ptr"),
-        **_heap_end(0xF0, 8),
-        "SegContexts": (0x100, ""),
-    },
-    "_HEAP_SEG_CONTEXT": {
-        "sizeof": (0xC0, ""),
-        "VsContext": (0x20, "ptr"),
-        "Heap": (0x38, "ptr"),
-        "SegmentListHead": (0x48, "list"),
-        "SegmentCount": (0x58, "ptr"),
-    },
+    "_SEGMENT_HEAP": _heap(0x800, 0x14, 0x80, 0x48, 0x100, 0xF0, 8),
+    "_HEAP_SEG_CONTEXT": _context(0xC0, 0x38, 0x20, 0x48, 8),
     "_HEAP_VS_CONTEXT": {"DelayFreeContext": (0x40, "")},
 }
 
 _X86_17763 = {
-    "_SEGMENT_HEAP": {
-        "sizeof": (0x580, ""),
-        "GlobalFlags": (0xC, "u4"),
-        "LargeAllocMetadata": (0x44, "list"),
-        "LargeReservedPages": (0x4C, "ptr"),
-        "LargeCommittedPages": (0x50, "ptr"),
-        "TotalReservedPages": (0x80, "ptr"),
-        "TotalCommittedPages": (0x84, "ptr"),
-        "FreeCommittedPages": (0x88, "ptr"),
-        "LfhFreeCommittedPages": (0x8C, "ptr"),
-        **_heap_end(0xBC, 4),
-        "SegContexts": (0x100, ""),
-    },
-    "_HEAP_SEG_CONTEXT": {
-        "sizeof": (0x80, ""),
-        "VsContext": (0x18, "ptr"),
-        "Heap": (0x24, "ptr"),
-        "SegmentListHead": (0x44, "list"),
-        "SegmentCount": (0x4C, "ptr"),
-    },
+    "_SEGMENT_HEAP": _heap(0x580, 0xC, 0x80, 0x44, 0x100, 0xBC, 4),
+    "_HEAP_SEG_CONTEXT": _context(0x80, 0x24, 0x18, 0x44, 4),
     "_HEAP_VS_CONTEXT": {"DelayFreeContext": (0x40, "")},
+}
+
+# Previews of 17763.
+_X64_PREVIEW = {
+    "_SEGMENT_HEAP": _heap(0x710, 0x14, 0x18, 0x88, 0xA8, 0x210, 8),
+    "_HEAP_SEG_CONTEXT": _context(0x98, 0x90, 0x78, 0x20, 8),
+}
+
+_X86_PREVIEW = {
+    "_SEGMENT_HEAP": _heap(0x3A4, 0xC, 0x10, 0x50, 0x60, 0x11C, 4),
+    "_HEAP_SEG_CONTEXT": _context(0x50, 0x4C, 0x40, 0x14, 4),
 }
 
 _X64_20348 = {
     "_SEGMENT_HEAP": {"sizeof": (0x840, ""), "SegContexts": (0x140, "")},
-    "constants": {"FrontPadding": (0, "")},
+    "constants": {"FrontPadding": (0, ""), "HeaderCounted": (1, "")},
 }
 
 _X64_26100: dict[str, dict[str, Any]] = {
@@ -333,6 +325,7 @@ _X64_26100: dict[str, dict[str, Any]] = {
     "_HEAP_VS_SUBSEGMENT": {"Signature": (0x24, "u2")},
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x40, ""),
+        "DelayFree": None,
         "FreeListHead": (0x10, "u2"),
         "FreeListCount": (0x12, "u2"),
         "CommitUnitShift": (0x26, "u1"),
@@ -351,7 +344,7 @@ _X64_26100: dict[str, dict[str, Any]] = {
 }
 
 _PDB = "ntdll PDB"
-_KERNEL = "kernel types of the build"
+_TYPES = "published types of ntdll"
 _DUMPS = "dumps of the build"
 
 SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
@@ -360,15 +353,22 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         "x64",
         _X64_EARLY,
         [
-            (10240, 10586, _DUMPS, {}),
+            (10240, 10240, _TYPES, {}),
+            (
+                10586,
+                10586,
+                _DUMPS,
+                {"_SEGMENT_HEAP": {"sizeof": (0x5E0, ""), **_heap_end(0x98, 8)}},
+            ),
             (
                 14393,
                 15063,
                 _DUMPS,
-                {"_SEGMENT_HEAP": _heap_end(0xA0, 8)},
+                {"_SEGMENT_HEAP": {"sizeof": (0x5F0, ""), **_heap_end(0xA0, 8)}},
             ),
             (16299, 16299, _DUMPS, _X64_16299),
-            (17134, 17134, "17134 x86 and 16299 x64", _17134),
+            (17134, 17134, _TYPES, _X64_17134),
+            (17650, 17762, _TYPES, _X64_PREVIEW),
             (17763, 19045, _PDB, _X64_17763),
             (20348, 22631, _PDB, _X64_20348),
             (26100, 26200, "published types, dumps", _X64_26100),
@@ -379,20 +379,22 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         "x86",
         _X86_EARLY,
         [
+            (10240, 10240, _TYPES, {}),
             (
-                10240,
                 10586,
-                "14393 x86 and 10586 x64",
-                {"_SEGMENT_HEAP": _heap_end(0x54, 4)},
+                10586,
+                _TYPES,
+                {"_SEGMENT_HEAP": {"sizeof": (0x2F8, ""), **_heap_end(0x54, 4)}},
             ),
             (
                 14393,
                 15063,
                 _DUMPS,
-                {"_SEGMENT_HEAP": _heap_end(0x58, 4)},
+                {"_SEGMENT_HEAP": {"sizeof": (0x300, ""), **_heap_end(0x58, 4)}},
             ),
-            (16299, 16299, "17134 x86 and 16299 x64", _X86_16299),
-            (17134, 17134, _DUMPS, _17134),
+            (16299, 16299, _DUMPS, _X86_16299),
+            (17134, 17134, _DUMPS, _X86_17134),
+            (17650, 17762, _TYPES, _X86_PREVIEW),
             (17763, 19045, _PDB, _X86_17763),
         ],
     ),

@@ -1,0 +1,116 @@
+"""Segment heap of Windows 11 24H2: free blocks of an LFH subsegment that are chained, and busy in its bitmap.
+
+The chain counts blocks from 1; each free block's first two bytes name the next, the last one's are 0. The
+subsegment says how long the chain is, so a chain that breaks is known to miss blocks; where just one chain
+of the missing length is left among the busy blocks, that is the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.memory import AddressSpace
+
+U64 = NDArray[np.uint64]
+I64 = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class ChainedBlocks:
+    """Where the blocks of some subsegments are, as columns, one row a subsegment.
+
+    Attributes:
+        first: uint64, address of the first block.
+        size: int64, bytes of a block.
+        count: int64, blocks.
+        start: int64, row of the first block among the blocks of all.
+    """
+
+    first: U64
+    size: I64
+    count: I64
+    start: I64
+
+    def address(self, subsegment: I64, block: I64) -> U64:
+        """Addresses of blocks, numbered from 0."""
+        into = (block * self.size[subsegment]).astype(np.uint64)
+        result: U64 = self.first[subsegment] + into
+        return result
+
+
+def drop_chained(
+    memory: AddressSpace, blocks: ChainedBlocks, head: I64, length: I64, busy: Bools
+) -> I64:
+    """Clears the busy bit of blocks on their subsegment's chain.
+
+    All subsegments are followed at once, a step at a time.
+
+    Args:
+        memory: The process's memory.
+        blocks: The subsegments' blocks.
+        head: int64, number of each chain's first block, from 1.
+        length: int64, blocks on it.
+        busy: Of all blocks.
+
+    Returns:
+        int64, for each subsegment how many blocks of its chain were not found; -1 where the chain is longer
+        than it should be.
+    """
+    missing = length.copy()
+    following = head - 1
+    active = np.flatnonzero(length > 0)
+    while len(active):
+        here = following[active]
+        index = blocks.start[active] + here
+        sound = (here >= 0) & (here < blocks.count[active])
+        sound[sound] &= busy[index[sound]]  # a chain that comes back to a block is broken too
+        active, here = active[sound], here[sound]
+        busy[blocks.start[active] + here] = False
+        link, _ = memory.gather(blocks.address(active, here), "<u2")
+        following[active] = link.astype(np.int64) - 1
+        missing[active] -= 1
+        ended = missing[active] == 0
+        missing[active[ended & (link != 0)]] = -1
+        active = active[~ended]
+    for number in np.flatnonzero(missing > 0).tolist():
+        _find_rest(memory, blocks, number, missing, busy)
+    return missing
+
+
+def _find_rest(
+    memory: AddressSpace, blocks: ChainedBlocks, number: int, missing: I64, busy: Bools
+) -> None:
+    """Clears the rest of a broken chain where nothing else can be it."""
+    start, count = int(blocks.start[number]), int(blocks.count[number])
+    left = np.flatnonzero(busy[start : start + count])
+    links, present = memory.gather(blocks.address(np.full(len(left), number), left), "<u2")
+    if not present.all() or not len(left):
+        return
+    following = dict(zip(left.tolist(), (links.astype(np.int64) - 1).tolist(), strict=True))
+    # Blocks to the end of the chain from each; 0 where there is no end.
+    depth: dict[int, int] = {}
+    for block in following:
+        path = []
+        at = block
+        while at in following and at not in depth:
+            depth[at] = 0  # until known, so that a circle ends
+            path.append(at)
+            at = following[at]
+        behind = 0 if at == -1 else depth.get(at, 0)
+        if at != -1 and not behind:
+            continue
+        for step in reversed(path):
+            behind += 1
+            depth[step] = behind
+    starts = [block for block, long in depth.items() if long == int(missing[number])]
+    if len(starts) != 1:
+        return
+    at = starts[0]
+    while at != -1:
+        busy[start + at] = False
+        at = following[at]
+    missing[number] = 0
