@@ -11,6 +11,7 @@ import numpy as np
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace
+from windumps.memory.address_space import I64
 from windumps.pools.audit import PoolAudit, make_audit
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages, read_big_pages
@@ -19,9 +20,10 @@ from windumps.pools.heap_pool import HeapPool
 from windumps.pools.heap_recovery import accepted
 from windumps.pools.heap_roots import PoolHeap, pool_heaps
 from windumps.pools.kernel_words import KernelWords, kernel_words
-from windumps.pools.page_chain import form_of
+from windumps.pools.page_chain import form_of, type_rule
 from windumps.pools.page_pool import PagePool, Scope, kernel_scope
 from windumps.pools.page_survey import PageSurvey
+from windumps.pools.page_tails import LargeEnds
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
 from windumps.pools.special_pool import special_blocks
 from windumps.pools.tags import tag_number
@@ -32,6 +34,7 @@ from windumps.windows.kernel import Kernel
 
 POOL_TAG = tag_number("Pool")  # of the pool's own tables
 SEGMENT_HEAP_FROM = 18362  # Windows 10 1903
+_MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
 
 
 class KernelPools:
@@ -68,13 +71,26 @@ class KernelPools:
     @cached_property
     def big_pages(self) -> BigPages:
         """Large allocations."""
-        return read_big_pages(self.kernel, self.words, self.log)
+        return read_big_pages(self.kernel, self.words, self.log, self._track_variables())
+
+    @cached_property
+    def _track_table(self) -> int | None:
+        """Address of the first processor's tracker table."""
+        return tracker_table(self.kernel, self.words, self.log)
+
+    def _track_variables(self) -> list[int]:
+        """Addresses of words of the image that may be PoolTrackTable."""
+        variable = self.kernel.symbol("PoolTrackTable")
+        if variable is not None:
+            return [variable]
+        table = self._track_table
+        return self.words.holding(table)[:_MAX_VARIABLES] if table is not None else []
 
     @cached_property
     def trackers(self) -> TagTotals:
         """What each tag holds."""
         tables = self.big_pages.bytes_of_tag(POOL_TAG)
-        return read_trackers(self.kernel, self.words, self.log, tables)
+        return read_trackers(self.kernel, self.words, self.log, self._track_table, tables)
 
     def blocks(self) -> Iterator[Blocks]:
         """All blocks, small and large, in pieces of bounded size.
@@ -131,7 +147,7 @@ class KernelPools:
     @cached_property
     def sessions(self) -> list[SessionTotals]:
         """What each tag holds in the pool of each session."""
-        base = tracker_table(self.kernel, self.words, DiagnosticLog())
+        base = self._track_table
         choice = find_layout(self.kernel, base) if base else None
         if choice is None or not self.session_spaces:
             return []
@@ -267,19 +283,29 @@ class KernelPools:
             yield from self._page_pool(scope).blocks()
 
     def _page_pool(self, scope: Scope) -> PagePool:
+        form, large = form_of(self.kernel.architecture), self.big_pages
         return PagePool(
             scope,
-            form_of(self.kernel.architecture),
-            self.kernel.build,
-            self._other_ranges(),
+            form,
+            type_rule(self.kernel.build),
+            Ranges(self._images + _spans(large, large.size_bytes & ~(PAGE - 1))),
+            LargeEnds(large.address, large.size_bytes, form.unit),
             self.kernel.value("ExpPoolQuotaCookie") or 0,
             self.coverage,
             self._walk_log,
         )
 
+    @property
+    def _images(self) -> list[tuple[int, int]]:
+        return [(driver.base_address, driver.size_bytes) for driver in self.kernel.drivers]
+
     def _other_ranges(self) -> Ranges:
         """Images and large allocations: there are no small blocks in them."""
-        images = [(driver.base_address, driver.size_bytes) for driver in self.kernel.drivers]
         large = self.big_pages
         pages = (large.size_bytes + (PAGE - 1)) & ~(PAGE - 1)
-        return Ranges(images + list(zip(large.address.tolist(), pages.tolist(), strict=True)))
+        return Ranges(self._images + _spans(large, pages))
+
+
+def _spans(large: BigPages, size: I64) -> list[tuple[int, int]]:
+    """(start, bytes) of large allocations, cut or rounded to the sizes given."""
+    return list(zip(large.address.tolist(), size.tolist(), strict=True))

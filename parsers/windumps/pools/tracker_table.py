@@ -2,8 +2,8 @@
 
 A table is a hash table of 2**n slots and one more for tags that found no place ("Ovfl"). A key lies
 in its home slot or, with no empty slot between, behind it. That rule proves the layout and the size
-without any symbol. It is known for 64-bit kernels from Windows 8 on and seen to hold for Windows 7;
-where it does not hold, only printable keys prove a layout, and the size must come from elsewhere.
+without any symbol. Where no hash that is known explains a table, only printable keys prove its
+layout, and the size must come from elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import U64
-from windumps.pools.probing import home_slots, share_in_place
+from windumps.pools.probing import TAG_HASHES, best_share
 from windumps.pools.tags import OVERFLOW_TAG, U32, is_printable
 from windumps.windows.layouts import LayoutRow
 
@@ -65,7 +65,7 @@ def _share(keys: U32, present: NDArray[np.bool_], slots: int) -> float:
     """Share of the keys that stand where a table of so many slots would have put them."""
     used = np.flatnonzero(keys[:slots])
     empty = (keys[:slots] == 0) & present[:slots]
-    return share_in_place(used, home_slots(keys[used], slots - 1), empty)
+    return best_share(used, keys[used], empty, TAG_HASHES)
 
 
 def score_layout(memory: AddressSpace, row: LayoutRow, base: int) -> float | None:

@@ -25,7 +25,6 @@ from windumps.pools.tracker_search import (
     expansion_table,
     find_layout,
     processor_tables,
-    tracker_table,
 )
 from windumps.pools.tracker_table import TRACKER, Entries, read_entries
 from windumps.windows.kernel import Kernel
@@ -161,6 +160,7 @@ def read_trackers(
     kernel: Kernel,
     words: KernelWords,
     log: DiagnosticLog,
+    base: int | None,
     table_bytes: dict[int, int] | None = None,
 ) -> TagTotals:
     """Adds up all tracker tables of a kernel.
@@ -169,10 +169,11 @@ def read_trackers(
         kernel: The kernel.
         words: Its image, for what must be searched.
         log: Where it is told how tables were found and what is missing.
+        base: Address of the first processor's table (`tracker_search.tracker_table`); None when it was
+            not found.
         table_bytes: Bytes of big pool allocations tagged "Pool", by address, where known: the
             tables are among them.
     """
-    base = tracker_table(kernel, words, log)
     if base is None:
         return _not_found(log, "PoolTrackTable was not found: neither KDBG nor symbols name it")
     choice = find_layout(kernel, base)
