@@ -13,7 +13,7 @@ from windumps.errors import MemoryReadError
 from windumps.memory.address_space import U64
 from windumps.pools.kernel_words import LOWEST, PAGE, KernelWords
 from windumps.pools.probing import PAGE_HASHES, best_share, page_keys
-from windumps.pools.tags import is_printable, tag_number
+from windumps.pools.tags import POOL_TAG, is_printable
 from windumps.windows.kernel import Kernel
 from windumps.windows.layouts import LayoutRow, candidates
 from windumps.windows.pool_layouts import BIG_PAGE_LAYOUTS, BIG_PAGE_VARIABLES
@@ -28,7 +28,6 @@ _LEAST_BUDGET = 1 << 22  # slots looked at for all candidates together, at least
 _SLOTS_A_BYTE = 4  # and for each byte of the file
 _NEAR = 0x100  # bytes around PoolTrackTable in which the table's variable is looked for
 _SEEN_PAGES = 32  # of a candidate, one of which must be in the dump
-_POOL_TAG = tag_number("Pool")
 
 
 class BigTable(NamedTuple):
@@ -206,7 +205,7 @@ def _own_size(search: _Search, base: int, row: LayoutRow) -> int:
         used = present & (records["Va"] > 1)
         if np.count_nonzero(is_printable(records["Key"][used])) < SURE * used.sum():
             return 0
-        mine = np.flatnonzero(present & (records["Va"] == base) & (records["Key"] == _POOL_TAG))
+        mine = np.flatnonzero(present & (records["Va"] == base) & (records["Key"] == POOL_TAG))
         if len(mine):
             entries = int(records["NumberOfBytes"][mine[0]]) // row.size(BIG)
             size = 1 << max(entries.bit_length() - 1, 0)

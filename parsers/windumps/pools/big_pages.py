@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory.address_space import I64, U64
+from windumps.memory.fillers import on_fillers
 from windumps.pools.big_page_search import BIG, BigTable, find_big_table
 from windumps.pools.kernel_words import LOWEST, KernelWords
 from windumps.pools.pool_types import (
@@ -128,7 +129,9 @@ def read_big_pages(
 def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
     row = table.row
     names = [name for name in row.structures[BIG] if name != "sizeof"]
-    records, present = kernel.memory.gather(table.slots(), row.dtype(BIG, *names))
+    slots = table.slots()
+    records, present = kernel.memory.gather(slots, row.dtype(BIG, *names))
+    present &= ~on_fillers(kernel.memory, slots, row.size(BIG))
     address = records["Va"].astype(np.uint64)
     is_live = present & (address & np.uint64(1) == 0) & (address != 0)
     is_freed = present & (address & np.uint64(1) == 1) & (address > 1)

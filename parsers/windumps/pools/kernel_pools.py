@@ -12,7 +12,7 @@ from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import I64
-from windumps.pools.audit import PoolAudit, make_audit
+from windumps.pools.audit import Evidence, PoolAudit, make_audit
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages, read_big_pages
 from windumps.pools.coverage import PAGE, PoolCoverage, Ranges
@@ -20,19 +20,19 @@ from windumps.pools.heap_pool import HeapPool
 from windumps.pools.heap_recovery import accepted
 from windumps.pools.heap_roots import PoolHeap, pool_heaps
 from windumps.pools.kernel_words import KernelWords, kernel_words
-from windumps.pools.page_chain import form_of, type_rule
+from windumps.pools.page_chain import FRAGMENT_TAG, form_of, type_rule
 from windumps.pools.page_pool import PagePool, Scope, kernel_scope
 from windumps.pools.page_survey import PageSurvey
 from windumps.pools.page_tails import LargeEnds
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
 from windumps.pools.special_pool import special_blocks
-from windumps.pools.tags import tag_number
+from windumps.pools.tags import POOL_TAG
 from windumps.pools.tracker_search import find_layout, tracker_table
 from windumps.pools.trackers import SessionTotals, TagTotals, read_trackers
 from windumps.pools.verifier import VerifierData, read_verifier
 from windumps.windows.kernel import Kernel
+from windumps.windows.kernel_counters import read_counters
 
-POOL_TAG = tag_number("Pool")  # of the pool's own tables
 SEGMENT_HEAP_FROM = 18362  # Windows 10 1903
 _MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
 
@@ -101,15 +101,48 @@ class KernelPools:
         walked = Balance()
         for blocks in self._all_blocks():
             yield walked.add(blocks)
+        self._count_fragments(walked)
         self._walked = walked
         self._walk_log = DiagnosticLog()
+
+    def _count_fragments(self, walked: Balance) -> None:
+        """What begins the tails of large blocks is no block, and is counted by the trackers.
+
+        Memory that was given back may show more of them than are counted.
+        """
+        keys = pool_keys(np.full(2, FRAGMENT_TAG, np.uint32), np.array([False, True]))
+        missing, unit = walked.missing(self.trackers), form_of(self.kernel.architecture).unit
+        for key, found in zip(keys.tolist(), self.coverage.fragments, strict=True):
+            count = min(found, max(missing.get(key, (0, 0))[0], 0))
+            walked.count(np.full(count, key), np.full(count, unit))
 
     @cached_property
     def audit(self) -> PoolAudit:
         """Trackers against blocks; walks the pools unless `blocks` ran to its end before."""
         if self._walked is None:
             deque(self.blocks(), maxlen=0)
-        return make_audit(self.trackers, self._walked or Balance(), self.coverage)
+        return make_audit(
+            self.trackers, self._walked or Balance(), self.coverage, self._evidence()
+        )
+
+    @property
+    def is_walked(self) -> bool:
+        """`blocks` ran to its end, so that `audit` costs no walk."""
+        return self._walked is not None
+
+    def _evidence(self) -> Evidence:
+        coverage, large = self.coverage, self.big_pages
+        unseen: int | None = coverage.absent_bytes + coverage.damaged_bytes
+        if not large.is_found or large.absent_entries or not coverage.is_whole:
+            unseen = None
+        # A counter of which only the build says where it stands is held against the trackers elsewhere.
+        most = {c.name: c.bytes for c in read_counters(self.kernel) if c.bytes and not c.by_build}
+        return Evidence(
+            unseen,
+            form_of(self.kernel.architecture).unit,
+            self.trackers.table_count + 1,  # and the table of large allocations
+            (most.get("nonpaged_pool"), most.get("paged_pool")),
+        )
 
     @cached_property
     def verifier(self) -> VerifierData | None:
@@ -176,6 +209,7 @@ class KernelPools:
                 None,
                 "the heaps of the pool were not found: small blocks are not known",
             )
+            self.coverage.is_whole = False
         large = self.big_pages
         walk = HeapPool(
             self.kernel,

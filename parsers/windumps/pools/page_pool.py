@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace, PageTableMemory
+from windumps.memory.fillers import are_fillers
 from windumps.memory.address_space import ADDRESS_LIMIT, I64, U64, Extents
 from windumps.pools.aligned_blocks import caller_offsets
-from windumps.pools.coverage import PAGE, PoolCoverage, Ranges, absent_pages, page_rows
+from windumps.pools.balance import is_paged
+from windumps.pools.coverage import PAGE, REGION, PoolCoverage, Ranges, absent_pages, page_rows
 from windumps.pools.kernel_words import LOWEST
 from windumps.pools.page_chain import (
     HeaderForm,
@@ -115,6 +117,7 @@ class PagePool:
         self.coverage = coverage
         self.log = log
         self._kept: list[Chunk] | None = None
+        self._fillers: list[int] = []
 
     def blocks(self, given_back: U64 | None = None) -> Iterator[Blocks]:
         """All blocks, used and free, in pieces of bounded size.
@@ -201,6 +204,9 @@ class PagePool:
                 page, offset = page_rows(*piece)
                 keep = ~self.others.holds(page) & ~seen[offset // PAGE]
                 page, offset = page[keep], offset[keep]
+                fillers = are_fillers(memory.data, offset)
+                self._fillers += page[fillers].tolist()
+                page, offset = page[~fillers], offset[~fillers]
                 # A page mapped twice is one page; of two mappings the lower is taken.
                 _, first = np.unique(offset, return_index=True)
                 first.sort()
@@ -223,6 +229,9 @@ class PagePool:
         account.used_bytes += int(found.size[used].sum())
         account.free_count += int((~used & ~own).sum())
         account.cached_count += int(cached.sum())
+        paged = is_paged(self.pools(found.type[own]))
+        account.fragments[0] += int((~paged).sum())
+        account.fragments[1] += int(paged.sum())
         caller = caller_offsets(
             self.scope.memory.data,
             chunk.offset[found.page] + found.start,
@@ -287,7 +296,10 @@ class PagePool:
         yield self._columns(Chunk(np.array([page], np.uint64), rows, found, ours, start))
 
     def _say_absent(self, pages: U64) -> None:
-        absent = absent_pages(self.scope.memory, pages)
+        regions = np.unique(pages & ~np.uint64(REGION - 1))
+        filled = np.array(sorted(set(self._fillers)), np.uint64)
+        filled = filled[np.isin(filled & ~np.uint64(REGION - 1), regions)]
+        absent = np.union1d(absent_pages(self.scope.memory, pages), filled)
         large = self.others.holds(absent)
         self.coverage.absent_pages += int((~large).sum())
         self.coverage.absent_large_pages += int(large.sum())
@@ -298,6 +310,7 @@ class PagePool:
                 HEADER,
                 int(absent[~large][0]),
                 f"{int((~large).sum())} pages of pool in {self.scope.name} are not in the dump "
-                "(paged out, or left out of it): their blocks are not known",
+                "(paged out, or left out of it): their blocks are not known"
+                + f"; {len(filled)} of them hold a filler in place of memory" * bool(len(filled)),
                 int((~large).sum()) * PAGE,
             )

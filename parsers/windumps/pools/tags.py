@@ -11,6 +11,8 @@ _PROTECTED = np.uint32(0x8000_0000)
 _ONES, _HIGH = np.uint32(0x0101_0101), np.uint32(0x8080_8080)
 OVERFLOW_TAG = 0x6C66764F  # "Ovfl": the tracker table's last entry, for tags that found no place
 
+POOL_TAG = 0x6C6F6F50  # "Pool": the pool's own tables
+
 
 def tag_text(tag: int) -> str:
     """The four characters of a tag as documented tools print them; "." for what is no ASCII."""

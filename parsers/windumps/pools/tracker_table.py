@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.memory import AddressSpace
+from windumps.memory.fillers import PAGE, on_fillers
 from windumps.memory.address_space import U64
 from windumps.pools.probing import TAG_HASHES, best_share
 from windumps.pools.tags import OVERFLOW_TAG, U32, is_printable
@@ -32,7 +33,7 @@ class Entries(NamedTuple):
 
     Attributes:
         key: uint32; 0 where the slot is empty or absent.
-        records: Counters, by Microsoft's names.
+        records: Counters, by Microsoft's names; they say nothing where the slot is absent.
         present: bool, which entries are in the dump.
     """
 
@@ -40,13 +41,26 @@ class Entries(NamedTuple):
     records: NDArray[Any]
     present: NDArray[np.bool_]
 
+    def on_empty_pages(self, row: LayoutRow, base: int) -> NDArray[np.bool_]:
+        """bool: slots on a page of the table without any key.
+
+        Such a page may be one that could not be read: imaging tools write zeros there.
+        """
+        page = _addresses(row, base, len(self.key)) // np.uint64(PAGE)
+        _, index = np.unique(page, return_inverse=True)
+        keys = np.bincount(index, weights=(self.key != 0) | ~self.present)
+        empty: NDArray[np.bool_] = keys[index] == 0
+        return empty
+
 
 def read_entries(memory: AddressSpace, row: LayoutRow, base: int, count: int) -> Entries:
     """`count` entries from `base` under a layout."""
     names = [name for name in row.structures[TRACKER] if name != "sizeof"]
     addresses = _addresses(row, base, count)
     records, present = memory.gather(addresses, row.dtype(TRACKER, *names))
-    return Entries(records["Key"].astype(np.uint32), records, present)
+    present &= ~on_fillers(memory, addresses, row.size(TRACKER))
+    key = np.where(present, records["Key"], 0).astype(np.uint32)
+    return Entries(key, records, present)
 
 
 def read_keys(
