@@ -66,6 +66,9 @@ class PoolAudit:
         counted_bytes: int64, their bytes.
         walked_count: int64, used blocks the walk found.
         walked_bytes: int64, their bytes.
+        residual_count: int64, blocks counted, not found as blocks of the tag, and not explained
+            otherwise; negative where more were found; 0 where nothing is counted.
+        residual_bytes: int64, the same in bytes.
         ranking: Which of the two should rank tags: "trackers", "blocks", or "" when there is
             neither.
         reason: Why, in one sentence for people.
@@ -79,21 +82,13 @@ class PoolAudit:
     counted_bytes: I64
     walked_count: I64
     walked_bytes: I64
+    residual_count: I64
+    residual_bytes: I64
     ranking: str
     reason: str
 
     def __len__(self) -> int:
         return len(self.tag)
-
-    @property
-    def residual_count(self) -> I64:
-        """int64: blocks counted less blocks walked; 0 where nothing is counted."""
-        return np.where(self.is_counted, self.counted_count - self.walked_count, 0)
-
-    @property
-    def residual_bytes(self) -> I64:
-        """int64: the same in bytes."""
-        return np.where(self.is_counted, self.counted_bytes - self.walked_bytes, 0)
 
     @property
     def differs(self) -> NDArray[np.bool_]:
@@ -119,8 +114,7 @@ def make_audit(
     counted = np.array([key in missing for key in keys], np.bool_)
     both = np.where(counted[:, None], rows + gap, 0)
     key = np.array(keys, np.int64)
-    _find_own_tables(key, gap, rows, coverage, evidence)
-    gap = _less_overflow(key, gap, rows, counted)
+    gap = _less_overflow(key, _less_own_tables(key, gap, coverage, evidence), rows, counted)
     refuted = counted & _refuted(totals, key, gap, rows, both, evidence)
     source = np.full(len(keys), Source.UNKNOWN, np.uint8)
     unseen = evidence.unseen_bytes
@@ -139,6 +133,8 @@ def make_audit(
         counted_bytes=both[keep, 1],
         walked_count=rows[keep, 0],
         walked_bytes=rows[keep, 1],
+        residual_count=gap[keep, 0],
+        residual_bytes=gap[keep, 1],
         ranking=ranking,
         reason=reason,
     )
@@ -152,24 +148,24 @@ def _incomplete(totals: TagTotals) -> list[int]:
     return found
 
 
-def _find_own_tables(
-    key: I64, gap: I64, rows: I64, coverage: PoolCoverage, evidence: Evidence
-) -> None:
-    """Counts the pool's own tables as found: they are charged to "Pool", and read, but are no blocks."""
+def _less_own_tables(key: I64, gap: I64, coverage: PoolCoverage, evidence: Evidence) -> I64:
+    """Blocks counted less blocks walked, without the pool's own tables: they are charged to "Pool"."""
+    left = gap.copy()
     own = (key >> 1 == POOL_TAG) & (gap[:, 0] > 0) & (gap[:, 0] <= evidence.own_tables)
     if own.any():
         count, held = gap[own].sum(axis=0).tolist()
         coverage.notes.append(
             f"{count} tables of the pool's own ({held} bytes charged to the tag Pool) are no blocks"
         )
-        rows[own] += gap[own]
-        gap[own] = 0
+        left[own] = 0
+    return left
 
 
 def _less_overflow(key: I64, gap: I64, rows: I64, counted: NDArray[np.bool_]) -> I64:
     """Blocks counted less blocks walked; of "Ovfl" less the blocks of tags without a slot of their own.
 
-    Tags that found no slot are counted together as "Ovfl", and their blocks keep their tags.
+    Tags that found no slot are counted together as "Ovfl", and their blocks keep their tags: they
+    are shown as the blocks found.
     """
     left = gap.copy()
     for paged in (0, 1):
