@@ -159,10 +159,12 @@ def _tracked(reader: PoolReader, audit: PoolAudit | None) -> int | None:
     if not reader.has_trackers:
         return None
     if audit is not None:
-        return sum(audit.counted_bytes[audit.source == Source.COUNTED].tolist())
+        believed: list[int] = audit.counted_bytes[audit.source == Source.COUNTED].tolist()
+        return sum(believed)
     totals = reader.pools.trackers
-    known = totals.complete
-    return sum((*totals.nonpaged_bytes[known].tolist(), *totals.paged_bytes[known].tolist()))
+    held = totals.nonpaged_bytes[totals.complete], totals.paged_bytes[totals.complete]
+    counted: list[int] = np.concatenate(held).tolist()
+    return sum(counted)
 
 
 def _unknown_tags(reader: PoolReader, audit: PoolAudit | None) -> int:

@@ -166,8 +166,16 @@ class PoolReader:
         )
 
     def owner(self, tag: int) -> Ownership:
-        """Whose tag it is."""
+        """Whose tag it is; of a kernel without tags, whose quota blocks with a process for a tag count."""
+        if self.pools.keeps_no_tags and tag_text(tag) == tag.to_bytes(4, "little").hex():
+            return Ownership(tag_text(tag), description=f"no tag: charged to {self._process(tag)}")
         return self.owners.of(tag)
+
+    def _process(self, address: int) -> str:
+        """A process by its object, for people."""
+        named = (p for p in self.dump.processes if p.address == address)
+        found = next((f"the quota of {p.name} (pid {p.process_id})" for p in named), "")
+        return found or f"the quota of a process that is not in the dump (0x{address:x})"
 
     @cached_property
     def handles(self) -> list[HandleTable]:

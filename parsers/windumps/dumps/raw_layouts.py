@@ -74,7 +74,9 @@ class RawLayout:
     def high_contents(self, data: U8, runs: list[tuple[int, int]]) -> float:
         """The share of some pages of the kernel's memory above 4 GiB that are not all zeros."""
         high = [(max(start, FOUR_GIB), start + n) for start, n in runs if start + n > FOUR_GIB]
-        pages = np.concatenate([np.arange(low, end, PAGE_SIZE, dtype=np.uint64) for low, end in high])
+        pages = np.concatenate(
+            [np.arange(low, end, PAGE_SIZE, dtype=np.uint64) for low, end in high]
+        )
         pages = pages[:: max(len(pages) // _SAMPLES, 1)]
         places = self.memory(data).locate(pages, PAGE_SIZE)
         filled = [bool(data[at : at + PAGE_SIZE].any()) for at in places.tolist() if at >= 0]

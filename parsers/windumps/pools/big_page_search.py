@@ -182,8 +182,7 @@ def _is_seen(kernel: Kernel, bases: U64) -> NDArray[np.bool_]:
     """Which candidates have a page in the dump among their first."""
     steps = np.arange(_SEEN_PAGES, dtype=np.uint64) * np.uint64(PAGE)
     places = kernel.memory.locate((bases[:, None] + steps).ravel(), 1).reshape(-1, _SEEN_PAGES)
-    seen: NDArray[np.bool_] = (places >= 0).any(axis=1)
-    return seen
+    return np.asarray((places >= 0).any(axis=1))
 
 
 def _is_size(value: int) -> bool:

@@ -35,6 +35,10 @@ from windumps.windows.kernel_counters import read_counters
 
 SEGMENT_HEAP_FROM = 18362  # Windows 10 1903
 _MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
+_NO_TAGGING = (
+    "this kernel keeps no tags (pool tagging is off, as Windows XP is delivered; gflags /r +ptg and a "
+    "restart turn it on): there are no counters, and large blocks are in no table, so that they are unknown"
+)
 
 
 class KernelPools:
@@ -71,12 +75,27 @@ class KernelPools:
     @cached_property
     def big_pages(self) -> BigPages:
         """Large allocations."""
+        if self.keeps_no_tags:
+            self.log.add("no-pool-tagging", Severity.WARNING, "PoolTrackTable", None, _NO_TAGGING)
+            return BigPages.nothing(_NO_TAGGING)
         return read_big_pages(self.kernel, self.words, self.log, self._track_variables())
 
     @cached_property
     def _track_table(self) -> int | None:
         """Address of the first processor's tracker table."""
         return tracker_table(self.kernel, self.words, self.log)
+
+    @property
+    def keeps_no_tags(self) -> bool:
+        """The kernel was started without pool tagging, as Windows XP is delivered.
+
+        It has neither trackers nor a table of large allocations, and blocks that are charged to a process's
+        quota hold the process's object in place of a tag.
+        """
+        return (
+            self.kernel.find_symbol("PoolTrackTable") is not None
+            and self.kernel.value("PoolTrackTable") == 0
+        )
 
     def _track_variables(self) -> list[int]:
         """Addresses of words of the image that may be PoolTrackTable."""
@@ -89,6 +108,8 @@ class KernelPools:
     @cached_property
     def trackers(self) -> TagTotals:
         """What each tag holds."""
+        if self.keeps_no_tags:
+            return TagTotals.nothing(_NO_TAGGING)
         tables = self.big_pages.bytes_of_tag(POOL_TAG)
         return read_trackers(self.kernel, self.words, self.log, self._track_table, tables)
 
@@ -121,9 +142,7 @@ class KernelPools:
         """Trackers against blocks; walks the pools unless `blocks` ran to its end before."""
         if self._walked is None:
             deque(self.blocks(), maxlen=0)
-        return make_audit(
-            self.trackers, self._walked or Balance(), self.coverage, self._evidence()
-        )
+        return make_audit(self.trackers, self._walked or Balance(), self.coverage, self._evidence())
 
     @property
     def is_walked(self) -> bool:

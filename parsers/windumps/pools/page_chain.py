@@ -18,7 +18,9 @@ from windumps.pools.tags import is_printable, plain_tags
 
 PAGE = 0x1000
 _MIN_LINKS = 3  # of a damaged page that still counts as one of the pool
-FRAGMENT_TAG = 0x67617246  # "Frag": the header that begins what a large block leaves of its last page
+FRAGMENT_TAG = (
+    0x67617246  # "Frag": the header that begins what a large block leaves of its last page
+)
 
 
 class HeaderForm(NamedTuple):
@@ -121,10 +123,16 @@ class PageBlocks(NamedTuple):
     def of_pages(self, rows: I64) -> PageBlocks:
         """The blocks of some pages; rows of pages stay as they are."""
         keep = np.isin(self.page, rows)
-        columns = (self.page, self.start, self.size, self.type, self.tag)
         end = np.zeros_like(self.end)
         end[rows] = self.end[rows]
-        return PageBlocks(*(column[keep] for column in columns), self.whole, end)
+        return self._replace(
+            page=self.page[keep],
+            start=self.start[keep],
+            size=self.size[keep],
+            type=self.type[keep],
+            tag=self.tag[keep],
+            end=end,
+        )
 
 
 def form_of(architecture: str) -> HeaderForm:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace, PageTableMemory
-from windumps.memory.fillers import are_fillers
 from windumps.memory.address_space import ADDRESS_LIMIT, I64, U64, Extents
+from windumps.memory.fillers import are_fillers
 from windumps.pools.aligned_blocks import caller_offsets
 from windumps.pools.balance import is_paged
 from windumps.pools.coverage import PAGE, REGION, PoolCoverage, Ranges, absent_pages, page_rows
@@ -128,9 +128,7 @@ class PagePool:
         found: list[U64] = []
         for chunk in self.chunks():
             found.append(chunk.page[chunk.ours])
-            self.coverage.walked_bytes += int(
-                (chunk.blocks.end - chunk.start)[chunk.ours].sum()
-            )
+            self.coverage.walked_bytes += int((chunk.blocks.end - chunk.start)[chunk.ours].sum())
             yield self._columns(chunk, given_back)
             broken = chunk.ours[~chunk.blocks.whole[chunk.ours]]
             for row in broken.tolist():
@@ -311,6 +309,7 @@ class PagePool:
                 int(absent[~large][0]),
                 f"{int((~large).sum())} pages of pool in {self.scope.name} are not in the dump "
                 "(paged out, or left out of it): their blocks are not known"
-                + f"; {len(filled)} of them hold a filler in place of memory" * bool(len(filled)),
+                + f"; {len(filled)} of them hold a filler in place of memory"
+                * bool(len(filled)),
                 int((~large).sum()) * PAGE,
             )

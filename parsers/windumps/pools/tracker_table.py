@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.memory import AddressSpace
-from windumps.memory.fillers import PAGE, on_fillers
 from windumps.memory.address_space import U64
+from windumps.memory.fillers import PAGE, on_fillers
 from windumps.pools.probing import TAG_HASHES, best_share
 from windumps.pools.tags import OVERFLOW_TAG, U32, is_printable
 from windumps.windows.layouts import LayoutRow
