@@ -72,7 +72,7 @@ class TypeRule(NamedTuple):
     def pool_type(self, types: I64) -> NDArray[np.uint32]:
         """uint32: POOL_TYPE of blocks in use."""
         plain = (types & ~self.in_use) - self.bias
-        return np.maximum(plain, 0).astype(np.uint32)
+        return np.asarray(np.maximum(plain, 0), np.uint32)
 
 
 _GENUINE = "pools laid out by the genuine kernels of 2600, 3790, 6002 and 7601"
