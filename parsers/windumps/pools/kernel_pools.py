@@ -337,6 +337,7 @@ class KernelPools:
 
     def _page_pool(self, scope: Scope) -> PagePool:
         form, large = form_of(self.kernel.architecture), self.big_pages
+        form = form._replace(has_processes=self.keeps_no_tags)
         return PagePool(
             scope,
             form,

@@ -17,6 +17,7 @@ from windumps.memory.address_space import I64, U8
 from windumps.pools.tags import is_printable, plain_tags
 
 PAGE = 0x1000
+_LOWEST_X86 = np.uint32(0x8000_0000)
 _MIN_LINKS = 3  # of a damaged page that still counts as one of the pool
 FRAGMENT_TAG = (
     0x67617246  # "Frag": the header that begins what a large block leaves of its last page
@@ -32,6 +33,8 @@ class HeaderForm(NamedTuple):
         size_shift: Of BlockSize; PreviousSize is at 0.
         type_shift: Of PoolType.
         type_mask: Of PoolType, shifted.
+        has_processes: Kernels without pool tagging put the address of a process in place of the tag, in
+            blocks charged to its quota.
     """
 
     unit: int
@@ -39,6 +42,14 @@ class HeaderForm(NamedTuple):
     size_shift: int
     type_shift: int
     type_mask: int
+    has_processes: bool = False
+
+    def names(self, tags: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """bool: which could stand in the header of a used block."""
+        plain = is_printable(plain_tags(tags))
+        if not self.has_processes:
+            return plain
+        return np.asarray(plain | ((tags >= _LOWEST_X86) & (tags & np.uint32(7) == 0)))
 
 
 # `_POOL_HEADER`: the same in all builds from Windows 2003 on (public symbols).
@@ -210,7 +221,7 @@ def _collect(
         np.concatenate(column) if steps else np.empty(0, np.int64)
         for column in (zip(*steps, strict=True) if steps else ((),) * 5)
     )
-    used = (kind != 0) & is_printable(plain_tags(tag.astype(np.uint32)))
+    used = (kind != 0) & form.names(tag.astype(np.uint32))
     named = np.zeros(len(first), np.int64)
     np.add.at(named, page[used], 1)
     whole = (end == units) & (named > 0) & ((links > 1) | (first > 0))
