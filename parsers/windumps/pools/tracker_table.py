@@ -66,8 +66,11 @@ def read_entries(memory: AddressSpace, row: LayoutRow, base: int, count: int) ->
 def read_keys(
     memory: AddressSpace, row: LayoutRow, base: int, count: int
 ) -> tuple[U32, NDArray[np.bool_]]:
-    """The keys alone, and which are in the dump."""
-    return memory.gather(_addresses(row, base, count), "<u4")
+    """The keys alone, 0 where they are absent, and which are in the dump."""
+    addresses = _addresses(row, base, count)
+    keys, present = memory.gather(addresses, "<u4")
+    present &= ~on_fillers(memory, addresses, row.size(TRACKER))
+    return np.where(present, keys, 0).astype(np.uint32), present
 
 
 def _addresses(row: LayoutRow, base: int, count: int) -> U64:
