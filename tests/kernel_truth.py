@@ -61,6 +61,16 @@ def kernel_dumps(*scenarios: str) -> list[KernelTruthDump]:
     return [dump for dump in _all() if not scenarios or dump.scenario in scenarios]
 
 
+def genuine_kernel_dumps() -> list[KernelTruthDump]:
+    """Dumps whose pools were laid out by genuine kernels."""
+    found: dict[str, KernelTruthDump] = {}
+    for root in (TESTDATA / "kernel-genuine", SHARED / "kernel-genuine"):
+        for path in sorted(root.glob("*/*/*.dmp.xz")):
+            dump = KernelTruthDump(path)
+            found.setdefault(dump.name, dump)
+    return list(found.values())
+
+
 def kernel_pairs(*scenarios: str) -> list[tuple[KernelTruthDump, KernelTruthDump]]:
     """(before, after) of every pair."""
     return [

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from dumpleak.comparison import Verdict, is_older, labelled, order_diagnostics
 from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.counters import (
+    NO_BLOCKS,
     NONE,
     POOLS,
     TRACKERS,
     UNKNOWN,
+    WALK,
     Counters,
     TagDelta,
     TagRow,
@@ -66,7 +68,7 @@ def compare_pools(
         bits = current.counter_bits if onward else 0
         before, after = ({row.number: row for row in side.rows()} for side in (base, current))
         for tag in before.keys() | after.keys():
-            pair = _both(before.get(tag), after.get(tag), base, current)
+            pair = _both(before.get(tag), after.get(tag), (base, current), accounts)
             deltas.append(TagDelta(*pair, _deltas(*pair, bits)))
         deltas.sort(key=_rank)
     grew = any((delta.total("bytes") or 0) > 0 for delta in deltas)
@@ -117,22 +119,28 @@ def _rank(delta: TagDelta) -> tuple[bool, int, int, str]:
 
 
 def _both(
-    base: TagRow | None, current: TagRow | None, before: PoolSource, after: PoolSource
+    base: TagRow | None,
+    current: TagRow | None,
+    sides: tuple[PoolSource, PoolSource],
+    accounts: tuple[PoolAccount, PoolAccount],
 ) -> tuple[TagRow, TagRow]:
     """Both rows; a tag that a table does not have has no blocks, unless parts of the table are absent."""
     known = base or current
     if known is None:
         raise ValueError("a tag of neither dump")
     return (
-        base or _none(known, before),
-        current or _none(known, after),
+        base or _none(known, sides[0], accounts[0]),
+        current or _none(known, sides[1], accounts[1]),
     )
 
 
-def _none(known: TagRow, side: PoolSource) -> TagRow:
+def _none(known: TagRow, side: PoolSource, account: PoolAccount) -> TagRow:
     owner = (side.owner(known.number) if side.has_trackers else None) or known.owner
-    counters = UNKNOWN if side.absent_entries else NONE
-    return TagRow(known.number, known.tag, dict.fromkeys(known.pools, counters), TRACKERS, owner)
+    counters, source = NONE, TRACKERS
+    if side.absent_entries:
+        counters = NO_BLOCKS if account.blocks_are_total else UNKNOWN
+        source = WALK if account.blocks_are_total else TRACKERS
+    return TagRow(known.number, known.tag, dict.fromkeys(known.pools, counters), source, owner)
 
 
 def _deltas(base: TagRow, current: TagRow, bits: int) -> dict[str, Counters]:

@@ -43,6 +43,7 @@ class Counters:
 
 NONE = Counters(0, 0, 0, 0)
 UNKNOWN = Counters(None, None, None, None)
+NO_BLOCKS = Counters(None, None, 0, 0)  # none was found; how many there were nothing tells
 
 
 def minus(current: int | None, base: int | None) -> int | None:
@@ -58,7 +59,8 @@ class TagRow:
         number: The tag as a number.
         tag: Its four characters.
         pools: Counters by pool, of `POOLS`.
-        source: `TRACKERS`, or `WALK` where the kernel's own counters are not in the dump.
+        source: `TRACKERS`, or `WALK` where the kernel's own counters are not in the dump, or the blocks
+            refute them, in some pool.
         owner: Whose tag it is.
     """
 

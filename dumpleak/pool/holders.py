@@ -77,9 +77,14 @@ def holder_clauses(base: PoolSource, current: PoolSource, tag: int) -> tuple[str
         return ("kernel objects: who holds them is unknown, handle tables could not be read",)
     grown = [(count - before.get(who, 0), count, who) for who, count in after.items()]
     grown = sorted((row for row in grown if row[0] > 0), key=lambda row: (-row[0], row[2]))
+    absent = {t.process.process_id for t in (*base.handles, *current.handles) if t.absent_pages}
+    lost = f"handle tables of {len(absent)} processes are not wholly in the dumps" if absent else ""
     if not grown:
+        if lost:
+            return (f"kernel objects: who holds them is unknown, {lost}",)
         return ("kernel objects: no process has more handles of them than before",)
-    return tuple(
+    clauses = [
         f"{name} (pid {number}) has handles of {count} of these objects, {more} more than before"
         for more, count, (number, name) in grown[:MAX_HOLDERS]
-    )
+    ]
+    return (*clauses, f"others may hold more: {lost}") if lost else tuple(clauses)

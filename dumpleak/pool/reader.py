@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,8 +25,9 @@ from windumps import Dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.pools.audit import Source
 from windumps.pools.kernel_pools import KernelPools
-from windumps.pools.tags import tag_text
+from windumps.pools.tags import OVERFLOW_TAG, tag_text
 from windumps.symbols.provider import Symbols
 from windumps.windows.kernel_handles import HandleTable, read_handles
 from windumps.windows.modules import Module
@@ -164,8 +166,16 @@ class PoolReader:
         )
 
     def owner(self, tag: int) -> Ownership:
-        """Whose tag it is."""
+        """Whose tag it is; of a kernel without tags, whose quota blocks with a process for a tag count."""
+        if self.pools.keeps_no_tags and tag_text(tag) == tag.to_bytes(4, "little").hex():
+            return Ownership(tag_text(tag), description=f"no tag: charged to {self._process(tag)}")
         return self.owners.of(tag)
+
+    def _process(self, address: int) -> str:
+        """A process by its object, for people."""
+        named = (p for p in self.dump.processes if p.address == address)
+        found = next((f"the quota of {p.name} (pid {p.process_id})" for p in named), "")
+        return found or f"the quota of a process that is not in the dump (0x{address:x})"
 
     @cached_property
     def handles(self) -> list[HandleTable]:
@@ -173,28 +183,73 @@ class PoolReader:
         return read_handles(self.dump.kernel, self.dump.processes, self.log)
 
     def rows(self) -> list[TagRow]:
-        """One row a tag: by the trackers, and by the walk where they say nothing."""
+        """One row a tag: by the trackers, and by the walk where they say nothing or it refutes them."""
         rows: dict[int, TagRow] = {}
-        totals = self.pools.trackers
         if self.has_trackers:
-            columns = [
-                getattr(totals, f"{pool}_{name}").tolist()
-                for pool in ("nonpaged", "paged")
-                for name in ("allocs", "frees", "count", "bytes")
-            ]
-            for tag, complete, *values in zip(
-                totals.tag.tolist(), totals.complete.tolist(), *columns, strict=True
-            ):
-                pools = {
-                    "nonpaged": Counters(*values[:4]) if complete else UNKNOWN,
-                    "paged": Counters(*values[4:]) if complete else UNKNOWN,
-                }
-                rows[tag] = TagRow(tag, tag_text(tag), pools, TRACKERS, self.owner(tag))
+            sources = self._sources()
+            counted = self._counted()
+            for tag in sorted(counted.keys() | {tag for tag, _ in sources}):
+                walked = self._walked(tag) if self.pools.is_walked else {}
+                pools, source = {}, TRACKERS
+                for pool in POOLS[:2]:
+                    which = sources.get((tag, pool), Source.COUNTED)
+                    pools[pool] = counted.get(tag, {}).get(pool, NONE)
+                    if which == Source.WALKED:
+                        pools[pool] = walked.get(pool, UNKNOWN)
+                        source = WALK
+                    elif which == Source.UNKNOWN:
+                        pools[pool] = UNKNOWN
+                rows[tag] = TagRow(tag, tag_text(tag), pools, source, self.owner(tag))
         else:
             for tag in self.blocks.tags.tolist():
                 rows[tag] = TagRow(tag, tag_text(tag), self._walked(tag), WALK, self.owner(tag))
         self._add_sessions(rows)
         return [rows[tag] for tag in sorted(rows)]
+
+    def _counted(self) -> dict[int, dict[str, Counters]]:
+        """What the trackers say, by tag and pool."""
+        totals = self.pools.trackers
+        columns = [
+            getattr(totals, f"{pool}_{name}").tolist()
+            for pool in POOLS[:2]
+            for name in ("allocs", "frees", "count", "bytes")
+        ]
+        counted = {}
+        for tag, complete, *values in zip(
+            totals.tag.tolist(), totals.complete.tolist(), *columns, strict=True
+        ):
+            counted[tag] = {
+                "nonpaged": Counters(*values[:4]) if complete else UNKNOWN,
+                "paged": Counters(*values[4:]) if complete else UNKNOWN,
+            }
+        if self.pools.is_walked and OVERFLOW_TAG in counted:
+            self._split_overflow(counted[OVERFLOW_TAG])
+        return counted
+
+    def _split_overflow(self, pools: dict[str, Counters]) -> None:
+        """Takes the blocks of tags without a slot of their own off the row that counts them together."""
+        audit = self.pools.audit
+        for paged, pool in enumerate(POOLS[:2]):
+            mine = ~audit.is_counted & (audit.paged == bool(paged))
+            held = pools[pool]
+            if held.count is not None and held.bytes is not None:
+                pools[pool] = replace(
+                    held,
+                    count=max(held.count - int(audit.walked_count[mine].sum()), 0),
+                    bytes=max(held.bytes - int(audit.walked_bytes[mine].sum()), 0),
+                )
+
+    def _sources(self) -> dict[tuple[int, str], Source]:
+        """Which numbers of each tag and pool are believed, as far as blocks were looked for."""
+        if not self.pools.is_walked:
+            return {}
+        audit = self.pools.audit
+        return {
+            (tag, POOLS[paged]): Source(source)
+            for tag, paged, source in zip(
+                audit.tag.tolist(), audit.paged.tolist(), audit.source.tolist(), strict=True
+            )
+        }
 
     def _walked(self, tag: int) -> dict[str, Counters]:
         pools = {}

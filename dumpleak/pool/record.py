@@ -172,6 +172,8 @@ def _read_account(item: Fields) -> PoolAccount:
             for row in item.objects("residuals")
         ),
         notes=tuple(item.texts("notes")),
+        # Files written before the blocks could refute counters do not have it.
+        tags_by_blocks=item.integer("tags_by_blocks") if "tags_by_blocks" in item.names() else 0,
     )
 
 

@@ -97,8 +97,8 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
 def site_key(number: int, pool: int | None = None) -> str:
     """The key of a tag's blocks, in one of `POOLS` or in all."""
     tag = tag_text(number)
-    # Characters that cannot be shown are all "."; the number keeps such tags apart.
-    same = tag.isascii() and tag_number(tag) == number
+    # Zeros are shown as "."; the number keeps such tags apart.
+    same = len(tag) == 4 and tag_number(tag) == number
     key = f"{SiteKind.TAG}|{tag if same else f'{number:08x}'}"
     return key if pool is None else f"{key}|{POOLS[pool]}"
 

@@ -283,11 +283,43 @@ def test_an_unknown_type_is_read_by_what_follows(
         assert len(dump.modules) == 4
 
 
-def test_runs_that_cannot_be_are_refused(systems: dict[str, System], tmp_path: Path) -> None:
+def test_a_dump_without_runs_is_refused(systems: dict[str, System], tmp_path: Path) -> None:
     raw = bytearray(full(systems["x64"]))
-    struct.pack_into("<I", raw, 0x88, 1000)
+    struct.pack_into("<I", raw, 0x88, 0)
     with pytest.raises(CorruptDumpError, match="memory runs"):
         opened(tmp_path, bytes(raw))
+
+
+@pytest.mark.parametrize("kind", ["x64", "pae"])
+def test_runs_beyond_the_room_of_the_header_do_not_cost_those_in_it(
+    systems: dict[str, System], tmp_path: Path, kind: str
+) -> None:
+    raw = bytearray(full(systems[kind]))
+    struct.pack_into("<I", raw, 0x88 if kind == "x64" else 0x64, 1000)
+    assert len(opened(tmp_path, bytes(raw)).modules) == 4
+
+
+def test_a_machine_with_more_runs_than_the_header_tells_is_refused_for_that(
+    systems: dict[str, System], tmp_path: Path
+) -> None:
+    raw = bytearray(full(systems["x64"]))
+    pages = struct.unpack_from("<Q", raw, 0x90)[0]
+    struct.pack_into("<IIQ", raw, 0x88, 61, 0, pages + 5000)
+    with pytest.raises(UnsupportedDumpError, match="61 memory runs and has room for"):
+        opened(tmp_path, bytes(raw))
+
+
+@pytest.mark.parametrize("kind", ["x64", "pae"])
+def test_a_header_that_names_nothing_is_no_hindrance(
+    systems: dict[str, System], tmp_path: Path, kind: str
+) -> None:
+    filler = int.from_bytes(b"PAGE" * 2, "little") & ((1 << 8 * systems[kind].n.pointer) - 1)
+    names = ("root", "module_list", "process_list", "kdbg")
+    raw = full(systems[kind], **dict.fromkeys(names, filler))
+    dump = opened(tmp_path, raw)
+    assert len(dump.modules) == 4
+    assert dump.kernel_base == systems[kind].kernel
+    assert "page-tables-searched" in codes(dump)
 
 
 def test_other_processors_are_refused(systems: dict[str, System], tmp_path: Path) -> None:

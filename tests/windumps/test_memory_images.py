@@ -20,7 +20,7 @@ from builders.kernel_builder import (
 from kernel_truth import KernelTruthDump, kernel_dumps
 
 from windumps import open_dump
-from windumps.dumps import memory_image
+from windumps.dumps import raw_layouts
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.errors import NotADumpError, UnsupportedDumpError
 from windumps.memory import RunMemory
@@ -81,20 +81,94 @@ def test_the_root_a_hypervisor_notes_is_used(tmp_path: Path, kind: str) -> None:
     check(opened(path), system)
 
 
-def test_memory_behind_the_gap_for_devices_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A tool that leaves the gap out writes what lies behind it where it begins. The true one is a
-    # gigabyte from 3 GiB on.
-    assert memory_image.GAP == (3 << 30, 1 << 30)
-    monkeypatch.setattr(memory_image, "GAP", (8 << 20, 4 << 20))
-    system = System("x64", first_frame=(12 << 20) // PAGE)
-    image = bytearray((max(system.pages) + 1) * PAGE - (4 << 20))
+GAP, FOUR_GIB = 8 << 20, 12 << 20  # of a machine small enough to be written whole
+
+
+@pytest.fixture
+def small_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap from 8 MiB on that ends at 12 MiB; the true ones begin at 2, 3 and 3.5 GiB."""
+    assert raw_layouts.GAPS == (2 << 30, 3 << 30, 7 << 29)
+    assert raw_layouts.FOUR_GIB == 4 << 30
+    monkeypatch.setattr(raw_layouts, "GAPS", (GAP,))
+    monkeypatch.setattr(raw_layouts, "FOUR_GIB", FOUR_GIB)
+    monkeypatch.setattr(raw_layouts, "_KEPT_BYTES", 1 << 20)
+
+
+def with_gap(listed: list[tuple[int, int]]) -> tuple[System, bytes]:
+    """A system above the gap, and its image as a tool writes it that leaves the gap out.
+
+    Args:
+        listed: (first page, pages) of the memory the kernel lists; its own is added.
+    """
+    system = System("x64", first_frame=FOUR_GIB // PAGE)
+    block = system.kernel + 0x4120
+    system.pointer(system.kdbg + 0x270, block)
+    system.pointer(block, block + 0x40)
+    system.write(block + 0x40, bytes(0x80))
+    rows = [*listed, (FOUR_GIB // PAGE, max(system.pages) + 1 - FOUR_GIB // PAGE)]
+    raw = struct.pack("<QQ", len(rows), sum(count for _, count in rows))
+    raw += b"".join(struct.pack("<QQ", *row) for row in rows)
+    for at in range(0, len(raw), 8):
+        system.pointer(block + 0x40 + at, int.from_bytes(raw[at : at + 8], "little"))
+    gap = FOUR_GIB - GAP
+    image = bytearray((max(system.pages) + 1) * PAGE - gap)
     for number, page in system.pages.items():
-        image[number * PAGE - (4 << 20) : number * PAGE - (4 << 20) + PAGE] = page
+        image[number * PAGE - gap : number * PAGE - gap + PAGE] = page
+    return system, bytes(image)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_memory_behind_a_gap_that_is_not_in_the_file_is_found(tmp_path: Path) -> None:
+    system, image = with_gap([(1, GAP // PAGE - 1)])
     path = tmp_path / "memory.vmem"
     path.write_bytes(image)
     check(opened(path), system)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_an_image_that_holds_the_gap_is_read_as_it_is(tmp_path: Path) -> None:
+    system, _ = with_gap([(1, GAP // PAGE - 1)])
+    path = tmp_path / "memory.raw"
+    path.write_bytes(raw_image(system))
+    check(opened(path), system)
+
+
+@pytest.mark.usefixtures("small_machine")
+def test_what_the_kernels_list_does_not_prove_is_not_used(tmp_path: Path) -> None:
+    # The kernel lists more memory than the file can hold, with the gap or without.
+    low = System("x64")
+    block = low.kernel + 0x4120
+    low.pointer(low.kdbg + 0x270, block)
+    low.pointer(block, block + 0x40)
+    for at, value in enumerate((2, 0x500 + 0x8000, 1, 0x500, FOUR_GIB // PAGE, 0x8000)):
+        low.pointer(block + 0x40 + 8 * at, value)
+    path = tmp_path / "memory.raw"
+    path.write_bytes(raw_image(low).ljust(GAP + (6 << 20), b"\x5a"))
+    dump = opened(path)
+    assert dump.physical is not None
+    assert dump.physical.runs.size.tolist() == [GAP]
+    assert dump.missing_bytes == FOUR_GIB + 0x8000 * PAGE - GAP
+    assert [item.code for item in dump.diagnostics] == ["memory-layout-unproven"]
+
+
+@pytest.mark.parametrize(
+    ("size", "gap", "listed", "proven"),
+    [
+        (9 << 30, None, [(1 << 20, 2 << 30), (4 << 30, 5 << 30)], True),
+        (8 << 30, None, [(1 << 20, 2 << 30), (4 << 30, 5 << 30)], False),
+        (8 << 30, 3 << 30, [(1 << 20, 2 << 30), (4 << 30, 5 << 30)], True),
+        (8 << 30, 2 << 30, [(1 << 20, 2 << 30), (4 << 30, 5 << 30)], False),
+        (8 << 30, 7 << 29, [(1 << 20, 2 << 30), (4 << 30, 5 << 30)], False),
+        (4 << 30, 2 << 30, [(1 << 20, (2 << 30) - (1 << 20)), (4 << 30, 2 << 30)], True),
+        (7 << 29, 3 << 30, [(1 << 20, 2 << 30), (4 << 30, 5 << 30)], False),  # cut
+        (3 << 30, None, [(1 << 20, 2 << 30)], True),
+    ],
+)
+def test_a_layout_is_proven_by_the_size_it_gives_the_file(
+    size: int, gap: int | None, listed: list[tuple[int, int]], proven: bool
+) -> None:
+    layout = raw_layouts.RawLayout(size, gap, True)
+    assert raw_layouts.is_proven(np.empty(0, np.uint8), layout, listed) == proven
 
 
 def test_a_core_that_is_cut_says_so(tmp_path: Path) -> None:

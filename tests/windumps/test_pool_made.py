@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from builders.pool_builder import (
     pool_page,
     tag,
 )
+from numpy.typing import NDArray
 
 from windumps.blocks import Blocks, State
 from windumps.pools.heap_recovery import accepted
@@ -254,13 +256,53 @@ def test_pool_flags_are_told_from_pool_types() -> None:
     assert "POOL_FLAGS" in pages.layout
 
 
+@pytest.mark.parametrize(
+    ("layout", "table_at", "size_at"),
+    [(("x86", 2600), -3, -4), (("x86", 7601), -5, -6), (("x64", 3790), -6, -7)],
+)
+def test_the_table_of_large_blocks_is_found_beside_the_trackers_variable(
+    layout: tuple[str, int], table_at: int, size_at: int
+) -> None:
+    made = PoolMemory(*layout)
+    start = made.pool + 0x100000
+    rows = [(start + n * 0x10000, _KEYS[0], 0, PAGE) for n in range(40)]
+    big_table(made, 256, rows)
+    table = made.pool
+    made.variables.clear()
+    words = [0] * 8
+    words[7], words[7 + size_at], words[7 + table_at] = made.pool + 0x900000, 256, table
+    place = made.variable("", *words, named=False)
+    made.variables["PoolTrackTable"] = place + 7 * made.pointer_size
+    pages = KernelPools(made.kernel()).big_pages
+    assert pages.source == "beside PoolTrackTable"
+    assert len(pages) == 40
+
+
+def test_words_that_lead_nowhere_cost_no_search() -> None:
+    made = PoolMemory("x64", 19041)
+    made._image = bytearray(0x40000)
+    made.variable("", *(0xFFFF_E100_0000_0000 + n * PAGE for n in range(20_000)), named=False)
+    kernel = made.kernel()
+    asked = 0
+    gather = kernel.memory.gather
+
+    def counted(addresses: NDArray[np.uint64], dtype: Any) -> Any:
+        nonlocal asked
+        asked += addresses.size
+        return gather(addresses, dtype)
+
+    kernel.memory.gather = counted  # type: ignore[method-assign]
+    assert not KernelPools(kernel).big_pages.is_found
+    assert asked < 1 << 23
+
+
 def walk(made: PoolMemory) -> tuple[KernelPools, Blocks]:
     pools = KernelPools(made.kernel())
     return pools, Blocks.concatenate(pools.blocks())
 
 
-# (build, PoolType of a used nonpaged block, of a paged one): the in-use bit came with Vista.
-TYPES = [(3790, 1, 2), (6001, 2, 3), (7601, 2, 3), (17763, 2, 3)]
+# (build, PoolType of a used nonpaged block, of a paged one): another bit says so since Vista.
+TYPES = [(2600, 5, 6), (3790, 5, 6), (6001, 2, 3), (7601, 2, 3), (17763, 2, 3)]
 
 
 @pytest.mark.parametrize("architecture", ["x86", "x64"])
@@ -292,6 +334,83 @@ def test_pages_of_blocks(architecture: str, build: int, nonpaged: int, paged: in
     assert found == expected
     assert Counter(blocks.state.tolist()) == {State.USED: 10, State.FREE: 2}
     assert pools.coverage.walked_bytes == 2 * PAGE
+
+
+@pytest.mark.parametrize("architecture", ["x86", "x64"])
+@pytest.mark.parametrize(("build", "listed"), [(2600, (1, 2)), (3790, (1, 2)), (7601, (4, 5))])
+def test_freed_blocks_on_lists_are_not_used(
+    architecture: str, build: int, listed: tuple[int, int]
+) -> None:
+    used = 5 if build < 6000 else 2
+    made = PoolMemory(architecture, build)
+    blocks = [(256, used, "Acme"), (256, listed[0], "Acme"), (512, listed[1], "Acme")]
+    made.put(made.pool, pool_page(architecture, [*blocks, (PAGE - 1024, used, "Last")]))
+    _, found = walk(made)
+    assert found.used.block_bytes.tolist() == [256, PAGE - 1024]
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("architecture", ["x86", "x64"])
+@pytest.mark.parametrize("freed", [False, True], ids=["in use", "freed"])
+def test_blocks_in_the_tail_of_a_large_one_are_found(architecture: str, freed: bool) -> None:
+    unit = 8 if architecture == "x86" else 16
+    made = PoolMemory(architecture, 9600 if architecture == "x64" else 7601)
+    large = made.pool + 0x100000
+    rows = [(large + n * 0x10000, _KEYS[0], 0, PAGE + 0x200) for n in range(20)]
+    rows[0] = (rows[0][0] | int(freed), *rows[0][1:])
+    big_table(made, 256, rows)
+    tail = [(unit, 2, "Frag"), (0x100, 2, "Acme"), (0x180, 0, "Free")]
+    tail.append((PAGE - 0x200 - sum(size for size, _, _ in tail), 3, "Last"))
+    page, previous = b"\x5a" * 0x200, 0
+    for size, kind, text in tail:
+        header = pool_header(architecture, previous, size, kind, tag(text))
+        page += header + b"\xcc" * (size - len(header))
+        previous = size
+    made.put(large, b"\x5a" * PAGE + page)
+    pools, blocks = walk(made)
+    small = blocks.used.select(blocks.used.address < np.uint64(large + 0x10000))
+    start = large + PAGE + 0x200 + unit
+    inside = small.address >= np.uint64(start)
+    assert small.address[inside].tolist() == [start + unit, start + unit + 0x280]
+    assert [tag_text(t) for t in small.tag[inside].tolist()] == ["Acme", "Last"]
+    assert pools.coverage.walked_bytes == PAGE - 0x200
+    assert pools.coverage.fragments == [1, 0]
+
+
+def test_a_tail_begins_where_its_large_block_ends() -> None:
+    # What looks like a tail elsewhere in the last page is contents of the large block.
+    made = PoolMemory("x86", 7601)
+    large = made.pool + 0x100000
+    big_table(made, 256, [(large + n * 0x10000, _KEYS[0], 0, PAGE + 0x800) for n in range(20)])
+    page = b"\x5a" * 0x200 + pool_header("x86", 0, 8, 2, tag("Frag"))
+    page += pool_header("x86", 8, PAGE - 0x208, 2, tag("Copy"))
+    made.put(large, b"\x5a" * PAGE + page.ljust(PAGE, b"\xcc"))
+    _, blocks = walk(made)
+    assert tag("Copy") not in blocks.tag.tolist()
+
+
+@pytest.mark.parametrize("architecture", ["x86", "x64"])
+@pytest.mark.parametrize("lead", [0, 1], ids=["header aligned", "caller aligned"])
+def test_the_callers_pointer_of_a_cache_aligned_block_is_behind_the_second_header(
+    architecture: str, lead: int
+) -> None:
+    unit = 8 if architecture == "x86" else 16
+    made = PoolMemory(architecture, 7601 if architecture == "x86" else 9600)
+    start, size = 0x60, 0x200
+    page = bytearray(
+        pool_page(
+            architecture,
+            [(start, 2, "Plai"), (size, 2, "Acme"), (PAGE - start - size, 0, "Free")],
+        )
+    )
+    inner = 0x80 - lead * unit
+    distance = inner - start
+    header = pool_header(architecture, distance, size - distance, 2 | 4, tag("Acme"))
+    page[inner : inner + len(header)] = header
+    made.put(made.pool, bytes(page))
+    _, blocks = walk(made)
+    assert blocks.used.address.tolist() == [made.pool + unit, made.pool + inner + unit]
+    assert blocks.used.block_bytes.tolist() == [start, size]
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "by the marks"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dumps.kernel_header import KernelHeader
 from windumps.dumps.kernel_pages import PageMap, from_runs
-from windumps.errors import CorruptDumpError
+from windumps.errors import CorruptDumpError, UnsupportedDumpError
 from windumps.memory.address_space import U8
 
 STRUCTURE = "_PHYSICAL_MEMORY_DESCRIPTOR"
@@ -16,16 +16,20 @@ def read_pages(data: U8, header: KernelHeader, log: DiagnosticLog) -> PageMap:
     """See `kernel_pages.PageMap`.
 
     Raises:
-        CorruptDumpError: the header has no usable list of runs.
+        CorruptDumpError: the header has no list of runs.
+        UnsupportedDumpError: the machine has more runs than the header can tell.
     """
     if header.runs is None:
         raise CorruptDumpError(
-            STRUCTURE,
-            _BLOCK_OFFSET[header.is_64bit],
-            "a list of memory runs",
-            "none, or more than the header holds",
+            STRUCTURE, _BLOCK_OFFSET[header.is_64bit], "a list of memory runs", "none"
         )
     told = sum(count for _, count in header.runs)
+    if header.run_count > len(header.runs) and told != header.page_count:
+        raise UnsupportedDumpError(
+            f"a complete memory dump whose header says {header.run_count} memory runs and has room for "
+            f"{len(header.runs)}: where the other pages belong is not in the file; take a bitmap dump "
+            "(CrashDumpEnabled 2 or 7: kernel or automatic) or a dump of the virtual machine"
+        )
     if told != header.page_count:
         log.add(
             "page-count",

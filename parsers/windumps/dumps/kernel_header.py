@@ -25,6 +25,7 @@ class KernelHeader:
         architecture: "x86", "x64", "arm64", …; "" when the machine type is unknown.
         pae_enabled: 32-bit: page tables are PAE ones.
         runs: PhysicalMemoryBlock.Run as (BasePage, PageCount), None when the block is not written.
+        run_count: PhysicalMemoryBlock.NumberOfRuns, which can be more than the header has room for.
         page_count: PhysicalMemoryBlock.NumberOfPages.
         registers: Integer registers of the processor that stopped, by lower-case name.
         exception_code: NTSTATUS of the exception record.
@@ -42,6 +43,7 @@ class KernelHeader:
     dump_type: int
     pae_enabled: bool | None
     runs: tuple[tuple[int, int], ...] | None
+    run_count: int
     page_count: int | None
     registers: dict[str, int]
     exception_code: int | None
@@ -79,7 +81,7 @@ def read_header(data: U8) -> KernelHeader:
             f"this is a kernel dump of a processor that is not read ({architecture or 'machine type'} "
             f"0x{machine or 0:x}); x86, x64 and ARM64 are"
         )
-    runs, page_count = _physical_memory(raw.PhysicalMemoryBlock, is_64bit)
+    runs, page_count, run_count = _physical_memory(raw.PhysicalMemoryBlock, is_64bit)
     pae = fields.get("PaeEnabled")
     return KernelHeader(
         is_64bit=is_64bit,
@@ -89,6 +91,7 @@ def read_header(data: U8) -> KernelHeader:
         dump_type=fields["DumpType"] or 0,
         pae_enabled=bool(pae) if pae in (0, 1) else None,
         runs=runs,
+        run_count=run_count,
         page_count=page_count,
         registers=_registers(raw.ContextRecord, architecture),
         exception_code=_exception_code(raw.Exception, is_64bit),
@@ -124,19 +127,26 @@ def _text(raw: bytes) -> str:
 
 def _physical_memory(
     block: bytes, is_64bit: bool
-) -> tuple[tuple[tuple[int, int], ...] | None, int | None]:
-    """Runs and page count, or None where they were not written or cannot be."""
+) -> tuple[tuple[tuple[int, int], ...] | None, int | None, int]:
+    """Runs, page count and number of runs told; None where they were not written or cannot be.
+
+    A machine can have more runs than the header has room for (42 in 64-bit dumps): those it holds
+    are read.
+    """
     head_layout = c.MEMORY_DESCRIPTOR64 if is_64bit else c.MEMORY_DESCRIPTOR32
     run_layout = c.MEMORY_RUN64 if is_64bit else c.MEMORY_RUN32
     head = head_layout.parser.parse(block)
     room = (len(block) - head_layout.size) // run_layout.size
-    if block.startswith(c.FILLER) or not 0 < head.NumberOfRuns <= room:
-        return None, None
+    if block.startswith(c.FILLER) or not head.NumberOfRuns:
+        return None, None, 0
     runs = []
-    for number in range(head.NumberOfRuns):
-        run = run_layout.parser.parse(block[head_layout.size + number * run_layout.size :])
+    for number in range(min(head.NumberOfRuns, room)):
+        at = head_layout.size + number * run_layout.size
+        if head.NumberOfRuns > room and block[at : at + run_layout.size].startswith(c.FILLER):
+            break
+        run = run_layout.parser.parse(block[at:])
         runs.append((run.BasePage, run.PageCount))
-    return tuple(runs), head.NumberOfPages
+    return tuple(runs) or None, head.NumberOfPages, head.NumberOfRuns
 
 
 def _registers(context: bytes, architecture: str) -> dict[str, int]:

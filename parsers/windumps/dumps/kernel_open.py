@@ -76,7 +76,7 @@ def open_kernel_dump(path: Path, data: U8) -> KernelDump:
     pages = _read_pages(data, header, log)
     say_missing(pages, len(data), header.required_bytes, log)
     physical = pages.memory
-    memory = _kernel_memory(physical, header, pages.physical_limit, log)
+    memory, base = _kernel_memory(physical, header, pages.physical_limit, log)
     kernel = identify_kernel(
         memory,
         header.architecture,
@@ -84,7 +84,7 @@ def open_kernel_dump(path: Path, data: U8) -> KernelDump:
         header.integer("PsLoadedModuleList"),
         header.integer("PsActiveProcessHead"),
         header.integer("KdDebuggerDataBlock"),
-        0,
+        base,
         log,
     )
     kernel.processor_count = header.integer("NumberProcessors")
@@ -131,8 +131,11 @@ def _reader_by_content(data: U8, header: KernelHeader) -> _ReadPages:
 
 def _kernel_memory(
     physical: AddressSpace, header: KernelHeader, physical_limit: int, log: DiagnosticLog
-) -> PageTableMemory:
-    """The kernel's address space, with the kind of page tables under which most makes sense."""
+) -> tuple[PageTableMemory, int]:
+    """The kernel's address space, with the kind of page tables under which most makes sense.
+
+    And the load address of its image, where it had to be searched for; 0 else.
+    """
     candidates = PAGINGS[header.architecture]
     if header.pae_enabled is not None:
         candidates = (X86_PAE, X86) if header.pae_enabled else (X86, X86_PAE)
@@ -159,7 +162,7 @@ def _kernel_memory(
                 f"the header's page tables lead nowhere; those at 0x{found.memory.directory_base:x}, found "
                 "by a search, are used",
             )
-            return found.memory
+            return found.memory, found.base
         log.add(
             "page-tables-unconfirmed",
             Severity.ERROR,
@@ -168,7 +171,7 @@ def _kernel_memory(
             "neither KUSER_SHARED_DATA, nor KDBG, nor the list of drivers can be reached through the page "
             "tables: they are absent or damaged, little of the kernel's memory can be read by address",
         )
-    return best
+    return best, 0
 
 
 def _open_triage(path: Path, data: U8, header: KernelHeader, log: DiagnosticLog) -> KernelDump:

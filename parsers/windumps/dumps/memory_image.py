@@ -13,6 +13,7 @@ import numpy as np
 
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dumps import c_elf_core as c
+from windumps.dumps import raw_layouts
 from windumps.dumps.kernel_dump import KernelDump
 from windumps.errors import TruncatedDumpError, UnsupportedDumpError
 from windumps.layout import Layout
@@ -25,9 +26,6 @@ from windumps.windows.kernel_finder import find_kernel
 ELF_NAME = "ELF core of a virtual machine"
 RAW_NAME = "raw memory image"
 MIN_RAW_BYTES = 1 << 20
-# A PC keeps addresses below 4 GiB for devices. Some tools leave that out of a raw image (VMware from
-# 3 GiB on), most fill it.
-GAP = (3 << 30, 1 << 30)
 _MAX_PHYSICAL = 1 << 52
 
 
@@ -84,29 +82,58 @@ def open_elf(path: Path, data: U8) -> KernelDump:
 
 
 def open_raw(path: Path, data: U8) -> KernelDump | None:
-    """Opens physical memory that lies in a file as it is; None when no Windows kernel is in it."""
-    log = DiagnosticLog()
+    """Opens physical memory that lies in a file as it is; None when no Windows kernel is in it.
+
+    Where memory lies in the file is proven by the kernel's own list of its memory, and what cannot be
+    proven is not used (`raw_layouts`).
+    """
     size = len(data) // PAGE_SIZE * PAGE_SIZE
     if size < MIN_RAW_BYTES:
         return None
-    gap, gap_bytes = GAP
-    layouts = [[(0, size, 0)]]
-    if size > gap:
-        layouts.append([(0, gap, 0), (gap + gap_bytes, size - gap, gap)])
     best: KernelDump | None = None
-    for runs in layouts:
-        columns = list(zip(*runs, strict=True))
-        physical = RunMemory(
-            data,
-            np.array(columns[0], np.uint64),
-            np.array(columns[1], np.int64),
-            np.array(columns[2], np.int64),
-        )
-        dump = _open(path, physical, [], RAW_NAME, log)
-        if dump is not None and dump.kernel.drivers:
+    for layout in raw_layouts.candidates(size):
+        dump = _open(path, layout.memory(data), [], RAW_NAME, DiagnosticLog())
+        if dump is None:
+            continue
+        if not layout.needs_proof:
             return dump
-        best = best or dump
-    return best
+        runs = raw_layouts.memory_runs(dump.kernel)
+        if raw_layouts.is_proven(data, layout, runs):
+            return dump
+        if dump.kernel.drivers and (best is None or not best.kernel.drivers):
+            best = dump
+    if best is None:
+        return None
+    return _only_the_proven(path, data, size, raw_layouts.memory_runs(best.kernel))
+
+
+def _only_the_proven(
+    path: Path, data: U8, size: int, runs: list[tuple[int, int]]
+) -> KernelDump | None:
+    """The image without what may lie elsewhere than it seems."""
+    layout = raw_layouts.common(size, runs)
+    log = DiagnosticLog()
+    dump = _open(path, layout.memory(data), [], RAW_NAME, log)
+    if dump is None:
+        return None
+    end = max((base + count for base, count in runs), default=0)
+    dump.missing_bytes = max(end, size) - layout.size
+    log.add(
+        "memory-layout-unproven",
+        Severity.ERROR,
+        "MmPhysicalMemoryBlock",
+        None,
+        f"where the image's memory above 0x{layout.size:x} belongs cannot be told: "
+        + (
+            f"the kernel has memory up to 0x{end:x} and the file of {size} bytes holds it neither with nor "
+            "without the gap below 4 GiB (it is probably cut)"
+            if runs
+            else "the kernel's list of its memory is not in it"
+        )
+        + "; that memory counts as absent",
+        dump.missing_bytes,
+    )
+    return dump
 
 
 def _segments(data: U8, header: Any, layout: Layout, is_64bit: bool) -> Any:

@@ -7,6 +7,7 @@ address.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory.address_space import I64, U64
+from windumps.memory.fillers import on_fillers
 from windumps.pools.big_page_search import BIG, BigTable, find_big_table
 from windumps.pools.kernel_words import LOWEST, KernelWords
 from windumps.pools.pool_types import (
     FLAG_QUOTA,
     QUOTA_BIT,
+    Pool,
     pools_of_flags,
     pools_of_types,
     share_of_flags,
@@ -101,15 +104,18 @@ class BigPages:
         )
 
 
-def read_big_pages(kernel: Kernel, words: KernelWords, log: DiagnosticLog) -> BigPages:
+def read_big_pages(
+    kernel: Kernel, words: KernelWords, log: DiagnosticLog, track_variables: Iterable[int] = ()
+) -> BigPages:
     """Reads the table of large allocations.
 
     Args:
         kernel: The kernel.
         words: Its image, for a table that nothing names.
         log: Where it is told what is missing.
+        track_variables: Addresses that the variable PoolTrackTable may have.
     """
-    table = find_big_table(kernel, words)
+    table = find_big_table(kernel, words, track_variables)
     if table is None:
         message = (
             "the table of large allocations was not found: no symbols name it, and nothing the "
@@ -123,7 +129,9 @@ def read_big_pages(kernel: Kernel, words: KernelWords, log: DiagnosticLog) -> Bi
 def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
     row = table.row
     names = [name for name in row.structures[BIG] if name != "sizeof"]
-    records, present = kernel.memory.gather(table.slots(), row.dtype(BIG, *names))
+    slots = table.slots()
+    records, present = kernel.memory.gather(slots, row.dtype(BIG, *names))
+    present &= ~on_fillers(kernel.memory, slots, row.size(BIG))
     address = records["Va"].astype(np.uint64)
     is_live = present & (address & np.uint64(1) == 0) & (address != 0)
     is_freed = present & (address & np.uint64(1) == 1) & (address > 1)
@@ -196,6 +204,16 @@ def _pools(
         if share >= _FLAG_SHARE or (not len(types) and kernel.build >= _FLAGS_FROM):
             return pools_of_flags(types), (types & FLAG_QUOTA) != 0, ", types as POOL_FLAGS"
     else:
-        count = len(records)
-        return np.full(count, 5, np.uint8), np.zeros(count, np.bool_), ", without pool types"
+        pool, how = _pools_of_places(kernel, records["Va"].astype(np.uint64))
+        return pool, np.zeros(len(records), np.bool_), how
     return pools_of_types(types), (types & QUOTA_BIT) != 0, ", types as POOL_TYPE"
+
+
+def _pools_of_places(kernel: Kernel, address: U64) -> tuple[NDArray[np.uint8], str]:
+    """Pools of allocations whose table has no types (before Vista), and how they are known, for people."""
+    start, end = (kernel.value(f"MmPagedPool{name}") for name in ("Start", "End"))
+    if not start or not end or start >= end:
+        return np.full(len(address), Pool.UNKNOWN, np.uint8), ", without pool types"
+    paged = (address >= np.uint64(start)) & (address <= np.uint64(end))
+    pool = np.where(paged, Pool.PAGED, Pool.NONPAGED).astype(np.uint8)
+    return pool, ", types from where paged pool lies"

@@ -31,6 +31,9 @@ class PoolCoverage:
         damaged_bytes: Parts that could not be walked because of damage.
         absent_pages: Pages of pool that are not in the dump and may hold small blocks.
         absent_large_pages: The same inside large allocations, which are known all the same.
+        is_whole: All places where blocks can be are known: what was not walked is counted above.
+        fragments: Headers that begin what large blocks leave of their last page, in nonpaged and paged
+            pool; each takes one unit, charged to the tag "Frag".
         notes: What a reader of the numbers must know.
     """
 
@@ -44,6 +47,8 @@ class PoolCoverage:
     damaged_bytes: int = 0
     absent_pages: int = 0
     absent_large_pages: int = 0
+    is_whole: bool = True
+    fragments: list[int] = field(default_factory=lambda: [0, 0])
     notes: list[str] = field(default_factory=list)
 
     @property

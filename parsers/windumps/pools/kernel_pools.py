@@ -11,7 +11,8 @@ import numpy as np
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace
-from windumps.pools.audit import PoolAudit, make_audit
+from windumps.memory.address_space import I64
+from windumps.pools.audit import Evidence, PoolAudit, make_audit
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages, read_big_pages
 from windumps.pools.coverage import PAGE, PoolCoverage, Ranges
@@ -19,19 +20,25 @@ from windumps.pools.heap_pool import HeapPool
 from windumps.pools.heap_recovery import accepted
 from windumps.pools.heap_roots import PoolHeap, pool_heaps
 from windumps.pools.kernel_words import KernelWords, kernel_words
-from windumps.pools.page_chain import form_of
+from windumps.pools.page_chain import FRAGMENT_TAG, form_of, type_rule
 from windumps.pools.page_pool import PagePool, Scope, kernel_scope
 from windumps.pools.page_survey import PageSurvey
+from windumps.pools.page_tails import LargeEnds
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
 from windumps.pools.special_pool import special_blocks
-from windumps.pools.tags import tag_number
+from windumps.pools.tags import POOL_TAG
 from windumps.pools.tracker_search import find_layout, tracker_table
 from windumps.pools.trackers import SessionTotals, TagTotals, read_trackers
 from windumps.pools.verifier import VerifierData, read_verifier
 from windumps.windows.kernel import Kernel
+from windumps.windows.kernel_counters import read_counters
 
-POOL_TAG = tag_number("Pool")  # of the pool's own tables
 SEGMENT_HEAP_FROM = 18362  # Windows 10 1903
+_MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
+_NO_TAGGING = (
+    "this kernel keeps no tags (pool tagging is off, as Windows XP is delivered; gflags /r +ptg and a "
+    "restart turn it on): there are no counters, and large blocks are in no table, so that they are unknown"
+)
 
 
 class KernelPools:
@@ -68,13 +75,43 @@ class KernelPools:
     @cached_property
     def big_pages(self) -> BigPages:
         """Large allocations."""
-        return read_big_pages(self.kernel, self.words, self.log)
+        if self.keeps_no_tags:
+            self.log.add("no-pool-tagging", Severity.WARNING, "PoolTrackTable", None, _NO_TAGGING)
+            return BigPages.nothing(_NO_TAGGING)
+        return read_big_pages(self.kernel, self.words, self.log, self._track_variables())
+
+    @cached_property
+    def _track_table(self) -> int | None:
+        """Address of the first processor's tracker table."""
+        return tracker_table(self.kernel, self.words, self.log)
+
+    @property
+    def keeps_no_tags(self) -> bool:
+        """The kernel was started without pool tagging, as Windows XP is delivered.
+
+        It has neither trackers nor a table of large allocations, and blocks that are charged to a process's
+        quota hold the process's object in place of a tag.
+        """
+        return (
+            self.kernel.find_symbol("PoolTrackTable") is not None
+            and self.kernel.value("PoolTrackTable") == 0
+        )
+
+    def _track_variables(self) -> list[int]:
+        """Addresses of words of the image that may be PoolTrackTable."""
+        variable = self.kernel.symbol("PoolTrackTable")
+        if variable is not None:
+            return [variable]
+        table = self._track_table
+        return self.words.holding(table)[:_MAX_VARIABLES] if table is not None else []
 
     @cached_property
     def trackers(self) -> TagTotals:
         """What each tag holds."""
+        if self.keeps_no_tags:
+            return TagTotals.nothing(_NO_TAGGING)
         tables = self.big_pages.bytes_of_tag(POOL_TAG)
-        return read_trackers(self.kernel, self.words, self.log, tables)
+        return read_trackers(self.kernel, self.words, self.log, self._track_table, tables)
 
     def blocks(self) -> Iterator[Blocks]:
         """All blocks, small and large, in pieces of bounded size.
@@ -85,15 +122,46 @@ class KernelPools:
         walked = Balance()
         for blocks in self._all_blocks():
             yield walked.add(blocks)
+        self._count_fragments(walked)
         self._walked = walked
         self._walk_log = DiagnosticLog()
+
+    def _count_fragments(self, walked: Balance) -> None:
+        """What begins the tails of large blocks is no block, and is counted by the trackers.
+
+        Memory that was given back may show more of them than are counted.
+        """
+        keys = pool_keys(np.full(2, FRAGMENT_TAG, np.uint32), np.array([False, True]))
+        missing, unit = walked.missing(self.trackers), form_of(self.kernel.architecture).unit
+        for key, found in zip(keys.tolist(), self.coverage.fragments, strict=True):
+            count = min(found, max(missing.get(key, (0, 0))[0], 0))
+            walked.count(np.full(count, key), np.full(count, unit))
 
     @cached_property
     def audit(self) -> PoolAudit:
         """Trackers against blocks; walks the pools unless `blocks` ran to its end before."""
         if self._walked is None:
             deque(self.blocks(), maxlen=0)
-        return make_audit(self.trackers, self._walked or Balance(), self.coverage)
+        return make_audit(self.trackers, self._walked or Balance(), self.coverage, self._evidence())
+
+    @property
+    def is_walked(self) -> bool:
+        """`blocks` ran to its end, so that `audit` costs no walk."""
+        return self._walked is not None
+
+    def _evidence(self) -> Evidence:
+        coverage, large = self.coverage, self.big_pages
+        unseen: int | None = coverage.absent_bytes + coverage.damaged_bytes
+        if not large.is_found or large.absent_entries or not coverage.is_whole:
+            unseen = None
+        # A counter of which only the build says where it stands is held against the trackers elsewhere.
+        most = {c.name: c.bytes for c in read_counters(self.kernel) if c.bytes and not c.by_build}
+        return Evidence(
+            unseen,
+            form_of(self.kernel.architecture).unit,
+            self.trackers.table_count + 1,  # and the table of large allocations
+            (most.get("nonpaged_pool"), most.get("paged_pool")),
+        )
 
     @cached_property
     def verifier(self) -> VerifierData | None:
@@ -131,7 +199,7 @@ class KernelPools:
     @cached_property
     def sessions(self) -> list[SessionTotals]:
         """What each tag holds in the pool of each session."""
-        base = tracker_table(self.kernel, self.words, DiagnosticLog())
+        base = self._track_table
         choice = find_layout(self.kernel, base) if base else None
         if choice is None or not self.session_spaces:
             return []
@@ -160,6 +228,7 @@ class KernelPools:
                 None,
                 "the heaps of the pool were not found: small blocks are not known",
             )
+            self.coverage.is_whole = False
         large = self.big_pages
         walk = HeapPool(
             self.kernel,
@@ -267,19 +336,30 @@ class KernelPools:
             yield from self._page_pool(scope).blocks()
 
     def _page_pool(self, scope: Scope) -> PagePool:
+        form, large = form_of(self.kernel.architecture), self.big_pages
+        form = form._replace(has_processes=self.keeps_no_tags)
         return PagePool(
             scope,
-            form_of(self.kernel.architecture),
-            self.kernel.build,
-            self._other_ranges(),
+            form,
+            type_rule(self.kernel.build),
+            Ranges(self._images + _spans(large, large.size_bytes & ~(PAGE - 1))),
+            LargeEnds(large.address, large.size_bytes, form.unit),
             self.kernel.value("ExpPoolQuotaCookie") or 0,
             self.coverage,
             self._walk_log,
         )
 
+    @property
+    def _images(self) -> list[tuple[int, int]]:
+        return [(driver.base_address, driver.size_bytes) for driver in self.kernel.drivers]
+
     def _other_ranges(self) -> Ranges:
         """Images and large allocations: there are no small blocks in them."""
-        images = [(driver.base_address, driver.size_bytes) for driver in self.kernel.drivers]
         large = self.big_pages
         pages = (large.size_bytes + (PAGE - 1)) & ~(PAGE - 1)
-        return Ranges(images + list(zip(large.address.tolist(), pages.tolist(), strict=True)))
+        return Ranges(self._images + _spans(large, pages))
+
+
+def _spans(large: BigPages, size: I64) -> list[tuple[int, int]]:
+    """(start, bytes) of large allocations, cut or rounded to the sizes given."""
+    return list(zip(large.address.tolist(), size.tolist(), strict=True))

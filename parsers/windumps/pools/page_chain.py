@@ -17,8 +17,11 @@ from windumps.memory.address_space import I64, U8
 from windumps.pools.tags import is_printable, plain_tags
 
 PAGE = 0x1000
-_IN_USE = 0x2
+_LOWEST_X86 = np.uint32(0x8000_0000)
 _MIN_LINKS = 3  # of a damaged page that still counts as one of the pool
+FRAGMENT_TAG = (
+    0x67617246  # "Frag": the header that begins what a large block leaves of its last page
+)
 
 
 class HeaderForm(NamedTuple):
@@ -30,6 +33,8 @@ class HeaderForm(NamedTuple):
         size_shift: Of BlockSize; PreviousSize is at 0.
         type_shift: Of PoolType.
         type_mask: Of PoolType, shifted.
+        has_processes: Kernels without pool tagging put the address of a process in place of the tag, in
+            blocks charged to its quota.
     """
 
     unit: int
@@ -37,11 +42,63 @@ class HeaderForm(NamedTuple):
     size_shift: int
     type_shift: int
     type_mask: int
+    has_processes: bool = False
+
+    def names(self, tags: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """bool: which could stand in the header of a used block."""
+        plain = is_printable(plain_tags(tags))
+        if not self.has_processes:
+            return plain
+        return np.asarray(plain | ((tags >= _LOWEST_X86) & (tags & np.uint32(7) == 0)))
 
 
 # `_POOL_HEADER`: the same in all builds from Windows 2003 on (public symbols).
 FORM_X64 = HeaderForm(16, 0xFF, 16, 24, 0xFF)
 FORM_X86 = HeaderForm(8, 0x1FF, 16, 25, 0x7F)
+
+
+class TypeRule(NamedTuple):
+    """What the PoolType of a header says, from one build on.
+
+    Attributes:
+        first_build: First Windows build with this rule.
+        in_use: Bit that is set in blocks in use and in no others; those on look-aside lists and on
+            lists of deferred frees keep a type without it.
+        bias: What is added to a POOL_TYPE before the bit.
+        has_marks: Blocks on such lists bear the quota cookie in 64-bit kernels, and keep the bit.
+        source: How it is known.
+    """
+
+    first_build: int
+    in_use: int
+    bias: int
+    has_marks: bool
+    source: str
+
+    def is_used(self, types: I64) -> NDArray[np.bool_]:
+        """bool: which blocks are in use."""
+        used: NDArray[np.bool_] = (types & self.in_use) != 0
+        return used
+
+    def pool_type(self, types: I64) -> NDArray[np.uint32]:
+        """uint32: POOL_TYPE of blocks in use."""
+        plain = (types & ~self.in_use) - self.bias
+        return np.asarray(np.maximum(plain, 0), np.uint32)
+
+
+_GENUINE = "pools laid out by the genuine kernels of 2600, 3790, 6002 and 7601"
+TYPE_RULES = (
+    TypeRule(9200, 0x2, 0, True, "public kernel symbols; seen on constructed dumps"),
+    TypeRule(6000, 0x2, 0, False, _GENUINE),
+    TypeRule(0, 0x4, 1, False, _GENUINE),
+)
+
+
+def type_rule(build: int) -> TypeRule:
+    """The rule of a build; the newest one where the build is unknown (0)."""
+    if not build:
+        return TYPE_RULES[0]
+    return next(rule for rule in TYPE_RULES if build >= rule.first_build)
 
 
 class Headers(NamedTuple):
@@ -74,6 +131,20 @@ class PageBlocks(NamedTuple):
     whole: NDArray[np.bool_]
     end: I64
 
+    def of_pages(self, rows: I64) -> PageBlocks:
+        """The blocks of some pages; rows of pages stay as they are."""
+        keep = np.isin(self.page, rows)
+        end = np.zeros_like(self.end)
+        end[rows] = self.end[rows]
+        return self._replace(
+            page=self.page[keep],
+            start=self.start[keep],
+            size=self.size[keep],
+            type=self.type[keep],
+            tag=self.tag[keep],
+            end=end,
+        )
+
 
 def form_of(architecture: str) -> HeaderForm:
     """The header of an architecture."""
@@ -93,15 +164,21 @@ def read_headers(data: U8, offset: I64, form: HeaderForm) -> Headers:
     )
 
 
-def walk_pages(data: U8, offset: I64, form: HeaderForm, start: I64 | None = None) -> PageBlocks:
+def walk_pages(
+    data: U8,
+    offset: I64,
+    form: HeaderForm,
+    start: I64 | None = None,
+    previous: int | None = 0,
+) -> PageBlocks:
     """Walks the chains of many pages.
 
     Args:
         data: The file's bytes.
         offset: int64, file offset of each page; whole pages must be there.
         form: How headers look.
-        start: int64, byte offset of the first header to walk in each page, whose PreviousSize is not
-            asked for; None for whole pages.
+        start: int64, byte offset of the first header to walk in each page; None for whole pages.
+        previous: What PreviousSize of the first header must be; None where it is not known.
 
     Returns:
         Blocks of the pages that belong to the pool; of a damaged one those before the damage.
@@ -110,7 +187,7 @@ def walk_pages(data: U8, offset: I64, form: HeaderForm, start: I64 | None = None
     first = np.zeros(len(offset), np.int64) if start is None else start // form.unit
     alive = np.flatnonzero(first < units)
     position = first[alive]
-    before = None if start is not None else np.zeros(len(alive), np.int64)
+    before = None if previous is None else np.full(len(alive), previous, np.int64)
     end = first.copy()
     links = np.zeros(len(offset), np.int64)
     steps: list[tuple[I64, I64, I64, I64, NDArray[np.uint32]]] = []
@@ -144,7 +221,7 @@ def _collect(
         np.concatenate(column) if steps else np.empty(0, np.int64)
         for column in (zip(*steps, strict=True) if steps else ((),) * 5)
     )
-    used = (kind != 0) & is_printable(plain_tags(tag.astype(np.uint32)))
+    used = (kind != 0) & form.names(tag.astype(np.uint32))
     named = np.zeros(len(first), np.int64)
     np.add.at(named, page[used], 1)
     whole = (end == units) & (named > 0) & ((links > 1) | (first > 0))
@@ -199,17 +276,3 @@ def resume(data: U8, offset: int, form: HeaderForm, broken: int) -> int | None:
         if count >= _MIN_LINKS:
             return (base + number) * form.unit
     return None
-
-
-def is_used(types: I64, build: int) -> NDArray[np.bool_]:
-    """Which blocks are in use. Before Vista the field is a POOL_TYPE and one more, 0 when free."""
-    old = build and build < 6000
-    used: NDArray[np.bool_] = (types != 0) if old else (types & _IN_USE) != 0
-    return used
-
-
-def pool_type(types: I64, build: int) -> NDArray[np.uint32]:
-    """POOL_TYPE of used blocks."""
-    if build and build < 6000:
-        return np.maximum(types - 1, 0).astype(np.uint32)
-    return (types & ~_IN_USE).astype(np.uint32)

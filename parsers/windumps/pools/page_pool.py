@@ -1,7 +1,8 @@
 """Small blocks before Windows 10 1903: all pages of the kernel that chains of headers fill.
 
 No list of the pool's pages is needed, so it works without symbols: every page of the kernel that is in the
-dump and is not part of an image or a large allocation is looked at (`page_chain`).
+dump and is not part of an image or a large allocation is looked at (`page_chain`), and so is what large
+allocations leave of their last page (`page_tails`).
 """
 
 from __future__ import annotations
@@ -16,23 +17,25 @@ from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import ADDRESS_LIMIT, I64, U64, Extents
-from windumps.pools.coverage import PAGE, PoolCoverage, Ranges, absent_pages, page_rows
+from windumps.memory.fillers import are_fillers
+from windumps.pools.aligned_blocks import caller_offsets
+from windumps.pools.balance import is_paged
+from windumps.pools.coverage import PAGE, REGION, PoolCoverage, Ranges, absent_pages, page_rows
 from windumps.pools.kernel_words import LOWEST
 from windumps.pools.page_chain import (
     HeaderForm,
     PageBlocks,
-    is_used,
-    pool_type,
+    TypeRule,
     resume,
     walk_pages,
 )
+from windumps.pools.page_tails import LargeEnds, is_fragment, tail_starts
 from windumps.pools.pool_types import Pool, pools_of_types
 from windumps.pools.tags import plain_tags
 
 HEADER = "_POOL_HEADER"
 PAGES_AT_ONCE = 1 << 13
 KEPT_BLOCKS = 1 << 20
-_COOKIE_FROM = 9200  # Windows 8: freed blocks on lists are marked with the quota cookie
 
 
 class Scope(NamedTuple):
@@ -59,12 +62,14 @@ class Chunk(NamedTuple):
         offset: int64, file offsets.
         blocks: What the chains gave.
         ours: int64, rows of the pages that are the pool's.
+        start: int64, byte offset of the first header in each page.
     """
 
     page: U64
     offset: I64
     blocks: PageBlocks
     ours: I64
+    start: I64
 
     @property
     def header(self) -> U64:
@@ -84,8 +89,9 @@ class PagePool:
     Args:
         scope: What to walk.
         form: How headers look.
-        build: Windows build number; 0 when unknown.
+        rule: What the types in headers say.
         others: Ranges that cannot hold small blocks.
+        ends: Where large allocations end inside a page.
         cookie: ExpPoolQuotaCookie; 0 when unknown.
         coverage: Filled while the walk runs.
         log: Where damage is told.
@@ -95,23 +101,26 @@ class PagePool:
         self,
         scope: Scope,
         form: HeaderForm,
-        build: int,
+        rule: TypeRule,
         others: Ranges,
+        ends: LargeEnds,
         cookie: int,
         coverage: PoolCoverage,
         log: DiagnosticLog,
     ) -> None:
         self.scope = scope
         self.form = form
-        self.build = build
+        self.rule = rule
         self.others = others
+        self.ends = ends
         self.cookie = cookie
         self.coverage = coverage
         self.log = log
         self._kept: list[Chunk] | None = None
+        self._fillers: list[int] = []
 
     def blocks(self, given_back: U64 | None = None) -> Iterator[Blocks]:
-        """All blocks, used and free, in pieces of bounded size, ascending.
+        """All blocks, used and free, in pieces of bounded size.
 
         Args:
             given_back: uint64, pages whose blocks are all freed whatever their headers say.
@@ -119,7 +128,7 @@ class PagePool:
         found: list[U64] = []
         for chunk in self.chunks():
             found.append(chunk.page[chunk.ours])
-            self.coverage.walked_bytes += int(chunk.blocks.end.sum())
+            self.coverage.walked_bytes += int((chunk.blocks.end - chunk.start)[chunk.ours].sum())
             yield self._columns(chunk, given_back)
             broken = chunk.ours[~chunk.blocks.whole[chunk.ours]]
             for row in broken.tolist():
@@ -137,25 +146,43 @@ class PagePool:
         kept: list[Chunk] | None = []
         count = 0
         for page, offset in self._pages():
-            blocks = walk_pages(self.scope.memory.data, offset, self.form)
-            ours = np.flatnonzero(blocks.end > 0)
-            if not len(ours):
-                continue
-            chunk = Chunk(page, offset, blocks, ours)
-            count += len(blocks.page)
-            if kept is not None:
-                kept = [*kept, chunk] if count <= KEPT_BLOCKS else None
-            yield chunk
+            for chunk in self._chains(page, offset):
+                count += len(chunk.blocks.page)
+                if kept is not None:
+                    kept = [*kept, chunk] if count <= KEPT_BLOCKS else None
+                yield chunk
         self._kept = kept
+
+    def _chains(self, page: U64, offset: I64) -> Iterator[Chunk]:
+        """Of some pages those that blocks fill from the start, then those where they fill a tail."""
+        data = self.scope.memory.data
+        within = self.ends.within(page)
+        plain = np.flatnonzero(within < 0)
+        blocks = walk_pages(data, offset[plain], self.form)
+        ours = np.flatnonzero(blocks.end > 0)
+        if len(ours):
+            nowhere = np.zeros(len(plain), np.int64)
+            yield Chunk(page[plain], offset[plain], blocks, ours, nowhere)
+        rest = np.setdiff1d(np.arange(len(page)), plain[ours], assume_unique=True)
+        start = tail_starts(data, offset[rest], self.form, within[rest])
+        rest, start = rest[start > 0], start[start > 0]
+        if not len(rest):
+            return
+        blocks = walk_pages(data, offset[rest], self.form, start)
+        # Behind no large allocation that is known, only a chain to the page's end proves a tail.
+        ours = np.flatnonzero((blocks.end > 0) & (blocks.whole | (within[rest] >= 0)))
+        if len(ours):
+            yield Chunk(page[rest], offset[rest], blocks.of_pages(ours), ours, start)
 
     def used(self, chunk: Chunk) -> NDArray[np.bool_]:
         """Which blocks of a chunk are in use and on no list of freed ones that can be seen."""
         found = chunk.blocks
-        return is_used(found.type, self.build) & ~self._is_cached(chunk)
+        used = self.rule.is_used(found.type) & ~self._is_cached(chunk)
+        return used & ~is_fragment(found.tag, found.size, self.form.unit)
 
     def pools(self, types: I64) -> NDArray[np.uint8]:
         """`Pool` of each PoolType of a header."""
-        pool = pools_of_types(pool_type(types, self.build))
+        pool = pools_of_types(self.rule.pool_type(types))
         if not self.scope.is_session:
             return pool
         paged = (pool == Pool.PAGED) | (pool == Pool.PAGED_SESSION)
@@ -175,6 +202,9 @@ class PagePool:
                 page, offset = page_rows(*piece)
                 keep = ~self.others.holds(page) & ~seen[offset // PAGE]
                 page, offset = page[keep], offset[keep]
+                fillers = are_fillers(memory.data, offset)
+                self._fillers += page[fillers].tolist()
+                page, offset = page[~fillers], offset[~fillers]
                 # A page mapped twice is one page; of two mappings the lower is taken.
                 _, first = np.unique(offset, return_index=True)
                 first.sort()
@@ -188,28 +218,40 @@ class PagePool:
         found = chunk.blocks
         header = chunk.header
         used = self.used(chunk)
-        cached = is_used(found.type, self.build) & ~used
+        own = is_fragment(found.tag, found.size, self.form.unit)
+        cached = self.rule.is_used(found.type) & ~used & ~own
         if given_back is not None and len(given_back):
             used &= ~np.isin(chunk.page[found.page], given_back)
         account = self.coverage
         account.used_count += int(used.sum())
         account.used_bytes += int(found.size[used].sum())
-        account.free_count += int((~used).sum())
+        account.free_count += int((~used & ~own).sum())
         account.cached_count += int(cached.sum())
+        paged = is_paged(self.pools(found.type[own]))
+        account.fragments[0] += int((~paged).sum())
+        account.fragments[1] += int(paged.sum())
+        caller = caller_offsets(
+            self.scope.memory.data,
+            chunk.offset[found.page] + found.start,
+            header,
+            found,
+            np.flatnonzero(used),
+            self.form,
+        )
         return Blocks.build(
-            header + np.uint64(self.form.unit),
+            header + caller.astype(np.uint64),
             np.full(len(header), SIZE_UNKNOWN, np.int64),
             found.size,
             used,
             Kind.POOL_BLOCK,
             self.pools(found.type),
             tag=plain_tags(found.tag),
-        )
+        ).select(~own)
 
     @property
     def has_marks(self) -> bool:
-        """Freed blocks on lists are marked (64-bit, Windows 8 to 10 1809)."""
-        return self.form.unit == 16 and self.build >= _COOKIE_FROM
+        """Freed blocks on lists are marked with the quota cookie (64-bit, Windows 8 to 10 1809)."""
+        return self.form.unit == 16 and self.rule.has_marks
 
     def marks(self, chunk: Chunk) -> U64:
         """uint64: what each block would give as the cookie if it were freed and on a list."""
@@ -245,13 +287,17 @@ class PagePool:
         if again is None:
             return
         rows = np.array([offset], np.int64)
-        found = walk_pages(data, rows, self.form, np.array([again], np.int64))
+        start = np.array([again], np.int64)
+        found = walk_pages(data, rows, self.form, start, previous=None)
         self.coverage.walked_bytes += PAGE - again
         ours = np.flatnonzero(found.end > 0)
-        yield self._columns(Chunk(np.array([page], np.uint64), rows, found, ours))
+        yield self._columns(Chunk(np.array([page], np.uint64), rows, found, ours, start))
 
     def _say_absent(self, pages: U64) -> None:
-        absent = absent_pages(self.scope.memory, pages)
+        regions = np.unique(pages & ~np.uint64(REGION - 1))
+        filled = np.array(sorted(set(self._fillers)), np.uint64)
+        filled = filled[np.isin(filled & ~np.uint64(REGION - 1), regions)]
+        absent = np.union1d(absent_pages(self.scope.memory, pages), filled)
         large = self.others.holds(absent)
         self.coverage.absent_pages += int((~large).sum())
         self.coverage.absent_large_pages += int(large.sum())
@@ -262,6 +308,8 @@ class PagePool:
                 HEADER,
                 int(absent[~large][0]),
                 f"{int((~large).sum())} pages of pool in {self.scope.name} are not in the dump "
-                "(paged out, or left out of it): their blocks are not known",
+                "(paged out, or left out of it): their blocks are not known"
+                + f"; {len(filled)} of them hold a filler in place of memory"
+                * bool(len(filled)),
                 int((~large).sum()) * PAGE,
             )

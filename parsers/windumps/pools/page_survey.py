@@ -11,7 +11,6 @@ from windumps.memory.address_space import I64, U64
 from windumps.pools.balance import Balance, is_paged, pool_keys
 from windumps.pools.big_pages import BigPages
 from windumps.pools.coverage import absent_pages
-from windumps.pools.page_chain import is_used
 from windumps.pools.page_pool import Chunk, PagePool
 from windumps.pools.pool_types import QUOTA_BIT
 from windumps.pools.stale_pages import FreeLinks, free_links, lists_are_kept, uncounted_pages
@@ -58,7 +57,7 @@ class PageSurvey:
             return 0
         marks = [np.empty(0, np.uint64)]
         for chunk in self.pool.chunks():
-            plain = is_used(chunk.blocks.type, self.pool.build)
+            plain = self.pool.rule.is_used(chunk.blocks.type)
             plain &= chunk.blocks.type & QUOTA_BIT == 0
             marks.append(self.pool.marks(chunk)[plain])
             if sum(map(len, marks)) >= _SAMPLE:

@@ -11,11 +11,20 @@ _PROTECTED = np.uint32(0x8000_0000)
 _ONES, _HIGH = np.uint32(0x0101_0101), np.uint32(0x8080_8080)
 OVERFLOW_TAG = 0x6C66764F  # "Ovfl": the tracker table's last entry, for tags that found no place
 
+POOL_TAG = 0x6C6F6F50  # "Pool": the pool's own tables
+
 
 def tag_text(tag: int) -> str:
-    """The four characters of a tag as documented tools print them; "." for what is no ASCII."""
+    """The four characters of a tag as documented tools print them; "." for zeros that fill it up.
+
+    A tag with other bytes that cannot be shown is its four bytes in hexadecimal, so that two of them can
+    be told apart and asked for.
+    """
     raw = int(tag).to_bytes(4, "little")
-    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in raw)
+    shown = raw.rstrip(b"\0")
+    if not shown or any(not 0x20 <= byte < 0x7F for byte in shown):
+        return raw.hex()
+    return shown.decode("ascii").ljust(4, ".")
 
 
 def tag_number(text: str) -> int:

@@ -12,7 +12,7 @@ from windumps.errors import MemoryReadError
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import U64
 from windumps.pools.kernel_words import PAGE, KernelWords
-from windumps.pools.probing import home_slots
+from windumps.pools.probing import TAG_HASHES
 from windumps.pools.tags import is_printable
 from windumps.pools.tracker_table import (
     MIN_KEYS,
@@ -286,9 +286,11 @@ def _expansion_candidates(kernel: Kernel, words: KernelWords, tables: TrackerTab
         fresh = is_printable(own).all() and not np.isin(own, known).any()
         mask = tables.entry_count - 2
         # A tag without a slot must find the table full from its home on, as far as the kernel looks.
-        homes = home_slots(own, mask)
-        full = (keys[homes] != 0) | ~present[homes]
-        if fresh and len(np.unique(own)) == length and full.mean() >= SURE:
+        full = max(
+            float(((keys[homes] != 0) | ~present[homes]).mean())
+            for homes in (hashed(own, mask) for hashed in TAG_HASHES)
+        )
+        if fresh and len(np.unique(own)) == length and full >= SURE:
             good.append(address)
     return np.array(good, np.uint64)
 

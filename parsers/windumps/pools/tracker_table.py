@@ -2,8 +2,8 @@
 
 A table is a hash table of 2**n slots and one more for tags that found no place ("Ovfl"). A key lies
 in its home slot or, with no empty slot between, behind it. That rule proves the layout and the size
-without any symbol. It is known for 64-bit kernels from Windows 8 on and seen to hold for Windows 7;
-where it does not hold, only printable keys prove a layout, and the size must come from elsewhere.
+without any symbol. Where no hash that is known explains a table, only printable keys prove its
+layout, and the size must come from elsewhere.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import U64
-from windumps.pools.probing import home_slots, share_in_place
+from windumps.memory.fillers import PAGE, on_fillers
+from windumps.pools.probing import TAG_HASHES, best_share
 from windumps.pools.tags import OVERFLOW_TAG, U32, is_printable
 from windumps.windows.layouts import LayoutRow
 
@@ -32,7 +33,7 @@ class Entries(NamedTuple):
 
     Attributes:
         key: uint32; 0 where the slot is empty or absent.
-        records: Counters, by Microsoft's names.
+        records: Counters, by Microsoft's names; they say nothing where the slot is absent.
         present: bool, which entries are in the dump.
     """
 
@@ -40,20 +41,36 @@ class Entries(NamedTuple):
     records: NDArray[Any]
     present: NDArray[np.bool_]
 
+    def on_empty_pages(self, row: LayoutRow, base: int) -> NDArray[np.bool_]:
+        """bool: slots on a page of the table without any key.
+
+        Such a page may be one that could not be read: imaging tools write zeros there.
+        """
+        page = _addresses(row, base, len(self.key)) // np.uint64(PAGE)
+        _, index = np.unique(page, return_inverse=True)
+        keys = np.bincount(index, weights=(self.key != 0) | ~self.present)
+        empty: NDArray[np.bool_] = keys[index] == 0
+        return empty
+
 
 def read_entries(memory: AddressSpace, row: LayoutRow, base: int, count: int) -> Entries:
     """`count` entries from `base` under a layout."""
     names = [name for name in row.structures[TRACKER] if name != "sizeof"]
     addresses = _addresses(row, base, count)
     records, present = memory.gather(addresses, row.dtype(TRACKER, *names))
-    return Entries(records["Key"].astype(np.uint32), records, present)
+    present &= ~on_fillers(memory, addresses, row.size(TRACKER))
+    key = np.where(present, records["Key"], 0).astype(np.uint32)
+    return Entries(key, records, present)
 
 
 def read_keys(
     memory: AddressSpace, row: LayoutRow, base: int, count: int
 ) -> tuple[U32, NDArray[np.bool_]]:
-    """The keys alone, and which are in the dump."""
-    return memory.gather(_addresses(row, base, count), "<u4")
+    """The keys alone, 0 where they are absent, and which are in the dump."""
+    addresses = _addresses(row, base, count)
+    keys, present = memory.gather(addresses, "<u4")
+    present &= ~on_fillers(memory, addresses, row.size(TRACKER))
+    return np.where(present, keys, 0).astype(np.uint32), present
 
 
 def _addresses(row: LayoutRow, base: int, count: int) -> U64:
@@ -65,7 +82,7 @@ def _share(keys: U32, present: NDArray[np.bool_], slots: int) -> float:
     """Share of the keys that stand where a table of so many slots would have put them."""
     used = np.flatnonzero(keys[:slots])
     empty = (keys[:slots] == 0) & present[:slots]
-    return share_in_place(used, home_slots(keys[used], slots - 1), empty)
+    return best_share(used, keys[used], empty, TAG_HASHES)
 
 
 def score_layout(memory: AddressSpace, row: LayoutRow, base: int) -> float | None:

@@ -25,7 +25,6 @@ from windumps.pools.tracker_search import (
     expansion_table,
     find_layout,
     processor_tables,
-    tracker_table,
 )
 from windumps.pools.tracker_table import TRACKER, Entries, read_entries
 from windumps.windows.kernel import Kernel
@@ -58,6 +57,9 @@ class TagTotals:
         paged_bytes: See above.
         complete: bool; false where some part of the sum is not in the dump: such a row's numbers
             are not the tag's totals and must not be shown as such.
+        is_doubtful: bool; some processor's table has a page without any key where this tag has its slot:
+            either that processor never counted it, or the page could not be read. Only the blocks
+            can tell.
         counter_bits: 32 or 64: width of allocs and frees.
         is_found: A tracker table was found; without one all columns are empty and say nothing.
         source: How the tables were found, for people.
@@ -74,6 +76,7 @@ class TagTotals:
     paged_frees: I64
     paged_bytes: I64
     complete: NDArray[np.bool_]
+    is_doubtful: NDArray[np.bool_]
     counter_bits: int = 64
     is_found: bool = True
     source: str = ""
@@ -94,6 +97,7 @@ class TagTotals:
             empty,
             empty,
             complete=np.empty(0, np.bool_),
+            is_doubtful=np.empty(0, np.bool_),
             is_found=False,
             source=source,
         )
@@ -161,6 +165,7 @@ def read_trackers(
     kernel: Kernel,
     words: KernelWords,
     log: DiagnosticLog,
+    base: int | None,
     table_bytes: dict[int, int] | None = None,
 ) -> TagTotals:
     """Adds up all tracker tables of a kernel.
@@ -169,10 +174,11 @@ def read_trackers(
         kernel: The kernel.
         words: Its image, for what must be searched.
         log: Where it is told how tables were found and what is missing.
+        base: Address of the first processor's table (`tracker_search.tracker_table`); None when it was
+            not found.
         table_bytes: Bytes of big pool allocations tagged "Pool", by address, where known: the
             tables are among them.
     """
-    base = tracker_table(kernel, words, log)
     if base is None:
         return _not_found(log, "PoolTrackTable was not found: neither KDBG nor symbols name it")
     choice = find_layout(kernel, base)
@@ -227,15 +233,17 @@ def _sum(memory: AddressSpace, tables: TrackerTables, log: DiagnosticLog) -> Tag
     for part in parts:
         key = np.where(key == 0, part.key, key)
     complete = np.ones(count, np.bool_)
+    doubtful = np.zeros(count, np.bool_)
     sums = {name: np.zeros(count, np.uint64) for name in TRACKER_FIELDS}
     strange = 0
-    for part in parts:
+    for part, address in zip(parts, tables.addresses, strict=True):
+        doubtful |= part.on_empty_pages(row, address)
         other = (part.key != 0) & (part.key != key)
         strange += int(other.sum())
         complete &= part.present & ~other
         for name in TRACKER_FIELDS:
             # Columns of a slot without a key are zero, so nothing of another tag comes in.
-            sums[name] += np.where(other, 0, part.records[name]).astype(np.uint64)
+            sums[name] += np.where(other | ~part.present, 0, part.records[name]).astype(np.uint64)
     if strange:
         log.add(
             "tracker-keys-differ",
@@ -246,13 +254,14 @@ def _sum(memory: AddressSpace, tables: TrackerTables, log: DiagnosticLog) -> Tag
             "are damaged and the tags' totals unknown",
         )
     absent = sum(int((~part.present).sum()) for part in parts)
-    return _build(row, key, sums, complete, absent)
+    return _build(row, key, sums, complete, doubtful, absent)
 
 
 def _columns(row: LayoutRow, entries: Entries) -> TagTotals:
     sums = {name: entries.records[name].astype(np.uint64) for name in TRACKER_FIELDS}
     absent = int((~entries.present).sum())
-    return _build(row, entries.key, sums, entries.present, absent)
+    doubtful = np.zeros(len(entries.key), np.bool_)
+    return _build(row, entries.key, sums, entries.present, doubtful, absent)
 
 
 def _build(
@@ -260,6 +269,7 @@ def _build(
     key: U32,
     sums: dict[str, NDArray[np.uint64]],
     complete: NDArray[np.bool_],
+    doubtful: NDArray[np.bool_],
     absent: int,
 ) -> TagTotals:
     """Columns of the slots that have a key and count something."""
@@ -274,7 +284,13 @@ def _build(
         columns[_COLUMN_OF[name]] = (_signed(values, bits) if signed else _unsigned(values, bits))[
             used
         ]
-    return TagTotals(tag=key[used], complete=complete[used], absent_entries=absent, **columns)
+    return TagTotals(
+        tag=key[used],
+        complete=complete[used],
+        is_doubtful=doubtful[used],
+        absent_entries=absent,
+        **columns,
+    )
 
 
 def _counts(sums: dict[str, NDArray[np.uint64]]) -> NDArray[np.bool_]:
@@ -312,7 +328,9 @@ def _merge(parts: Iterable[TagTotals]) -> TagTotals:
         columns[name] = total
     complete = np.ones(len(unique), np.bool_)
     np.logical_and.at(complete, index, np.concatenate([part.complete for part in parts]))
-    return TagTotals(tag=unique, complete=complete, **columns)
+    doubtful = np.zeros(len(unique), np.bool_)
+    np.logical_or.at(doubtful, index, np.concatenate([part.is_doubtful for part in parts]))
+    return TagTotals(tag=unique, complete=complete, is_doubtful=doubtful, **columns)
 
 
 def _judged(

@@ -7,6 +7,8 @@ a row is where it was seen first; which row fits is decided by what the table ho
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from windumps.windows.layouts import LayoutRow
 from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 
@@ -80,6 +82,32 @@ BIG_PAGE_LAYOUTS = (
     _big("x86", 10240, 22000, 0x10, _BITS_X86),
     _big("x64", 10240, 19045, 0x18, _BITS_X64),
     _big("x64", 20348, 26200, 0x20, {**_BITS_X64, "ProcessBilled": (0x18, "u8")}, _GENERATED),
+)
+
+
+class BigPageVariables(NamedTuple):
+    """Where the variables of the table of large allocations stand beside PoolTrackTable.
+
+    Attributes:
+        architecture: "x86" or "x64".
+        first_build: First Windows build they were seen in.
+        last_build: The last one.
+        table: Bytes from PoolTrackTable to PoolBigPageTable.
+        size: Bytes from PoolTrackTable to PoolBigPageTableSize.
+    """
+
+    architecture: str
+    first_build: int
+    last_build: int
+    table: int
+    size: int
+
+
+# Read off genuine kernels of 2600, 3790, 6002 and 7601.
+BIG_PAGE_VARIABLES = (
+    BigPageVariables("x86", 2600, 2600, -0xC, -0x10),
+    BigPageVariables("x86", 6000, 7601, -0x14, -0x18),
+    BigPageVariables("x64", 3790, 3790, -0x30, -0x38),
 )
 
 
