@@ -1,0 +1,15 @@
+"""Seeded runs over damaged inputs: fuzzing, honesty of walks, honesty of the gate.
+
+The scripts here run from a checkout, whose code goes before an installed one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+for _part in (ROOT / "tests", ROOT / "parsers", ROOT):
+    if str(_part) not in sys.path:
+        sys.path.insert(0, str(_part))
