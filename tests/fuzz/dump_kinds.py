@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import lzma
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +70,8 @@ KERNEL_FORMS: dict[str, Callable[[kernel_builder.System], bytes]] = {
 
 def unpacked(path: Path) -> bytes:
     """A file's bytes, without the compression of dumps in collections."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix)
-    if opener is None:
-        return path.read_bytes()
-    with opener(path) as file:
-        return bytes(file.read())
+    unpack = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix, bytes)
+    return unpack(path.read_bytes())
 
 
 def process_seed(data: bytes, folder: Path) -> Seed:
@@ -140,32 +138,38 @@ def kernel_seed(data: bytes, folder: Path) -> Seed:
     return Seed(data, use_file(KERNEL_LINES, folder / "mutated.dmp", whole), 8, (), [*places, head])
 
 
-def made_kernel(form: str, architecture: str) -> bytes:
-    return bytes(KERNEL_FORMS[form](kernel_builder.System(architecture)))
+def process_file(path: Path, folder: Path) -> Seed:
+    return process_seed(unpacked(path), folder)
+
+
+def kernel_file(path: Path, folder: Path) -> Seed:
+    return kernel_seed(unpacked(path), folder)
+
+
+def made_process(architecture: str, folder: Path) -> Seed:
+    return process_seed(made_minidump(architecture), folder)
+
+
+def made_kernel(form: str, architecture: str, folder: Path) -> Seed:
+    return kernel_seed(bytes(KERNEL_FORMS[form](kernel_builder.System(architecture))), folder)
 
 
 def dump_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
     """All kinds of dumps; files go into a folder."""
-    rows: dict[str, Callable[[], Seed]] = {}
-    for architecture in ("x64", "x86"):
-        rows[f"process-made-{architecture}"] = lambda a=architecture: process_seed(
-            made_minidump(a), folder
-        )
-    files = sorted(TESTDATA.glob("*/tiny/dump.dmp.gz"))
-    files += sorted(TESTDATA.glob("*/mixed/dump.dmp.gz"))
+    files = [*TESTDATA.glob("*/tiny/dump.dmp.gz"), *TESTDATA.glob("*/mixed/dump.dmp.gz")]
     files += [SHARED / "user" / name / "dump.dmp.xz" for name in SHARED_DUMPS]
-    for path in files:
-        if path.exists():
-            name = f"process-{path.parts[-2]}-{path.parts[-3]}"
-            rows[name] = lambda p=path: process_seed(unpacked(p), folder)
-    for path in sorted((REAL / "user").glob("*.dmp")):
-        if path.stat().st_size < SMALL_REAL_DUMP:
-            rows[f"process-real-{path.stem}"] = lambda p=path: process_seed(unpacked(p), folder)
-    for form, architecture in KERNELS:
-        rows[f"kernel-{form}-{architecture}"] = lambda f=form, a=architecture: kernel_seed(
-            made_kernel(f, a), folder
-        )
-    for path in sorted((TESTDATA / "kernel").glob("*/*/after.dmp.xz")):
-        name = f"kernel-{path.parts[-2]}-{path.parts[-3]}"
-        rows[name] = lambda p=path: kernel_seed(unpacked(p), folder)
-    return rows
+    real = [p for p in (REAL / "user").glob("*.dmp") if p.stat().st_size < SMALL_REAL_DUMP]
+    kernels = sorted((TESTDATA / "kernel").glob("*/*/after.dmp.xz"))
+    processes = {f"process-made-{a}": partial(made_process, a, folder) for a in ("x64", "x86")}
+    made = {f"kernel-{form}-{a}": partial(made_kernel, form, a, folder) for form, a in KERNELS}
+    return {
+        **processes,
+        **{
+            f"process-{p.parts[-2]}-{p.parts[-3]}": partial(process_file, p, folder)
+            for p in sorted(files)
+            if p.exists()
+        },
+        **{f"process-real-{p.stem}": partial(process_file, p, folder) for p in sorted(real)},
+        **made,
+        **{f"kernel-{p.parts[-2]}-{p.parts[-3]}": partial(kernel_file, p, folder) for p in kernels},
+    }

@@ -34,6 +34,7 @@ LEAST_CASES = 4
 # Without a word from the worker for so long it hangs where no alarm reaches it.
 WATCHDOG_SECONDS = 120
 SHOWN_TEXT = 160
+WORKER = Path(__file__).with_name("worker.py")
 
 
 @dataclass
@@ -64,10 +65,16 @@ class Tally:
 
 
 class Supervisor:
-    """Starts workers until a plan is done."""
+    """Starts workers until a plan is done.
 
-    def __init__(self, run: int, out: Path | None) -> None:
-        self.run, self.out = run, out
+    Args:
+        run: The seed of the run.
+        out: Where a line of JSON for each case goes.
+        worker: The script that tries cases.
+    """
+
+    def __init__(self, run: int, out: Path | None = None, worker: Path = WORKER) -> None:
+        self.run, self.out, self.script = run, out, worker
         self.tally = Tally()
 
     def work(self, slices: list[list[Any]]) -> None:
@@ -88,7 +95,7 @@ class Supervisor:
     def _worker(self, slices: list[list[Any]]) -> tuple[str, int, str]:
         """Where a worker ended, and why; "" when it did all."""
         plan = {"run": self.run, "limit_s": LIMIT_SECONDS, "limit_bytes": LIMIT_BYTES}
-        line = [sys.executable, str(Path(__file__).with_name("worker.py"))]
+        line = [sys.executable, str(self.script)]
         line.append(json.dumps({**plan, "slices": slices}))
         kind, number, why = slices[0][0], -1, ""
         with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:

@@ -5,8 +5,8 @@
     python tests/fuzz/honesty.py --seed 1 --replay 'testdata/6.1.7601.24384-x86/tiny/dump:words-4:7'
     python tests/fuzz/honesty.py --table rows.jsonl
 
-With --trials each damage of each dump is tried so often, with --seconds as often as there is time for. Ends with
-1 when any criterion is broken.
+With --trials each damage of each dump is tried so often, with --seconds as often as there is time for.
+Ends with 1 when any criterion is broken.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,5 +220,5 @@ def subjects() -> dict[str, Callable[[], Subject]]:
             if dump.dump.name.startswith("before"):
                 continue
             place = "testdata/" if dump.dump.is_relative_to(TESTDATA) else ""
-            found[place + dump.name] = lambda d=dump, r=row: r.open(d)
+            found[place + dump.name] = partial(row.open, dump)
     return found
