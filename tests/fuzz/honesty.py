@@ -28,7 +28,7 @@ from fuzz.subjects import Subject, subjects
 from windumps.errors import WindumpsError
 
 CHANGES_NOTHING = "none"  # this damage needs one trial
-CRASHED = "untyped error"
+CRASHED, LOST_WHOLE, REFUSED_WHOLE = "untyped error", "lost whole", "refused whole"
 SHOWN = 3  # examples of each criterion
 SYSTEMS = (("5.", "XP"), ("6.0", "Vista"), ("6.1", "7"), ("6.", "8"), ("10.", "10"))
 
@@ -77,8 +77,8 @@ def judged(subject: Subject, row: Row, answer: Answer) -> Row:
     if row.damage == CHANGES_NOTHING:
         missing, extra = subject.mistakes
         found["invented"] = found["invented"] + extra
-        row.broken["lost whole"] = dict(by_kind_of_missing(missing))
-        row.examples["lost whole"] = [f"0x{address:x}" for address in missing[:SHOWN]]
+        row.broken[LOST_WHOLE] = dict(by_kind_of_missing(missing))
+        row.examples[LOST_WHOLE] = [f"0x{address:x}" for address in missing[:SHOWN]]
     for name, addresses in found.items():
         row.broken[name] = dict(by_kind(trial, addresses))
         row.examples[name] = [f"0x{address:x}" for address in addresses[:SHOWN]]
@@ -102,7 +102,7 @@ def tried(subject: Subject, name: str, damage: str, run: int, number: int) -> Ro
         row.refused = str(error)
         return row
     except Exception as error:  # whatever comes is a finding, and the run goes on
-        row.broken[CRASHED] = {"": 1}
+        row.broken[CRASHED] = {"unknown": 1}
         row.examples[CRASHED] = [f"{type(error).__name__}: {error}"]
         return row
     return judged(subject, row, answer)
@@ -112,7 +112,11 @@ def trials(names: list[str], damages: list[str], run: int, rounds: Rounds) -> It
     """Every damage once a round."""
     makers = subjects()
     for name, numbers in rounds.shared(names):
-        subject = makers[name]()
+        try:
+            subject = makers[name]()
+        except WindumpsError as error:
+            yield Row(name, CHANGES_NOTHING, 0, str(error), broken={REFUSED_WHOLE: {"unknown": 1}})
+            continue
         for number in numbers:
             for damage in damages:
                 if number == 0 or damage != CHANGES_NOTHING:
@@ -158,7 +162,7 @@ def family(subject: str, kind: str) -> str:
 
 def table(rows: list[Row]) -> None:
     """Trials and broken criteria by kind of heap, as a table for the README."""
-    names = ["invented", "wrong size", "twice", "overlapping", "lost at 100.0 %", "lost untold"]
+    names = [LOST_WHOLE, *CRITERIA]
     sums: dict[str, Counter[str]] = defaultdict(Counter)
     for row in rows:
         for kind, count in row.blocks.items():
@@ -187,7 +191,7 @@ def report(rows: list[Row], run: int, shown: int) -> int:
     for (name, kind), bad in sorted(broken.items()):
         print(f"{name}, {kind}: {len(bad)} trials")
         for row in bad[:shown]:
-            print(f"    {', '.join(row.examples[name])}")
+            print(f"    {', '.join(row.examples.get(name, []))}")
             print(f"    python tests/fuzz/honesty.py --seed {run} --replay '{row.name}'")
     failed = sum(bool(row.broken) for row in rows)
     counts = Counter(name for row in rows for name in row.broken)

@@ -30,15 +30,16 @@ from fuzz.command_lines import run
 from fuzz.damages import DAMAGES, Damage, Damaged, Narrowed, cut_tail, dropped, filled, zeros
 from fuzz.dice import Dice
 from fuzz.dump_kinds import unpacked
-from fuzz.invariants import require
+from fuzz.invariants import ViolationError, require
 from fuzz.running import Rounds, chosen, kept, read_rows, trial_options
 from fuzz.seeds import PAGE
-from fuzz.subjects import ProcessSubject
+from fuzz.subjects import ProcessSubject, read_truth
+from windumps.errors import WindumpsError
 
 SCENARIOS = ("leak-pair-*", "page-heap-leak-pair")
 SHARE = 0.9  # of the growth is the limit
 PASSED, GREW, NO_ANSWER = 0, 1, 3
-FALSE_PASS, WRONG_END = "false PASS", "other exit code"
+FALSE_PASS, WRONG_END, UNUSABLE = "false PASS", "other exit code", "not compared when whole"
 # Where growth can be asked for: in all, or of the site that grew most; bytes or blocks.
 CONDITIONS: dict[str, Callable[[dict[str, Any]], int]] = {
     "site.bytes": lambda whole: max(site["delta_bytes"] for site in whole["sites"]),
@@ -86,7 +87,7 @@ class PairSubject(ProcessSubject):
 
     def __init__(self, pair: tuple[TruthDump, TruthDump], folder: Path) -> None:
         before, after = pair
-        super().__init__(after)
+        super().__init__(unpacked(after.dump), read_truth(load_json(after.truth)))
         self.before, self.after = folder / "before.dlsnap", folder / "after.dmp"
         self.after.write_bytes(unpacked(before.dump))
         code, _, said = run("snapshot", str(self.after), "--no-holders", "-o", str(self.before))
@@ -161,7 +162,11 @@ def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> I
     known = pairs()
     for name, numbers in rounds.shared(names):
         with tempfile.TemporaryDirectory() as folder:
-            pair = PairSubject(known[name], Path(folder))
+            try:
+                pair = PairSubject(known[name], Path(folder))
+            except (ViolationError, WindumpsError) as error:
+                yield Row(name, "none", 0, wrong=UNUSABLE, said=str(error))
+                continue
             for number in numbers:
                 for damage in damages:
                     yield tried(pair, name, damage, seed, number)[0]
@@ -190,7 +195,8 @@ def report(rows: list[Row], seed: int) -> int:
     codes, wrong = Counter(row.code for row in rows), Counter(row.wrong for row in rows)
     print(
         f"pairs: {len(rows)} trials of {len({row.pair for row in rows})} pairs: {codes[GREW]} grew, "
-        f"{codes[NO_ANSWER]} no answer, {wrong[FALSE_PASS]} false PASS, {wrong[WRONG_END]} ended otherwise"
+        f"{codes[NO_ANSWER]} no answer, {wrong[FALSE_PASS]} false PASS, "
+        f"{wrong[WRONG_END] + wrong[UNUSABLE]} ended otherwise"
     )
     return 1 if any(row.wrong for row in rows) or not rows else 0
 
@@ -202,7 +208,8 @@ def table(rows: list[Row]) -> None:
     for damage in PAIR_DAMAGES:
         mine = [row for row in rows if row.damage == damage]
         codes, wrong = Counter(row.code for row in mine), Counter(row.wrong for row in mine)
-        counts = (codes[GREW], codes[NO_ANSWER], wrong[FALSE_PASS], wrong[WRONG_END])
+        ended = wrong[WRONG_END] + wrong[UNUSABLE]
+        counts = (codes[GREW], codes[NO_ANSWER], wrong[FALSE_PASS], ended)
         print(f"| {damage} | {len(mine)} | {' | '.join(map(str, counts))} |")
 
 

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from builders.minidump_builder import stream_place, stream_row
@@ -17,6 +17,7 @@ from dumpleak.snapshot import coverage
 from fuzz.criteria import Answer, Found, Part, Truth
 from fuzz.damages import Damageable, Page
 from fuzz.dump_kinds import unpacked
+from fuzz.made_dumps import MADE_ROWS, MadeRow
 from fuzz.seeds import PAGE, Run, header_places, places_read, runs_of
 from windumps.blocks import Blocks, Kind
 from windumps.dumps.minidump import open_minidump
@@ -37,16 +38,19 @@ class Subject(Damageable):
     mistakes: tuple[list[int], list[int]]
 
     def answer(self, data: bytes) -> Answer:
-        """What is said of the dump, or of a damaged one."""
+        """What is said of the dump, or of a damaged one.
+
+        Raises:
+            WindumpsError: there is no answer.
+        """
         raise NotImplementedError
 
 
 class ProcessSubject(Subject):
     """The heaps of a process."""
 
-    def __init__(self, dump: TruthDump) -> None:
-        self.data = unpacked(dump.dump)
-        self.truth = read_truth(load_json(dump.truth))
+    def __init__(self, data: bytes, truth: Truth) -> None:
+        self.data, self.truth = data, truth
         opened = self._open(self.data)
         self.memory = opened.dump.memory
         self.runs: list[Run] = runs_of(self.memory)
@@ -93,6 +97,7 @@ class ProcessSubject(Subject):
 
     def answer(self, data: bytes) -> Answer:
         session = self._open(data)
+        session.require_heaps()
         used: dict[int, Found] = {}
         twice: list[int] = []
         pieces = []
@@ -192,33 +197,44 @@ def read_truth(raw: dict[str, Any]) -> Truth:
     return truth
 
 
-class SubjectRow(NamedTuple):
-    """Scenarios of one kind.
-
-    Attributes:
-        open: Makes a subject of a dump.
-        scenarios: Names of folders with such dumps.
-    """
-
-    open: Callable[[TruthDump], Subject]
-    scenarios: tuple[str, ...]
+def process_of(dump: TruthDump) -> Subject:
+    """A dump with a truth file."""
+    return ProcessSubject(unpacked(dump.dump), read_truth(load_json(dump.truth)))
 
 
-SUBJECTS: tuple[SubjectRow, ...] = (
-    SubjectRow(ProcessSubject, ("tiny", "mixed", "nt-*", "segment-*")),
-    SubjectRow(ProcessSubject, ("page-heap-full", "page-heap-light", "page-heap-range")),
-    SubjectRow(ProcessSubject, ("debug-crt*",)),
-    SubjectRow(ProcessSubject, ("leak-pair-ust", "leak-pair-aslr")),
-)
+def made_process(row: MadeRow) -> Subject:
+    """A dump that builders make."""
+    data, used = row.dump()
+    return ProcessSubject(data, Truth(dict(used), {}))
 
 
-def subjects() -> dict[str, Callable[[], Subject]]:
-    """Every dump of these scenarios by name; those of testdata begin with "testdata/"."""
-    found: dict[str, Callable[[], Subject]] = {}
-    for row in SUBJECTS:
-        for dump in truth_dumps(*row.scenarios):
-            if dump.dump.name.startswith("before"):
-                continue
-            place = "testdata/" if dump.dump.is_relative_to(TESTDATA) else ""
-            found[place + dump.name] = partial(row.open, dump)
-    return found
+Makers = dict[str, Callable[[], Subject]]
+
+
+def _with_truth(*scenarios: str) -> Makers:
+    return {
+        ("testdata/" if dump.dump.is_relative_to(TESTDATA) else "") + dump.name: partial(
+            process_of, dump
+        )
+        for dump in truth_dumps(*scenarios)
+        if not dump.dump.name.startswith("before")
+    }
+
+
+def _made() -> Makers:
+    return {row.name: partial(made_process, row) for row in MADE_ROWS}
+
+
+# One row a kind of subject: what it is, and its dumps by name.
+SUBJECTS: dict[str, Callable[[], Makers]] = {
+    "heaps": partial(_with_truth, "tiny", "mixed", "nt-*", "segment-*"),
+    "page heaps": partial(_with_truth, "page-heap-full", "page-heap-light", "page-heap-range"),
+    "debug runtimes": partial(_with_truth, "debug-crt*"),
+    "pairs": partial(_with_truth, "leak-pair-ust", "leak-pair-aslr"),
+    "made heaps": _made,
+}
+
+
+def subjects() -> Makers:
+    """Every dump by name; those of testdata begin with "testdata/", made ones with "made/"."""
+    return {name: make for makers in SUBJECTS.values() for name, make in makers().items()}

@@ -23,11 +23,24 @@ KNOWN = [
     "testdata/10.0.22621.4541-x64/tiny/dump",
     "testdata/10.0.26100.5074-x64/mixed/dump",
     "testdata/5.1.2600.6055-x86/tiny/dump",
-    "testdata/6.1.7601.24384-x86/tiny/dump",
     "testdata/6.1.7601.24545-x64/tiny/dump",
     "testdata/6.3.9600.18438-x64/tiny/dump",
+    "made/5.2.3790-x86/xp-lookaside/dump",
+    "made/5.2.3790-x64/xp-lookaside/dump",
+    "made/5.2.3790-x86/xp-extra/dump",
+    "made/5.2.3790-x64/xp-extra/dump",
+    "made/5.2.3790-x86/xp-lfh/dump",
+    "made/5.2.3790-x64/xp-lfh/dump",
+    "made/5.2.3790-x86/page-heap-xp/dump",
+    "made/5.2.3790-x64/page-heap-xp/dump",
+    "made/6.0.6002-x86/page-heap-vista/dump",
+    "made/6.0.6002-x64/page-heap-vista/dump",
+    "made/6.2.9200-x86/page-heap-verifier/dump",
+    "made/6.2.9200-x64/page-heap-verifier/dump",
+    "made/10.0.19041-x64/segment/dump",
+    "made/10.0.19041-x64/segment-encoded/dump",
 ]
-OWN = [n for n in subjects() if n.startswith("testdata/") and "/leak-pair" not in n]
+OWN = [n for n in subjects() if n.startswith(("testdata/", "made/")) and "/leak-pair" not in n]
 TINY = "testdata/10.0.19041.3324-x64/tiny/dump"
 HEAP = 0x10000
 
