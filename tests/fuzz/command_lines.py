@@ -18,10 +18,12 @@ import jsonschema
 from dumpleak.cli import main, main_group
 from fuzz.dice import Dice
 from fuzz.invariants import require
+from windumps.errors import WindumpsError
 
 INPUT, WHOLE, OUTPUT = "<input>", "<whole>", "<output>"
 BY = "<grouping>"
-WRONG_USAGE = 2
+WRONG_USAGE, CANNOT_ANSWER = 2, 3
+REFUSALS = (WRONG_USAGE, CANNOT_ANSWER)
 NO_ANSWER = ("dumpleak: ", "SUMMARY: NO ANSWER")
 SAID = (*NO_ANSWER, "SUMMARY: ", "warning: ", "error: ", "info: ")
 # A schema check takes longer than what it checks; larger documents are parsed only.
@@ -29,6 +31,10 @@ SCHEMA_BYTES = 200_000
 # The description of a kernel dump has other fields than the schema it names, which is that of processes.
 KERNEL_KEY = "dump_type"
 LINE_BY_LINE = ("allocations",)  # commands whose JSON is one document a line
+
+
+class NoAnswerError(WindumpsError):
+    """A command said that it cannot answer."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,9 @@ def use_file(lines: Sequence[Line], mutated: Path, whole: Path) -> Callable[[byt
         mutated.write_bytes(data)
         output.unlink(missing_ok=True)
         line = dice.pick(lines)
-        checked(filled(line, dice, mutated, whole), output, line.codes)
+        code = checked(filled(line, dice, mutated, whole), output, line.codes)
+        if code in REFUSALS:
+            raise NoAnswerError(f"exit code {code}")
 
     return use
 
@@ -141,8 +149,8 @@ def filled(line: Line, dice: Dice, mutated: Path, whole: Path) -> list[str]:
     return words
 
 
-def checked(words: Sequence[str], output: Path, codes: Sequence[int] = (0, 1, 3)) -> None:
-    """Runs a line, whose answer goes to a file; it must end as the contract says."""
+def checked(words: Sequence[str], output: Path, codes: Sequence[int] = (0, 1, 3)) -> int:
+    """Runs a line, whose answer goes to a file; it must end as the contract says. Its exit code."""
     line = [*words, "-o", str(output)]
     code, printed, said = run(*line)
     if "internal error" in said:
@@ -150,18 +158,19 @@ def checked(words: Sequence[str], output: Path, codes: Sequence[int] = (0, 1, 3)
     require(code in codes, "the exit code is one of the contract", f"{code} {words} {said}")
     if code == WRONG_USAGE:
         require(not output.exists(), "wrong usage writes no answer", said)
-        return
+        return code
     strange = [text for text in said.splitlines() if not text.startswith(SAID)]
     require(not strange, "what is said is lines of a known kind", repr(strange[:3]))
     told = [text for text in said.splitlines() if text.startswith(NO_ANSWER)]
-    require(code != 3 or len(told) == 1, "why there is no answer is one line", said)
+    require(code != CANNOT_ANSWER or len(told) == 1, "why there is no answer is one line", said)
     require(not printed, "the answer goes where -o says", printed[:200])
-    if code != 3:
+    if code != CANNOT_ANSWER:
         require(output.exists(), "an answer is written", f"{code} {said}")
     if output.exists() and "json" in words:
         written = output.read_bytes()
         for document in written.splitlines() if words[0] in LINE_BY_LINE else [written]:
             check_json(document)
+    return code
 
 
 @cache

@@ -19,6 +19,7 @@ from dumpleak.session import Session
 from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, use_file
 from fuzz.dice import Dice
 from fuzz.invariants import check_session
+from fuzz.made_dumps import MADE_ROWS, MadeRow
 from fuzz.seeds import Seed, header_places, places_read, runs_of
 from windumps.dump import Dump
 from windumps.dumps import open_dump
@@ -150,6 +151,10 @@ def made_process(architecture: str, folder: Path) -> Seed:
     return process_seed(made_minidump(architecture), folder)
 
 
+def made_heaps(row: MadeRow, folder: Path) -> Seed:
+    return process_seed(row.dump()[0], folder)
+
+
 def made_kernel(form: str, architecture: str, folder: Path) -> Seed:
     return kernel_seed(bytes(KERNEL_FORMS[form](kernel_builder.System(architecture))), folder)
 
@@ -161,6 +166,9 @@ def dump_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
     real = [p for p in (REAL / "user").glob("*.dmp") if p.stat().st_size < SMALL_REAL_DUMP]
     kernels = sorted((TESTDATA / "kernel").glob("*/*/after.dmp.xz"))
     processes = {f"process-made-{a}": partial(made_process, a, folder) for a in ("x64", "x86")}
+    for row in MADE_ROWS:
+        name = f"process-made-{row.scenario}-{'x64' if row.x64 else 'x86'}"
+        processes[name] = partial(made_heaps, row, folder)
     made = {f"kernel-{form}-{a}": partial(made_kernel, form, a, folder) for form, a in KERNELS}
     return {
         **processes,

@@ -20,8 +20,9 @@ from truth import TESTDATA
 
 from fuzz.command_lines import INPUT, SNAPSHOT_LINES, WHOLE, Line, run, use_file
 from fuzz.dice import Dice
-from fuzz.dump_kinds import made_minidump, unpacked
+from fuzz.dump_kinds import unpacked
 from fuzz.invariants import require
+from fuzz.made_dumps import MADE_ROWS
 from fuzz.seeds import Seed
 from windumps.cabinet import Cabinet, CabinetError
 from windumps.dumps import open_dump
@@ -65,7 +66,7 @@ def file_seed(lines: tuple[Line, ...], data: bytes, mutated: Path, is_text: bool
 
 
 def container(pack: Callable[[bytes], bytes], suffix: str, folder: Path) -> Seed:
-    return file_seed(CONTAINER_LINES, pack(made_minidump("x64")), folder / f"mutated.dmp{suffix}")
+    return file_seed(CONTAINER_LINES, pack(MADE_ROWS[0].dump()[0]), folder / f"mutated.dmp{suffix}")
 
 
 def zipped(compression: int, data: bytes) -> bytes:

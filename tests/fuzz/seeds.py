@@ -54,18 +54,20 @@ class Seed:
         offsets = np.flatnonzero(words) * 8
         borders = np.flatnonzero(np.diff(offsets // PAGE)) + 1
         self.pages = [p.tolist() for p in np.split(offsets, borders) if len(p)] or [[0]]
-        self.pointers = [offset for run in self.runs for offset in self._pointers_in(run)]
+        runs = sorted(self.runs)
+        starts = np.array([0, *(address for address, _, _ in runs)], np.uint64)
+        sizes = np.array([0, *(size for _, size, _ in runs)], np.uint64)
+        self.pointers = [at for run in runs for at in self._pointers_in(run, starts, sizes)]
 
-    def _pointers_in(self, run: Run) -> list[int]:
+    def _pointers_in(self, run: Run, starts: U64, sizes: U64) -> list[int]:
         _, size, offset = run
-        size -= size % self.pointer_size
-        values = np.frombuffer(self.data[offset : offset + size], f"<u{self.pointer_size}")
-        values = values[: size // self.pointer_size].astype(np.uint64)
-        inside = np.zeros(len(values), np.bool_)
-        for address, length, _ in self.runs:
-            inside |= (values >= np.uint64(address)) & (values - np.uint64(address) < length)
-        found = np.flatnonzero(inside) * self.pointer_size + offset
-        return [int(value) for value in found]
+        raw = self.data[offset : offset + size - size % self.pointer_size]
+        raw = raw[: len(raw) - len(raw) % self.pointer_size]
+        values = np.frombuffer(raw, f"<u{self.pointer_size}").astype(np.uint64)
+        # Run 0 is empty and stands for "below all runs".
+        nearest = np.searchsorted(starts, values, "right") - 1
+        inside = values - starts[nearest] < sizes[nearest]
+        return [int(at) for at in np.flatnonzero(inside) * self.pointer_size + offset]
 
     def address_of(self, offset: int) -> int:
         """The address of a byte of the file; its offset where it is no memory."""
