@@ -298,3 +298,16 @@ def test_a_case_that_ends_its_process_is_a_finding_and_the_next_is_tried(
     assert supervisor.tally.cases == {"kind": {"answered": 3, "finding": 1}}
     ((row,),) = supervisor.tally.findings.values()
     assert (row["n"], row["finding"]["what"]) == (1, "the process ended")
+
+
+def test_a_process_that_says_nothing_is_ended_and_is_a_finding(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    script = tmp_path / "silent.py"
+    script.write_text("import time\ntime.sleep(3600)\n")
+    monkeypatch.setattr("fuzz.fuzz.select.select", lambda *_: ([], [], []))
+    supervisor = Supervisor(1, worker=script)
+    supervisor.work([["kind", 0, SECONDS, 1], ["other", 0, SECONDS, 1]])
+    found = [row["finding"] for rows in supervisor.tally.findings.values() for row in rows]
+    assert [item["what"] for item in found] == ["the seed cannot be made"] * 2
+    assert all(item["text"].startswith("no answer for") for item in found)
