@@ -16,9 +16,10 @@ from truth import REAL, SHARED, TESTDATA
 from dumpleak.pool.answer import Selection, take_pool
 from dumpleak.pool.reader import PoolReader
 from dumpleak.session import Session
-from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, use_file
+from dumpleak.snapshot import take_snapshot
+from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, groupings, use_file
 from fuzz.dice import Dice
-from fuzz.invariants import check_session
+from fuzz.invariants import check_session, check_snapshot
 from fuzz.made_dumps import MADE_ROWS, MadeRow
 from fuzz.seeds import Seed, header_places, places_read, runs_of
 from windumps.dump import Dump
@@ -49,6 +50,7 @@ SHARED_DUMPS = (
 SMALL_REAL_DUMP = 60_000
 # Half of the cases walk through the API, where single blocks can be checked.
 WALKS = 0.5
+SUMS = 0.3
 HEADER_BYTES = 0x2400  # of a file, where its own structures begin
 KERNELS = (
     *(("full", architecture) for architecture in ("x64", "pae", "x86", "arm64", "la57")),
@@ -95,7 +97,7 @@ def process_seed(data: bytes, folder: Path) -> Seed:
 
     def use(mutated: bytes, dice: Dice) -> None:
         if dice.chance(WALKS):
-            walk_file(mutated)
+            walk_file(mutated, dice)
         else:
             run_line(mutated, dice)
 
@@ -103,10 +105,12 @@ def process_seed(data: bytes, folder: Path) -> Seed:
     return Seed(data, use, pointer_size, runs, [*places, headers, streams])
 
 
-def walk_file(data: bytes) -> None:
-    """Opens a minidump and checks all its blocks."""
+def walk_file(data: bytes, dice: Dice) -> None:
+    """Opens a minidump and checks all its blocks, and sometimes their sums."""
     dump: Dump = open_minidump(Path("mutated.dmp"), np.frombuffer(data, np.uint8))
     check_session(Session(dump))
+    if dice.chance(SUMS):
+        check_snapshot(take_snapshot(Session(dump), dice.pick(groupings("stat"))))
 
 
 def made_minidump(architecture: str) -> bytes:

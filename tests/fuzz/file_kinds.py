@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import io
 import lzma
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as parquet
 import zstandard
 from builders import cabinet_builder
 from builders.pdb_builder import PdbBuilder
@@ -36,6 +39,7 @@ BEFORE, AFTER = PAIR / "before.dmp.gz", PAIR / "after.dmp.gz"
 TINY = TESTDATA / "6.1.7601.24384-x86" / "tiny" / "dump.dmp.gz"
 KERNEL = TESTDATA / "kernel" / "7601-x64" / "tiny-pair" / "after.dmp.xz"
 LOG_LINES = (60, 250)  # first and last lines of a log that are kept
+PACKED = b"dumpleak"  # where a snapshot's own metadata is
 MOST_UNPACKED = 1 << 28
 CONTAINER_LINES = (Line(("info", INPUT)), Line(("stat", INPUT)))
 LOG_COMMANDS = (
@@ -118,6 +122,24 @@ def process_snapshot(folder: Path) -> Seed:
 def kernel_snapshot(folder: Path) -> Seed:
     data = written(folder / "seed.dlsnap", "snapshot", str(KERNEL))
     return file_seed(SNAPSHOT_LINES, data, folder / "mutated.dlsnap")
+
+
+def snapshot_metadata(folder: Path) -> Seed:
+    """What a snapshot says besides its columns: JSON that is mutated and packed again as it was."""
+    whole, mutated = folder / "whole.dlsnap", folder / "mutated.dlsnap"
+    written(whole, "snapshot", str(TINY))
+    table = parquet.read_table(whole)
+    metadata = dict(table.schema.metadata)
+    text = zlib.decompress(base64.b64decode(metadata[PACKED]))
+    run_line = use_file(SNAPSHOT_LINES[:-1], mutated, whole)
+
+    def use(data: bytes, dice: Dice) -> None:
+        packed = base64.b64encode(zlib.compress(data, 1))
+        sink = io.BytesIO()
+        parquet.write_table(table.replace_schema_metadata(metadata | {PACKED: packed}), sink)
+        run_line(sink.getvalue(), dice)
+
+    return Seed(text, use, is_text=True)
 
 
 def umdh_log(folder: Path) -> Seed:
@@ -226,6 +248,7 @@ def file_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
         "container-lzx-mixed": partial(lzx_cabinet, (1, 2, 3), 20000),
         "snapshot-process": partial(process_snapshot, folder),
         "snapshot-kernel": partial(kernel_snapshot, folder),
+        "snapshot-metadata": partial(snapshot_metadata, folder),
         "umdh-log": partial(umdh_log, folder),
         "suppressions": partial(suppressions, folder),
         "baseline": partial(baseline, folder),
