@@ -1,0 +1,196 @@
+"""Runs command lines in this process, and checks what holds for each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+
+from dumpleak.cli import main, main_group
+from fuzz.dice import Dice
+from fuzz.invariants import require
+from windumps.errors import WindumpsError
+
+INPUT, WHOLE, OUTPUT = "<input>", "<whole>", "<output>"
+BY = "<grouping>"
+WRONG_USAGE, CANNOT_ANSWER = 2, 3
+REFUSALS = (WRONG_USAGE, CANNOT_ANSWER)
+NO_ANSWER = ("dumpleak: ", "SUMMARY: NO ANSWER")
+SAID = (*NO_ANSWER, "SUMMARY: ", "warning: ", "error: ", "info: ")
+# A schema check takes longer than what it checks; larger documents are parsed only.
+SCHEMA_BYTES = 200_000
+# The description of a kernel dump has other fields than the schema it names, which is that of processes.
+KERNEL_KEY = "dump_type"
+LINE_BY_LINE = ("allocations",)  # commands whose JSON is one document a line
+
+
+class NoAnswerError(WindumpsError):
+    """A command said that it cannot answer."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One kind of command line.
+
+    Attributes:
+        words: The command and its arguments; INPUT stands for the mutated file, WHOLE for one that
+            was not mutated, BY for any grouping.
+        more: Options that are there in half of all cases.
+        codes: The exit codes it may end with; 2 only where a file of the user's own may be wrong.
+    """
+
+    words: tuple[str, ...]
+    more: tuple[str, ...] = ()
+    codes: tuple[int, ...] = (0, 1, 3)
+
+
+# Of a dump of a process.
+PROCESS_LINES = (
+    Line(("info", INPUT)),
+    Line(("heaps", INPUT)),
+    Line(("modules", INPUT)),
+    Line(("symbols", INPUT)),
+    Line(("stat", INPUT, "--by", BY)),
+    Line(("leaks", INPUT, "--by", BY)),
+    Line(("allocations", INPUT), ("--state", "all")),
+    Line(("diff", WHOLE, INPUT, "--by", BY, "--fail-on", "bytes>=1"), ("--force",)),
+    Line(("diff", INPUT, WHOLE, "--by", BY), ("--force",)),
+    Line(("trend", INPUT, WHOLE, INPUT, "--by", BY), ("--force",)),
+    Line(("snapshot", INPUT)),
+    Line(("snapshot", INPUT, "--format", "dlsnap", "--strip-names")),
+)
+KERNEL_LINES = (
+    Line(("info", INPUT)),
+    Line(("modules", INPUT)),
+    Line(("processes", INPUT)),
+    Line(("pool", INPUT), ("--no-walk",)),
+    Line(("pool", WHOLE, INPUT)),
+    Line(("pool", INPUT, WHOLE)),
+    Line(("allocations", INPUT)),
+    Line(("stat", INPUT, "--by", BY)),
+    Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
+    Line(("heaps", INPUT, "--process", "app.exe")),
+    Line(("snapshot", INPUT)),
+)
+# Of a file that holds a snapshot.
+SNAPSHOT_LINES = (
+    Line(("info", INPUT)),
+    Line(("modules", INPUT)),
+    Line(("stat", INPUT, "--by", BY)),
+    Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
+    Line(("diff", INPUT, WHOLE, "--by", BY), ("--force",)),
+    Line(("pool", INPUT)),
+)
+
+
+@cache
+def formats(command: str) -> tuple[str, ...]:
+    """The formats a command can write."""
+    for option in main_group.commands[command].params:
+        if option.name == "format_" and isinstance(option.type, click.Choice):
+            return tuple(option.type.choices)
+    return ()
+
+
+@cache
+def groupings(command: str) -> tuple[str, ...]:
+    """The groupings a command knows."""
+    for option in main_group.commands[command].params:
+        if option.name == "by" and isinstance(option.type, click.Choice):
+            return tuple(option.type.choices)
+    return ("site",)
+
+
+def run(*words: str) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error of a command line."""
+    output, errors = io.StringIO(), io.StringIO()
+    code: Any = 0
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            main(list(words))
+        except SystemExit as stop:
+            code = stop.code or 0
+    return int(code), output.getvalue(), errors.getvalue()
+
+
+def use_file(lines: Sequence[Line], mutated: Path, whole: Path) -> Callable[[bytes, Dice], None]:
+    """Writes mutated bytes to a file and runs one of these lines over it, in one of its formats."""
+    output = mutated.with_name("output")
+
+    def use(data: bytes, dice: Dice) -> None:
+        mutated.write_bytes(data)
+        output.unlink(missing_ok=True)
+        line = dice.pick(lines)
+        code = checked(filled(line, dice, mutated, whole), output, line.codes)
+        if code in REFUSALS:
+            raise NoAnswerError(f"exit code {code}")
+
+    return use
+
+
+def filled(line: Line, dice: Dice, mutated: Path, whole: Path) -> list[str]:
+    """The words of a command line, with files, a grouping and a format in it."""
+    command = line.words[0]
+    places = {INPUT: str(mutated), WHOLE: str(whole), BY: dice.pick(groupings(command))}
+    words = [places.get(word, word) for word in line.words]
+    if line.more and dice.chance(0.5):
+        words += line.more
+    if "--format" not in words:
+        words += ["--format", dice.pick(formats(command))]
+    return words
+
+
+def checked(words: Sequence[str], output: Path, codes: Sequence[int] = (0, 1, 3)) -> int:
+    """Runs a line, whose answer goes to a file; it must end as the contract says. Its exit code."""
+    line = [*words, "-o", str(output)]
+    code, printed, said = run(*line)
+    if "internal error" in said:
+        require(False, "no internal error", run(*line, "--debug")[2])
+    require(code in codes, "the exit code is one of the contract", f"{code} {words} {said}")
+    if code == WRONG_USAGE:
+        require(not output.exists(), "wrong usage writes no answer", said)
+        return code
+    strange = [text for text in said.splitlines() if not text.startswith(SAID)]
+    require(not strange, "what is said is lines of a known kind", repr(strange[:3]))
+    told = [said.count(f"\n{start}") + said.startswith(start) for start in NO_ANSWER]
+    require(code != CANNOT_ANSWER or max(told) == 1, "why there is no answer is one line", said)
+    require(not printed, "the answer goes where -o says", printed[:200])
+    if code != CANNOT_ANSWER:
+        require(output.exists(), "an answer is written", f"{code} {said}")
+    if output.exists() and "json" in words:
+        written = output.read_bytes()
+        for document in written.splitlines() if words[0] in LINE_BY_LINE else [written]:
+            check_json(document)
+    return code
+
+
+@cache
+def _validator(schema: str) -> jsonschema.Draft202012Validator | None:
+    """Of the schema a document names; None where the package has no file of it."""
+    name = schema.removeprefix("dumpleak/").replace("/", "-")
+    file = resources.files("dumpleak").joinpath(f"schemas/{name}.schema.json")
+    if not file.is_file():
+        return None
+    return jsonschema.Draft202012Validator(json.loads(file.read_text("utf-8")))
+
+
+def check_json(raw: bytes) -> None:
+    """A document is JSON in the strict sense, and what its schema says."""
+
+    def refuse(word: str) -> None:
+        require(False, "JSON has no such number", word)
+
+    document = json.loads(raw, parse_constant=refuse)
+    schema = _validator(document.get("schema", ""))
+    if len(raw) <= SCHEMA_BYTES and schema is not None and KERNEL_KEY not in document:
+        for error in schema.iter_errors(document):
+            require(False, "JSON is what its schema says", f"{error.json_path} {error.message}")

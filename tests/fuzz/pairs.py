@@ -1,0 +1,233 @@
+"""Asks the gate about a whole dump and a damaged later one: growth that is there must never pass.
+
+    python tests/fuzz/pairs.py --trials 4 --seed 1 --out rows.jsonl
+    python tests/fuzz/pairs.py --seconds 60 --seed 1
+    python tests/fuzz/pairs.py --replay 'testdata/6.1.7601.24384-x86/leak-pair-ust/after:hide-drop:1' --seed 1
+
+The limit is nine tenths of the growth of the undamaged pair.
+Right are exit codes 1 (it grew) and 3 (no answer).
+Ends with 1 when any pair passes, or ends with anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from truth import TESTDATA, TruthDump, load_json
+from truth import pairs as truth_pairs
+
+from fuzz.command_lines import run
+from fuzz.damages import DAMAGES, Damage, Damaged, Narrowed, cut_tail, dropped, filled, zeros
+from fuzz.dice import Dice
+from fuzz.dump_kinds import unpacked
+from fuzz.invariants import ViolationError, require
+from fuzz.running import Rounds, chosen, kept, read_rows, trial_options
+from fuzz.seeds import PAGE
+from fuzz.subjects import ProcessSubject, read_truth
+from windumps.errors import WindumpsError
+
+SCENARIOS = ("leak-pair-*", "page-heap-leak-pair")
+SHARE = 0.9  # of the growth is the limit
+PASSED, GREW, NO_ANSWER = 0, 1, 3
+FALSE_PASS, WRONG_END, UNUSABLE = "false PASS", "other exit code", "not compared when whole"
+# Where growth can be asked for: in all, or of the site that grew most; bytes or blocks.
+CONDITIONS: dict[str, Callable[[dict[str, Any]], int]] = {
+    "site.bytes": lambda whole: max(site["delta_bytes"] for site in whole["sites"]),
+    "bytes": lambda whole: int(whole["totals"]["delta_bytes"]),
+    "site.count": lambda whole: max(site["delta_count"] for site in whole["sites"]),
+    "count": lambda whole: int(whole["totals"]["delta_count"]),
+}
+
+
+@dataclass
+class Row:
+    """What came of one pair.
+
+    Attributes:
+        pair: Name of the later dump.
+        damage: A key of `PAIR_DAMAGES`.
+        number: Number of the trial.
+        condition: What the gate was asked.
+        code: The exit code.
+        wrong: What is wrong with it; "" when nothing is.
+        said: The last line on standard error.
+    """
+
+    pair: str
+    damage: str
+    number: int
+    condition: str = ""
+    code: int = -1
+    wrong: str = ""
+    said: str = ""
+
+    @property
+    def name(self) -> str:
+        """What `--replay` takes."""
+        return f"{self.pair}:{self.damage}:{self.number}"
+
+
+class PairSubject(ProcessSubject):
+    """A pair whose later dump gets damaged.
+
+    Attributes:
+        growth: Condition → growth of the undamaged pair.
+        planted: Pages of the blocks that were leaked between the two.
+    """
+
+    def __init__(self, pair: tuple[TruthDump, TruthDump], folder: Path) -> None:
+        before, after = pair
+        super().__init__(unpacked(after.dump), read_truth(load_json(after.truth)))
+        self.before, self.after = folder / "before.dlsnap", folder / "after.dmp"
+        self.after.write_bytes(unpacked(before.dump))
+        code, _, said = run("snapshot", str(self.after), "--no-holders", "-o", str(self.before))
+        require(code == 0, "the whole dump can be read", said)
+        self.growth = self._growth()
+        leaked = load_json(after.truth)["leaked_since_before"]
+        self.planted = set(
+            self._pages_of([row[0] if isinstance(row, list) else row for row in leaked])
+        )
+
+    def _growth(self) -> dict[str, int]:
+        _, text, said = self.asked(self.data, "--format", "json")
+        require(bool(text), "the whole pair can be compared", said)
+        whole = json.loads(text)
+        return {name: growth(whole) for name, growth in CONDITIONS.items()}
+
+    def _pages_of(self, addresses: list[int]) -> Iterator[int]:
+        for address in addresses:
+            end = address + max(self.truth.used.get(address, 1), 1)
+            yield from range((address - 1) // PAGE * PAGE, end, PAGE)
+
+    def asked(self, data: bytes, *more: str) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error of a comparison with the earlier dump."""
+        self.after.write_bytes(data)
+        return run("diff", str(self.before), str(self.after), "--no-holders", *more)
+
+
+def hidden(how: Callable[[float], Damage]) -> Callable[[PairSubject, Dice], Damaged]:
+    """Damages all, half or a quarter of the pages that hold what was leaked."""
+
+    def damage(pair: PairSubject, dice: Dice) -> Damaged:
+        return how(dice.pick((100, 50, 25)))(Narrowed(pair, pair.planted), dice)
+
+    return damage
+
+
+PAIR_DAMAGES: dict[str, Callable[[PairSubject, Dice], Damaged]] = {
+    **DAMAGES,
+    "hide-drop": hidden(dropped),
+    "hide-zero": hidden(partial(filled, fill=zeros)),
+    "cut-tail": cut_tail,
+}
+
+
+def tried(pair: PairSubject, name: str, damage: str, seed: int, number: int) -> tuple[Row, Damaged]:
+    """One trial; the conditions take turns."""
+    row = Row(name, damage, number)
+    made = PAIR_DAMAGES[damage](pair, Dice(name, damage, seed, number))
+    condition = list(CONDITIONS)[number % len(CONDITIONS)]
+    row.condition = f"{condition}>={int(SHARE * pair.growth[condition])}"
+    row.code, _, said = pair.asked(made.data, "--fail-on", row.condition)
+    row.said = (said.strip().splitlines() or [""])[-1]
+    if row.code == PASSED:
+        row.wrong = FALSE_PASS
+    elif row.code not in (GREW, NO_ANSWER) or "internal error" in said:
+        row.wrong = WRONG_END
+    elif damage == "none" and row.code != GREW:
+        row.wrong = WRONG_END  # nothing is missing, so there is an answer
+    return row, made
+
+
+def pairs() -> dict[str, tuple[TruthDump, TruthDump]]:
+    """Every pair with truth, by the name of its later dump; those of testdata begin with "testdata/"."""
+    return {
+        ("testdata/" if after.dump.is_relative_to(TESTDATA) else "") + after.name: (before, after)
+        for before, after in truth_pairs(*SCENARIOS)
+    }
+
+
+def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> Iterator[Row]:
+    """Every damage once a round."""
+    known = pairs()
+    for name, numbers in rounds.shared(names):
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                pair = PairSubject(known[name], Path(folder))
+            except (ViolationError, WindumpsError) as error:
+                yield Row(name, "none", 0, wrong=UNUSABLE, said=str(error))
+                continue
+            for number in numbers:
+                for damage in damages:
+                    yield tried(pair, name, damage, seed, number)[0]
+
+
+def replay(name: str, seed: int, save: Path | None) -> int:
+    """One trial again, with what was done and what was said."""
+    pair_name, damage, number = name.rsplit(":", 2)
+    with tempfile.TemporaryDirectory() as folder:
+        pair = PairSubject(pairs()[pair_name], Path(folder))
+        row, made = tried(pair, pair_name, damage, seed, int(number))
+        if save is not None:
+            save.write_bytes(made.data)
+        code, text, said = pair.asked(made.data, "--fail-on", row.condition)
+    print("\n".join(made.told))
+    print(f"{text}\n{said}\n{row.condition}: exit code {code} {row.wrong}")
+    return 1 if row.wrong else 0
+
+
+def report(rows: list[Row], seed: int) -> int:
+    """Every pair that is wrong; the last line is the result."""
+    for row in rows:
+        if row.wrong:
+            print(f"{row.wrong}: {row.condition}, exit code {row.code}: {row.said}")
+            print(f"    python tests/fuzz/pairs.py --seed {seed} --replay '{row.name}'")
+    codes, wrong = Counter(row.code for row in rows), Counter(row.wrong for row in rows)
+    print(
+        f"pairs: {len(rows)} trials of {len({row.pair for row in rows})} pairs: {codes[GREW]} grew, "
+        f"{codes[NO_ANSWER]} no answer, {wrong[FALSE_PASS]} false PASS, "
+        f"{wrong[WRONG_END] + wrong[UNUSABLE]} ended otherwise"
+    )
+    return 1 if any(row.wrong for row in rows) or not rows else 0
+
+
+def table(rows: list[Row]) -> None:
+    """Exit codes by damage, as a table for the README."""
+    print("| damage | trials | grew | no answer | false PASS | other end |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for damage in PAIR_DAMAGES:
+        mine = [row for row in rows if row.damage == damage]
+        codes, wrong = Counter(row.code for row in mine), Counter(row.wrong for row in mine)
+        ended = wrong[WRONG_END] + wrong[UNUSABLE]
+        counts = (codes[GREW], codes[NO_ANSWER], wrong[FALSE_PASS], ended)
+        print(f"| {damage} | {len(mine)} | {' | '.join(map(str, counts))} |")
+
+
+def main() -> int:
+    """The command line."""
+    given = trial_options(__doc__, "PAIR:DAMAGE:N").parse_args()
+    names, damages = chosen(pairs(), given.only), chosen(PAIR_DAMAGES, given.damage)
+    if given.list:
+        print("\n".join(names))
+    elif given.table:
+        table([Row(**row) for row in read_rows(given.table)])
+    elif given.replay:
+        return replay(given.replay, given.seed, given.save)
+    else:
+        rounds = Rounds(given.trials, given.seconds)
+        return report(kept(trials(names, damages, given.seed, rounds), given.out), given.seed)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
