@@ -27,7 +27,7 @@ from dumpleak.attribution.stack import (
 )
 from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshot import HeapRow, LogCovered, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.modules import Module, PdbIdentity, file_name
@@ -340,7 +340,7 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
         totals,
         {},
         heaps,
-        Coverage(covered, covered, covered, len(heaps), len(heaps)),
+        LogCovered(covered, covered, covered, len(heaps), len(heaps)),
         notes,
         # Without identities nobody can tell builds apart, or find the PDBs.
         modules=tuple(code.modules) if log.images else (),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from dumpleak.account import AccountRow
 from dumpleak.reports.base import BlockPage
 from dumpleak.sites import Site
 from dumpleak.snapshot import Snapshot
@@ -59,6 +60,12 @@ def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
     """Who holds the blocks of a site, one clause each; empty where that was not looked for."""
     holding = snapshot.held_by.get(site.key)
     return list(holding.evidence) if holding is not None else []
+
+
+def changed(rows: Iterable[AccountRow]) -> list[AccountRow]:
+    """Rows of the account that are worth showing: what changed, but for what the sites tell."""
+    told = ("blocks.", "private.count", "private.bytes")
+    return [row for row in rows if row.delta and not row.name.startswith(told)]
 
 
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:

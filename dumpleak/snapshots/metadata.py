@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dumpleak.account import NO_REGIONS, NO_THREADS, Figure
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
 from dumpleak.memory_use import MemoryByUse, UseRow
@@ -111,6 +112,9 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "texts": texts.values,
         "places": [list(place) for place in places.values],
         "diagnostics": [asdict(item) for item in snapshot.diagnostics],
+        "account": None
+        if snapshot.outside is None
+        else [asdict(figure) for figure in snapshot.outside],
         **pool,
     }
 
@@ -154,6 +158,7 @@ def from_json(document: Any, file: str) -> Metadata:
             coverage.integer("committed_bytes"),
             coverage.integer("heaps_listed"),
             coverage.integer("heaps_read"),
+            coverage.integer_or_none("unread_bytes") or 0,
         ),
         diagnostics=[_read_diagnostic(item) for item in root.objects("diagnostics")],
         limits=tuple(
@@ -180,12 +185,15 @@ def from_json(document: Any, file: str) -> Metadata:
         for item in root.objects("holders")
     }
     pool = root.object_or_none("pool")
+    about = _read_about(root.object_or_none("about"))
+    if not snapshot.is_pool:
+        snapshot.outside = _read_account(root, about)
     return Metadata(
         snapshot,
         {name: table for name, table in groups.items() if name != "site"},
         _read_classes(root.object("classes"), groups),
         root.integer("blocks"),
-        _read_about(root.object_or_none("about")),
+        about,
         read_record(pool, len(keys)) if pool is not None else None,
     )
 
@@ -196,6 +204,29 @@ def _read_classes(item: Fields, groups: dict[str, list[Group]]) -> dict[str, lis
     if sites != sorted(sites) or len({len(numbers) for numbers in found.values()}) != 1:
         raise damaged("metadata.classes", "a table in order of sites")
     return found
+
+
+def _read_account(root: Fields, about: About | None) -> tuple[Figure, ...] | None:
+    """The figures of the account; of an older file what else it says of them."""
+    if root.has("account"):
+        return tuple(
+            Figure(
+                item.text("name"),
+                item.integer_or_none("value"),
+                item.text("reason"),
+                item.text("unit"),
+            )
+            for item in root.objects("account")
+        )
+    if about is None:
+        return None
+    reason = "" if about.memory.complete else NO_REGIONS
+    committed = sum(row.committed_bytes for row in about.memory.rows)
+    threads = about.thread_count or None
+    return (
+        Figure("threads.count", threads, "" if threads else NO_THREADS),
+        Figure("regions.committed_bytes", None if reason else committed, reason),
+    )
 
 
 def _read_about(item: Fields | None) -> About | None:

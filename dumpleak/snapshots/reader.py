@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.account import account_of
 from dumpleak.block_table import BlockTable
 from dumpleak.grouping import heap_name, key_site, size_name
 from dumpleak.info import Info, coverage_advice
@@ -78,6 +79,7 @@ def snapshot_info(path: Path) -> Info:
         usable=not snapshot.coverage.shortfall,
         advice=coverage_advice(snapshot.coverage, snapshot.diagnostics),
         diagnostics=tuple(snapshot.diagnostics),
+        account=account_of(snapshot),
     )
 
 

@@ -262,19 +262,19 @@ def test_two_dumps_under_load_and_one_after_leave_a_suspect() -> None:
 
 
 def test_exhaustion_is_when_the_rate_has_used_up_what_is_left() -> None:
-    loaded = [_made(hour, {"a": 1000 + 50 * hour, "b": 3000 - hour}) for hour in range(4)]
-    loaded[-1].limits = (Limit("address space", 1000), Limit("commit limit", 5000))
+    loaded = [_made(hour, {"a": 1000 + 500 * hour, "b": 3000 - hour}) for hour in range(4)]
+    loaded[-1].limits = (Limit("address space", 10_000), Limit("commit limit", 50_000))
     trend = find_trend(loaded)
     assert trend.exhaustion is not None
     assert trend.exhaustion.limit.name == "address space"
-    # 1,000 bytes at 50 an hour, from the last dump at hour 3.
+    # 10,000 bytes at 500 an hour, from the last dump at hour 3.
     assert trend.exhaustion.time == START + timedelta(hours=23)
     assert trend.sites[0].exhaustion == START + timedelta(hours=23)
     assert trend.sites[1].exhaustion is None
 
 
 def test_without_times_there_is_a_shape_and_no_rate() -> None:
-    trend = find_trend([_made(None, {"a": 10 * number}) for number in range(4)])
+    trend = find_trend([_made(None, {"a": 1000 * number}) for number in range(4)])
     (site,) = trend.sites
     assert (site.bytes_per_hour, site.exhaustion) == (None, None)
     assert (site.shape, site.confidence) == (Shape.STEADY, "suspect")
