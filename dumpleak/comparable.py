@@ -77,16 +77,15 @@ def why_no_pair(
 
 def same_dump(one: Snapshot, other: Snapshot) -> bool:
     """True for one file given twice, for its copies, and for what was made of one dump."""
-    if _same_file(one.source.file, other.source.file):
-        return one.source.process_id == other.source.process_id
+    if (one.groups, one.private, one.totals) != (other.groups, other.private, other.totals):
+        return False
+    if one.coverage != other.coverage or account_of(one) != account_of(other):
+        return False
     before, after = one.source, other.source
-    return (
-        before.time is not None
-        and (before.time, before.process_id) == (after.time, after.process_id)
-        and (one.groups, one.private, one.totals) == (other.groups, other.private, other.totals)
-        and one.coverage == other.coverage
-        and account_of(one) == account_of(other)
-    )
+    if before.process_id != after.process_id or before.time != after.time:
+        return False
+    # What tells no time may be of two moments between which nothing happened.
+    return before.time is not None or _same_file(before.file, after.file)
 
 
 def _same_file(one: str, other: str) -> bool:

@@ -110,6 +110,23 @@ class HolderFinder:
         }
 
 
+class StoredHolders:
+    """What a snapshot file keeps of the holders, as `HolderFinder` gives it.
+
+    Args:
+        held: By key.
+        unreferenced: As `HolderFinder.unreferenced`.
+    """
+
+    def __init__(self, held: dict[str, Holding], unreferenced: NDArray[np.bool_] | None) -> None:
+        self._held = held
+        self.unreferenced = unreferenced
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys."""
+        return {key: self._held[key] for key in keys if key in self._held}
+
+
 def _block_name(site: Site) -> str:
     """What to call the blocks of a site: their class, if it is known, wherever they came from."""
     return site.type or f"{_HOLDER_WORDS.get(site.kind, '')} {site.name}".strip()

@@ -12,6 +12,7 @@ from dumpleak.trends import Trend
 from dumpleak.units import format_bytes
 
 NAMED_ROWS = 3
+WORTH_TELLING = 0.1  # share of the largest free piece whose loss is told
 LARGEST_FREE = "address_space.largest_free_bytes"
 
 
@@ -73,7 +74,7 @@ def account_facts(answer: Comparison | Trend) -> list[tuple[str, str]]:
     rows = what_grew(answer.account)
     facts = [("Account", rows_told(rows))] if rows else []
     for row in answer.account:
-        if row.name == LARGEST_FREE and row.delta is not None and row.delta < -HIDDEN_BYTES:
+        if row.name == LARGEST_FREE and (row.delta or 0) <= -WORTH_TELLING * (row.base or 0) < 0:
             text = f"{row.kind.label} fell from {row.told(row.base)} to {row.told(row.current)}"
             facts.append(("Addresses", text))
     return facts

@@ -13,6 +13,8 @@ from dumpleak.units import format_address
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
 from windumps.pools.tags import tag_text
 
+ADDRESSES_SHOWN = 0.01  # share of free address space from which a change of it is shown
+
 _STATES = {int(state): state.name.lower() for state in State}
 _KINDS = {int(kind): kind.label for kind in Kind}
 
@@ -65,7 +67,13 @@ def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
 def changed(rows: Iterable[AccountRow]) -> list[AccountRow]:
     """Rows of the account that are worth showing: what changed, but for what the sites tell."""
     told = ("blocks.", "private.count", "private.bytes")
-    return [row for row in rows if row.delta and not row.name.startswith(told)]
+    return [
+        row
+        for row in rows
+        if row.delta
+        and not row.name.startswith(told)
+        and (row.kind.threshold or abs(row.delta) >= ADDRESSES_SHOWN * (row.base or 0))
+    ]
 
 
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:

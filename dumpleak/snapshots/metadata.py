@@ -13,6 +13,7 @@ from dumpleak.memory_use import MemoryByUse, UseRow
 from dumpleak.pool.record import PoolRecord, read_record, record_json
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshots.columns import pack_flags, unpack_flags
 from dumpleak.snapshots.fields import Fields, SnapshotFileError, damaged
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
@@ -115,6 +116,9 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "account": None
         if snapshot.outside is None
         else [asdict(figure) for figure in snapshot.outside],
+        "unreferenced": None
+        if snapshot.unreferenced is None
+        else pack_flags(snapshot.unreferenced),
         **pool,
     }
 
@@ -188,6 +192,8 @@ def from_json(document: Any, file: str) -> Metadata:
     about = _read_about(root.object_or_none("about"))
     if not snapshot.is_pool:
         snapshot.outside = _read_account(root, about)
+    if root.has("unreferenced"):
+        snapshot.unreferenced = unpack_flags(root.text("unreferenced"), root.integer("blocks"))
     return Metadata(
         snapshot,
         {name: table for name, table in groups.items() if name != "site"},

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dumpleak.account import account_of
 from dumpleak.block_table import BlockTable
 from dumpleak.grouping import heap_name, key_site, size_name
+from dumpleak.holders import StoredHolders
 from dumpleak.info import Info, coverage_advice
 from dumpleak.late_symbols import with_symbols
 from dumpleak.sites import Site, SiteKind
@@ -130,9 +131,9 @@ class SnapshotFile:
             by: A key of `GROUPINGS`.
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
-        snapshot = replace(self.metadata.snapshot, grouping=by, held_by={})
+        snapshot = replace(self.metadata.snapshot, grouping=by, held_by={}, unreferenced=None)
         if held:
-            snapshot.holders = lambda keys: {key: held[key] for key in keys if key in held}
+            snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):
             groups, numbers = self._by_column(by)
             snapshot.groups = _by_key(groups)
