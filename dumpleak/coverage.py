@@ -126,8 +126,8 @@ class LogCovered(Coverage):
     def told(self, whose: str = "") -> str:
         """What a log can and cannot show."""
         return (
-            f"a log lists blocks with a recorded stack in {self.heaps_read} heaps, and does not tell how "
-            "much it leaves out"
+            f"a log lists blocks with a recorded stack ({format_bytes(self.walked_bytes)} in "
+            f"{self.heaps_read} heap{'s' * (self.heaps_read != 1)}), and does not tell how much it leaves out"
         )
 
 

@@ -349,6 +349,10 @@ class TextReport:
     def _coverage(self, label: str, coverage: Coverage) -> None:
         label = label.replace(Coverage.memory, coverage.memory)
         label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
+        if coverage.shown_share is None:
+            whose = label.partition(": ")[0] if ": " in label else "Coverage"
+            self._line(f"{whose}: {coverage.told()}", "yellow")
+            return
         self._line(
             f"{label}: {coverage.amounts} ({coverage.share_text}), {coverage.heaps_text}",
             "" if coverage.is_complete else "yellow",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from dumpleak.account import (
 from dumpleak.comparison import Verdict, compare
 from dumpleak.gate import Gate, parse_gate
 from dumpleak.info import take_info
+from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.summary import summarize_comparison
 from dumpleak.session import Session
 from dumpleak.snapshot import Snapshot, take_snapshot
@@ -114,6 +117,14 @@ def test_memory_outside_heaps_counts_in_totals_and_in_the_gate(tiny: Dump) -> No
     assert "private memory outside heaps" in summary.headline
     # gflags +ust records heap calls, of which there are none.
     assert not any("gflags" in step.command for step in summary.steps)
+
+
+def test_csv_has_rows_for_memory_outside_heaps(tiny: Dump) -> None:
+    comparison = compare(_taken(_arenas(tiny, 1)), _taken(_later(_arenas(tiny, 24))))
+    stream = io.StringIO()
+    CsvReport(stream).diff(comparison, None)
+    (row,) = csv.DictReader(io.StringIO(stream.getvalue()))
+    assert (int(row["delta_bytes"]), row["name"][:14]) == (92 * MIB, "private memory")
 
 
 def test_threads_that_grow_are_growth_and_lead_the_headline(tiny: Dump) -> None:
