@@ -81,6 +81,8 @@ ROWS: dict[str, RowKind] = {
     "address_space.free_bytes": RowKind(BYTES, "free address space"),
     "address_space.largest_free_bytes": RowKind(BYTES, "largest free piece of address space"),
 }
+_OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
+_OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
 # Sums of other rows: they are named only when none of those grew.
 SUMS = ("regions.committed_bytes", "regions.reserved_bytes")
 
@@ -250,8 +252,22 @@ def why_no_private(snapshot: Snapshot) -> str:
 def _outside(snapshot: Snapshot) -> tuple[Figure, ...]:
     if snapshot.outside is not None:
         return snapshot.outside
-    told = ("blocks.", "heaps.", "private.count", "private.bytes")
-    return tuple(Figure(name, None, NOT_KEPT) for name in ROWS if not name.startswith(told))
+    return tuple(Figure(name, None, NOT_KEPT) for name in _OUTSIDE)
+
+
+def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Figure, ...]:
+    """What a snapshot file tells that was written before there was an account.
+
+    Args:
+        threads: Threads listed.
+        committed: All committed memory; None when unknown.
+        reason: Why it is unknown.
+    """
+    known = {
+        "threads.count": _figure("threads.count", threads, "" if threads else NO_THREADS),
+        "regions.committed_bytes": Figure("regions.committed_bytes", committed, reason),
+    }
+    return tuple(known.get(name, Figure(name, None, NOT_KEPT)) for name in _OUTSIDE)
 
 
 def outside_figures(session: Session) -> tuple[Figure, ...]:

@@ -206,8 +206,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         doubted = tuple(doubts((base, current), grown_bytes, others_grew, SIDES))
     if force:
         reasons, doubted = (*reasons, *doubted), ()
-    if base.private or current.private:
-        diagnostics += tuple(_private_notes(unknown))
+    diagnostics += tuple(private_notes((base, current), unknown))
     diagnostics += tuple(
         Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
         for reason in (*reasons, *doubted)
@@ -244,8 +243,9 @@ def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:
     return "; ".join(found)
 
 
-def _private_notes(unknown: str) -> list[Diagnostic]:
-    if not unknown:
+def private_notes(series: Sequence[Snapshot], unknown: str) -> list[Diagnostic]:
+    """Says that private memory outside heaps is left out, where a dump has some."""
+    if not unknown or not any(snapshot.private for snapshot in series):
         return []
     message = f"private memory outside heaps is not compared: {unknown}"
     return [Diagnostic("private-not-compared", Severity.WARNING, "comparison", None, message)]
@@ -264,19 +264,18 @@ def with_proof(comparison: Comparison) -> Comparison:
     if not current.coverage.is_complete:
         return comparison  # what was not walked may hold pointers to anything
     lost = current.unreferenced
-    if lost is not None and survivors is not None and current.blocks is not None:
-        new = ~survivors.known
-        size = np.maximum(current.blocks().size, 0)
-        sizes = int(size[lost & new].sum())
-        count = int(np.count_nonzero(lost & new))
-        return replace(comparison, proof=Proof(count, int(new.sum()), sizes, True))
-    grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
-    held = [current.held_by[key] for key in grown if key in current.held_by]
-    unreferenced = sum(holding.unreferenced for holding in held)
-    if lost is None and not unreferenced:
-        return comparison  # that may as well be of roots that are not in the dump
-    blocks = sum(holding.blocks for holding in held)
-    return replace(comparison, proof=Proof(unreferenced, blocks, 0, False))
+    if lost is None or current.blocks is None:
+        return comparison
+    table = current.blocks()
+    if survivors is not None:
+        asked = ~survivors.known
+    else:
+        grown = {delta.site.key for delta in comparison.sites if delta.delta_bytes > 0}
+        asked = np.array([key in grown for key in table.keys], np.bool_)[table.group]
+    found = lost & asked
+    count, of = int(np.count_nonzero(found)), int(np.count_nonzero(asked))
+    size = int(np.maximum(table.size[found], 0).sum())
+    return replace(comparison, proof=Proof(count, of, size, survivors is not None))
 
 
 def _deltas(
@@ -350,6 +349,7 @@ __all__ = [
     "is_older",
     "labelled",
     "order_diagnostics",
+    "private_notes",
     "private_unknown",
     "rows_total",
     "why_not_comparable",

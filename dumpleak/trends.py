@@ -20,7 +20,7 @@ import numpy as np
 from dumpleak.account import AccountRow, account_rows, what_grew
 from dumpleak.builds import align_builds
 from dumpleak.comparable import doubts, labelled, same_dump, why_not_comparable
-from dumpleak.comparison import Verdict, private_unknown, rows_total
+from dumpleak.comparison import Verdict, private_notes, private_unknown, rows_total
 from dumpleak.limits import Limit
 from dumpleak.process_life import Life, same_life
 from dumpleak.site_trends import (
@@ -174,7 +174,11 @@ def find_trend(
         sites,
         private,
         None if refused else _all_together(sites, private, limits, when),
-        tuple(_diagnostics(series, [*reasons, *doubted], hours is None) + notes),
+        tuple(
+            _diagnostics(series, [*reasons, *doubted], hours is None)
+            + private_notes(series, unknown)
+            + notes
+        ),
         doubts=tuple(doubted),
         account=account,
         private_unknown=unknown,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dumpleak.account import NO_REGIONS, NO_THREADS, Figure
+from dumpleak.account import NO_REGIONS, Figure, older_figures
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
 from dumpleak.memory_use import MemoryByUse, UseRow
@@ -228,11 +228,7 @@ def _read_account(root: Fields, about: About | None) -> tuple[Figure, ...] | Non
         return None
     reason = "" if about.memory.complete else NO_REGIONS
     committed = sum(row.committed_bytes for row in about.memory.rows)
-    threads = about.thread_count or None
-    return (
-        Figure("threads.count", threads, "" if threads else NO_THREADS),
-        Figure("regions.committed_bytes", None if reason else committed, reason),
-    )
+    return older_figures(about.thread_count, None if reason else committed, reason)
 
 
 def _read_about(item: Fields | None) -> About | None:

@@ -16,6 +16,7 @@ from truth import TESTDATA
 from dumpleak.account import (
     NO_REGIONS,
     NO_THREADS,
+    NOT_KEPT,
     ROWS,
     AccountRow,
     State,
@@ -30,6 +31,8 @@ from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.summary import summarize_comparison
 from dumpleak.session import Session
 from dumpleak.snapshot import Snapshot, take_snapshot
+from dumpleak.snapshots.metadata import from_json, to_json
+from dumpleak.snapshots.writer import write_snapshot
 from windumps import Dump, open_dump
 from windumps.memory import Regions, RunMemory
 
@@ -216,3 +219,25 @@ def test_every_answer_and_the_snapshot_file_carry_the_same_account(
 
 def test_info_adds_up_as_a_snapshot_does(tiny: Dump) -> None:
     assert take_info(Session(tiny)).account == account_of(_taken(tiny))
+
+
+def test_a_file_written_before_there_was_an_account_is_read_and_says_what_it_lacks(
+    tmp_path: Path,
+) -> None:
+    written = write_snapshot(Session.open(PAIR / "after.dmp.gz"), tmp_path / "a.dlsnap")
+    document = json.loads(json.dumps(to_json(written)))
+    whole = from_json(document, "a").snapshot
+    flags = whole.unreferenced
+    assert flags is not None
+    assert (flags == written.snapshot.unreferenced).all()
+    del document["account"], document["unreferenced"]
+    del document["coverage"]["unread_bytes"]
+    old = from_json(document, "a").snapshot
+    before, after = ({f.name: f for f in account_of(s)} for s in (whole, old))
+    assert before.keys() == after.keys() == ROWS.keys()
+    for name in ("blocks.bytes", "heaps.free_bytes", "private.bytes", "threads.count"):
+        assert after[name] == before[name]
+    assert (after["mapped.bytes"].value, after["mapped.bytes"].reason) == (None, NOT_KEPT)
+    document["unreferenced"] = "AAAA"
+    with pytest.raises(ValueError, match="flags"):
+        from_json(document, "a")
