@@ -67,7 +67,12 @@ def why_no_pair(
     """Why two dumps are no earlier and later one: they are the same, or in the wrong order."""
     older, newer = names
     if same_dump(base, current):
-        return [f"{older} and {newer} are one and the same: what did not happen cannot be told"]
+        if _same_file(base.source.file, current.source.file):
+            return [f"{older} and {newer} are one and the same file: nothing happened between them"]
+        return [
+            f"{older} and {newer} are of one moment and show the same: what happens between two moments "
+            "cannot be told from that"
+        ]
     if is_older(base.source, current.source):
         return [
             f"{newer} was taken before {older}, so that what grew has shrunk: give them in order of time"
