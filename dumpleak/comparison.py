@@ -10,32 +10,40 @@ What a comparison shows is growth. It is never called a leak here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from dumpleak.account import AccountRow, account_rows, what_grew, why_no_private
 from dumpleak.builds import align_builds, more_is_named
+from dumpleak.comparable import (
+    SWAPPED,
+    doubts,
+    is_older,
+    labelled,
+    order_diagnostics,
+    why_not_comparable,
+)
 from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
 from dumpleak.renaming import followed
 from dumpleak.same_private import with_same_private
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
-from dumpleak.snapshots.privacy import alike, hashed_name
+from dumpleak.sites import Site
+from dumpleak.snapshot import Snapshot
+from dumpleak.snapshots.privacy import alike
 from dumpleak.survivors import Fate, Survivors
-from dumpleak.totals import Totals
-from dumpleak.units import format_bytes
-from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
-from windumps.windows.process import HEAP_LIST_CUT
+from dumpleak.totals import Totals, sum_of
+from dumpleak.units import format_share
+from windumps.diagnostics import Diagnostic, Severity
 
 if TYPE_CHECKING:
     from dumpleak.gate import GateResult
 
-# Shares of walked memory that differ by more than this make totals incomparable.
-COVERAGE_TOLERANCE = 0.02
-BY_STACK = ("site", "stack")  # groupings whose names come from recorded stacks
-MOST = 0.5
 EXPLAINED_SITES = 20  # of which more is told than totals
+SIDES = ("the base", "the current dump")
 
 
 class Verdict(StrEnum):
@@ -83,6 +91,23 @@ class SiteDelta:
 
 
 @dataclass(frozen=True)
+class Proof:
+    """Blocks that nothing points to, which a cache would hold.
+
+    Attributes:
+        unreferenced: How many.
+        blocks: Of how many blocks.
+        bytes: Bytes of the unreferenced ones.
+        new: All of these came since the base; else they are all that the sites that grew have now.
+    """
+
+    unreferenced: int
+    blocks: int
+    bytes: int
+    new: bool
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Two dumps compared.
 
@@ -92,13 +117,17 @@ class Comparison:
         verdict: See `Verdict`.
         reasons: Why they are not comparable; also given when that was overruled.
         sites: Sites whose bytes or count changed, largest growth first.
-        private: The same for private memory outside heaps, which is not part of the totals.
-        base_totals: Over all heaps compared.
-        current_totals: Over all heaps compared.
+        private: The same for private memory outside heaps; empty where one dump does not tell of it.
+        base_totals: Over all that `sites` and `private` are of.
+        current_totals: Over all that `sites` and `private` are of.
         diagnostics: Of both dumps; messages begin with the dump they concern.
         life: Whether both dumps are of one process life.
         survivors: What became of the blocks; None where that cannot be told.
         gate: What the gate says, when the user asked for one.
+        doubts: Why a comparison that was made comes to no verdict: a dump may hide what it would need.
+        account: Everything that can grow, in figures.
+        private_unknown: Why private memory outside heaps is not compared; "" when it is.
+        proof: What references say of the new blocks; None where that was not looked for.
     """
 
     base: Snapshot
@@ -113,6 +142,15 @@ class Comparison:
     life: LifeAnswer
     survivors: Survivors | None = None
     gate: GateResult | None = None
+    doubts: tuple[str, ...] = ()
+    account: tuple[AccountRow, ...] = ()
+    private_unknown: str = ""
+    proof: Proof | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Nothing was compared; the reasons say why."""
+        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
 
     @property
     def delta_bytes(self) -> int:
@@ -138,23 +176,22 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     """
     if base.grouping != current.grouping:
         raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
-    (base, current), private_notes = with_same_private(identified(alike(base, current)))
+    (base, current), said_of_private = with_same_private(identified(alike(base, current)))
     reasons = tuple(why_not_comparable(base, current))
     diagnostics = (
         *labelled("base", base.diagnostics),
         *labelled("current", current.diagnostics),
-        *(
-            Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
-            for reason in reasons
-        ),
     )
-    diagnostics += (*order_diagnostics(base.source, current.source), *private_notes)
+    diagnostics += (*order_diagnostics(base.source, current.source), *said_of_private)
     refused = bool(reasons) and not force
     sites: tuple[SiteDelta, ...] = ()
     private: tuple[SiteDelta, ...] = ()
+    account: tuple[AccountRow, ...] = ()
+    doubted: tuple[str, ...] = ()
     life = same_life(base, current)
     survivors: Survivors | None = None
     names: dict[str, str] = {}
+    unknown = private_unknown((base, current), SIDES)
     if not refused:
         if life.life is Life.SAME:
             base, current, survivors, names = followed(base, current)
@@ -163,22 +200,86 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         diagnostics += tuple(aligned.diagnostics)
         sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
         sites = _explained(base, current, sites)
-        private = _deltas(base.private, current.private, {}, {})
-    grew = any(delta.delta_bytes > 0 for delta in (*sites, *private))
-    verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
+        if not unknown:
+            private = _deltas(base.private, current.private, {}, {})
+        account = account_rows((base, current))
+    grown = [delta for delta in (*sites, *private) if delta.delta_bytes > 0]
+    grown_bytes = sum(delta.delta_bytes for delta in grown)
+    others_grew = bool(what_grew(account))
+    if not refused:
+        doubted = tuple(doubts((base, current), grown_bytes, others_grew, SIDES))
+    if force:
+        reasons, doubted = (*reasons, *doubted), ()
+    diagnostics += tuple(private_notes((base, current), unknown))
+    diagnostics += tuple(
+        Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
+        for reason in (*reasons, *doubted)
+    )
+    verdict = Verdict.GROWTH if grown or others_grew else Verdict.NO_GROWTH
     return Comparison(
         base,
         current,
-        Verdict.NOT_COMPARABLE if refused else verdict,
+        Verdict.NOT_COMPARABLE if refused or doubted else verdict,
         reasons,
         sites,
         private,
-        base.totals,
-        current.totals,
+        rows_total(base, not unknown),
+        rows_total(current, not unknown),
         diagnostics,
         life,
         survivors,
+        doubts=doubted,
+        account=account,
+        private_unknown=unknown,
     )
+
+
+def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:
+    """Why private memory outside heaps cannot be compared; "" where every dump tells of it.
+
+    Memory that one dump does not list and another does would be growth that never was.
+    """
+    found = [
+        f"{name}: {why}"
+        for name, snapshot in zip(names, series, strict=True)
+        if (why := why_no_private(snapshot))
+    ]
+    return "; ".join(found)
+
+
+def private_notes(series: Sequence[Snapshot], unknown: str) -> list[Diagnostic]:
+    """Says that private memory outside heaps is left out, where a dump has some."""
+    if not unknown or not any(snapshot.private for snapshot in series):
+        return []
+    message = f"private memory outside heaps is not compared: {unknown}"
+    return [Diagnostic("private-not-compared", Severity.WARNING, "comparison", None, message)]
+
+
+def rows_total(snapshot: Snapshot, with_private: bool) -> Totals:
+    """Over all rows that are compared: blocks, and private memory outside heaps where it is known."""
+    if not with_private:
+        return snapshot.totals
+    return sum_of([snapshot.totals, *(totals for _, totals in snapshot.private.values())])
+
+
+def with_proof(comparison: Comparison) -> Comparison:
+    """A comparison with what references in the current dump say, where they were looked for."""
+    current, survivors = comparison.current, comparison.survivors
+    if not current.coverage.is_complete:
+        return comparison  # what was not walked may hold pointers to anything
+    lost = current.unreferenced
+    if lost is None or current.blocks is None:
+        return comparison
+    table = current.blocks()
+    if survivors is not None:
+        asked = ~survivors.known
+    else:
+        grown = {delta.site.key for delta in comparison.sites if delta.delta_bytes > 0}
+        asked = np.array([key in grown for key in table.keys], np.bool_)[table.group]
+    found = lost & asked
+    count, of = int(np.count_nonzero(found)), int(np.count_nonzero(asked))
+    size = int(np.maximum(table.size[found], 0).sum())
+    return replace(comparison, proof=Proof(count, of, size, survivors is not None))
 
 
 def _deltas(
@@ -223,118 +324,11 @@ def _explained(
     return (*told, *sites[len(told) :])
 
 
-def why_not_comparable(
-    base: Snapshot, current: Snapshot, names: tuple[str, str] = ("the base", "the current dump")
-) -> list[str]:
-    """Differences between two snapshots that would make a comparison lie; empty when there are
-    none.
-
-    Args:
-        base: The earlier one.
-        current: The later one.
-        names: What to call them.
-    """
-    reasons = []
-    older, newer = names
-    before, after = base.source, current.source
-    if base.is_pool != current.is_pool:
-        what = {True: "the kernel's pools", False: "the heaps of a process"}
-        return [f"{older} is of {what[base.is_pool]}, {newer} of {what[current.is_pool]}"]
-    if before.architecture != after.architecture:
-        reasons.append(
-            f"{older} is of a {before.architecture or 'unknown'} process, "
-            f"{newer} of a {after.architecture or 'unknown'} one"
-        )
-    programs = before.program.lower(), after.program.lower()
-    if base.stripped and base.kept_names != current.kept_names:
-        programs = hashed_name("module", programs[0]), hashed_name("module", programs[1])
-    if programs[0] != programs[1] and before.program and after.program:
-        reasons.append(f"{older} is a dump of {before.program}, {newer} of {after.program}")
-    reasons += _heaps_read_once(base.heaps, current.heaps, names)
-    if not base.is_pool:
-        reasons += _heaps_listed_once(base, current, names)
-        reasons += _cut(base, current, names)
-        reasons += _stacks_once(base, current, names)
-    for which, snapshot in zip(names, (base, current), strict=True):
-        if snapshot.coverage.shortfall:
-            reasons.append(f"{which}: {snapshot.coverage.shortfall}")
-    shares = base.coverage.walked_share, current.coverage.walked_share
-    if not reasons and abs(shares[0] - shares[1]) > COVERAGE_TOLERANCE:
-        reasons.append(
-            f"{shares[0]:.1%} of the heap memory of {older} could be walked and {shares[1]:.1%} of "
-            f"that of {newer}: a difference may be a hole"
-        )
-    return reasons
-
-
-def _heaps_read_once(
-    base: list[HeapRow], current: list[HeapRow], names: tuple[str, str]
-) -> list[str]:
-    """Heaps that both processes have and only one dump can tell about."""
-    after = {row.label: row for row in current}
-    reasons = []
-    for row in base:
-        other = after.get(row.label)
-        if other is None or row.read == other.read:
-            continue
-        missing, which = (other, names[1]) if row.read else (row, names[0])
-        reasons.append(f"{row.label} could not be read in {which}: {missing.reason}")
-    return reasons
-
-
-def _heaps_listed_once(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]:
-    """Heaps that were read in one dump, where the other lacks part of its list of heaps."""
-    reasons = []
-    for which, snapshot, other in ((names[0], base, current), (names[1], current, base)):
-        cut = any(item.code == HEAP_LIST_CUT for item in snapshot.diagnostics)
-        known = {row.label for row in snapshot.heaps}
-        lost = [row.label for row in other.heaps if row.read and row.label not in known]
-        if cut or snapshot.coverage.heaps_listed > len(snapshot.heaps):
-            reasons += [
-                f"{label} could not be read in {which}: the list of heaps is not whole in that dump"
-                for label in lost
-            ]
-    return reasons
-
-
-def _stacks_once(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]:
-    """Stacks that only one process recorded: none of its sites has its name in the other dump."""
-    if base.grouping not in BY_STACK:
-        return []
-    shares = [_stack_share(snapshot) for snapshot in (base, current)]
-    if max(shares) <= MOST or min(shares) > 0 or not (base.totals.count and current.totals.count):
-        return []
-    having, lacking = names if shares[0] > shares[1] else names[::-1]
-    return [
-        f"{having} has recorded stacks and {lacking} has none, so that no site of one is found in the other "
-        "(--by type, size or heap compares them)"
-    ]
-
-
-def _stack_share(snapshot: Snapshot) -> float:
-    """The share of blocks that have a recorded stack."""
-    stacks = (n.count for site, n in snapshot.groups.values() if site.kind is SiteKind.STACK)
-    return sum(stacks) / max(snapshot.totals.count, 1)
-
-
-def _cut(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]:
-    """Files that end early: a heap whose structures are lost does not know how much it had."""
-    reasons = []
-    for which, snapshot in zip(names, (base, current), strict=True):
-        lost = sum(i.bytes_affected for i in snapshot.diagnostics if i.code == MEMORY_CUT)
-        if lost > COVERAGE_TOLERANCE * snapshot.coverage.committed_bytes:
-            reasons.append(
-                f"the file of {which} is cut and lacks {format_bytes(lost)} of memory, which may have "
-                "been of a heap: a difference may be a hole; copy it again"
-            )
-    return reasons
-
-
 def _evidence(pair: SiteDelta, growth: int) -> list[str]:
     """Clauses that put a site's growth in proportion."""
     evidence = []
     if pair.delta_bytes > 0 and growth:
-        evidence.append(f"{pair.delta_bytes / growth:.1%} of all growth")
+        evidence.append(f"{format_share(pair.delta_bytes, growth)} of all growth")
     if not pair.base.count and pair.current.count:
         evidence.append("not in the base")
     elif pair.delta_bytes > 0 and pair.base.bytes:
@@ -349,33 +343,19 @@ def _evidence(pair: SiteDelta, growth: int) -> list[str]:
     return evidence
 
 
-def is_older(base: SourceInfo, current: SourceInfo) -> bool:
-    """True when the current dump was taken before the base: the two are probably swapped."""
-    return base.time is not None and current.time is not None and current.time < base.time
-
-
-SWAPPED = (
-    "the current dump was taken before the base: if the two are swapped, what shrank has grown"
-)
-
-
-def order_diagnostics(base: SourceInfo, current: SourceInfo) -> tuple[Diagnostic, ...]:
-    """Says so when two dumps stand in the wrong order."""
-    if not is_older(base, current):
-        return ()
-    return (Diagnostic("dumps-swapped", Severity.WARNING, "comparison", None, SWAPPED),)
-
-
-def labelled(which: str, diagnostics: list[Diagnostic]) -> list[Diagnostic]:
-    """Diagnostics whose messages begin with the dump they concern."""
-    return [
-        Diagnostic(
-            item.code,
-            item.severity,
-            item.structure,
-            item.address,
-            f"{which}: {item.message}",
-            item.bytes_affected,
-        )
-        for item in diagnostics
-    ]
+__all__ = [
+    "SWAPPED",
+    "Comparison",
+    "Proof",
+    "SiteDelta",
+    "Verdict",
+    "compare",
+    "is_older",
+    "labelled",
+    "order_diagnostics",
+    "private_notes",
+    "private_unknown",
+    "rows_total",
+    "why_not_comparable",
+    "with_proof",
+]

@@ -1,77 +1,38 @@
 """The gate: `--fail-on bytes>=1M,site.count>=1000` turns growth into an exit code.
 
+It never passes on what a dump does not show: where that could decide, there is no answer.
+
 What a suppression names, and what a baseline has accepted, does not count.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite
+from math import inf
 from typing import TypeAlias
 
+from dumpleak.account import State
 from dumpleak.baseline import Baseline
+from dumpleak.comparable import why_no_pair
 from dumpleak.comparison import Comparison, SiteDelta
+from dumpleak.conditions import (
+    COUNTED_SITES,
+    PER_HOUR,
+    UNREFERENCED,
+    Condition,
+    GateError,
+    Measured,
+    Span,
+    decide,
+    parse_gate,
+)
+from dumpleak.measures import Answer, Scale, no_times
+from dumpleak.site_trends import MIN_BYTES
 from dumpleak.suppressions import Suppression
 from dumpleak.trends import SiteTrend, Trend
-from dumpleak.units import parse_size
-from windumps.errors import WindumpsError
-
-_CONDITION = re.compile(r"(site\.)?([a-z-]+)\s*>=\s*(\S+)")
-BYTE_QUANTITIES = ("bytes", "bytes-per-hour")
-QUANTITIES = (*BYTE_QUANTITIES, "count", "count-per-hour", "percent")
-COUNTED_SITES = ("suspects", "leaked")  # how many sites of that verdict, in a trend
-HOUR = 3600.0
 
 AnySite: TypeAlias = SiteDelta | SiteTrend
-
-
-class GateError(WindumpsError):
-    """A condition cannot be measured on this input; the message says why."""
-
-
-@dataclass(frozen=True)
-class Condition:
-    """One condition.
-
-    Attributes:
-        quantity: Of `QUANTITIES` or `COUNTED_SITES`; percent is of the base's bytes.
-        limit: Growth at which the gate fails.
-        per_site: It is about any one site, not about all together.
-        text: As the user wrote it.
-    """
-
-    quantity: str
-    limit: float
-    per_site: bool
-    text: str
-
-    def fails(self, measured: float) -> bool:
-        """True when the growth reaches the limit. No growth never fails, whatever the limit."""
-        return measured > 0 and measured >= self.limit
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What came of one condition.
-
-    Attributes:
-        condition: It.
-        value: Growth of all together, or of the site that grew most.
-        failed: The gate fails because of it.
-    """
-
-    condition: Condition
-    value: float
-    failed: bool
-
-    @property
-    def shown(self) -> str:
-        """The value for people: whole, or with one decimal."""
-        if self.value == float("inf"):
-            return "infinite"
-        return f"{self.value:.0f}" if self.value == int(self.value) else f"{self.value:.1f}"
 
 
 @dataclass(frozen=True)
@@ -113,8 +74,25 @@ class GateResult:
 
     @property
     def passed(self) -> bool:
-        """True when no condition failed."""
-        return not any(measured.failed for measured in self.conditions)
+        """True when every condition was measured and none failed."""
+        return not any(measured.failed or measured.unknown for measured in self.conditions)
+
+    @property
+    def failed(self) -> list[Measured]:
+        """The conditions that surely hold."""
+        return [measured for measured in self.conditions if measured.failed]
+
+    @property
+    def unanswered(self) -> list[Measured]:
+        """The conditions that the dumps cannot answer; they matter where none failed."""
+        return [measured for measured in self.conditions if measured.unknown]
+
+    @property
+    def verdict(self) -> str:
+        """The text "pass", "fail", or "no-answer"."""
+        if self.failed:
+            return "fail"
+        return "no-answer" if self.unanswered else "pass"
 
     @property
     def counted(self) -> list[Finding]:
@@ -125,11 +103,15 @@ class GateResult:
     def summary(self) -> str:
         """One line for logs."""
         counted = self.counted
-        failed = [m for m in self.conditions if m.failed]
+        if self.failed:
+            said = ", ".join(f"{m.condition.text} (it is {m.shown})" for m in self.failed)
+            first = f"FAIL {said}"
+        elif self.unanswered:
+            first = f"NO ANSWER; {'; '.join(told_unknown(m) for m in self.unanswered)}"
+        else:
+            first = "PASS"
         parts = [
-            "PASS"
-            if self.passed
-            else f"FAIL {', '.join(f'{m.condition.text} (it is {m.shown})' for m in failed)}",
+            first,
             f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {sum(f.bytes for f in counted)} bytes "
             f"in {sum(f.count for f in counted)} blocks",
         ]
@@ -155,7 +137,7 @@ class Gate:
     suppressions: Sequence[Suppression] = ()
     baseline: Baseline | None = None
 
-    def judge(self, answer: Comparison | Trend) -> GateResult:
+    def judge(self, answer: Answer) -> GateResult:
         """Measures a comparison.
 
         Raises:
@@ -168,15 +150,20 @@ class Gate:
         ]
         live = [s for s in self.suppressions if not s.is_expired]
         findings = [self._finding(site, live) for site in grown]
-        hours = _hours(answer)
-        base_bytes = answer.base.totals.bytes
+        scale = Scale(answer)
+        barred = "; ".join(why_no_pair(answer.base, answer.current))
         measured = []
         for condition in self.conditions:
             if condition.per_site:
-                value, findings = _per_site(condition, findings, hours)
+                spans = [_of_site(condition, finding, scale) for finding in findings]
+                findings = [_marked(condition, *pair) for pair in zip(findings, spans, strict=True)]
+                counted = [
+                    span for f, span in zip(findings, spans, strict=True) if not f.suppressed
+                ]
+                result = decide(condition, scale.largest(condition, counted), barred)
             else:
-                value = self._measure_all(condition, answer, findings, base_bytes, hours)
-            measured.append(Measured(condition, value, condition.fails(value)))
+                result = self._measure_all(condition, answer, findings, scale, barred)
+            measured.append(result)
         return GateResult(
             tuple(measured),
             tuple(findings),
@@ -195,125 +182,106 @@ class Gate:
     def _measure_all(
         self,
         condition: Condition,
-        answer: Comparison | Trend,
+        answer: Answer,
         findings: list[Finding],
-        base_bytes: int,
-        hours: float | None,
-    ) -> float:
+        scale: Scale,
+        barred: str,
+    ) -> Measured:
         if condition.quantity in COUNTED_SITES:
-            words = ("leaked",) if condition.quantity == "leaked" else ("leaked", "suspect")
-            if not isinstance(answer, Trend):
-                raise GateError(
-                    f"{condition.text}: two dumps show growth only; suspects and leaks take a trend of three"
-                )
-            if condition.quantity == "leaked" and not answer.after_idle:
-                raise GateError(
-                    f"{condition.text}: what leaked shows once the load has stopped; take one more dump then "
-                    "and give it with --after-idle"
-                )
-            return sum(
-                f.site.confidence in words for f in findings if not f.suppressed and f.bytes > 0
-            )
-        # The totals are those of the heaps: what shrank pays for what grew. Less what does not count.
+            return decide(condition, _counted(condition, answer, findings, scale), barred)
+        if condition.quantity in UNREFERENCED:
+            return _unreferenced(condition, answer, barred)
+        if condition.is_of_account:
+            return _of_account(condition, answer, scale, barred)
+        # What shrank pays for what grew, less what does not count.
         bytes_, count = answer.delta_bytes, answer.delta_count
-        private = {id(site) for site in answer.private}
         for finding in findings:
-            if id(finding.site) not in private:
-                left = (0, 0) if finding.suppressed else (finding.bytes, finding.count)
-                bytes_ -= finding.site.delta_bytes - left[0]
-                count -= finding.site.delta_count - left[1]
-        return _quantity(condition, bytes_, count, base_bytes, hours)
-
-
-def parse_gate(text: str) -> list[Condition]:
-    """Reads a comma-separated list of conditions; any one that holds fails the gate.
-
-    Raises:
-        ValueError: says what was not understood and what can be written.
-    """
-    conditions = []
-    for part in text.split(","):
-        match = _CONDITION.fullmatch(part.strip())
-        known = match is not None and (
-            match[2] in QUANTITIES or (match[2] in COUNTED_SITES and not match[1])
+            left = (0, 0) if finding.suppressed else (finding.bytes, finding.count)
+            bytes_ -= finding.site.delta_bytes - left[0]
+            count -= finding.site.delta_count - left[1]
+        return decide(
+            condition, scale.span(condition, bytes_, count, answer.base_totals.bytes), barred
         )
-        if match is None or not known:
-            raise ValueError(
-                f"{part.strip()!r} is not a condition; write bytes>=N, count>=N, percent>=N, "
-                "bytes-per-hour>=N or count-per-hour>=N, with site. in front for any one site, or "
-                "suspects>=N or leaked>=N of a trend; separated by commas (N may end in K, M or G)"
-            )
-        site, quantity, value = match.groups()
-        try:
-            limit = float(parse_size(value) if quantity in BYTE_QUANTITIES else float(value))
-        except ValueError as error:
-            raise ValueError(f"{part.strip()!r}: {value!r} is not a number") from error
-        if not isfinite(limit):
-            raise ValueError(f"{part.strip()!r}: {value!r} is not a number")
-        conditions.append(Condition(quantity, limit, site is not None, part.strip()))
-    return conditions
 
 
-def _per_site(
-    condition: Condition, findings: list[Finding], hours: float | None
-) -> tuple[float, list[Finding]]:
-    """The largest value of any site, and the findings with those that reach the limit marked."""
-    largest, marked = 0.0, []
-    for finding in findings:
-        if not finding.suppressed:
-            value = _of_site(condition, finding, hours)
-            largest = max(largest, value)
-            if condition.fails(value):
-                failed = (*finding.failed, condition.text)
-                finding = Finding(finding.site, finding.bytes, finding.count, failed)
-        marked.append(finding)
-    return largest, marked
+def told_unknown(measured: Measured) -> str:
+    """Why a condition has no answer, in one clause."""
+    seen = "" if measured.value is None else f"it is {measured.shown} as far as can be seen, but "
+    return f"{measured.condition.text}: {seen}{measured.unknown}"
 
 
-def _of_site(condition: Condition, finding: Finding, hours: float | None) -> float:
+def _marked(condition: Condition, finding: Finding, span: Span) -> Finding:
+    """A finding, with the condition where it surely breaks it."""
+    if finding.suppressed or not condition.fails(span.low):
+        return finding
+    return Finding(finding.site, finding.bytes, finding.count, (*finding.failed, condition.text))
+
+
+def _of_site(condition: Condition, finding: Finding, scale: Scale) -> Span:
     site = finding.site
-    if isinstance(site, SiteTrend) and condition.quantity.endswith("-per-hour"):
+    if isinstance(site, SiteTrend) and condition.quantity.endswith(PER_HOUR):
         of_bytes = condition.quantity == "bytes-per-hour"
         rate = site.bytes_per_hour if of_bytes else site.count_per_hour
         if rate is None:
-            raise GateError(_no_times(condition))
+            raise GateError(no_times(condition))
         # A baseline accepts growth, and with it the same share of the rate.
         whole, counted = (
             (site.delta_bytes, finding.bytes) if of_bytes else (site.delta_count, finding.count)
         )
-        return rate * counted / whole if whole > 0 else 0.0
-    return _quantity(condition, finding.bytes, finding.count, site.base.bytes, hours)
+        return scale.rate(rate * counted / whole if whole > 0 else 0.0, of_bytes)
+    return scale.span(condition, finding.bytes, finding.count, site.base.bytes)
 
 
-def _quantity(
-    condition: Condition, bytes_: int, count: int, base_bytes: int, hours: float | None
-) -> float:
-    """A quantity's value; growth from an empty base is infinitely many percent."""
-
-    def per_hour(value: int) -> float:
-        if hours is None:
-            raise GateError(_no_times(condition))
-        return value / hours
-
-    measures: dict[str, Callable[[], float]] = {
-        "bytes": lambda: bytes_,
-        "count": lambda: count,
-        "bytes-per-hour": lambda: per_hour(bytes_),
-        "count-per-hour": lambda: per_hour(count),
-        "percent": lambda: (
-            100 * bytes_ / base_bytes if base_bytes else float("inf") if bytes_ > 0 else 0.0
-        ),
-    }
-    return measures[condition.quantity]()
+def _counted(condition: Condition, answer: Answer, findings: list[Finding], scale: Scale) -> Span:
+    """How many sites are suspect or leaked."""
+    words = ("leaked",) if condition.quantity == "leaked" else ("leaked", "suspect")
+    if not isinstance(answer, Trend):
+        raise GateError(
+            f"{condition.text}: two dumps show growth only; suspects and leaks take a trend of three"
+        )
+    if condition.quantity == "leaked" and not answer.after_idle:
+        raise GateError(
+            f"{condition.text}: what leaked shows once the load has stopped; take one more dump then "
+            "and give it with --after-idle"
+        )
+    found = [f for f in findings if f.site.confidence in words and not f.suppressed and f.bytes > 0]
+    most = max(hole.most_bytes for hole in scale.holes)
+    sure = sum(f.bytes > most for f in found)
+    # Each site that is hidden grew by so much at least.
+    hidden = most // MIN_BYTES if most != inf else inf
+    return Span(len(found), sure, len(found) + hidden, hidden, scale.why)
 
 
-def _no_times(condition: Condition) -> str:
-    return f"{condition.text}: the dumps do not say how much time is between them"
+def _of_account(condition: Condition, answer: Answer, scale: Scale, barred: str) -> Measured:
+    row = next((row for row in answer.account if row.name == condition.row), None)
+    if row is None:
+        return Measured(condition, None, False, f"the dumps have no figure {condition.row}")
+    if row.state is State.UNKNOWN or row.delta is None:
+        return Measured(condition, None, False, f"it is not known ({row.reason})")
+    return decide(condition, scale.row_span(condition, row.name, row.delta), barred)
 
 
-def _hours(answer: Comparison | Trend) -> float | None:
-    """Between the first and the last dump; None where that is unknown or not positive."""
-    first, last = answer.base.source.time, answer.current.source.time
-    if first is None or last is None or last <= first:
-        return None
-    return (last - first).total_seconds() / HOUR
+def _unreferenced(condition: Condition, answer: Answer, barred: str) -> Measured:
+    proof = answer.proof if isinstance(answer, Comparison) else None
+    if proof is None or not proof.new:
+        return Measured(
+            condition,
+            None,
+            False,
+            "which new blocks nothing points to is not known: that takes two dumps of one process life, the "
+            "later one with all its memory, and --holders",
+        )
+    value = proof.bytes if condition.quantity == "unreferenced.bytes" else proof.unreferenced
+    return decide(condition, Span.exact(value), barred)
+
+
+__all__ = [
+    "Condition",
+    "Finding",
+    "Gate",
+    "GateError",
+    "GateResult",
+    "Measured",
+    "parse_gate",
+    "told_unknown",
+]

@@ -74,12 +74,17 @@ class HolderFinder:
         session: The dump, walked.
         index: Its used blocks; groups number `sites`.
         sites: The groups.
+
+    Attributes:
+        unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
+            looked for, and where too little of the roots is in the dump to tell.
     """
 
     def __init__(self, session: Session, index: BlockIndex, sites: Sequence[Site]) -> None:
         self._session = session
         self._index = index
         self._sites = sites
+        self.unreferenced: NDArray[np.bool_] | None = None
 
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys; reads all memory that may hold some."""
@@ -91,8 +96,10 @@ class HolderFinder:
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         reachable = find_reachable(memory, roots, index, votes, session.dump.release).reachable
+        self.unreferenced = ~reachable
         if not unreferenced_can_be_told(session, roots.amounts(memory)):
             reachable[:] = True
+            self.unreferenced = None
         found = votes.result(~reachable)
         look = FieldFinder(session, index, names)
         return {
@@ -101,6 +108,23 @@ class HolderFinder:
             )
             for row in np.flatnonzero(wanted).tolist()
         }
+
+
+class StoredHolders:
+    """What a snapshot file keeps of the holders, as `HolderFinder` gives it.
+
+    Args:
+        held: By key.
+        unreferenced: As `HolderFinder.unreferenced`.
+    """
+
+    def __init__(self, held: dict[str, Holding], unreferenced: NDArray[np.bool_] | None) -> None:
+        self._held = held
+        self.unreferenced = unreferenced
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys."""
+        return {key: self._held[key] for key in keys if key in self._held}
 
 
 def _block_name(site: Site) -> str:

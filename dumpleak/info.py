@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dumpleak.memory_use import MemoryByUse, memory_by_use
+from dumpleak.account import Figure, account_of, outside_figures
+from dumpleak.memory_use import MemoryByUse, memory_by_use, private_memory
 from dumpleak.session import Progress, Session, no_progress
 from dumpleak.snapshot import (
     Coverage,
     HeapRow,
+    Snapshot,
     SourceInfo,
     coverage,
     heap_rows,
     source_info,
 )
+from dumpleak.totals import Totals, sum_of
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
 from windumps.windows.modules import Module
@@ -40,6 +43,7 @@ class Info:
         usable: Leaks can be looked for.
         advice: Why it is or is not usable, and what to do next.
         diagnostics: What was left out, and why.
+        account: Everything that can grow, in figures.
     """
 
     source: SourceInfo
@@ -56,6 +60,7 @@ class Info:
     usable: bool
     advice: str
     diagnostics: tuple[Diagnostic, ...]
+    account: tuple[Figure, ...] = ()
 
 
 def take_info(session: Session, progress: Progress = no_progress) -> Info:
@@ -64,8 +69,23 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         pass  # the walk fills the heaps' accounts
     covered = coverage(session)
     dump = session.dump
-    return Info(
+    heaps = heap_rows(session)
+    private = private_memory(session)
+    used = [Totals(row.used_count or 0, row.used_bytes or 0) for row in heaps]
+    taken = Snapshot(
         source=source_info(session),
+        grouping="",
+        groups={},
+        totals=sum_of(used),
+        private=private.groups,
+        private_unknown=private.unknown,
+        by_regions=private.by_regions,
+        heaps=heaps,
+        coverage=covered,
+        outside=outside_figures(session),
+    )
+    return Info(
+        source=taken.source,
         full_memory=dump.full_memory,
         memory_bytes=dump.memory.total_bytes,
         thread_count=len(dump.threads),
@@ -73,7 +93,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         nt_global_flag=next(
             (v.nt_global_flag for v in session.views if v.nt_global_flag is not None), None
         ),
-        heaps=tuple(heap_rows(session)),
+        heaps=tuple(heaps),
         coverage=covered,
         memory=memory_by_use(session),
         modules=tuple(dump.modules),
@@ -81,6 +101,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         usable=bool(session.readable_heaps) and not covered.shortfall,
         advice=_advice(session, covered),
         diagnostics=tuple(session.diagnostics),
+        account=account_of(taken),
     )
 
 
@@ -98,7 +119,7 @@ def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str
     cut = any(item.code == HEAP_LIST_CUT for item in diagnostics)
     lost = sum(item.bytes_affected for item in diagnostics if item.code == MEMORY_CUT)
     if unread or cut or lost or covered.walked_share < 0.99:
-        parts = [f"{covered.walked_share:.1%} of the heap memory read could be walked"]
+        parts = [f"{covered.share_text} of the heap memory could be walked"]
         if unread:
             parts.append(f"{unread} of {covered.heaps_listed} heaps could not be read")
         if cut:

@@ -18,15 +18,16 @@ from pathlib import Path
 import pytest
 
 from dumpleak.api import Source, compare
-from dumpleak.comparison import Comparison, Verdict
-from dumpleak.gate import Gate, parse_gate
+from dumpleak.comparison import Comparison
+from dumpleak.gate import Gate, GateError, parse_gate
 from dumpleak.reports.markdown_report import MarkdownReport
 from dumpleak.suppressions import read_suppressions
 
 
 @pytest.fixture
 def assert_no_growth() -> Callable[..., Comparison]:
-    """A function that fails the test when growth between two dumps reaches a limit.
+    """A function that fails the test when growth between two dumps reaches a limit, or when that cannot
+    be told.
 
     It takes the two dumps (as `dumpleak.compare` does), `fail_on` (the conditions of `--fail-on`), and
     `suppressions` (a file, or None), and gives the comparison.
@@ -38,10 +39,13 @@ def _check(
     base: Source, current: Source, fail_on: str, suppressions: str | Path | None = None
 ) -> Comparison:
     comparison = compare(base, current)
-    if comparison.verdict is Verdict.NOT_COMPARABLE:
+    if comparison.refused:
         pytest.fail(f"the dumps are not comparable: {'; '.join(comparison.reasons)}", pytrace=False)
     entries = read_suppressions(suppressions) if suppressions is not None else []
-    result = Gate(parse_gate(fail_on), entries).judge(comparison)
+    try:
+        result = Gate(parse_gate(fail_on), entries).judge(comparison)
+    except GateError as error:
+        pytest.fail(f"SUMMARY: NO ANSWER; {error}", pytrace=False)
     comparison = replace(comparison, gate=result)
     if not result.passed:
         text = io.StringIO()

@@ -12,10 +12,15 @@ from dumpleak.limits import Limit
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
 from dumpleak.trend_shape import F64, FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
-from dumpleak.units import format_bytes
+from dumpleak.units import format_bytes, format_share
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3
+# Growth of less than so many blocks, or so many bytes (sixteen of the smallest blocks), is noise, however
+# regular; but for a few blocks so large that each is worth a look.
+MIN_BLOCKS = 4
+MIN_BYTES = 256
+LARGE_BYTES = 1 << 20
 # Of four intervals and more, this share has to show growth; of fewer, all.
 RISING_SHARE = 0.8
 MANY_INTERVALS = 4
@@ -27,6 +32,7 @@ STAYING_SHARE = 0.5
 LEFT_SHARE = 0.8
 # Of few dumps, growth of less than this many standard deviations of what came and went is chance.
 CHANCE_DEVIATIONS = 2.0
+MINIMUM = f"{MIN_BLOCKS} blocks and {format_bytes(MIN_BYTES)}, or {format_bytes(LARGE_BYTES)}"
 HOUR = 3600.0
 LAST_DATE = datetime.max.replace(tzinfo=UTC)
 
@@ -207,7 +213,10 @@ class TrendFinder:
         loaded = points[: self._under_load]
         growth = loaded[-1].bytes - loaded[0].bytes
         evidence = [f"grew in {fitted.rising} of {fitted.intervals} intervals"]
-        suspect = growth > 0 and grew_steadily(fitted) and self._stays(points, newcomers)
+        enough = is_enough(growth, loaded[-1].count - loaded[0].count)
+        if growth > 0 and not enough:
+            evidence.append(f"too little to tell from noise: less than {MINIMUM}")
+        suspect = enough and grew_steadily(fitted) and self._stays(points, newcomers)
         if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
             evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
         if not self._after_idle or growth <= 0:
@@ -215,13 +224,13 @@ class TrendFinder:
         kept = (points[-1].bytes - loaded[0].bytes) / growth
         fell = loaded[-1].bytes - points[-1].bytes
         evidence.append(
-            f"{max(1 - kept, 0):.0%} of it given back after the load stopped"
+            f"{format_share(max(1 - kept, 0), 1, 0)} of it given back after the load stopped"
             if kept >= 0
             else f"{format_bytes(fell)} given back after the load stopped, more than it grew by"
         )
         if len(loaded) < MIN_DUMPS:
             # A filled cache keeps its memory too, and two dumps under load cannot tell it from a leak.
-            return "suspect" if kept > GIVEN_BACK_SHARE else "growth", evidence
+            return "suspect" if enough and kept > GIVEN_BACK_SHARE else "growth", evidence
         if not suspect:
             return "growth", evidence
         leaked = kept > GIVEN_BACK_SHARE or self._are_left(points, newcomers)
@@ -231,6 +240,12 @@ class TrendFinder:
 def middle_of(under_load: int) -> int:
     """Which dump of a series ends its first half."""
     return under_load // 2
+
+
+def is_enough(growth_bytes: int, growth_count: int) -> bool:
+    """Growth that can be told from noise."""
+    many = growth_count >= MIN_BLOCKS and growth_bytes >= MIN_BYTES
+    return many or growth_bytes >= LARGE_BYTES
 
 
 def grew_steadily(fitted: Fit) -> bool:

@@ -5,27 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.account import Figure, outside_figures
 from dumpleak.block_table import BlockTable, BlockTableBuilder
+from dumpleak.coverage import Coverage, LogCovered, PoolsCovered, coverage
 from dumpleak.grouping import GROUPINGS, Grouping
 from dumpleak.holders import HolderFinder, Holding
 from dumpleak.limits import Limit, memory_limits
 from dumpleak.memory_use import MemoryByUse, memory_by_use, private_memory
 from dumpleak.references import BlockIndexBuilder
-from dumpleak.session import BETTER_DUMP, HeapSource, Progress, Session, no_progress
+from dumpleak.session import HeapSource, Progress, Session, no_progress
 from dumpleak.site_details import DetailSums, SiteDetail
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
-from dumpleak.unread_heaps import unread_amounts, unread_spans
+from dumpleak.unread_heaps import unread_spans
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
 
-# Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
-MIN_WALKED_SHARE = 0.5
 POOL = "pool"  # kind of the rows that stand for the kernel's pools
 
 
@@ -77,58 +76,6 @@ class HeapRow:
     def read(self) -> bool:
         """True when its blocks are part of the answer."""
         return not self.reason
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """How much of the heaps' memory an answer covers.
-
-    Attributes:
-        walked_bytes: Committed heap bytes whose use is known.
-        present_bytes: Committed heap bytes that are in the dump.
-        committed_bytes: Committed bytes of all heaps, also of those that were not read as far as is known.
-        heaps_listed: Heaps the process has, also those whose addresses are not in the dump.
-        heaps_read: Heaps that were walked.
-    """
-
-    memory: ClassVar[str] = "heap memory"  # what is walked, for people
-    parts: ClassVar[str] = "heaps"
-    never: ClassVar[str] = (
-        ""  # what such a source never tells, so that no share of it means anything
-    )
-
-    walked_bytes: int
-    present_bytes: int
-    committed_bytes: int
-    heaps_listed: int
-    heaps_read: int
-
-    @property
-    def walked_share(self) -> float:
-        """Walked of committed, 0 to 1; 0 when nothing was read."""
-        return self.walked_bytes / self.committed_bytes if self.committed_bytes else 0.0
-
-    @property
-    def share_text(self) -> str:
-        """`walked_share` for people."""
-        return "unknown" if self.never else f"{self.walked_share:.1%}"
-
-    @property
-    def shortfall(self) -> str:
-        """Why the answer says too little of the heaps to stand; "" when it covers enough."""
-        if self.walked_share >= MIN_WALKED_SHARE:
-            return ""
-        return (
-            f"only {self.walked_share:.1%} of the heap memory could be walked, the rest is not in the dump "
-            f"or damaged; {BETTER_DUMP}"
-        )
-
-
-class PoolsCovered(Coverage):
-    """See `Coverage`; of totals by the trackers, which need no walk, everything is covered."""
-
-    memory: ClassVar[str] = "pool memory"
-    parts: ClassVar[str] = "pools"
 
 
 @dataclass(frozen=True)
@@ -187,6 +134,10 @@ class Snapshot:
         kept_names: Patterns of those that are not.
         pool: What growth of the kernel's pools is explained by; None for heaps, and for snapshots read
             from files.
+        outside: Figures of the account that the rest of a snapshot does not tell, see `account`; None for
+            logs, and for snapshot files that were written without.
+        unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
+            that was not looked for, or cannot be told.
         explain: Gives clauses on a site's growth since another snapshot; None where there are none.
     """
 
@@ -208,6 +159,8 @@ class Snapshot:
     stripped: bool = False
     kept_names: tuple[str, ...] = ()
     pool: object | None = None
+    outside: tuple[Figure, ...] | None = None
+    unreferenced: NDArray[np.bool_] | None = None
     explain: Callable[[Snapshot, Site], tuple[str, ...]] | None = None
     private_unknown: str = ""
     by_regions: bool = True
@@ -295,6 +248,7 @@ def walked_snapshot(session: Session, by: str, grouping: Grouping, sums: GroupSu
         diagnostics=session.diagnostics,
         limits=memory_limits(session),
         modules=tuple(session.dump.modules),
+        outside=outside_figures(session),
     )
 
 
@@ -361,29 +315,6 @@ def heap_row(source: HeapSource, unread: Sequence[tuple[int, int]] = ()) -> Heap
     )
 
 
-def coverage(session: Session) -> Coverage:
-    """How much of the heaps' memory was walked; complete once the blocks were walked."""
-    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
-    unread, unread_present = unread_amounts(session)
-    present = session.dump.memory.present_in
-    return Coverage(
-        # What is walked twice, or walked and not committed, is misread: as much of the rest is as well.
-        walked_bytes=sum(
-            max(account.walked_bytes - 2 * max(-account.residual_bytes, 0), 0)
-            for account in accounts
-        ),
-        # A block can be known from its neighbours and yet not be in the dump itself.
-        present_bytes=unread_present
-        + sum(
-            min(present(account.ranges), account.committed_bytes - account.absent_bytes)
-            for account in accounts
-        ),
-        committed_bytes=unread + sum(account.committed_bytes for account in accounts),
-        heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
-        heaps_read=len(accounts),
-    )
-
-
 class GroupSums:
     """Adds used blocks up by group number, in columns that grow as groups appear."""
 
@@ -419,3 +350,20 @@ class GroupSums:
         largest = int(self._sums[3].max()) if self._sums.size else 0
         count, counted, block_bytes = (int(value) for value in self._sums[:3].sum(axis=1))
         return Totals(count, counted, block_bytes, largest)
+
+
+__all__ = [
+    "POOL",
+    "Coverage",
+    "GroupSums",
+    "HeapRow",
+    "LogCovered",
+    "PoolsCovered",
+    "Snapshot",
+    "SourceInfo",
+    "coverage",
+    "heap_row",
+    "source_info",
+    "take_snapshot",
+    "walked_snapshot",
+]

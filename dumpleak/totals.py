@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -28,3 +29,8 @@ class Totals:
             self.block_bytes + other.block_bytes,
             max(self.largest, other.largest),
         )
+
+
+def sum_of(totals: Iterable[Totals]) -> Totals:
+    """All of them together."""
+    return sum(totals, Totals())

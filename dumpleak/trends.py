@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dumpleak.account import AccountRow, account_rows, what_grew
 from dumpleak.builds import align_builds
-from dumpleak.comparison import Verdict, labelled, why_not_comparable
+from dumpleak.comparable import doubts, labelled, same_dump, why_not_comparable
+from dumpleak.comparison import Verdict, private_notes, private_unknown, rows_total
 from dumpleak.identities import identified
 from dumpleak.limits import Limit
 from dumpleak.process_life import Life, same_life
@@ -38,6 +40,7 @@ from dumpleak.site_trends import (
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
 from dumpleak.survivors import Survivors, find_survivors
+from dumpleak.totals import Totals
 from dumpleak.trend_shape import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
@@ -65,6 +68,9 @@ class Trend:
         exhaustion: When memory ends; None when no limit is known.
         diagnostics: Of all dumps; messages begin with the dump they concern.
         gate: What the gate says, when the user asked for one.
+        doubts: Why a series that was compared comes to no verdict: a dump may hide what it would need.
+        account: Everything that can grow, in figures.
+        private_unknown: Why private memory outside heaps is not compared; "" when it is.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -76,6 +82,14 @@ class Trend:
     exhaustion: Exhaustion | None
     diagnostics: tuple[Diagnostic, ...]
     gate: GateResult | None = None
+    doubts: tuple[str, ...] = ()
+    account: tuple[AccountRow, ...] = ()
+    private_unknown: str = ""
+
+    @property
+    def refused(self) -> bool:
+        """Nothing was compared; the reasons say why."""
+        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
 
     @property
     def base(self) -> Snapshot:
@@ -88,14 +102,24 @@ class Trend:
         return self.snapshots[-1]
 
     @property
+    def base_totals(self) -> Totals:
+        """Of the first dump, over all that `sites` and `private` are of."""
+        return rows_total(self.base, not self.private_unknown)
+
+    @property
+    def current_totals(self) -> Totals:
+        """Of the last dump, over all that `sites` and `private` are of."""
+        return rows_total(self.current, not self.private_unknown)
+
+    @property
     def delta_bytes(self) -> int:
-        """Last minus first, over all sites."""
-        return self.current.totals.bytes - self.base.totals.bytes
+        """Last minus first, over all rows."""
+        return self.current_totals.bytes - self.base_totals.bytes
 
     @property
     def delta_count(self) -> int:
-        """Last minus first, over all sites."""
-        return self.current.totals.count - self.base.totals.count
+        """Last minus first, over all rows."""
+        return self.current_totals.count - self.base_totals.count
 
 
 def find_trend(
@@ -114,7 +138,7 @@ def find_trend(
         MissingExtraError: SciPy is not installed.
     """
     series = identified(_all_alike(_in_order(list(snapshots), after_idle)))
-    series, private_notes = with_same_private(series)
+    series, said_of_private = with_same_private(series)
     _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:
         raise ValueError("cannot compare snapshots that are grouped differently")
@@ -125,26 +149,45 @@ def find_trend(
     sites: tuple[SiteTrend, ...] = ()
     private: tuple[SiteTrend, ...] = ()
     notes: list[Diagnostic] = []
+    account: tuple[AccountRow, ...] = ()
+    doubted: list[str] = []
+    names = [snapshot.source.file for snapshot in series]
+    unknown = private_unknown(series, names)
     limits = series[under_load - 1].limits
     when = series[under_load - 1].source.time
     if not refused:
         finder = TrendFinder(hours, under_load, after_idle is not None, limits, when)
-        series, followed, names = _followed(series, under_load)
+        series, followed, notes_of_names = _followed(series, under_load)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
-        notes = [*aligned.diagnostics, *names]
+        notes = [*aligned.diagnostics, *notes_of_names]
         sites = finder.trends(aligned.groups, _newcomers(series, under_load, followed))
-        private = finder.trends([snapshot.private for snapshot in series], {})
-    grew = any(trend.delta_bytes > 0 for trend in (*sites, *private))
-    verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
+        if not unknown:
+            private = finder.trends([snapshot.private for snapshot in series], {})
+        account = account_rows(series)
+    grown_bytes = sum(max(trend.delta_bytes, 0) for trend in (*sites, *private))
+    others_grew = bool(what_grew(account))
+    if not refused:
+        doubted = doubts(series, grown_bytes, others_grew, names)
+    if force:
+        reasons, doubted = [*reasons, *doubted], []
+    verdict = Verdict.GROWTH if grown_bytes or others_grew else Verdict.NO_GROWTH
     return Trend(
         tuple(series),
         after_idle is not None,
-        Verdict.NOT_COMPARABLE if refused else verdict,
+        Verdict.NOT_COMPARABLE if refused or doubted else verdict,
         tuple(reasons),
         sites,
         private,
         None if refused else _all_together(sites, private, limits, when),
-        tuple(_diagnostics(series, reasons, hours is None) + notes + private_notes),
+        tuple(
+            _diagnostics(series, [*reasons, *doubted], hours is None)
+            + said_of_private
+            + private_notes(series, unknown)
+            + notes
+        ),
+        doubts=tuple(doubted),
+        account=account,
+        private_unknown=unknown,
     )
 
 
@@ -186,13 +229,8 @@ def _check_differ(series: list[Snapshot]) -> None:
     Raises:
         TrendError: it was.
     """
-    for one, other in pairwise(series):
-        if (
-            one.source.time is not None
-            and (one.source.time, one.source.process_id)
-            == (other.source.time, other.source.process_id)
-            and one.groups == other.groups
-        ):
+    for one, other in combinations(series, 2):
+        if same_dump(one, other):
             raise TrendError(
                 f"{one.source.file} and {other.source.file} are the same dump; a trend needs dumps of "
                 "different times"

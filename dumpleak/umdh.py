@@ -24,7 +24,7 @@ from typing import IO
 import numpy as np
 
 from dumpleak.attribution.stack import module_stem
-from dumpleak.comparison import Comparison, SiteDelta, Verdict
+from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.session import HeapSource, Progress, Session, no_progress
 from windumps.blocks import Blocks
 from windumps.windows.modules import file_name
@@ -187,11 +187,11 @@ def write_comparison(
     )
     stream.writelines(f"// not comparable: {_one_line(reason)}\n" for reason in comparison.reasons)
     stream.write("\n")
-    if comparison.verdict is Verdict.NOT_COMPARABLE:
+    if comparison.refused:
         return
     for delta in comparison.sites[:top]:
         stream.writelines(f"{line}\n" for line in _delta_lines(delta, kind))
-    new, old = comparison.current_totals, comparison.base_totals
+    new, old = comparison.current.totals, comparison.base.totals
     requested = new.bytes - old.bytes
     total = new.block_bytes - old.block_bytes
     sign, word = (-1, "decrease") if total < 0 else (1, "increase")

@@ -18,7 +18,6 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar
 
 from dumpleak.attribution.stack import (
     Frame,
@@ -29,7 +28,7 @@ from dumpleak.attribution.stack import (
 )
 from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshot import HeapRow, LogCovered, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from dumpleak.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, is_log, parse
 from windumps.diagnostics import Diagnostic, Severity
@@ -44,14 +43,6 @@ NAMES_ONLY = "umdh-names-only"  # diagnostic of a log that does not tell builds 
 HEAPS_UNCOUNTED = "umdh-heaps-uncounted"
 # An offset at the end of a symbol, or before what stands behind it: " (file, line)", " : address".
 _OFFSET = re.compile(rf"\+(?:0x)?({HEX})(?=$|\s+[(:])")
-
-
-class LogCoverage(Coverage):
-    """See `Coverage`; all that a log lists is covered, but no log says what it left out."""
-
-    never: ClassVar[str] = (
-        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
-    )
 
 
 def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
@@ -227,7 +218,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
     # A log does not say what was committed; all that it lists is covered.
     covered = totals.block_bytes
     program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
-    notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCoverage.never)]
+    notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCovered.never)]
     if not log.is_counted:
         message = (
             "the log does not say how many heaps it has: one that is cut between two looks whole"
@@ -250,7 +241,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         totals,
         {},
         heaps,
-        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
+        LogCovered(covered, covered, covered, len(heaps), len(heaps)),
         notes,
         # Without identities nobody can tell builds apart, or find the PDBs.
         modules=tuple(code.modules) if log.images else (),

@@ -23,6 +23,21 @@ def format_count(count: int, signed: bool = False) -> str:
     return f"{_sign(count, signed)}{abs(count):,}"
 
 
+def format_share(part: float, whole: float, digits: int = 1, complete: bool = True) -> str:
+    """A share as "97.4%"; 100% only where part and whole are equal and nothing else is missing.
+
+    Args:
+        part: The part.
+        whole: Of what; a share of nothing is 0%.
+        digits: Decimals.
+        complete: Nothing is missing that neither number counts.
+    """
+    percent = 100 * part / whole if whole else 0.0
+    if part != whole or not complete:
+        percent = min(percent, 100 - 10.0**-digits if digits else 99.0)
+    return f"{percent:.{digits}f}%"
+
+
 def format_address(address: int, pointer_size: int = 8) -> str:
     """An address as zero-padded hex, so that columns line up and sort as text."""
     return f"0x{address:0{2 * pointer_size}x}"

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from dumpleak.attribution.skip_list import skip_patterns
+from dumpleak.holders import HolderFinder, StoredHolders
 from dumpleak.inputs import read_snapshot
 from dumpleak.late_symbols import with_symbols
 from dumpleak.pool.reader import PoolReader
@@ -213,6 +214,8 @@ def look_for_holders(
     with progress_bar(options) as progress:
         progress("looking for holders", 0, 1)
         snapshot.held_by = snapshot.holders(set(keys))
+        if isinstance(snapshot.holders, HolderFinder | StoredHolders):
+            snapshot.unreferenced = snapshot.holders.unreferenced
 
 
 def require(covered: Coverage) -> None:

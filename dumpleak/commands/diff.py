@@ -16,8 +16,8 @@ from dumpleak.commands.base import (
     options_with,
     output_to,
 )
-from dumpleak.commands.gating import finish, gate_options, judged, open_gate
-from dumpleak.comparison import compare
+from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
+from dumpleak.comparison import compare, with_proof
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import DIFF_REPORTS
 from dumpleak.umdh_log import matched
@@ -50,13 +50,16 @@ def diff(
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
     gate = open_gate(by, options)
-    older, newer = matched(
-        open_snapshot(base, by, options, keep_blocks=True),
-        open_snapshot(current, by, options, holders=holders is not False, keep_blocks=True),
-    )
-    comparison = judged(gate, compare(older, newer, force))
-    grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
-    look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
+    with answering(gate):
+        older, newer = matched(
+            open_snapshot(base, by, options, keep_blocks=True),
+            open_snapshot(current, by, options, holders=holders is not False, keep_blocks=True),
+        )
+        comparison = compare(older, newer, force)
+        grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
+        if grown:
+            look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
+        comparison = judged(gate, with_proof(comparison))
     with output_to(options) as stream:
         DIFF_REPORTS[options["format_"]](stream).diff(comparison, top)
     finish(gate, comparison)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -10,10 +11,11 @@ import click
 
 from dumpleak.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
-from dumpleak.comparison import Comparison, Verdict
+from dumpleak.comparison import Comparison
 from dumpleak.gate import Gate, GateError, GateResult, parse_gate
 from dumpleak.suppressions import Suppression, read_suppressions
 from dumpleak.trends import Trend
+from windumps.errors import WindumpsError
 from windumps.files import read_head
 
 _FILE = click.Path(exists=True, dir_okay=False)
@@ -22,8 +24,10 @@ _OPTIONS = (
         "--fail-on",
         metavar="CONDITIONS",
         help="Exit with 1 when growth reaches one of: bytes>=N, count>=N, percent>=N, bytes-per-hour>=N, "
-        "count-per-hour>=N; with site. in front for any one site; suspects>=N, leaked>=N of a trend. "
-        "Separated by commas.",
+        "count-per-hour>=N; with site. in front for any one site; suspects>=N, leaked>=N of a trend; "
+        "unreferenced.bytes>=N, unreferenced.count>=N of new blocks; any row of the account, as "
+        "threads.count>=N or private.bytes>=N. Separated by commas. Where the dumps do not show enough to "
+        "tell, the exit code is 3.",
     ),
     click.option(
         "--baseline",
@@ -66,20 +70,35 @@ def open_gate(by: str, options: dict[str, Any]) -> Gate | None:
 
 
 def judged(gate: Gate | None, answer: _Answer) -> _Answer:
-    """The answer with what the gate says of it; ends the command when that cannot be told."""
-    if gate is None or answer.verdict is Verdict.NOT_COMPARABLE:
+    """The answer with what the gate says of it.
+
+    Raises:
+        GateError: a condition cannot be measured on it.
+    """
+    if gate is None or answer.refused:
         return answer
+    return replace(answer, gate=gate.judge(answer))
+
+
+@contextmanager
+def answering(gate: Gate | None) -> Iterator[None]:
+    """Where a gate was asked for, a failure to answer is said in its line, too."""
     try:
-        return replace(answer, gate=gate.judge(answer))
-    except GateError as error:
-        click.echo(f"SUMMARY: NO ANSWER; {error}", err=True)
-        raise SystemExit(EXIT_CANNOT_ANSWER) from error
+        yield
+    except WindumpsError as error:
+        if gate is not None:
+            click.echo(f"SUMMARY: NO ANSWER; {error}", err=True)
+            if isinstance(error, GateError):
+                raise SystemExit(EXIT_CANNOT_ANSWER) from error
+        raise
 
 
 def finish(gate: Gate | None, answer: Comparison | Trend) -> None:
     """Says on stderr how it ended, and ends with the exit code for that."""
-    if answer.verdict is Verdict.NOT_COMPARABLE:
+    if answer.refused or (answer.gate is None and answer.doubts):
         why = f"the dumps are not comparable: {'; '.join(answer.reasons)}"
+        if answer.doubts:
+            why = "; ".join(answer.doubts)
         click.echo(f"dumpleak: {why}" if gate is None else f"SUMMARY: NO ANSWER; {why}", err=True)
         raise SystemExit(EXIT_CANNOT_ANSWER)
     if answer.reasons:
@@ -90,8 +109,11 @@ def finish(gate: Gate | None, answer: Comparison | Trend) -> None:
         return
     _say_suppressions(result)
     click.echo(f"{result.summary}{'; compared by force' if answer.reasons else ''}", err=True)
-    if not result.passed:
+    if result.failed:
         raise SystemExit(EXIT_GATE)
+    # Suppressions alone ask for nothing, and what is in doubt is no answer.
+    if result.unanswered or (answer.doubts and not result.conditions):
+        raise SystemExit(EXIT_CANNOT_ANSWER)
 
 
 def _say_suppressions(result: GateResult) -> None:

@@ -17,7 +17,7 @@ from dumpleak.commands.base import (
     options_with,
     output_to,
 )
-from dumpleak.commands.gating import finish, gate_options, judged, open_gate
+from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
 from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import TREND_REPORTS
 from dumpleak.snapshot import Snapshot
@@ -58,16 +58,21 @@ def trend(
     top: int | None,
     **options: Any,
 ) -> None:
-    """Which sites grow steadily over three dumps and more, how fast, and when memory ends."""
+    """Which sites grow steadily over three dumps and more, how fast, and when memory ends.
+
+    A verdict takes three dumps under load, and growth of at least 4 blocks and 256 B, or 1.0 MiB, over
+    them: less is noise, however regular.
+    """
     gate = open_gate(by, options)
     under_load = [
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]
     idle = [after_idle] if after_idle else []
-    snapshots = matched(*_opened(under_load, idle, by, holders is not False, options))
-    loaded = list(snapshots[: len(under_load)])
-    found = find_trend(loaded, snapshots[-1] if idle else None, force)
-    answer = judged(gate, found)
+    with answering(gate):
+        snapshots = matched(*_opened(under_load, idle, by, holders is not False, options))
+        loaded = list(snapshots[: len(under_load)])
+        found = find_trend(loaded, snapshots[-1] if idle else None, force)
+        answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)
     with output_to(options) as stream:

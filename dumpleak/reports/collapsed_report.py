@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import IO
 
-from dumpleak.comparison import Comparison, Verdict
+from dumpleak.comparison import Comparison
 from dumpleak.reports.names import visible
 from dumpleak.reports.stack_tree import SitePair, path_of, site_pairs
 from dumpleak.snapshot import Snapshot
@@ -24,7 +24,7 @@ class CollapsedReport:
 
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """All sites, changed or not; a comparison that was refused has none."""
-        if comparison.verdict is Verdict.NOT_COMPARABLE:
+        if comparison.refused:
             return
         pairs = site_pairs(comparison.base.groups, comparison.current.groups)
         base, current = _added(pairs, False), _added(pairs, True)

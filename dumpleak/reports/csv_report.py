@@ -48,6 +48,8 @@ class CsvReport:
         for use in info.memory.rows:
             rows.append((f"memory_by_use.{use.use}.committed_bytes", use.committed_bytes))
             rows.append((f"memory_by_use.{use.use}.present_bytes", use.present_bytes))
+        for figure in info.account:
+            rows.append((f"account.{figure.name}", "" if figure.value is None else figure.value))
         self._table(("property", "value"), rows)
 
     def heaps(self, snapshot: Snapshot) -> None:
@@ -122,7 +124,7 @@ class CsvReport:
         )
 
     def diff(self, comparison: Comparison, top: int | None) -> None:
-        """One row a site that changed."""
+        """One row a site that changed, then private memory outside heaps."""
         self._table(
             (
                 *("rank", "kind", "name", "type", "tag", "delta_bytes", "delta_count"),
@@ -145,12 +147,17 @@ class CsvReport:
                     delta.confidence,
                     "; ".join((*delta.evidence, *holder_evidence(comparison.current, delta.site))),
                 )
-                for rank, delta in enumerate(comparison.sites[:top], start=1)
+                for rank, delta in enumerate(
+                    (*comparison.sites, *comparison.private)[:top], start=1
+                )
             ),
         )
 
     def trend(self, trend: Trend, top: int | None) -> None:
-        """One row a site that changed; `bytes_0`, `count_0` and so on are its points."""
+        """One row a site that changed, then private memory outside heaps.
+
+        `bytes_0`, `count_0` and so on are a row's points.
+        """
         numbers = range(len(trend.snapshots))
         self._table(
             (
@@ -187,7 +194,7 @@ class CsvReport:
                     "; ".join((*site.evidence, *holder_evidence(trend.current, site.site))),
                     *(value for point in site.points for value in (point.bytes, point.count)),
                 )
-                for rank, site in enumerate(trend.sites[:top], start=1)
+                for rank, site in enumerate((*trend.sites, *trend.private)[:top], start=1)
             ),
         )
 

@@ -108,7 +108,7 @@ class Meter:
     Attributes:
         label: Of which dump.
         share: 0 to 1; None where it is not known.
-        text: The numbers.
+        text: The share as it is said, and the numbers.
         complete: Nothing is missing.
     """
 
@@ -265,11 +265,9 @@ def meter(label: str, coverage: Coverage) -> Meter:
         return Meter(label, None, coverage.never, complete=False)
     return Meter(
         label,
-        coverage.walked_share,
-        f"{format_bytes(coverage.walked_bytes)} of {format_bytes(coverage.committed_bytes)} committed, "
-        f"{coverage.heaps_read} of {coverage.heaps_listed} heaps",
-        coverage.walked_bytes == coverage.committed_bytes
-        and coverage.heaps_read == coverage.heaps_listed,
+        coverage.shown_share or 0.0,
+        f"{coverage.share_text}: {coverage.amounts}, {coverage.heaps_text}",
+        coverage.is_complete,
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dumpleak.account import BYTES, AccountRow
 from dumpleak.reports.html_data import Column, Grid, Row, shown
+from dumpleak.reports.rows import changed
 from dumpleak.snapshot import HeapRow, Snapshot
 from dumpleak.units import format_address
 from windumps.windows.modules import Module
@@ -47,6 +49,35 @@ def heap_grid(rows: Sequence[HeapRow], base: Sequence[HeapRow] | None = None) ->
                 _change(values[4], old.used_count if old else 0),
             ]
         grid.rows.append(values)
+    return grid
+
+
+def account_grid(rows: Sequence[AccountRow]) -> Grid:
+    """What changed of the process as a whole; a count and bytes have columns of their own."""
+    grid = Grid(
+        "account",
+        "The process as a whole",
+        (
+            Column("bytes +/-", "delta-bytes", "last minus first"),
+            Column("count +/-", "delta-count", "last minus first"),
+            Column("base", "text"),
+            Column("current", "text"),
+            Column("state", "text", "grew: by more than a healthy process shows"),
+            Column("what", "name"),
+        ),
+    )
+    for row in changed(rows):
+        of_bytes = row.unit == BYTES
+        grid.rows.append(
+            [
+                row.delta if of_bytes else None,
+                None if of_bytes else row.delta,
+                row.told(row.base),
+                row.told(row.current),
+                str(row.state),
+                shown(row.kind.label),
+            ]
+        )
     return grid
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from dumpleak.comparison import Comparison, SiteDelta, Verdict
+from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.info import Info
 from dumpleak.reports.html_data import (
     ROW_NAME,
@@ -23,9 +23,9 @@ from dumpleak.reports.html_data import (
     source_facts,
     tree_data,
 )
-from dumpleak.reports.html_grids import heap_grid, memory_map, module_grid
+from dumpleak.reports.html_grids import account_grid, heap_grid, memory_map, module_grid
 from dumpleak.reports.html_page import write
-from dumpleak.reports.rows import holder_evidence
+from dumpleak.reports.rows import changed, holder_evidence
 from dumpleak.reports.stack_tree import build_tree, site_pairs
 from dumpleak.reports.summary import summarize_comparison, summarize_info, summarize_trend
 from dumpleak.trends import SiteTrend, Trend
@@ -97,7 +97,7 @@ def diff_page(comparison: Comparison) -> Page:
     )
     page.notes, page.notes_left_out = notes(comparison.diagnostics)
     page.memory = memory_map([("base", base), ("current", current)])
-    if comparison.verdict is Verdict.NOT_COMPARABLE:
+    if comparison.refused:
         return page
     growth = sum(delta.delta_bytes for delta in comparison.sites if delta.delta_bytes > 0)
     grid = Grid(
@@ -134,6 +134,8 @@ def diff_page(comparison: Comparison) -> Page:
     page.grids.append(grid)
     if comparison.private:
         page.grids.append(_private_grid(comparison.private))
+    if changed(comparison.account):
+        page.grids.append(account_grid(comparison.account))
     page.grids.append(heap_grid(current.heaps, base.heaps))
     tree = build_tree(site_pairs(base.groups, current.groups), "all sites")
     page.tree = tree_data(tree, page.strings)
@@ -161,11 +163,13 @@ def trend_page(trend: Trend) -> Page:
     page.notes, page.notes_left_out = notes(trend.diagnostics)
     page.memory = memory_map(list(zip(labels, trend.snapshots, strict=True)))
     page.grids.append(_dump_grid(trend, labels))
-    if trend.verdict is Verdict.NOT_COMPARABLE:
+    if trend.refused:
         return page
     page.grids.insert(0, _trend_grid(page, trend, labels))
     if trend.private:
         page.grids.insert(1, _private_grid(trend.private))
+    if changed(trend.account):
+        page.grids.append(account_grid(trend.account))
     page.grids.append(heap_grid(current.heaps, base.heaps))
     tree = build_tree(site_pairs(base.groups, current.groups), "all sites")
     page.tree = tree_data(tree, page.strings)
@@ -243,7 +247,7 @@ def _dump_grid(trend: Trend, labels: list[str]) -> Grid:
                 label,
                 snapshot.totals.bytes,
                 snapshot.totals.count,
-                snapshot.coverage.share_text,
+                snapshot.coverage.shown_share,
                 shown(snapshot.source.file) + " (after the load stopped)" * idle,
             ]
         )

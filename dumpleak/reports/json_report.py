@@ -8,8 +8,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import datetime
+from math import isfinite
 from typing import IO, Any
 
+from dumpleak.account import AccountRow, Figure
 from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.gate import GateResult
 from dumpleak.info import Info
@@ -56,6 +58,7 @@ class JsonReport:
                     for row in info.memory.rows
                 },
                 "memory_by_use_complete": info.memory.complete,
+                "account": [_figure(figure) for figure in info.account],
                 "diagnostics": _diagnostics(info.diagnostics),
             }
         )
@@ -128,13 +131,14 @@ class JsonReport:
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """Schema dumpleak/diff/1; `top` is for people, all sites are written."""
         base, current = comparison.base_totals, comparison.current_totals
+        proof = comparison.proof
         self._write(
             {
                 "schema": "dumpleak/diff/1",
                 "base": _source(comparison.base.source),
                 "current": _source(comparison.current.source),
                 "verdict": comparison.verdict,
-                "reasons": list(comparison.reasons),
+                "reasons": [*comparison.reasons, *comparison.doubts],
                 "by": comparison.base.grouping,
                 "coverage": {
                     "base": _coverage(comparison.base.coverage),
@@ -145,6 +149,8 @@ class JsonReport:
                     "delta_count": comparison.delta_count,
                     **_both(base, current),
                 },
+                "account": [_account(row) for row in comparison.account],
+                "unreferenced": asdict(proof) if proof else None,
                 "gate": _gate(comparison.gate),
                 "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
                 "survivors": None
@@ -185,7 +191,7 @@ class JsonReport:
                 ],
                 "after_idle": trend.after_idle,
                 "verdict": trend.verdict,
-                "reasons": list(trend.reasons),
+                "reasons": [*trend.reasons, *trend.doubts],
                 "by": trend.base.grouping,
                 "coverage": {
                     "base": _coverage(trend.base.coverage),
@@ -194,8 +200,9 @@ class JsonReport:
                 "totals": {
                     "delta_bytes": trend.delta_bytes,
                     "delta_count": trend.delta_count,
-                    **_both(trend.base.totals, trend.current.totals),
+                    **_both(trend.base_totals, trend.current_totals),
                 },
+                "account": [{**_account(row), "points": list(row.points)} for row in trend.account],
                 "gate": _gate(trend.gate),
                 "exhaustion": _exhaustion(trend),
                 "sites": [
@@ -248,6 +255,27 @@ def _module(module: Module) -> dict[str, Any]:
     }
 
 
+def _figure(figure: Figure) -> dict[str, Any]:
+    return {
+        "name": figure.name,
+        "unit": figure.measure,
+        "value": figure.value,
+        "reason": figure.reason or None,
+    }
+
+
+def _account(row: AccountRow) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "unit": row.unit,
+        "base": row.base,
+        "current": row.current,
+        "delta": row.delta,
+        "state": row.state,
+        "reason": row.reason or None,
+    }
+
+
 def _coverage(coverage: Coverage) -> dict[str, int | str | None]:
     """Of what never tells how much there was, that is null, and the reason stands beside it."""
     never = {"committed_bytes": None, "never": coverage.never} if coverage.never else {}
@@ -290,11 +318,15 @@ def _gate(gate: GateResult | None) -> dict[str, Any] | None:
         return None
     return {
         "passed": gate.passed,
+        "answer": gate.verdict,
         "conditions": [
             {
                 "condition": measured.condition.text,
-                "measured": measured.value if measured.value != float("inf") else None,
+                "measured": measured.value
+                if measured.value is not None and isfinite(measured.value)
+                else None,
                 "failed": measured.failed,
+                "unknown": measured.unknown or None,
             }
             for measured in gate.conditions
         ],

@@ -10,6 +10,7 @@ from typing import IO
 from xml.etree import ElementTree
 
 from dumpleak.comparison import Comparison, Verdict
+from dumpleak.gate import told_unknown
 from dumpleak.reports.findings import Answer, findings, told, xml_text
 from dumpleak.trends import Trend
 
@@ -31,14 +32,18 @@ class JunitReport:
     def _write(self, answer: Answer, top: int | None, name: str) -> None:
         cases: list[ElementTree.Element] = []
         errors = failures = skipped = 0
-        if answer.verdict is Verdict.NOT_COMPARABLE:
+        doubted = answer.verdict is Verdict.NOT_COMPARABLE and answer.gate is None
+        if answer.refused or doubted:
             case = _case(cases, name, "comparable")
-            _child(case, "error", "not-comparable", "; ".join(answer.reasons))
+            _child(case, "error", "not-comparable", "; ".join(answer.reasons or answer.doubts))
             errors = 1
-        else:
+        if not answer.refused:
             for measured in answer.gate.conditions if answer.gate else ():
                 case = _case(cases, f"{name}.gate", measured.condition.text)
-                if measured.failed:
+                if measured.unknown:
+                    errors += 1
+                    _child(case, "error", "no-answer", told_unknown(measured))
+                elif measured.failed:
                     failures += 1
                     message = f"{measured.condition.text}: it is {measured.shown}"
                     _child(case, "failure", "gate", message)
@@ -74,15 +79,15 @@ class JunitReport:
         )
         properties = ElementTree.SubElement(suite, "properties")
         for side, snapshot in (("base", answer.base), ("current", answer.current)):
-            coverage = snapshot.coverage
-            share = coverage.share_text if coverage.never else f"{coverage.walked_share:.4f}"
+            shown = snapshot.coverage.shown_share
+            share = "unknown" if shown is None else f"{shown:.4f}"
             for key, value in (("file", snapshot.source.file), ("walked_share", share)):
                 ElementTree.SubElement(
                     properties, "property", {"name": f"{side}.{key}", "value": xml_text(value)}
                 )
         suite.extend(cases)
         out = ElementTree.SubElement(suite, "system-out")
-        if answer.verdict is not Verdict.NOT_COMPARABLE and found.left_out:
+        if not answer.refused and found.left_out:
             out.text = f"{found.left_out} more sites that grew are left out; --top N shows more."
         ElementTree.SubElement(suite, "system-err")
         ElementTree.indent(root)

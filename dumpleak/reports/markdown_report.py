@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from typing import IO
 
-from dumpleak.comparison import Comparison, Verdict
+from dumpleak.account import what_grew
+from dumpleak.comparison import Comparison
 from dumpleak.reports.findings import Answer, Findings, findings
 from dumpleak.reports.names import visible
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_bytes, format_count
 
 DEFAULT_TOP = 20
+_GATE = {"pass": "passed", "fail": "failed", "no-answer": "no answer"}
 
 
 class MarkdownReport:
@@ -31,13 +33,19 @@ class MarkdownReport:
     def _answer(self, answer: Answer, top: int | None, heading: str) -> None:
         self._line(f"### {heading}")
         self._line()
-        if answer.verdict is Verdict.NOT_COMPARABLE:
+        if answer.doubts and answer.gate is None:
+            self._line("**No verdict:**")
+            self._line()
+            for doubt in answer.doubts:
+                self._line(f"- {_text(doubt)}")
+            self._line()
+        if answer.refused:
             self._line("**Not comparable:**")
             self._line()
             for reason in answer.reasons:
                 self._line(f"- {_text(reason)}")
             return
-        base, current = answer.base.totals, answer.current.totals
+        base, current = answer.base_totals, answer.current_totals
         self._line(
             f"**{format_bytes(answer.delta_bytes, True)}** and "
             f"**{format_count(answer.delta_count, True)}** blocks in all: from {format_bytes(base.bytes)} in "
@@ -45,11 +53,14 @@ class MarkdownReport:
         )
         self._line()
         if answer.gate is not None:
-            self._line(f"Gate: **{'passed' if answer.gate.passed else 'failed'}**")
+            self._line(f"Gate: **{_GATE[answer.gate.verdict]}**")
             self._line()
             for measured in answer.gate.conditions:
-                state = "failed" if measured.failed else "ok"
-                self._line(f"- {_code(measured.condition.text)}: {state} (it is {measured.shown})")
+                state = "failed" if measured.failed else "no answer" if measured.unknown else "ok"
+                more = f"; {_text(measured.unknown)}" if measured.unknown else ""
+                self._line(
+                    f"- {_code(measured.condition.text)}: {state} (it is {measured.shown}){more}"
+                )
             for entry in (*answer.gate.expired, *answer.gate.unused):
                 state = "expired" if entry.is_expired else "matches nothing that grew"
                 self._line(f"- suppression {_code(entry.site)}: {state}")
@@ -58,6 +69,7 @@ class MarkdownReport:
         self._table(
             findings(answer, DEFAULT_TOP if top is None else top), isinstance(answer, Trend)
         )
+        self._account(answer)
         self._line(_coverage(answer))
 
     def _table(self, found: Findings, is_trend: bool) -> None:
@@ -83,16 +95,26 @@ class MarkdownReport:
             self._line(f"… and {found.left_out} more.")
             self._line()
 
+    def _account(self, answer: Answer) -> None:
+        """What grew besides sites."""
+        for row in what_grew(answer.account):
+            self._line(
+                f"- {row.kind.label}: **{row.told(row.delta, True)}** (from {row.told(row.base)} to "
+                f"{row.told(row.current)})"
+            )
+        if what_grew(answer.account):
+            self._line()
+
     def _line(self, text: str = "") -> None:
         self._stream.write(text + "\n")
 
 
 def _coverage(answer: Answer) -> str:
     sides = answer.base.coverage, answer.current.coverage
+    if any(side.shown_share is None for side in sides):
+        return f"Base: {sides[0].told()}. Current: {sides[1].told()}."
     memory = sides[0].memory.capitalize()
-    never = next((f" {side.never[0].upper()}{side.never[1:]}." for side in sides if side.never), "")
-    shares = f"{sides[0].share_text} of the base, {sides[1].share_text} of the current dump"
-    return f"{memory} walked: {shares}.{never}"
+    return f"{memory} walked: {sides[0].share_text} of the base, {sides[1].share_text} of the current dump."
 
 
 def _text(text: str) -> str:

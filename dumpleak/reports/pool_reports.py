@@ -21,7 +21,7 @@ from dumpleak.reports.summary_kernel import summarize_pool, summarize_pool_growt
 from dumpleak.reports.text_report import DEFAULT_TOP, TextReport
 from dumpleak.reports.text_tables import TextColumn, Width, clean, delta_style, print_table
 from dumpleak.snapshot import SourceInfo
-from dumpleak.units import format_address, format_bytes, format_count
+from dumpleak.units import format_address, format_bytes, format_count, format_share
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
 MAX_RESIDUALS = 5
@@ -168,7 +168,7 @@ class PoolTextReport(TextReport):
         if account.walked_bytes is not None:
             share = ""
             if account.tracked_bytes and account.matched_bytes is not None:
-                share = f", {account.matched_bytes / account.tracked_bytes:.1%} of what is tracked"
+                share = f", {format_share(account.matched_bytes, account.tracked_bytes)} of what is tracked"
             lost = ""
             if account.absent_bytes or account.damaged_bytes:
                 lost = (

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import IO
 
-from dumpleak.comparison import Comparison, Verdict
+from dumpleak.comparison import Comparison
 from dumpleak.reports.binary import binary_stream
 from dumpleak.reports.names import visible
 from dumpleak.reports.protobuf import Message
@@ -44,7 +44,7 @@ class PprofReport:
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """All sites, changed or not; a comparison that was refused has none."""
         pairs: Iterable[SitePair] = ()
-        if comparison.verdict is not Verdict.NOT_COMPARABLE:
+        if not comparison.refused:
             pairs = site_pairs(comparison.base.groups, comparison.current.groups)
         files = comparison.base.source.file, comparison.current.source.file
         profile = _Profile(_DIFF_TYPES, "delta_space")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from dumpleak.account import AccountRow
 from dumpleak.reports.base import BlockPage
 from dumpleak.sites import Site
 from dumpleak.snapshot import Snapshot
@@ -11,6 +12,8 @@ from dumpleak.totals import Totals
 from dumpleak.units import format_address
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
 from windumps.pools.tags import tag_text
+
+ADDRESSES_SHOWN = 0.01  # share of free address space from which a change of it is shown
 
 _STATES = {int(state): state.name.lower() for state in State}
 _KINDS = {int(kind): kind.label for kind in Kind}
@@ -59,6 +62,18 @@ def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
     """Who holds the blocks of a site, one clause each; empty where that was not looked for."""
     holding = snapshot.held_by.get(site.key)
     return list(holding.evidence) if holding is not None else []
+
+
+def changed(rows: Iterable[AccountRow]) -> list[AccountRow]:
+    """Rows of the account that are worth showing: what changed, but for what the sites tell."""
+    told = ("blocks.", "private.count", "private.bytes")
+    return [
+        row
+        for row in rows
+        if row.delta
+        and not row.name.startswith(told)
+        and (row.kind.threshold or abs(row.delta) >= ADDRESSES_SHOWN * (row.base or 0))
+    ]
 
 
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:

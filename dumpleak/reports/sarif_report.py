@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from dumpleak import __version__
 from dumpleak.comparison import Comparison, Verdict
-from dumpleak.gate import Finding
+from dumpleak.gate import Finding, told_unknown
 from dumpleak.reports.findings import Answer, findings, fingerprint, source_line, told
 from dumpleak.sites import Site
 from dumpleak.trends import SiteTrend, Trend
@@ -45,7 +45,8 @@ class SarifReport:
         self._write(trend, top)
 
     def _write(self, answer: Answer, top: int | None) -> None:
-        comparable = answer.verdict is not Verdict.NOT_COMPARABLE
+        comparable = not answer.refused
+        unanswered = answer.gate.unanswered if answer.gate else []
         found = findings(answer, top) if comparable else None
         notifications = [_notification(item) for item in answer.diagnostics[:MAX_NOTIFICATIONS]]
         left_out = len(answer.diagnostics) - MAX_NOTIFICATIONS
@@ -57,6 +58,7 @@ class SarifReport:
             notifications.append(
                 _note(f"{found.left_out} more sites that grew are left out; --top N shows more")
             )
+        notifications += [_note(told_unknown(measured), "error") for measured in unanswered]
         run = {
             "tool": {
                 "driver": {
@@ -72,7 +74,9 @@ class SarifReport:
             "columnKind": "utf16CodeUnits",
             "invocations": [
                 {
-                    "executionSuccessful": comparable,
+                    "executionSuccessful": comparable
+                    and (answer.verdict is not Verdict.NOT_COMPARABLE or answer.gate is not None)
+                    and not (answer.gate and answer.gate.verdict == "no-answer"),
                     "toolExecutionNotifications": notifications,
                 }
             ],
@@ -150,5 +154,5 @@ def _notification(item: Diagnostic) -> dict[str, Any]:
     }
 
 
-def _note(text: str) -> dict[str, Any]:
-    return {"level": "note", "message": {"text": text}}
+def _note(text: str, level: str = "note") -> dict[str, Any]:
+    return {"level": level, "message": {"text": text}}

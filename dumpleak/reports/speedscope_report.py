@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 from dumpleak import __version__
-from dumpleak.comparison import Comparison, Verdict
+from dumpleak.comparison import Comparison
 from dumpleak.reports.names import visible
 from dumpleak.reports.stack_tree import SitePair, path_of, site_pairs
 from dumpleak.snapshot import Snapshot
@@ -42,7 +42,7 @@ class SpeedscopeReport:
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """All sites; a comparison that was refused has none."""
         pairs = []
-        if comparison.verdict is not Verdict.NOT_COMPARABLE:
+        if not comparison.refused:
             pairs = site_pairs(comparison.base.groups, comparison.current.groups)
         files = comparison.base.source.file, comparison.current.source.file
         self._write(f"{files[0]} → {files[1]}", pairs, _DIFF_PROFILES)

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
+from dumpleak.account import what_grew
 from dumpleak.comparison import SWAPPED, Comparison, SiteDelta, Verdict, is_older
 from dumpleak.info import Info
 from dumpleak.leaks import LeakGroup, Leaks
 from dumpleak.process_life import Life
+from dumpleak.reports.headline import account_facts, growth_headline, holes_told, rows_told
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
 from dumpleak.roots import TOLD_LOST_SHARE, share_told
+from dumpleak.site_trends import MIN_DUMPS, MINIMUM
 from dumpleak.sites import SiteKind
 from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
-from dumpleak.units import format_bytes, format_count
+from dumpleak.units import format_bytes, format_count, format_share
 from windumps.dumps.kernel_dump import KERNEL_DUMP_COMMAND
 from windumps.heaps import page_heap
 
@@ -86,6 +89,8 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     """Of two dumps."""
     sides = comparison.base, comparison.current
     if comparison.verdict is Verdict.NOT_COMPARABLE:
+        if comparison.doubts:
+            return _in_doubt(comparison, comparison.doubts, sides)
         return _not_comparable("the two dumps are", comparison.reasons, sides)
     sites = (*comparison.sites, *comparison.private)
     grown = sorted(
@@ -93,6 +98,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     )
     growth = sum(delta.delta_bytes for delta in grown)
     facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown, growth)]
+    facts += account_facts(comparison)
     if is_older(comparison.base.source, comparison.current.source):
         facts.append(("Order", SWAPPED))
     if comparison.survivors is not None:
@@ -108,25 +114,32 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         comparison.reasons
     )
     steps: tuple[Step, ...] = ()
-    if grown:
+    if comparison.verdict is Verdict.GROWTH:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
-        many = count_of(len(grown), comparison.base.grouping)
-        headline = f"{many} grew. Leaking? Two dumps cannot tell it from a cache that fills."
+        sites_grown = sum(delta.delta_bytes > 0 for delta in comparison.sites)
+        many = count_of(sites_grown, comparison.base.grouping) if sites_grown else ""
+        headline = growth_headline(comparison, many)
         sure = "growth, not proof"
-        steps = _grown_steps(comparison.current.source, sites)
+        steps = _grown_steps(comparison, grown)
     else:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
         headline = (
             f"No {_NOUNS.get(comparison.base.grouping, 'group')} grew between these two dumps."
         )
         sure = "as sure as the load between the dumps was real"
-    facts.append(("How sure", f"{forced}{sure}; {_covered([side.coverage for side in sides])}"))
+    missing = holes_told(sides)
+    more = f"; {missing}" if missing else ""
+    facts.append(
+        ("How sure", f"{forced}{sure}; {_covered([side.coverage for side in sides])}{more}")
+    )
     return Summary(tone, headline, tuple(facts), steps)
 
 
 def summarize_trend(trend: Trend) -> Summary:
     """Of a series."""
     if trend.verdict is Verdict.NOT_COMPARABLE:
+        if trend.doubts:
+            return _in_doubt(trend, trend.doubts, trend.snapshots)
         return _not_comparable("the dumps are", trend.reasons, trend.snapshots)
     sites = (*trend.sites, *trend.private)
     leaked = [site for site in sites if site.confidence == "leaked"]
@@ -159,17 +172,29 @@ def summarize_trend(trend: Trend) -> Summary:
         tone = Tone.GOOD
         headline = f"No {_NOUNS.get(trend.base.grouping, 'group')} grows steadily."
         sure = f"{len(trend.snapshots)} dumps"
+        grew = what_grew(trend.account)
+        if grew:
+            tone, headline = Tone.NOTICE, f"{rows_told(grew)}. {headline}"
     if trend.reasons:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
     growth = sum(site.delta_bytes for site in sites if site.delta_bytes > 0)
     facts += _who(leaked or suspects, growth)
+    facts += account_facts(trend)
     covered = _covered([snapshot.coverage for snapshot in trend.snapshots])
-    facts.append(("How sure", f"{sure}; {covered}"))
+    missing = holes_told(trend.snapshots)
+    more = f"; {missing}" if missing else ""
+    facts.append(("How sure", f"{sure}; {covered}{more}"))
+    facts.append(
+        ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {MINIMUM}: less is noise")
+    )
     if trend.exhaustion is not None:
         facts.append(("When it ends", exhaustion_line(trend)))
     return Summary(
-        tone, headline, tuple(facts), steps + _stack_steps(trend.current.source, leaked or suspects)
+        tone,
+        headline,
+        tuple(facts),
+        steps + _stack_steps(trend.current.source, _of_heaps(trend, leaked or suspects)),
     )
 
 
@@ -272,7 +297,7 @@ def exhaustion_line(trend: Trend) -> str:
     when = (
         f"used up about {end.time:%Y-%m-%d %H:%M} UTC, earlier where it is in pieces"
         if end.time
-        else "not used up at this rate"
+        else "the sites that are suspect do not use it up"
     )
     rate = format_bytes(round(end.bytes_per_hour))
     return (
@@ -295,6 +320,26 @@ def elapsed(base: Snapshot, current: Snapshot) -> str:
     if not hours:
         return f", over {minutes:.0f} min"
     return f", over {hours} h {int(minutes % 60)} min"
+
+
+def _in_doubt(
+    answer: Comparison | Trend, doubts: Sequence[str], snapshots: Sequence[Snapshot]
+) -> Summary:
+    """Of what was compared, and may be otherwise in what a dump does not show."""
+    worst = min(snapshots, key=lambda snapshot: snapshot.coverage.walked_share)
+    dumps = better_dump_steps(worst.source)
+    facts = [
+        ("What", f"{_change(answer)}{elapsed(snapshots[0], snapshots[-1])}"),
+        *(("Why", doubt) for doubt in doubts),
+        *account_facts(answer),
+        ("How sure", _covered([snapshot.coverage for snapshot in snapshots])),
+    ]
+    return Summary(
+        Tone.CANNOT_TELL,
+        "Cannot tell: what the dumps do not show could change the answer.",
+        tuple(facts),
+        (Step("Take dumps with all memory:", dumps[0].command), *dumps[1:]),
+    )
 
 
 def _not_comparable(what: str, reasons: Sequence[str], snapshots: Sequence[Snapshot]) -> Summary:
@@ -326,14 +371,30 @@ def _who(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[str,
     return [("Who", ", ".join(named) + more)]
 
 
-def _grown_steps(source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend]) -> tuple[Step, ...]:
-    return (
+def _grown_steps(
+    comparison: Comparison, grown: Sequence[SiteDelta | SiteTrend]
+) -> tuple[Step, ...]:
+    """What next, after what grew most: heap calls and VirtualAlloc are recorded in different ways."""
+    outside = {id(delta) for delta in comparison.private}
+    steps = [
         Step(
             "Take a third dump under the same load: what grows on is a suspect.",
             "dumpleak trend BASE CURRENT THIRD",
         ),
-        *_stack_steps(source, sites),
-    )
+        *_stack_steps(comparison.current.source, _of_heaps(comparison, grown)),
+    ]
+    if any(id(delta) in outside for delta in grown[:NAMED]):
+        text = "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:"
+        steps.append(Step(text, "wpr -start VirtualAllocation -filemode"))
+    return tuple(steps)
+
+
+def _of_heaps(
+    answer: Comparison | Trend, grown: Sequence[SiteDelta | SiteTrend]
+) -> list[SiteDelta | SiteTrend]:
+    """Those that grew most, without private memory outside heaps: nobody records stacks for that."""
+    outside = {id(row) for row in answer.private}
+    return [row for row in grown[:NAMED] if id(row) not in outside]
 
 
 def _stack_steps(
@@ -366,10 +427,8 @@ def _covered(sides: Sequence[Coverage]) -> str:
     if never:
         return never
     worst = min(sides, key=lambda side: (side.walked_share, side.heaps_read - side.heaps_listed))
-    whose = " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
-    return (
-        f"{worst.walked_share:.1%} of {worst.memory} walked{whose}, "
-        f"{worst.heaps_read} of {worst.heaps_listed} {worst.parts}"
+    return worst.told(
+        " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
     )
 
 
@@ -379,8 +438,7 @@ def _of(part: int, whole: int) -> str:
 
 
 def _share(part: int, whole: int) -> str:
-    share = part / whole if whole else 0.0
-    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
+    return format_share(part, whole, 0) if whole and part >= 0.01 * whole else "less than 1%"
 
 
 def _program(source: SourceInfo) -> str:

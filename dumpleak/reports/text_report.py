@@ -12,12 +12,13 @@ from typing import IO
 
 from rich.text import Text
 
-from dumpleak.comparison import Comparison, SiteDelta, Verdict
+from dumpleak.account import AccountRow
+from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.consoles import ReportConsole
 from dumpleak.reports.names import visible
-from dumpleak.reports.rows import block_rows, ranked_groups
+from dumpleak.reports.rows import block_rows, changed, ranked_groups
 from dumpleak.reports.summary import (
     Summary,
     Tone,
@@ -41,7 +42,7 @@ from dumpleak.reports.text_tables import (
 )
 from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
-from dumpleak.units import format_address, format_bytes, format_count
+from dumpleak.units import format_address, format_bytes, format_count, format_share
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.modules import Module
 
@@ -143,7 +144,7 @@ class TextReport:
                     format_bytes(totals.bytes),
                     format_count(totals.count),
                     format_bytes(totals.largest),
-                    f"{totals.bytes / total:.1%}" if total else "",
+                    format_share(totals.bytes, total) if total else "",
                 ),
                 site_lines(site, snapshot),
             )
@@ -160,7 +161,7 @@ class TextReport:
     def diff(self, comparison: Comparison, top: int | None) -> None:
         """The verdict, the sites, the coverage of both sides."""
         self._summary(summarize_comparison(comparison))
-        if comparison.verdict is not Verdict.NOT_COMPARABLE:
+        if not comparison.refused:
             self._growth(comparison, DEFAULT_TOP if top is None else top)
         self._source("Base", comparison.base.source)
         self._source("Current", comparison.current.source)
@@ -171,7 +172,7 @@ class TextReport:
     def trend(self, trend: Trend, top: int | None) -> None:
         """The verdict, the sites, the dumps."""
         self._summary(summarize_trend(trend))
-        if trend.verdict is not Verdict.NOT_COMPARABLE:
+        if not trend.refused:
             self._trends(trend, DEFAULT_TOP if top is None else top)
         rows = []
         for number, snapshot in enumerate(trend.snapshots):
@@ -218,6 +219,7 @@ class TextReport:
         if comparison.private:
             self._line("Private memory outside heaps:", "bold")
             self._deltas(comparison, comparison.private, "allocations", limit, "changed size")
+        self._whole_process(comparison.account)
         self._line(
             f"Base: {totals_text(comparison.base_totals)}; "
             f"current: {totals_text(comparison.current_totals)}."
@@ -251,7 +253,7 @@ class TextReport:
                 totals_text(delta.base),
                 totals_text(delta.current),
                 format_bytes(delta.current.bytes),
-                f"{share:.1%}" if share else "",
+                format_share(delta.delta_bytes, growth) if share else "",
             )
             notes = [Text(f"  {visible(note)}", "dim") for note in delta.notes]
             rows.append((cells, [*site_lines(delta.site, comparison.current), *notes]))
@@ -263,6 +265,32 @@ class TextReport:
         if trend.private:
             self._line("Private memory outside heaps:", "bold")
             self._trend_table(trend.private, trend, "allocations", limit, "changed size")
+        self._whole_process(trend.account)
+
+    def _whole_process(self, rows: Sequence[AccountRow]) -> None:
+        """What changed of the process as a whole."""
+        shown = changed(rows)
+        if not shown:
+            return
+        columns = (
+            TextColumn("+/-"),
+            TextColumn("base"),
+            TextColumn("current"),
+            TextColumn("state", left=True),
+        )
+        cells = [
+            (
+                (
+                    row.told(row.delta, True),
+                    row.told(row.base),
+                    row.told(row.current),
+                    str(row.state),
+                ),
+                [clean(row.kind.label)],
+            )
+            for row in shown
+        ]
+        print_table(self._console, columns, "the process as a whole", cells)
 
     def _trend_table(
         self, sites: Sequence[SiteTrend], trend: Trend, heading: str, limit: int, noun: str
@@ -324,13 +352,13 @@ class TextReport:
             return
         label = label.replace(Coverage.memory, coverage.memory)
         label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
-        complete = coverage.walked_bytes == coverage.committed_bytes
-        complete &= coverage.heaps_read == coverage.heaps_listed
+        if coverage.shown_share is None:
+            whose = label.partition(": ")[0] if ": " in label else "Coverage"
+            self._line(f"{whose}: {coverage.told()}", "yellow")
+            return
         self._line(
-            f"{label}: {format_bytes(coverage.walked_bytes)} of {format_bytes(coverage.committed_bytes)} "
-            f"committed ({coverage.walked_share:.1%}), "
-            f"{coverage.heaps_read} of {coverage.heaps_listed} {coverage.parts}",
-            "" if complete else "yellow",
+            f"{label}: {coverage.amounts} ({coverage.share_text}), {coverage.heaps_text}",
+            "" if coverage.is_complete else "yellow",
         )
 
     def _better_dump(self, snapshot: Snapshot) -> None:

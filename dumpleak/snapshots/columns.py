@@ -6,6 +6,9 @@ import base64
 import zlib
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dumpleak.extras import missing_extra
 
 MAGIC = b"PAR1"  # first and last bytes of every Parquet file
@@ -49,6 +52,32 @@ def unpack(packed: bytes) -> bytes:
     if not reader.eof:
         raise ValueError("its metadata is cut, or too large")
     return text
+
+
+def pack_flags(flags: NDArray[np.bool_]) -> str:
+    """One bit a block, as it stands in the metadata."""
+    return base64.b64encode(zlib.compress(np.packbits(flags).tobytes(), 9)).decode()
+
+
+def unpack_flags(packed: str, count: int) -> NDArray[np.bool_]:
+    """The flags that `pack_flags` made.
+
+    Args:
+        packed: The text.
+        count: How many flags there are.
+
+    Raises:
+        ValueError: it is damaged, or of another number of flags.
+    """
+    size = (count + 7) // 8
+    reader = zlib.decompressobj()
+    try:
+        data = reader.decompress(base64.b64decode(packed, validate=True), size + 1)
+    except zlib.error as error:
+        raise ValueError(f"its flags are damaged: {error}") from error
+    if len(data) != size:
+        raise ValueError("its flags are of another number of blocks")
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(np.bool_)
 
 
 def arrow() -> Any:

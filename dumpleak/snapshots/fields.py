@@ -120,6 +120,10 @@ class Fields:
         """One object or null."""
         return None if self._value.get(name) is None else self.object(name)
 
+    def has(self, name: str) -> bool:
+        """True for a member that is there and not null."""
+        return self._value.get(name) is not None
+
     def names(self) -> list[str]:
         """Names of all members."""
         return list(self._value)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dumpleak.account import NO_REGIONS, Figure, older_figures
 from dumpleak.attribution.content_shape import BY_PDB, BY_STAMP
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
@@ -13,6 +14,7 @@ from dumpleak.memory_use import MemoryByUse, UseRow
 from dumpleak.pool.record import PoolRecord, read_record, record_json
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshots.columns import pack_flags, unpack_flags
 from dumpleak.snapshots.fields import Fields, SnapshotFileError, damaged
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
@@ -120,6 +122,12 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "texts": texts.values,
         "places": [list(place) for place in places.values],
         "diagnostics": [asdict(item) for item in snapshot.diagnostics],
+        "account": None
+        if snapshot.outside is None
+        else [asdict(figure) for figure in snapshot.outside],
+        "unreferenced": None
+        if snapshot.unreferenced is None
+        else pack_flags(snapshot.unreferenced),
         **pool,
     }
 
@@ -163,6 +171,7 @@ def from_json(document: Any, file: str) -> Metadata:
             coverage.integer("committed_bytes"),
             coverage.integer("heaps_listed"),
             coverage.integer("heaps_read"),
+            coverage.integer_or_none("unread_bytes") or 0,
         ),
         diagnostics=[_read_diagnostic(item) for item in root.objects("diagnostics")],
         limits=tuple(
@@ -192,12 +201,17 @@ def from_json(document: Any, file: str) -> Metadata:
         for item in root.objects("holders")
     }
     pool = root.object_or_none("pool")
+    about = _read_about(root.object_or_none("about"))
+    if not snapshot.is_pool:
+        snapshot.outside = _read_account(root, about)
+    if root.has("unreferenced"):
+        snapshot.unreferenced = unpack_flags(root.text("unreferenced"), root.integer("blocks"))
     return Metadata(
         snapshot,
         {name: table for name, table in groups.items() if name != "site"},
         _read_classes(root.object("classes"), groups),
         root.integer("blocks"),
-        _read_about(root.object_or_none("about")),
+        about,
         read_record(pool, len(keys)) if pool is not None else None,
         root.integer_or_none("shapes_by") or BY_PDB,
     )
@@ -209,6 +223,25 @@ def _read_classes(item: Fields, groups: dict[str, list[Group]]) -> dict[str, lis
     if sites != sorted(sites) or len({len(numbers) for numbers in found.values()}) != 1:
         raise damaged("metadata.classes", "a table in order of sites")
     return found
+
+
+def _read_account(root: Fields, about: About | None) -> tuple[Figure, ...] | None:
+    """The figures of the account; of an older file what else it says of them."""
+    if root.has("account"):
+        return tuple(
+            Figure(
+                item.text("name"),
+                item.integer_or_none("value"),
+                item.text("reason"),
+                item.text("unit"),
+            )
+            for item in root.objects("account")
+        )
+    if about is None:
+        return None
+    reason = "" if about.memory.complete else NO_REGIONS
+    committed = sum(row.committed_bytes for row in about.memory.rows)
+    return older_figures(about.thread_count, None if reason else committed, reason)
 
 
 def _read_about(item: Fields | None) -> About | None:

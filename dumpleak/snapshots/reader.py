@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.account import account_of
 from dumpleak.attribution.content_shape import BY_STAMP, shape_identity
 from dumpleak.block_table import BlockTable
 from dumpleak.grouping import heap_name, key_site, size_name
+from dumpleak.holders import StoredHolders
 from dumpleak.info import Info, coverage_advice
 from dumpleak.late_symbols import with_symbols
 from dumpleak.sites import Site, SiteKind
@@ -79,6 +81,7 @@ def snapshot_info(path: Path) -> Info:
         usable=not snapshot.coverage.shortfall,
         advice=coverage_advice(snapshot.coverage, snapshot.diagnostics),
         diagnostics=tuple(snapshot.diagnostics),
+        account=account_of(snapshot),
     )
 
 
@@ -129,9 +132,9 @@ class SnapshotFile:
             by: A key of `GROUPINGS`.
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
-        snapshot = replace(self.metadata.snapshot, grouping=by, held_by={})
+        snapshot = replace(self.metadata.snapshot, grouping=by, held_by={}, unreferenced=None)
         if held:
-            snapshot.holders = lambda keys: {key: held[key] for key in keys if key in held}
+            snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):
             groups, numbers = self._by_column(by)
             snapshot.groups = _by_key(groups)

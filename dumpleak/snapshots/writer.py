@@ -168,6 +168,7 @@ class _Walk:
         if self._index is not None and (limit is True or snapshot.totals.bytes <= limit):
             find = HolderFinder(self._session, self._index.build(), self._sites.table.sites)
             snapshot.held_by = find(snapshot.groups.keys())
+            snapshot.unreferenced = find.unreferenced
         return Metadata(
             snapshot,
             tables,

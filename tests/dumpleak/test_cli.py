@@ -170,8 +170,12 @@ def test_the_gate_turns_growth_into_an_exit_code(run: Any, conditions: str, code
     assert run("diff", BEFORE, AFTER, "--fail-on", conditions)[0] == code
 
 
-def test_shrinking_never_fails_the_gate(run: Any) -> None:
-    assert run("diff", AFTER, BEFORE, "--fail-on", "bytes>=0,count>=0,percent>=0")[0] == 0
+def test_dumps_in_the_wrong_order_leave_a_gate_without_an_answer(run: Any) -> None:
+    """What grew has shrunk between them: that is no pass."""
+    code, _, err = run("diff", AFTER, BEFORE, "--fail-on", "bytes>=1")
+    assert code == 3
+    assert "SUMMARY: NO ANSWER; " in err
+    assert "taken before" in err
 
 
 def test_dumps_of_two_architectures_are_not_compared(run: Any) -> None:

@@ -20,6 +20,9 @@ def test_small(assert_no_growth):
 def test_large(assert_no_growth):
     assert_no_growth(BEFORE, AFTER, fail_on="site.bytes>=200K")
 
+def test_unknown(assert_no_growth):
+    assert_no_growth(BEFORE, AFTER, fail_on="bytes>=1G,handles.count>=1")
+
 def test_other(assert_no_growth):
     assert_no_growth(BEFORE, OTHER, fail_on="bytes>=1G")
 """
@@ -36,7 +39,8 @@ def test_the_fixture_fails_a_test_and_says_which_sites_grew(tmp_path: Path) -> N
         check=False,
         cwd=tmp_path,
     )
-    assert "2 failed, 1 passed" in done.stdout
+    assert "3 failed, 1 passed" in done.stdout
     assert "SUMMARY: FAIL site.bytes>=200K" in done.stdout
     assert "| +464 KiB | +628 | failed | `app.exe+0x4446` |" in done.stdout
     assert "not comparable" in done.stdout
+    assert "SUMMARY: NO ANSWER; handles.count>=1" in done.stdout

@@ -262,19 +262,19 @@ def test_two_dumps_under_load_and_one_after_leave_a_suspect() -> None:
 
 
 def test_exhaustion_is_when_the_rate_has_used_up_what_is_left() -> None:
-    loaded = [_made(hour, {"a": 1000 + 50 * hour, "b": 3000 - hour}) for hour in range(4)]
-    loaded[-1].limits = (Limit("address space", 1000), Limit("commit limit", 5000))
+    loaded = [_made(hour, {"a": 1000 + 500 * hour, "b": 3000 - hour}) for hour in range(4)]
+    loaded[-1].limits = (Limit("address space", 10_000), Limit("commit limit", 50_000))
     trend = find_trend(loaded)
     assert trend.exhaustion is not None
     assert trend.exhaustion.limit.name == "address space"
-    # 1,000 bytes at 50 an hour, from the last dump at hour 3.
+    # 10,000 bytes at 500 an hour, from the last dump at hour 3.
     assert trend.exhaustion.time == START + timedelta(hours=23)
     assert trend.sites[0].exhaustion == START + timedelta(hours=23)
     assert trend.sites[1].exhaustion is None
 
 
 def test_without_times_there_is_a_shape_and_no_rate() -> None:
-    trend = find_trend([_made(None, {"a": 10 * number}) for number in range(4)])
+    trend = find_trend([_made(None, {"a": 1000 * number}) for number in range(4)])
     (site,) = trend.sites
     assert (site.bytes_per_hour, site.exhaustion) == (None, None)
     assert (site.shape, site.confidence) == (Shape.STEADY, "suspect")
@@ -439,3 +439,53 @@ def test_growth_within_the_chance_of_what_comes_and_goes_is_no_suspect_of_few_du
     assert site.confidence == "suspect"
     (site,) = _followed([(6 * hour, 0) for hour in range(3)], None).sites
     assert site.confidence == "suspect", "where nothing goes, there is no chance"
+
+
+# -- noise -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "each", "confidence"),
+    [
+        (24, 1, "growth"),  # one block more, and one more
+        (100_000, 1, "growth"),
+        (24, 2, "growth"),  # four blocks of 24 bytes
+        (64, 2, "leaked"),
+        (1 << 20, 1, "leaked"),  # few, but each is worth a look
+    ],
+)
+def test_growth_of_next_to_nothing_is_no_verdict_however_regular(
+    size: int, each: int, confidence: str
+) -> None:
+    loaded = [(10 + each * hour, 0) for hour in range(3)]
+    (site,) = _followed(loaded, idle=(10 + 2 * each, 0), size=size).sites
+    assert site.confidence == confidence
+    (site,) = _followed(loaded, None, size=size).sites
+    assert site.confidence == confidence.replace("leaked", "suspect")
+    too_little = any("too little to tell from noise" in clause for clause in site.evidence)
+    assert too_little == (confidence == "growth")
+    # Two dumps under load and one after are no more than that.
+    (site,) = _followed(loaded[:2], idle=loaded[1], size=size).sites
+    assert site.confidence == "growth" or size == 1 << 20
+
+
+def test_the_example_in_the_help_comes_out_as_its_truth_says(run: Any) -> None:
+    code, out, _ = run("trend", "--help")
+    assert code == 0
+    example = " ".join(out.split("Examples:")[1].split()).split("dumpleak ")[1].split()
+    files = [str(TESTDATA.parent / word) if "/" in word else word for word in example]
+    series = Series(OF_TESTDATA)
+    found = json.loads(run(*files, "--format", "json")[1])["sites"]
+    leaked = {tuple(p["count"] for p in s["points"]) for s in found if s["confidence"] == "leaked"}
+    dumps = (0, 2, 4, 5)
+    expected = {
+        tuple(series.of_stack(role)[number][1] for number in dumps) for role in ("leak", "drip")
+    }
+    assert leaked == expected
+    assert not [s for s in found if s["confidence"] == "suspect"]
+
+
+def test_what_a_verdict_takes_is_said_in_the_help_and_in_the_answer(run: Any) -> None:
+    minimum = "4 blocks and 256 B, or 1.0 MiB"
+    assert minimum in " ".join(run("trend", "--help")[1].split())
+    assert minimum in " ".join(run("trend", *FILES[:3])[1].split())

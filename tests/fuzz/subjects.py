@@ -122,7 +122,7 @@ class ProcessSubject(Subject):
             parts,
             covered.heaps_listed,
             covered.heaps_read,
-            f"{covered.walked_share:.1%}",
+            covered.share_text,
             [item.message for item in session.diagnostics if item.severity != "info"],
         )
 

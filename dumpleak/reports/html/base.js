@@ -23,7 +23,8 @@ const WRITE = {
   "delta-bytes": (v) => bytes(v, true),
   "delta-count": (v) => count(v, true),
   "rate": (v) => bytes(v, true),
-  "share": (v) => (100 * v).toFixed(1) + "%",
+  // 100.0% is said of nothing less.
+  "share": (v) => (v === 1 ? 100 : Math.min(100 * v, 99.9)).toFixed(1) + "%",
 };
 function write(value, unit) {
   return value === null || value === undefined ? "" : (WRITE[unit] || String)(value);

@@ -1,0 +1,156 @@
+"""How much of a dump's heaps an answer rests on. No other place forms that percentage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from dumpleak.session import BETTER_DUMP, Session
+from dumpleak.units import format_bytes, format_share
+from dumpleak.unread_heaps import unread_amounts
+
+# Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
+MIN_WALKED_SHARE = 0.5
+MOST_SHOWN = 0.999  # of what is not complete, however little is missing
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of the heaps' memory an answer covers.
+
+    Attributes:
+        walked_bytes: Committed heap bytes whose use is known.
+        present_bytes: Committed heap bytes that are in the dump.
+        committed_bytes: Committed bytes of all heaps; of those that were not read what the dump's list of
+            regions tells.
+        heaps_listed: Heaps the process has, also those whose addresses are not in the dump.
+        heaps_read: Heaps that were walked.
+        unread_bytes: Of `committed_bytes`, what belongs to heaps that were not read, as far as known.
+    """
+
+    memory: ClassVar[str] = "heap memory"  # what is walked, for people
+    parts: ClassVar[str] = "heaps"
+    never: ClassVar[str] = (
+        ""  # what such a source never tells, so that no share of it means anything
+    )
+
+    walked_bytes: int
+    present_bytes: int
+    committed_bytes: int
+    heaps_listed: int
+    heaps_read: int
+    unread_bytes: int = 0
+
+    @property
+    def walked_share(self) -> float:
+        """Walked of committed, 0 to 1; 0 when nothing was read."""
+        return self.walked_bytes / self.committed_bytes if self.committed_bytes else 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """All heaps were read, and all of their memory was walked."""
+        return self.walked_bytes == self.committed_bytes and self.heaps_read == self.heaps_listed
+
+    @property
+    def shown_share(self) -> float | None:
+        """The share for people: 1 only when it is complete; None where it is unknown."""
+        return self.walked_share if self.is_complete else min(self.walked_share, MOST_SHOWN)
+
+    @property
+    def share_text(self) -> str:
+        """The share for people, "97.4%"."""
+        return format_share(self.walked_bytes, self.committed_bytes, complete=self.is_complete)
+
+    @property
+    def amounts(self) -> str:
+        """The numbers behind the share, for people."""
+        return (
+            f"{format_bytes(self.walked_bytes)} of {format_bytes(self.committed_bytes)} committed"
+        )
+
+    @property
+    def heaps_text(self) -> str:
+        """How many heaps were read, for people."""
+        return f"{self.heaps_read} of {self.heaps_listed} {self.parts}"
+
+    def told(self, whose: str = "") -> str:
+        """What an answer rests on, for its first screen.
+
+        Args:
+            whose: Put behind the share, " of the worst dump".
+        """
+        return f"{self.share_text} of {self.memory} walked{whose}, {self.heaps_text}"
+
+    @property
+    def shortfall(self) -> str:
+        """Why the answer says too little of the heaps to stand; "" when it covers enough."""
+        if self.walked_share >= MIN_WALKED_SHARE:
+            return ""
+        return (
+            f"only {self.share_text} of the {self.memory} could be walked, the rest is not in the dump "
+            f"or damaged; {BETTER_DUMP}"
+        )
+
+
+class PoolsCovered(Coverage):
+    """Coverage of the kernel's pools; of totals by the trackers, which need no walk, all is covered."""
+
+    memory: ClassVar[str] = "pool memory"
+    parts: ClassVar[str] = "pools"
+
+
+class LogCovered(Coverage):
+    """Coverage of a log, which lists the blocks with a recorded stack and nothing else of the heaps."""
+
+    memory: ClassVar[str] = "listed blocks"
+    never: ClassVar[str] = (
+        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
+    )
+
+    @property
+    def is_complete(self) -> bool:
+        """A log never shows all of a heap."""
+        return False
+
+    @property
+    def shown_share(self) -> float | None:
+        """A log does not tell how much it leaves out."""
+        return None
+
+    @property
+    def share_text(self) -> str:
+        """A log does not tell how much it leaves out."""
+        return "unknown"
+
+    @property
+    def amounts(self) -> str:
+        """What is listed."""
+        return f"{format_bytes(self.walked_bytes)} listed; {self.never}"
+
+    def told(self, whose: str = "") -> str:
+        """What a log can and cannot show."""
+        return f"{self.never} ({format_bytes(self.walked_bytes)} in {self.heaps_text} listed)"
+
+
+def coverage(session: Session) -> Coverage:
+    """How much of the heaps' memory was walked; complete once the blocks were walked."""
+    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
+    unread, unread_present = unread_amounts(session)
+    present = session.dump.memory.present_in
+    return Coverage(
+        # What is walked twice, or walked and not committed, is misread: as much of the rest is as well.
+        walked_bytes=sum(
+            max(account.walked_bytes - 2 * max(-account.residual_bytes, 0), 0)
+            for account in accounts
+        ),
+        # A block can be known from its neighbours and yet not be in the dump itself.
+        present_bytes=unread_present
+        + sum(
+            min(present(account.ranges), account.committed_bytes - account.absent_bytes)
+            for account in accounts
+        ),
+        committed_bytes=unread + sum(account.committed_bytes for account in accounts),
+        heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
+        heaps_read=len(accounts),
+        unread_bytes=unread,
+    )
