@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from windumps.heaps.nt_entries import U64
 from windumps.memory import AddressSpace
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 
@@ -35,7 +36,21 @@ def committed_around(memory: AddressSpace, address: int) -> list[tuple[int, int]
     return [(start, start + PAGE_SIZE)]
 
 
-def allocation_starts(memory: AddressSpace) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
+def committed_at(memory: AddressSpace, addresses: U64) -> list[tuple[int, int]]:
+    """Committed parts of all allocations that hold one of these addresses, as (start, end), ascending."""
+    regions = memory.regions
+    if not len(regions):
+        pages = np.unique(addresses & ~np.uint64(PAGE_SIZE - 1)).tolist()
+        return [(page, page + PAGE_SIZE) for page in pages]
+    row = np.searchsorted(regions.base_address, addresses, "right") - 1
+    row = row[row >= 0]
+    bases = np.unique(regions.allocation_base[row[regions.state[row] == MEM_COMMIT]])
+    mine = (regions.state == MEM_COMMIT) & np.isin(regions.allocation_base, bases)
+    starts, sizes = regions.base_address[mine].tolist(), regions.region_size[mine].tolist()
+    return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def allocation_starts(memory: AddressSpace) -> U64:
     """Where allocations of private memory begin, ascending; all places where one may without regions."""
     regions = memory.regions
     if len(regions):

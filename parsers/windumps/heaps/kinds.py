@@ -105,15 +105,24 @@ def process_heaps(view: ProcessView) -> list[ProcessHeap]:
         view.exact_layouts,
     )
     complete_heap_list(view, HEAP_KINDS[:2])
-    normal_heaps = put_page_heaps(view, context)
+    pages = put_page_heaps(view, context)
     heaps = [
-        _open(context, address, ordinal) for ordinal, address in enumerate(view.heap_addresses)
+        _rootless(context, address, ordinal)
+        if address in pages.rootless
+        else _open(context, address, ordinal)
+        for ordinal, address in enumerate(view.heap_addresses)
     ]
     for entry in heaps:
         if isinstance(entry.heap, page_heap.PageHeap):
-            entry.heap.normal_heap = normal_heaps.get(entry.address, entry.heap.normal_heap)
+            entry.heap.normal_heap = pages.normal.get(entry.address, entry.heap.normal_heap)
+            entry.heap.stamps = pages.stamps
     segment_heap.introduce(entry.heap for entry in heaps)
     return heaps
+
+
+def _rootless(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
+    heap = page_heap.PageHeap(context, address, ordinal, None)
+    return ProcessHeap(address, ordinal, context.architecture, heap.kind, heap)
 
 
 def _open(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:

@@ -38,6 +38,18 @@ class Headers(NamedTuple):
     actual: U64
     trace: U64
 
+    def take(self, keep: Mask) -> Headers:
+        """Those where `keep` is true."""
+        return Headers(
+            self.present[keep],
+            self.start[keep],
+            self.end[keep],
+            self.owned[keep],
+            self.requested[keep],
+            self.actual[keep],
+            self.trace[keep],
+        )
+
 
 def read_headers(context: HeapContext, row: LayoutRow, at: U64, root: int) -> Headers:
     """Reads the header at each address."""
@@ -56,6 +68,32 @@ def read_headers(context: HeapContext, row: LayoutRow, at: U64, root: int) -> He
     owned = (heap == np.uint64(root)) | (heap == np.uint64(biased))
     columns = column("RequestedSize"), column("ActualSize"), column("StackTrace")
     return Headers(present, start, end, owned, *columns)
+
+
+class Stamps(NamedTuple):
+    """What headers say of themselves, as columns.
+
+    Attributes:
+        start: uint32, StartStamp.
+        heap: uint64, Heap as it is stored.
+        sound: True where the end stamp is that of a live block, as the start stamp, and sizes fit.
+    """
+
+    start: U32
+    heap: U64
+    sound: Mask
+
+
+def read_stamps(context: HeapContext, row: LayoutRow, at: U64) -> Stamps:
+    """Reads headers of which the root is not known."""
+    headers = read_headers(context, row, at, 0)
+    offset = np.uint64(row.offset(STRUCTURE, "Heap"))
+    heap, _ = context.memory.gather(at + offset, f"<u{context.pointer_size}")
+    light = (headers.start == LIGHT_START) & (headers.end == LIGHT_END)
+    full = (headers.start == FULL_START) & (headers.end == FULL_END)
+    sizes = headers.requested <= headers.actual
+    light &= sizes & (headers.actual - headers.requested <= row.size(STRUCTURE) + MOST_SUFFIX)
+    return Stamps(headers.start, heap.astype(np.uint64), headers.present & (light | full & sizes))
 
 
 class LightBlocks(NamedTuple):

@@ -35,6 +35,7 @@ from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow, choose_layout
 from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
 
+SIGNATURE = HEAP_SIGNATURE
 NAME = "nt"  # an NT heap to people; the layout says which form
 LEAST_SCORE = 0.5  # below this a heap is not read
 FRONT_ENDS = ("", "lookaside", "lfh")
