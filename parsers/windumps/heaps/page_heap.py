@@ -20,7 +20,13 @@ from windumps.heaps import nt_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapAccount, HeapContext
 from windumps.heaps.committed import committed_at
 from windumps.heaps.nt_entries import U64, Mask
-from windumps.heaps.page_heap_light import STRUCTURE, classify, read_headers
+from windumps.heaps.page_heap_light import (
+    STRUCTURE,
+    SUFFIX_FILL,
+    Headers,
+    classify,
+    read_headers,
+)
 from windumps.heaps.page_heap_pages import ROOT, PageBlocks
 from windumps.heaps.page_heap_score import SIGNATURE, score_root
 from windumps.heaps.page_heap_stamps import Stamps
@@ -253,7 +259,7 @@ class PageHeap:
                 account.overhead_bytes += int(inner.block_bytes[tables].sum())
                 inner = inner.select(~tables)
             headers = read_headers(self.context, self.row, inner.address, self.root_address)
-            light = classify(headers, inner.size, header)
+            light = classify(headers, inner.size, header, self._ends(inner.address, headers))
             for index in np.flatnonzero(light.damaged)[: self.context.log.limit + 1].tolist():
                 told = light.used[index] or light.free[index]
                 self._say(
@@ -291,6 +297,12 @@ class PageHeap:
         ):
             setattr(account, name, getattr(account, name) + getattr(normal.account, name))
         account.ranges += normal.account.ranges
+
+    def _ends(self, address: U64, headers: Headers) -> Mask:
+        """Where the filling behind a light block begins at the size that its header tells."""
+        behind = address + np.uint64(self.row.size(STRUCTURE)) + headers.requested
+        word, _ = self.context.memory.gather(behind, "<u4")
+        return np.asarray(word == SUFFIX_FILL)
 
     def _say(self, code: str, structure: str, address: int, message: str, lost: int = 0) -> None:
         self.context.log.add(code, Severity.WARNING, structure, address, message, lost)

@@ -57,7 +57,8 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> PageHeaps:
     none = PageHeaps({}, set(), Stamps(context, rows[0]))
     known = [h for h in view.heap_addresses if _is_handle(context, h)]
     flagged = bool(context.nt_global_flag & NT_GLOBAL_FLAG_PAGE_HEAP)
-    if not known and not flagged and view.nt_global_flag is not None:
+    perhaps = flagged or view.nt_global_flag is None
+    if not known and not perhaps:
         return none
     handles: list[int] = []
     whole = bool(known)
@@ -72,7 +73,7 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> PageHeaps:
         found, others = _search(context)
         handles += [h for h in found if h not in handles]
         how = "a search of the memory, since the list that links their roots is not whole"
-    if not handles and (others or not flagged):
+    if not handles and (others or not perhaps):
         return none
     handle_of, rootless = _normal_heaps(view, context, handles)
     paired: dict[int, int] = {}
@@ -86,6 +87,8 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> PageHeaps:
         rootless = {*rootless, *new} & {*paired, *named}
         handles += new[:MAX_HEAPS]
         paired |= _paired_by_order(view, handles, handle_of)
+    if not handles and not flagged:
+        return none
     if not handles:
         view.log.add(
             "page-heap-not-found",
