@@ -263,6 +263,15 @@ def test_a_block_type_there_is_not_leaves_the_state_unknown(form: str, use: int)
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_an_erased_type_and_size_do_not_make_a_block_free(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(24), heap.block(24)]
+    at = 0x18 if form == "x64" else 0xC
+    heap.patch(made[1].address + at, bytes(16))
+    assert apply(heap) == [as_given(made[0]), as_given(made[2])]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("by", [-1, 1, 16, 1 << 20])
 def test_a_block_of_another_size_than_the_heap_was_asked_for_is_left_out(
     form: str, by: int

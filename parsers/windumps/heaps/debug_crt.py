@@ -237,7 +237,10 @@ class DebugCrt:
             data_size,
             present & (header["gap"] == FENCE),
             present & fits,
-            present & _known_use(header["block_use"]),
+            # Zeros are no proof of a block that was freed: its size must be right as well.
+            present
+            & _known_use(header["block_use"])
+            & ((header["block_use"] != FREE_BLOCK) | fits),
             present & linked,
             there & (fence == FENCE),
             present & there,
