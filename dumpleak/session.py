@@ -239,6 +239,9 @@ class Session:
                 if rows is not blocks:  # the program sees other rows than the heap does
                     heap.account.count(blocks, -1)
                     heap.account.count(rows)
+                    # What the runtime's reader left out is in use, by whom is not known.
+                    left_out = blocks.block_bytes.sum() - rows.block_bytes.sum()
+                    heap.account.unwalked_bytes += int(left_out)
                 yield source, rows
                 done = walked + heap.account.block_bytes
                 progress(f"walking {source.label}", min(done, total), total)

@@ -243,7 +243,7 @@ class PageHeapBuilder:
             self._tree()
             self._put(self.next_root, self.next_root.to_bytes(p, "little") * 2)
         if self.form == "vista":
-            self._root_field("pool bytes", POOL_PAGES * PAGE)
+            self._root_field("pool bytes", (1 + POOL_PAGES) * PAGE)  # and the handle's page
             self._chain("ranges", self._regions)
             self._chain("free", self._free)
         if self.form == "verifier":
@@ -326,7 +326,8 @@ class PageHeapBuilder:
         asked = self.header + requested + 2 * self.pointer
         biased = self.root ^ (1 << (8 * self.pointer - 1))
         raw = self.information(start, biased, requested, asked, trace)
-        return self.normal.used_block(asked, raw) + self.header
+        filled = raw + bytes(requested) + b"\xa0" * (2 * self.pointer)
+        return self.normal.used_block(asked, filled) + self.header
 
     def information(self, start: int, heap: int, requested: int, actual: int, trace: int) -> bytes:
         """A `_DPH_BLOCK_INFORMATION`."""

@@ -19,11 +19,20 @@ import struct
 import numpy as np
 
 from windumps.memory import RunMemory
+from windumps.memory.regions import Regions
 
 PAGE = 0x1000
 
 
-def memory_of(pieces: dict[int, bytes]) -> RunMemory:
+def regions_of(rows: list[tuple[int, int, int]]) -> Regions:
+    """Private committed memory as (address, bytes, base of the allocation)."""
+    start, size, base = (np.array(column, np.uint64) for column in zip(*rows, strict=True))
+    count = len(rows)
+    state, protect, kind = (np.full(count, value, np.uint32) for value in (0x1000, 4, 0x20000))
+    return Regions(start, base, size, state, protect, kind)
+
+
+def memory_of(pieces: dict[int, bytes], regions: Regions | None = None) -> RunMemory:
     """Memory made of pieces at addresses."""
     order = sorted(pieces)
     sizes = [len(pieces[address]) for address in order]
@@ -32,6 +41,7 @@ def memory_of(pieces: dict[int, bytes]) -> RunMemory:
         np.array(order, np.uint64),
         np.array(sizes, np.int64),
         np.cumsum([0, *sizes[:-1]]).astype(np.int64),
+        regions,
     )
 
 
@@ -75,13 +85,19 @@ class XpHeapBuilder:
             self.front_end, self.front_end_type = self.table, 1
             for index in range(128):
                 at = self.table + index * entry + 2 * self.pointer
-                self.write(at, struct.pack("<HH", 4, 256))
+                self.write(at, struct.pack("<HHIIII", 4, 256, 7, 7, 2, 2))
 
     # -- what goes in
 
-    def used_block(self, requested: int, content: bytes = b"") -> int:
-        """A block of the program; returns its address."""
-        user = self._block(requested)
+    def used_block(self, requested: int, content: bytes = b"", spare: int = 0) -> int:
+        """A block of the program, with `spare` bytes that it did not ask for; returns its address."""
+        user = self._block(requested + spare)
+        if spare:
+            header, size = self.headers[user]
+            unused = size - requested
+            self.write(header + (14 if self.x64 else 6), bytes([min(unused, 255)]))
+            if unused >= 255:
+                self._pointer(header + size - self.pointer, unused)
         self.used[user] = requested
         if self.extra:
             self.traces[user] = len(self.used)
@@ -128,42 +144,71 @@ class XpHeapBuilder:
         self._close_segment()
         self._open_segment(self.address + 0x100000 * len(self.segments), 0x40000, 0)
 
-    def lfh_area(self, units: int, requests: list[int | None]) -> None:
-        """An LFH area of blocks of one size; None is a free block."""
+    def lfh_area(self, units: int, requests: list[int | None]) -> int:
+        """An LFH area of blocks of one size; None is a free block, and more of them fill the area up.
+
+        Returns its address; `areas` has that of its subsegment.
+        """
         if self.front_end_type != 2:
             self.front_end = self._block(0x800)
             self.front_end_type = 2
             self.zones.append(self._block(0x3F8))
             self.used |= {self.front_end: 0x800, self.zones[0]: 0x3F8}
-        subsegment = self.zones[-1] + 0x10 * self.pointer // 4 + 0x40 * len(self.areas)
-        header = 0x20 if self.x64 else 0x10
-        log2 = (header + len(requests) * units * self.unit + self.unit - 1).bit_length()
-        area = self._block(
-            (1 << log2) - (8 if not self.x64 else 16), unused=8 if not self.x64 else 16
+        stride = units * self.unit
+        size = 0x30 if self.x64 else 0x20
+        subsegment = self.zones[-1] + 4 * self.pointer + size * len(self.areas)
+        self._pointer(self.zones[-1] + 2 * self.pointer, subsegment + size)
+        header = 4 * self.pointer
+        log2 = (header + len(requests) * stride + self.unit - 1).bit_length()
+        area = self._block((1 << log2) - self.unit, unused=self.unit)
+        requests = requests + [None] * (
+            ((1 << log2) - self.unit - header) // stride - len(requests)
         )
         self.areas[area] = subsegment
         word = "<QQQQ" if self.x64 else "<IIII"
         self.write(area, struct.pack(word, subsegment, self.address, log2, 0xF0E0D0C0))
-        self.write(subsegment + self.pointer, area.to_bytes(self.pointer, "little"))
+        self._pointer(subsegment, self.front_end + 0x100)
+        self._pointer(subsegment + self.pointer, area)
         sizes = subsegment + (0x18 if self.x64 else 0x10)
         self.write(sizes, struct.pack("<HHH", units, 0, len(requests)))
+        chain = subsegment + 2 * self.pointer + 2  # where the next free block's place is written
+        free = 0
         for index, requested in enumerate(requests):
-            at = area + header + index * units * self.unit
-            code = 0x5A5A1234 ^ subsegment ^ (at // self.unit)
-            unused = units * self.unit - (requested or 0) if requested is not None else 8
-            raw = struct.pack(
-                "<IBBBB", code & 0xFFFFFFFF, 0, requested is not None, min(unused, 255), 255
-            )
+            at = area + header + index * stride
+            code = self._lfh_code(at, subsegment)
+            unused = stride - (requested or 0) if requested is not None else 8
+            raw = code.to_bytes(5, "little") if self.x64 else code.to_bytes(4, "little") + b"\0"
+            raw += bytes([requested is not None, min(unused, 255), 255])
             self.write(at + self.unit - 8, raw)
             user = at + self.unit
-            self.headers[user] = (at, units * self.unit)
+            self.headers[user] = (at, stride)
             if unused >= 255:
-                tail = at + units * self.unit - (0 if self.x64 else 4)
-                self.write(tail, struct.pack("<I", unused))
+                self._pointer(at + stride - self.pointer, unused)
             if requested is None:
                 self.freed.append(user)
+                self.write(chain, struct.pack("<H", (at - area) // self.unit))
+                chain, free = user, free + 1
             else:
                 self.used[user] = requested
+        self.write(chain, struct.pack("<H", 0xFFFF))
+        self.write(subsegment + 2 * self.pointer, struct.pack("<H", free))
+        return area
+
+    def _lfh_code(self, at: int, subsegment: int) -> int:
+        """What a block's header holds of its place: on x64 40 bits, in units of 16 bytes."""
+        if self.x64:
+            return (0xBAE7A5A1234 ^ (subsegment ^ self.address ^ at) >> 4) & 0xFFFFFFFFFF
+        return (0x5A5A1234 ^ subsegment ^ self.address ^ at >> 3) & 0xFFFFFFFF
+
+    def regions(self) -> Regions:
+        """What a dump says was committed, once `pieces` has run."""
+        rows = [
+            (at, len(raw), next(b for b, m in self.segments if b <= at < b + len(m)))
+            for at, raw in self.pieces().items()
+            if at < 0x2000000
+        ]
+        rows += [(entry, len(raw), entry) for entry, raw in self.large_pieces().items()]
+        return regions_of(rows)
 
     @property
     def free_blocks(self) -> list[tuple[int, int]]:
@@ -178,7 +223,11 @@ class XpHeapBuilder:
         self.structure = base + header
         self.at = self.structure + (0x70 if self.x64 else 0x40)
         self.first_entry = self.at
-        self.previous = (self.at - self.structure) // self.unit
+        # The heap's own structure and the segment's are busy entries themselves.
+        self.previous, self.at = 0, base
+        if header:
+            self._header(header // self.unit, 1, 0)
+        self._header((self.first_entry - self.structure) // self.unit, 1, 0)
 
     def _close_segment(self) -> None:
         base, memory = self.segments[-1]
@@ -285,6 +334,8 @@ class XpHeapBuilder:
                 self.write(head, struct.pack("<QQ", first // 16 << 25 | len(users), 0))
             else:
                 self.write(head, struct.pack("<IHH", first, len(users), 9))
+            frees = head + (0x1C if self.x64 else 0x14)
+            self.write(frees, struct.pack("<II", len(users) + 5, 5))
             for user, following in zip(users, [*users[1:], 0], strict=True):
                 self._pointer(user, following)
         if self.front_end_type == 2:

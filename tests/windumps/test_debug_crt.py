@@ -105,8 +105,9 @@ def apply(heap: DebugCrtBuilder, log: DiagnosticLog | None = None) -> list[Row]:
     reader = DebugCrt(heap.memory(), heap.pointer_size, log or DiagnosticLog())
     blocks = heap.blocks()
     replaced = reader.apply(blocks)
-    for name in ("block_bytes", "kind", "heap"):
-        assert getattr(replaced, name).tolist() == getattr(blocks, name).tolist()
+    if len(replaced) == len(blocks):
+        for name in ("block_bytes", "kind", "heap"):
+            assert getattr(replaced, name).tolist() == getattr(blocks, name).tolist()
     for field in fields(Blocks):
         assert getattr(replaced, field.name).dtype == getattr(blocks, field.name).dtype
     return rows(replaced)
@@ -215,29 +216,30 @@ def test_sizes_rounded_up_to_paragraphs_are_those_of_the_oldest_runtimes() -> No
     for form in ("x86-new", "x64"):
         heap = DebugCrtBuilder(form)
         made = [heap.block(size, rounded_to=16) for size in (5, 6, 7)]
-        assert apply(heap) == [as_in_heap(block) for block in made]
+        assert apply(heap) == []  # what the program got is not known
 
 
-# Nothing is taken for a debug runtime's block by chance
+# What speaks for a debug runtime's block, and what is left out
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_fences_without_a_chain_prove_nothing(form: str) -> None:
+def test_fences_alone_prove_nothing(form: str) -> None:
     heap = DebugCrtBuilder(form)
-    lone = heap.block(24)  # the only one: nobody points back
+    made = heap.block(24)
     no_text = heap.plain(b"\xfd" * 200)
-    pointing_at_itself = heap.plain(bytes(lone.size))
-    own = pointing_at_itself.address.to_bytes(heap.pointer_size, "little")
-    start = lone.address - heap.base
-    heap.patch(
-        pointing_at_itself.address,
-        own + own + bytes(heap.memory().data[start + 2 * len(own) : start + lone.size]),
-    )
-    assert apply(heap) == [as_in_heap(block) for block in (lone, no_text, pointing_at_itself)]
+    copied = heap.plain(b"\x11" * (heap.header_size - 4) + b"\xfd" * 4 + bytes(24) + b"\xfd" * 4)
+    assert apply(heap) == [as_given(made), as_in_heap(no_text), as_in_heap(copied)]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_mark_of_an_untracked_block_counts_only_as_a_whole(form: str) -> None:
+def test_a_lone_block_needs_no_chain(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    lone = heap.block(24)
+    assert apply(heap) == [as_given(lone)]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_damaged_mark_of_an_untracked_block_does_not_hide_it(form: str) -> None:
     heap = DebugCrtBuilder(form)
     width = heap.pointer_size
     request = 0x28 if form == "x64" else 0x18
@@ -245,34 +247,50 @@ def test_the_mark_of_an_untracked_block_counts_only_as_a_whole(form: str) -> Non
     for at in (0, width, 2 * width, 3 * width, request):  # links, file, line, request number
         made.append(heap.block(24, use=3, tracked=False))
         heap.patch(made[-1].address + at, b"\x01")
-    made.append(heap.block(24, use=1, tracked=False))
-    assert apply(heap) == [as_given(made[0]), *(as_in_heap(block) for block in made[1:])]
+    assert [row[:3] for row in apply(heap)] == [as_given(block)[:3] for block in made]
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("use", [0x10000, 0x10001, 0x10003, 5, 6, 0xFFFFFFFF])
-def test_a_block_type_there_is_not_is_no_header(form: str, use: int) -> None:
+def test_a_block_type_there_is_not_leaves_the_state_unknown(form: str, use: int) -> None:
     heap = DebugCrtBuilder(form)
     made = [heap.block(24), heap.block(24, use), heap.block(24)]
-    assert apply(heap) == [as_given(made[0]), as_in_heap(made[1]), as_given(made[2])]
+    log = DiagnosticLog()
+    assert apply(heap, log) == [as_given(made[0]), as_given(made[2])]
+    (said,) = log.collect()
+    assert (said.code, said.address) == ("debug-crt-header-damaged", made[1].address)
+    assert said.bytes_affected == made[1].room
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_erased_type_and_size_do_not_make_a_block_free(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    made = [heap.block(24), heap.block(24), heap.block(24)]
+    at = 0x18 if form == "x64" else 0xC
+    heap.patch(made[1].address + at, bytes(16))
+    assert apply(heap) == [as_given(made[0]), as_given(made[2])]
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("by", [-1, 1, 16, 1 << 20])
-def test_a_size_the_heap_was_not_asked_for_is_no_header(form: str, by: int) -> None:
+def test_a_block_of_another_size_than_the_heap_was_asked_for_is_left_out(
+    form: str, by: int
+) -> None:
     heap = DebugCrtBuilder(form)
     first, last = heap.block(24), heap.block(24)
     last.size += by
-    assert apply(heap) == [as_given(first), as_in_heap(last)]
+    assert apply(heap) == [as_given(first)]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_data_sizes_beyond_all_memory_are_no_header(form: str) -> None:
+def test_a_damaged_data_size_is_what_the_heap_was_asked_for_without_header_and_fence(
+    form: str,
+) -> None:
     heap = DebugCrtBuilder(form)
     made = [heap.block(24), heap.block(24), heap.block(24)]
     at = {"x86-old": 0x10, "x86-new": 0x14, "x64": 0x20}[form]
     heap.patch(made[1].address + at, b"\xff" * heap.pointer_size)
-    assert apply(heap) == [as_given(made[0]), as_in_heap(made[1]), as_given(made[2])]
+    assert apply(heap) == [as_given(block) for block in made]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -290,53 +308,52 @@ def test_a_block_of_unknown_size_or_a_free_one_is_left_alone(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_overwritten_fence_is_said_and_costs_one_block(form: str) -> None:
+def test_an_overwritten_fence_is_said_and_costs_nothing(form: str) -> None:
     heap = DebugCrtBuilder(form)
     made = [heap.block(24) for _ in range(4)]
     heap.patch(made[1].data + 24, b"\0")
     heap.patch(made[2].data - 1, b"\0")
     log = DiagnosticLog()
-    assert apply(heap, log) == [
-        *(as_given(made[0]), as_in_heap(made[1]), as_in_heap(made[2]), as_given(made[3]))
-    ]
-    said = [(item.code, item.address) for item in log.collect()]
-    assert said == [("debug-crt-fence", made[1].data + 24)]
+    assert apply(heap, log) == [as_given(block) for block in made]
+    (said,) = log.collect()
+    assert (said.code, said.address) == ("debug-crt-fence", made[1].data + 24)
+    assert "2 blocks" in said.message
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_block_with_broken_links_does_not_hide_its_neighbours(form: str) -> None:
+def test_a_block_with_broken_links_is_known_by_all_else(form: str) -> None:
     heap = DebugCrtBuilder(form)
     made = [heap.block(24) for _ in range(5)]
     heap.patch(made[2].address, b"\x99" * 2 * heap.pointer_size)
-    expected = [as_given(block) for block in made]
-    expected[2] = as_in_heap(made[2])
-    assert apply(heap) == expected
+    assert apply(heap) == [as_given(block) for block in made]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_absent_page_costs_only_the_blocks_on_it(form: str) -> None:
+def test_blocks_whose_header_is_absent_or_overwritten_are_left_out(form: str) -> None:
     heap = DebugCrtBuilder(form)
-    made = [heap.block(24), heap.block(24)]
+    made = [heap.block(24), heap.block(24), heap.block(24)]
     heap.skip_to_page()
     made += [heap.block(6000)]  # its header is on the page that is absent
     heap.skip_to_page()
     made += [heap.block(24), heap.block(24)]
-    heap.drop_page_of(made[2].address)
-    expected = [as_given(block) for block in made]
-    expected[2] = as_in_heap(made[2])
-    assert apply(heap) == expected
+    heap.drop_page_of(made[3].address)
+    heap.patch(made[1].address + heap.header_size - 16, b"\x99" * 16)
+    log = DiagnosticLog()
+    expected = [as_given(made[index]) for index in (0, 2, 4, 5)]
+    assert apply(heap, log) == expected
+    (said,) = log.collect()
+    assert (said.code, said.address) == ("debug-crt-header-damaged", made[1].address)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_block_whose_end_is_absent_stays_as_it_is(form: str) -> None:
+def test_a_block_whose_end_is_absent_is_known_by_its_header(form: str) -> None:
     heap = DebugCrtBuilder(form)
     made = [heap.block(24), heap.block(9000), heap.block(24)]
     heap.drop_page_of(made[1].data + 9000)
     heap.skip_to_page()
     log = DiagnosticLog()
     found = apply(heap, log)
-    assert found[:2] == [as_given(made[0]), as_in_heap(made[1])]
-    assert log.collect() == []
+    assert found[:2] == [as_given(made[0]), as_given(made[1])]
 
 
 @given(
@@ -355,11 +372,11 @@ def test_a_flipped_byte_changes_no_block_but_its_own_and_its_neighbours_in_the_c
     heap.patch(made[index].address + at, bytes([heap.memory().data[offset] ^ flip]))
     found = apply(heap)
     for other, block in enumerate(made):
-        # The first and last of a chain have one witness only.
-        alone = abs(other - index) == 1 and other in (0, 7)
-        if other != index and not alone:
-            assert found[other] == as_given(block)
-    assert found[index][0] in (made[index].address, made[index].data)
+        if other != index:
+            assert as_given(block) in found
+    # One flipped byte hides no block, but where it makes its type unknown.
+    assert len(found) in (7, 8)
+    assert made[index].address not in {row[0] for row in found}
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -7,13 +7,15 @@ import tracemalloc
 import numpy as np
 import pytest
 from builders.page_heap_builder import PageHeapBuilder, memory_of
+from builders.xp_heap_builder import regions_of
 from heaps_walked import Walked, flipped_at, lacking, patched, value_at, walked
 
 from windumps.diagnostics import Diagnostic
 from windumps.errors import HeapError
 from windumps.heaps.page_heap import open_page_heap
+from windumps.memory.regions import Regions
 
-BUILDS = {"xp": 3790, "vista": 6002, "verifier": 9200}
+BUILDS = {"xp": 2600, "vista": 6002, "verifier": 9200}
 forms = pytest.mark.parametrize("form", list(BUILDS))
 bits = pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])
 # Places in a node, x86 and x64.
@@ -219,6 +221,72 @@ def test_a_cut_list_of_regions_costs_no_block(form: str, x64: bool) -> None:
 
 @forms
 @bits
+def test_busy_blocks_that_the_root_counts_and_no_list_has_are_unwalked(
+    form: str, x64: bool
+) -> None:
+    heap = PageHeapBuilder(form, x64)
+    for number in range(115):
+        heap.full_block(number)
+    # The last of the nodes are erased.
+    at = sorted(heap.nodes.values())[-4]
+    pieces = patched(heap.pieces(), at, bytes(heap.root + 0x4000 - at))
+    memory = memory_of(pieces, _regions(heap))
+    result = walked(open_page_heap, memory, heap.address, x64, BUILDS[form])
+    lost = heap.used.keys() - result.used.keys()
+    assert 0 < len(lost) < 20
+    assert result.heap.account.unwalked_bytes >= len(lost) * 0x1000
+
+
+def _regions(heap: PageHeapBuilder) -> Regions:
+    """The page heap's own range as one allocation, committed throughout."""
+    return regions_of([(heap.address, 0x100000, heap.address)])
+
+
+@bits
+def test_the_range_of_a_block_counts_when_no_list_names_it_any_more(x64: bool) -> None:
+    made = Made("xp", x64)
+    pieces = patched(made.pieces, made.heap.root + (0x18 if x64 else 0x10), b"\x10")
+    memory = memory_of(pieces, _regions(made.heap))
+    result = walked(open_page_heap, memory, made.heap.address, x64, BUILDS["xp"])
+    account = result.heap.account
+    assert account.committed_bytes == 0x100000 + made.heap.normal_bytes
+    assert account.walked_bytes + account.unwalked_bytes == account.committed_bytes
+
+
+@forms
+@bits
+def test_a_node_whose_pages_are_another_blocks_is_no_block(form: str, x64: bool) -> None:
+    made = Made(form, x64)
+    user, other = made.full[3], made.full[8]
+    pieces = made.pieces
+    for places in (USER, BLOCK, SIZE, REQUESTED):
+        raw = value_at(pieces, made.node(other, places), made.heap.pointer)
+        pieces = patched(pieces, made.node(user, places), raw.to_bytes(made.heap.pointer, "little"))
+    result = made.walk(pieces)
+    assert made.lost(result) <= {user, other}
+    assert user not in result.used
+    assert "page-heap-node-damaged" in result.codes
+    assert result.heap.account.unwalked_bytes > 0
+
+
+@forms
+@bits
+def test_a_node_whose_pages_lie_outside_the_heap_is_no_block(form: str, x64: bool) -> None:
+    made = Made(form, x64)
+    user = made.full[3]
+    pieces = made.pieces
+    for places in (USER, BLOCK):
+        at = made.node(user, places)
+        value = value_at(pieces, at, made.heap.pointer) - made.heap.address
+        pieces = patched(pieces, at, value.to_bytes(made.heap.pointer, "little"))
+    result = made.walk(pieces)
+    assert made.lost(result) == {user}
+    assert "page-heap-node-damaged" in result.codes
+    assert result.heap.account.unwalked_bytes > 0
+
+
+@forms
+@bits
 def test_absent_pages_of_a_block_cost_nothing(form: str, x64: bool) -> None:
     made = Made(form, x64)
     user = made.full[4]
@@ -334,16 +402,35 @@ def test_a_size_that_only_the_normal_heap_has_wrong_is_that_of_page_heap(
 
 @forms
 @bits
-def test_a_damaged_normal_heap_costs_its_light_blocks_only(form: str, x64: bool) -> None:
+def test_light_blocks_of_a_lost_normal_heap_are_found_by_their_stamps(form: str, x64: bool) -> None:
     made = Made(form, x64)
-    result = made.walk(lacking(made.pieces, made.heap.normal_address, 0x1000))
-    assert made.lost(result) == set(made.light)
+    start = made.heap.normal_address
+    result = made.walk(lacking(made.pieces, start, 0x1000))
+    assert made.lost(result) == {
+        user for user in made.light if user - made.heap.header < start + 0x1000
+    }
+    assert result.traces.items() <= made.heap.traces.items()
+    assert not made.freed_found(result)
+    assert result.heap.account.unwalked_bytes > 0
     said = _only(result.said, "page-heap-normal-heap-unread")
-    assert (said.structure, said.address) == (
-        "_DPH_HEAP_ROOT.NormalHeap",
-        made.heap.normal_address,
-    )
+    assert (said.structure, said.address) == ("_DPH_HEAP_ROOT.NormalHeap", start)
     assert f"0x{made.heap.address:x}" in said.message
+
+
+@forms
+@bits
+def test_a_light_size_that_normal_heap_and_filling_contradict_is_unknown(
+    form: str, x64: bool
+) -> None:
+    made = Made(form, x64)
+    user, other = made.light[5], made.light[9]
+    # The sizes of another block's header, which fit each other.
+    sizes = made.heap.header // 4
+    at = other - made.heap.header + sizes
+    raw = value_at(made.pieces, at, sizes).to_bytes(sizes, "little")
+    result = made.walk(patched(made.pieces, user - made.heap.header + sizes, raw))
+    assert result.used == made.heap.used | {user: -1}
+    assert _only(result.said, "page-heap-stamp-damaged").address == user - made.heap.header
 
 
 @forms

@@ -19,7 +19,7 @@ from windumps.heaps.page_heap import open_page_heap
 from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
 from windumps.windows.process import ProcessView
 
-BUILDS = {"xp": 3790, "vista": 6002, "verifier": 9200}
+BUILDS = {"xp": 2600, "vista": 6002, "verifier": 9200}
 forms = pytest.mark.parametrize("form", list(BUILDS))
 bits = pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])
 HEAD = 0x3001040  # of the list of roots
@@ -151,6 +151,16 @@ def _two(form: str, x64: bool) -> list[PageHeapBuilder]:
     return [_filled(form, x64, address) for address in (0x4000000, 0x6000000)]
 
 
+def _light(heap: PageHeapBuilder) -> dict[int, int]:
+    return {user: size for user, size in heap.used.items() if user not in heap.nodes}
+
+
+def _unwalked(entry: ProcessHeap) -> int:
+    assert entry.heap is not None
+    assert entry.heap.account.residual_bytes == 0
+    return entry.heap.account.unwalked_bytes
+
+
 def _used(entry: ProcessHeap) -> dict[int, int]:
     assert entry.heap is not None
     used = Blocks.concatenate(entry.heap.blocks()).used
@@ -200,13 +210,31 @@ def test_roots_are_searched_for_where_the_process_does_not_say_whether_it_has_pa
 
 @bits
 def test_a_process_without_page_heap_keeps_its_list(x64: bool) -> None:
-    heap = _filled("verifier", x64)
+    heap = NtHeapBuilder("8", x64, 0x6000000)
+    for number in range(9):
+        heap.used_block(30 * number)
+    for flag, codes in ((None, []), (PAGE_HEAP_FLAG, ["page-heap-not-found"])):
+        entries, view = _process(heap.build(), x64, [heap.address], flag=flag)
+        assert [entry.kind for entry in entries] == ["nt"]
+        assert [item.code for item in view.log.collect()] == codes
+
+
+@forms
+@bits
+@pytest.mark.parametrize("flag", [None, PAGE_HEAP_FLAG], ids=["unknown", "flagged"])
+def test_a_normal_heap_is_known_by_its_blocks_where_all_of_its_page_heap_is_lost(
+    form: str, x64: bool, flag: int | None
+) -> None:
+    heap = _filled(form, x64)
     normal = {at: raw for at, raw in heap.pieces().items() if at >= heap.normal_address}
-    entries, view = _process(normal, x64, [heap.normal_address], flag=None)
-    assert [entry.kind for entry in entries] == ["nt"]
-    assert view.log.collect() == []
-    _, view = _process(normal, x64, [heap.normal_address])
-    assert [item.code for item in view.log.collect()] == ["page-heap-not-found"]
+    entries, view = _process(normal, x64, [heap.normal_address], BUILDS[form], flag)
+    assert [(entry.address, entry.kind) for entry in entries] == [(heap.address, "page-heap")]
+    assert _used(entries[0]) == _light(heap)
+    assert _unwalked(entries[0]) > 0
+    assert {item.code for item in view.log.collect()} >= {
+        "page-heap-companion",
+        "page-heap-root-lost",
+    }
 
 
 def test_the_two_halves_of_a_wow64_process_keep_to_their_own_page_heaps() -> None:
@@ -225,16 +253,44 @@ def test_the_two_halves_of_a_wow64_process_keep_to_their_own_page_heaps() -> Non
 
 @forms
 @bits
-def test_a_root_that_is_not_in_the_dump_leaves_the_heap_listed(form: str, x64: bool) -> None:
+@pytest.mark.parametrize("lost", ["root", "both"])
+def test_a_page_heap_without_its_root_has_its_light_blocks_and_the_rest_is_unwalked(
+    form: str, x64: bool, lost: str
+) -> None:
     heaps = _two(form, x64)
+    start = heaps[0].root if lost == "root" else heaps[0].address
+    pieces = lacking(linked(heaps, HEAD), start, heaps[0].root + 0x1000 - start)
+    listed = [heap.normal_address for heap in heaps]
+    entries, view = _process(pieces, x64, listed, BUILDS[form])
+    assert [entry.address for entry in entries] == [heap.address for heap in heaps]
+    assert entries[0].kind == "page-heap"
+    assert _used(entries[0]) == _light(heaps[0])
+    assert _unwalked(entries[0]) > 0
+    assert _used(entries[1]) == heaps[1].used
+    assert any(item.address == heaps[0].root for item in view.log.collect())
+
+
+@forms
+@bits
+def test_an_erased_handle_is_known_by_the_root_behind_it(form: str, x64: bool) -> None:
+    heaps = _two(form, x64)
+    pieces = patched(linked(heaps, HEAD), heaps[0].address, bytes(0x1000))
+    listed = [heaps[0].address, *(heap.normal_address for heap in heaps)]
+    entries, _ = _process(pieces, x64, listed, BUILDS[form])
+    assert [_used(entry) for entry in entries] == [heap.used for heap in heaps]
+
+
+@bits
+def test_a_page_heap_of_which_nothing_is_left_is_listed_as_not_read(x64: bool) -> None:
+    heaps = [PageHeapBuilder("verifier", x64, address) for address in (0x4000000, 0x6000000)]
+    for heap in heaps:
+        heap.full_block(100)
     pieces = lacking(linked(heaps, HEAD), heaps[0].root, 0x1000)
     listed = [heaps[0].address, *(heap.normal_address for heap in heaps)]
-    entries, view = _process(pieces, x64, listed, BUILDS[form])
+    entries, _ = _process(pieces, x64, listed)
     assert [entry.address for entry in entries] == [heap.address for heap in heaps]
     assert (entries[0].kind, entries[0].heap) == ("page-heap", None)
     assert "not in the dump" in entries[0].reason
-    assert _used(entries[1]) == heaps[1].used
-    assert any(item.address == heaps[0].address for item in view.log.collect())
 
 
 @forms
@@ -247,9 +303,28 @@ def test_a_handle_that_is_not_in_the_dump_is_known_by_its_root(form: str, x64: b
     assert [_used(entry) for entry in entries] == [heap.used for heap in heaps]
 
 
+@forms
+@bits
+def test_a_root_that_names_no_heap_has_the_one_whose_blocks_name_it(form: str, x64: bool) -> None:
+    heaps = _two(form, x64)
+    places = {"xp": (0x88, 0xF8), "vista": (0xB4, 0x150), "verifier": (0xB4, 0x150)}
+    place = heaps[1].root + places[form][x64]
+    pieces = patched(linked(heaps, HEAD), place, b"\0" * heaps[1].pointer)
+    # In another order than the page heaps.
+    listed = [heaps[0].address, heaps[1].normal_address, heaps[0].normal_address]
+    entries, view = _process(pieces, x64, listed, BUILDS[form])
+    assert {entry.address: _used(entry) for entry in entries} == {
+        heap.address: heap.used for heap in heaps
+    }
+    (said,) = [item for item in view.log.collect() if item.code == "page-heap-companion"]
+    assert said.address == heaps[1].root
+
+
 @bits
 def test_a_root_that_names_no_heap_is_paired_by_the_order_of_creation(x64: bool) -> None:
-    heaps = _two("verifier", x64)
+    heaps = [PageHeapBuilder("verifier", x64, address) for address in (0x4000000, 0x6000000)]
+    for heap in heaps:
+        heap.full_block(100)
     place = heaps[1].root + (0x150 if x64 else 0xB4)
     pieces = patched(linked(heaps, HEAD), place, b"\0" * heaps[1].pointer)
     listed = [heaps[0].address, *(heap.normal_address for heap in heaps)]

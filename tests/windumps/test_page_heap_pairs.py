@@ -104,7 +104,7 @@ def _made(form: str, x64: bool, counts: tuple[int, ...], slide: int) -> Session:
     struct.pack_into(word, peb, 0xF0 if x64 else 0x90, PEB + 0x800)
     for number, heap in enumerate(heaps):
         struct.pack_into(word, peb, 0x800 + number * width, heap.normal_address)
-    version, build = {"xp": ((5, 2), 3790), "verifier": ((6, 2), 9200)}[form]
+    version, build = {"xp": ((5, 1), 2600), "verifier": ((6, 2), 9200)}[form]
     dump = MinidumpBuilder("x64" if x64 else "x86", build, version)
     dump.module("C:\\app.exe", APP + slide, 0x10000).module("C:\\ntdll.dll", NTDLL, 0x10000)
     dump.thread(teb=TEB)

@@ -12,6 +12,7 @@ from heaps_walked import Walked, flipped_at, lacking, patched, value_at, walked
 from windumps.diagnostics import Diagnostic
 from windumps.errors import HeapError
 from windumps.heaps.xp_heap import open_xp_heap
+from windumps.memory.regions import Regions
 
 bits = pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])
 
@@ -37,8 +38,9 @@ class Made:
         self.large = [heap.large_block(600_000 + 5000 * number) for number in range(3)]
         self.pieces = heap.pieces()
 
-    def walk(self, pieces: dict[int, bytes]) -> Walked:
-        return walked(open_xp_heap, memory_of(pieces), self.heap.address, self.x64, 3790)
+    def walk(self, pieces: dict[int, bytes], regions: Regions | None = None) -> Walked:
+        memory = memory_of(pieces, regions)
+        return walked(open_xp_heap, memory, self.heap.address, self.x64, 3790)
 
     def flip(self, address: int, mask: int = 0x11) -> Walked:
         value = value_at(self.pieces, address, 1)
@@ -124,13 +126,21 @@ def test_a_size_that_leads_into_the_block_itself_costs_that_block_only(
 
 
 @bits
-def test_a_flipped_busy_bit_is_told_by_the_free_lists(x64: bool) -> None:
+def test_a_busy_bit_that_the_free_lists_contradict_makes_the_block_unwalked(x64: bool) -> None:
     made = Made(x64)
     user = made.blocks[11]
     result = made.flip(made.header(user) + 5, 0x01)
     assert made.lost(result) == {user}
+    header, size = made.heap.headers[user]
     said = _only(result.said, "heap-free-list-differs")
-    assert (said.structure, said.address) == ("_HEAP_ENTRY.Flags", made.heap.headers[user][0])
+    assert (said.structure, said.address) == ("_HEAP_ENTRY.Flags", header)
+    assert result.heap.account.unwalked_bytes == size
+    # A free block that its header calls busy is no block of the program.
+    free, units = made.heap.free[2]
+    result = made.flip(free + made.heap.unit - 8 + 5, 0x01)
+    assert made.lost(result) == set()
+    assert _only(result.said, "heap-free-list-differs").address == free
+    assert result.heap.account.unwalked_bytes == units * made.heap.unit
 
 
 @bits
@@ -177,25 +187,64 @@ def test_an_absent_page_costs_the_blocks_in_it(x64: bool) -> None:
 
 
 @bits
-def test_a_cut_segment_costs_its_blocks_only(x64: bool) -> None:
+def test_a_segment_that_no_slot_names_is_found_by_its_signature(x64: bool) -> None:
     made = Made(x64)
     slot = made.heap.address + (0xA0 if x64 else 0x58) + made.heap.pointer
     first = value_at(made.pieces, slot - made.heap.pointer, made.heap.pointer)
     for value in (0, 0x1234, made.heap.address, first):
         result = made.write(slot, value)
-        assert made.lost(result) == set(made.second_segment)
-        assert result.codes & {"segment-list-cut", "segment-absent", "segment-damaged"}
-        assert all(item.address for item in result.said)
+        assert made.lost(result) == set()
+        assert _only(result.said, "segment-found").address == made.heap.segments[1][0]
+        assert result.heap.account.unwalked_bytes == 0
 
 
 @bits
-def test_a_damaged_segment_header_costs_its_blocks_only(x64: bool) -> None:
+def test_a_segment_without_slot_and_signature_makes_the_heap_unwalked(x64: bool) -> None:
+    made = Made(x64)
+    slot = made.heap.address + (0xA0 if x64 else 0x58) + made.heap.pointer
+    pieces = patched(made.pieces, slot, bytes(made.heap.pointer))
+    pieces = patched(pieces, made.heap.segments[1][0] + 2 * made.heap.pointer, bytes(4))
+    result = made.walk(pieces)
+    assert made.lost(result) == set(made.second_segment)
+    assert "segment-list-cut" in result.codes
+    assert result.heap.account.unwalked_bytes > 0
+
+
+@bits
+@pytest.mark.parametrize("absent", [False, True], ids=["damaged", "absent"])
+def test_a_segment_without_its_header_is_read_where_the_regions_tell_its_place(
+    x64: bool, absent: bool
+) -> None:
     made = Made(x64)
     segment = made.heap.segments[1][0]
-    result = made.flip(segment + 2 * made.heap.pointer)
-    assert made.lost(result) == set(made.second_segment)
-    said = _only(result.said, "segment-damaged")
-    assert (said.structure, said.address) == ("_HEAP_SEGMENT", segment)
+    pieces = patched(made.pieces, segment + 2 * made.heap.pointer, bytes(4))
+    touched = set()
+    if absent:
+        pieces = lacking(made.pieces, segment, 0x1000)
+        touched = {user for user in made.second_segment if user < segment + 0x1000}
+    result = made.walk(pieces, made.heap.regions())
+    assert made.lost(result) == touched
+    assert _only(result.said, "segment-without-header").address == segment
+    account = result.heap.account
+    assert account.absent_bytes == (0x1000 if absent else 0)
+    assert account.unwalked_bytes >= account.absent_bytes
+    # Without regions nothing tells how far the segment goes: so something of it is missing.
+    result = made.walk(pieces)
+    assert made.lost(result) <= set(made.second_segment)
+    assert result.heap.account.unwalked_bytes > 0
+
+
+@bits
+def test_a_hole_that_holds_memory_is_no_hole(x64: bool) -> None:
+    made = Made(x64)
+    segment = made.heap.address + (0xC00 if x64 else 0x640)
+    record = value_at(made.pieces, segment + (0x50 if x64 else 0x30), made.heap.pointer)
+    # The record of the hole in the middle claims the pages before it, too.
+    start, _ = made.heap.holes[0][1]
+    wrong = (start - 0x1000).to_bytes(made.heap.pointer, "little")
+    result = made.walk(patched(made.pieces, record + made.heap.pointer, wrong))
+    assert "ucr-damaged" in result.codes
+    assert made.lost(result) == set()
 
 
 @bits
@@ -230,9 +279,15 @@ def test_a_look_aside_list_that_runs_in_a_circle_ends(x64: bool) -> None:
     made = Made(x64)
     last = made.cached[-1]
     result = made.write(last, made.cached[0])
-    assert made.lost(result) == set()
     assert not set(made.cached) & result.used.keys()
+    assert made.lost(result) <= _of_size(made, made.cached[0])
     assert _only(result.said, "lookaside-list-cut").structure == "_HEAP_LOOKASIDE"
+
+
+def _of_size(made: Made, block: int) -> set[int]:
+    """Blocks that may be on one look-aside list with `block`."""
+    size = made.heap.headers[block][1]
+    return {user for user, (_, bytes_) in made.heap.headers.items() if bytes_ == size}
 
 
 @bits
@@ -248,13 +303,44 @@ def test_a_look_aside_list_that_names_a_block_of_another_size_is_not_believed(x6
 
 
 @bits
-def test_a_cut_look_aside_list_is_said(x64: bool) -> None:
+def test_what_may_be_on_a_cut_look_aside_list_is_unwalked_and_not_used(x64: bool) -> None:
+    heap = XpHeapBuilder(x64)
+    content = b"\x11" * 24
+    plain = [heap.used_block(24, content) for _ in range(5)]
+    cached = [heap.cached_block(24) for _ in range(4)]
+    empty = heap.used_block(24)  # begins with a null pointer, as the last one on the list does
+    other = heap.used_block(90)
+    pieces = heap.pieces()
+    damaged = patched(pieces, cached[1], (0x10).to_bytes(heap.pointer, "little"))
+    result = walked(open_xp_heap, memory_of(damaged), heap.address, x64, 3790)
+    assert result.used.keys() == heap.used.keys() - {empty}
+    assert {*plain, other} <= result.used.keys()
+    assert result.heap.account.unwalked_bytes == 3 * heap.headers[empty][1]
+    assert "not walked" in _only(result.said, "lookaside-list-cut").message
+
+
+@bits
+def test_a_look_aside_list_whose_head_was_erased_is_known_by_its_counters(x64: bool) -> None:
+    heap = XpHeapBuilder(x64)
+    cached = [heap.cached_block(24) for _ in range(4)]
+    heap.used_block(24, b"\x11" * 24)
+    pieces = heap.pieces()
+    units = heap.headers[cached[0]][1] // heap.unit
+    head = heap.table + units * (0x40 if x64 else 0x30)
+    damaged = patched(pieces, head, bytes(2 * heap.pointer))
+    result = walked(open_xp_heap, memory_of(damaged), heap.address, x64, 3790)
+    assert result.used == heap.used
+    assert result.heap.account.unwalked_bytes == 4 * units * heap.unit
+    assert _only(result.said, "lookaside-list-cut").address == head
+
+
+@bits
+def test_without_its_look_aside_table_no_block_that_may_be_on_a_list_is_used(x64: bool) -> None:
     made = Made(x64)
-    result = made.write(made.cached[1], 0x10)
-    said = _only(result.said, "lookaside-list-cut")
-    assert "may be taken for used" in said.message
-    taken = result.used.keys() - made.heap.used.keys()
-    assert taken <= set(made.cached[2:])
+    table = made.heap.table
+    result = made.walk(lacking(made.pieces, (table + 0xFFF) & ~0xFFF, 0x1000))
+    assert not set(made.cached) & result.used.keys()
+    assert "lookaside-list-cut" in result.codes
 
 
 @bits
@@ -266,43 +352,143 @@ def test_a_cut_list_of_large_blocks_is_followed_from_its_other_end(x64: bool) ->
     assert made.large[0] in result.used
     said = _only(result.said, "virtual-list-cut")
     assert said.structure == "_HEAP.VirtualAllocdBlocks"
+    assert result.heap.account.unwalked_bytes == 0  # both were found
     circle = made.write(entries[1], entries[0])
     assert made.large[0] in circle.used
     assert "virtual-list-cut" in circle.codes
 
 
 @bits
-def test_a_damaged_large_block_costs_itself_only(x64: bool) -> None:
-    made = Made(x64)
-    entry = made.heap.large[1][0]
-    result = made.write(entry + 4 * made.heap.pointer, 0x123)
-    assert made.lost(result) == {made.large[1]}
-    said = _only(result.said, "virtual-block-damaged")
-    assert (said.structure, said.address) == ("_HEAP_VIRTUAL_ALLOC_ENTRY", entry)
+def test_a_large_block_that_two_erased_entries_hide_is_found_and_those_are_unwalked(
+    x64: bool,
+) -> None:
+    heap = XpHeapBuilder(x64)
+    large = [heap.large_block(600_000 + 5000 * number) for number in range(5)]
+    pieces = heap.pieces()
+    regions = heap.regions()
+    entries = [entry for entry, _, _ in heap.large]
+    lost = 0
+    for number in (1, 3):
+        pieces = patched(pieces, entries[number], bytes(0x1000))
+        lost += len(pieces[entries[number]])
+    result = walked(open_xp_heap, memory_of(pieces, regions), heap.address, x64, 3790)
+    assert heap.used.keys() - result.used.keys() == {large[1], large[3]}
+    assert _only(result.said, "virtual-block-found").address == entries[2]
+    assert result.heap.account.unwalked_bytes == lost
 
 
 @bits
-def test_a_damaged_lfh_area_costs_itself_only(x64: bool) -> None:
-    heap = XpHeapBuilder(x64, lookaside=False)
-    heap.lfh_area(5, [20, None, 30, 25])
-    before = set(heap.used)
-    heap.lfh_area(6, [20, None, 30, 25])
-    second = set(heap.used) - before
-    area = list(heap.areas)[1]
-    pieces = heap.pieces()
-    subsegment = heap.areas[area]
-    damaged = patched(pieces, subsegment + heap.pointer, b"\x10")
-    result = walked(open_xp_heap, memory_of(damaged), heap.address, x64, 3790)
-    assert heap.used.keys() - result.used.keys() == second
+def test_a_damaged_large_block_costs_itself_only_and_is_unwalked(x64: bool) -> None:
+    made = Made(x64)
+    entry = made.heap.large[1][0]
+    damaged = patched(made.pieces, entry + 4 * made.heap.pointer, b"\x23\x01")
+    result = made.walk(damaged, made.heap.regions())
+    assert made.lost(result) == {made.large[1]}
+    said = _only(result.said, "virtual-block-damaged")
+    assert (said.structure, said.address) == ("_HEAP_VIRTUAL_ALLOC_ENTRY", entry)
+    assert result.heap.account.unwalked_bytes == len(made.pieces[entry])
+
+
+@bits
+def test_a_large_block_has_no_more_memory_than_is_committed(x64: bool) -> None:
+    made = Made(x64)
+    entry = made.heap.large[1][0]
+    size = len(made.pieces[entry]) + 0x5000
+    raw = size.to_bytes(made.heap.pointer, "little") * 2
+    result = made.walk(
+        patched(made.pieces, entry + 4 * made.heap.pointer, raw), made.heap.regions()
+    )
+    assert result.used == made.heap.used | {made.large[1]: -1}
+    assert _only(result.said, "virtual-size-unclear").address == entry
+    assert result.blocks.block_bytes[result.blocks.address == made.large[1]] == len(
+        made.pieces[entry]
+    )
+
+
+class MadeLfh:
+    """A heap with two LFH areas among other blocks."""
+
+    def __init__(self, x64: bool) -> None:
+        heap = self.heap = XpHeapBuilder(x64, lookaside=False)
+        heap.used_block(40)
+        self.first = heap.lfh_area(5, [20, None, 30, 25])
+        before = set(heap.used)
+        self.area = heap.lfh_area(6, [20, None, 30, 25])
+        self.inside = set(heap.used) - before
+        heap.used_block(400)
+        self.subsegment = heap.areas[self.area]
+        self.pieces = heap.pieces()
+
+    def walk(self, address: int, raw: bytes) -> Walked:
+        memory = memory_of(patched(self.pieces, address, raw))
+        return walked(open_xp_heap, memory, self.heap.address, self.heap.x64, 3790)
+
+
+@bits
+def test_an_lfh_area_that_its_subsegment_contradicts_is_unwalked(x64: bool) -> None:
+    made = MadeLfh(x64)
+    heap = made.heap
+    result = made.walk(made.subsegment + heap.pointer, b"\x10")
+    assert heap.used.keys() - result.used.keys() == made.inside
     said = _only(result.said, "lfh-area-unreadable")
-    assert (said.structure, said.address) == ("_HEAP_USERDATA_HEADER", area)
-    victim = min(second)
-    header = heap.headers[victim][0] + heap.unit - 8
-    damaged = patched(pieces, header + 7, b"\0")
-    result = walked(open_xp_heap, memory_of(damaged), heap.address, x64, 3790)
+    assert (said.structure, said.address) == ("_HEAP_USERDATA_HEADER", made.area)
+    assert result.heap.account.unwalked_bytes == heap.headers[made.area][1] - heap.unit
+    # So is one that is said to have fewer blocks than there is room for.
+    result = made.walk(made.subsegment + (0x1C if x64 else 0x14), b"\x02\0")
+    assert heap.used.keys() - result.used.keys() == made.inside
+
+
+@bits
+def test_a_damaged_header_of_an_lfh_block_costs_that_block_only(x64: bool) -> None:
+    made = MadeLfh(x64)
+    victim = min(made.inside)
+    header = made.heap.headers[victim][0]
+    for place in (0, 7):  # its code, and its mark
+        result = made.walk(header + made.heap.unit - 8 + place, b"\x55")
+        assert made.heap.used.keys() - result.used.keys() == {victim}
+        said = _only(result.said, "lfh-header-damaged")
+        assert (said.structure, said.address) == ("_HEAP_ENTRY", header)
+
+
+@bits
+@pytest.mark.parametrize("field", [0, 2, 3], ids=["subsegment", "size", "signature"])
+def test_an_area_whose_head_is_damaged_is_read_by_the_subsegment_that_names_it(
+    x64: bool, field: int
+) -> None:
+    made = MadeLfh(x64)
+    result = made.walk(made.area + field * made.heap.pointer, bytes(made.heap.pointer))
+    assert result.used == made.heap.used
+    assert result.heap.account.unwalked_bytes == 0
+
+
+@bits
+def test_an_area_that_nothing_names_any_more_is_unwalked_and_no_used_block(x64: bool) -> None:
+    made = MadeLfh(x64)
+    heap = made.heap
+    made.pieces = patched(made.pieces, made.area, bytes(4 * heap.pointer))
+    result = made.walk(heap.zones[0], bytes(2 * heap.pointer))
+    assert heap.used.keys() - result.used.keys() == made.inside
+    assert made.area not in result.used
+    assert result.heap.account.unwalked_bytes == heap.headers[made.area][1]
+    assert "lfh-zones-cut" in result.codes
+
+
+@bits
+def test_an_lfh_block_whose_state_the_chain_of_free_blocks_contradicts_is_unwalked(
+    x64: bool,
+) -> None:
+    made = MadeLfh(x64)
+    heap = made.heap
+    victim = min(made.inside)
+    header, size = heap.headers[victim]
+    result = made.walk(header + heap.unit - 8 + 5, b"\0")  # used, says the chain
     assert heap.used.keys() - result.used.keys() == {victim}
-    said = _only(result.said, "lfh-header-damaged")
-    assert (said.structure, said.address) == ("_HEAP_ENTRY", heap.headers[victim][0])
+    assert result.heap.account.unwalked_bytes == size
+    free = next(u for u in heap.freed if u > made.area)
+    header, size = heap.headers[free]
+    result = made.walk(header + heap.unit - 8 + 5, b"\x01")
+    assert result.used == heap.used
+    assert result.heap.account.unwalked_bytes == size
 
 
 @bits

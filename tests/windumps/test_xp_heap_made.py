@@ -82,27 +82,41 @@ def test_the_lfh_yields_the_blocks_of_its_areas_and_not_the_areas(x64: bool) -> 
     heap.used_block(10)
     heap.lfh_area(5, [20, None, 5 * unit - 8, unit, None, 0])
     heap.lfh_area(9, [60, 61, None])
-    heap.lfh_area(40, [0, 40 * unit - 8, None, 30, 1])  # sizes that stand at the block's end
+    heap.lfh_area(40, [0, 40 * unit - 16, None, 30, 1])  # sizes that stand at the block's end
     result = _walk(heap)
     assert result.used == heap.used
     assert not heap.areas.keys() & result.used.keys()
     inside = [a for a, kind in _kinds(result).items() if kind == "nt-lfh"]
-    assert len(inside) == 14
+    assert len(inside) == sum(
+        any(area < user < area + heap.headers[area][1] for area in heap.areas)
+        for user in heap.headers
+    )
     assert result.said == []
     assert result.heap.front_end == "lfh"
 
 
 @bits
+def test_more_unused_bytes_than_a_byte_holds_stand_in_the_blocks_last_word(x64: bool) -> None:
+    heap = XpHeapBuilder(x64)
+    for spare in (200, 247, 300, 4000):
+        heap.used_block(1000, spare=spare)
+        heap.used_block(50)
+    result = _walk(heap)
+    assert result.used == heap.used
+    assert result.said == []
+
+
+@bits
 def test_an_area_that_is_kept_for_reuse_is_one_used_block(x64: bool) -> None:
     heap = XpHeapBuilder(x64, lookaside=False)
-    heap.lfh_area(5, [20, None, 30])
-    (area,) = heap.areas
-    for address in (*heap.used, *heap.freed):
-        if area < address < area + 0x100:
-            heap.used.pop(address, None)
-    header = heap.unit // 2 * 4  # 10h on x86, 20h on x64
-    heap.write(area + header - heap.pointer, bytes(heap.pointer))  # the signature is taken away
+    area = heap.lfh_area(5, [20, None, 30])
     header_at, size = heap.headers[area]
+    for address in (*heap.used, *heap.freed):
+        if area < address < area + size:
+            heap.used.pop(address, None)
+    # The signature is taken away, and no subsegment names it.
+    heap.write(area + 3 * heap.pointer, bytes(heap.pointer))
+    heap.write(heap.areas[area] + heap.pointer, bytes(heap.pointer))
     result = _walk(heap)
     assert result.used == heap.used | {area: size - heap.unit}
     assert header_at == area - heap.unit

@@ -65,6 +65,47 @@ _FORMS = {
 }
 
 
+class _Evidence(NamedTuple):
+    """What speaks for a row being a block of a debug runtime, as columns.
+
+    Attributes:
+        row: Index among the heap's blocks.
+        header: What would be the header.
+        data_size: Bytes of data it gives; where it is not what the heap was asked for, what is left of that.
+        front: The fence stands before the data.
+        fits: The header's size is the one the heap was asked for.
+        use: The block type is one there is.
+        linked: A neighbour in the chain points back, or the block is marked as made while tracking was off.
+        back: The fence stands behind the data.
+        whole: Header and fence are in the dump.
+    """
+
+    row: NDArray[np.int64]
+    header: NDArray[Any]
+    data_size: NDArray[np.int64]
+    front: NDArray[np.bool_]
+    fits: NDArray[np.bool_]
+    use: NDArray[np.bool_]
+    linked: NDArray[np.bool_]
+    back: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
+
+    @property
+    def certain(self) -> NDArray[np.int8]:
+        """How much holds, where it is all or all but one: a single damage hides no block; else 0."""
+        count = self.front.astype(np.int8) + self.fits + self.linked + self.back
+        verdict: NDArray[np.int8] = np.where(self.use & (count >= 3), count, 0).astype(np.int8)
+        return verdict
+
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """Too much holds for a block of another allocator."""
+        count = self.front.astype(np.int8) + self.fits + self.use + self.linked + self.back
+        fenced = self.linked & (self.front | self.back)
+        verdict: NDArray[np.bool_] = (count >= 3) | fenced
+        return verdict
+
+
 class _Found(NamedTuple):
     """Blocks of a debug runtime: their rows, and what their headers say."""
 
@@ -78,9 +119,11 @@ class _Found(NamedTuple):
 class DebugCrt:
     """Replaces the heap blocks of debug C runtimes by the blocks the program got.
 
-    A block is taken for one only when the fences stand on both sides, the header's size is the one the
-    heap was asked for, the block type is known, and a neighbour in the runtime's chain points back, or the
-    header is that of a block made while tracking was off. All other blocks stay as they are.
+    Five things speak for such a block: the fences on both sides, a size that is the one the heap was asked
+    for, a known block type, and a neighbour in the runtime's chain that points back (or the mark of a block
+    made while tracking was off). With one of them missing it is one all the same; an unknown type says
+    nothing of its state. With more missing, what the program got is not known: it is left out. All other
+    blocks stay as they are.
 
     Args:
         memory: The process's memory.
@@ -96,36 +139,57 @@ class DebugCrt:
         self._word = np.dtype(f"<u{pointer_size}")
         # _AlignMemBlockHdr: where the block begins, and a gap as wide as a pointer.
         self._align_header = np.dtype([("head", self._word), ("gap", self._word)])
+        self._seen = False  # there is a debug runtime in this heap
 
     def apply(self, blocks: Blocks) -> Blocks:
-        """One piece of a heap walk, with the same rows in the same order.
+        """One piece of a heap walk, with the same rows in the same order, but for those left out.
+
+        What is left out is used, but nobody knows which address and size the program has: its bytes are not
+        walked.
 
         In the rows of debug runtimes `address` and `size` are the program's, `source_file` and
         `source_line` are those of the header. A block that the runtime keeps after it was freed becomes
         free. An aligned block begins where the program's pointer leads; its size is `SIZE_UNKNOWN`, for the
         runtime keeps the sum of size and alignment only. `block_bytes` stay those of the heap.
         """
-        rows = self._fenced(blocks)
+        rows = self._candidates(blocks)
         if not len(rows):
             return blocks
-        found = [piece for form in self._forms for piece in self._read(blocks, rows, form)]
-        if not found:
+        pieces = [self._evidence(blocks, rows, form) for form in self._forms]
+        scores = np.stack([piece.certain for piece in pieces])
+        # Of two forms that fit the better one is meant; of equal ones none, but where they read the same.
+        best, meant = scores.max(axis=0), scores.argmax(axis=0)
+        doubtful = np.zeros(len(rows), np.bool_)
+        for piece, score in zip(pieces, scores, strict=True):
+            same = piece.header["block_use"] == np.choose(
+                meant, [p.header["block_use"] for p in pieces]
+            )
+            doubtful |= (best > 0) & (score == best) & ~same
+        certain = (best > 0) & ~doubtful
+        for piece in pieces:
+            doubtful |= ~certain & (piece.doubtful | (~piece.whole if self._seen else False))
+        self._seen |= bool(certain.any())
+        if not certain.any() and not doubtful.any():
             return blocks
+        chosen = [certain & (meant == number) for number in range(len(pieces))]
+        found = [_read(piece, sure) for piece, sure in zip(pieces, chosen, strict=True)]
+        self._report(blocks, pieces, chosen, rows[doubtful])
         address, size = blocks.address.copy(), blocks.size.copy()
         state, trace = blocks.state.copy(), blocks.trace.copy()
         source_file, source_line = blocks.source_file.copy(), blocks.source_line.copy()
-        for piece in found:
-            row, kept = piece.row, piece.block_use == FREE_BLOCK
+        for blocks_of_form in found:
+            row, kept = blocks_of_form.row, blocks_of_form.block_use == FREE_BLOCK
             data = blocks.address[row] + np.uint64(self._header_bytes)
-            inner = self._behind_alignment(data, piece.data_size)
-            named = ~kept & (piece.file_name != 0)
+            inner = self._behind_alignment(data, blocks_of_form.data_size)
+            named = ~kept & (blocks_of_form.file_name != 0)
             address[row] = inner
-            size[row] = np.where(kept | (inner != data), SIZE_UNKNOWN, piece.data_size)
+            unclear = kept | (inner != data)
+            size[row] = np.where(unclear, SIZE_UNKNOWN, blocks_of_form.data_size)
             state[row[kept]] = State.FREE
             trace[row[kept]] = 0
-            source_file[row] = np.where(named, piece.file_name, 0)
-            source_line[row] = np.where(named, piece.line, 0)
-        return replace(
+            source_file[row] = np.where(named, blocks_of_form.file_name, 0)
+            source_line[row] = np.where(named, blocks_of_form.line, 0)
+        replaced = replace(
             blocks,
             address=address,
             size=size,
@@ -134,40 +198,87 @@ class DebugCrt:
             source_file=source_file,
             source_line=source_line,
         )
+        keep = np.ones(len(blocks), np.bool_)
+        keep[rows[doubtful]] = False
+        return replaced.select(keep)
 
-    def _fenced(self, blocks: Blocks) -> NDArray[np.int64]:
-        """Rows of used blocks with a fence where a header ends; in most processes none."""
+    def _candidates(self, blocks: Blocks) -> NDArray[np.int64]:
+        """Rows of used blocks with a fence where a header ends; in most processes none.
+
+        Once there is a debug runtime those, too, that end with a fence, or whose header is not in the dump.
+        """
         roomy = blocks.size >= self._header_bytes + FENCE_BYTES
         rows = np.flatnonzero(roomy & (blocks.state == State.USED))
+        start = blocks.address[rows]
         before_data = np.uint64(self._header_bytes - FENCE_BYTES)
-        word, _ = self._memory.gather(blocks.address[rows] + before_data, "<u4")
+        word, present = self._memory.gather(start + before_data, "<u4")
         fenced: NDArray[np.bool_] = word == FENCE
+        self._seen |= bool(fenced.any())
+        if self._seen:
+            last = (blocks.size[rows] - FENCE_BYTES).astype(np.uint64)
+            _, begun = self._memory.gather(start, "u1")
+            word, _ = self._memory.gather(start + last, "<u4")
+            fenced |= (word == FENCE) | ~present | ~begun
         return rows[fenced]
 
-    def _read(self, blocks: Blocks, rows: NDArray[np.int64], form: _Form) -> list[_Found]:
-        """The rows that are blocks with this form of the header; an empty list when there are none."""
-        header, present = self._memory.gather(blocks.address[rows], form.layout.dtype)
-        data_size, fits = self._asked(header, blocks.size[rows], form)
-        keep = present & fits & _known_use(header["block_use"])
-        rows, header, data_size = rows[keep], header[keep], data_size[keep]
-        linked = self._linked(blocks.address[rows], header)
-        keep = linked | _untracked(header)
-        rows, header, data_size, linked = rows[keep], header[keep], data_size[keep], linked[keep]
-        behind = blocks.address[rows] + (data_size + self._header_bytes).astype(np.uint64)
-        fence, present = self._memory.gather(behind, "<u4")
-        closed = fence == FENCE
-        self._report_overruns(behind[linked & present & ~closed])
-        if not closed.any():
-            return []
-        return [
-            _Found(
-                rows[closed],
-                header["block_use"][closed],
-                data_size[closed],
-                header["file_name"][closed].astype(np.uint64),
-                header["line"][closed],
+    def _evidence(self, blocks: Blocks, rows: NDArray[np.int64], form: _Form) -> _Evidence:
+        """What speaks for each row under one form of the header."""
+        start, room = blocks.address[rows], blocks.size[rows]
+        header, present = self._memory.gather(start, form.layout.dtype)
+        data_size, fits = self._asked(header, room, form)
+        left = room - self._header_bytes - FENCE_BYTES
+        data_size = np.where(fits, data_size, left)
+        behind = start + (data_size + self._header_bytes).astype(np.uint64)
+        fence, there = self._memory.gather(behind, "<u4")
+        linked = self._linked(start, header) | _untracked(header)
+        return _Evidence(
+            rows,
+            header,
+            data_size,
+            present & (header["gap"] == FENCE),
+            present & fits,
+            # Zeros are no proof of a block that was freed: its size must be right as well.
+            present
+            & _known_use(header["block_use"])
+            & ((header["block_use"] != FREE_BLOCK) | fits),
+            present & linked,
+            there & (fence == FENCE),
+            present & there,
+        )
+
+    def _report(
+        self,
+        blocks: Blocks,
+        pieces: list[_Evidence],
+        chosen: list[NDArray[np.bool_]],
+        left_out: NDArray[np.int64],
+    ) -> None:
+        """Says which fences are overwritten, and which blocks are left out."""
+        for piece, sure in zip(pieces, chosen, strict=True):
+            broken = sure & piece.whole & ~(piece.front & piece.back)
+            if broken.any():
+                index = int(np.flatnonzero(broken)[0])
+                count = int(broken.sum())
+                data = int(blocks.address[piece.row[index]]) + self._header_bytes
+                behind = data + int(piece.data_size[index])
+                self._log.add(
+                    "debug-crt-fence",
+                    Severity.WARNING,
+                    "_CrtMemBlockHeader",
+                    behind if piece.front[index] else data - FENCE_BYTES,
+                    f"a fence of {count} block{'s' * (count != 1)} of a debug C runtime is overwritten, "
+                    "the first one here",
+                )
+        if len(left_out):
+            self._log.add(
+                "debug-crt-header-damaged",
+                Severity.WARNING,
+                "_CrtMemBlockHeader",
+                int(blocks.address[left_out[0]]),
+                f"the headers of {len(left_out)} used blocks of a debug C runtime are damaged or not in the "
+                "dump, the first one here; where their data begins is not known, they are left out",
+                int(blocks.block_bytes[left_out].sum()),
             )
-        ]
 
     def _asked(
         self, header: NDArray[Any], room: NDArray[np.int64], form: _Form
@@ -224,17 +335,17 @@ class DebugCrt:
         verdict: NDArray[np.bool_] = (found["head"] == data) & (found["gap"] == gap)
         return verdict
 
-    def _report_overruns(self, fences: NDArray[np.uint64]) -> None:
-        if not len(fences):
-            return
-        self._log.add(
-            "debug-crt-fence",
-            Severity.WARNING,
-            "_CrtMemBlockHeader",
-            int(fences[0]),
-            f"the fence behind {len(fences)} block{'s' * (len(fences) != 1)} of a debug C runtime is "
-            "overwritten, the first one here; shown as the heap has them, without source line",
-        )
+
+def _read(evidence: _Evidence, sure: NDArray[np.bool_]) -> _Found:
+    """What the headers of rows say that are blocks of a debug runtime."""
+    header = evidence.header[sure]
+    return _Found(
+        evidence.row[sure],
+        header["block_use"],
+        evidence.data_size[sure],
+        header["file_name"].astype(np.uint64),
+        header["line"],
+    )
 
 
 def _known_use(use: NDArray[np.uint32]) -> NDArray[np.bool_]:

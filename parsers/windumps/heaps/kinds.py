@@ -117,18 +117,26 @@ def process_heaps(view: ProcessView, most: int = MAX_HEAPS) -> list[ProcessHeap]
         view.exact_layouts,
     )
     complete_heap_list(view, context, [kind for kind in HEAP_KINDS if kind.signature])
-    normal_heaps = put_page_heaps(view, context)
+    pages = put_page_heaps(view, context)
     cut_heap_list(view, most)
     there = _may_be_there(context, view.heap_addresses)
     heaps = [
-        _open(context, address, ordinal, there[ordinal])
+        _rootless(context, address, ordinal)
+        if address in pages.rootless
+        else _open(context, address, ordinal, there[ordinal])
         for ordinal, address in enumerate(view.heap_addresses)
     ]
     for entry in heaps:
         if isinstance(entry.heap, page_heap.PageHeap):
-            entry.heap.normal_heap = normal_heaps.get(entry.address, entry.heap.normal_heap)
+            entry.heap.normal_heap = pages.normal.get(entry.address, entry.heap.normal_heap)
+            entry.heap.stamps = pages.stamps
     segment_heap.introduce(entry.heap for entry in heaps)
     return heaps
+
+
+def _rootless(context: HeapContext, address: int, ordinal: int) -> ProcessHeap:
+    heap = page_heap.PageHeap(context, address, ordinal, None)
+    return ProcessHeap(address, ordinal, context.architecture, heap.kind, heap)
 
 
 def _may_be_there(context: HeapContext, addresses: list[int]) -> list[bool]:

@@ -7,6 +7,7 @@ one heap. Blocks of the normal heap are shown as what they hold and never as blo
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -17,11 +18,20 @@ from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps import nt_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapAccount, HeapContext
-from windumps.heaps.page_heap_light import STRUCTURE, classify, read_headers
+from windumps.heaps.committed import committed_at
+from windumps.heaps.nt_entries import U64, Mask
+from windumps.heaps.page_heap_light import (
+    STRUCTURE,
+    SUFFIX_FILL,
+    Headers,
+    classify,
+    read_headers,
+)
 from windumps.heaps.page_heap_pages import ROOT, PageBlocks
 from windumps.heaps.page_heap_score import SIGNATURE, score_root
+from windumps.heaps.page_heap_stamps import Stamps
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutChoice, Record, choose_layout
+from windumps.windows.layouts import LayoutChoice, Record, candidates, choose_layout
 from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
 
 NAME = "page-heap"
@@ -37,10 +47,11 @@ NORMAL_HEAPS: tuple[tuple[Callable[[AddressSpace, int, int], bool], Opener], ...
 
 
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
-    """True for a page filled with EE, or one not in the dump, that a `_DPH_HEAP_ROOT` follows.
+    """True for a page filled with EE, and for any that a `_DPH_HEAP_ROOT` follows.
 
-    The filling alone is enough: so a heap with a damaged or absent root is still known for what it is.
-    XP keeps heap flags in the page, at 0Ch and 10h.
+    The filling alone is enough: so a heap with a damaged or absent root is still known for what it is; and
+    so is the root alone, where the page is erased or not in the dump. XP keeps heap flags in the page, at
+    0Ch and 10h.
     """
 
     def word(at: int) -> int | None:
@@ -49,7 +60,7 @@ def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
         except MemoryReadError:
             return None
 
-    if word(0) is None:
+    if not word(0):
         return word(ROOT_OFFSET) == SIGNATURE
     return all(word(at) == HANDLE_FILL for at in (0, 4, 8, 0x800, 0xFFC))
 
@@ -90,19 +101,29 @@ class PageHeap:
 
     Its account holds that of its normal heap, whose used blocks count as the blocks they hold. `normal_heap`
     is what the root names, and may be corrected before the walk.
+
+    Without a root (`choice` is None) the blocks are those that name it: light ones, since of those with pages
+    of their own only the root tells whether they are used.
     """
 
     context: HeapContext
     address: int
     ordinal: int
-    choice: LayoutChoice[Record]
+    choice: LayoutChoice[Record] | None
     kind: str = NAME
     front_end: str = ""
     account: HeapAccount = field(default_factory=HeapAccount)
-    normal_heap: int = field(init=False)
+    normal_heap: int = 0
+    stamps: Stamps = field(init=False)
 
     def __post_init__(self) -> None:
-        self.row, self.root = self.choice.row, self.choice.fit
+        self.root_address = self.address + ROOT_OFFSET
+        self.root = self.choice.fit if self.choice is not None else None
+        rows = candidates(PAGE_HEAP_ROWS, self.context.architecture, self.context.build)
+        self.row = self.choice.row if self.choice is not None else rows[0]
+        self.stamps = Stamps(self.context, self.row)
+        if self.root is None:
+            return
         self.normal_heap = self.root["NormalHeap"]
         self.account.counters = {
             name: self.root[name]
@@ -121,17 +142,28 @@ class PageHeap:
     @property
     def flags(self) -> int:
         """See `Heap`."""
-        return self.root["HeapFlags"]
+        return self.root["HeapFlags"] if self.root is not None else 0
 
     @property
     def layout(self) -> str:
         """See `Heap`."""
-        return str(self.choice)
+        return str(self.choice) if self.choice is not None else "by stamps, its root is lost"
 
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""
         self.account = HeapAccount(counters=self.account.counters)
-        busy, free = PageBlocks(self.context, self.row, self.root, self.account).read()
+        if self.root is not None:
+            yield from self._full_blocks(self.root)
+        else:
+            self._leave_full_blocks()
+        normal = self._open_normal_heap() if self.normal_heap else None
+        if normal is not None:
+            yield from self._light_blocks(normal)
+        else:
+            yield from self._stamped_blocks()
+
+    def _full_blocks(self, root: Record) -> Iterator[Blocks]:
+        busy, free = PageBlocks(self.context, self.row, root, self.account).read()
         for nodes, used in ((busy, True), (free, False)):
             yield self.account.count(
                 Blocks.build(
@@ -144,9 +176,59 @@ class PageHeap:
                     nodes.trace,
                 )
             )
-        normal = self._open_normal_heap()
-        if normal is not None:
-            yield from self._light_blocks(normal)
+
+    def _leave_full_blocks(self) -> None:
+        """Counts the memory of full blocks, of which without the root nobody knows which are used."""
+        self._say(
+            "page-heap-root-lost",
+            ROOT,
+            self.root_address,
+            "it is damaged or not in the dump; which blocks with pages of their own are used is not known",
+        )
+        headers = self.stamps.full(self.root_address)
+        places = np.append(headers, np.uint64(self.address))
+        committed = self._add_allocations(committed_at(self.context.memory, places))
+        self.account.unwalked_bytes += committed
+
+    def _stamped_blocks(self) -> Iterator[Blocks]:
+        """Light blocks without their normal heap: those whose headers say all that is needed."""
+        account = self.account
+        at = self.stamps.light(self.root_address)
+        headers = read_headers(self.context, self.row, at, self.root_address)
+        apart = _apart(at, headers.actual)
+        at, headers = at[apart], headers.take(apart)
+        places = np.append(at, np.uint64(self.normal_heap)) if self.normal_heap else at
+        committed = self._add_allocations(committed_at(self.context.memory, places))
+        actual = headers.actual.astype(np.int64)
+        account.unwalked_bytes += max(committed - int(actual.sum()), 0)
+        account.committed_bytes += max(int(actual.sum()) - committed, 0)
+        yield account.count(
+            Blocks.build(
+                at + np.uint64(self.row.size(STRUCTURE)),
+                headers.requested.astype(np.int64),
+                actual,
+                np.ones(len(at), bool),
+                Kind.PAGE_HEAP,
+                self.ordinal,
+                headers.trace,
+            )
+        )
+
+    def _add_allocations(self, parts: list[tuple[int, int]]) -> int:
+        """Takes committed parts of allocations for this heap's, and gives their bytes."""
+        account = self.account
+        known = sorted(account.ranges)
+        starts = [start for start, _ in known]
+        total = 0
+        for start, end in parts:
+            before = bisect_right(starts, start) - 1
+            if before >= 0 and start < sum(known[before]):
+                continue
+            total += end - start
+            account.ranges.append((start, end - start))
+        account.committed_bytes += total
+        account.reserved_bytes += total
+        return total
 
     def _open_normal_heap(self) -> Heap | None:
         address = self.normal_heap
@@ -161,7 +243,7 @@ class PageHeap:
             "page-heap-normal-heap-unread",
             f"{ROOT}.NormalHeap",
             address,
-            f"{reason}; light blocks of the page heap at 0x{self.address:x} are left out",
+            f"{reason}; light blocks of the page heap at 0x{self.address:x} are found by their stamps",
         )
         return None
 
@@ -176,8 +258,8 @@ class PageHeap:
                 tables = normal.are_lookaside_tables(inner)
                 account.overhead_bytes += int(inner.block_bytes[tables].sum())
                 inner = inner.select(~tables)
-            headers = read_headers(self.context, self.row, inner.address, self.root.address)
-            light = classify(headers, inner.size, header)
+            headers = read_headers(self.context, self.row, inner.address, self.root_address)
+            light = classify(headers, inner.size, header, self._ends(inner.address, headers))
             for index in np.flatnonzero(light.damaged)[: self.context.log.limit + 1].tolist():
                 told = light.used[index] or light.free[index]
                 self._say(
@@ -216,5 +298,17 @@ class PageHeap:
             setattr(account, name, getattr(account, name) + getattr(normal.account, name))
         account.ranges += normal.account.ranges
 
+    def _ends(self, address: U64, headers: Headers) -> Mask:
+        """Where the filling behind a light block begins at the size that its header tells."""
+        behind = address + np.uint64(self.row.size(STRUCTURE)) + headers.requested
+        word, _ = self.context.memory.gather(behind, "<u4")
+        return np.asarray(word == SUFFIX_FILL)
+
     def _say(self, code: str, structure: str, address: int, message: str, lost: int = 0) -> None:
         self.context.log.add(code, Severity.WARNING, structure, address, message, lost)
+
+
+def _apart(address: U64, size: U64) -> Mask:
+    """Where a block, of those ascending by address, begins behind all before it."""
+    end = np.maximum.accumulate(address + size) if len(address) else address
+    return np.append(np.ones(min(len(address), 1), bool), address[1:] >= end[:-1])

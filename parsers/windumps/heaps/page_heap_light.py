@@ -14,6 +14,7 @@ STRUCTURE = "_DPH_BLOCK_INFORMATION"
 FULL_START, FULL_END = 0xABCDBBBB, 0xDCBABBBB
 LIGHT_START, LIGHT_END = 0xABCDAAAA, 0xDCBAAAAA
 LIGHT_FREE_START, LIGHT_FREE_END = 0xABCDAAA9, 0xDCBAAAA9
+SUFFIX_FILL = 0xA0A0A0A0
 MOST_SUFFIX = 64  # filled bytes behind the program's; 8 were seen on x86
 
 
@@ -38,6 +39,18 @@ class Headers(NamedTuple):
     actual: U64
     trace: U64
 
+    def take(self, keep: Mask) -> Headers:
+        """Those where `keep` is true."""
+        return Headers(
+            self.present[keep],
+            self.start[keep],
+            self.end[keep],
+            self.owned[keep],
+            self.requested[keep],
+            self.actual[keep],
+            self.trace[keep],
+        )
+
 
 def read_headers(context: HeapContext, row: LayoutRow, at: U64, root: int) -> Headers:
     """Reads the header at each address."""
@@ -56,6 +69,32 @@ def read_headers(context: HeapContext, row: LayoutRow, at: U64, root: int) -> He
     owned = (heap == np.uint64(root)) | (heap == np.uint64(biased))
     columns = column("RequestedSize"), column("ActualSize"), column("StackTrace")
     return Headers(present, start, end, owned, *columns)
+
+
+class Stamps(NamedTuple):
+    """What headers say of themselves, as columns.
+
+    Attributes:
+        start: uint32, StartStamp.
+        heap: uint64, Heap as it is stored.
+        sound: True where the end stamp is that of a live block, as the start stamp, and sizes fit.
+    """
+
+    start: U32
+    heap: U64
+    sound: Mask
+
+
+def read_stamps(context: HeapContext, row: LayoutRow, at: U64) -> Stamps:
+    """Reads headers of which the root is not known."""
+    headers = read_headers(context, row, at, 0)
+    offset = np.uint64(row.offset(STRUCTURE, "Heap"))
+    heap, _ = context.memory.gather(at + offset, f"<u{context.pointer_size}")
+    light = (headers.start == LIGHT_START) & (headers.end == LIGHT_END)
+    full = (headers.start == FULL_START) & (headers.end == FULL_END)
+    sizes = headers.requested <= headers.actual
+    light &= sizes & (headers.actual - headers.requested <= row.size(STRUCTURE) + MOST_SUFFIX)
+    return Stamps(headers.start, heap.astype(np.uint64), headers.present & (light | full & sizes))
 
 
 class LightBlocks(NamedTuple):
@@ -77,7 +116,7 @@ class LightBlocks(NamedTuple):
     trace: U64
 
 
-def classify(headers: Headers, room: I64, header_size: int) -> LightBlocks:
+def classify(headers: Headers, room: I64, header_size: int, ends: Mask) -> LightBlocks:
     """Tells what blocks are from their headers.
 
     A header says its state twice, names its root, and its sizes fit each other and the block: with one of
@@ -87,6 +126,7 @@ def classify(headers: Headers, room: I64, header_size: int) -> LightBlocks:
         headers: Read from the blocks' user areas.
         room: int64, bytes page heap asked the normal heap for.
         header_size: Bytes of the header.
+        ends: Where the filling behind the block begins at RequestedSize.
     """
     live = (headers.start == LIGHT_START).astype(np.int8) + (headers.end == LIGHT_END)
     dead = (headers.start == LIGHT_FREE_START).astype(np.int8) + (headers.end == LIGHT_FREE_END)
@@ -97,7 +137,7 @@ def classify(headers: Headers, room: I64, header_size: int) -> LightBlocks:
     used = headers.present & (live > 0) & (dead == 0) & (live + witnesses >= 2)
     free = headers.present & (dead > 0) & (live == 0) & (dead + witnesses >= 2)
     sound = (live + dead == 2) & (used | free) & (witnesses == 2)
-    # With all else right it is the normal heap's own header that is wrong about the block's size.
-    told = sized | (possible & headers.owned & (live + dead == 2))
+    # With all else right, the filling too, it is the normal heap's own header that is wrong about the size.
+    told = sized | (possible & headers.owned & (live + dead == 2) & ends)
     requested = np.where(told, headers.requested, 0).astype(np.int64) - (~told)
     return LightBlocks(used, free, ~sound, requested, headers.trace)

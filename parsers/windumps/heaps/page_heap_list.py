@@ -8,6 +8,7 @@ heap, which keeps the order in which the process made them.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,30 +16,49 @@ from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps import page_heap
 from windumps.heaps.base import HeapContext
+from windumps.heaps.committed import committed_around
 from windumps.heaps.page_heap_nodes import PAGE_SIZE
 from windumps.heaps.page_heap_pages import ROOT
 from windumps.heaps.page_heap_score import SIGNATURE
+from windumps.heaps.page_heap_stamps import Stamps
 from windumps.memory import AddressSpace
+from windumps.windows.layouts import candidates
+from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
 from windumps.windows.process import MAX_HEAPS, ProcessView
 
 NT_GLOBAL_FLAG_PAGE_HEAP = 0x02000000
+LEAST_LOOKED_AT = 1 << 16  # bytes of a heap in which the headers of page heap are looked for
 SCAN_PAGES = 1 << 16  # pages looked at together when roots are searched for
 
 
-def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
+class PageHeaps(NamedTuple):
+    """What readers of page heaps need to know besides their roots.
+
+    Attributes:
+        normal: Handle → address of its normal heap, for those whose root does not name it rightly.
+        rootless: Handles whose root cannot be read, and that headers in front of blocks name.
+        stamps: Those headers.
+    """
+
+    normal: dict[int, int]
+    rootless: set[int]
+    stamps: Stamps
+
+
+def put_page_heaps(view: ProcessView, context: HeapContext) -> PageHeaps:
     """Replaces the normal heaps of page heaps by these in `view.heap_addresses`, and says how.
 
     Args:
         view: The process; its `heap_addresses` changes.
         context: The same process, for readers of heaps.
-
-    Returns:
-        Handle of a page heap → address of its normal heap, for those whose root does not name it rightly.
     """
+    rows = candidates(PAGE_HEAP_ROWS, context.architecture, context.build)
+    none = PageHeaps({}, set(), Stamps(context, rows[0]))
     known = [h for h in view.heap_addresses if _is_handle(context, h)]
     flagged = bool(context.nt_global_flag & NT_GLOBAL_FLAG_PAGE_HEAP)
-    if not known and not flagged and view.nt_global_flag is not None:
-        return {}
+    perhaps = flagged or view.nt_global_flag is None
+    if not known and not perhaps:
+        return none
     seen: dict[int, None] = {}
     whole = bool(known)
     for handle in known:
@@ -53,8 +73,22 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
         seen |= dict.fromkeys(found)
         how = "a search of the memory, since the list that links their roots is not whole"
     handles = list(seen)
-    if not handles and (others or not flagged):
-        return {}
+    if not handles and (others or not perhaps):
+        return none
+    handle_of, rootless = _normal_heaps(view, context, handles)
+    paired: dict[int, int] = {}
+    unclaimed = [h for h in view.heap_addresses if h not in handle_of and h not in seen]
+    if unclaimed or rootless or not whole:
+        # The headers in front of blocks tell which heaps are companions, and of which root.
+        paired = _companions(view, none.stamps, unclaimed, set(handle_of.values()))
+        handle_of |= {normal: handle for handle, normal in paired.items()}
+        named = [root - page_heap.ROOT_OFFSET for root in none.stamps.roots()]
+        new = [h for h in dict.fromkeys([*paired, *named]) if h not in seen]
+        rootless = {*rootless, *new} & {*paired, *named}
+        handles += new[:MAX_HEAPS]
+        paired |= _paired_by_order(view, handles, handle_of)
+    if not handles and not flagged:
+        return none
     if not handles:
         view.log.add(
             "page-heap-not-found",
@@ -64,8 +98,7 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
             "page heap is switched on but no root of one is in the dump; blocks of normal heaps may hold "
             "page heap's headers",
         )
-        return {}
-    handle_of, paired = _normal_heaps(view, context, handles)
+        return none
     replaced = [handle_of.get(address, address) for address in view.heap_addresses]
     view.heap_addresses[:] = list(dict.fromkeys(replaced + handles))
     view.heap_list_source += " and the roots of page heaps"
@@ -76,7 +109,7 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> dict[int, int]:
         handles[0] + page_heap.ROOT_OFFSET,
         f"{len(handles)} page heaps found through {how}; each stands for the normal heap it uses",
     )
-    return paired
+    return PageHeaps(paired, rootless, none.stamps)
 
 
 def _is_handle(context: HeapContext, address: int) -> bool:
@@ -85,22 +118,55 @@ def _is_handle(context: HeapContext, address: int) -> bool:
 
 def _normal_heaps(
     view: ProcessView, context: HeapContext, handles: list[int]
-) -> tuple[dict[int, int], dict[int, int]]:
-    """Normal heap → handle of the page heap that uses it; and handle → normal heap where not by its root."""
-    listed, page_heaps = set(view.heap_addresses), set(handles)
+) -> tuple[dict[int, int], set[int]]:
+    """Normal heap → handle of the page heap whose root names it; and handles whose root is not readable."""
+    listed = set(view.heap_addresses)
     handle_of: dict[int, int] = {}
+    rootless: set[int] = set()
     for handle in handles:
         try:
             normal = page_heap.choose(context, handle).fit["NormalHeap"]
         except HeapError:
-            continue  # said when it is opened
+            rootless.add(handle)
+            continue
         if normal in listed:
             handle_of[normal] = handle
+    return handle_of, rootless
+
+
+def _companions(
+    view: ProcessView, stamps: Stamps, unclaimed: list[int], taken: set[int]
+) -> dict[int, int]:
+    """Handle → normal heap, for normal heaps whose blocks carry the headers of a page heap."""
+    found: dict[int, int] = {}
+    for normal in unclaimed:
+        parts = committed_around(view.memory, normal)
+        end = max(parts[-1][1] if parts else 0, normal + LEAST_LOOKED_AT)
+        for root in stamps.roots_in(normal, end)[:1]:
+            handle = root - page_heap.ROOT_OFFSET
+            if handle in found or handle in taken:
+                continue
+            found[handle] = normal
+            view.log.add(
+                "page-heap-companion",
+                Severity.WARNING,
+                f"{ROOT}.NormalHeap",
+                root,
+                f"by the headers in front of its blocks the heap at 0x{normal:x} is the normal heap of the "
+                "page heap whose root should stand here",
+            )
+    return found
+
+
+def _paired_by_order(
+    view: ProcessView, handles: list[int], handle_of: dict[int, int]
+) -> dict[int, int]:
+    """Handle → normal heap, of those that are left when both lists have as many; `handle_of` grows."""
+    page_heaps, known = set(handles), set(handle_of.values())
     unclaimed = [h for h in view.heap_addresses if h not in handle_of and h not in page_heaps]
-    paired_handles = set(handle_of.values())
-    left = [h for h in handles if h not in paired_handles]
+    left = [h for h in handles if h not in known]
     if not left or len(left) != len(unclaimed):
-        return handle_of, {}
+        return {}
     # Both lists are in the order of creation.
     paired = dict(zip(left, unclaimed, strict=True))
     for handle, normal in paired.items():
@@ -113,7 +179,7 @@ def _normal_heaps(
             "it names no heap of the process; by the order of creation the page heap uses the heap at "
             f"0x{normal:x}",
         )
-    return handle_of, paired
+    return paired
 
 
 def _linked_handles(context: HeapContext, handle: int) -> tuple[list[int], bool]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from windumps.diagnostics import Severity
 from windumps.heaps.base import HeapAccount, HeapContext
-from windumps.heaps.nt_entries import U64
+from windumps.heaps.committed import committed_at
+from windumps.heaps.nt_entries import U64, Mask
 from windumps.heaps.page_heap_check import check_headers
 from windumps.heaps.page_heap_nodes import (
     FREE_FLAG_COMMITTED,
@@ -76,9 +77,13 @@ class PageBlocks:
         if self.row.has(ROOT, "BusyNodesTable"):
             busy = self._checked(read_nodes(self.context, self.row, self._tree()))
             free = self._chain_or_ring("FreeAllocation")
-            overhead = PAGE_SIZE + self.root["nNodePoolBytes"]
+            overhead = self.root[
+                "nNodePoolBytes"
+            ]  # the handle's page and that of the lock among them
+            missing = self._missing(busy)
             self.account.overhead_bytes += overhead
-            self.account.committed_bytes += overhead + int(busy.access.sum())
+            self.account.unwalked_bytes += missing
+            self.account.committed_bytes += overhead + missing + int(busy.access.sum())
             return busy, free._replace(access=np.zeros(len(free.node), np.int64))
         return self._with_pools(ranges)
 
@@ -107,6 +112,7 @@ class PageBlocks:
                 pools, np.concatenate([np.array(k, np.uint64) for k in known])
             )
         busy = self._checked(self._inside(ranges, read_nodes(self.context, self.row, chained)))
+        total = int(ranges.size.sum()) + self._unlisted_ranges(ranges, busy, pools)
         unused = Nodes(*(np.concatenate(pair) for pair in zip(*free, strict=True)))
         unused = unused._replace(access=unused.size)
         account = self.account
@@ -117,7 +123,7 @@ class PageBlocks:
         known_bytes = (
             int(pools.size.sum()) + guards + int(busy.access.sum()) + int(unused.size.sum())
         )
-        rest = int(ranges.size.sum()) - known_bytes
+        rest = total - known_bytes
         if not self.trouble and 0 <= rest <= OWN_PAGES * PAGE_SIZE:
             account.overhead_bytes += rest
         else:
@@ -125,11 +131,30 @@ class PageBlocks:
                 self._say(
                     "page-heap-account-differs",
                     ROOT,
-                    f"its lists leave {rest} of {int(ranges.size.sum())} bytes unexplained",
+                    f"its lists leave {rest} of {total} bytes unexplained",
                 )
+            rest = max(rest, self._missing(busy))
             account.unwalked_bytes += max(rest, 0)
         account.committed_bytes += known_bytes + max(rest, 0)
         return busy, unused
+
+    def _unlisted_ranges(self, ranges: Nodes, busy: Nodes, pools: Nodes) -> int:
+        """Committed bytes of allocations that hold blocks or nodes and that the cut list does not name."""
+        if self._ranges_whole or not len(self.context.memory.regions):
+            return 0
+        own = np.array([self.root.address], np.uint64)
+        places = np.concatenate([busy.block, pools.block, own])
+        parts = committed_at(self.context.memory, places)
+        start = np.array([part[0] for part in parts], np.uint64)
+        order = np.argsort(ranges.block)
+        begin, length = ranges.block[order], ranges.size[order].astype(np.uint64)
+        at = np.searchsorted(begin, start, "right") - 1
+        listed = (at >= 0) & (start - begin[at] < length[at]) if len(begin) else start < 0
+        found = [(a, b - a) for (a, b), known in zip(parts, listed, strict=True) if not known]
+        self.account.ranges += found
+        size = sum(length for _, length in found)
+        self.account.reserved_bytes += size
+        return size
 
     def _inside(self, ranges: Nodes, nodes: Nodes) -> Nodes:
         """The nodes whose pages lie in one of the ranges; of whole pages at least where not all are known."""
@@ -199,7 +224,8 @@ class PageBlocks:
         kept = (free.state == STATE_AVAILABLE) | ((free.free_flags & FREE_FLAG_COMMITTED) != 0)
         free = free._replace(access=np.where(kept, free.access, 0))
         self.account.committed_bytes += int(busy.access.sum()) + int(free.access.sum())
-        covering = nodes.take(nodes.size > 0)
+        left_out = (in_tree | (nodes.state == STATE_BUSY)) & ~np.isin(nodes.node, busy.node)
+        covering = nodes.take((nodes.size > 0) & ~left_out)
         covering = covering.take(np.argsort(covering.block))
         for index, is_cut in enumerate(cut):
             gaps = self._gaps(covering, int(ranges.block[index]), int(ranges.size[index]))
@@ -211,6 +237,10 @@ class PageBlocks:
                 own = self._pool_bytes(gaps)
                 self.account.overhead_bytes += own
                 self.account.committed_bytes += own
+        # What no region on their list holds.
+        missing = max(self._missing(busy) - self.account.unwalked_bytes, 0)
+        self.account.unwalked_bytes += missing
+        self.account.committed_bytes += missing
         return busy, free
 
     def _gaps(self, nodes: Nodes, start: int, size: int) -> list[tuple[int, int]]:
@@ -232,6 +262,25 @@ class PageBlocks:
         return sum(end - start - max(min(end, high) - max(start, low), 0) for start, end in gaps)
 
     # -- common
+
+    def _missing(self, busy: Nodes) -> int:
+        """Bytes by which the root counts more busy blocks than were found; 0 where its counter is nonsense.
+
+        A block takes a page at least, and one to guard it, so many are missing even where bytes are not.
+        """
+        if not self.trouble:
+            return 0
+        counted = self.root["nBusyAllocationBytesAccessible"]
+        if self.row.has(NODE, "nVirtualAccessSize") and not self.row.has(ROOT, "BusyNodesTable"):
+            counted = self.root["nBusyAllocationBytesCommitted"]
+            found = int(busy.size.sum())
+        else:
+            found = int(busy.access.sum())
+        blocks = self.root["nBusyAllocations"] - len(busy.node)
+        memory = self.context.memory
+        most = memory.regions.committed_bytes() or memory.total_bytes
+        missing = [counted - found, blocks * PAGE_SIZE]
+        return max([0, *(size for size in missing if size <= most)])
 
     def _tree(self) -> list[int]:
         table = self.root.address_of("BusyNodesTable")
@@ -269,6 +318,7 @@ class PageBlocks:
             self._say("page-heap-list-cut", f"{ROOT}.{head}", trouble)
         nodes = read_nodes(self.context, self.row, found)
         keep = nodes.size > 0
+        keep &= (nodes.block.astype(np.int64) | nodes.size) & (PAGE_SIZE - 1) == 0
         if not keep.all() or len(nodes.node) != len(found):
             self._say(
                 "page-heap-node-damaged", f"{ROOT}.{head}", "a node on this list holds nonsense"
@@ -298,7 +348,8 @@ class PageBlocks:
                 + ("" if checked.possible[index] else "; the block is left out"),
                 int(checked.nodes.user[index]) - self.row.size("_DPH_BLOCK_INFORMATION"),
             )
-        nodes = checked.nodes.take(checked.possible)
+        apart = self._apart(checked.nodes, checked.possible, checked.agrees)
+        nodes = checked.nodes.take(apart)
         committed, accessible = int(nodes.size.sum()), int(nodes.access.sum())
         counted = (
             self.root["nBusyAllocationBytesCommitted"],
@@ -312,6 +363,44 @@ class PageBlocks:
                 f"blocks have {committed} and {accessible}",
             )
         return nodes
+
+    def _apart(self, nodes: Nodes, possible: Mask, agrees: Mask) -> Mask:
+        """Which possible blocks lie in memory of the heap and overlap no other; headers decide."""
+        keep = possible & self._is_mapped(nodes)
+        order = np.argsort(nodes.block, kind="stable")
+        for certain in (agrees, np.zeros(len(keep), bool)):
+            row = order[keep[order]]
+            end = nodes.block[row] + nodes.size[row].astype(np.uint64)
+            meets = np.flatnonzero(end[:-1] > nodes.block[row[1:]])
+            pairs = (
+                np.concatenate([row[meets], row[meets + 1]])
+                if certain is agrees
+                else row[meets + 1]
+            )
+            keep[pairs[~certain[pairs]]] = False
+        for node in nodes.node[possible & ~keep].tolist():
+            self._say(
+                "page-heap-node-damaged",
+                NODE,
+                "its pages are another block's, or none of the heap's; the block is left out",
+                node,
+            )
+        return keep
+
+    def _is_mapped(self, nodes: Nodes) -> Mask:
+        """Where pages lie in one of the ranges; where their list is cut, in memory that is committed."""
+        if self._ranges_whole:
+            spans = sorted(self.account.ranges)
+            starts = np.array([start for start, _ in spans], np.uint64)
+            ends = np.array([start + size for start, size in spans], np.uint64)
+        else:
+            regions = self.context.memory.regions
+            starts = regions.base_address
+            ends = starts + regions.region_size
+        if not len(starts):
+            return np.asarray(nodes.block != 0)
+        at = np.searchsorted(starts, nodes.block, "right") - 1
+        return np.asarray((at >= 0) & (nodes.block < ends[at]))
 
     def _say(self, code: str, structure: str, message: str, address: int | None = None) -> None:
         self.trouble = True

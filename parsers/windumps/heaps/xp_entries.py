@@ -1,7 +1,8 @@
 """`_HEAP_ENTRY` of Windows XP and 2003 as columns: stored in the clear, in another order than later.
 
 UnusedBytes is a plain count of the bytes that are not the program's, the header among them; 255 says that
-the count stands at the block's end (seen on areas of the LFH and on back-end blocks of XP).
+the count stands in the block's last word (seen on blocks of the LFH and of the back end, of XP x86 and of
+2003 x64).
 """
 
 from __future__ import annotations
@@ -35,11 +36,10 @@ def unused_bytes(context: HeapContext, header: U64, block_bytes: I64, unused: U8
     """Bytes of each block that are not the program's; more than the block has where that cannot be read."""
     count = unused.astype(np.int64)
     tail = np.flatnonzero(unused == UNUSED_IN_TAIL)
-    # As on Vista: the block's last word, on x64 the one behind it, which belongs to its user area.
-    at = header[tail] + block_bytes[tail].astype(np.uint64)
-    if context.pointer_size == 4:
-        at -= np.uint64(4)
-    word, present = context.memory.gather(at, "<u4")
+    # On x64 the last word that is the block's own, and not the one behind it as on Vista.
+    at = header[tail] + (block_bytes[tail] - context.pointer_size).astype(np.uint64)
+    word, present = context.memory.gather(at, f"<u{context.pointer_size}")
+    word = np.minimum(word.astype(np.uint64), np.uint64(1 << 40))
     readable = present & (word >= UNUSED_IN_TAIL)
     count[tail] = np.where(readable, word.astype(np.int64), block_bytes[tail] + 1)
     return count

@@ -21,17 +21,22 @@ from windumps.heaps.nt_entries import FLAG_BUSY, FLAG_EXTRA, I64, U64, Entries, 
 from windumps.heaps.nt_segments import PAGE_SIZE
 from windumps.heaps.xp_backend import PLAIN, XpBackendWalker
 from windumps.heaps.xp_entries import LEAST_UNUSED, traces, unused_bytes
-from windumps.heaps.xp_free_lists import free_list_headers
+from windumps.heaps.xp_free_lists import contradicted
 from windumps.heaps.xp_lfh import XpLfhReader
-from windumps.heaps.xp_lookaside import LISTS, is_lookaside_table, read_cached_blocks
-from windumps.heaps.xp_segments import committed_ranges, range_record_memory, segments
+from windumps.heaps.xp_lookaside import (
+    LISTS,
+    is_lookaside_table,
+    may_be_cached,
+    read_cached_blocks,
+)
+from windumps.heaps.xp_segments import HEAP_SIGNATURE, Segment, range_record_memory, segments
 from windumps.heaps.xp_virtual import read_virtual_blocks
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutRow, Record, choose_layout
+from windumps.windows.layouts import LayoutRow, choose_layout
 from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
 
+SIGNATURE = HEAP_SIGNATURE
 NAME = "nt"  # an NT heap to people; the layout says which form
-SIGNATURE = 0xEEFFEEFF
 LEAST_SCORE = 0.5  # below this a heap is not read
 FRONT_ENDS = ("", "lookaside", "lfh")
 
@@ -39,7 +44,7 @@ FRONT_ENDS = ("", "lookaside", "lfh")
 def detect(memory: AddressSpace, address: int, pointer_size: int) -> bool:
     """True when a heap handle has the signature of Windows XP and 2003."""
     try:
-        return memory.read_uint(address + 2 * pointer_size, 4) == SIGNATURE
+        return memory.read_uint(address + 2 * pointer_size, 4) == HEAP_SIGNATURE
     except MemoryReadError:
         return False
 
@@ -73,76 +78,117 @@ class XpHeap(NtHeapBase):
     """
 
     kind: str = NAME
-    _lfh: XpLfhReader = field(init=False)
-    _free_headers: list[U64] = field(init=False, default_factory=list)
-    _free_units: int = field(init=False, default=0)
+    _areas: XpLfhReader = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.account.counters = {"TotalFreeSize": self._heap["TotalFreeSize"]}
-        front_end = self._heap["FrontEndHeap"]
-        self._table = front_end if self.front_end == "lookaside" else 0
-        self._lfh = XpLfhReader(
-            self.context,
-            self.row,
-            self.address,
-            front_end if self.front_end == "lfh" else 0,
-            self.ordinal,
-        )
+        self._front_end, certain = self._told_front_end()
+        at = self._heap["FrontEndHeap"]
+        self._table = at if self._front_end == "lookaside" else 0
+        self._table_certain = certain
+        lfh = at if self._front_end == "lfh" else 0
+        self._areas = XpLfhReader(self.context, self.row, self.address, lfh, self.ordinal, certain)
 
     @property
     def front_end(self) -> str:
         """See `Heap`."""
-        kind = self._heap["FrontEndHeapType"]
-        return FRONT_ENDS[kind] if kind < len(FRONT_ENDS) else ""
+        return self._front_end
+
+    def _told_front_end(self) -> tuple[str, bool]:
+        """The front end, and whether the heap's two fields agree on it; else what the pointer leads to."""
+        kind, at = self._heap["FrontEndHeapType"], self._heap["FrontEndHeap"]
+        if kind < len(FRONT_ENDS) and bool(kind) == bool(at):
+            return FRONT_ENDS[kind], True
+        if is_lookaside_table(self.context, self.row, at):
+            return "lookaside", True
+        with suppress(MemoryReadError):
+            if self.row.read_field(self.context.memory, "_LFH_HEAP", "Heap", at) == self.address:
+                return "lfh", True
+        return "", False
 
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""
         account = self.account = HeapAccount(counters=self.account.counters)
-        self._free_headers = []
-        self._free_units = 0
+        self._areas.open()
         self._cached = read_cached_blocks(self.context, self.row, self._table)
+        if not self._table_certain:
+            self._cached.cut[:] = True
         for start, reserved, committed in range_record_memory(self.context, self.row, self._heap):
             account.reserved_bytes += reserved
             account.committed_bytes += committed
             account.overhead_bytes += committed
             account.ranges.append((start, reserved))
-        for index, segment in segments(self.context, self.row, self._heap):
-            yield from self._segment_blocks(index, segment)
-        self._compare_free_blocks()
-        yield from self._large_blocks(read_virtual_blocks(self.context, self.row, self._heap))
+        found, missing = segments(self.context, self.row, self._heap)
+        # Their size is not known; but a heap that has them is not walked as a whole.
+        account.committed_bytes += missing * PAGE_SIZE
+        account.unwalked_bytes += missing * PAGE_SIZE
+        # What contradicts a header stands elsewhere in the heap: so all are read before any is believed.
+        pieces = [piece for segment in found for piece in self._entries(segment)]
+        doubtful = self._doubtful(pieces)
+        for piece in pieces:
+            yield from self._piece_blocks(piece, doubtful)
+        large, lost = read_virtual_blocks(self.context, self.row, self._heap)
+        account.committed_bytes += lost
+        account.unwalked_bytes += lost
+        yield from self._large_blocks(large)
 
     # -- segments
 
-    def _segment_blocks(self, index: int, segment: Record) -> Iterator[Blocks]:
+    def _entries(self, segment: Segment) -> Iterator[Entries]:
         account = self.account
-        reserved = segment["NumberOfPages"] * PAGE_SIZE
-        account.reserved_bytes += reserved
-        account.ranges.append((segment["BaseAddress"], reserved))
-        first_entry = segment["FirstEntry"]
-        for start, end in committed_ranges(self.context, self.row, segment):
+        account.reserved_bytes += segment.reserved
+        account.ranges.append((segment.base, segment.reserved))
+        for start, end in segment.committed:
             account.committed_bytes += end - start
-            if start == segment["BaseAddress"]:
-                first_entry = min(first_entry, end)
+            if start == segment.base:
+                first_entry = min(segment.first_entry, end)
                 account.overhead_bytes += first_entry - start
                 start = first_entry
-            walker = XpBackendWalker(self.context, PLAIN, start, end, segment_index=index)
+            walker = XpBackendWalker(self.context, PLAIN, start, end, segment_index=segment.number)
             for entries in walker.pieces():
-                yield from self._piece_blocks(entries)
+                own = np.isin(entries.header, np.array(segment.own, np.uint64))
+                if own.any():
+                    units = int(entries.units[own].sum(dtype=np.int64))
+                    account.overhead_bytes += units * self.context.granularity
+                    entries = _without(entries, own)
+                yield entries
             account.unwalked_bytes += walker.lost_bytes
             account.absent_bytes += walker.absent_bytes
 
-    def _piece_blocks(self, piece: Entries) -> Iterator[Blocks]:
+    def _doubtful(self, pieces: list[Entries]) -> U64:
+        """Headers of blocks of which the heap does not tell whether they are used, ascending."""
+        free = sum(
+            int(piece.units[(piece.flags & FLAG_BUSY) == 0].sum(dtype=np.int64)) for piece in pieces
+        )
+        whole = not self.account.unwalked_bytes and free == self._heap["TotalFreeSize"]
+        if (whole and not self._cached.cut.any()) or not pieces:
+            return np.empty(0, np.uint64)
+        entries = Entries.join(pieces)
+        busy = (entries.flags & FLAG_BUSY) != 0
+        found = [np.empty(0, np.uint64)]
+        if not whole:
+            found.append(contradicted(self.context, self.row, self._heap, entries.header, busy))
+        if self._cached.cut.any():
+            size = entries.units.astype(np.int64) * self.context.granularity
+            ranges = self.account.ranges
+            found.append(
+                may_be_cached(self.context, self._cached, entries.header, size, busy, ranges)
+            )
+        return np.unique(np.concatenate(found))
+
+    def _piece_blocks(self, piece: Entries, doubtful: U64) -> Iterator[Blocks]:
         account, granularity = self.account, self.context.granularity
         size = piece.units.astype(np.int64) * granularity
         busy = (piece.flags & FLAG_BUSY) != 0
-        self._free_headers.append(piece.header[~busy])
-        self._free_units += int(piece.units[~busy].sum(dtype=np.int64))
         user = piece.header + np.uint64(granularity)
-        asked = size - unused_bytes(self.context, piece.header, size, piece.unused)
-        areas = busy & self._lfh.areas(user, size)
+        areas, perhaps = np.zeros(len(user), bool), np.zeros(len(user), bool)
+        areas[busy], perhaps[busy] = self._areas.areas(user[busy], size[busy], piece.unused[busy])
         cached = busy & ~areas & self._is_cached(user, piece.units.astype(np.int64))
-        shown = ~areas & ~cached
+        unknown = ~areas & ~cached & (perhaps | np.isin(piece.header, doubtful))
+        account.unwalked_bytes += int(size[unknown].sum())
+        shown = ~areas & ~cached & ~unknown
+        asked = size - unused_bytes(self.context, piece.header, size, piece.unused)
         clear = (asked >= 0) & (asked <= size - LEAST_UNUSED)
         report_unclear_sizes(self.context, piece.header[busy & shown & ~clear])
         extra = busy & ((piece.flags & FLAG_EXTRA) != 0)
@@ -167,7 +213,7 @@ class XpHeap(NtHeapBase):
             )
         if areas.any():
             account.overhead_bytes += int(size[areas].sum())
-            yield self._area_blocks(*self._lfh.blocks(user[areas], size[areas] - granularity))
+            yield self._area_blocks(*self._areas.blocks(user[areas], size[areas] - granularity))
 
     def are_lookaside_tables(self, blocks: Blocks) -> Mask:
         """Which blocks hold look-aside lists, in use or left over.
@@ -196,20 +242,10 @@ class XpHeap(NtHeapBase):
             )
         return np.asarray(listed & fits)
 
-    def _compare_free_blocks(self) -> None:
-        """A header's busy bit has no checksum: where the free lists contradict it, the block is named."""
-        walked = np.concatenate([np.empty(0, np.uint64), *self._free_headers])
-        self._free_headers = []
-        if self.account.unwalked_bytes or self._free_units == self._heap["TotalFreeSize"]:
-            return
-        listed = free_list_headers(self.context, self.row, self._heap)
-        for address in np.setxor1d(walked, listed)[: self.context.log.limit + 1].tolist():
-            self._say(
-                "heap-free-list-differs",
-                "_HEAP_ENTRY.Flags",
-                address,
-                "whether this block is free is told differently by its header and by the heap's free lists",
-            )
+
+def _without(entries: Entries, which: Mask) -> Entries:
+    header, units, flags, unused = entries
+    return Entries(header[~which], units[~which], flags[~which], unused[~which])
 
 
 def _score(context: HeapContext, row: LayoutRow, address: int) -> float:
@@ -223,7 +259,7 @@ def _score(context: HeapContext, row: LayoutRow, address: int) -> float:
         return 0.0
     type_, front_end = heap["FrontEndHeapType"], heap["FrontEndHeap"]
     checks = [
-        heap["Signature"] == SIGNATURE,
+        heap["Signature"] == HEAP_SIGNATURE,
         segment["Heap"] == address,
         segment["BaseAddress"] == address,
         segment["LastValidEntry"] == address + segment["NumberOfPages"] * PAGE_SIZE,

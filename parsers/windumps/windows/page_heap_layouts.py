@@ -1,7 +1,8 @@
 """Layouts of page heap: `_DPH_HEAP_ROOT`, `_DPH_HEAP_BLOCK`, `_DPH_BLOCK_INFORMATION`.
 
 Three forms are known. XP keeps busy blocks on a list. The types in ntdll's PDBs (6.1.7601 to 10.0.22621)
-keep them in an AVL tree; they lead for Vista, of which no dump was at hand. verifier.dll of Windows 7 and
+keep them in an AVL tree; 2003 x64 has them, too, and they lead for 2003 x86 and Vista, of which no dump was
+at hand. verifier.dll of Windows 7 and
 later has the tree too, but blocks of its own form: shorter, with a state, without the sizes of what lies
 before the guard page and of what the header takes, and all blocks of a region on a list in order of address.
 
@@ -233,20 +234,21 @@ _X64_VERIFIER = {
 }
 
 _SEEN = "heaps that ntdll or verifier.dll laid out"
-_ALIGNED = "the x86 row, naturally aligned; not checked against a dump"
-_PDB = "ntdll PDBs 6.1.7601 and 10.0.19041"
+_ALIGNED = "the x86 row, naturally aligned; no dump has this form, and 2003 x64 has the next one"
+_PDB = "ntdll PDBs 6.1.7601 and 10.0.19041; no dump of 2003 x86 or Vista was at hand"
+_ROOT_SEEN = "ntdll PDBs, and roots that ntdll 5.2.3790.3959 laid out; its busy nodes were not seen"
 _LISTED = "the x86 row, naturally aligned; borne out by public debugger listings, not by a dump"
 
 PAGE_HEAP_ROWS: tuple[LayoutRow, ...] = (
-    *rows_from("page heap", "x86", _X86_XP, [(2600, 3790, _SEEN, {})]),
+    *rows_from("page heap", "x86", _X86_XP, [(2600, 2600, _SEEN, {})]),
     *rows_from(
-        "page heap", "x86", _X86_TREE, [(6000, 6003, _PDB, {}), (7600, 26200, _SEEN, _X86_VERIFIER)]
+        "page heap", "x86", _X86_TREE, [(3790, 6003, _PDB, {}), (7600, 26200, _SEEN, _X86_VERIFIER)]
     ),
-    *rows_from("page heap", "x64", _X64_XP, [(3790, 3790, _ALIGNED, {})]),
+    *rows_from("page heap", "x64", _X64_XP, [(2600, 2600, _ALIGNED, {})]),
     *rows_from(
         "page heap",
         "x64",
         _X64_TREE,
-        [(6000, 6003, _PDB, {}), (7600, 26200, _LISTED, _X64_VERIFIER)],
+        [(3790, 6003, _ROOT_SEEN, {}), (7600, 26200, _LISTED, _X64_VERIFIER)],
     ),
 )
