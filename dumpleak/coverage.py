@@ -32,6 +32,8 @@ class Coverage:
 
     memory: ClassVar[str] = "heap memory"  # what is walked, for people
     parts: ClassVar[str] = "heaps"
+    # What such a source never tells, so that no share of it means anything.
+    never: ClassVar[str] = ""
 
     walked_bytes: int
     present_bytes: int
@@ -48,16 +50,21 @@ class Coverage:
     @property
     def is_complete(self) -> bool:
         """All heaps were read, and all of their memory was walked."""
-        return self.walked_bytes == self.committed_bytes and self.heaps_read == self.heaps_listed
+        whole = self.walked_bytes == self.committed_bytes
+        return whole and self.heaps_read == self.heaps_listed and not self.never
 
     @property
     def shown_share(self) -> float | None:
         """The share for people: 1 only when it is complete; None where it is unknown."""
+        if self.never:
+            return None
         return self.walked_share if self.is_complete else min(self.walked_share, MOST_SHOWN)
 
     @property
     def share_text(self) -> str:
         """The share for people, "97.4%"."""
+        if self.never:
+            return "unknown"
         return format_share(self.walked_bytes, self.committed_bytes, complete=self.is_complete)
 
     @property
@@ -78,6 +85,8 @@ class Coverage:
         Args:
             whose: Put behind the share, " of the worst dump".
         """
+        if self.never:
+            return self.never
         return f"{self.share_text} of {self.memory} walked{whose}, {self.heaps_text}"
 
     @property
@@ -98,39 +107,6 @@ class PoolsCovered(Coverage):
     parts: ClassVar[str] = "pools"
 
 
-class LogCovered(Coverage):
-    """Coverage of a log, which lists the blocks with a recorded stack and nothing else of the heaps."""
-
-    memory: ClassVar[str] = "listed blocks"
-
-    @property
-    def is_complete(self) -> bool:
-        """A log never shows all of a heap."""
-        return False
-
-    @property
-    def shown_share(self) -> float | None:
-        """A log does not tell how much it leaves out."""
-        return None
-
-    @property
-    def share_text(self) -> str:
-        """A log does not tell how much it leaves out."""
-        return "unknown"
-
-    @property
-    def amounts(self) -> str:
-        """What is listed."""
-        return f"{format_bytes(self.walked_bytes)} listed, blocks without a recorded stack are not"
-
-    def told(self, whose: str = "") -> str:
-        """What a log can and cannot show."""
-        return (
-            f"a log lists blocks with a recorded stack ({format_bytes(self.walked_bytes)} in "
-            f"{self.heaps_read} heap{'s' * (self.heaps_read != 1)}), and does not tell how much it leaves out"
-        )
-
-
 def coverage(session: Session) -> Coverage:
     """How much of the heaps' memory was walked; complete once the blocks were walked."""
     read = [
@@ -141,7 +117,11 @@ def coverage(session: Session) -> Coverage:
     accounts = [account for _, account in read]
     unread, unread_present = _unread(session)
     return Coverage(
-        walked_bytes=sum(account.walked_bytes for account in accounts),
+        # What is walked twice, or walked and not committed, is misread: as much of the rest is as well.
+        walked_bytes=sum(
+            max(account.walked_bytes - 2 * max(-account.residual_bytes, 0), 0)
+            for account in accounts
+        ),
         # A block can be known from its neighbours and yet not be in the dump itself.
         present_bytes=unread_present
         + sum(

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import ClassVar
 
 from dumpleak.attribution.stack import (
     Frame,
@@ -27,7 +28,7 @@ from dumpleak.attribution.stack import (
 )
 from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import HeapRow, LogCovered, Snapshot, SourceInfo
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.modules import Module, PdbIdentity, file_name
@@ -94,6 +95,14 @@ def is_log(head: bytes) -> bool:
     lines = _decode(head).splitlines()
     patterns = (_HEAP, _BLOCK, _GROUP, _DELTA, _MODULES)
     return any(pattern.match(line.strip()) for line in lines for pattern in patterns)
+
+
+class LogCoverage(Coverage):
+    """See `Coverage`; all that a log lists is covered, but no log says what it left out."""
+
+    never: ClassVar[str] = (
+        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
+    )
 
 
 def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
@@ -340,7 +349,7 @@ def _snapshot(log: _Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sn
         totals,
         {},
         heaps,
-        LogCovered(covered, covered, covered, len(heaps), len(heaps)),
+        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
         notes,
         # Without identities nobody can tell builds apart, or find the PDBs.
         modules=tuple(code.modules) if log.images else (),

@@ -70,7 +70,7 @@ class JsonReport:
                 "schema": "dumpleak/heaps/1",
                 **_source(snapshot.source),
                 "heaps": [_heap(row) for row in snapshot.heaps],
-                "coverage": asdict(snapshot.coverage),
+                "coverage": _coverage(snapshot.coverage),
                 "diagnostics": _diagnostics(snapshot.diagnostics),
             }
         )
@@ -101,7 +101,7 @@ class JsonReport:
                 "schema": "dumpleak/stat/1",
                 "file": snapshot.source.file,
                 "by": snapshot.grouping,
-                "coverage": asdict(snapshot.coverage),
+                "coverage": _coverage(snapshot.coverage),
                 "totals": {
                     "used_bytes": snapshot.totals.bytes,
                     "used_count": snapshot.totals.count,
@@ -276,8 +276,10 @@ def _account(row: AccountRow) -> dict[str, Any]:
     }
 
 
-def _coverage(coverage: Coverage) -> dict[str, int]:
-    return asdict(coverage)
+def _coverage(coverage: Coverage) -> dict[str, int | str | None]:
+    """Of what never tells how much there was, that is null, and the reason stands beside it."""
+    never = {"committed_bytes": None, "never": coverage.never} if coverage.never else {}
+    return asdict(coverage) | never
 
 
 def _both(base: Totals, current: Totals) -> dict[str, int]:
