@@ -30,9 +30,8 @@ class Coverage:
 
     memory: ClassVar[str] = "heap memory"  # what is walked, for people
     parts: ClassVar[str] = "heaps"
-    never: ClassVar[str] = (
-        ""  # what such a source never tells, so that no share of it means anything
-    )
+    # What such a source never tells, so that no share of it means anything.
+    never: ClassVar[str] = ""
 
     walked_bytes: int
     present_bytes: int
@@ -49,16 +48,21 @@ class Coverage:
     @property
     def is_complete(self) -> bool:
         """All heaps were read, and all of their memory was walked."""
-        return self.walked_bytes == self.committed_bytes and self.heaps_read == self.heaps_listed
+        whole = self.walked_bytes == self.committed_bytes
+        return whole and self.heaps_read == self.heaps_listed and not self.never
 
     @property
     def shown_share(self) -> float | None:
         """The share for people: 1 only when it is complete; None where it is unknown."""
+        if self.never:
+            return None
         return self.walked_share if self.is_complete else min(self.walked_share, MOST_SHOWN)
 
     @property
     def share_text(self) -> str:
         """The share for people, "97.4%"."""
+        if self.never:
+            return "unknown"
         return format_share(self.walked_bytes, self.committed_bytes, complete=self.is_complete)
 
     @property
@@ -79,6 +83,8 @@ class Coverage:
         Args:
             whose: Put behind the share, " of the worst dump".
         """
+        if self.never:
+            return self.never
         return f"{self.share_text} of {self.memory} walked{whose}, {self.heaps_text}"
 
     @property
@@ -97,39 +103,6 @@ class PoolsCovered(Coverage):
 
     memory: ClassVar[str] = "pool memory"
     parts: ClassVar[str] = "pools"
-
-
-class LogCovered(Coverage):
-    """Coverage of a log, which lists the blocks with a recorded stack and nothing else of the heaps."""
-
-    memory: ClassVar[str] = "listed blocks"
-    never: ClassVar[str] = (
-        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
-    )
-
-    @property
-    def is_complete(self) -> bool:
-        """A log never shows all of a heap."""
-        return False
-
-    @property
-    def shown_share(self) -> float | None:
-        """A log does not tell how much it leaves out."""
-        return None
-
-    @property
-    def share_text(self) -> str:
-        """A log does not tell how much it leaves out."""
-        return "unknown"
-
-    @property
-    def amounts(self) -> str:
-        """What is listed."""
-        return f"{format_bytes(self.walked_bytes)} listed; {self.never}"
-
-    def told(self, whose: str = "") -> str:
-        """What a log can and cannot show."""
-        return f"{self.never} ({format_bytes(self.walked_bytes)} in {self.heaps_text} listed)"
 
 
 def coverage(session: Session) -> Coverage:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dumpleak.account import Figure, outside_figures
 from dumpleak.block_table import BlockTable, BlockTableBuilder
-from dumpleak.coverage import Coverage, LogCovered, PoolsCovered, coverage
+from dumpleak.coverage import Coverage, PoolsCovered, coverage
 from dumpleak.grouping import GROUPINGS, Grouping
 from dumpleak.holders import HolderFinder, Holding
 from dumpleak.limits import Limit, memory_limits
@@ -357,7 +357,6 @@ __all__ = [
     "Coverage",
     "GroupSums",
     "HeapRow",
-    "LogCovered",
     "PoolsCovered",
     "Snapshot",
     "SourceInfo",

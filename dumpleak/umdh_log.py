@@ -18,6 +18,7 @@ import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 from dumpleak.attribution.stack import (
     Frame,
@@ -28,7 +29,7 @@ from dumpleak.attribution.stack import (
 )
 from dumpleak.session import CannotAnswerError
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import HeapRow, LogCovered, Snapshot, SourceInfo
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from dumpleak.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, is_log, parse
 from windumps.diagnostics import Diagnostic, Severity
@@ -43,6 +44,14 @@ NAMES_ONLY = "umdh-names-only"  # diagnostic of a log that does not tell builds 
 HEAPS_UNCOUNTED = "umdh-heaps-uncounted"
 # An offset at the end of a symbol, or before what stands behind it: " (file, line)", " : address".
 _OFFSET = re.compile(rf"\+(?:0x)?({HEX})(?=$|\s+[(:])")
+
+
+class LogCoverage(Coverage):
+    """See `Coverage`; all that a log lists is covered, but no log says what it left out."""
+
+    never: ClassVar[str] = (
+        "a UMDH log holds only blocks with a recorded stack, and does not say how much else there was"
+    )
 
 
 def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
@@ -241,7 +250,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         totals,
         {},
         heaps,
-        LogCovered(covered, covered, covered, len(heaps), len(heaps)),
+        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
         notes,
         # Without identities nobody can tell builds apart, or find the PDBs.
         modules=tuple(code.modules) if log.images else (),

@@ -266,7 +266,7 @@ def meter(label: str, coverage: Coverage) -> Meter:
     return Meter(
         label,
         coverage.shown_share or 0.0,
-        f"{coverage.share_text}: {coverage.amounts}, {coverage.heaps_text}",
+        f"{coverage.share_text}: {coverage.never or f'{coverage.amounts}, {coverage.heaps_text}'}",
         coverage.is_complete,
     )
 

@@ -20,9 +20,10 @@ from dumpleak.holes import HIDDEN_BYTES, find_hole
 from dumpleak.reports import DIFF_REPORTS
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, LogCovered, Snapshot, SourceInfo, take_snapshot
+from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
 from dumpleak.totals import Totals
 from dumpleak.trends import TrendError, find_trend
+from dumpleak.umdh_log import LogCoverage
 from windumps import open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
@@ -285,7 +286,7 @@ def test_every_format_says_that_there_is_no_answer(name: str, tmp_path: Path) ->
 
 
 def test_a_log_is_never_said_to_be_walked_whole() -> None:
-    covered = LogCovered(100, 100, 100, 2, 2)
+    covered = LogCoverage(100, 100, 100, 2, 2)
     assert not covered.shortfall
     assert "%" not in covered.told() + covered.share_text
     assert covered.shown_share is None
