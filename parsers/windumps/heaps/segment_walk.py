@@ -19,10 +19,10 @@ from windumps.heaps.segment_pages import (
     PAGE,
     CommitMap,
     PageRanges,
-    Use,
     header_bytes,
     read_segments,
 )
+from windumps.heaps.segment_tiling import Use
 from windumps.heaps.segment_vs import VsReader
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
