@@ -148,6 +148,7 @@ def list_segments(
                 for place in possible_segments(memory, context)
                 if signature_key(memory, row, context, place) == key
             } - segments
+        found |= _named_twice(memory, row, context, nodes) - segments
         segments |= found
         reason = trouble or f"it holds {len(nodes)} of {context.segment_count} segments"
         still = max(context.segment_count - len(segments), 0)
@@ -156,10 +157,31 @@ def list_segments(
             Severity.WARNING,
             "_HEAP_SEG_CONTEXT.SegmentListHead",
             context.list_head,
-            f"{reason}; {len(found)} segments found by their signature, {still} missing",
+            f"{reason}; {len(found)} segments found without it, {still} missing",
             still * context.segment_bytes if trouble is not None else 0,
         )
     return sorted(segments)
+
+
+def _named_twice(
+    memory: AddressSpace, row: LayoutRow, context: SegContext, nodes: list[int]
+) -> set[int]:
+    """Segments whose own links are not in the dump, and whose neighbours in the list both name them."""
+    pointer = row.pointer_size
+    ahead, back = (
+        {
+            memory.read_uint(node + link, pointer)
+            for node in [context.list_head, *nodes]
+            if memory.bytes_from(node + link, pointer) == pointer
+        }
+        for link in (0, pointer)
+    )
+    mask = context.segment_bytes - 1
+    return {
+        place
+        for place in ahead & back
+        if place and not place & mask and memory.bytes_from(place, 1) == 0
+    }
 
 
 def possible_segments(memory: AddressSpace, context: SegContext) -> Iterator[int]:

@@ -19,7 +19,8 @@ from windumps.heaps.segment_keys import (
     vs_key_fits,
 )
 from windumps.heaps.segment_lfh import read_subsegments
-from windumps.heaps.segment_pages import Use, header_bytes, read_segments
+from windumps.heaps.segment_pages import header_bytes, read_segments
+from windumps.heaps.segment_tiling import Use
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 

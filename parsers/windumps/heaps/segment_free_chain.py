@@ -1,8 +1,7 @@
 """Segment heap of Windows 11 24H2: free blocks of an LFH subsegment that are chained, and busy in its bitmap.
 
 The chain counts blocks from 1; each free block's first two bytes name the next, the last one's are 0. The
-subsegment says how long the chain is, so a chain that breaks is known to miss blocks; where just one chain
-of the missing length is left among the busy blocks, that is the rest.
+subsegment says how long the chain is, so a chain that breaks is known to miss blocks, and not which.
 """
 
 from __future__ import annotations
@@ -76,41 +75,4 @@ def drop_chained(
         ended = missing[active] == 0
         missing[active[ended & (link != 0)]] = -1
         active = active[~ended]
-    for number in np.flatnonzero(missing > 0).tolist():
-        _find_rest(memory, blocks, number, missing, busy)
     return missing
-
-
-def _find_rest(
-    memory: AddressSpace, blocks: ChainedBlocks, number: int, missing: I64, busy: Bools
-) -> None:
-    """Clears the rest of a broken chain where nothing else can be it."""
-    start, count = int(blocks.start[number]), int(blocks.count[number])
-    left = np.flatnonzero(busy[start : start + count])
-    links, present = memory.gather(blocks.address(np.full(len(left), number), left), "<u2")
-    if not present.all() or not len(left):
-        return
-    following = dict(zip(left.tolist(), (links.astype(np.int64) - 1).tolist(), strict=True))
-    # Blocks to the end of the chain from each; 0 where there is no end.
-    depth: dict[int, int] = {}
-    for block in following:
-        path = []
-        at = block
-        while at in following and at not in depth:
-            depth[at] = 0  # until known, so that a circle ends
-            path.append(at)
-            at = following[at]
-        behind = 0 if at == -1 else depth.get(at, 0)
-        if at != -1 and not behind:
-            continue
-        for step in reversed(path):
-            behind += 1
-            depth[step] = behind
-    starts = [block for block, long in depth.items() if long == int(missing[number])]
-    if len(starts) != 1:
-        return
-    at = starts[0]
-    while at != -1:
-        busy[start + at] = False
-        at = following[at]
-    missing[number] = 0

@@ -240,6 +240,7 @@ class SegmentHeap:
             slot_references(
                 memory, self.row, self.address, header_bytes(memory, self.row, self.address)[0]
             ),
+            self.choice.source == "probed",
         )
 
     def _sample(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

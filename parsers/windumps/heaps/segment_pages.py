@@ -9,16 +9,15 @@ heap holds.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import IntEnum
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.errors import MemoryReadError
 from windumps.heaps.segment_contexts import UNITS, SegContext
+from windumps.heaps.segment_tiling import Use, tile
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
 
@@ -32,19 +31,6 @@ SEGMENTS_A_BATCH = 8
 BATCH_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 24
 MOST_UNUSED = 0x10100  # of a block of whole units, what is the heap's own included
-
-
-class Use(IntEnum):
-    """What a page range is; the last three do not start one."""
-
-    FREE = 0
-    PAGES = 1
-    LFH = 2
-    VS = 3
-    UNKNOWN = 4
-    INSIDE = 5  # of an allocated range
-    FREE_INSIDE = 6
-    DAMAGED = 7
 
 
 def pieces(size: I64) -> Iterator[slice]:
@@ -182,6 +168,21 @@ def _descriptor_dtype(row: LayoutRow) -> np.dtype[np.void]:
     )
 
 
+def _descriptors(
+    memory: AddressSpace, address: int, dtype: np.dtype[np.void]
+) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+    """A segment's descriptors, zeros where they are absent, and which are in the dump."""
+    size = UNITS * dtype.itemsize
+    raw, held = np.zeros(size, np.uint8), np.zeros(size, np.bool_)
+    pieces_ = memory.extents(address, address + size)
+    for start, count, offset in zip(*(column.tolist() for column in pieces_), strict=True):
+        at = start - address
+        raw[at : at + count] = memory.data[offset : offset + count]
+        held[at : at + count] = True
+    whole: NDArray[np.bool_] = held.reshape(UNITS, dtype.itemsize).min(axis=1)
+    return raw.view(dtype), whole
+
+
 def _uses(row: LayoutRow, descriptors: NDArray[np.void], first_unit: int) -> U8:
     """uint8 per descriptor: its `Use`, by RangeFlags alone.
 
@@ -218,23 +219,25 @@ def _read_batch(
     lost_bytes = absent = 0
     readable = []
     tables = []
+    known: list[NDArray[np.bool_]] = []
     for address in addresses:
-        try:
-            raw = memory.view(address, UNITS * dtype.itemsize)
-        except MemoryReadError as error:
+        table, here = _descriptors(memory, address, dtype)
+        if not here.all():
             log.add(
                 "segment-absent",
                 Severity.WARNING,
                 "_HEAP_PAGE_SEGMENT",
                 address,
-                f"the descriptors of the segment at 0x{address:x} cannot be read: {error}",
-                context.segment_bytes,
+                f"{int((~here).sum())} descriptors of the segment at 0x{address:x} are not in the dump",
+                context.segment_bytes * int((~here).sum()) // UNITS,
             )
+        if not here[context.first_unit :].any():
             # What is in the dump was committed; what else was, nobody says.
             lost_bytes += memory.present_bytes(address, address + context.segment_bytes)
             continue
         readable.append(address)
-        tables.append(np.frombuffer(raw, dtype))
+        tables.append(table)
+        known.append(here)
     bases = np.array(readable, np.uint64)
     descriptors = np.array(tables, dtype).reshape(len(readable), UNITS)
     per_unit = 1 << (context.unit_shift - PAGE_SHIFT)
@@ -247,6 +250,12 @@ def _read_batch(
     for unit in range(context.first_unit):
         pages[:, unit] = min(max(header_pages - unit * per_unit, 0), per_unit)
     uses = _uses(row, descriptors, context.first_unit)
+    for index, here in enumerate(known):
+        for unit in np.flatnonzero(~here).tolist():
+            if unit >= context.first_unit:
+                start = readable[index] + (unit << context.unit_shift)
+                uses[index, unit] = Use.ABSENT
+                pages[index, unit] = memory.bytes_from(start, 1 << context.unit_shift) >> PAGE_SHIFT
     # A range that holds a subsegment has its header, whatever its descriptor's commit count says.
     headless = ((uses == Use.LFH) | (uses == Use.VS)) & (pages == 0)
     pages[headless] = 1
@@ -258,7 +267,7 @@ def _read_batch(
     lengths_of: list[int] = []
     for index in range(len(readable)):
         above = row.offset("constants", "PagesAbove")
-        tiling = _tile(uses[index], sizes[index], offsets[index], pages[index], context, above)
+        tiling = tile(uses[index], sizes[index], offsets[index], pages[index], context, above)
         tiling.repaired += np.flatnonzero(headless[index]).tolist()
         rows_of += [index] * len(tiling.starts)
         units_of += tiling.starts
@@ -310,88 +319,3 @@ def _read_batch(
         ranges,
         commit,
     )
-
-
-@dataclass
-class _Tiling:
-    """One segment's ranges.
-
-    Attributes:
-        starts: First unit of each.
-        lengths: Units of each.
-        repaired: First units of ranges where one descriptor contradicted the others and was outvoted.
-        gaps: [first, end) of the units that belong to none.
-    """
-
-    starts: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
-    repaired: list[int] = field(default_factory=list)
-    gaps: list[tuple[int, int]] = field(default_factory=list)
-
-
-def _tile(
-    uses: U8, sizes: I64, offsets: I64, pages: I64, context: SegContext, pages_above: int
-) -> _Tiling:
-    """Hops over one segment's descriptors; single blocks of at most `pages_above` are not believed."""
-    use_of, size_of, offset_of = uses.tolist(), sizes.tolist(), offsets.tolist()
-    page_count = pages.tolist()
-    tiling = _Tiling()
-    unit = context.first_unit
-    while unit < UNITS:
-        length = _range_length(unit, use_of, size_of, offset_of)
-        end = unit + length
-        if use_of[unit] == Use.PAGES and length:
-            # Such a range is large and committed to its end, else it is something else's, damaged.
-            large = length << context.unit_shift > pages_above
-            if not large or not page_count[end - 1]:
-                tiling.gaps.append((unit, end))
-                unit = end
-                continue
-        if length:
-            tiling.starts.append(unit)
-            tiling.lengths.append(length)
-            if length != size_of[unit] or _against(unit, length, use_of, offset_of):
-                tiling.repaired.append(unit)
-            unit = end
-            continue
-        end = unit + 1
-        while end < UNITS and (
-            use_of[end] == Use.FREE or not _range_length(end, use_of, size_of, offset_of)
-        ):
-            end += 1
-        tiling.gaps.append((unit, end))
-        unit = end
-    return tiling
-
-
-def _against(unit: int, length: int, use_of: list[int], offset_of: list[int]) -> int:
-    """How many units of a range, but the first, do not say that they belong to it."""
-    inner = range(1, length)
-    if use_of[unit] == Use.FREE:
-        return sum(use_of[unit + k] != Use.FREE_INSIDE for k in inner)
-    return sum(use_of[unit + k] != Use.INSIDE or offset_of[unit + k] != k for k in inner)
-
-
-def _range_length(unit: int, use_of: list[int], size_of: list[int], offset_of: list[int]) -> int:
-    """Units of the range that starts at `unit`; 0 when none does.
-
-    A first descriptor's size is believed when at most one of the other units says otherwise; else the other
-    units are, when they are consistent and something starts behind them.
-    """
-
-    def ends_at(end: int) -> bool:
-        return end == UNITS or (end < UNITS and use_of[end] not in (Use.INSIDE, Use.FREE_INSIDE))
-
-    length, use = size_of[unit], use_of[unit]
-    if use > Use.UNKNOWN:
-        return 0
-    if length and ends_at(unit + length):
-        tolerated = 1 if length > 2 else 0
-        if _against(unit, length, use_of, offset_of) <= tolerated:
-            return length
-    if use == Use.FREE:
-        return 0
-    run = 1
-    while unit + run < UNITS and use_of[unit + run] == Use.INSIDE and offset_of[unit + run] == run:
-        run += 1
-    return run if ends_at(unit + run) else 0

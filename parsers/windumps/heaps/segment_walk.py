@@ -19,10 +19,10 @@ from windumps.heaps.segment_pages import (
     PAGE,
     CommitMap,
     PageRanges,
-    Use,
     header_bytes,
     read_segments,
 )
+from windumps.heaps.segment_tiling import Use
 from windumps.heaps.segment_vs import VsReader
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -86,6 +86,7 @@ class Walker:
         account: All but the blocks themselves is added here.
         delayed: See `VsReader`.
         references: See `LfhReader`.
+        is_probed: The layout is another build's.
     """
 
     memory: AddressSpace
@@ -99,6 +100,7 @@ class Walker:
     account: HeapAccount
     delayed: U64
     references: U64
+    is_probed: bool
 
     def walk(self) -> Iterator[RawBlocks]:
         """Every block once, in pieces of about a MiB."""
@@ -126,6 +128,8 @@ class Walker:
         counted = (
             committed if self.row.offset("constants", "HeaderCounted") else min(committed, PAGE)
         )
+        if self.is_probed:  # of a build whose way nobody knows, and whose header may end elsewhere
+            counted = max(committed, PAGE)
         pages = self.row.read_field(self.memory, "_SEGMENT_HEAP", "TotalCommittedPages", self.heap)
         found = self.account.committed_bytes - committed + counted
         missing = pages * PAGE - found

@@ -17,7 +17,8 @@ from windumps.diagnostics import DiagnosticLog
 from windumps.heaps.segment_chain import decode_headers
 from windumps.heaps.segment_contexts import list_segments
 from windumps.heaps.segment_heap import SegmentHeap
-from windumps.heaps.segment_pages import Use, read_segments
+from windumps.heaps.segment_pages import read_segments
+from windumps.heaps.segment_tiling import Use
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import I64, U64, Presence
 from windumps.pools.coverage import PAGE
