@@ -242,10 +242,11 @@ class AreaReader:
 
     def _decide(self, vote: Callable[[], tuple[int | None, int]]) -> None:
         """Takes what block headers name by the larger vote on the key it gives."""
-        votes = []
-        for self.names_distance in (False, True):
-            votes.append(vote())
-        self.names_distance = votes[1][1] > votes[0][1]
+        votes = {}
+        for names_distance in (False, True):
+            self.names_distance = names_distance
+            votes[names_distance] = vote()
+        self.names_distance = votes[True][1] > votes[False][1]
         self.key = votes[self.names_distance][0]
 
     def _proven_key(self, areas: Areas) -> int | None:

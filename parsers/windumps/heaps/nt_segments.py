@@ -112,7 +112,6 @@ def _cut(context: HeapContext, segment: Segment, end: int) -> Segment:
 
 def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -> Segment | None:
     """The segment at an address; one with a damaged header as far as the dump says where it ends."""
-    limit = allocation_end(context, address)
     record, trouble = None, ""
     ends: set[int] = set()
     try:
@@ -130,8 +129,11 @@ def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -
             trouble = "its base address is another"
         elif len(ends) > 1:
             trouble = "NumberOfPages and LastValidEntry contradict each other"
+        elif address < min(ends) and not (address | min(ends)) & (PAGE_SIZE - 1):
+            return Segment(address, min(ends), record)
     if trouble:
         _say(context, "segment-damaged", "_HEAP_SEGMENT", address, trouble)
+    limit = allocation_end(context, address)
     likely = [
         end for end in ends if address < end <= min(limit or end, address + MAX_SEGMENT_BYTES)
     ]
@@ -140,8 +142,8 @@ def _segment(context: HeapContext, row: LayoutRow, heap: Record, address: int) -
         end = _last_hole_end(context, row, record, likely) or end
     if address & (PAGE_SIZE - 1) or not address < end <= address + MAX_SEGMENT_BYTES:
         return None
-    is_ours = record is not None and (not trouble or (len(likely) > 0 and _names(record, heap)))
-    return Segment(address, end & -PAGE_SIZE, record if is_ours else None)
+    believed = record is not None and likely and _names(record, heap)
+    return Segment(address, end & -PAGE_SIZE, record if believed else None)
 
 
 def _last_hole_end(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -57,6 +58,16 @@ class LayoutRow:
     def pointer_size(self) -> int:
         """4 or 8 bytes."""
         return 4 if self.architecture == "x86" else 8
+
+    @cached_property
+    def places(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """(structure, field) → (offset, bytes), of all fields."""
+        return {
+            (structure, name): (offset, self.field_size(structure, name))
+            for structure, fields in self.structures.items()
+            for name, (offset, kind) in fields.items()
+            if kind
+        }
 
     def offset(self, structure: str, name: str) -> int:
         """Byte offset of a field. A KeyError here is a mistake in our own code, not in a dump."""
@@ -113,10 +124,8 @@ class Record:
     raw: bytes = field(repr=False)
 
     def __getitem__(self, name: str) -> int:
-        start = self.layout.offset(self.structure, name)
-        return int.from_bytes(
-            self.raw[start : start + self.layout.field_size(self.structure, name)], "little"
-        )
+        start, size = self.layout.places[self.structure, name]
+        return int.from_bytes(self.raw[start : start + size], "little")
 
     def bytes_of(self, name: str) -> bytes:
         """The raw bytes of a field."""
