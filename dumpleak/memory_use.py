@@ -140,6 +140,7 @@ def _uses_in_file(session: Session) -> dict[str, list[int]]:
     stacks += [(t.stack_start, t.stack_start + t.stack_size) for t in session.dump.threads]
     blocks = [(b.address, b.address + b.size) for v in session.views for b in v.thread_blocks]
     blocks += [(view.peb, view.peb + PEB_BYTES) for view in session.views if view.peb]
+    blocks += [(start, start + size) for start, size in (v.heap_array for v in session.views)]
     spans = {
         "heaps": [(start, start + size) for start, size in heap_ranges(session)],
         "stacks": stacks,
@@ -199,6 +200,7 @@ def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
     threads = session.dump.threads
     told = [block for view in session.views for block in view.thread_blocks]
     blocks = [view.peb for view in session.views] + [thread.teb for thread in threads]
+    blocks += [view.heap_array[0] for view in session.views]  # the process's own, as the PEB is
     blocks += [block.address for block in told]
     use[_same_allocation(regions, blocks)] = USES.index("teb-peb")
     stacks = [thread.stack_start for thread in threads] + [block.stack[0] for block in told]

@@ -227,7 +227,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
     # A log does not say what was committed; all that it lists is covered.
     covered = totals.block_bytes
     program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
-    notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCovered.never)]
+    notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCoverage.never)]
     if not log.is_counted:
         message = (
             "the log does not say how many heaps it has: one that is cut between two looks whole"

@@ -60,6 +60,7 @@ class ProcessView:
         modules: Images of the process (of both pointer sizes under WoW64).
         heap_addresses: Handles of the heaps, in the order of the process's own list.
         heap_count: PEB.NumberOfHeaps; 0 when unknown.
+        heap_array: (start, bytes) of the list of handles that PEB.ProcessHeaps points to.
         heap_list_source: Where the list was found, for people.
         thread_blocks: TEBs of this pointer size; those that were found by their structure where the list of
             threads is absent or cut.
@@ -75,6 +76,7 @@ class ProcessView:
     modules: list[Module]
     heap_addresses: list[int] = field(default_factory=list)
     heap_count: int = 0
+    heap_array: tuple[int, int] = (0, 0)
     heap_list_source: str = ""
     is_secondary: bool = False
     image_base: int = 0
@@ -249,7 +251,8 @@ def _view(
         return view
     process_heap = read_pointer(memory, peb + offsets.peb_process_heap, offsets.pointer)
     wanted = min(count, MAX_HEAPS)
-    raw = memory.read_available(array, wanted * offsets.pointer) if array else b""
+    view.heap_array = array, wanted * offsets.pointer
+    raw = memory.read_available(*view.heap_array) if array else b""
     usable = len(raw) // offsets.pointer * offsets.pointer
     listed = np.frombuffer(raw[:usable], f"<u{offsets.pointer}").tolist()
     if count > MAX_HEAPS:
