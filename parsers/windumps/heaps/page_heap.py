@@ -280,7 +280,9 @@ class PageHeap:
             yield account.count(
                 Blocks.build(
                     inner.address[known] + np.uint64(header),
-                    light.requested[known],
+                    np.where(light.requested + header <= inner.block_bytes, light.requested, -1)[
+                        known
+                    ],
                     inner.block_bytes[known],
                     light.used[known],
                     Kind.PAGE_HEAP,
