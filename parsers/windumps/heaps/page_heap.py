@@ -194,6 +194,8 @@ class PageHeap:
         """Light blocks without their normal heap: those whose headers say all that is needed."""
         account = self.account
         at = self.stamps.light(self.root_address)
+        for start, size in account.ranges:  # those of full blocks
+            at = at[at - np.uint64(start) >= np.uint64(size)]
         headers = read_headers(self.context, self.row, at, self.root_address)
         apart = _apart(at, headers.actual)
         at, headers = at[apart], headers.take(apart)
@@ -280,7 +282,9 @@ class PageHeap:
             yield account.count(
                 Blocks.build(
                     inner.address[known] + np.uint64(header),
-                    light.requested[known],
+                    np.where(light.requested + header <= inner.block_bytes, light.requested, -1)[
+                        known
+                    ],
                     inner.block_bytes[known],
                     light.used[known],
                     Kind.PAGE_HEAP,

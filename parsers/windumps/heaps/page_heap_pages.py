@@ -366,7 +366,9 @@ class PageBlocks:
 
     def _apart(self, nodes: Nodes, possible: Mask, agrees: Mask) -> Mask:
         """Which possible blocks lie in memory of the heap and overlap no other; headers decide."""
-        keep = possible & self._is_mapped(nodes)
+        mapped = self._is_mapped(nodes)
+        # Where nobody tells which memory is the heap's, a header in front of the block must.
+        keep = possible & (mapped if self._ranges_whole else mapped | agrees)
         order = np.argsort(nodes.block, kind="stable")
         for certain in (agrees, np.zeros(len(keep), bool)):
             row = order[keep[order]]
@@ -398,7 +400,7 @@ class PageBlocks:
             starts = regions.base_address
             ends = starts + regions.region_size
         if not len(starts):
-            return np.asarray(nodes.block != 0)
+            return np.zeros(len(nodes.block), bool)
         at = np.searchsorted(starts, nodes.block, "right") - 1
         return np.asarray((at >= 0) & (nodes.block < ends[at]))
 

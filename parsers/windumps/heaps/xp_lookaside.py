@@ -132,9 +132,9 @@ def is_lookaside_table(context: HeapContext, row: LayoutRow, address: int) -> bo
 
 def _depths(context: HeapContext, row: LayoutRow, table: int) -> tuple[U16, Mask]:
     """MaximumDepth of each list, and which are in the dump."""
-    at = table + row.offset("_HEAP_LOOKASIDE", "MaximumDepth")
     steps = np.arange(LISTS, dtype=np.uint64) * np.uint64(row.size("_HEAP_LOOKASIDE"))
-    depth, present = context.memory.gather(np.uint64(at) + steps, "<u2")
+    at = np.full(LISTS, table, np.uint64) + np.uint64(row.offset("_HEAP_LOOKASIDE", "MaximumDepth"))
+    depth, present = context.memory.gather(at + steps, "<u2")
     return depth, present
 
 

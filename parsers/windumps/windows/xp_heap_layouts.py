@@ -1,9 +1,9 @@
 """Layouts of the NT heap of Windows XP and Server 2003.
 
 Sources: the kernel's types of 5.1.2600.5512 and 5.2.3790.3959 (vergiliusproject.com), which hold the heap's
-too, and public headers made of the PDBs of 2003 x64. On x86 look-aside lists, `_LFH_HEAP` and what belongs to
-it were read off heaps that ntdll 5.1.2600.6055 laid out; `_LFH_HEAP` of x64 follows by natural alignment, as
-no x64 dump was at hand. (The spelling of `_HEAP_UNCOMMMTTED_RANGE` is Microsoft's.)
+too, and public headers made of the PDBs of 2003 x64. Look-aside lists, `_LFH_HEAP` and what belongs to it
+were read off heaps that ntdll 5.1.2600.6055 (x86) and 5.2.3790.3959 (x64) laid out. No dump of 2003 x86 was
+at hand; its kernel types are those of XP. (The spelling of `_HEAP_UNCOMMMTTED_RANGE` is Microsoft's.)
 """
 
 from __future__ import annotations
