@@ -15,31 +15,6 @@ from fuzz.subjects import Subject, subjects
 from windumps.errors import DumpError
 
 # What is known to lie still. Strict: the row goes with its fault.
-KNOWN = [
-    "testdata/10.0.14393.1715-x64/tiny/dump",
-    "testdata/10.0.17134.556-x86/tiny/dump",
-    "testdata/10.0.19041.3324-x64/mixed/dump",
-    "testdata/10.0.19041.3324-x64/tiny/dump",
-    "testdata/10.0.22621.4541-x64/tiny/dump",
-    "testdata/10.0.26100.5074-x64/mixed/dump",
-    "testdata/5.1.2600.6055-x86/tiny/dump",
-    "testdata/6.1.7601.24545-x64/tiny/dump",
-    "testdata/6.3.9600.18438-x64/tiny/dump",
-    "made/5.2.3790-x86/xp-lookaside/dump",
-    "made/5.2.3790-x64/xp-lookaside/dump",
-    "made/5.2.3790-x86/xp-extra/dump",
-    "made/5.2.3790-x64/xp-extra/dump",
-    "made/5.2.3790-x86/xp-lfh/dump",
-    "made/5.2.3790-x64/xp-lfh/dump",
-    "made/5.2.3790-x86/page-heap-xp/dump",
-    "made/5.2.3790-x64/page-heap-xp/dump",
-    "made/6.0.6002-x86/page-heap-vista/dump",
-    "made/6.0.6002-x64/page-heap-vista/dump",
-    "made/6.2.9200-x86/page-heap-verifier/dump",
-    "made/6.2.9200-x64/page-heap-verifier/dump",
-    "made/10.0.19041-x64/segment/dump",
-    "made/10.0.19041-x64/segment-encoded/dump",
-]
 OWN = [n for n in subjects() if n.startswith(("testdata/", "made/")) and "/leak-pair" not in n]
 TINY = "testdata/10.0.19041.3324-x64/tiny/dump"
 HEAP = 0x10000
@@ -60,7 +35,7 @@ def test_what_is_said_of_a_whole_dump_is_the_truth(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.xfail(strict=True) if n in KNOWN else ()) for n in OWN],
+    OWN,
 )
 def test_no_damage_makes_an_answer_lie(name: str) -> None:
     rows = [tried(_subject(name), name, damage, 1, 0) for damage in DAMAGES]
