@@ -88,7 +88,7 @@ def answering(gate: Gate | None) -> Iterator[None]:
     except WindumpsError as error:
         if gate is not None:
             click.echo(f"SUMMARY: NO ANSWER; {error}", err=True)
-            if isinstance(error, GateError):
+            if isinstance(error, GateError) or not click.get_current_context().params.get("debug"):
                 raise SystemExit(EXIT_CANNOT_ANSWER) from error
         raise
 

@@ -12,7 +12,7 @@ from typing import IO
 
 from dumpleak.comparison import Comparison
 from dumpleak.reports.names import visible
-from dumpleak.reports.stack_tree import SitePair, path_of, site_pairs
+from dumpleak.reports.stack_tree import SitePair, compared_pairs, path_of, site_pairs
 from dumpleak.snapshot import Snapshot
 
 
@@ -26,7 +26,7 @@ class CollapsedReport:
         """All sites, changed or not; a comparison that was refused has none."""
         if comparison.refused:
             return
-        pairs = site_pairs(comparison.base.groups, comparison.current.groups)
+        pairs = compared_pairs(comparison)
         base, current = _added(pairs, False), _added(pairs, True)
         for line in sorted(current):
             self._stream.write(f"{line} {base[line]} {current[line]}\n")

@@ -17,7 +17,7 @@ from dumpleak.comparison import Comparison
 from dumpleak.reports.binary import binary_stream
 from dumpleak.reports.names import visible
 from dumpleak.reports.protobuf import Message
-from dumpleak.reports.stack_tree import SitePair, path_of, site_pairs
+from dumpleak.reports.stack_tree import SitePair, compared_pairs, path_of, site_pairs
 from dumpleak.snapshot import Snapshot
 
 BASE_LABEL = "pprof::base"
@@ -45,7 +45,7 @@ class PprofReport:
         """All sites, changed or not; a comparison that was refused has none."""
         pairs: Iterable[SitePair] = ()
         if not comparison.refused:
-            pairs = site_pairs(comparison.base.groups, comparison.current.groups)
+            pairs = compared_pairs(comparison)
         files = comparison.base.source.file, comparison.current.source.file
         profile = _Profile(_DIFF_TYPES, "delta_space")
         profile.comments((f"dumpleak diff {files[0]} {files[1]}", *comparison.reasons))

@@ -12,7 +12,7 @@ from typing import IO, Any
 from dumpleak import __version__
 from dumpleak.comparison import Comparison
 from dumpleak.reports.names import visible
-from dumpleak.reports.stack_tree import SitePair, path_of, site_pairs
+from dumpleak.reports.stack_tree import SitePair, compared_pairs, path_of, site_pairs
 from dumpleak.snapshot import Snapshot
 
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
@@ -43,7 +43,7 @@ class SpeedscopeReport:
         """All sites; a comparison that was refused has none."""
         pairs = []
         if not comparison.refused:
-            pairs = site_pairs(comparison.base.groups, comparison.current.groups)
+            pairs = compared_pairs(comparison)
         files = comparison.base.source.file, comparison.current.source.file
         self._write(f"{files[0]} → {files[1]}", pairs, _DIFF_PROFILES)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from dumpleak.comparison import Comparison
 from dumpleak.sites import Site, SiteKind
 from dumpleak.totals import Totals
 
@@ -51,6 +52,15 @@ def site_pairs(
         if shown is not None and (before.count or after.count):
             pairs.append(SitePair(shown, before, after))
     return pairs
+
+
+def compared_pairs(comparison: Comparison) -> list[SitePair]:
+    """All sites of a comparison, private memory outside heaps included where it is compared."""
+    base, current = comparison.base, comparison.current
+    pairs = site_pairs(base.groups, current.groups)
+    return (
+        pairs if comparison.private_unknown else pairs + site_pairs(base.private, current.private)
+    )
 
 
 def path_of(site: Site) -> tuple[str, ...]:

@@ -213,13 +213,14 @@ NUMBER_OF_HEAPS, PROCESS_HEAPS = 0xE8, 0xF0  # _PEB of x64
 
 
 def _listing(number: int, order: list[int], by: str = "site") -> Snapshot:
-    """A dump whose list of heaps has only some of them, or in another order."""
+    """A dump whose list of heaps has only some of them, or in another order; the others are destroyed."""
     dump = open_dump(FILES[number])
     peb = Session(dump).views[0].peb
     listed = dump.memory.read_uint(peb + PROCESS_HEAPS, 8)
     handles = [dump.memory.read_uint(listed + 8 * n, 8) for n in range(3)]
     patches = {listed + 8 * n: struct.pack("<Q", handles[old]) for n, old in enumerate(order)}
     patches[peb + NUMBER_OF_HEAPS] = struct.pack("<I", len(order))
+    patches |= {handles[old]: bytes(0x400) for old in {0, 1, 2} - set(order)}
     return take_snapshot(Session(with_bytes(dump, patches)), by, keep_blocks=True)
 
 

@@ -293,5 +293,5 @@ def test_commands_work_on_a_process_of_a_complete_dump(
     assert sum(int(r["size"] or r["block_bytes"]) for r in rows) == stat["totals"]["used_bytes"]
     info = run_json(capsys, "info", *choice)
     assert (info["kind"], info["process_id"]) == ("process of a kernel dump", 2244)
-    diff = run_json(capsys, "diff", source.dump, *choice)
-    assert diff["verdict"] == "no-growth"
+    pair = [source.dump.with_name(f"{side}.dmp.xz") for side in ("before", "after")]
+    assert run_json(capsys, "diff", *pair, *choice[1:])["verdict"] == "growth"

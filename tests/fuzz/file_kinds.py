@@ -38,7 +38,7 @@ PAIR = TESTDATA / "6.1.7601.24384-x86" / "leak-pair-ust"
 BEFORE, AFTER = PAIR / "before.dmp.gz", PAIR / "after.dmp.gz"
 TINY = TESTDATA / "6.1.7601.24384-x86" / "tiny" / "dump.dmp.gz"
 KERNEL = TESTDATA / "kernel" / "7601-x64" / "tiny-pair" / "after.dmp.xz"
-LOG_LINES = (60, 250)  # first and last lines of a log that are kept
+HEAP_LINES = 60  # of each heap in a log that are kept
 PACKED = b"dumpleak"  # where a snapshot's own metadata is
 MOST_UNPACKED = 1 << 28
 CONTAINER_LINES = (Line(("info", INPUT)), Line(("stat", INPUT)))
@@ -144,9 +144,11 @@ def snapshot_metadata(folder: Path) -> Seed:
 
 def umdh_log(folder: Path) -> Seed:
     text = written(folder / "seed.log", "snapshot", str(BEFORE), "--format", "umdh")
-    first, last = LOG_LINES
-    lines = text.splitlines(keepends=True)
-    short = b"".join(lines[:first] + lines[-last:])
+    short, kept = b"", 0
+    for line in text.splitlines(keepends=True):
+        # Of each heap the first blocks, and all markers: a log that is cut is refused.
+        kept = 0 if line.startswith((b"*", b"//")) else kept + 1
+        short += line if kept < HEAP_LINES else b""
     return file_seed(LOG_COMMANDS, short, folder / "mutated.log", is_text=True)
 
 

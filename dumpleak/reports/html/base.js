@@ -23,7 +23,7 @@ const WRITE = {
   "delta-bytes": (v) => bytes(v, true),
   "delta-count": (v) => count(v, true),
   "rate": (v) => bytes(v, true),
-  // 100.0% is said of nothing less.
+  // Nothing less than the whole is said to be all.
   "share": (v) => (v === 1 ? 100 : Math.min(100 * v, 99.9)).toFixed(1) + "%",
 };
 function write(value, unit) {
