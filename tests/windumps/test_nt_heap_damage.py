@@ -81,6 +81,25 @@ def test_a_flipped_back_end_header_costs_that_block_only(case: TruthDump, byte: 
 
 
 @cases
+def test_a_header_of_another_size_is_denied_by_the_block_behind(case: TruthDump) -> None:
+    dump, _, expected, _ = _truth(case)
+    user, header, size = _victim(dump, Kind.NT_BACKEND)
+    granularity = _granularity(dump)
+    blocks, _, _ = _walk(dump)
+    distance = np.where(blocks.trace == 0, 1, 3) * granularity
+    smaller = (blocks.kind == Kind.NT_BACKEND) & (blocks.block_bytes < size)
+    other = int((blocks.address - distance.astype(np.uint64))[smaller][0])
+    # Size, flags and their checksum of a smaller block: a header that is valid in itself.
+    low = dump.memory.read(other + granularity - 8, 4)
+    damaged, diagnostics, lost = _walk(with_bytes(dump, {header + granularity - 8: low}))
+    assert dict(zip(damaged.address.tolist(), damaged.size.tolist(), strict=True)) == {
+        address: asked for address, asked in expected.items() if address != user
+    }
+    assert lost == size
+    assert "heap-header-damaged" in _codes(diagnostics)
+
+
+@cases
 def test_a_flipped_lfh_header_costs_that_block_only(case: TruthDump) -> None:
     dump, _, expected, _ = _truth(case)
     user, header, size = _victim(dump, Kind.NT_LFH)

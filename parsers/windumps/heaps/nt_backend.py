@@ -15,7 +15,7 @@ import numpy as np
 
 from windumps.diagnostics import Severity
 from windumps.heaps.base import HeapContext
-from windumps.heaps.nt_entries import U32, UNUSED_SENTINEL, Encoding, Entries, Mask
+from windumps.heaps.nt_entries import I64, U32, UNUSED_SENTINEL, Encoding, Entries, Mask
 
 WINDOW_BYTES = 1 << 22
 MAX_UNITS = 0xFFFF  # of one block
@@ -135,6 +135,7 @@ class BackendWalker:
                 return
             slots = hop(window.low, (self._position - window.start) // granularity)
             sound = self._sound(window, slots)
+            sound -= self._is_denied(window, slots, sound)
             accepted = slots[:sound]
             if sound:
                 units = window.low[accepted] & np.uint32(0xFFFF)
@@ -158,6 +159,22 @@ class BackendWalker:
                 yield from self._vouched()
                 self._damage = self._position, self.lost_bytes
                 self._search_from = self._position + granularity
+
+    def _is_denied(self, window: Window, slots: I64, sound: int) -> bool:
+        """True when the last block before damage has another size than its header says.
+
+        Then that header is the damage, though it checks out: it is one of another block, say. The
+        block behind the damage names it as its predecessor, at the distance of its true size.
+        """
+        if not sound:
+            return False
+        last = int(slots[sound - 1])
+        behind = last + (int(window.low[last]) & 0xFFFF)
+        if behind >= len(window.low) or (sound == len(slots) and int(window.low[behind]) & 0xFFFF):
+            return False
+        linked, ends = self._plausible(window)
+        after = np.flatnonzero((linked | ends)[behind:]) + behind
+        return bool((after - (window.high[after] & 0xFFFF).astype(np.int64) == last).any())
 
     def _is_left_over(self, window: Window) -> bool:
         """True when the run behind damage was one of headers left over inside a block, whose own
