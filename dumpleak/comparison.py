@@ -27,6 +27,7 @@ from dumpleak.comparable import (
     order_diagnostics,
     why_not_comparable,
 )
+from dumpleak.holes import find_hole
 from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
 from dumpleak.renaming import followed
@@ -36,7 +37,7 @@ from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
 from dumpleak.survivors import Fate, Survivors
 from dumpleak.totals import Totals, sum_of
-from dumpleak.units import format_share
+from dumpleak.units import format_bytes, format_share
 from windumps.diagnostics import Diagnostic, Severity
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         sites = _explained(base, current, sites)
         if not unknown:
             private = _deltas(base.private, current.private, {}, {})
+            unknown = lost_heap_memory(current, sum(max(d.delta_bytes, 0) for d in private))
+            private = () if unknown else private
         account = account_rows((base, current))
     grown = [delta for delta in (*sites, *private) if delta.delta_bytes > 0]
     grown_bytes = sum(delta.delta_bytes for delta in grown)
@@ -245,6 +248,17 @@ def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:
         if (why := why_no_private(snapshot))
     ]
     return "; ".join(found)
+
+
+def lost_heap_memory(current: Snapshot, grown_bytes: int) -> str:
+    """Why growth of private memory may be none; "" where it cannot be heap memory that was not found.
+
+    Large blocks of a heap whose list is damaged look like memory outside of it.
+    """
+    lost = find_hole(current).bytes
+    if not 0 < grown_bytes <= lost:
+        return ""
+    return f"{SIDES[1]}: {format_bytes(lost)} of heap memory that were not walked may be among it"
 
 
 def private_notes(series: Sequence[Snapshot], unknown: str) -> list[Diagnostic]:

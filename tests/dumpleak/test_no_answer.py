@@ -60,6 +60,22 @@ def _judged(condition: str, base: Snapshot, current: Snapshot, force: bool = Fal
     return Gate(parse_gate(condition)).judge(compare(base, current, force))
 
 
+# -- private memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict"), [(0, "growth"), (MIB, "growth"), (4 * MIB, "not-comparable")]
+)
+def test_heap_memory_that_was_not_found_is_no_growth_outside_heaps(lost: int, verdict: str) -> None:
+    # A large block that no list leads to any more looks like memory that is no heap's.
+    site = Site(SiteKind.SHAPE, "shape|private|big", "private memory outside heaps")
+    held = {site.key: (site, Totals(2, 3 * MIB, 3 * MIB, 2 * MIB))}
+    base = replace(_made(0, 64), blocks=None)
+    answer = compare(base, replace(_made(1, 64, hole=lost), private=held))
+    assert answer.verdict == verdict
+    assert bool(answer.private) == (verdict == "growth")
+
+
 # -- what is not walked --------------------------------------------------------------------------------
 
 
