@@ -70,8 +70,8 @@ def test_heap_memory_that_was_not_found_is_no_growth_outside_heaps(lost: int, ve
     # A large block that no list leads to any more looks like memory that is no heap's.
     site = Site(SiteKind.SHAPE, "shape|private|big", "private memory outside heaps")
     held = {site.key: (site, Totals(2, 3 * MIB, 3 * MIB, 2 * MIB))}
-    base = replace(_made(0, 64), blocks=None)
-    answer = compare(base, replace(_made(1, 64, hole=lost), private=held))
+    base = _made(0, 4 * MIB)
+    answer = compare(base, replace(_made(1, 4 * MIB, hole=lost), private=held))
     assert answer.verdict == verdict
     assert bool(answer.private) == (verdict == "growth")
 
