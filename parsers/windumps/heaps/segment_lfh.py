@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.segment_free_chain import ChainedBlocks, drop_chained
-from windumps.heaps.segment_padding import unused_bytes
+from windumps.heaps.segment_padding import last_words, unused_bytes
 from windumps.heaps.segment_pages import PAGE, CommitMap, absent_bytes, pieces
 from windumps.memory import AddressSpace
 from windumps.windows.layouts import LayoutRow
@@ -272,9 +272,7 @@ class LfhReader:
         unused = np.zeros(len(owner), np.int64)
         extra = np.zeros(len(owner), bool)
         at_end = np.flatnonzero(has_unused)
-        words, present = self._memory.gather(
-            where[at_end] + (sizes[at_end] - 2).astype(np.uint64), "<u2"
-        )
+        words, present = last_words(self._memory, where[at_end] + sizes[at_end].astype(np.uint64))
         unused[at_end], extra[at_end] = unused_bytes(words, sizes[at_end], present)
         behind = first + block_size * part.count
         overhead = commit.committed_bytes(part.address, first) + commit.committed_bytes(

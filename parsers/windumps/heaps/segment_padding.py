@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.memory import AddressSpace
+from windumps.memory.fillers import on_fillers
 from windumps.windows.layouts import LayoutRow
 
 U64 = NDArray[np.uint64]
@@ -109,6 +110,22 @@ def _pointed_at(
     padded = np.isin(targets, known + np.uint64(2 * pointer))
     # A block's end can be the next one's start: what could be either tells nothing.
     return int(np.count_nonzero(plain & ~padded)), int(np.count_nonzero(padded & ~plain))
+
+
+def last_words(memory: AddressSpace, end: U64) -> tuple[NDArray[np.uint16], Bools]:
+    """The last two bytes of blocks, and which of them are in the dump.
+
+    Of a page that holds one repeated word, where nothing could be read, no such word is one of the heap's.
+
+    Args:
+        memory: The process's memory.
+        end: uint64, first address behind each block; blocks have eight bytes at least.
+    """
+    tails, present = memory.gather(end - np.uint64(8), "<u8")
+    tails = tails.astype(np.uint64)
+    alike = np.flatnonzero(present & (tails.astype(np.uint32) == tails >> np.uint64(32)))
+    present[alike] &= ~on_fillers(memory, end[alike] - np.uint64(2), 2)
+    return (tails >> np.uint64(48)).astype(np.uint16), present
 
 
 def unused_bytes(words: NDArray[np.uint16], room: I64, present: Bools) -> tuple[I64, Bools]:
