@@ -236,4 +236,5 @@ def _static_list(view: ProcessView, ntdll: Module, is_heap: Callable[[int], bool
 
 
 def _say_cut(view: ProcessView, message: str) -> None:
+    view.heaps_missing = True
     view.log.add(HEAP_LIST_CUT, Severity.WARNING, "list of heaps", view.peb or None, message)

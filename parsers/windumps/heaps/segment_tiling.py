@@ -62,8 +62,9 @@ def tile(
         end = unit + length
         if use_of[unit] == Use.PAGES and length:
             # Such a range is large and committed to its end, else it is something else's, damaged.
+            # Nothing in it proves it, so that no other descriptor may stand in for its first one.
             large = length << context.unit_shift > pages_above
-            if not large or not page_count[end - 1]:
+            if not large or not page_count[end - 1] or length != size_of[unit]:
                 tiling.gaps.append((unit, end))
                 unit = end
                 continue

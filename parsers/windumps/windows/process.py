@@ -61,6 +61,7 @@ class ProcessView:
         heap_addresses: Handles of the heaps, in the order of the process's own list.
         heap_count: PEB.NumberOfHeaps; 0 when unknown.
         heap_array: (start, bytes) of the list of handles that PEB.ProcessHeaps points to.
+        heaps_missing: The process may have heaps that are not listed.
         heap_list_source: Where the list was found, for people.
         thread_blocks: TEBs of this pointer size; those that were found by their structure where the list of
             threads is absent or cut.
@@ -77,6 +78,7 @@ class ProcessView:
     heap_addresses: list[int] = field(default_factory=list)
     heap_count: int = 0
     heap_array: tuple[int, int] = (0, 0)
+    heaps_missing: bool = False
     heap_list_source: str = ""
     is_secondary: bool = False
     image_base: int = 0
@@ -92,8 +94,8 @@ class ProcessView:
 
     @property
     def unlisted_heaps(self) -> int:
-        """Heaps that the PEB counts and whose addresses are not in the dump."""
-        return max(self.heap_count - len(self.heap_addresses), 0)
+        """Heaps whose addresses are not in the dump: those that the PEB counts, one where none can be told."""
+        return max(self.heap_count - len(self.heap_addresses), int(self.heaps_missing))
 
     def ntdll(self) -> Module | None:
         """The ntdll of this pointer size; under WoW64 the other one lies beside it."""
@@ -287,5 +289,6 @@ def _cut_list(view: ProcessView, listed: list[int]) -> list[int]:
             f"and {len(listed)} are listed; heaps may be missing"
         )
         view.heap_count = len(listed)
+    view.heaps_missing = True
     view.log.add(HEAP_LIST_CUT, Severity.WARNING, "_PEB.NumberOfHeaps", view.peb, message)
     return listed
