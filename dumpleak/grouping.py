@@ -26,7 +26,7 @@ class Grouping(Protocol):
     table: SiteTable
 
     def assign(self, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
-        """Indices into `table.sites` (int64, shape (n,))."""
+        """Indices into `table.sites` (int64, shape (n,)); arguments as `Attributor.assign` has."""
         ...
 
 
@@ -156,8 +156,9 @@ def _module_name(session: Session, source: HeapSource, module: int) -> str:
     return session.images.modules[module].name if module >= 0 else "(none)"
 
 
-def _zeros(session: Session, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
-    return np.zeros(len(blocks), np.int64)
+def _heap_name(session: Session, source: HeapSource, ordinal: int) -> str:
+    heap = session.heap_of[source.view.architecture, ordinal]
+    return heap_name(heap.label, heap.entry.kind)
 
 
 GROUPINGS: dict[str, Callable[[Session], Grouping]] = {
@@ -168,7 +169,7 @@ GROUPINGS: dict[str, Callable[[Session], Grouping]] = {
         lambda session, source, size: size_name(size),
     ),
     "heap": _by_key(
-        "heap", _zeros, lambda session, source, value: heap_name(source.label, source.entry.kind)
+        "heap", lambda session, source, blocks: blocks.heap.astype(np.int64), _heap_name
     ),
     "kind": _by_key(
         "kind",

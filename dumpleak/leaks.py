@@ -26,6 +26,7 @@ from dumpleak.session import BETTER_DUMP, CannotAnswerError, Progress, Session, 
 from dumpleak.sites import Site
 from dumpleak.snapshot import Coverage, GroupSums, SourceInfo, coverage, source_info
 from dumpleak.totals import Totals
+from dumpleak.used_pieces import used_pieces
 from windumps.diagnostics import Diagnostic, Severity
 
 
@@ -101,12 +102,10 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
     session.require_heaps()
     grouping: Grouping = GROUPINGS[by](session)
     sums, builder = GroupSums(), BlockIndexBuilder()
-    for source, blocks in session.blocks(progress):
-        used = blocks.used
-        if len(used):
-            groups = grouping.assign(source, used)
-            sums.add(groups, used.counted_bytes, used.block_bytes)
-            builder.add(used, groups, source.view.pointer_size)
+    for source, used in used_pieces(session, progress):
+        groups = grouping.assign(source, used)
+        sums.add(groups, used.counted_bytes, used.block_bytes)
+        builder.add(used, groups, source.view.pointer_size)
     index = builder.build()
     roots = find_roots(session)
     amounts = roots.amounts(session.dump.memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dumpleak.kernel_symbols import use_symbols
@@ -152,6 +153,11 @@ class Session:
             if module is not None:
                 return module
         return next((m for m in self.dump.modules if m.name.lower().endswith(".exe")), None)
+
+    @cached_property
+    def heap_of(self) -> dict[tuple[str, int], HeapSource]:
+        """The heaps by architecture and ordinal, which blocks name as `Blocks.heap`."""
+        return {(s.view.architecture, s.entry.ordinal): s for s in self.heaps}
 
     @property
     def readable_heaps(self) -> list[HeapSource]:

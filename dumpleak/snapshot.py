@@ -22,6 +22,7 @@ from dumpleak.site_details import DetailSums, SiteDetail
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
 from dumpleak.unread_heaps import unread_spans
+from dumpleak.used_pieces import used_pieces
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
 
@@ -198,17 +199,15 @@ def take_snapshot(
     sums, more = GroupSums(), DetailSums()
     kept = BlockTableBuilder(session) if keep_blocks else None
     index = BlockIndexBuilder() if holders else None
-    for source, blocks in session.blocks(progress):
-        used = blocks.used
-        if len(used):
-            groups = grouping.assign(source, used)
-            sums.add(groups, used.counted_bytes, used.block_bytes)
-            if details:
-                more.add(groups, used, source.view.pointer_size)
-            if kept is not None:
-                kept.add(source, used, groups)
-            if index is not None:
-                index.add(used, groups, source.view.pointer_size)
+    for source, used in used_pieces(session, progress):
+        groups = grouping.assign(source, used)
+        sums.add(groups, used.counted_bytes, used.block_bytes)
+        if details:
+            more.add(groups, used, source.view.pointer_size)
+        if kept is not None:
+            kept.add(source, used, groups)
+        if index is not None:
+            index.add(used, groups, source.view.pointer_size)
     snapshot = walked_snapshot(session, by, grouping, sums)
     sites = grouping.table.sites
     if kept is not None:

@@ -45,7 +45,7 @@ def content_shapes(session: Session, source: HeapSource, blocks: Blocks) -> NDAr
         uint16, shape (n,); the same wherever images are loaded. `NO_SHAPE` for blocks without such a
         word, with text, or not in the dump.
     """
-    words = first_words(source, blocks)
+    words = first_words(source.view, blocks)
     shapes = np.zeros(len(blocks), np.uint64)
     rows, columns = image_pointers(session, words)
     if not len(rows):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.session import HeapSource
 from windumps.blocks import Blocks
+from windumps.windows.process import ProcessView
 
 WORDS = 4
 TEXT_BYTES = 8  # what is looked at
@@ -18,17 +18,17 @@ _UTF16_ZEROS = np.uint64(0xFF00FF00FF00FF00)
 _UTF16_SPACES = np.uint64(0x2000200020002000)  # put in place of the zeros
 
 
-def first_words(source: HeapSource, blocks: Blocks) -> NDArray[np.uint64]:
+def first_words(view: ProcessView, blocks: Blocks) -> NDArray[np.uint64]:
     """The first four pointer-sized words of each block.
 
     Args:
-        source: The heap; gives memory and pointer size.
-        blocks: Blocks of that heap.
+        view: Gives memory and pointer size.
+        blocks: Blocks of its heaps.
 
     Returns:
         uint64, shape (n, 4); 0 for words that are behind the block's end or not in the dump.
     """
-    memory, width = source.view.memory, source.view.pointer_size
+    memory, width = view.memory, view.pointer_size
     # All four words at once, also of smaller blocks: that costs little more than one word.
     offsets = memory.locate(blocks.address, WORDS * width)
     torn = np.flatnonzero(offsets < 0)

@@ -33,6 +33,7 @@ from dumpleak.sites import Site, SiteKind
 from windumps.blocks import SIZE_UNKNOWN, Blocks
 from windumps.column_cache import ColumnCache
 from windumps.memory.address_space import ADDRESS_LIMIT
+from windumps.windows.process import ProcessView
 from windumps.windows.rtti import VftableResolver
 from windumps.windows.type_names import class_name
 
@@ -48,10 +49,7 @@ _NOTHING, _ASCII, _UTF16, _GUID, _FIRST_WORD = NO_TEXT, ASCII_TEXT, UTF16_TEXT, 
 _BEGINNINGS = _FIRST_WORD + WORDS
 _NAMES = {_ASCII: "ASCII text", _UTF16: "UTF-16 text", _GUID: "begins with a GUID"}
 
-# A shape as one integer: size + 1 (40 bits), module + 1 (20 bits); unknown and none become 0.
-_MODULE_BITS = 20
-_MAX_MODULE = (1 << _MODULE_BITS) - 2
-_MAX_SIZE = (1 << 40) - 2
+_MAX_MODULE_BITS = 20
 
 SAMPLES = 64  # blocks of a shape whose pointers are followed, about
 SAMPLES_AT_ONCE = 1024  # of all shapes, in one piece of a walk
@@ -63,13 +61,14 @@ class ShapeAttributor:
     def __init__(self, session: Session, table: SiteTable) -> None:
         self._session = session
         self._table = table
-        self._shapes: dict[str, _HeapShapes] = {}
+        self._shapes: dict[str, _ViewShapes] = {}  # by architecture
 
     def assign(self, source: HeapSource, blocks: Blocks) -> I64:
         """See `Attributor`; no block is left out."""
-        if source.label not in self._shapes:
-            self._shapes[source.label] = _HeapShapes(self._session, self._table, source)
-        return self._shapes[source.label].assign(blocks)
+        architecture = source.view.architecture
+        if architecture not in self._shapes:
+            self._shapes[architecture] = _ViewShapes(self._session, self._table, source.view)
+        return self._shapes[architecture].assign(blocks)
 
 
 @dataclass(frozen=True)
@@ -90,39 +89,79 @@ class _Shape:
         return f"{self.name}, {said}" if said else self.name
 
 
-class _HeapShapes:
-    """The shapes of one heap, numbered, and what their blocks begin with so far."""
+class _Codes:
+    """Shapes as single integers: heap, size + 1 and image + 1; unknown sizes and no image become 0.
 
-    def __init__(self, session: Session, table: SiteTable, source: HeapSource) -> None:
+    Heaps and images get the bits they need, sizes all others, which are 40 and more in any real process.
+
+    Args:
+        session: The dump; tells how many heaps and images there are.
+    """
+
+    def __init__(self, session: Session) -> None:
+        heaps = max((source.entry.ordinal for source in session.heaps), default=0)
+        self._module_bits = min((len(session.images.modules) + 1).bit_length(), _MAX_MODULE_BITS)
+        self._heap_at = 64 - heaps.bit_length()
+        self._last_module = (1 << self._module_bits) - 2
+        self._last_size = (1 << self._heap_at - self._module_bits) - 2
+
+    def pack(self, heap: NDArray[np.uint16], size: I64, module: I64) -> U64:
+        """One integer a row (uint64); those of one heap stand together when sorted."""
+        codes = np.minimum(size, self._last_size) + 1 << self._module_bits
+        codes |= np.minimum(module, self._last_module) + 1
+        packed = codes.view(np.uint64)
+        if self._heap_at < 64:
+            packed |= heap.astype(np.uint64) << np.uint64(self._heap_at)
+        return packed
+
+    def unpack(self, code: int) -> tuple[int, int, int]:
+        """Heap, size and image."""
+        rest = code & ((1 << self._heap_at) - 1)
+        module = rest & ((1 << self._module_bits) - 1)
+        return code >> self._heap_at, (rest >> self._module_bits) - 1, module - 1
+
+
+class _ViewShapes:
+    """The shapes of the heaps of one view, numbered, and what their blocks begin with so far.
+
+    Heaps are walked one after the other, and their shapes numbered as they are met: those of one piece
+    have numbers near each other, and only that range is looked at again.
+    """
+
+    def __init__(self, session: Session, table: SiteTable, view: ProcessView) -> None:
         self._session = session
         self._table = table
-        self._source = source
+        self._view = view
+        self._codes = _Codes(session)
         self._numbers = ColumnCache(self._add)
         self._shapes: list[_Shape] = []
+        # The columns grow as shapes appear, faster than these.
         self._sites = np.empty(0, np.int64)
         self._counts = np.zeros((0, _BEGINNINGS), np.int64)
         self._shown = np.empty((0, 2), np.int64)  # beginning and pointee that the name tells
-        self._pointees = _Pointees(session, source)
+        self._pointees = _Pointees(session, view)
 
     def assign(self, blocks: Blocks) -> I64:
-        words = first_words(self._source, blocks)
+        words = first_words(self._view, blocks)
         room = blocks.counted_bytes
-        beginnings, modules = _beginnings(self._session, self._source, words, room)
-        codes = np.minimum(blocks.size, _MAX_SIZE) + 1 << _MODULE_BITS
-        codes |= np.minimum(modules, _MAX_MODULE) + 1
-        shapes = self._numbers(codes.view(np.uint64))
-        total = len(self._shapes)
-        found = np.bincount(shapes * _BEGINNINGS + beginnings, minlength=total * _BEGINNINGS)
-        self._counts += found.reshape(-1, _BEGINNINGS)
-        self._pointees.follow(shapes, words, beginnings == _NOTHING, total)
-        self._rename()
+        beginnings, modules = _beginnings(self._session, self._view, words, room)
+        shapes = self._numbers(self._codes.pack(blocks.heap, blocks.size, modules))
+        if len(shapes):
+            first, end = int(shapes.min()), int(shapes.max()) + 1
+            found = np.bincount(
+                (shapes - first) * _BEGINNINGS + beginnings, minlength=(end - first) * _BEGINNINGS
+            )
+            self._counts[first:end] += found.reshape(-1, _BEGINNINGS)
+            self._pointees.follow(shapes, words, beginnings == _NOTHING, len(self._sites))
+            self._rename(first, end)
         return self._sites[shapes]
 
     def _add(self, codes: U64) -> I64:
         """Numbers for shapes that were not seen before; each becomes a site."""
-        first, source = len(self._shapes), self._source
+        first = len(self._shapes)
         for code in codes.tolist():
-            size, module = (code >> _MODULE_BITS) - 1, (code & (_MAX_MODULE + 1)) - 1
+            heap, size, module = self._codes.unpack(code)
+            source = self._session.heap_of[self._view.architecture, heap]
             image = self._session.images.modules[module].name if module >= 0 else ""
             amount = "unknown size" if size == SIZE_UNKNOWN else f"{size} bytes"
             name = f"{amount} in {source.label} ({source.entry.kind})"
@@ -130,34 +169,37 @@ class _HeapShapes:
             shown = f"{name} -> {image}" if image else name
             site = self._table.index_of(Site(SiteKind.SHAPE, "|".join(parts), shown))
             self._shapes.append(_Shape(site, name, image))
-        added = self._shapes[first:]
-        self._sites = np.append(self._sites, [shape.site for shape in added])
-        self._counts = np.append(self._counts, np.zeros((len(added), _BEGINNINGS), np.int64), 0)
-        self._shown = np.append(self._shown, np.full((len(added), 2), -1, np.int64), 0)
-        return np.arange(first, len(self._shapes), dtype=np.int64)
+        end = len(self._shapes)
+        if end > len(self._sites):
+            more = max(end, 2 * len(self._sites)) - len(self._sites)
+            self._sites = np.pad(self._sites, (0, more))
+            self._counts = np.pad(self._counts, ((0, more), (0, 0)))
+            self._shown = np.pad(self._shown, ((0, more), (0, 0)), constant_values=-1)
+        self._sites[first:end] = [shape.site for shape in self._shapes[first:]]
+        return np.arange(first, end, dtype=np.int64)
 
-    def _rename(self) -> None:
-        """Brings names up to date with what nearly all blocks of a shape agree on."""
-        agreed = self._counts.max(axis=1) >= AGREEMENT * self._counts.sum(axis=1)
-        beginning = np.where(agreed, self._counts.argmax(axis=1), -1)
-        pointee = np.where(beginning == _NOTHING, self._pointees.agreed(), -1)
+    def _rename(self, first: int, end: int) -> None:
+        """Brings the names of a range of shapes up to date with what nearly all their blocks agree on."""
+        counts, shown = self._counts[first:end], self._shown[first:end]
+        agreed = counts.max(axis=1) >= AGREEMENT * counts.sum(axis=1)
+        beginning = np.where(agreed, counts.argmax(axis=1), -1)
+        pointee = np.where(beginning == _NOTHING, self._pointees.agreed(first, end), -1)
         now = np.stack((beginning, pointee), axis=1)
-        for row in np.flatnonzero((now != self._shown).any(axis=1)).tolist():
-            shape = self._shapes[row]
+        for row in np.flatnonzero((now != shown).any(axis=1)).tolist():
+            shape = self._shapes[first + row]
             name = shape.name_with(
                 int(beginning[row]),
                 self._pointees.class_name(int(pointee[row])),
-                self._source.view.pointer_size,
+                self._view.pointer_size,
             )
             self._table.sites[shape.site] = replace(self._table.sites[shape.site], name=name)
-        self._shown = now
+        shown[:] = now
 
 
 class _Pointees:
     """Which class of object the blocks of each shape point to, from samples."""
 
-    def __init__(self, session: Session, source: HeapSource) -> None:
-        view = source.view
+    def __init__(self, session: Session, view: ProcessView) -> None:
         self._memory = view.memory
         self._width = view.pointer_size
         self._resolver = VftableResolver(
@@ -168,24 +210,27 @@ class _Pointees:
 
     def follow(self, shapes: I64, words: U64, wanted: NDArray[np.bool_], total: int) -> None:
         """Looks where some of the blocks wanted point to, of shapes with too few samples."""
-        self._sampled = np.append(self._sampled, np.zeros(total - len(self._sampled), np.int64))
+        if total > len(self._sampled):
+            self._sampled = np.pad(self._sampled, (0, total - len(self._sampled)))
         rows = np.flatnonzero(wanted & (self._sampled < SAMPLES)[shapes])
         rows = rows[:: len(rows) // SAMPLES_AT_ONCE + 1]
         heads, _ = self._memory.gather(words[rows], f"<u{self._width}")
         numbers = self._resolver.numbers(heads.astype(np.uint64).ravel()).reshape(-1, WORDS)
         first = (numbers >= 0).argmax(axis=1)
         classes = numbers[np.arange(len(rows)), first]
-        self._sampled += np.bincount(shapes[rows], minlength=total)
+        np.add.at(self._sampled, shapes[rows], 1)
         for shape, number in zip(shapes[rows].tolist(), classes.tolist(), strict=True):
             self._votes.setdefault(shape, Counter())[number] += 1
 
-    def agreed(self) -> I64:
-        """For each shape the number of the class, -1 where there is none or samples differ."""
-        found = np.full(len(self._sampled), -1, np.int64)
-        for shape, votes in self._votes.items():
-            number, count = votes.most_common(1)[0]
-            if count >= AGREEMENT * self._sampled[shape]:
-                found[shape] = number
+    def agreed(self, first: int, end: int) -> I64:
+        """For each shape of a range the number of the class, -1 where there is none or samples differ."""
+        found = np.full(end - first, -1, np.int64)
+        for shape in range(first, end):
+            votes = self._votes.get(shape)
+            if votes:
+                number, count = votes.most_common(1)[0]
+                if count >= AGREEMENT * self._sampled[shape]:
+                    found[shape - first] = number
         return found
 
     def class_name(self, number: int) -> str:
@@ -206,15 +251,15 @@ def first_pointer_modules(session: Session, source: HeapSource, blocks: Blocks) 
         int64 indices into `session.images.modules`, -1 where the first words hold no such
         pointer, the block begins with text, or its memory is not in the dump.
     """
-    words = first_words(source, blocks)
-    return _beginnings(session, source, words, blocks.counted_bytes)[1]
+    words = first_words(source.view, blocks)
+    return _beginnings(session, source.view, words, blocks.counted_bytes)[1]
 
 
-def _beginnings(session: Session, source: HeapSource, words: U64, room: I64) -> tuple[I64, I64]:
+def _beginnings(session: Session, view: ProcessView, words: U64, room: I64) -> tuple[I64, I64]:
     """What each block begins with, and the image that its first pointer into any leads to."""
-    beginnings = text_kind(words, source.view.pointer_size, room).astype(np.int64)
+    beginnings = text_kind(words, view.pointer_size, room).astype(np.int64)
     modules = np.full(len(words), -1, np.int64)
-    beginnings[(beginnings == NO_TEXT) & _begins_with_guid(source, words)] = _GUID
+    beginnings[(beginnings == NO_TEXT) & _begins_with_guid(view, words)] = _GUID
     rows, columns = image_pointers(session, words)
     keep = (beginnings[rows] != _ASCII) & (beginnings[rows] != _UTF16)
     rows, first = np.unique(rows[keep], return_index=True)
@@ -240,9 +285,9 @@ def image_pointers(session: Session, words: U64) -> tuple[I64, I64]:
     return rows[hits >= 0], columns[hits >= 0]
 
 
-def _begins_with_guid(source: HeapSource, words: U64) -> NDArray[np.bool_]:
+def _begins_with_guid(view: ProcessView, words: U64) -> NDArray[np.bool_]:
     """True where the first 16 bytes have version and variant of a GUID (RFC 9562, 4.1 and 4.2)."""
-    if source.view.pointer_size == 8:
+    if view.pointer_size == 8:
         version, variant = words[:, 0] >> np.uint64(60), words[:, 1]
     else:
         version, variant = words[:, 1] >> np.uint64(28), words[:, 2]

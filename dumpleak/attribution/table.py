@@ -31,5 +31,10 @@ class Attributor(Protocol):
     """Names blocks by one kind of evidence."""
 
     def assign(self, source: HeapSource, blocks: Blocks) -> NDArray[np.int64]:
-        """Site numbers (int64, shape (n,)); -1 for blocks this evidence does not name."""
+        """Site numbers (int64, shape (n,)); -1 for blocks this evidence does not name.
+
+        Args:
+            source: A heap of the view that the blocks lie in.
+            blocks: Of heaps of that view; `Blocks.heap` tells of which.
+        """
         ...

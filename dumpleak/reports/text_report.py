@@ -33,8 +33,8 @@ from dumpleak.reports.text_tables import (
     Width,
     clean,
     delta_text,
-    heap_table,
     memory_table,
+    print_heaps,
     print_table,
     site_lines,
     sparkline,
@@ -85,14 +85,14 @@ class TextReport:
         if info.memory.rows:
             self._memory(info)
         if info.heaps:
-            self._console.print(heap_table(info.heaps))
+            print_heaps(self._console, info.heaps)
             self._coverage("Heap memory walked", info.coverage)
         self._diagnostics(info.diagnostics)
 
     def heaps(self, snapshot: Snapshot) -> None:
         """One row a heap."""
         self._source("File", snapshot.source)
-        self._console.print(heap_table(snapshot.heaps))
+        print_heaps(self._console, snapshot.heaps)
         self._coverage("Heap memory walked", snapshot.coverage)
         self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)

@@ -136,12 +136,16 @@ def memory_table(uses: Iterable[UseRow]) -> Table:
     return table
 
 
-def heap_table(heaps: Iterable[HeapRow]) -> Table:
+def print_heaps(console: Console, heaps: Iterable[HeapRow]) -> None:
     """One row a heap; why a heap was not read stands among the diagnostics."""
-    table = plain_table(
-        *("heap", "address", "committed", "used", "blocks", "free", "overhead", "kind"),
-        left={"heap"},
-    )
+    columns = [
+        TextColumn("heap", left=True),
+        *(
+            TextColumn(name)
+            for name in ("address", "committed", "used", "blocks", "free", "overhead")
+        ),
+    ]
+    rows: list[tuple[Sequence[Cell], NameLines]] = []
     for row in heaps:
         numbers = ["", "", "", "", ""]
         if row.committed_bytes is not None:
@@ -156,8 +160,8 @@ def heap_table(heaps: Iterable[HeapRow]) -> Table:
             ]
         kind = f"{row.kind} {row.front_end}".strip()
         shown = Text(kind) if row.read else Text(f"{kind}: not read", "red")
-        table.add_row(row.label, f"0x{row.address:x}", *numbers, shown)
-    return table
+        rows.append(((row.label, f"0x{row.address:x}", *numbers), [shown]))
+    print_table(console, columns, "kind", rows)
 
 
 def clean(text: str) -> Text:

@@ -32,6 +32,7 @@ from dumpleak.snapshots.columns import (
 )
 from dumpleak.snapshots.metadata import About, Group, Metadata, to_json
 from dumpleak.snapshots.privacy import stripped_metadata
+from dumpleak.used_pieces import used_pieces
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.column_cache import ColumnCache
 from windumps.files import whole_file
@@ -83,10 +84,8 @@ def write_snapshot(
     arrow()  # better now than after a long walk
     session.require_heaps()
     walk = _Walk(session, holders if not strip_names else False)
-    for source, blocks in session.blocks(progress):
-        used = blocks.used
-        if len(used):
-            walk.add(source, used)
+    for source, used in used_pieces(session, progress):
+        walk.add(source, used)
     metadata = walk.metadata()
     if PATHS not in include:
         metadata = without_paths(metadata)
@@ -120,7 +119,7 @@ class _Walk:
         self._index = BlockIndexBuilder() if holders else None
         self._holders = holders
         self._session = session
-        self._heaps = {source.label: number for number, source in enumerate(session.heaps)}
+        self._rows = {source.label: row for row, source in enumerate(session.heaps)}
         self._sites = GROUPINGS["site"](session)
         self._site_sums = GroupSums()
         self._others = {
@@ -141,7 +140,9 @@ class _Walk:
             groups = grouping.assign(source, used)
             sums.add(groups, counted, used.block_bytes)
             class_ = pairs.number(class_, groups)
-        heap = np.full(len(used), self._heaps[source.label], np.uint16)
+        # Heaps of one view stand behind each other in the list, as in the process's own.
+        first = self._rows[source.label] - source.entry.ordinal
+        heap = (used.heap + np.int64(first)).astype(np.uint16)
         shapes = content_shapes(self._session, source, used)
         self._pieces.append(
             (

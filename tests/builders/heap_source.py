@@ -15,7 +15,9 @@ def opened(dump: MinidumpBuilder) -> tuple[Session, HeapSource]:
     """A session over a made dump, and a heap that is only a name."""
     session = Session(open_bytes(dump.build()))
     view = session.views[0]
-    return session, HeapSource(view, ProcessHeap(0, 1, view.architecture, "nt", None))
+    source = HeapSource(view, ProcessHeap(0, 1, view.architecture, "nt", None))
+    session.heaps.append(source)
+    return session, source
 
 
 def blocks_at(addresses: list[int], sizes: int | list[int], used: bool = True) -> Blocks:

@@ -89,6 +89,12 @@ def _against(unit: int, length: int, use_of: list[int], offset_of: list[int]) ->
     """How many units of a range, but the first, do not say that they belong to it."""
     free = use_of[unit] == Use.FREE
     expected = Use.FREE_INSIDE if free else Use.INSIDE
+    inner = slice(unit + 1, unit + length)
+    # Nearly all ranges agree entirely: told without a step for each unit.
+    if use_of[inner] == [expected] * (length - 1) and (
+        free or offset_of[inner] == list(range(1, length))
+    ):
+        return 0
     wrong = 0
     for k in range(1, length):
         use = use_of[unit + k]

@@ -32,11 +32,10 @@ def are_fillers(
     filler = np.zeros(len(offset), np.bool_)
     window = np.ndarray((max(len(data) - 3, 0),), "<u4", buffer=data, strides=(1,))
     rows = np.flatnonzero((offset >= 0) & (offset <= len(data) - PAGE))
+    first = window[offset[rows]]
+    rows = rows[first != 0 if known is None else np.isin(first, np.array(known, np.uint32))]
     probe = window[offset[rows, None] + _PROBED]
-    alike = (probe[:, 0] != 0) & (probe == probe[:, :1]).all(axis=1)
-    if known is not None:
-        alike &= np.isin(probe[:, 0], np.array(known, np.uint32))
-    rows = rows[alike]
+    rows = rows[(probe == probe[:, :1]).all(axis=1)]
     for row in rows.tolist():
         words = np.frombuffer(data[offset[row] : offset[row] + PAGE], "<u4")
         filler[row] = bool((words == words[0]).all())

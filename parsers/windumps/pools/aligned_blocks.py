@@ -14,6 +14,7 @@ from windumps.memory.address_space import I64, U8, U64
 from windumps.pools.page_chain import HeaderForm, PageBlocks, read_headers
 
 CACHE_ALIGNED = 0x4  # POOL_TYPE
+TAG_AT = 4  # in a header
 _LINES = (64, 128)  # bytes of a cache line
 
 
@@ -35,15 +36,19 @@ def caller_offsets(
     """
     unit = form.unit
     result = np.full(len(found.size), unit, np.int64)
+    rows = rows[(found.type[rows] & CACHE_ALIGNED) == 0]
+    words = np.ndarray((max(len(data) - 3, 0),), "<u4", buffer=data, strides=(1,))
     at, start = offset[rows], header[rows].astype(np.int64)
-    size, kind, tag = found.size[rows] // unit, found.type[rows], found.tag[rows]
+    shift = unit.bit_length() - 1  # shifts and masks: division takes most of the time else
+    size, kind, tag = found.size[rows] >> shift, found.type[rows], found.tag[rows]
     for line in _LINES:
         for lead in (0, unit):  # the second header is aligned, or what lies behind it
-            step = (-(start + unit + lead) % line + unit) // unit
+            step = (-(start + unit + lead) & line - 1) + unit >> shift
             near = np.flatnonzero(step + 1 < size)
+            # Few have the tag there, and only those are looked at in full.
+            near = near[words[(at + (step << shift))[near] + TAG_AT] == tag[near]]
             inner = read_headers(data, at[near] + step[near] * unit, form)
             good = (inner.previous == step[near]) & (inner.size == size[near] - step[near])
-            good &= (inner.tag == tag[near]) & (inner.type == kind[near] | CACHE_ALIGNED)
-            good &= (kind[near] & CACHE_ALIGNED) == 0
+            good &= inner.type == kind[near] | CACHE_ALIGNED
             result[rows[near[good]]] = (step[near[good]] + 1) * unit
     return result

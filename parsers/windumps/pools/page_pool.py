@@ -238,7 +238,7 @@ class PagePool:
             np.flatnonzero(used),
             self.form,
         )
-        return Blocks.build(
+        blocks = Blocks.build(
             header + caller.astype(np.uint64),
             np.full(len(header), SIZE_UNKNOWN, np.int64),
             found.size,
@@ -246,7 +246,8 @@ class PagePool:
             Kind.POOL_BLOCK,
             self.pools(found.type),
             tag=plain_tags(found.tag),
-        ).select(~own)
+        )
+        return blocks.select(~own) if own.any() else blocks
 
     @property
     def has_marks(self) -> bool:
