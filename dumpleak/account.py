@@ -180,6 +180,11 @@ class AccountRow:
         """How many times its threshold a row grew: what compares bytes with counts."""
         return (self.delta or 0) / self.kind.threshold if self.state is State.GREW else 0.0
 
+    @property
+    def told_state(self) -> str:
+        """The state for people; "" for more of what is no growth: to call it steady would be wrong."""
+        return "" if self.state is State.STEADY and not self.kind.threshold else str(self.state)
+
     def told(self, value: int | None, signed: bool = False) -> str:
         """A value of this row for people."""
         if value is None:

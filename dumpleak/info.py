@@ -44,6 +44,8 @@ class Info:
         advice: Why it is or is not usable, and what to do next.
         diagnostics: What was left out, and why.
         account: Everything that can grow, in figures.
+        handles: Open handles by type ("" where the dump does not say), the most first; None where the dump
+            does not list them.
     """
 
     source: SourceInfo
@@ -61,6 +63,7 @@ class Info:
     advice: str
     diagnostics: tuple[Diagnostic, ...]
     account: tuple[Figure, ...] = ()
+    handles: tuple[tuple[str, int], ...] | None = None
 
 
 def take_info(session: Session, progress: Progress = no_progress) -> Info:
@@ -102,7 +105,14 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         advice=_advice(session, covered),
         diagnostics=tuple(session.diagnostics),
         account=account_of(taken),
+        handles=handle_types(session),
     )
+
+
+def handle_types(session: Session) -> tuple[tuple[str, int], ...] | None:
+    """How many handles of each type are open, the most first; None where the dump does not list them."""
+    handles = session.dump.handles
+    return None if handles is None else tuple(handles.types.counts())
 
 
 def _advice(session: Session, covered: Coverage) -> str:

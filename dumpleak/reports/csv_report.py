@@ -9,6 +9,7 @@ from typing import IO
 
 from dumpleak.comparison import Comparison
 from dumpleak.info import Info
+from dumpleak.memory_use import UNKNOWN
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.names import cell
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
@@ -50,6 +51,7 @@ class CsvReport:
             rows.append((f"memory_by_use.{use.use}.present_bytes", use.present_bytes))
         for figure in info.account:
             rows.append((f"account.{figure.name}", "" if figure.value is None else figure.value))
+        rows += [(f"handles.{name or UNKNOWN}", count) for name, count in info.handles or ()]
         self._table(("property", "value"), rows)
 
     def heaps(self, snapshot: Snapshot) -> None:

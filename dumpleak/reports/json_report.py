@@ -59,6 +59,9 @@ class JsonReport:
                 },
                 "memory_by_use_complete": info.memory.complete,
                 "account": [_figure(figure) for figure in info.account],
+                "handles_by_type": None
+                if info.handles is None
+                else [{"type": name or None, "count": count} for name, count in info.handles],
                 "diagnostics": _diagnostics(info.diagnostics),
             }
         )

@@ -18,7 +18,7 @@ from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.consoles import ReportConsole
 from dumpleak.reports.names import visible
-from dumpleak.reports.rows import block_rows, changed, ranked_groups
+from dumpleak.reports.rows import block_rows, changed, process_facts, ranked_groups
 from dumpleak.reports.summary import (
     Summary,
     Tone,
@@ -78,6 +78,7 @@ class TextReport:
             [
                 ("Memory in file", _memory_line(info)),
                 *((("Threads", str(info.thread_count)),) if info.thread_count else ()),
+                *process_facts(info),
                 ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
                 *(("Comment", comment) for comment in info.comments),
             ]
@@ -284,7 +285,7 @@ class TextReport:
                     row.told(row.delta, True),
                     row.told(row.base),
                     row.told(row.current),
-                    str(row.state),
+                    row.told_state,
                 ),
                 [clean(row.kind.label)],
             )
