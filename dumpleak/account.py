@@ -265,6 +265,8 @@ def _figure(name: str, value: int, reason: str) -> Figure:
 
 def why_no_private(snapshot: Snapshot) -> str:
     """Why a dump does not tell of private memory outside heaps; "" when it does, and for what is no dump."""
+    if not snapshot.has_bytes:
+        return ""
     covered = snapshot.coverage
     unread = covered.heaps_listed - covered.heaps_read
     if unread and not snapshot.is_pool:

@@ -26,6 +26,7 @@ from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
 
 POOL = "pool"  # kind of the rows that stand for the kernel's pools
+BLOCKS, HANDLES = "blocks", "handles"  # what a snapshot adds up
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class Snapshot:
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
             that was not looked for, or cannot be told.
         explain: Gives clauses on a site's growth since another snapshot; None where there are none.
+        population: `BLOCKS`, pool memory included, or `HANDLES`, which have no bytes: theirs are all 0.
     """
 
     source: SourceInfo
@@ -165,6 +167,12 @@ class Snapshot:
     private_unknown: str = ""
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None
+    population: str = BLOCKS
+
+    @property
+    def has_bytes(self) -> bool:
+        """Its members have sizes; else they are only counted."""
+        return self.population != HANDLES
 
     @property
     def is_pool(self) -> bool:
@@ -353,6 +361,8 @@ class GroupSums:
 
 
 __all__ = [
+    "BLOCKS",
+    "HANDLES",
     "POOL",
     "Coverage",
     "GroupSums",
