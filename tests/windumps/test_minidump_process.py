@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import lzma
 import struct
+from collections import Counter
 
 import pytest
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place, stream_row
 from builders.opening import codes, open_bytes
+from truth import REAL
 
 from windumps.dump import Dump, VmCounters
 from windumps.windows.handles import Handles
@@ -133,3 +136,51 @@ def test_a_counter_beyond_any_address_space_is_unknown_and_said() -> None:
     dump = open_bytes(MinidumpBuilder().vm_counters((1 << 64) - 1, 9 * MIB).build())
     assert dump.vm_counters == VmCounters(None, 9 * MIB, None)
     assert "bad-vm-counters" in codes(dump)
+
+
+def _streams(data: bytes) -> dict[int, tuple[int, int]]:
+    """Place and size of the first stream of each type, read with nothing but `struct`."""
+    count, rva = struct.unpack_from("<II", data, 8)
+    found: dict[int, tuple[int, int]] = {}
+    for at in range(rva, min(rva + 12 * count, len(data) - 11), 12):
+        kind, size, place = struct.unpack_from("<III", data, at)
+        if size and place + size <= len(data):
+            found.setdefault(kind, (place, size))
+    return found
+
+
+def _handle_types(data: bytes, place: int) -> Counter[str]:
+    head, size, count = struct.unpack_from("<III", data, place)
+    types: Counter[str] = Counter()
+    for row in range(place + head, place + head + size * count, size):
+        (rva,) = struct.unpack_from("<I", data, row + 8)
+        length = struct.unpack_from("<I", data, rva)[0] if rva else 0
+        types[data[rva + 4 : rva + 4 + length].decode("utf-16-le") if rva else ""] += 1
+    return types
+
+
+def test_real_dumps_give_what_a_plain_reader_reads() -> None:
+    listed = counted = 0
+    for path in sorted(REAL.rglob("*.dmp*")):
+        if "user" not in path.parts:
+            continue
+        data = path.read_bytes()
+        data = lzma.decompress(data) if path.suffix == ".xz" else data
+        if data[:4] != b"MDMP":
+            continue
+        streams = _streams(data)
+        if HANDLES in streams:
+            listed += 1
+            handles = _listed(open_bytes(data))
+            types = _handle_types(data, streams[HANDLES][0])
+            assert dict(handles.types.counts()) == types, path.name
+            assert (len(handles), handles.whole) == (types.total(), True)
+        if COUNTERS in streams:
+            counted += 1
+            at = streams[COUNTERS][0]
+            working_set, virtual, private = (
+                struct.unpack_from("<Q", data, at + offset)[0] for offset in (16, 80, 88)
+            )
+            assert open_bytes(data).vm_counters == VmCounters(private, virtual, working_set)
+    assert listed >= 6
+    assert counted >= 12
