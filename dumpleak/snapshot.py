@@ -175,6 +175,11 @@ class Snapshot:
         return self.population != HANDLES
 
     @property
+    def members(self) -> str:
+        """What is added up, as `--of` names it."""
+        return POOL if self.is_pool else self.population
+
+    @property
     def is_pool(self) -> bool:
         """It is of the kernel's pools and not of a process's heaps."""
         return any(row.kind == POOL for row in self.heaps)

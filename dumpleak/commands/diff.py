@@ -43,7 +43,7 @@ from dumpleak.umdh_log import matched
 def diff(
     base: str,
     current: str,
-    of: str,
+    of: str | None,
     by: str | None,
     force: bool,
     holders: bool | None,

@@ -14,19 +14,21 @@ from dumpleak.handles import KEYS, stored_handles, take_handles
 from dumpleak.inputs import is_snapshot_file
 from dumpleak.reports import REPORTS
 from dumpleak.session import CannotAnswerError, Session
-from dumpleak.snapshot import BLOCKS, HANDLES, Snapshot
+from dumpleak.snapshot import BLOCKS, HANDLES, POOL, Snapshot
 from dumpleak.umdh_log import is_log
 from windumps.files import read_head
 
 # The groupings of each population, its default first.
-POPULATIONS: dict[str, tuple[str, ...]] = {BLOCKS: tuple(GROUPINGS), HANDLES: KEYS}
+POPULATIONS: dict[str, tuple[str, ...]] = {
+    BLOCKS: tuple(GROUPINGS),
+    POOL: tuple(GROUPINGS),
+    HANDLES: KEYS,
+}
 
 OF = click.option(
     "--of",
     type=click.Choice(list(POPULATIONS)),
-    default=BLOCKS,
-    show_default=True,
-    help="What is added up: used blocks (of a system its pools), or the open handles of a process.",
+    help="What is added up; the default is the used blocks of a process, of a system its pools.",
 )
 BY = click.option(
     "--by",
@@ -35,27 +37,29 @@ BY = click.option(
 )
 
 
-def grouping_of(of: str, by: str | None, options: dict[str, Any]) -> str:
+def grouping_of(of: str | None, by: str | None, options: dict[str, Any]) -> str:
     """The grouping to use.
 
     Raises:
         UsageError: the population has no such grouping, or the format cannot show it.
     """
-    keys = POPULATIONS[of]
+    keys = POPULATIONS[of or BLOCKS]
     if by is not None and by not in keys:
-        raise click.UsageError(f"{of} are not grouped by {by}; --by takes {', '.join(keys)}")
-    if of != BLOCKS and options["format_"] not in REPORTS:
+        raise click.UsageError(
+            f"{of or BLOCKS} are not grouped by {by}; --by takes {', '.join(keys)}"
+        )
+    if of == HANDLES and options["format_"] not in REPORTS:
         raise click.UsageError(f"--of {of} goes with --format {', '.join(REPORTS)}")
     return by or keys[0]
 
 
-def check_gate(of: str, gate: Gate | None, options: dict[str, Any]) -> None:
+def check_gate(of: str | None, gate: Gate | None, options: dict[str, Any]) -> None:
     """Refuses conditions that members without bytes can never fail.
 
     Raises:
         UsageError: there is one.
     """
-    if of == BLOCKS or gate is None:
+    if of != HANDLES or gate is None:
         return
     if options["baseline"] is not None or options["suppressions"] is not None:
         raise click.UsageError(f"--baseline and --suppressions do not go with --of {of}")
@@ -66,14 +70,19 @@ def check_gate(of: str, gate: Gate | None, options: dict[str, Any]) -> None:
             )
 
 
-def open_population(of: str, dump: str, by: str, options: dict[str, Any], **how: bool) -> Snapshot:
+def open_population(
+    of: str | None, dump: str, by: str, options: dict[str, Any], **how: bool
+) -> Snapshot:
     """Opens a dump or a snapshot file, grouped; see `open_snapshot`.
 
     Raises:
         WindumpsError: as `open_snapshot`; also where the input does not tell of that population.
     """
-    if of == BLOCKS:
-        return open_snapshot(dump, by, options, **how)
+    if of != HANDLES:
+        snapshot = open_snapshot(dump, by, options, **how)
+        if of is not None and of != snapshot.members:
+            raise CannotAnswerError(f"{dump} tells of {snapshot.members}, not of {of}")
+        return snapshot
     if is_snapshot_file(dump):
         return stored_handles(dump, by)
     if is_log(read_head(dump, 0x10000)):

@@ -36,7 +36,7 @@ from dumpleak.reports.rows import ranked_groups
 @TOP
 @options_with(STAT_REPORTS)
 def stat(
-    dump: str, of: str, by: str | None, holders: bool | None, top: int | None, **options: Any
+    dump: str, of: str | None, by: str | None, holders: bool | None, top: int | None, **options: Any
 ) -> None:
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
     by = grouping_of(of, by, options)

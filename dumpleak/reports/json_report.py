@@ -108,7 +108,7 @@ class JsonReport:
             {
                 "schema": "dumpleak/stat/1",
                 "file": snapshot.source.file,
-                "of": snapshot.population,
+                "of": snapshot.members,
                 "by": snapshot.grouping,
                 "coverage": _coverage(snapshot.coverage),
                 "totals": {
@@ -148,7 +148,7 @@ class JsonReport:
                 "current": _source(comparison.current.source),
                 "verdict": comparison.verdict,
                 "reasons": [*comparison.reasons, *comparison.doubts],
-                "of": comparison.base.population,
+                "of": comparison.base.members,
                 "by": comparison.base.grouping,
                 "coverage": {
                     "base": _coverage(comparison.base.coverage),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import struct
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from truth import TESTDATA
@@ -114,6 +117,24 @@ def test_what_handles_cannot_tell_is_a_wrong_question(
     assert run("diff", base, current, *OF, *words)[0] == 2
 
 
+def test_what_is_asked_for_by_name_and_is_not_there_is_refused(run: Any) -> None:
+    status, out, err = run("stat", TINY, "--of", "pool")
+    assert (status, out) == (3, "")
+    assert "tells of blocks, not of pool" in err
+    assert json.loads(run("stat", TINY, "--of", "blocks", "--format", "json")[1])["of"] == "blocks"
+
+
+@pytest.mark.parametrize("command", ["info", "stat", "diff"])
+def test_json_of_handles_is_what_its_schema_says(run: Any, tmp_path: Path, command: str) -> None:
+    files = [_dump(tmp_path, 0, {"Event": 100, "": 3}), _dump(tmp_path, 3600, {"Event": 900})]
+    words = () if command == "info" else OF
+    document = json.loads(
+        run(command, *files[: 1 + (command == "diff")], *words, "--format", "json")[1]
+    )
+    schema = resources.files("dumpleak").joinpath("schemas", f"{command}-1.schema.json")
+    jsonschema.Draft202012Validator(json.loads(schema.read_text("utf-8"))).validate(document)
+
+
 def test_blocks_have_no_names(run: Any) -> None:
     assert run("stat", TINY, "--by", "name")[0] == 2
 
@@ -152,8 +173,6 @@ def test_a_snapshot_file_keeps_types_and_says_that_it_has_no_names(
 
 def _with_handles_of(made: bytes, dump: Path, folder: Path) -> Path:
     """A dump of the test data with the made dump's stream of handles behind it."""
-    import gzip
-
     data = bytearray(gzip.decompress(dump.read_bytes()))
     start = len(data)
     at, size = stream_place(made, 12)
