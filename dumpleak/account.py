@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.memory_use import USES, region_uses
+from dumpleak.memory_use import USES, charged_bytes, region_uses
 from dumpleak.session import Session
 from dumpleak.units import format_bytes, format_count
 from windumps.memory import Regions
@@ -28,6 +28,9 @@ NO_THREADS = "the dump does not list the process's threads"
 NO_MODULES = "the dump does not list the process's modules"
 NO_FREE = "the dump does not list free address space"
 NO_HEAPS = "no heap was found in the dump"
+NO_HANDLES = "the dump does not list the process's handles (MiniDumpWithHandleData)"
+CUT_HANDLES = "the dump's list of the process's handles is cut or damaged"
+NO_COUNTERS = "the dump does not hold what Windows counted of the process"
 NOT_KEPT = "the file does not say"
 NARROW_LIMIT = 1 << 32  # first address a 32-bit pointer cannot hold
 
@@ -60,6 +63,8 @@ class RowKind:
 # Thresholds: heaps take memory in steps of up to 1 MiB and keep some of it free; loading one DLL may map
 # some MiB, map its resources and create a heap; a thread pool starts and ends a handful of threads, each with
 # a stack of 1 MiB reserved. Address space that is left is no growth; what takes it stands in other rows.
+# A few threads, a dialog or COM open handles by the dozen. The working set is no growth either: a page that
+# is touched again after a trim is nothing new. What Windows charges moves as committed memory does.
 ROWS: dict[str, RowKind] = {
     "blocks.count": RowKind(COUNT, "heap blocks"),
     "blocks.bytes": RowKind(BYTES, "bytes in heap blocks"),
@@ -76,15 +81,29 @@ ROWS: dict[str, RowKind] = {
     "threads.count": RowKind(COUNT, "threads", 8),
     "stacks.bytes": RowKind(BYTES, "committed memory of thread stacks", 1 << 20),
     "stacks.reserved_bytes": RowKind(BYTES, "reserved memory of thread stacks", 16 << 20),
+    "handles.count": RowKind(COUNT, "handles", 64),
     "regions.committed_bytes": RowKind(BYTES, "committed memory in all", 4 << 20),
     "regions.reserved_bytes": RowKind(BYTES, "reserved memory in all", 64 << 20),
     "address_space.free_bytes": RowKind(BYTES, "free address space"),
     "address_space.largest_free_bytes": RowKind(BYTES, "largest free piece of address space"),
+    "counters.private_bytes": RowKind(BYTES, "private bytes as Windows counts them", 4 << 20),
+    "counters.virtual_bytes": RowKind(BYTES, "virtual bytes as Windows counts them", 64 << 20),
+    "counters.working_set_bytes": RowKind(BYTES, "working set as Windows counts it"),
+    "unexplained.bytes": RowKind(
+        BYTES, "private bytes that Windows counts and nothing in the dump explains", 4 << 20
+    ),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
 _OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
-# Sums of other rows: they are named only when none of those grew.
-SUMS = ("regions.committed_bytes", "regions.reserved_bytes")
+# Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
+# those grew.
+UNEXPLAINED = "unexplained.bytes"
+SUMS = {
+    "regions.committed_bytes": "regions.committed_bytes",
+    "regions.reserved_bytes": "regions.reserved_bytes",
+    "counters.private_bytes": UNEXPLAINED,
+    "counters.virtual_bytes": "regions.reserved_bytes",
+}
 
 
 @dataclass(frozen=True)
@@ -161,6 +180,11 @@ class AccountRow:
         """How many times its threshold a row grew: what compares bytes with counts."""
         return (self.delta or 0) / self.kind.threshold if self.state is State.GREW else 0.0
 
+    @property
+    def told_state(self) -> str:
+        """The state for people; "" for more of what is no growth: to call it steady would be wrong."""
+        return "" if self.state is State.STEADY and not self.kind.threshold else str(self.state)
+
     def told(self, value: int | None, signed: bool = False) -> str:
         """A value of this row for people."""
         if value is None:
@@ -197,8 +221,10 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
 
 def what_grew(rows: Iterable[AccountRow]) -> list[AccountRow]:
     """Rows that grew by more than their thresholds, the worst first; sums of others only alone."""
-    grew = sorted((row for row in rows if row.state is State.GREW), key=lambda row: -row.excess)
-    return [row for row in grew if row.name not in SUMS] or grew
+    known = {row.name: row for row in rows if row.delta is not None}
+    grew = [row for row in known.values() if row.state is State.GREW]
+    grew.sort(key=lambda row: -row.excess)
+    return [row for row in grew if SUMS.get(row.name) not in known] or grew
 
 
 def _of_heaps(snapshot: Snapshot) -> list[Figure]:
@@ -239,6 +265,8 @@ def _figure(name: str, value: int, reason: str) -> Figure:
 
 def why_no_private(snapshot: Snapshot) -> str:
     """Why a dump does not tell of private memory outside heaps; "" when it does, and for what is no dump."""
+    if not snapshot.has_bytes:
+        return ""
     covered = snapshot.coverage
     unread = covered.heaps_listed - covered.heaps_read
     if unread and not snapshot.is_pool:
@@ -252,9 +280,10 @@ def why_no_private(snapshot: Snapshot) -> str:
 
 
 def _outside(snapshot: Snapshot) -> tuple[Figure, ...]:
-    if snapshot.outside is not None:
-        return snapshot.outside
-    return tuple(Figure(name, None, NOT_KEPT) for name in _OUTSIDE)
+    # A file of an older version lacks newer rows.
+    figures = {name: Figure(name, None, NOT_KEPT) for name in _OUTSIDE}
+    figures |= {figure.name: figure for figure in snapshot.outside or ()}
+    return tuple(figures.values())
 
 
 def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Figure, ...]:
@@ -281,7 +310,35 @@ def outside_figures(session: Session) -> tuple[Figure, ...]:
         ("modules.count", len(dump.modules), NO_MODULES),
     )
     figures = [_figure(name, count, "" if count else reason) for name, count, reason in counts]
-    return (*figures, *_of_regions(session, regions), *_address_space(session, regions))
+    return (
+        *(*figures, _of_handles(session), *_of_regions(session, regions)),
+        *(*_address_space(session, regions), *_counters(session, regions)),
+    )
+
+
+def _of_handles(session: Session) -> Figure:
+    handles = session.dump.handles
+    if handles is None:
+        return Figure("handles.count", None, NO_HANDLES)
+    return _figure("handles.count", len(handles), "" if handles.whole else CUT_HANDLES)
+
+
+def _counters(session: Session, regions: Regions) -> list[Figure]:
+    """What Windows counted, and what of its private bytes the dump does not show."""
+    counted = session.dump.vm_counters
+    private = counted.private if counted else None
+    figures = [
+        Figure(name, value, NO_COUNTERS if value is None else "")
+        for name, value in (
+            ("counters.private_bytes", private),
+            ("counters.virtual_bytes", counted.virtual if counted else None),
+            ("counters.working_set_bytes", counted.working_set if counted else None),
+        )
+    ]
+    if private is None or not len(regions) or not regions.whole:
+        reason = NO_COUNTERS if private is None else NO_REGIONS
+        return [*figures, Figure(UNEXPLAINED, None, reason)]
+    return [*figures, Figure(UNEXPLAINED, private - charged_bytes(regions))]
 
 
 def _of_regions(session: Session, regions: Regions) -> list[Figure]:

@@ -33,6 +33,8 @@ def why_not_comparable(
     """
     reasons = []
     older, newer = names
+    if base.population != current.population:
+        return [f"{older} is of {base.population}, {newer} of {current.population}"]
     before, after = base.source, current.source
     if base.is_pool != current.is_pool:
         what = {True: "the kernel's pools", False: "the heaps of a process"}
@@ -47,8 +49,9 @@ def why_not_comparable(
         programs = hashed_name("module", programs[0]), hashed_name("module", programs[1])
     if programs[0] != programs[1] and before.program and after.program:
         reasons.append(f"{older} is a dump of {before.program}, {newer} of {after.program}")
-    reasons += _heaps_read_once(base.heaps, current.heaps, names)
-    if not base.is_pool:
+    if base.has_bytes:
+        reasons += _heaps_read_once(base.heaps, current.heaps, names)
+    if base.has_bytes and not base.is_pool:
         reasons += _heaps_listed_once(base, current, names)
         reasons += _cut(base, current, names)
         reasons += _stacks_once(base, current, names)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dumpleak.account import AccountRow, account_rows, what_grew, why_no_private
+from dumpleak.account import ROWS, AccountRow, account_rows, what_grew, why_no_private
 from dumpleak.builds import align_builds, more_is_named
 from dumpleak.comparable import (
     SWAPPED,
@@ -149,6 +149,11 @@ class Comparison:
     proof: Proof | None = None
 
     @property
+    def grown(self) -> list[SiteDelta]:
+        """Sites that grew, private memory outside heaps included, the worst first."""
+        return _grown((*self.sites, *self.private), self.base.has_bytes)
+
+    @property
     def refused(self) -> bool:
         """Nothing was compared; the reasons say why."""
         return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
@@ -206,7 +211,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
             unknown = lost_heap_memory(current, sum(max(d.delta_bytes, 0) for d in private))
             private = () if unknown else private
         account = account_rows((base, current))
-    grown = [delta for delta in (*sites, *private) if delta.delta_bytes > 0]
+    grown = _grown((*sites, *private), base.has_bytes)
     grown_bytes = sum(delta.delta_bytes for delta in grown)
     others_grew = bool(what_grew(account))
     if not refused:
@@ -235,6 +240,15 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         account=account,
         private_unknown=unknown,
     )
+
+
+def _grown(sites: Sequence[SiteDelta], has_bytes: bool) -> list[SiteDelta]:
+    """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
+    if has_bytes:
+        grown = [delta for delta in sites if delta.delta_bytes > 0]
+        return sorted(grown, key=lambda delta: -delta.delta_bytes)
+    usual = ROWS["handles.count"].threshold
+    return [delta for delta in sites if delta.delta_count > usual]
 
 
 def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:

@@ -105,6 +105,19 @@ class PoolsCovered(Coverage):
     parts: ClassVar[str] = "pools"
 
 
+class HandlesCovered(Coverage):
+    """Coverage of a dump's list of handles, which is whole: a cut one is refused."""
+
+    @property
+    def shortfall(self) -> str:
+        """None ever."""
+        return ""
+
+    def told(self, whose: str = "") -> str:
+        """See `Coverage.told`."""
+        return "the dump's list of handles is whole"
+
+
 def coverage(session: Session) -> Coverage:
     """How much of the heaps' memory was walked; complete once the blocks were walked."""
     accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]

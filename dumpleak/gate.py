@@ -29,6 +29,7 @@ from dumpleak.conditions import (
 )
 from dumpleak.measures import Answer, Scale, no_times
 from dumpleak.site_trends import MIN_BYTES
+from dumpleak.snapshot import BLOCKS, HANDLES
 from dumpleak.suppressions import Suppression
 from dumpleak.trends import SiteTrend, Trend
 
@@ -64,6 +65,7 @@ class GateResult:
         unused: Suppressions that match no site that grew.
         expired: Suppressions past their date; they suppress nothing.
         baseline: Name of the baseline's file, or "".
+        population: What was compared, `Snapshot.population`.
     """
 
     conditions: tuple[Measured, ...]
@@ -71,6 +73,7 @@ class GateResult:
     unused: tuple[Suppression, ...] = ()
     expired: tuple[Suppression, ...] = ()
     baseline: str = ""
+    population: str = BLOCKS
 
     @property
     def passed(self) -> bool:
@@ -110,11 +113,10 @@ class GateResult:
             first = f"NO ANSWER; {'; '.join(told_unknown(m) for m in self.unanswered)}"
         else:
             first = "PASS"
-        parts = [
-            first,
-            f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {sum(f.bytes for f in counted)} bytes "
-            f"in {sum(f.count for f in counted)} blocks",
-        ]
+        count = f"{sum(f.count for f in counted)} {self.population}"
+        if self.population != HANDLES:
+            count = f"{sum(f.bytes for f in counted)} bytes in {count}"
+        parts = [first, f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {count}"]
         suppressed = sum(bool(f.suppressed) for f in self.findings)
         if suppressed:
             parts.append(f"{suppressed} suppressed")
@@ -170,6 +172,7 @@ class Gate:
             tuple(s for s in live if not any(s.matches(site.site) for site in grown)),
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
+            answer.base.population,
         )
 
     def _finding(self, site: AnySite, live: list[Suppression]) -> Finding:

@@ -57,6 +57,8 @@ class Hole:
 
 def find_hole(snapshot: Snapshot) -> Hole:
     """What a snapshot does not show."""
+    if not snapshot.has_bytes:
+        return Hole(0)
     covered = snapshot.coverage
     if any(row.unwalked_bytes is not None for row in snapshot.heaps):
         # By heap: what one heap has too much of does not make up for what another lacks.

@@ -44,6 +44,8 @@ class Info:
         advice: Why it is or is not usable, and what to do next.
         diagnostics: What was left out, and why.
         account: Everything that can grow, in figures.
+        handles: Open handles by type ("" where the dump does not say), the most first; None where the dump
+            does not list them.
     """
 
     source: SourceInfo
@@ -61,18 +63,17 @@ class Info:
     advice: str
     diagnostics: tuple[Diagnostic, ...]
     account: tuple[Figure, ...] = ()
+    handles: tuple[tuple[str, int], ...] | None = None
 
 
-def take_info(session: Session, progress: Progress = no_progress) -> Info:
-    """Walks all heaps to account for their memory, and describes the dump."""
+def process_snapshot(session: Session, progress: Progress = no_progress) -> Snapshot:
+    """Walks all heaps to account for their memory: a snapshot without groups."""
     for _ in session.blocks(progress):
         pass  # the walk fills the heaps' accounts
-    covered = coverage(session)
-    dump = session.dump
     heaps = heap_rows(session)
     private = private_memory(session)
     used = [Totals(row.used_count or 0, row.used_bytes or 0) for row in heaps]
-    taken = Snapshot(
+    return Snapshot(
         source=source_info(session),
         grouping="",
         groups={},
@@ -81,9 +82,17 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         private_unknown=private.unknown,
         by_regions=private.by_regions,
         heaps=heaps,
-        coverage=covered,
+        coverage=coverage(session),
         outside=outside_figures(session),
+        modules=tuple(session.dump.modules),
+        diagnostics=session.diagnostics,
     )
+
+
+def take_info(session: Session, progress: Progress = no_progress) -> Info:
+    """Walks all heaps to account for their memory, and describes the dump."""
+    taken = process_snapshot(session, progress)
+    dump, covered = session.dump, taken.coverage
     return Info(
         source=taken.source,
         full_memory=dump.full_memory,
@@ -93,7 +102,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         nt_global_flag=next(
             (v.nt_global_flag for v in session.views if v.nt_global_flag is not None), None
         ),
-        heaps=tuple(heaps),
+        heaps=tuple(taken.heaps),
         coverage=covered,
         memory=memory_by_use(session),
         modules=tuple(dump.modules),
@@ -102,7 +111,14 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         advice=_advice(session, covered),
         diagnostics=tuple(session.diagnostics),
         account=account_of(taken),
+        handles=handle_types(session),
     )
+
+
+def handle_types(session: Session) -> tuple[tuple[str, int], ...] | None:
+    """How many handles of each type are open, the most first; None where the dump does not list them."""
+    handles = session.dump.handles
+    return None if handles is None else tuple(handles.types.counts())
 
 
 def _advice(session: Session, covered: Coverage) -> str:

@@ -31,6 +31,8 @@ USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
 UNKNOWN = "unknown"
 SHARED_USER_DATA = (0x7FFE0000, 0x1000)  # MM_SHARED_USER_DATA_VA (ntddk.h): a page of the kernel's
 PEB_BYTES = 0x1000
+# PAGE_* of winnt.h: PAGE_(EXECUTE_)READWRITE, PAGE_(EXECUTE_)WRITECOPY; the rest are modifiers.
+PROTECTION, WRITABLE, COPIED_ON_WRITE = 0xFF, (0x04, 0x40), (0x08, 0x80)
 NO_REGIONS = "the dump does not list the process's memory regions"
 NO_THREADS = "the dump does not list all threads, whose stacks look like other memory"
 
@@ -208,6 +210,19 @@ def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
     unread = [span for spans in unread_spans(session).values() for span in spans]
     use[inside_spans(regions.base_address, heap_ranges(session) + unread)] = USES.index("heaps")
     return use
+
+
+def charged_bytes(regions: Regions) -> int:
+    """Committed memory that Windows charges to the process alone.
+
+    That is private memory, and what it may write, or has written, of images and of views that are copied
+    when they are written to.
+    """
+    protect = regions.protect & np.uint32(PROTECTION)
+    copied = np.isin(protect, COPIED_ON_WRITE)
+    written = (regions.type == MEM_IMAGE) & np.isin(protect, WRITABLE)
+    mine = (regions.type == MEM_PRIVATE) | copied | written
+    return int(regions.region_size[mine & (regions.state == MEM_COMMIT)].sum())
 
 
 def heap_ranges(session: Session) -> list[tuple[int, int]]:

@@ -27,6 +27,7 @@ from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
 
 POOL = "pool"  # kind of the rows that stand for the kernel's pools
+BLOCKS, HANDLES = "blocks", "handles"  # what a snapshot adds up
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class Snapshot:
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
             that was not looked for, or cannot be told.
         explain: Gives clauses on a site's growth since another snapshot; None where there are none.
+        population: `BLOCKS`, pool memory included, or `HANDLES`, which have no bytes: theirs are all 0.
     """
 
     source: SourceInfo
@@ -166,6 +168,17 @@ class Snapshot:
     private_unknown: str = ""
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None
+    population: str = BLOCKS
+
+    @property
+    def has_bytes(self) -> bool:
+        """Its members have sizes; else they are only counted."""
+        return self.population != HANDLES
+
+    @property
+    def members(self) -> str:
+        """What is added up, as `--of` names it."""
+        return POOL if self.is_pool else self.population
 
     @property
     def is_pool(self) -> bool:
@@ -352,6 +365,8 @@ class GroupSums:
 
 
 __all__ = [
+    "BLOCKS",
+    "HANDLES",
     "POOL",
     "Coverage",
     "GroupSums",

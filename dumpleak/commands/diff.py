@@ -12,13 +12,12 @@ from dumpleak.commands.base import (
     SKIP_FRAMES,
     TOP,
     look_for_holders,
-    open_snapshot,
     options_with,
     output_to,
 )
 from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
+from dumpleak.commands.populations import BY, OF, check_gate, grouping_of, open_population
 from dumpleak.comparison import compare, with_proof
-from dumpleak.grouping import GROUPINGS
 from dumpleak.reports import DIFF_REPORTS
 from dumpleak.umdh_log import matched
 
@@ -28,11 +27,13 @@ from dumpleak.umdh_log import matched
     "  dumpleak diff testdata/10.0.19041.3324-x64/leak-pair-aslr/before.dmp.gz"
     " testdata/10.0.19041.3324-x64/leak-pair-aslr/after.dmp.gz\n"
     "  dumpleak diff before.dmp after.dmp --fail-on bytes>=1M\n"
+    "  dumpleak diff before.dmp after.dmp --of handles --fail-on count>=1000\n"
     "  dumpleak diff before.log after.log --by stack --skip-frames engine!PoolAllocator::*"
 )
 @click.argument("base", type=click.Path(exists=True, dir_okay=False))
 @click.argument("current", type=click.Path(exists=True, dir_okay=False))
-@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@OF
+@BY
 @gate_options
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
 @HOLDERS
@@ -42,18 +43,23 @@ from dumpleak.umdh_log import matched
 def diff(
     base: str,
     current: str,
-    by: str,
+    of: str | None,
+    by: str | None,
     force: bool,
     holders: bool | None,
     top: int | None,
     **options: Any,
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
+    by = grouping_of(of, by, options)
     gate = open_gate(by, options)
+    check_gate(of, gate, options)
     with answering(gate):
         older, newer = matched(
-            open_snapshot(base, by, options, keep_blocks=True),
-            open_snapshot(current, by, options, holders=holders is not False, keep_blocks=True),
+            open_population(of, base, by, options, keep_blocks=True),
+            open_population(
+                of, current, by, options, holders=holders is not False, keep_blocks=True
+            ),
         )
         comparison = compare(older, newer, force)
         grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]

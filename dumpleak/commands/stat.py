@@ -13,12 +13,11 @@ from dumpleak.commands.base import (
     SKIP_FRAMES,
     TOP,
     look_for_holders,
-    open_snapshot,
     options_with,
     output_to,
     require,
 )
-from dumpleak.grouping import GROUPINGS
+from dumpleak.commands.populations import BY, OF, grouping_of, open_population
 from dumpleak.reports import STAT_REPORTS
 from dumpleak.reports.rows import ranked_groups
 
@@ -26,17 +25,22 @@ from dumpleak.reports.rows import ranked_groups
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak stat testdata/10.0.19041.3324-x64/mixed/dump.dmp.gz --by size\n"
-    "  dumpleak stat app.dmp --by heap --format json"
+    "  dumpleak stat app.dmp --by heap --format json\n"
+    "  dumpleak stat app.dmp --of handles --by type"
 )
 @DUMP
-@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@OF
+@BY
 @HOLDERS
 @SKIP_FRAMES
 @TOP
 @options_with(STAT_REPORTS)
-def stat(dump: str, by: str, holders: bool | None, top: int | None, **options: Any) -> None:
+def stat(
+    dump: str, of: str | None, by: str | None, holders: bool | None, top: int | None, **options: Any
+) -> None:
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
-    snapshot = open_snapshot(dump, by, options, holders=holders is not False)
+    by = grouping_of(of, by, options)
+    snapshot = open_population(of, dump, by, options, holders=holders is not False)
     ranked = [site.key for site, _ in ranked_groups(snapshot)]
     look_for_holders(snapshot, ranked[: top or HOLDERS_TOP], holders, options)
     with output_to(options) as stream:

@@ -9,6 +9,7 @@ from typing import IO
 
 from dumpleak.comparison import Comparison
 from dumpleak.info import Info
+from dumpleak.memory_use import UNKNOWN
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.names import cell
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
@@ -50,6 +51,7 @@ class CsvReport:
             rows.append((f"memory_by_use.{use.use}.present_bytes", use.present_bytes))
         for figure in info.account:
             rows.append((f"account.{figure.name}", "" if figure.value is None else figure.value))
+        rows += [(f"handles.{name or UNKNOWN}", count) for name, count in info.handles or ()]
         self._table(("property", "value"), rows)
 
     def heaps(self, snapshot: Snapshot) -> None:
@@ -113,10 +115,10 @@ class CsvReport:
                     site.name,
                     site.type or "",
                     site.tag or "",
-                    totals.bytes,
+                    totals.bytes if snapshot.has_bytes else "",
                     totals.count,
-                    totals.block_bytes,
-                    totals.largest,
+                    totals.block_bytes if snapshot.has_bytes else "",
+                    totals.largest if snapshot.has_bytes else "",
                     "; ".join(holder_evidence(snapshot, site)),
                 )
                 for site, totals in ranked_groups(snapshot)[:top]
@@ -138,11 +140,11 @@ class CsvReport:
                     delta.site.name,
                     delta.site.type or "",
                     delta.site.tag or "",
-                    delta.delta_bytes,
+                    delta.delta_bytes if comparison.base.has_bytes else "",
                     delta.delta_count,
-                    delta.base.bytes,
+                    delta.base.bytes if comparison.base.has_bytes else "",
                     delta.base.count,
-                    delta.current.bytes,
+                    delta.current.bytes if comparison.base.has_bytes else "",
                     delta.current.count,
                     delta.confidence,
                     "; ".join((*delta.evidence, *holder_evidence(comparison.current, delta.site))),

@@ -40,9 +40,10 @@ def growth_headline(comparison: Comparison, many: str) -> str:
     named = [text for _, text in sorted(parts, key=lambda part: -part[0]) if text]
     # What sites tell is not told again by the memory that they take.
     first = named[0] if named[0] != parts[2][1] else "; ".join(named)
-    if not many:
+    if many:
+        first = first if parts[0][1] in first else f"{first}; {parts[0][1]}"
+    if not many or not comparison.base.has_bytes:
         return f"{first}. Leaking? Two dumps cannot tell."
-    first = first if parts[0][1] in first else f"{first}; {parts[0][1]}"
     if comparison.proof is not None:
         return f"{first}. {proof_told(comparison.proof)}"
     return f"{first}. Leaking? Two dumps cannot tell it from a cache that fills."

@@ -74,7 +74,7 @@ def account_grid(rows: Sequence[AccountRow]) -> Grid:
                 None if of_bytes else row.delta,
                 row.told(row.base),
                 row.told(row.current),
-                str(row.state),
+                row.told_state,
                 shown(row.kind.label),
             ]
         )

@@ -25,7 +25,7 @@ from dumpleak.reports.html_data import (
 )
 from dumpleak.reports.html_grids import account_grid, heap_grid, memory_map, module_grid
 from dumpleak.reports.html_page import write
-from dumpleak.reports.rows import changed, holder_evidence
+from dumpleak.reports.rows import changed, holder_evidence, process_facts
 from dumpleak.reports.stack_tree import build_tree, site_pairs
 from dumpleak.reports.summary import summarize_comparison, summarize_info, summarize_trend
 from dumpleak.trends import SiteTrend, Trend
@@ -67,6 +67,7 @@ def info_page(info: Info) -> Page:
         *source_facts("File", info.source),
         Fact("Memory", f"{format_bytes(info.memory_bytes)} in the file ({kind})"),
         *((Fact("Threads", str(info.thread_count)),) if info.thread_count else ()),
+        *(Fact(label, shown(text)) for label, text in process_facts(info)),
         *(Fact("Comment", shown(comment)) for comment in info.comments),
     ]
     page = Page(shown(f"{program}: dump"), summarize_info(info), [facts], [])

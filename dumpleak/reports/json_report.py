@@ -17,12 +17,17 @@ from dumpleak.gate import GateResult
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshot import HANDLES, Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_address
 from windumps.diagnostics import Diagnostic
 from windumps.windows.modules import Module
+
+_BYTES = {
+    *("delta_bytes", "base_bytes", "current_bytes"),  # of diff
+    *("used_bytes", "block_bytes", "largest"),  # of stat
+}
 
 
 class JsonReport:
@@ -59,6 +64,9 @@ class JsonReport:
                 },
                 "memory_by_use_complete": info.memory.complete,
                 "account": [_figure(figure) for figure in info.account],
+                "handles_by_type": None
+                if info.handles is None
+                else [{"type": name or None, "count": count} for name, count in info.handles],
                 "diagnostics": _diagnostics(info.diagnostics),
             }
         )
@@ -100,6 +108,7 @@ class JsonReport:
             {
                 "schema": "dumpleak/stat/1",
                 "file": snapshot.source.file,
+                "of": snapshot.members,
                 "by": snapshot.grouping,
                 "coverage": _coverage(snapshot.coverage),
                 "totals": {
@@ -139,6 +148,7 @@ class JsonReport:
                 "current": _source(comparison.current.source),
                 "verdict": comparison.verdict,
                 "reasons": [*comparison.reasons, *comparison.doubts],
+                "of": comparison.base.members,
                 "by": comparison.base.grouping,
                 "coverage": {
                     "base": _coverage(comparison.base.coverage),
@@ -215,6 +225,10 @@ class JsonReport:
         )
 
     def _write(self, document: dict[str, Any]) -> None:
+        if document.get("of") == HANDLES:
+            members = document["sites"] if "sites" in document else document["groups"]
+            for part in (document["totals"], *members):
+                part |= dict.fromkeys(part.keys() & _BYTES)
         json.dump(document, self._stream, indent=1)
         self._stream.write("\n")
 

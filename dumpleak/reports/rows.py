@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dumpleak.account import AccountRow
+from dumpleak.account import UNEXPLAINED, AccountRow
+from dumpleak.info import Info
 from dumpleak.reports.base import BlockPage
 from dumpleak.sites import Site
 from dumpleak.snapshot import Snapshot
 from dumpleak.totals import Totals
-from dumpleak.units import format_address
+from dumpleak.units import format_address, format_bytes
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
 from windumps.pools.tags import tag_text
 
+TYPES = 6  # types of handles that are named
 ADDRESSES_SHOWN = 0.01  # share of free address space from which a change of it is shown
 
 _STATES = {int(state): state.name.lower() for state in State}
@@ -74,6 +76,27 @@ def changed(rows: Iterable[AccountRow]) -> list[AccountRow]:
         and not row.name.startswith(told)
         and (row.kind.threshold or abs(row.delta) >= ADDRESSES_SHOWN * (row.base or 0))
     ]
+
+
+def process_facts(info: Info) -> list[tuple[str, str]]:
+    """What the dump says of open handles, and of what Windows charged to the process."""
+    figures = {figure.name: figure for figure in info.account}
+    facts = []
+    if info.handles is not None:
+        told = [f"{number:,} {name or 'of unknown type'}" for name, number in info.handles[:TYPES]]
+        if len(info.handles) > TYPES:
+            told.append(f"{len(info.handles) - TYPES} types more")
+        total = f"{sum(number for _, number in info.handles):,}"
+        if figures["handles.count"].value is None:
+            total = f"{total} and more, the list is cut or damaged"
+        facts.append(("Handles", f"{total}{': ' * bool(told)}{', '.join(told)}"))
+    private, rest = (figures.get(name) for name in ("counters.private_bytes", UNEXPLAINED))
+    if private is not None and private.value is not None:
+        why = "not known how much of it the dump explains"
+        if rest is not None and rest.value is not None:
+            why = f"{format_bytes(max(rest.value, 0))} of it not explained by memory in the dump"
+        facts.append(("Private bytes", f"{format_bytes(private.value)} counted by Windows, {why}"))
+    return facts
 
 
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:

@@ -41,6 +41,7 @@ _NOUNS = {
     "size": "size",
     "heap": "heap",
     "kind": "block kind",
+    "name": "name",
 }
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
@@ -92,10 +93,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         if comparison.doubts:
             return _in_doubt(comparison, comparison.doubts, sides)
         return _not_comparable("the two dumps are", comparison.reasons, sides)
-    sites = (*comparison.sites, *comparison.private)
-    grown = sorted(
-        (delta for delta in sites if delta.delta_bytes > 0), key=lambda delta: -delta.delta_bytes
-    )
+    grown = comparison.grown
     growth = sum(delta.delta_bytes for delta in grown)
     facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown, growth)]
     facts += account_facts(comparison)
@@ -116,7 +114,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     steps: tuple[Step, ...] = ()
     if comparison.verdict is Verdict.GROWTH:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
-        sites_grown = sum(delta.delta_bytes > 0 for delta in comparison.sites)
+        sites_grown = len(grown) - sum(delta.delta_bytes > 0 for delta in comparison.private)
         many = count_of(sites_grown, comparison.base.grouping) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"
@@ -362,11 +360,13 @@ def _who(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[str,
     """The sites that grew most, with their shares of all growth; what shrank is not taken off it."""
     if not grown:
         return []
-    named = [
-        f"{cut_middle(delta.site.name, MAX_NAME)} ({format_bytes(delta.delta_bytes, True)}, "
-        f"{_share(delta.delta_bytes, growth)} of growth)"
-        for delta in islice(grown, NAMED)
-    ]
+    named = []
+    for delta in islice(grown, NAMED):
+        size = format_count(delta.delta_count, True)  # of what is only counted
+        if growth:
+            share = _share(delta.delta_bytes, growth)
+            size = f"{format_bytes(delta.delta_bytes, True)}, {share} of growth"
+        named.append(f"{cut_middle(delta.site.name, MAX_NAME)} ({size})")
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
     return [("Who", ", ".join(named) + more)]
 
@@ -415,10 +415,10 @@ def _record_stacks(source: SourceInfo) -> Step:
 
 
 def _change(answer: Comparison | Trend) -> str:
-    return (
-        f"{format_bytes(answer.delta_bytes, True)} and "
-        f"{format_count(answer.delta_count, True)} blocks in all"
-    )
+    count = format_count(answer.delta_count, True)
+    if not answer.base.has_bytes:
+        return f"{count} {answer.base.population} in all"
+    return f"{format_bytes(answer.delta_bytes, True)} and {count} blocks in all"
 
 
 def _covered(sides: Sequence[Coverage]) -> str:

@@ -14,11 +14,12 @@ from rich.text import Text
 
 from dumpleak.account import AccountRow
 from dumpleak.comparison import Comparison, SiteDelta
+from dumpleak.coverage import HandlesCovered
 from dumpleak.info import Info
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.consoles import ReportConsole
 from dumpleak.reports.names import visible
-from dumpleak.reports.rows import block_rows, changed, ranked_groups
+from dumpleak.reports.rows import block_rows, changed, process_facts, ranked_groups
 from dumpleak.reports.summary import (
     Summary,
     Tone,
@@ -32,6 +33,8 @@ from dumpleak.reports.text_tables import (
     TextColumn,
     Width,
     clean,
+    counted_deltas,
+    counted_groups,
     delta_text,
     memory_table,
     print_heaps,
@@ -78,6 +81,7 @@ class TextReport:
             [
                 ("Memory in file", _memory_line(info)),
                 *((("Threads", str(info.thread_count)),) if info.thread_count else ()),
+                *process_facts(info),
                 ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
                 *(("Comment", comment) for comment in info.comments),
             ]
@@ -137,6 +141,12 @@ class TextReport:
         self._source("File", snapshot.source)
         limit = DEFAULT_TOP if top is None else top
         groups = ranked_groups(snapshot)
+        if not snapshot.has_bytes:
+            print_table(self._console, *counted_groups(snapshot, groups[:limit]))
+            self._left_out(len(groups) - limit, "group")
+            self._line(f"Total: {snapshot.totals.count:,} {snapshot.population}")
+            self._diagnostics(snapshot.diagnostics)
+            return
         total = snapshot.totals.bytes
         rows = [
             (
@@ -220,6 +230,8 @@ class TextReport:
             self._line("Private memory outside heaps:", "bold")
             self._deltas(comparison, comparison.private, "allocations", limit, "changed size")
         self._whole_process(comparison.account)
+        if not comparison.base.has_bytes:
+            return
         self._line(
             f"Base: {totals_text(comparison.base_totals)}; "
             f"current: {totals_text(comparison.current_totals)}."
@@ -234,6 +246,10 @@ class TextReport:
         noun: str,
     ) -> None:
         if not deltas:
+            return
+        if not comparison.base.has_bytes:
+            print_table(self._console, *counted_deltas(comparison, deltas[:limit]))
+            self._left_out(len(deltas) - limit, noun)
             return
         columns = (
             TextColumn("bytes +/-"),
@@ -284,7 +300,7 @@ class TextReport:
                     row.told(row.delta, True),
                     row.told(row.base),
                     row.told(row.current),
-                    str(row.state),
+                    row.told_state,
                 ),
                 [clean(row.kind.label)],
             )
@@ -347,6 +363,8 @@ class TextReport:
             )
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
+        if isinstance(coverage, HandlesCovered):
+            return
         if coverage.never:
             self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")
             return

@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dumpleak.attribution.source import shortened
+from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.memory_use import UseRow
 from dumpleak.reports.names import cut_middle, visible
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot
 from dumpleak.totals import Totals
-from dumpleak.units import format_bytes, format_count
+from dumpleak.units import format_bytes, format_count, format_share
 
 WIDE = 110  # columns from which a console shows what is good to have
 CALLERS = 3  # frames shown under a site
@@ -58,6 +59,8 @@ class TextColumn:
 
 Cell = str | Text
 NameLines = list[Text]  # a name and, under it, more about it
+# Columns, heading of the last one, and rows: what `print_table` takes.
+CountTable = tuple[list[TextColumn], str, list[tuple[Sequence[Cell], NameLines]]]
 
 
 def print_table(
@@ -227,3 +230,30 @@ def _cut(line: Text, room: int | None) -> Text:
     while cell_len(cut_middle(line.plain, width)) > room:  # characters that take two columns
         width -= 1
     return Text(cut_middle(line.plain, width), line.style)
+
+
+def counted_groups(snapshot: Snapshot, groups: Sequence[tuple[Site, Totals]]) -> CountTable:
+    """Columns, heading and rows of groups whose members are only counted."""
+    total = snapshot.totals.count
+    rows: list[tuple[Sequence[Cell], NameLines]] = [
+        ((format_count(totals.count), format_share(totals.count, total)), [clean(site.name)])
+        for site, totals in groups
+    ]
+    return [TextColumn(snapshot.population), TextColumn("share")], snapshot.grouping, rows
+
+
+def counted_deltas(comparison: Comparison, deltas: Sequence[SiteDelta]) -> CountTable:
+    """The same of what changed."""
+    rows: list[tuple[Sequence[Cell], NameLines]] = [
+        (
+            (
+                format_count(delta.delta_count, True),
+                format_count(delta.base.count),
+                format_count(delta.current.count),
+            ),
+            [clean(delta.site.name)],
+        )
+        for delta in deltas
+    ]
+    titles = (f"{comparison.base.population} +/-", "base", "current")
+    return [TextColumn(title) for title in titles], comparison.base.grouping, rows

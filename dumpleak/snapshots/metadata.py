@@ -36,6 +36,7 @@ class About:
         nt_global_flag: PEB.NtGlobalFlag; None when unknown.
         unloaded_modules: Images unloaded before the dump.
         memory: All memory by use.
+        handles: As `Info.handles`; None in older files too.
     """
 
     full_memory: bool
@@ -44,6 +45,7 @@ class About:
     nt_global_flag: int | None
     unloaded_modules: tuple[Module, ...]
     memory: MemoryByUse
+    handles: tuple[tuple[str, int], ...] | None = None
 
 
 @dataclass
@@ -98,7 +100,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "source": _times(asdict(snapshot.source) | {"file": None}),
         "blocks": metadata.block_count,
         "shapes_by": metadata.shapes_by,
-        "about": asdict(metadata.about) if metadata.about else None,
+        "about": _about(metadata.about) if metadata.about else None,
         "stripped": snapshot.stripped,
         "kept_names": list(snapshot.kept_names),
         "coverage": asdict(snapshot.coverage),
@@ -244,6 +246,13 @@ def _read_account(root: Fields, about: About | None) -> tuple[Figure, ...] | Non
     return older_figures(about.thread_count, None if reason else committed, reason)
 
 
+def _about(about: About) -> dict[str, Any]:
+    found = asdict(about)
+    if about.handles is not None:
+        found["handles"] = [{"type": name, "count": count} for name, count in about.handles]
+    return found
+
+
 def _read_about(item: Fields | None) -> About | None:
     if item is None:
         return None
@@ -266,6 +275,9 @@ def _read_about(item: Fields | None) -> About | None:
             ),
             memory.flag("complete"),
         ),
+        tuple((row.text("type"), row.integer("count")) for row in item.objects("handles"))
+        if item.has("handles")
+        else None,
     )
 
 

@@ -82,6 +82,7 @@ def snapshot_info(path: Path) -> Info:
         advice=coverage_advice(snapshot.coverage, snapshot.diagnostics),
         diagnostics=tuple(snapshot.diagnostics),
         account=account_of(snapshot),
+        handles=about.handles,
     )
 
 

@@ -16,6 +16,7 @@ from dumpleak.attribution.content_shape import content_shapes
 from dumpleak.attribution.source import shortened
 from dumpleak.grouping import GROUPINGS
 from dumpleak.holders import HolderFinder
+from dumpleak.info import handle_types
 from dumpleak.memory_use import memory_by_use
 from dumpleak.pool.record import said_anew
 from dumpleak.references import BlockIndexBuilder
@@ -188,6 +189,7 @@ class _Walk:
             next((flag for flag in flags if flag is not None), None),
             tuple(dump.unloaded_modules),
             memory_by_use(self._session),
+            handle_types(self._session),
         )
 
     def columns(self) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.memory import AddressSpace
+from windumps.windows.handles import Handles
 from windumps.windows.modules import Module
 
 
@@ -29,6 +30,21 @@ class Thread:
     stack_start: int = 0
     stack_size: int = 0
     registers: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VmCounters:
+    """What Windows itself counted of a process, in bytes; None where the dump does not say.
+
+    Attributes:
+        private: Committed memory that is the process's alone (its commit charge).
+        virtual: Address space that is taken.
+        working_set: Pages that were in memory.
+    """
+
+    private: int | None
+    virtual: int | None
+    working_set: int | None
 
 
 @dataclass
@@ -58,6 +74,8 @@ class Dump:
         pebs: PEBs that the dump names itself, by architecture ("x86", "x64").
         release: Gives mapped pages back to the system; what is read again is mapped again.
         threads_whole: False when the dump has no list of threads, or one that is cut.
+        handles: Open handles of the process; None when the dump does not list them.
+        vm_counters: None when the dump does not hold them.
     """
 
     path: Path
@@ -80,6 +98,8 @@ class Dump:
     release: Callable[[], None] = lambda: None
     pebs: dict[str, int] = field(default_factory=dict)
     threads_whole: bool = True
+    handles: Handles | None = None
+    vm_counters: VmCounters | None = None
 
     @property
     def build(self) -> int:

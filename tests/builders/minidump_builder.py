@@ -118,6 +118,8 @@ class MinidumpBuilder:
         self._unloaded: list[_Module] = []
         self._threads: list[_Thread] = []
         self._streams: list[tuple[int, bytes]] = []
+        self._handles: list[tuple[int, str, str]] = []
+        self._handle_size = 32
 
     def memory(self, address: int, data: bytes) -> MinidumpBuilder:
         """Memory for Memory64List, in the order of the calls."""
@@ -186,6 +188,28 @@ class MinidumpBuilder:
         body = struct.pack("<IIIIII", 24, flags, process_id or 0, *(times or (0, 0, 0)))
         return self.stream(15, body)
 
+    def handles(self, rows: list[tuple[int, str, str]], size: int = 32) -> MinidumpBuilder:
+        """HandleDataStream: (value, type, name) each, "" for no string; `size` of a descriptor: 32 or 40."""
+        self._handles += rows
+        self._handle_size = size
+        return self
+
+    def vm_counters(
+        self,
+        private: int,
+        virtual: int = 0,
+        working_set: int = 0,
+        revision: int = 2,
+        flags: int = 0xF,
+        size: int = 152,
+    ) -> MinidumpBuilder:
+        """ProcessVmCountersStream; revision 1 has no virtual size and is 80 bytes."""
+        head = struct.pack("<HHIQQ", revision, flags, 1000, working_set, working_set) + bytes(48)
+        if revision == 1:
+            return self.stream(22, head + struct.pack("<Q", private))
+        body = head + struct.pack("<QQQ", virtual, virtual, private)
+        return self.stream(22, body.ljust(size, b"\0"))
+
     def comment(self, text: str, wide: bool = False) -> MinidumpBuilder:
         """CommentStreamA, or CommentStreamW when `wide`."""
         raw = (text + "\0").encode("utf-16-le" if wide else "cp1252")
@@ -201,7 +225,7 @@ class MinidumpBuilder:
         kinds = [7] if self.with_system_info else []
         lists = (
             *((4, self._modules), (14, self._unloaded), (3, self._threads)),
-            *((16, self._regions), (5, self._memory32), (9, self._memory64)),
+            *((16, self._regions), (5, self._memory32), (9, self._memory64), (12, self._handles)),
         )
         count = len(kinds) + len(self._streams) + sum(1 for _, items in lists if items)
         out = bytearray(32 + 12 * count)
@@ -228,6 +252,14 @@ class MinidumpBuilder:
         if self._regions:
             rows = [struct.pack("<QQIIQIIII", *r[:3], 0, *r[3:], 0) for r in self._regions]
             put(16, struct.pack("<IIQ", 16, 48, len(rows)) + b"".join(rows))
+        if self._handles:
+            rows = []
+            for value, *texts in self._handles:
+                places = [self._string(out, text) if text else 0 for text in texts]
+                row = struct.pack("<QIIIIII", value, *places, 0, 0x1F0003, 2, 3)
+                rows.append(row.ljust(self._handle_size, b"\0"))
+            head = struct.pack("<IIII", 16, self._handle_size, len(rows), 0)
+            put(12, head + b"".join(rows))
         if self._memory32:
             rows = []
             for address, data in self._memory32:

@@ -19,6 +19,7 @@ MAX_OBJECTS = 0x10000  # modules, unloaded modules, threads: each
 MAX_RANGES = 1 << 22  # memory ranges, regions: each
 MAX_PATH_BYTES = 0x10000  # one string; the longest path of Windows has 0x7fff UTF-16 units
 MAX_TEXT_BYTES = 32 << 20  # all strings of a file
+MAX_COUNTER = 1 << 57  # bytes of one process: more than any address space of Windows
 FULL_MEMORY_FLAG = 0x2  # MiniDumpWithFullMemory
 
 
@@ -192,6 +193,61 @@ UNLOADED_MODULE_LIST = Layout(
     12,
     [("SizeOfHeader", "u4"), ("SizeOfEntry", "u4"), ("NumberOfEntries", "u4")],
 )
+
+HANDLE_DATA = Layout(
+    "MINIDUMP_HANDLE_DATA_STREAM",
+    16,
+    [
+        ("SizeOfHeader", "u4"),
+        ("SizeOfDescriptor", "u4"),
+        ("NumberOfDescriptors", "u4"),
+        ("Reserved", "u4"),
+    ],
+)
+
+# MINIDUMP_HANDLE_DESCRIPTOR_2 (40 bytes) begins the same and adds ObjectInfoRva, which is not used.
+HANDLE_DESCRIPTOR = Layout(
+    "MINIDUMP_HANDLE_DESCRIPTOR",
+    32,
+    [
+        ("Handle", "u8"),
+        ("TypeNameRva", "u4"),
+        ("ObjectNameRva", "u4"),
+        ("Attributes", "u4"),
+        ("GrantedAccess", "u4"),
+        ("HandleCount", "u4"),
+        ("PointerCount", "u4"),
+    ],
+)
+
+# Packed to 4 bytes (minidumpapiset.h): both begin so. In the first revision Flags are padding.
+_VM_COUNTERS = [
+    ("Revision", "u2"),
+    ("Flags", "u2"),
+    ("PageFaultCount", "u4"),
+    ("PeakWorkingSetSize", "u8"),
+    ("WorkingSetSize", "u8"),
+    ("QuotaPeakPagedPoolUsage", "u8"),
+    ("QuotaPagedPoolUsage", "u8"),
+    ("QuotaPeakNonPagedPoolUsage", "u8"),
+    ("QuotaNonPagedPoolUsage", "u8"),
+    ("PagefileUsage", "u8"),
+    ("PeakPagefileUsage", "u8"),
+]
+PROCESS_VM_COUNTERS_1 = Layout(
+    "MINIDUMP_PROCESS_VM_COUNTERS_1", 80, [*_VM_COUNTERS, ("PrivateUsage", "u8")]
+)
+# The beginning; what follows is not used.
+PROCESS_VM_COUNTERS_2 = Layout(
+    "MINIDUMP_PROCESS_VM_COUNTERS_2",
+    96,
+    [*_VM_COUNTERS, ("PeakVirtualSize", "u8"), ("VirtualSize", "u8"), ("PrivateUsage", "u8")],
+)
+# By their Revision.
+PROCESS_VM_COUNTERS = {1: PROCESS_VM_COUNTERS_1, 2: PROCESS_VM_COUNTERS_2}
+# Which bit of MINIDUMP_PROCESS_VM_COUNTERS_2.Flags says that a field was filled in:
+# MINIDUMP_PROCESS_VM_COUNTERS, _VIRTUALSIZE and _EX.
+VM_COUNTER_FLAGS = {"WorkingSetSize": 0x1, "VirtualSize": 0x2, "PrivateUsage": 0x4}
 
 # General registers inside CONTEXT: offset of the first in it, bytes each, names in order of
 # winnt.h.

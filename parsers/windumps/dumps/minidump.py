@@ -27,6 +27,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump, Thread
 from windumps.dumps import c_minidump as c
 from windumps.dumps.minidump_memory import read_memory
+from windumps.dumps.minidump_process import read_handles, read_vm_counters
 from windumps.dumps.minidump_streams import Streams
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import U8
@@ -85,6 +86,8 @@ def open_minidump(path: Path, data: U8) -> Dump:
         streams=[(stream.kind, stream.size) for stream in streams.all],
         log=log,
         commit=_commit(streams),
+        handles=read_handles(streams),
+        vm_counters=read_vm_counters(streams),
     )
 
 
