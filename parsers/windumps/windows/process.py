@@ -94,7 +94,7 @@ class ProcessView:
 
     @property
     def unlisted_heaps(self) -> int:
-        """Heaps whose addresses are not in the dump: those that the PEB counts, one where none can be told."""
+        """Heaps whose addresses are not in the dump: those the PEB counts, one where it cannot be told."""
         return max(self.heap_count - len(self.heap_addresses), int(self.heaps_missing))
 
     def ntdll(self) -> Module | None:
