@@ -204,10 +204,12 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))
     grown = [delta for delta in (*sites, *private) if delta.delta_bytes > 0]
-    grown_bytes = sum(delta.delta_bytes for delta in grown)
+    grown_bytes, private_bytes = (
+        sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
+    )
     others_grew = bool(what_grew(account))
     if not refused:
-        doubted = tuple(doubts((base, current), grown_bytes, others_grew, SIDES))
+        doubted = tuple(doubts((base, current), grown_bytes, private_bytes, others_grew, SIDES))
     if force:
         reasons, doubted = (*reasons, *doubted), ()
     diagnostics += tuple(private_notes((base, current), unknown))
@@ -267,6 +269,8 @@ def with_proof(comparison: Comparison) -> Comparison:
     current, survivors = comparison.current, comparison.survivors
     if not current.coverage.is_complete:
         return comparison  # what was not walked may hold pointers to anything
+    if survivors is not None and not survivors.total.new:
+        return replace(comparison, proof=Proof(0, 0, 0, True))
     lost = current.unreferenced
     if lost is None or current.blocks is None:
         return comparison

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dumpleak.sites import is_unsized
 from dumpleak.snapshot import Snapshot
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT
@@ -32,11 +33,14 @@ class Hole:
         bytes: Committed memory of heaps that was not walked, and memory that a cut file lacks.
         unknown: What is missing besides, of unknown size; "" when nothing is.
         granularity: Bytes that a block takes at least.
+        unsized_bytes: Of blocks in memory that is not in the dump, which does not tell their sizes: their
+            sites lack them, and their own site has them without having grown.
     """
 
     bytes: int
     unknown: str = ""
     granularity: int = 8
+    unsized_bytes: int = 0
 
     @property
     def most_bytes(self) -> float:
@@ -52,6 +56,8 @@ class Hole:
     def told(self) -> str:
         """For people, "16.7 MiB were not walked"."""
         parts = [f"{format_bytes(self.bytes)} were not walked"] if self.bytes else []
+        if self.unsized_bytes:
+            parts.append(f"{format_bytes(self.unsized_bytes)} are in blocks of unknown size")
         return " and ".join([*parts, *([self.unknown] if self.unknown else [])])
 
 
@@ -77,4 +83,15 @@ def find_hole(snapshot: Snapshot) -> Hole:
     if unread > 0:
         unknown.insert(0, f"{unread} of {covered.heaps_listed} {covered.parts} could not be read")
     machines = {snapshot.source.architecture, *(row.architecture for row in snapshot.heaps)}
-    return Hole(lost, "; ".join(unknown), min(_GRANULARITY.get(name, 8) for name in machines))
+    granularity = min(_GRANULARITY.get(name, 8) for name in machines)
+    return Hole(lost, "; ".join(unknown), granularity, _unsized_bytes(snapshot))
+
+
+def _unsized_bytes(snapshot: Snapshot) -> int:
+    """Bytes of blocks whose sizes are unknown, where that may be for want of memory in the dump.
+
+    Some heaps keep no size of some blocks, which says nothing.
+    """
+    if snapshot.coverage.present_bytes >= snapshot.coverage.committed_bytes:
+        return 0
+    return sum(totals.bytes for site, totals in snapshot.groups.values() if is_unsized(site))
