@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dumpleak.account import account_of
+from dumpleak.coverage import is_list_cut
 from dumpleak.holes import HIDDEN_BYTES, find_hole
 from dumpleak.process_life import Life, same_life
 from dumpleak.sites import SiteKind
@@ -14,7 +15,6 @@ from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import hashed_name
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
-from windumps.windows.process import HEAP_LIST_CUT
 
 BY_STACK = ("site", "stack")  # groupings whose names come from recorded stacks
 MOST = 0.5
@@ -160,7 +160,7 @@ def _heaps_listed_once(base: Snapshot, current: Snapshot, names: tuple[str, str]
     """Heaps that were read in one dump, where the other lacks part of its list of heaps."""
     reasons = []
     for which, snapshot, other in ((names[0], base, current), (names[1], current, base)):
-        cut = any(item.code == HEAP_LIST_CUT for item in snapshot.diagnostics)
+        cut = is_list_cut(snapshot.diagnostics)
         known = {row.label for row in snapshot.heaps}
         lost = [row.label for row in other.heaps if row.read and row.label not in known]
         if cut or snapshot.coverage.heaps_listed > len(snapshot.heaps):
