@@ -85,6 +85,11 @@ class SiteDelta:
         return self.current.count - self.base.count
 
     @property
+    def grew(self) -> bool:
+        """There is more of it; blocks of no bytes take memory, too."""
+        return self.delta_bytes > 0 or (self.delta_bytes == 0 and self.delta_count > 0)
+
+    @property
     def confidence(self) -> str:
         """The word for what two dumps can show."""
         return "growth"
@@ -203,13 +208,15 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         if not unknown:
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))
-    grown = [delta for delta in (*sites, *private) if delta.delta_bytes > 0]
+    grown = any(delta.grew for delta in (*sites, *private))
     grown_bytes, private_bytes = (
         sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
     )
     others_grew = bool(what_grew(account))
     if not refused:
-        doubted = tuple(doubts((base, current), grown_bytes, private_bytes, others_grew, SIDES))
+        doubted = tuple(
+            doubts((base, current), grown_bytes, private_bytes, grown or others_grew, SIDES)
+        )
     if force:
         reasons, doubted = (*reasons, *doubted), ()
     diagnostics += tuple(private_notes((base, current), unknown))

@@ -98,7 +98,11 @@ class GateResult:
     @property
     def counted(self) -> list[Finding]:
         """Findings that are not suppressed and more than was accepted."""
-        return [f for f in self.findings if not f.suppressed and (f.bytes > 0 or f.count > 0)]
+        return [
+            f
+            for f in self.findings
+            if not f.suppressed and (f.failed or f.bytes > 0 or (f.bytes == 0 and f.count > 0))
+        ]
 
     @property
     def summary(self) -> str:

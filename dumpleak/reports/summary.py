@@ -94,7 +94,8 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         return _not_comparable("the two dumps are", comparison.reasons, sides)
     sites = (*comparison.sites, *comparison.private)
     grown = sorted(
-        (delta for delta in sites if delta.delta_bytes > 0), key=lambda delta: -delta.delta_bytes
+        (delta for delta in sites if delta.grew),
+        key=lambda delta: (-delta.delta_bytes, -delta.delta_count),
     )
     growth = sum(delta.delta_bytes for delta in grown)
     facts = [("What", f"{_change(comparison)}{elapsed(*sides)}"), *_who(grown, growth)]
@@ -116,7 +117,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     steps: tuple[Step, ...] = ()
     if comparison.verdict is Verdict.GROWTH:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
-        sites_grown = sum(delta.delta_bytes > 0 for delta in comparison.sites)
+        sites_grown = sum(delta.grew for delta in comparison.sites)
         many = count_of(sites_grown, comparison.base.grouping) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"
@@ -365,6 +366,8 @@ def _who(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[str,
     named = [
         f"{cut_middle(delta.site.name, MAX_NAME)} ({format_bytes(delta.delta_bytes, True)}, "
         f"{_share(delta.delta_bytes, growth)} of growth)"
+        if growth
+        else f"{cut_middle(delta.site.name, MAX_NAME)} ({format_count(delta.delta_count, True)} blocks)"
         for delta in islice(grown, NAMED)
     ]
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""

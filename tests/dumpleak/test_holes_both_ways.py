@@ -15,6 +15,7 @@ from truth import TESTDATA
 from dumpleak.comparison import Proof, Verdict, compare
 from dumpleak.gate import Gate, parse_gate
 from dumpleak.reports.headline import proof_told
+from dumpleak.reports.summary import summarize_comparison
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
@@ -112,6 +113,22 @@ def test_what_is_unknown_of_private_memory_leaves_blocks_alone() -> None:
 
 def test_blocks_that_the_base_may_have_had_are_not_called_new() -> None:
     assert "blocks that the base does not show are" in proof_told(Proof(2, 3, 64, True), False)
+
+
+def test_blocks_of_no_bytes_grow_by_their_number() -> None:
+    """The first line counts the sites that the gate counts."""
+    site = Site(SiteKind.SHAPE, "shape|heap 0|nt|0|", "0 bytes in heap 0")
+    base, current = _made(0), _made(1)
+    for snapshot, count in ((base, 1), (current, 1001)):
+        snapshot.groups[site.key] = (site, Totals(count, 0, 16 * count, 0))
+        snapshot.totals = replace(snapshot.totals, count=snapshot.totals.count + count)
+    answer = compare(base, current)
+    assert answer.verdict is Verdict.GROWTH
+    summary = summarize_comparison(answer)
+    assert summary.headline.startswith("1 site grew.")
+    assert ("Who", "0 bytes in heap 0 (+1,000 blocks)") in summary.facts
+    result = Gate(parse_gate("count>=2000")).judge(answer)
+    assert result.summary == "SUMMARY: PASS; 1 site grew by 0 bytes in 1000 blocks"
 
 
 # -- lists that say less than they hold ------------------------------------------------------------------
