@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dumpleak.account import account_of
 from dumpleak.coverage import is_list_cut
-from dumpleak.holes import HIDDEN_BYTES, find_hole
+from dumpleak.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.process_life import Life, same_life
 from dumpleak.sites import SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
@@ -129,7 +129,7 @@ def doubts(
             # their sizes are not known, and what is not found of a heap is taken for other memory.
             last = number == len(series) - 1
             of_sites = hole.unsized_bytes + (0 if last else hole.bytes)
-            of_private = hole.bytes if last else 0
+            of_private = lost_memory(series[0], snapshot) if last else 0
             grown = (grown_bytes, of_sites), (private_bytes, max(of_private, of_sites))
             if hole.told and all(size <= doubt for size, doubt in grown):
                 found.append(

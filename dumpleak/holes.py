@@ -87,6 +87,16 @@ def find_hole(snapshot: Snapshot) -> Hole:
     return Hole(lost, "; ".join(unknown), granularity, _unsized_bytes(snapshot))
 
 
+def lost_memory(other: Snapshot, snapshot: Snapshot) -> float:
+    """How much memory of heaps a snapshot may show as other private memory.
+
+    Where a heap's list of its own memory is cut, no counter may tell how much that lacks; another dump does.
+    """
+    most = find_hole(snapshot).most_bytes
+    fallen = other.coverage.committed_bytes - snapshot.coverage.committed_bytes
+    return most + max(fallen, 0) if most else 0.0
+
+
 def _unsized_bytes(snapshot: Snapshot) -> int:
     """Bytes of blocks whose sizes are unknown, where that may be for want of memory in the dump.
 

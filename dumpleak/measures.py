@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from dumpleak.comparison import Comparison
 from dumpleak.conditions import PER_HOUR, Condition, GateError, Span
-from dumpleak.holes import find_hole
+from dumpleak.holes import find_hole, lost_memory
 from dumpleak.snapshot import Snapshot
 from dumpleak.trends import Trend
 
@@ -57,6 +57,10 @@ class Scale:
         self._hours = _hours(answer)
         self._interval = _shortest_interval(answer)
         self._private = answer.private_unknown
+        self._lost = (
+            lost_memory(answer.current, answer.base),  # by the base, by the current dump
+            lost_memory(answer.base, answer.current),
+        )
         changes = [site.delta_bytes for site in answer.private]
         self._private_grown = sum(change for change in changes if change > 0)
         self._private_shrunk = -sum(change for change in changes if change < 0)
@@ -142,10 +146,10 @@ class Scale:
         added, hidden = base.most_bytes, current.most_bytes
         if of is Part.ALL:
             # What is not known to be a heap's is taken for private memory.
-            added += min(current.most_bytes, self._private_grown)
-            hidden += min(base.most_bytes, self._private_shrunk)
+            added += min(self._lost[1], self._private_grown)
+            hidden += min(self._lost[0], self._private_shrunk)
         elif of is Part.PRIVATE:
-            added, hidden = hidden, added
+            hidden, added = self._lost
         if of is Part.SITE or (of is Part.ALL and not blocks):
             added += current.unsized_bytes + (base.unsized_bytes if of is Part.SITE else 0)
             hidden += max(base.unsized_bytes, current.unsized_bytes)

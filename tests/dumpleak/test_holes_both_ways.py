@@ -78,6 +78,13 @@ def test_a_lost_part_of_a_heap_in_the_base_hides_growth_of_private_memory(condit
     assert _verdict(condition, base, _made(1, private=2 * MIB)) == "no-answer"
 
 
+def test_a_heap_whose_list_of_its_memory_is_cut_may_lack_more_than_it_counts() -> None:
+    torn = _made(1, hole=64, private=2 * MIB, lost=2 * MIB)
+    assert _verdict("private.bytes>=1M", _made(0), torn) == "no-answer"
+    assert _verdict("private.bytes>=1M", torn, _made(2, private=2 * MIB)) == "no-answer"
+    assert compare(_made(0), torn).verdict is Verdict.NOT_COMPARABLE
+
+
 @pytest.mark.parametrize("condition", ["private.reserved_bytes>=1G", "heaps.count>=1"])
 def test_what_a_hole_cannot_touch_is_not_asked_for_it(condition: str) -> None:
     base, current = (
