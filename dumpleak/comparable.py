@@ -108,6 +108,7 @@ def _same_file(one: str, other: str) -> bool:
 def doubts(
     series: Sequence[Snapshot],
     grown_bytes: int,
+    shrunk_bytes: int,
     private_bytes: int,
     others_grew: bool,
     names: Sequence[str],
@@ -117,7 +118,8 @@ def doubts(
     Args:
         series: The dumps, in order of time.
         grown_bytes: What all sites of blocks that grew did so by.
-        private_bytes: The same of private memory outside heaps.
+        shrunk_bytes: What all that shrank did so by: what has another name in one dump is among it.
+        private_bytes: Growth of private memory outside heaps.
         others_grew: A row of the account grew, which is no matter of blocks.
         names: What to call the dumps.
     """
@@ -129,6 +131,7 @@ def doubts(
             # their sizes are not known, and what is not found of a heap is taken for other memory.
             last = number == len(series) - 1
             of_sites = hole.unsized_bytes + (0 if last else hole.bytes)
+            of_sites += min(hole.absent_bytes, shrunk_bytes)
             of_private = lost_memory(series[0], snapshot) if last else 0
             grown = (grown_bytes, of_sites), (private_bytes, max(of_private, of_sites))
             if hole.told and all(size <= doubt for size, doubt in grown):

@@ -212,10 +212,18 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     grown_bytes, private_bytes = (
         sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
     )
+    shrunk_bytes = -sum(min(delta.delta_bytes, 0) for delta in sites)
     others_grew = bool(what_grew(account))
     if not refused:
         doubted = tuple(
-            doubts((base, current), grown_bytes, private_bytes, grown or others_grew, SIDES)
+            doubts(
+                (base, current),
+                grown_bytes,
+                shrunk_bytes,
+                private_bytes,
+                grown or others_grew,
+                SIDES,
+            )
         )
     if force:
         reasons, doubted = (*reasons, *doubted), ()

@@ -35,12 +35,15 @@ class Hole:
         granularity: Bytes that a block takes at least.
         unsized_bytes: Of blocks in memory that is not in the dump, which does not tell their sizes: their
             sites lack them, and their own site has them without having grown.
+        absent_bytes: Of heaps that were not walked as a whole, what is not in the dump: blocks there may
+            have another name than they would have.
     """
 
     bytes: int
     unknown: str = ""
     granularity: int = 8
     unsized_bytes: int = 0
+    absent_bytes: int = 0
 
     @property
     def most_bytes(self) -> float:
@@ -84,7 +87,10 @@ def find_hole(snapshot: Snapshot) -> Hole:
         unknown.insert(0, f"{unread} of {covered.heaps_listed} {covered.parts} could not be read")
     machines = {snapshot.source.architecture, *(row.architecture for row in snapshot.heaps)}
     granularity = min(_GRANULARITY.get(name, 8) for name in machines)
-    return Hole(lost, "; ".join(unknown), granularity, _unsized_bytes(snapshot))
+    unsized = _unsized_bytes(snapshot)
+    absent = max(covered.committed_bytes - covered.present_bytes, 0)
+    renamed = absent if lost or unsized or unknown else 0
+    return Hole(lost, "; ".join(unknown), granularity, unsized, renamed)
 
 
 def lost_memory(other: Snapshot, snapshot: Snapshot) -> float:

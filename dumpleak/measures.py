@@ -61,6 +61,9 @@ class Scale:
             lost_memory(answer.current, answer.base),  # by the base, by the current dump
             lost_memory(answer.base, answer.current),
         )
+        # What has another name in one dump is missing where it belongs.
+        shrunk = -sum(min(site.delta_bytes, 0) for site in answer.sites)
+        self._renamed = min(max(hole.absent_bytes for hole in self.holes), shrunk)
         changes = [site.delta_bytes for site in answer.private]
         self._private_grown = sum(change for change in changes if change > 0)
         self._private_shrunk = -sum(change for change in changes if change < 0)
@@ -153,6 +156,8 @@ class Scale:
         if of is Part.SITE or (of is Part.ALL and not blocks):
             added += current.unsized_bytes + (base.unsized_bytes if of is Part.SITE else 0)
             hidden += max(base.unsized_bytes, current.unsized_bytes)
+        if of is Part.SITE:
+            added += self._renamed
         if not blocks:
             return added, hidden
         return _blocks(added, base.granularity), _blocks(hidden, current.granularity)
