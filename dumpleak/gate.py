@@ -255,7 +255,7 @@ def _counted(condition: Condition, answer: Answer, findings: list[Finding], scal
     sure = sum(f.bytes > most for f in found)
     # Each site that is hidden grew by so much at least.
     hidden = most // MIN_BYTES if most != inf else inf
-    return Span(len(found), sure, len(found) + hidden, hidden, scale.why)
+    return Span(len(found), sure, len(found) + hidden, hidden, scale.why_of_series)
 
 
 def _of_account(condition: Condition, answer: Answer, scale: Scale, barred: str) -> Measured:

@@ -75,6 +75,10 @@ class Scale:
         if self._private:
             told.append(f"private memory outside heaps is not compared ({self._private})")
         self.why = "; ".join(told)
+        # A verdict and a rate of a series rest on the dumps between as well.
+        between = zip(self.holes[1:-1], _dumps(answer)[1:-1], strict=True)
+        told += [f"{hole.told} in {dump.source.file}" for hole, dump in between if hole.told]
+        self.why_of_series = "; ".join(told)
 
     def span(
         self,
@@ -131,7 +135,7 @@ class Scale:
         """Of a robust rate over a series: each pair of dumps may be off by what one of them hides."""
         holes = [hole.most_bytes if of_bytes else hole.most_blocks for hole in self.holes]
         most = max(holes) / self._interval if max(holes) else 0.0
-        return Span(rate, rate - most, rate + most, most, self.why)
+        return Span(rate, rate - most, rate + most, most, self.why_of_series)
 
     def largest(self, condition: Condition, spans: Sequence[Span]) -> Span:
         """Of any one site: also one that is seen nowhere may have grown by what is hidden."""
@@ -141,7 +145,8 @@ class Scale:
         value = max((span.value for span in spans), default=0.0)
         low = max((span.low for span in spans), default=0.0)
         high = max([unseen.high, *(span.high for span in spans)])
-        return Span(max(value, 0.0), max(low, 0.0), high, unseen.hole, self.why)
+        why = self.why_of_series if condition.quantity.endswith(PER_HOUR) else self.why
+        return Span(max(value, 0.0), max(low, 0.0), high, unseen.hole, why)
 
     def _doubt(self, of: Part, blocks: bool = False) -> tuple[float, float]:
         """(what may be no growth, what may come on top), in bytes or as many blocks."""

@@ -19,6 +19,7 @@ from dumpleak.reports.summary import summarize_comparison
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
 from dumpleak.totals import Totals
+from dumpleak.trends import find_trend
 from windumps import open_dump
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.windows.process import HEAP_LIST_CUT
@@ -146,6 +147,16 @@ def test_blocks_of_no_bytes_grow_by_their_number() -> None:
     assert ("Who", "0 bytes in heap 0 (+1,000 blocks)") in summary.facts
     result = Gate(parse_gate("count>=2000")).judge(answer)
     assert result.summary == "SUMMARY: PASS; 1 site grew by 0 bytes in 1000 blocks"
+
+
+@pytest.mark.parametrize("condition", ["leaked>=1", "site.bytes-per-hour>=2M"])
+def test_a_hole_in_a_dump_between_the_first_and_the_last_decides_no_verdict(condition: str) -> None:
+    for hole, verdict in ((0, "pass"), (2 * MIB, "no-answer")):
+        lost = [3 * MIB, 2 * MIB, MIB, 0]
+        series = [_made(n, hole * (n == 1), lost=size) for n, size in enumerate(lost)]
+        idle = _made(9, lost=3 * MIB)
+        answer = find_trend(series, idle if condition == "leaked>=1" else None)
+        assert Gate(parse_gate(condition)).judge(answer).verdict == verdict
 
 
 # -- lists that say less than they hold ------------------------------------------------------------------
