@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dumpleak.memory_use import USES, charged_bytes, region_uses
 from dumpleak.session import Session
 from dumpleak.units import format_bytes, format_count
+from windumps.dump import Dump
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_FREE, MEM_PRIVATE, MEM_RESERVE
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 BYTES, COUNT = "bytes", "count"
 NO_REGIONS = "the dump does not list the process's memory regions"
+REGIONS_CUT = "the dump's list of memory regions is cut"
+THREADS_CUT = "the dump's list of threads is cut"
 NO_THREADS = "the dump does not list the process's threads"
 NO_MODULES = "the dump does not list the process's modules"
 NO_FREE = "the dump does not list free address space"
@@ -305,11 +308,10 @@ def outside_figures(session: Session) -> tuple[Figure, ...]:
     """The figures of what is neither block nor heap; heaps have to be walked first."""
     dump = session.dump
     regions = dump.memory.regions
-    counts = (
-        ("threads.count", len(dump.threads), NO_THREADS),
-        ("modules.count", len(dump.modules), NO_MODULES),
-    )
-    figures = [_figure(name, count, "" if count else reason) for name, count, reason in counts]
+    figures = [
+        _figure("threads.count", len(dump.threads), _why_no_threads(dump)),
+        _figure("modules.count", len(dump.modules), "" if dump.modules else NO_MODULES),
+    ]
     return (
         *(*figures, _of_handles(session), *_of_regions(session, regions)),
         *(*_address_space(session, regions), *_counters(session, regions)),
@@ -347,8 +349,9 @@ def _of_regions(session: Session, regions: Regions) -> list[Figure]:
         *("stacks.bytes", "stacks.reserved_bytes"),
         *("regions.committed_bytes", "regions.reserved_bytes"),
     )
-    if not len(regions):
-        return [Figure(name, None, NO_REGIONS) for name in names]
+    if not (len(regions) and regions.whole):
+        reason = REGIONS_CUT if len(regions) else NO_REGIONS
+        return [Figure(name, None, reason) for name in names]
     use = region_uses(session, regions)
     committed, reserved = regions.state == MEM_COMMIT, regions.state == MEM_RESERVE
     taken = committed | reserved
@@ -369,11 +372,19 @@ def _of_regions(session: Session, regions: Regions) -> list[Figure]:
         size(committed),
         size(taken),
     )
-    reasons = ["" if session.dump.threads or "stacks" not in name else NO_THREADS for name in names]
+    no_threads = _why_no_threads(session.dump)
+    reasons = [no_threads if "stacks" in name else "" for name in names]
     return [
         _figure(name, value, reason)
         for name, value, reason in zip(names, values, reasons, strict=True)
     ]
+
+
+def _why_no_threads(dump: Dump) -> str:
+    """Why a dump does not tell how many threads there are; "" when it does."""
+    if not dump.threads:
+        return NO_THREADS
+    return "" if dump.threads_whole else THREADS_CUT
 
 
 def _address_space(session: Session, regions: Regions) -> list[Figure]:
@@ -382,8 +393,9 @@ def _address_space(session: Session, regions: Regions) -> list[Figure]:
     if any(view.pointer_size == 4 for view in session.views):
         free &= regions.base_address < np.uint64(NARROW_LIMIT)
     names = ("address_space.free_bytes", "address_space.largest_free_bytes")
-    if not free.any():
-        return [Figure(name, None, NO_FREE if len(regions) else NO_REGIONS) for name in names]
+    if not free.any() or not regions.whole:
+        reason = NO_FREE if len(regions) else NO_REGIONS
+        return [Figure(name, None, reason if regions.whole else REGIONS_CUT) for name in names]
     start = regions.base_address[free]
     size = regions.region_size[free]
     if any(view.pointer_size == 4 for view in session.views):

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dumpleak.account import account_of
-from dumpleak.holes import HIDDEN_BYTES, find_hole
+from dumpleak.coverage import is_list_cut
+from dumpleak.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.process_life import Life, same_life
 from dumpleak.sites import SiteKind
 from dumpleak.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.snapshots.privacy import hashed_name
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
-from windumps.windows.process import HEAP_LIST_CUT
 
 BY_STACK = ("site", "stack")  # groupings whose names come from recorded stacks
 MOST = 0.5
@@ -109,26 +109,38 @@ def _same_file(one: str, other: str) -> bool:
 
 
 def doubts(
-    series: Sequence[Snapshot], grown_bytes: int, others_grew: bool, names: Sequence[str]
+    series: Sequence[Snapshot],
+    grown_bytes: int,
+    shrunk_bytes: int,
+    private_bytes: int,
+    others_grew: bool,
+    names: Sequence[str],
 ) -> list[str]:
     """Why what is seen to grow, or not to grow, may be what a dump does not show; empty when it is sure.
 
     Args:
         series: The dumps, in order of time.
-        grown_bytes: What all sites that grew did so by.
+        grown_bytes: What all sites of blocks that grew did so by.
+        shrunk_bytes: What all that shrank did so by: what has another name in one dump is among it.
+        private_bytes: Growth of private memory outside heaps.
         others_grew: A row of the account grew, which is no matter of blocks.
         names: What to call the dumps.
     """
     found = []
     for number, (name, snapshot) in enumerate(zip(names, series, strict=True)):
         hole = find_hole(snapshot)
-        if grown_bytes:
-            # What the last dump does not show comes on top of what grew.
+        if grown_bytes or private_bytes:
+            # What the last dump does not show comes on top of what grew; but blocks change their site where
+            # their sizes are not known, and what is not found of a heap is taken for other memory.
             last = number == len(series) - 1
-            if not last and hole.bytes > HIDDEN_BYTES and hole.bytes >= grown_bytes:
+            of_sites = hole.unsized_bytes + (0 if last else hole.bytes)
+            of_sites += min(hole.absent_bytes, shrunk_bytes)
+            of_private = lost_memory(series[0], snapshot) if last else 0
+            grown = (grown_bytes, of_sites), (private_bytes, max(of_private, of_sites))
+            if hole.told and all(size <= doubt for size, doubt in grown):
                 found.append(
-                    f"{format_bytes(hole.bytes)} of {name} were not walked, and what grew "
-                    f"({format_bytes(grown_bytes)}) may be among it"
+                    f"of {name} {hole.told}, and what grew "
+                    f"({format_bytes(grown_bytes + private_bytes)}) may be among it"
                 )
         elif not others_grew and hole.most_bytes > HIDDEN_BYTES:
             found.append(f"nothing is seen to grow, but of {name} {hole.told}")
@@ -154,7 +166,7 @@ def _heaps_listed_once(base: Snapshot, current: Snapshot, names: tuple[str, str]
     """Heaps that were read in one dump, where the other lacks part of its list of heaps."""
     reasons = []
     for which, snapshot, other in ((names[0], base, current), (names[1], current, base)):
-        cut = any(item.code == HEAP_LIST_CUT for item in snapshot.diagnostics)
+        cut = is_list_cut(snapshot.diagnostics)
         known = {row.label for row in snapshot.heaps}
         lost = [row.label for row in other.heaps if row.read and row.label not in known]
         if cut or snapshot.coverage.heaps_listed > len(snapshot.heaps):

@@ -27,7 +27,6 @@ from dumpleak.comparable import (
     order_diagnostics,
     why_not_comparable,
 )
-from dumpleak.holes import find_hole
 from dumpleak.identities import identified
 from dumpleak.process_life import Life, LifeAnswer, same_life
 from dumpleak.renaming import followed
@@ -37,7 +36,7 @@ from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
 from dumpleak.survivors import Fate, Survivors
 from dumpleak.totals import Totals, sum_of
-from dumpleak.units import format_bytes, format_share
+from dumpleak.units import format_share
 from windumps.diagnostics import Diagnostic, Severity
 
 if TYPE_CHECKING:
@@ -84,6 +83,11 @@ class SiteDelta:
     def delta_count(self) -> int:
         """Current minus base."""
         return self.current.count - self.base.count
+
+    @property
+    def grew(self) -> bool:
+        """There is more of it; blocks of no bytes take memory, too."""
+        return self.delta_bytes > 0 or (self.delta_bytes == 0 and self.delta_count > 0)
 
     @property
     def confidence(self) -> str:
@@ -208,14 +212,24 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         sites = _explained(base, current, sites)
         if not unknown:
             private = _deltas(base.private, current.private, {}, {})
-            unknown = lost_heap_memory(current, sum(max(d.delta_bytes, 0) for d in private))
-            private = () if unknown else private
         account = account_rows((base, current))
-    grown = _grown((*sites, *private), base.has_bytes)
-    grown_bytes = sum(delta.delta_bytes for delta in grown)
+    grown = bool(_grown((*sites, *private), base.has_bytes))
+    grown_bytes, private_bytes = (
+        sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
+    )
+    shrunk_bytes = -sum(min(delta.delta_bytes, 0) for delta in sites)
     others_grew = bool(what_grew(account))
     if not refused:
-        doubted = tuple(doubts((base, current), grown_bytes, others_grew, SIDES))
+        doubted = tuple(
+            doubts(
+                (base, current),
+                grown_bytes,
+                shrunk_bytes,
+                private_bytes,
+                grown or others_grew,
+                SIDES,
+            )
+        )
     if force:
         reasons, doubted = (*reasons, *doubted), ()
     diagnostics += tuple(private_notes((base, current), unknown))
@@ -245,8 +259,8 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
 def _grown(sites: Sequence[SiteDelta], has_bytes: bool) -> list[SiteDelta]:
     """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
     if has_bytes:
-        grown = [delta for delta in sites if delta.delta_bytes > 0]
-        return sorted(grown, key=lambda delta: -delta.delta_bytes)
+        grown = [delta for delta in sites if delta.grew]
+        return sorted(grown, key=lambda delta: (-delta.delta_bytes, -delta.delta_count))
     usual = ROWS["handles.count"].threshold
     return [delta for delta in sites if delta.delta_count > usual]
 
@@ -262,17 +276,6 @@ def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:
         if (why := why_no_private(snapshot))
     ]
     return "; ".join(found)
-
-
-def lost_heap_memory(current: Snapshot, grown_bytes: int) -> str:
-    """Why growth of private memory may be none; "" where it cannot be heap memory that was not found.
-
-    Large blocks of a heap whose list is damaged look like memory outside of it.
-    """
-    lost = find_hole(current).bytes
-    if not 0 < grown_bytes <= lost:
-        return ""
-    return f"{SIDES[1]}: {format_bytes(lost)} of heap memory that were not walked may be among it"
 
 
 def private_notes(series: Sequence[Snapshot], unknown: str) -> list[Diagnostic]:
@@ -295,6 +298,8 @@ def with_proof(comparison: Comparison) -> Comparison:
     current, survivors = comparison.current, comparison.survivors
     if not current.coverage.is_complete:
         return comparison  # what was not walked may hold pointers to anything
+    if survivors is not None and not survivors.total.new:
+        return replace(comparison, proof=Proof(0, 0, 0, True))
     lost = current.unreferenced
     if lost is None or current.blocks is None:
         return comparison

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from dumpleak.session import BETTER_DUMP, Session
 from dumpleak.units import format_bytes, format_share
 from dumpleak.unread_heaps import unread_amounts
+from windumps.diagnostics import Diagnostic
+from windumps.windows.process import HEAP_LIST_CUT
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5
@@ -26,6 +29,7 @@ class Coverage:
         heaps_listed: Heaps the process has, also those whose addresses are not in the dump.
         heaps_read: Heaps that were walked.
         unread_bytes: Of `committed_bytes`, what belongs to heaps that were not read, as far as known.
+        list_cut: The process may have more heaps than are known.
     """
 
     memory: ClassVar[str] = "heap memory"  # what is walked, for people
@@ -39,6 +43,7 @@ class Coverage:
     heaps_listed: int
     heaps_read: int
     unread_bytes: int = 0
+    list_cut: bool = False
 
     @property
     def walked_share(self) -> float:
@@ -49,7 +54,8 @@ class Coverage:
     def is_complete(self) -> bool:
         """All heaps were read, and all of their memory was walked."""
         whole = self.walked_bytes == self.committed_bytes
-        return whole and self.heaps_read == self.heaps_listed and not self.never
+        every = self.heaps_read == self.heaps_listed and not self.list_cut
+        return whole and every and not self.never
 
     @property
     def shown_share(self) -> float | None:
@@ -75,7 +81,8 @@ class Coverage:
     @property
     def heaps_text(self) -> str:
         """How many heaps were read, for people."""
-        return f"{self.heaps_read} of {self.heaps_listed} {self.parts}"
+        least = "at least " * self.list_cut
+        return f"{self.heaps_read} of {least}{self.heaps_listed} {self.parts}"
 
     def told(self, whose: str = "") -> str:
         """What an answer rests on, for its first screen.
@@ -118,6 +125,11 @@ class HandlesCovered(Coverage):
         return "the dump's list of handles is whole"
 
 
+def is_list_cut(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Whether a process may have more heaps than are known."""
+    return any(item.code == HEAP_LIST_CUT for item in diagnostics)
+
+
 def coverage(session: Session) -> Coverage:
     """How much of the heaps' memory was walked; complete once the blocks were walked."""
     accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
@@ -139,4 +151,5 @@ def coverage(session: Session) -> Coverage:
         heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
         heaps_read=len(accounts),
         unread_bytes=unread,
+        list_cut=is_list_cut(session.diagnostics),
     )

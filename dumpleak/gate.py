@@ -27,8 +27,9 @@ from dumpleak.conditions import (
     decide,
     parse_gate,
 )
-from dumpleak.measures import Answer, Scale, no_times
+from dumpleak.measures import Answer, Part, Scale, no_times
 from dumpleak.site_trends import MIN_BYTES
+from dumpleak.sites import is_private
 from dumpleak.snapshot import BLOCKS, HANDLES
 from dumpleak.suppressions import Suppression
 from dumpleak.trends import SiteTrend, Trend
@@ -100,7 +101,11 @@ class GateResult:
     @property
     def counted(self) -> list[Finding]:
         """Findings that are not suppressed and more than was accepted."""
-        return [f for f in self.findings if not f.suppressed and (f.bytes > 0 or f.count > 0)]
+        return [
+            f
+            for f in self.findings
+            if not f.suppressed and (f.failed or f.bytes > 0 or (f.bytes == 0 and f.count > 0))
+        ]
 
     @property
     def summary(self) -> str:
@@ -193,7 +198,7 @@ class Gate:
         if condition.quantity in COUNTED_SITES:
             return decide(condition, _counted(condition, answer, findings, scale), barred)
         if condition.quantity in UNREFERENCED:
-            return _unreferenced(condition, answer, barred)
+            return _unreferenced(condition, answer, scale, barred)
         if condition.is_of_account:
             return _of_account(condition, answer, scale, barred)
         # What shrank pays for what grew, less what does not count.
@@ -232,7 +237,8 @@ def _of_site(condition: Condition, finding: Finding, scale: Scale) -> Span:
             (site.delta_bytes, finding.bytes) if of_bytes else (site.delta_count, finding.count)
         )
         return scale.rate(rate * counted / whole if whole > 0 else 0.0, of_bytes)
-    return scale.span(condition, finding.bytes, finding.count, site.base.bytes)
+    of = Part.PRIVATE if is_private(site.site) else Part.SITE
+    return scale.span(condition, finding.bytes, finding.count, site.base.bytes, of)
 
 
 def _counted(condition: Condition, answer: Answer, findings: list[Finding], scale: Scale) -> Span:
@@ -252,7 +258,7 @@ def _counted(condition: Condition, answer: Answer, findings: list[Finding], scal
     sure = sum(f.bytes > most for f in found)
     # Each site that is hidden grew by so much at least.
     hidden = most // MIN_BYTES if most != inf else inf
-    return Span(len(found), sure, len(found) + hidden, hidden, scale.why)
+    return Span(len(found), sure, len(found) + hidden, hidden, scale.why_of_series)
 
 
 def _of_account(condition: Condition, answer: Answer, scale: Scale, barred: str) -> Measured:
@@ -264,7 +270,7 @@ def _of_account(condition: Condition, answer: Answer, scale: Scale, barred: str)
     return decide(condition, scale.row_span(condition, row.name, row.delta), barred)
 
 
-def _unreferenced(condition: Condition, answer: Answer, barred: str) -> Measured:
+def _unreferenced(condition: Condition, answer: Answer, scale: Scale, barred: str) -> Measured:
     proof = answer.proof if isinstance(answer, Comparison) else None
     if proof is None or not proof.new:
         return Measured(
@@ -274,8 +280,9 @@ def _unreferenced(condition: Condition, answer: Answer, barred: str) -> Measured
             "which new blocks nothing points to is not known: that takes two dumps of one process life, the "
             "later one with all its memory, and --holders",
         )
-    value = proof.bytes if condition.quantity == "unreferenced.bytes" else proof.unreferenced
-    return decide(condition, Span.exact(value), barred)
+    if condition.quantity == "unreferenced.bytes":
+        return decide(condition, scale.new_span(proof.bytes, False), barred)
+    return decide(condition, scale.new_span(proof.unreferenced, True), barred)
 
 
 __all__ = [

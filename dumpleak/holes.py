@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dumpleak.sites import is_unsized
 from dumpleak.snapshot import Snapshot
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT
@@ -32,11 +33,17 @@ class Hole:
         bytes: Committed memory of heaps that was not walked, and memory that a cut file lacks.
         unknown: What is missing besides, of unknown size; "" when nothing is.
         granularity: Bytes that a block takes at least.
+        unsized_bytes: Of blocks in memory that is not in the dump, which does not tell their sizes: their
+            sites lack them, and their own site has them without having grown.
+        absent_bytes: Of heaps that were not walked as a whole, what is not in the dump: blocks there may
+            have another name than they would have.
     """
 
     bytes: int
     unknown: str = ""
     granularity: int = 8
+    unsized_bytes: int = 0
+    absent_bytes: int = 0
 
     @property
     def most_bytes(self) -> float:
@@ -52,6 +59,8 @@ class Hole:
     def told(self) -> str:
         """For people, "16.7 MiB were not walked"."""
         parts = [f"{format_bytes(self.bytes)} were not walked"] if self.bytes else []
+        if self.unsized_bytes:
+            parts.append(f"{format_bytes(self.unsized_bytes)} are in blocks of unknown size")
         return " and ".join([*parts, *([self.unknown] if self.unknown else [])])
 
 
@@ -79,4 +88,28 @@ def find_hole(snapshot: Snapshot) -> Hole:
     if unread > 0:
         unknown.insert(0, f"{unread} of {covered.heaps_listed} {covered.parts} could not be read")
     machines = {snapshot.source.architecture, *(row.architecture for row in snapshot.heaps)}
-    return Hole(lost, "; ".join(unknown), min(_GRANULARITY.get(name, 8) for name in machines))
+    granularity = min(_GRANULARITY.get(name, 8) for name in machines)
+    unsized = _unsized_bytes(snapshot)
+    absent = max(covered.committed_bytes - covered.present_bytes, 0)
+    renamed = absent if lost or unsized or unknown else 0
+    return Hole(lost, "; ".join(unknown), granularity, unsized, renamed)
+
+
+def lost_memory(other: Snapshot, snapshot: Snapshot) -> float:
+    """How much memory of heaps a snapshot may show as other private memory.
+
+    Where a heap's list of its own memory is cut, no counter may tell how much that lacks; another dump does.
+    """
+    most = find_hole(snapshot).most_bytes
+    fallen = other.coverage.committed_bytes - snapshot.coverage.committed_bytes
+    return most + max(fallen, 0) if most else 0.0
+
+
+def _unsized_bytes(snapshot: Snapshot) -> int:
+    """Bytes of blocks whose sizes are unknown, where that may be for want of memory in the dump.
+
+    Some heaps keep no size of some blocks, which says nothing.
+    """
+    if snapshot.coverage.present_bytes >= snapshot.coverage.committed_bytes:
+        return 0
+    return sum(totals.bytes for site, totals in snapshot.groups.values() if is_unsized(site))

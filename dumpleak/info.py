@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dumpleak.account import Figure, account_of, outside_figures
+from dumpleak.coverage import is_list_cut
 from dumpleak.memory_use import MemoryByUse, memory_by_use, private_memory
 from dumpleak.session import Progress, Session, no_progress
 from dumpleak.snapshot import (
@@ -21,7 +22,6 @@ from dumpleak.totals import Totals, sum_of
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
 from windumps.windows.modules import Module
-from windumps.windows.process import HEAP_LIST_CUT
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str
     if covered.shortfall:
         return f"no: {covered.shortfall}"
     unread = covered.heaps_listed - covered.heaps_read
-    cut = any(item.code == HEAP_LIST_CUT for item in diagnostics)
+    cut = is_list_cut(diagnostics)
     lost = sum(item.bytes_affected for item in diagnostics if item.code == MEMORY_CUT)
     if unread or cut or lost or covered.walked_share < 0.99:
         parts = [f"{covered.share_text} of the heap memory could be walked"]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dumpleak.known_memory import KnownMemory, inside_spans
 from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.sites import PRIVATE_KEY, Site, SiteKind
 from dumpleak.totals import Totals
 from dumpleak.units import format_bytes
 from dumpleak.unread_heaps import unread_spans
@@ -124,7 +124,7 @@ def private_memory(session: Session) -> PrivateMemory:
         name = "memory outside heaps, stacks and images, in the file"
         total = sum(sizes)
         in_file = (
-            Site(SiteKind.SHAPE, f"{SiteKind.SHAPE}|private|file", name),
+            Site(SiteKind.SHAPE, f"{PRIVATE_KEY}file", name),
             Totals(len(sizes), total, total, max(sizes, default=0)),
         )
     if not stacks_known:
@@ -185,7 +185,7 @@ def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
         used = members[members > 0]
         if len(used):
             name = f"private memory {what}, {format_bytes(reserved)} reserved each"
-            site = Site(SiteKind.SHAPE, f"{SiteKind.SHAPE}|private|{reserved}", name)
+            site = Site(SiteKind.SHAPE, f"{PRIVATE_KEY}{reserved}", name)
             total = int(used.sum())
             groups[site.key] = site, Totals(len(used), total, total, int(used.max()))
     return groups

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from windumps.blocks import SIZE_UNKNOWN
 from windumps.windows.modules import Module
 
 
@@ -78,3 +79,19 @@ class Site:
     driver: str | None = None
     lines: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
+
+
+# What the key of a group of private allocations begins with, and which part of a shape's key is the size.
+PRIVATE_KEY = f"{SiteKind.SHAPE}|private|"
+_SIZE_PART = 3
+
+
+def is_private(site: Site) -> bool:
+    """True for a group of private memory outside heaps."""
+    return site.key.startswith(PRIVATE_KEY)
+
+
+def is_unsized(site: Site) -> bool:
+    """True for the site of blocks whose sizes are not known."""
+    parts = site.key.split("|")
+    return site.kind is SiteKind.SHAPE and parts[_SIZE_PART : _SIZE_PART + 1] == [str(SIZE_UNKNOWN)]

@@ -164,13 +164,16 @@ def find_trend(
         if not unknown:
             private = finder.trends([snapshot.private for snapshot in series], {})
         account = account_rows(series)
-    grown_bytes = sum(max(trend.delta_bytes, 0) for trend in (*sites, *private))
+    grown_bytes, private_bytes = (
+        sum(max(trend.delta_bytes, 0) for trend in trends) for trends in (sites, private)
+    )
+    shrunk_bytes = -sum(min(trend.delta_bytes, 0) for trend in sites)
     others_grew = bool(what_grew(account))
     if not refused:
-        doubted = doubts(series, grown_bytes, others_grew, names)
+        doubted = doubts(series, grown_bytes, shrunk_bytes, private_bytes, others_grew, names)
     if force:
         reasons, doubted = [*reasons, *doubted], []
-    verdict = Verdict.GROWTH if grown_bytes or others_grew else Verdict.NO_GROWTH
+    verdict = Verdict.GROWTH if grown_bytes or private_bytes or others_grew else Verdict.NO_GROWTH
     return Trend(
         tuple(series),
         after_idle is not None,

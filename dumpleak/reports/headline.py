@@ -44,14 +44,21 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         first = first if parts[0][1] in first else f"{first}; {parts[0][1]}"
     if not many or not comparison.base.has_bytes:
         return f"{first}. Leaking? Two dumps cannot tell."
-    if comparison.proof is not None:
-        return f"{first}. {proof_told(comparison.proof)}"
+    if comparison.proof is not None and comparison.proof.blocks:
+        whole = not find_hole(comparison.base).told
+        return f"{first}. {proof_told(comparison.proof, whole)}"
     return f"{first}. Leaking? Two dumps cannot tell it from a cache that fills."
 
 
-def proof_told(proof: Proof) -> str:
-    """What references say of blocks, in one sentence."""
-    what = "new blocks" if proof.new else "blocks of the sites that grew"
+def proof_told(proof: Proof, whole_base: bool = True) -> str:
+    """What references say of blocks, in one sentence.
+
+    Args:
+        proof: It.
+        whole_base: False when blocks may be new only because the base does not show them.
+    """
+    new = "new blocks" if whole_base else "blocks that the base does not show"
+    what = new if proof.new else "blocks of the sites that grew"
     if proof.unreferenced:
         are = "is" if proof.unreferenced == 1 else "are"
         many = f"{proof.unreferenced:,} of {proof.blocks:,} {what}"

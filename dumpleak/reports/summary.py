@@ -114,7 +114,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     steps: tuple[Step, ...] = ()
     if comparison.verdict is Verdict.GROWTH:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
-        sites_grown = len(grown) - sum(delta.delta_bytes > 0 for delta in comparison.private)
+        sites_grown = len(grown) - sum(delta.grew for delta in comparison.private)
         many = count_of(sites_grown, comparison.base.grouping) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"

@@ -8,6 +8,7 @@ from typing import Any
 
 from dumpleak.account import NO_REGIONS, Figure, older_figures
 from dumpleak.attribution.content_shape import BY_PDB, BY_STAMP
+from dumpleak.coverage import is_list_cut
 from dumpleak.holders import Holding
 from dumpleak.limits import Limit
 from dumpleak.memory_use import MemoryByUse, UseRow
@@ -158,6 +159,7 @@ def from_json(document: Any, file: str) -> Metadata:
     if "site" not in groups:
         raise damaged("metadata.groups", "complete: it has no sites")
     coverage, totals = root.object("coverage"), root.object("totals")
+    diagnostics = [_read_diagnostic(item) for item in root.objects("diagnostics")]
     snapshot = Snapshot(
         source=_read_source(root.object("source"), file),
         grouping="site",
@@ -174,8 +176,9 @@ def from_json(document: Any, file: str) -> Metadata:
             coverage.integer("heaps_listed"),
             coverage.integer("heaps_read"),
             coverage.integer_or_none("unread_bytes") or 0,
+            is_list_cut(diagnostics),
         ),
-        diagnostics=[_read_diagnostic(item) for item in root.objects("diagnostics")],
+        diagnostics=diagnostics,
         limits=tuple(
             Limit(
                 item.text("name"), item.integer("free_bytes"), item.integer_or_none("total_bytes")

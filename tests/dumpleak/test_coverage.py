@@ -35,3 +35,11 @@ def test_a_page_that_is_absent_is_not_counted_as_present(build: str) -> None:
     torn = _covered(without(dump, page, PAGE))
     assert torn.present_bytes == whole.present_bytes - PAGE
     assert torn.committed_bytes == whole.committed_bytes
+
+
+def test_where_the_list_of_heaps_is_cut_nothing_is_complete() -> None:
+    covered = Coverage(100, 100, 100, 2, 2, list_cut=True)
+    assert not covered.is_complete
+    assert covered.share_text == "99.9%"
+    assert covered.shown_share == 0.999
+    assert covered.heaps_text == "2 of at least 2 heaps"

@@ -65,6 +65,13 @@ def open_minidump(path: Path, data: U8) -> Dump:
     process_id, process_times = _misc_info(streams)
     listed = streams.counted(c.StreamType.THREAD_LIST, THREAD_SIZE)
     threads = list(_threads(streams, architecture, listed)) if listed is not None else []
+    listing = streams.find(c.StreamType.THREAD_LIST, 4)
+    threads_whole = (
+        listed is not None
+        and listing is not None
+        and len(threads) == listed[2]
+        and streams.lists_all(listing, listed[0], listed[2], THREAD_SIZE)
+    )
     memory = read_memory(streams)
     return Dump(
         path=path,
@@ -81,7 +88,7 @@ def open_minidump(path: Path, data: U8) -> Dump:
         modules=_images(streams, memory),
         unloaded_modules=list(_unloaded_modules(streams)),
         threads=threads,
-        threads_whole=listed is not None and len(threads) == listed[2],
+        threads_whole=threads_whole,
         comments=_comments(streams),
         streams=[(stream.kind, stream.size) for stream in streams.all],
         log=log,

@@ -168,5 +168,8 @@ def _regions(streams: Streams) -> Regions:
         state=rows["State"][keep].astype(np.uint32),
         protect=rows["Protect"][keep].astype(np.uint32),
         type=rows["Type"][keep].astype(np.uint32),
-        whole=len(rows) == head.NumberOfEntries,
+        whole=len(rows) == head.NumberOfEntries
+        and streams.lists_all(
+            stream, stream.offset + head.SizeOfHeader, head.NumberOfEntries, head.SizeOfEntry
+        ),
     )

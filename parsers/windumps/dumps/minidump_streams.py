@@ -148,6 +148,25 @@ class Streams:
         padded = stream.claimed == 8 + count * record_size
         return stream.offset + (8 if padded else 4), stream.end, count
 
+    def lists_all(self, stream: Stream, first: int, count: int, stride: int) -> bool:
+        """False, and said, when a stream has room for more records than its count tells of.
+
+        Args:
+            stream: The stream.
+            first: File offset of its first record.
+            count: How many it says it has.
+            stride: Bytes of each.
+        """
+        room = (stream.offset + stream.claimed - first) // stride
+        if room > count:
+            self.say(
+                "count-too-small",
+                stream.name,
+                stream.offset,
+                f"{count} records claimed, the stream has room for {room}; the rest is not read",
+            )
+        return room <= count
+
     def fitting(
         self, structure: str, start: int, end: int, count: int, stride: int, limit: tuple[str, int]
     ) -> int:
