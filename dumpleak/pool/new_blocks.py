@@ -101,6 +101,10 @@ class PoolBlocks:
         """uint32: the tags that have blocks."""
         return np.unique(self._key >> _POOL_BITS).astype(np.uint32)
 
+    def has_pool(self, pool: int) -> bool:
+        """There are blocks in one of `POOLS`, by number."""
+        return bool((self._key & np.uint64(3) == pool).any())
+
     def column(self, name: str) -> tuple[NDArray[np.int64], I64]:
         """(values, block bytes) of all blocks; the values are "size", "kind" or "pool" (of `POOLS`)."""
         values: dict[str, NDArray[Any]] = {

@@ -174,6 +174,11 @@ def _read_account(item: Fields) -> PoolAccount:
         notes=tuple(item.texts("notes")),
         # Files written before the blocks could refute counters do not have it.
         tags_by_blocks=item.integer("tags_by_blocks") if "tags_by_blocks" in item.names() else 0,
+        by_blocks_bytes=item.integer("by_blocks_bytes") if "by_blocks_bytes" in item.names() else 0,
+        refuted_tags=item.integer("refuted_tags") if "refuted_tags" in item.names() else 0,
+        pool_count=item.integer("pool_count") if "pool_count" in item.names() else len(POOLS[:2]),
+        large_unknown="large_unknown" in item.names() and item.flag("large_unknown"),
+        pool_bytes=item.integer_or_none("pool_bytes") if "pool_bytes" in item.names() else None,
     )
 
 

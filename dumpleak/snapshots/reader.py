@@ -122,7 +122,7 @@ class SnapshotFile:
         if self.metadata.block_count != rows:
             raise self._damaged(f"it holds {rows} blocks and says {self.metadata.block_count}")
         snapshot = self.metadata.snapshot
-        if snapshot.is_pool:
+        if snapshot.is_pool and not isinstance(snapshot.coverage, PoolsCovered):
             snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
 
     def snapshot(self, by: str) -> Snapshot:
@@ -141,6 +141,9 @@ class SnapshotFile:
             keys = tuple(site.key for site, _ in groups)
             if not snapshot.is_pool:
                 snapshot.blocks = lambda: self._table(numbers, keys)
+            elif isinstance(snapshot.coverage, PoolsCovered):
+                # These groups are of the blocks found: what is only counted is in none of them.
+                snapshot.coverage = replace(snapshot.coverage, counted_bytes=0)
             return snapshot
         if by == "site":
             table, of_class = list(snapshot.groups.values()), None
