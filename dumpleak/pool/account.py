@@ -253,7 +253,7 @@ def _tracked(reader: PoolReader, audit: PoolAudit | None) -> int | None:
 
 
 def _overflow_bytes(audit: PoolAudit) -> int:
-    """Of what is counted together as "Ovfl", the blocks of tags without a slot of their own: shown as these."""
+    """Of what is counted together as "Ovfl", the blocks of tags without a slot, which are shown as theirs."""
     split = 0
     counted = (audit.tag == OVERFLOW_TAG) & (audit.source == Source.COUNTED)
     for paged in audit.paged[counted].tolist():

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.boots import Boot
 from dumpleak.kernel_info import kernel_source
 from dumpleak.kernel_symbols import use_symbols
 from dumpleak.pool.account import PoolAccount, account_for
 from dumpleak.pool.counters import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.pool.new_blocks import PoolBlocks
 from dumpleak.pool.owners import Ownership, TagOwners, VerifiedCaller
-from dumpleak.pool.source import Boot
 from dumpleak.pool.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
 from dumpleak.session import CannotAnswerError, Progress, no_progress
 from dumpleak.snapshot import SourceInfo

@@ -6,11 +6,12 @@ groups by size, kind and pool count the blocks that were found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from dumpleak.boots import is_same_boot
 from dumpleak.grouping import heap_name
 from dumpleak.kernel_info import kernel_source
 from dumpleak.limits import Limit
@@ -20,7 +21,6 @@ from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks, said_of_new
 from dumpleak.pool.owners import Ownership
 from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.source import is_same_boot
 from dumpleak.session import CannotAnswerError
 from dumpleak.site_details import DetailSums
 from dumpleak.sites import Site, SiteKind
@@ -28,10 +28,13 @@ from dumpleak.snapshot import POOL, HeapRow, PoolsCovered, Snapshot
 from dumpleak.totals import Totals
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
+from windumps.pools.audit import Source
 from windumps.pools.tags import tag_number, tag_text
 
 Groups = dict[str, tuple[Site, Totals]]
+Refuted = tuple[int, int, int, int]
 
+_POSSIBLE = 1 << 56  # blocks or bytes: counters beyond are of a damaged dump
 OWNER_UNKNOWN = "(owner unknown)"
 # Codes of diagnostics that say what stands in a `PoolAccount`.
 SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown", "pool-large-unknown"})
@@ -87,6 +90,8 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
         limits=_limits(reader),
         modules=tuple(reader.dump.modules),
         pool=PoolView(reader, _tags_of(rows), {row.number: row.owner for row in rows}),
+        boot=reader.boot,
+        refuted=refuted_sites(rows, refuted_counters(reader)) if by == "site" else {},
     )
     snapshot.explain = lambda base, site: _explain(base, snapshot, site)
     if details and by in ("site", "tag"):
@@ -116,6 +121,32 @@ def tag_site(row: TagRow, pool: int | None = None) -> Site:
     driver = row.owner.driver
     name = site_name(row.number, pool, driver)
     return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=driver)
+
+
+def refuted_counters(reader: PoolReader) -> list[Refuted]:
+    """What the trackers say where the blocks refute them: (tag, number in `POOLS`, blocks, bytes)."""
+    if not reader.has_trackers:
+        return []
+    audit = reader.pools.audit
+    rows = audit.is_counted & (audit.source != Source.COUNTED)
+    columns = (audit.tag, audit.paged, audit.counted_count, audit.counted_bytes)
+    found = zip(*(column[rows].tolist() for column in columns), strict=True)
+    return [
+        (tag, int(paged), count, held)
+        for tag, paged, count, held in found
+        if 0 <= count <= _POSSIBLE and 0 <= held <= _POSSIBLE
+    ]
+
+
+def refuted_sites(rows: Iterable[TagRow], refuted: Iterable[Refuted]) -> Groups:
+    """`Snapshot.refuted`, of `refuted_counters`."""
+    by_number = {row.number: row for row in rows}
+    sites = [
+        (tag_site(by_number[tag], pool), Totals(count, held, held))
+        for tag, pool, count, held in refuted
+        if tag in by_number
+    ]
+    return {site.key: (site, totals) for site, totals in sites}
 
 
 def _tags_of(rows: list[TagRow]) -> dict[str, tuple[int, int | None]]:

@@ -19,6 +19,7 @@ from dumpleak.grouping import heap_name, key_site, size_name
 from dumpleak.holders import StoredHolders
 from dumpleak.info import Info, coverage_advice
 from dumpleak.late_symbols import with_symbols
+from dumpleak.pool.snapshot import refuted_sites
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import GroupSums, PoolsCovered, Snapshot
 from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
@@ -124,6 +125,10 @@ class SnapshotFile:
         snapshot = self.metadata.snapshot
         if snapshot.is_pool and not isinstance(snapshot.coverage, PoolsCovered):
             snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
+        record = self.metadata.pool
+        if record is not None:
+            snapshot.boot = record.boot(snapshot.source)
+            snapshot.refuted = refuted_sites(record.rows, record.refuted)
 
     def snapshot(self, by: str) -> Snapshot:
         """The snapshot with its blocks grouped.
@@ -133,6 +138,8 @@ class SnapshotFile:
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
         snapshot = replace(self.metadata.snapshot, grouping=by, held_by={}, unreferenced=None)
+        if by != "site":
+            snapshot.refuted = {}
         if held:
             snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):
