@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from windumps.dumps.kernel_dump import KernelDump
     from windumps.pools.trackers import TagTotals
 
-BLOCK_TABLE_BYTES = 84  # a block takes at most while the table of all is made
+BLOCK_TABLE_BYTES = 30  # a block takes at most while the table of all is made
 
 
 def why_no_answer(dump: KernelDump) -> tuple[str, str]:
