@@ -51,6 +51,16 @@ class Coverage:
         return self.walked_bytes / self.committed_bytes if self.committed_bytes else 0.0
 
     @property
+    def hidden_bytes(self) -> int:
+        """What heaps that were read may hold besides what an answer shows."""
+        return max(self.committed_bytes - self.unread_bytes - self.walked_bytes, 0)
+
+    @property
+    def known_share(self) -> float:
+        """What an answer rests on, walked or known without, of what is committed; 0 to 1."""
+        return self.walked_share
+
+    @property
     def is_complete(self) -> bool:
         """All heaps were read, and all of their memory was walked."""
         whole = self.walked_bytes == self.committed_bytes
@@ -97,7 +107,7 @@ class Coverage:
     @property
     def shortfall(self) -> str:
         """Why the answer says too little of the heaps to stand; "" when it covers enough."""
-        if self.walked_share >= MIN_WALKED_SHARE:
+        if self.known_share >= MIN_WALKED_SHARE:
             return ""
         return (
             f"only {self.share_text} of the {self.memory} could be walked, the rest is not in the dump "
@@ -105,11 +115,52 @@ class Coverage:
         )
 
 
+@dataclass(frozen=True)
 class PoolsCovered(Coverage):
-    """Coverage of the kernel's pools; of totals by the trackers, which need no walk, all is covered."""
+    """Coverage of the kernel's pools: walked is what was found as blocks and is accounted for.
+
+    Attributes:
+        counted_bytes: Of what was not walked, what the kernel's trackers count: no total lacks it.
+        unbounded: There may be more than `committed_bytes`, and nothing tells how much: of some tags, or of
+            all large blocks, neither counters nor blocks are known.
+    """
 
     memory: ClassVar[str] = "pool memory"
     parts: ClassVar[str] = "pools"
+
+    counted_bytes: int = 0
+    unbounded: bool = False
+
+    @property
+    def hidden_bytes(self) -> int:
+        """What the pools may hold besides what the totals show, as far as it is bounded."""
+        return max(super().hidden_bytes - self.counted_bytes, 0)
+
+    @property
+    def known_share(self) -> float:
+        """Walked or counted, of what is committed."""
+        known = self.walked_bytes + self.counted_bytes
+        return known / self.committed_bytes if self.committed_bytes else 0.0
+
+    @property
+    def is_complete(self) -> bool:
+        """Every block of the pools is accounted for."""
+        return super().is_complete and not self.unbounded
+
+    @property
+    def _is_unknown(self) -> bool:
+        """All that is known of was walked, and how much more there is nothing tells."""
+        return self.unbounded and self.walked_bytes == self.committed_bytes
+
+    @property
+    def shown_share(self) -> float | None:
+        """The share for people; None where it is unknown."""
+        return None if self._is_unknown else super().shown_share
+
+    @property
+    def share_text(self) -> str:
+        """The share for people, "97.4%"."""
+        return "an unknown share" if self._is_unknown else super().share_text
 
 
 class HandlesCovered(Coverage):

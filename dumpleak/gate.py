@@ -8,7 +8,7 @@ What a suppression names, and what a baseline has accepted, does not count.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TypeAlias
 
@@ -170,6 +170,11 @@ class Gate:
                 result = decide(condition, scale.largest(condition, counted), barred)
             else:
                 result = self._measure_all(condition, answer, findings, scale, barred)
+            if isinstance(answer, Trend) and answer.restarts and not result.failed:
+                # What another run of the system leaked is in none of these figures.
+                result = replace(
+                    result, unknown=f"{answer.restarted}, and only one run is measured"
+                )
             measured.append(result)
         return GateResult(
             tuple(measured),

@@ -20,6 +20,7 @@ HIDDEN_BYTES = 0x10000
 _UNKNOWN_SIZE = {
     HEAP_LIST_CUT: "the list of heaps is cut",
     "pool-tags-unknown": "counters of some pool tags are not in the dump",
+    "pool-large-unknown": "large blocks of the pools are not known",
 }
 # Bytes between the beginnings of two neighbouring blocks, at least (_HEAP_ENTRY's size).
 _GRANULARITY = {"x86": 8, "x64": 16}
@@ -77,7 +78,7 @@ def find_hole(snapshot: Snapshot) -> Hole:
             if row.read
         )
     else:
-        lost = max(covered.committed_bytes - covered.unread_bytes - covered.walked_bytes, 0)
+        lost = covered.hidden_bytes
     lost += sum(i.bytes_affected for i in snapshot.diagnostics if i.code == MEMORY_CUT)
     unknown = [
         text

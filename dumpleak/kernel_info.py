@@ -139,8 +139,16 @@ def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:
     )
 
 
-def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> KernelInfo:
-    """Describes a kernel dump; the lists are read, no pool is walked."""
+def take_kernel_info(
+    dump: KernelDump, symbols: Symbols | None = None, pools: tuple[str, str] = ("", "")
+) -> KernelInfo:
+    """Describes a kernel dump.
+
+    Args:
+        dump: The dump.
+        symbols: Where names come from.
+        pools: Why its pools cannot be told about, and what to know when they can, see `why_no_answer`.
+    """
     said = use_symbols(dump, symbols)
     kernel, block = dump.kernel, dump.kdbg
     processes = None if dump.process_layout is None else tuple(listed_processes(dump))
@@ -178,8 +186,8 @@ def take_kernel_info(dump: KernelDump, symbols: Symbols | None = None) -> Kernel
             ),
         ),
         secondary=tuple(dump.secondary),
-        usable=not dump.why_no_pool,
-        advice=_advice(dump),
+        usable=not (dump.why_no_pool or pools[0]),
+        advice=_advice(dump, *pools),
         diagnostics=(*dump.diagnostics, *said),
     )
 
@@ -206,13 +214,17 @@ def describe_system(dump: KernelDump) -> str:
     return f"{dump.platform}{version} {dump.architecture}".strip()
 
 
-def _advice(dump: KernelDump) -> str:
+def _advice(dump: KernelDump, why_not: str, note: str) -> str:
     if dump.why_no_pool:
         return f"no: this is {dump.why_no_pool}"
+    if why_not:
+        return f"no: {why_not}"
     if dump.missing_bytes:
         return (
             "partly: the file is cut, what it lacks counts as absent; copy it again from where it was "
             "written"
         )
     heaps = "; heaps of a process: --process NAME" if dump.full_memory else ""
+    if note:
+        return f"yes, without the blocks: {note}{heaps}"
     return f"yes: pool by tag and driver, dumpleak pool DUMP{heaps}"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dumpleak.account import Figure, outside_figures
 from dumpleak.block_table import BlockTable, BlockTableBuilder
+from dumpleak.boots import Boot
 from dumpleak.coverage import Coverage, PoolsCovered, coverage
 from dumpleak.grouping import GROUPINGS, Grouping
 from dumpleak.holders import HolderFinder, Holding
@@ -140,6 +141,8 @@ class Snapshot:
             logs, and for snapshot files that were written without.
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
             that was not looked for, or cannot be told.
+        boot: Which run of the system it is of; None for processes, and where it was not kept.
+        refuted: Of the kernel's pools, sites whose counters the blocks refute, with what these count.
         explain: Gives clauses on a site's growth since another snapshot; None where there are none.
         population: `BLOCKS`, pool memory included, or `HANDLES`, which have no bytes: theirs are all 0.
     """
@@ -169,6 +172,8 @@ class Snapshot:
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None
     population: str = BLOCKS
+    boot: Boot | None = None
+    refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
 
     @property
     def has_bytes(self) -> bool:

@@ -10,7 +10,7 @@ Only snapshots come in, so dumps and snapshot files are mixed freely.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dumpleak.account import AccountRow, account_rows, what_grew
+from dumpleak.boots import runs_of
 from dumpleak.builds import align_builds
 from dumpleak.comparable import doubts, labelled, same_dump, why_not_comparable
 from dumpleak.comparison import Verdict, private_notes, private_unknown, rows_total
@@ -71,6 +72,10 @@ class Trend:
         doubts: Why a series that was compared comes to no verdict: a dump may hide what it would need.
         account: Everything that can grow, in figures.
         private_unknown: Why private memory outside heaps is not compared; "" when it is.
+        restarts: (last file before, first file after) of each restart of the system in the series. Then all
+            of this is of one run of it, and `other_runs` of the others.
+        other_runs: Other runs of the system, each judged by itself.
+        by_counters: Sites that grow by counters only: those of some dumps are refuted by the blocks.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -85,6 +90,15 @@ class Trend:
     doubts: tuple[str, ...] = ()
     account: tuple[AccountRow, ...] = ()
     private_unknown: str = ""
+    restarts: tuple[tuple[str, str], ...] = ()
+    other_runs: tuple[Trend, ...] = ()
+    by_counters: tuple[SiteTrend, ...] = ()
+
+    @property
+    def restarted(self) -> str:
+        """Where the system was restarted; "" when it was not."""
+        places = " and ".join(f"between {before} and {after}" for before, after in self.restarts)
+        return f"the system was restarted {places}" if places else ""
 
     @property
     def refused(self) -> bool:
@@ -137,17 +151,68 @@ def find_trend(
         ValueError: the snapshots were grouped differently.
         MissingExtraError: SciPy is not installed.
     """
-    series = identified(_all_alike(_in_order(list(snapshots), after_idle)))
+    series = _in_order(list(snapshots), after_idle)
+    runs = runs_of([snapshot.boot for snapshot in series])
+    if len(runs) == 1:
+        return _judge_run(series, after_idle is not None, force)
+    return _over_restarts([[series[n] for n in run] for run in runs], after_idle is not None, force)
+
+
+def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) -> Trend:
+    """Judges each run of the system by itself: counters and blocks begin anew with it.
+
+    The longest run is the answer, and the last one where it ends with the dump after idle.
+
+    Raises:
+        TrendError: no run has dumps enough.
+    """
+    restarts = tuple(
+        (before[-1].source.file, after[0].source.file) for before, after in pairwise(runs)
+    )
+    main = len(runs) - 1
+    if not after_idle:
+        main = max(range(len(runs)), key=lambda number: (len(runs[number]), number))
+    if len(runs[main]) < MIN_DUMPS:
+        places = " and ".join(f"between {before} and {after}" for before, after in restarts)
+        raise TrendError(
+            f"the system was restarted {places}: a trend needs {MIN_DUMPS} dumps or more of one run, and "
+            f"the one that would be judged has {len(runs[main])}"
+        )
+    answer = _judge_run(runs[main], after_idle, force)
+    others = tuple(
+        _judge_run(run, False, force)
+        for number, run in enumerate(runs)
+        if number != main and len(run) > 1
+    )
+    said = Diagnostic(
+        "restarted",
+        Severity.WARNING,
+        "comparison",
+        None,
+        f"{replace(answer, restarts=restarts).restarted}: each run is judged by itself",
+    )
+    return replace(
+        answer,
+        restarts=restarts,
+        other_runs=others,
+        diagnostics=(said, *answer.diagnostics),
+    )
+
+
+def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
+    """As `find_trend`, of dumps in order of time."""
+    series = identified(_all_alike(ordered))
     series, said_of_private = with_same_private(series)
     _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:
         raise ValueError("cannot compare snapshots that are grouped differently")
     reasons = _reasons(series)
     refused = bool(reasons) and not force
-    under_load = len(series) - (after_idle is not None)
+    under_load = len(series) - idle
     hours = _hours(series[:under_load])
     sites: tuple[SiteTrend, ...] = ()
     private: tuple[SiteTrend, ...] = ()
+    by_counters: tuple[SiteTrend, ...] = ()
     notes: list[Diagnostic] = []
     account: tuple[AccountRow, ...] = ()
     doubted: list[str] = []
@@ -156,7 +221,7 @@ def find_trend(
     limits = series[under_load - 1].limits
     when = series[under_load - 1].source.time
     if not refused:
-        finder = TrendFinder(hours, under_load, after_idle is not None, limits, when)
+        finder = TrendFinder(hours, under_load, idle, limits, when)
         series, followed, notes_of_names = _followed(series, under_load)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
         notes = [*aligned.diagnostics, *notes_of_names]
@@ -164,6 +229,7 @@ def find_trend(
         if not unknown:
             private = finder.trends([snapshot.private for snapshot in series], {})
         account = account_rows(series)
+        by_counters = _by_counters(finder, series, sites)
     grown_bytes, private_bytes = (
         sum(max(trend.delta_bytes, 0) for trend in trends) for trends in (sites, private)
     )
@@ -176,7 +242,7 @@ def find_trend(
     verdict = Verdict.GROWTH if grown_bytes or private_bytes or others_grew else Verdict.NO_GROWTH
     return Trend(
         tuple(series),
-        after_idle is not None,
+        idle,
         Verdict.NOT_COMPARABLE if refused or doubted else verdict,
         tuple(reasons),
         sites,
@@ -191,6 +257,33 @@ def find_trend(
         doubts=tuple(doubted),
         account=account,
         private_unknown=unknown,
+        by_counters=by_counters,
+    )
+
+
+def _by_counters(
+    finder: TrendFinder, series: Sequence[Snapshot], sites: Sequence[SiteTrend]
+) -> tuple[SiteTrend, ...]:
+    """Sites whose counters grow, where the blocks of some dump refute these.
+
+    A counter copied at another time than the rest is wrong once. One that rises from dump to dump is worth
+    a look, though no block was found to bear it out; it ranks nowhere.
+    """
+    keys = {key for snapshot in series for key in snapshot.refuted}
+    groups = [
+        {
+            key: snapshot.refuted.get(key) or snapshot.groups[key]
+            for key in keys
+            if key in snapshot.refuted or key in snapshot.groups
+        }
+        for snapshot in series
+    ]
+    known = {site.site.key for site in sites if site.confidence != "growth"}
+    return tuple(
+        trend
+        for trend in finder.trends(groups, {})
+        if trend.site.key not in known
+        and (trend.confidence != "growth" or (len(series) < MIN_DUMPS and trend.delta_bytes > 0))
     )
 
 

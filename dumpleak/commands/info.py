@@ -12,6 +12,7 @@ from dumpleak.commands.kernel import kernel_report_to
 from dumpleak.info import take_info
 from dumpleak.inputs import is_snapshot_file
 from dumpleak.kernel_info import take_kernel_info
+from dumpleak.pool.answerable import why_no_answer
 from dumpleak.reports import INFO_REPORTS
 from dumpleak.session import Session
 from dumpleak.snapshots.reader import snapshot_info
@@ -34,8 +35,12 @@ def info(dump: str, **options: Any) -> None:
     with progress_bar(options):
         session = Session.open(dump, options["symbols"], options["process"])
     if isinstance(session.dump, KernelDump):
+        with progress_bar(options):
+            answer_of_pools = why_no_answer(session.dump)
         with kernel_report_to(options) as kernel_report:
-            kernel_report.kernel_info(take_kernel_info(session.dump, options["symbols"]))
+            kernel_report.kernel_info(
+                take_kernel_info(session.dump, options["symbols"], answer_of_pools)
+            )
         return
     with progress_bar(options) as progress:
         answer = take_info(session, progress)

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dumpleak.pool.counters import TRACKERS, WALK
+from dumpleak.coverage import PoolsCovered
+from dumpleak.kernel_info import checked_counters
+from dumpleak.pool.counters import POOLS, TRACKERS, WALK
 from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP
 from windumps.pools.audit import PoolAudit, Source
-from windumps.pools.tags import tag_text
+from windumps.pools.tags import OVERFLOW_TAG, tag_text
 
 if TYPE_CHECKING:
     from dumpleak.pool.reader import PoolReader
@@ -60,6 +62,12 @@ class PoolAccount:
         notes: What else a reader of the numbers must know, one sentence each.
         tags_by_blocks: Tags whose numbers are those of the blocks: their counters are not in the dump,
             or the blocks refute them.
+        by_blocks_bytes: What was found of these tags.
+        refuted_tags: How many of these have counters that the blocks refute.
+        pool_count: Pools there are.
+        large_unknown: Tables of blocks are not in the dump, so that blocks nobody looks for may be anywhere.
+        pool_bytes: The memory manager's own total of both pools, where it is needed (`large_unknown`) and
+            known.
     """
 
     ranking: str
@@ -79,11 +87,66 @@ class PoolAccount:
     residuals: tuple[Residual, ...]
     notes: tuple[str, ...] = ()
     tags_by_blocks: int = 0
+    by_blocks_bytes: int = 0
+    refuted_tags: int = 0
+    pool_count: int = 2
+    large_unknown: bool = False
+    pool_bytes: int | None = None
+
+    @property
+    def unseen_bytes(self) -> int:
+        """Memory of the pools that may hold blocks and was not read."""
+        return self.absent_bytes + self.damaged_bytes
+
+    def covered(self, by_trackers: bool = True) -> PoolsCovered | None:
+        """How much of the pools was read and is accounted for; None when nobody looked for blocks.
+
+        Blocks that the trackers count and nobody found were not walked, and yet no total lacks them.
+
+        Args:
+            by_trackers: It is asked for totals to which the trackers contribute, not of blocks found.
+        """
+        if self.walked_bytes is None:
+            return None
+        if self.ranking != TRACKERS or self.tracked_bytes is None or self.matched_bytes is None:
+            walked, counted = self.walked_bytes, 0
+            committed = walked + self.unseen_bytes
+            if self.large_unknown and self.pool_bytes is not None:
+                committed = max(committed, self.pool_bytes)
+            unbounded = self.large_unknown and (
+                self.pool_bytes is None or committed == walked + self.unseen_bytes
+            )
+        else:
+            walked = self.matched_bytes + self.by_blocks_bytes
+            missing = max(self.tracked_bytes - self.matched_bytes, 0)
+            # What is known of all tags cannot hide more of them.
+            unseen = self.unseen_bytes if self.tags_by_blocks or self.unknown_tags else 0
+            of_unknown = max(self.uncounted_bytes - self.by_blocks_bytes, 0)
+            committed = walked + max(missing, unseen) + of_unknown
+            counted = max(missing - unseen, 0) if by_trackers else 0
+            unbounded = bool(self.unknown_tags)
+        present, pools = max(committed - self.absent_bytes, walked), self.pool_count
+        return PoolsCovered(
+            walked, present, committed, pools, pools, counted_bytes=counted, unbounded=unbounded
+        )
+
+    @property
+    def said_of_blocks(self) -> str:
+        """Which tags are counted by blocks though there are trackers, and why; "" when none is."""
+        if self.ranking != TRACKERS or not self.tags_by_blocks:
+            return ""
+        absent = self.tags_by_blocks - self.refuted_tags
+        reasons = [
+            f"{self.refuted_tags} with counters that the blocks refute" * bool(self.refuted_tags),
+            f"{absent} without counters in the dump" * bool(absent),
+        ]
+        tags = f"{self.tags_by_blocks} tag{'s are' if self.tags_by_blocks > 1 else ' is'}"
+        return f"{tags} counted by blocks found ({', '.join(filter(None, reasons))})"
 
     @property
     def blocks_are_total(self) -> bool:
         """So much of the pools was walked that a tag without blocks has none worth telling."""
-        walked, lost = self.walked_bytes or 0, self.absent_bytes + self.damaged_bytes
+        walked, lost = self.walked_bytes or 0, self.unseen_bytes
         return bool(
             walked and not self.missing_bytes and walked / (walked + lost) >= MIN_WALKED_SHARE
         )
@@ -148,7 +211,29 @@ def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
         residuals=tuple(_residuals(audit)) if audit is not None else (),
         notes=tuple(coverage.notes) if coverage is not None else (),
         tags_by_blocks=len(np.unique(audit.tag[by_blocks])) if audit is not None else 0,
+        by_blocks_bytes=int(audit.walked_bytes[by_blocks].sum()) if audit is not None else 0,
+        refuted_tags=len(np.unique(audit.tag[by_blocks & audit.is_counted]))
+        if audit is not None
+        else 0,
+        pool_count=_pool_count(reader, walk),
+        large_unknown=audit is not None and not reader.pools.is_whole,
+        pool_bytes=_pool_bytes(reader) if audit is not None and not reader.pools.is_whole else None,
     )
+
+
+def _pool_count(reader: PoolReader, walk: bool) -> int:
+    """Nonpaged, paged, and session pool where something of it is known."""
+    counted = any(len(session.totals) for session in reader.pools.sessions)
+    session = POOLS.index("session")
+    found = walk and not reader.has_trackers and reader.blocks.has_pool(session)
+    return len(POOLS[:2]) + bool(counted or found)
+
+
+def _pool_bytes(reader: PoolReader) -> int | None:
+    """The memory manager's total of both pools; None unless it is known of both."""
+    known = {counter.name: counter.bytes for counter in checked_counters(reader.dump)}
+    held = [known.get(f"{pool}_pool") for pool in POOLS[:2]]
+    return None if None in held else sum(size for size in held if size is not None)
 
 
 def _tracked(reader: PoolReader, audit: PoolAudit | None) -> int | None:
@@ -160,11 +245,22 @@ def _tracked(reader: PoolReader, audit: PoolAudit | None) -> int | None:
         return None
     if audit is not None:
         believed: list[int] = audit.counted_bytes[audit.source == Source.COUNTED].tolist()
-        return sum(believed)
+        return sum(believed) - _overflow_bytes(audit)
     totals = reader.pools.trackers
     held = totals.nonpaged_bytes[totals.complete], totals.paged_bytes[totals.complete]
     counted: list[int] = np.concatenate(held).tolist()
     return sum(counted)
+
+
+def _overflow_bytes(audit: PoolAudit) -> int:
+    """Of what is counted together as "Ovfl", the blocks of tags without a slot, which are shown as theirs."""
+    split = 0
+    counted = (audit.tag == OVERFLOW_TAG) & (audit.source == Source.COUNTED)
+    for paged in audit.paged[counted].tolist():
+        mine = audit.paged == paged
+        both = audit.counted_bytes[counted & mine], audit.walked_bytes[mine & ~audit.is_counted]
+        split += min(int(both[0].sum()), int(both[1].sum()))
+    return split
 
 
 def _unknown_tags(reader: PoolReader, audit: PoolAudit | None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from dumpleak.boots import is_same_boot
 from dumpleak.comparison import Verdict, is_older, labelled, order_diagnostics
 from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.counters import (
@@ -20,7 +21,7 @@ from dumpleak.pool.counters import (
 )
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks
-from dumpleak.pool.source import PoolSource, is_same_boot
+from dumpleak.pool.source import PoolSource
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, Severity
 

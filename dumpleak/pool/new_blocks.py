@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.pool.block_columns import Columns, sorted_columns
 from dumpleak.units import format_address
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.memory.address_space import I64, U64
@@ -56,21 +57,7 @@ class PoolBlocks:
     """
 
     def __init__(self, pieces: Iterable[Blocks]) -> None:
-        keys, addresses = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-        sizes, kinds = [np.empty(0, np.int64)], [np.empty(0, np.uint8)]
-        for blocks in pieces:
-            used = blocks.used
-            pool = _CLASS[np.minimum(used.heap, len(_CLASS) - 1)]
-            keys.append(used.tag.astype(np.uint64) << _POOL_BITS | pool)
-            addresses.append(used.address)
-            kinds.append(used.kind)
-            sizes.append(used.block_bytes)
-        key, address, size = np.concatenate(keys), np.concatenate(addresses), np.concatenate(sizes)
-        order = np.lexsort((address, key))
-        self._key: U64 = key[order]
-        self._address: U64 = address[order]
-        self._size: I64 = size[order]
-        self._kind: NDArray[np.uint8] = np.concatenate(kinds)[order]
+        self._rows_of = sorted_columns(_used(blocks) for blocks in pieces)
 
     @classmethod
     def of_columns(cls, key: U64, address: U64, size: I64, kind: NDArray[np.uint8]) -> PoolBlocks:
@@ -83,55 +70,67 @@ class PoolBlocks:
             kind: Of `Kind`.
         """
         blocks = cls(())
-        order = np.lexsort((address, key))
-        blocks._key, blocks._address = key[order], address[order]
-        blocks._size, blocks._kind = size[order], kind[order]
+        blocks._rows_of = sorted_columns([(key, address, size, kind)])
         return blocks
 
     def __len__(self) -> int:
-        return len(self._key)
+        return len(self._rows_of.address)
 
     @property
     def total(self) -> tuple[int, int]:
         """(blocks, bytes) in all."""
-        return len(self._size), int(self._size.sum())
+        return len(self), int(self._rows_of.size.sum(dtype=np.int64))
 
     @property
     def tags(self) -> NDArray[np.uint32]:
         """uint32: the tags that have blocks."""
-        return np.unique(self._key >> _POOL_BITS).astype(np.uint32)
+        return np.unique(self._rows_of.keys >> _POOL_BITS).astype(np.uint32)
 
-    def column(self, name: str) -> tuple[NDArray[np.int64], I64]:
+    def has_pool(self, pool: int) -> bool:
+        """There are blocks in one of `POOLS`, by number."""
+        return bool((self._rows_of.keys & np.uint64(3) == pool).any())
+
+    def column(self, name: str) -> tuple[NDArray[Any], NDArray[Any]]:
         """(values, block bytes) of all blocks; the values are "size", "kind" or "pool" (of `POOLS`)."""
-        values: dict[str, NDArray[Any]] = {
-            "size": self._size,
-            "kind": self._kind,
-            "pool": self._key & np.uint64(3),
-        }
-        return values[name].astype(np.int64), self._size
+        rows = self._rows_of
+        if name == "pool":
+            pools = (rows.keys & np.uint64(3)).astype(np.uint8)
+            return np.repeat(pools, np.diff(rows.starts)), rows.size
+        return rows.size if name == "size" else rows.kind, rows.size
 
     def of(self, tag: int, pool: int | None = None) -> tuple[U64, I64]:
-        """(addresses, block bytes) of a tag's blocks, of one of `POOLS` by number or of all."""
+        """(addresses, block bytes) of a tag's blocks, of one of `POOLS` by number or of all.
+
+        Addresses ascend where one pool is asked for.
+        """
         rows = self._rows(tag, pool)
-        return self._address[rows], self._size[rows]
+        return self._rows_of.address[rows], self._rows_of.size[rows].astype(np.int64)
 
     def _rows(self, tag: int, pool: int | None) -> slice:
         low = tag << 2 | (pool or 0)
         high = low + (4 if pool is None else 1)
-        return slice(*np.searchsorted(self._key, np.array([low, high], np.uint64)).tolist())
+        keys = np.searchsorted(self._rows_of.keys, np.array([low, high], np.uint64))
+        return slice(*self._rows_of.starts[keys].tolist())
 
     def as_blocks(self, tag: int, pool: int | None = None) -> Blocks:
         """A tag's blocks as `Blocks`."""
-        rows = self._rows(tag, pool)
-        size = self._size[rows]
+        address, size = self.of(tag, pool)
         unknown, used = np.full(len(size), SIZE_UNKNOWN, np.int64), np.ones(len(size), np.bool_)
-        blocks = Blocks.build(self._address[rows], unknown, size, used, Kind.POOL_BLOCK, 0)
-        return replace(blocks, kind=self._kind[rows])
+        blocks = Blocks.build(address, unknown, size, used, Kind.POOL_BLOCK, 0)
+        return replace(blocks, kind=self._rows_of.kind[self._rows(tag, pool)])
 
     def totals(self, tag: int, pool: int) -> tuple[int, int]:
         """(blocks, bytes) of a tag in one of `POOLS`."""
-        _, sizes = self.of(tag, pool)
-        return len(sizes), int(sizes.sum())
+        sizes = self._rows_of.size[self._rows(tag, pool)]
+        return len(sizes), int(sizes.sum(dtype=np.int64))
+
+
+def _used(blocks: Blocks) -> Columns:
+    """Key, address, size and kind of the used ones."""
+    used = blocks.used
+    pool = _CLASS[np.minimum(used.heap, len(_CLASS) - 1)]
+    key = used.tag.astype(np.uint64) << _POOL_BITS | pool
+    return key, used.address, used.block_bytes, used.kind
 
 
 def said_of_new(found: NewBlocks, pointer_size: int) -> list[str]:
@@ -153,6 +152,8 @@ def new_blocks(
 ) -> NewBlocks:
     """Which blocks of a tag came."""
     old_address, old_size = base.of(tag, pool)
+    order = np.argsort(old_address)  # of several pools they stand pool by pool
+    old_address, old_size = old_address[order], old_size[order]
     address, size = current.of(tag, pool)
     sizes = np.union1d(old_size, size)
     more = np.zeros(len(sizes), np.int64)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.boots import Boot
 from dumpleak.kernel_info import kernel_source
 from dumpleak.kernel_symbols import use_symbols
 from dumpleak.pool.account import PoolAccount, account_for
+from dumpleak.pool.answerable import why_no_walk
 from dumpleak.pool.counters import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.pool.new_blocks import PoolBlocks
 from dumpleak.pool.owners import Ownership, TagOwners, VerifiedCaller
-from dumpleak.pool.source import Boot
 from dumpleak.pool.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
 from dumpleak.session import CannotAnswerError, Progress, no_progress
 from dumpleak.snapshot import SourceInfo
@@ -134,7 +135,14 @@ class PoolReader:
 
     @cached_property
     def blocks(self) -> PoolBlocks:
-        """Used blocks; the walk over all pools happens here."""
+        """Used blocks; the walk over all pools happens here.
+
+        Raises:
+            CannotAnswerError: they are more than this machine has memory for.
+        """
+        too_many = why_no_walk(self)
+        if too_many:
+            raise CannotAnswerError(f"{self.dump.path}: {too_many}")
         return PoolBlocks(self.walk())
 
     def walk(self) -> Iterator[Blocks]:

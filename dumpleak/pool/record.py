@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
 
+from dumpleak.boots import Boot
 from dumpleak.pool.account import PoolAccount, Residual
 from dumpleak.pool.counters import POOLS, TRACKERS, WALK, Counters, TagRow, sited
 from dumpleak.pool.owners import CONFIDENCES, Owner, Ownership
+from dumpleak.pool.snapshot import Refuted
+from dumpleak.snapshot import SourceInfo
 from dumpleak.snapshots.fields import Fields, damaged
 from windumps.pools.tags import tag_text
 
@@ -17,6 +20,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _LOW = -(1 << 63)  # of numbers that are below zero in a damaged dump
 _MAX_TAG = 1 << 32
 _MAX_UP_TIME = timedelta(days=365_000) // _MICROSECOND
+_REFUTED = ("tag", "pool", "count", "bytes")
 _COUNTERS = ("allocs", "frees", "count", "bytes")
 
 
@@ -34,6 +38,7 @@ class PoolRecord:
         why_no_session_pool: Why there is none.
         kernel_base: See `Boot`.
         up_time: See `Boot`.
+        refuted: See `refuted_counters`.
     """
 
     rows: tuple[TagRow, ...]
@@ -45,6 +50,11 @@ class PoolRecord:
     why_no_session_pool: str
     kernel_base: int
     up_time: timedelta | None
+    refuted: tuple[Refuted, ...] = ()
+
+    def boot(self, source: SourceInfo) -> Boot:
+        """Which run of the system it is of."""
+        return Boot(self.kernel_base, source.time, self.up_time, source.file)
 
 
 def record_json(record: PoolRecord) -> dict[str, Any]:
@@ -60,6 +70,7 @@ def record_json(record: PoolRecord) -> dict[str, Any]:
         "why_no_session_pool": record.why_no_session_pool,
         "kernel_base": record.kernel_base,
         "up_time_microseconds": None if up_time is None else up_time // _MICROSECOND,
+        "refuted": [dict(zip(_REFUTED, row, strict=True)) for row in record.refuted],
     }
 
 
@@ -95,6 +106,19 @@ def read_record(item: Fields, site_count: int) -> PoolRecord:
         why_no_session_pool=item.text("why_no_session_pool"),
         kernel_base=item.integer("kernel_base"),
         up_time=None if up_time is None else up_time * _MICROSECOND,
+        # Older files do not have it.
+        refuted=tuple(_read_refuted(row) for row in item.objects("refuted"))
+        if "refuted" in item.names()
+        else (),
+    )
+
+
+def _read_refuted(row: Fields) -> Refuted:
+    return (
+        row.index("tag", _MAX_TAG),
+        row.index("pool", len(POOLS)),
+        row.integer("count"),
+        row.integer("bytes"),
     )
 
 
@@ -174,6 +198,11 @@ def _read_account(item: Fields) -> PoolAccount:
         notes=tuple(item.texts("notes")),
         # Files written before the blocks could refute counters do not have it.
         tags_by_blocks=item.integer("tags_by_blocks") if "tags_by_blocks" in item.names() else 0,
+        by_blocks_bytes=item.integer("by_blocks_bytes") if "by_blocks_bytes" in item.names() else 0,
+        refuted_tags=item.integer("refuted_tags") if "refuted_tags" in item.names() else 0,
+        pool_count=item.integer("pool_count") if "pool_count" in item.names() else len(POOLS[:2]),
+        large_unknown="large_unknown" in item.names() and item.flag("large_unknown"),
+        pool_bytes=item.integer_or_none("pool_bytes") if "pool_bytes" in item.names() else None,
     )
 
 

@@ -6,35 +6,38 @@ groups by size, kind and pool count the blocks that were found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from dumpleak.boots import is_same_boot
 from dumpleak.grouping import heap_name
 from dumpleak.kernel_info import kernel_source
 from dumpleak.limits import Limit
 from dumpleak.pool.account import PoolAccount, account_for
-from dumpleak.pool.counters import POOLS, TRACKERS, Counters, TagRow, owner_of_both, sited
+from dumpleak.pool.counters import POOLS, WALK, Counters, TagRow, owner_of_both, sited
 from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.new_blocks import new_blocks, said_of_new
 from dumpleak.pool.owners import Ownership
 from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.source import is_same_boot
 from dumpleak.session import CannotAnswerError
 from dumpleak.site_details import DetailSums
 from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import POOL, Coverage, HeapRow, PoolsCovered, Snapshot
+from dumpleak.snapshot import POOL, HeapRow, PoolsCovered, Snapshot
 from dumpleak.totals import Totals
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
+from windumps.pools.audit import Source
 from windumps.pools.tags import tag_number, tag_text
 
 Groups = dict[str, tuple[Site, Totals]]
+Refuted = tuple[int, int, int, int]
 
+_POSSIBLE = 1 << 56  # blocks or bytes: counters beyond are of a damaged dump
 OWNER_UNKNOWN = "(owner unknown)"
 # Codes of diagnostics that say what stands in a `PoolAccount`.
-SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown"})
+SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown", "pool-large-unknown"})
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,13 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
         totals=sum((totals for _, totals in groups.values()), Totals()),
         private={},
         heaps=heaps,
-        coverage=_coverage(account, by in _BY_TRACKERS, len(heaps)),
+        coverage=account.covered(by in BY_TRACKERS) or PoolsCovered(0, 0, 0, len(heaps), 0),
         diagnostics=[*reader.diagnostics, *_said(account)],
         limits=_limits(reader),
         modules=tuple(reader.dump.modules),
         pool=PoolView(reader, _tags_of(rows), {row.number: row.owner for row in rows}),
+        boot=reader.boot,
+        refuted=refuted_sites(rows, refuted_counters(reader)) if by == "site" else {},
     )
     snapshot.explain = lambda base, site: _explain(base, snapshot, site)
     if details and by in ("site", "tag"):
@@ -116,6 +121,32 @@ def tag_site(row: TagRow, pool: int | None = None) -> Site:
     driver = row.owner.driver
     name = site_name(row.number, pool, driver)
     return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=driver)
+
+
+def refuted_counters(reader: PoolReader) -> list[Refuted]:
+    """What the trackers say where the blocks refute them: (tag, number in `POOLS`, blocks, bytes)."""
+    if not reader.has_trackers:
+        return []
+    audit = reader.pools.audit
+    rows = audit.is_counted & (audit.source != Source.COUNTED)
+    columns = (audit.tag, audit.paged, audit.counted_count, audit.counted_bytes)
+    found = zip(*(column[rows].tolist() for column in columns), strict=True)
+    return [
+        (tag, int(paged), count, held)
+        for tag, paged, count, held in found
+        if 0 <= count <= _POSSIBLE and 0 <= held <= _POSSIBLE
+    ]
+
+
+def refuted_sites(rows: Iterable[TagRow], refuted: Iterable[Refuted]) -> Groups:
+    """`Snapshot.refuted`, of `refuted_counters`."""
+    by_number = {row.number: row for row in rows}
+    sites = [
+        (tag_site(by_number[tag], pool), Totals(count, held, held))
+        for tag, pool, count, held in refuted
+        if tag in by_number
+    ]
+    return {site.key: (site, totals) for site, totals in sites}
 
 
 def _tags_of(rows: list[TagRow]) -> dict[str, tuple[int, int | None]]:
@@ -190,22 +221,7 @@ POOL_GROUPINGS: dict[str, Callable[[PoolReader, list[TagRow]], Groups]] = {
     ),
     "kind": _by_column("kind", "kind", lambda kind: Kind(kind).label),
 }
-_BY_TRACKERS = frozenset({"site", "tag", "driver"})
-
-
-def _coverage(account: PoolAccount, by_trackers: bool, pools: int) -> Coverage:
-    walked = account.walked_bytes or 0
-    if account.ranking != TRACKERS or account.tracked_bytes is None:
-        lost = account.absent_bytes + account.damaged_bytes
-        return PoolsCovered(walked, walked + account.damaged_bytes, walked + lost, pools, pools)
-    tracked = account.tracked_bytes
-    if by_trackers:
-        # What was found of tags whose counters are not in the dump is not part of the answer.
-        everything = tracked + account.uncounted_bytes
-        return PoolsCovered(tracked, everything, everything, pools, pools)
-    matched = account.matched_bytes or 0
-    present = max(tracked - account.absent_bytes, matched)
-    return PoolsCovered(matched, present, tracked, pools, pools)
+BY_TRACKERS = frozenset({"site", "tag", "driver"})  # groupings of what the trackers count
 
 
 def _said(account: PoolAccount) -> list[Diagnostic]:
@@ -242,6 +258,16 @@ def _said(account: PoolAccount) -> list[Diagnostic]:
                 None,
                 f"{account.unknown_tags} of {account.tag_count} tags are left out: their counters are only "
                 "partly in the dump",
+            )
+        )
+    if account.large_unknown and (account.ranking == WALK or account.unknown_tags):
+        said.append(
+            Diagnostic(
+                "pool-large-unknown",
+                Severity.WARNING,
+                "PoolBigPageTable",
+                None,
+                "the table of large blocks is not in the dump, or this kernel keeps none: they are not known",
             )
         )
     return said

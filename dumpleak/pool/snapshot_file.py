@@ -17,7 +17,13 @@ from dumpleak.pool.account import account_for
 from dumpleak.pool.counters import POOLS
 from dumpleak.pool.reader import PoolReader
 from dumpleak.pool.record import PoolRecord
-from dumpleak.pool.snapshot import POOL_GROUPINGS, PoolView, driver_of, take_pool_snapshot
+from dumpleak.pool.snapshot import (
+    POOL_GROUPINGS,
+    PoolView,
+    driver_of,
+    refuted_counters,
+    take_pool_snapshot,
+)
 from dumpleak.snapshots.columns import arrow
 from dumpleak.snapshots.metadata import About, Metadata
 from dumpleak.snapshots.privacy import stripped_metadata
@@ -69,6 +75,7 @@ def _record(reader: PoolReader) -> PoolRecord:
         why_no_session_pool=reader.why_no_session_pool,
         kernel_base=reader.boot.kernel_base,
         up_time=reader.boot.up_time,
+        refuted=tuple(refuted_counters(reader)),
     )
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from dumpleak.boots import Boot
 from dumpleak.pool.account import PoolAccount
 from dumpleak.pool.counters import TagRow, sited
 from dumpleak.pool.new_blocks import PoolBlocks
 from dumpleak.pool.owners import Ownership
 from dumpleak.pool.snapshot import SAID
-from dumpleak.pool.source import Boot
 from dumpleak.session import CannotAnswerError
 from dumpleak.snapshot import SourceInfo
 from dumpleak.snapshots.fields import SnapshotFileError
@@ -81,8 +81,7 @@ class StoredPools:
     @property
     def boot(self) -> Boot:
         """Which run of the system it is of."""
-        source = self.source
-        return Boot(self._record.kernel_base, source.time, self._record.up_time, source.file)
+        return self._record.boot(self.source)
 
     @property
     def has_trackers(self) -> bool:

@@ -18,6 +18,7 @@ from dumpleak.reports.html_data import (
     Grid,
     Meter,
     Page,
+    meter,
     notes,
     shown,
     source_facts,
@@ -186,12 +187,9 @@ def _facts(label: str, source: SourceInfo) -> list[Fact]:
 
 
 def _meters(label: str, account: PoolAccount) -> list[Meter]:
-    """How much of what the trackers count was found as blocks; none where either is unknown."""
-    if not account.tracked_bytes or account.matched_bytes is None:
-        return []
-    share = min(account.matched_bytes / account.tracked_bytes, 1.0)
-    text = f"{format_bytes(account.matched_bytes)} of {format_bytes(account.tracked_bytes)} tracked"
-    return [Meter(f"{label}: blocks found", share, text, share == 1.0)]
+    """How much of the pools was found as blocks; none where nobody looked for blocks."""
+    covered = account.covered()
+    return [] if covered is None else [meter(f"{label}: blocks found", covered)]
 
 
 def _tag_values(row: TagRow, owner: Ownership, pools: tuple[str, ...]) -> list[Any]:

@@ -220,6 +220,7 @@ class JsonReport:
                     for rank, site in enumerate(trend.sites, start=1)
                 ],
                 "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
+                **_runs(trend),
                 "diagnostics": _diagnostics(trend.diagnostics),
             }
         )
@@ -287,6 +288,33 @@ def _account(row: AccountRow) -> dict[str, Any]:
         "delta": row.delta,
         "state": row.state,
         "reason": row.reason or None,
+    }
+
+
+def _runs(trend: Trend) -> dict[str, Any]:
+    """Of a kernel: restarts, the other runs of the system, and what grows by counters only."""
+    if not trend.base.is_pool:
+        return {}
+    return {
+        "restarts": [{"before": before, "after": after} for before, after in trend.restarts],
+        "by_counters": [_trend(rank, site) for rank, site in enumerate(trend.by_counters, start=1)],
+        "other_runs": [
+            {
+                "dumps": [_source(snapshot.source) for snapshot in run.snapshots],
+                "verdict": run.verdict,
+                "reasons": [*run.reasons, *run.doubts],
+                "totals": {
+                    "delta_bytes": run.delta_bytes,
+                    "delta_count": run.delta_count,
+                    **_both(run.base_totals, run.current_totals),
+                },
+                "sites": [_trend(rank, site) for rank, site in enumerate(run.sites, start=1)],
+                "by_counters": [
+                    _trend(rank, site) for rank, site in enumerate(run.by_counters, start=1)
+                ],
+            }
+            for run in trend.other_runs
+        ],
     }
 
 

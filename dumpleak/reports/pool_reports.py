@@ -21,7 +21,7 @@ from dumpleak.reports.summary_kernel import summarize_pool, summarize_pool_growt
 from dumpleak.reports.text_report import DEFAULT_TOP, TextReport
 from dumpleak.reports.text_tables import TextColumn, Width, clean, delta_style, print_table
 from dumpleak.snapshot import SourceInfo
-from dumpleak.units import format_address, format_bytes, format_count, format_share
+from dumpleak.units import format_address, format_bytes, format_count
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
 MAX_RESIDUALS = 5
@@ -165,10 +165,11 @@ class PoolTextReport(TextReport):
                 f"  {account.unknown_tags} tags have counters that are only partly in the dump: unknown.",
                 "yellow",
             )
+        if account.said_of_blocks:
+            self._line(f"  {account.said_of_blocks}.", "yellow")
         if account.walked_bytes is not None:
-            share = ""
-            if account.tracked_bytes and account.matched_bytes is not None:
-                share = f", {format_share(account.matched_bytes, account.tracked_bytes)} of what is tracked"
+            covered = account.covered()
+            share = f", {covered.share_text} of the pools" if covered is not None else ""
             lost = ""
             if account.absent_bytes or account.damaged_bytes:
                 lost = (
@@ -333,7 +334,8 @@ def _delta(delta: TagDelta, rank: int) -> dict[str, Any]:
 
 
 def _account(account: PoolAccount) -> dict[str, Any]:
-    return asdict(account)
+    covered = account.covered()
+    return asdict(account) | {"coverage": None if covered is None else asdict(covered)}
 
 
 def _flat(row: dict[str, Any], columns: list[str]) -> list[object]:

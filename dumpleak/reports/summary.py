@@ -173,6 +173,12 @@ def summarize_trend(trend: Trend) -> Summary:
         grew = what_grew(trend.account)
         if grew:
             tone, headline = Tone.NOTICE, f"{rows_told(grew)}. {headline}"
+    facts += _restarts(trend)
+    if trend.by_counters and not (leaked or suspects):
+        tone = Tone.NOTICE
+        headline = (
+            f"{headline[:-1]} by its blocks; {len(trend.by_counters)} suspect by counters alone."
+        )
     if trend.reasons:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
@@ -194,6 +200,45 @@ def summarize_trend(trend: Trend) -> Summary:
         tuple(facts),
         steps + _stack_steps(trend.current.source, _of_heaps(trend, leaked or suspects)),
     )
+
+
+def _restarts(trend: Trend) -> list[tuple[str, str]]:
+    """Runs of the system, each by itself, and what grows by counters only."""
+    facts = []
+    if trend.restarts:
+        of = (
+            f"{len(trend.snapshots)} dumps, {trend.base.source.file} to {trend.current.source.file}"
+        )
+        facts.append(
+            ("Restarts", f"{trend.restarted}; each run is judged by itself, this one is of {of}")
+        )
+    if trend.by_counters:
+        facts.append(("Counters", _counted_only(trend)))
+    for run in trend.other_runs:
+        text = f"{len(run.snapshots)} dumps, {run.base.source.file} to {run.current.source.file}: "
+        text += "; ".join(run.reasons) if run.refused else _change(run)
+        grown = [site for site in run.sites if site.delta_bytes > 0][:NAMED]
+        told = [
+            f"{site.site.name} {format_bytes(site.delta_bytes, True)}"
+            + f" ({site.confidence})" * (len(run.snapshots) >= MIN_DUMPS)
+            for site in grown
+        ]
+        text += f"; most: {', '.join(told)}" * bool(told)
+        text += f"; {_counted_only(run)}" * bool(run.by_counters)
+        facts.append(("Other run", text))
+    return facts
+
+
+def _counted_only(trend: Trend) -> str:
+    """Sites whose counters grow though no block bears that out."""
+    steady = len(trend.snapshots) >= MIN_DUMPS
+    told = ", ".join(
+        f"{site.site.name} ({format_bytes(site.delta_bytes, True)}, {format_count(site.delta_count, True)} "
+        "blocks)"
+        for site in trend.by_counters[:NAMED]
+    )
+    verdict = "suspect by counters alone" if steady else "grown by counters alone"
+    return f"{verdict}: {told}; the blocks that were found do not bear it out"
 
 
 def summarize_leaks(leaks: Leaks) -> Summary:

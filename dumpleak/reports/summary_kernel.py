@@ -10,7 +10,7 @@ from dumpleak.pool.answer import PoolAnswer, PoolGrowth
 from dumpleak.pool.counters import WALK, TagDelta, TagRow
 from dumpleak.reports.summary import NAMED, PLAIN_NAME, Step, Summary, Tone, better_dump_steps
 from dumpleak.snapshot import SourceInfo
-from dumpleak.units import format_bytes, format_count, format_share
+from dumpleak.units import format_bytes, format_count
 
 
 def summarize_kernel(source: SourceInfo, headline: str, usable: bool, tone: Tone) -> Summary:
@@ -106,10 +106,11 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
 def _sure(account: PoolAccount) -> str:
     source = "a walk over the blocks" if account.ranking == WALK else "the kernel's own trackers"
     sure = f"counted by {source}"
-    if account.tracked_bytes and account.matched_bytes is not None:
-        sure += (
-            f", {format_share(account.matched_bytes, account.tracked_bytes)} of it found as blocks"
-        )
+    if account.said_of_blocks:
+        sure += f", but {account.said_of_blocks}"
+    covered = account.covered()
+    if covered is not None:
+        sure += f"; {covered.share_text} of pool memory found as blocks"
     if account.absent_bytes:
         sure += f"; {format_bytes(account.absent_bytes)} of pool are not in the dump"
     return sure

@@ -14,7 +14,7 @@ from dumpleak.limits import Limit
 from dumpleak.memory_use import MemoryByUse, UseRow
 from dumpleak.pool.record import PoolRecord, read_record, record_json
 from dumpleak.sites import Place, Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.snapshot import Coverage, HeapRow, PoolsCovered, Snapshot, SourceInfo
 from dumpleak.snapshots.columns import pack_flags, unpack_flags
 from dumpleak.snapshots.fields import Fields, SnapshotFileError, damaged
 from dumpleak.totals import Totals
@@ -169,15 +169,7 @@ def from_json(document: Any, file: str) -> Metadata:
             site.key: (site, total) for site, total in _read_groups(root, "private", texts, places)
         },
         heaps=[_read_heap(row) for row in root.objects("heaps")],
-        coverage=Coverage(
-            coverage.integer("walked_bytes"),
-            coverage.integer("present_bytes"),
-            coverage.integer("committed_bytes"),
-            coverage.integer("heaps_listed"),
-            coverage.integer("heaps_read"),
-            coverage.integer_or_none("unread_bytes") or 0,
-            is_list_cut(diagnostics),
-        ),
+        coverage=_read_coverage(coverage, is_list_cut(diagnostics)),
         diagnostics=diagnostics,
         limits=tuple(
             Limit(
@@ -353,6 +345,21 @@ def _read_place(value: Any) -> Place:
         item.text("function"),
         item.flag("skipped"),
     )
+
+
+def _read_coverage(item: Fields, list_cut: bool) -> Coverage:
+    numbers = (
+        item.integer("walked_bytes"),
+        item.integer("present_bytes"),
+        item.integer("committed_bytes"),
+        item.integer("heaps_listed"),
+        item.integer("heaps_read"),
+        item.integer_or_none("unread_bytes") or 0,
+        list_cut,
+    )
+    if "unbounded" not in item.names():
+        return Coverage(*numbers)
+    return PoolsCovered(*numbers, item.integer("counted_bytes"), item.flag("unbounded"))
 
 
 def _read_source(item: Fields, file: str) -> SourceInfo:

@@ -19,6 +19,7 @@ from dumpleak.grouping import heap_name, key_site, size_name
 from dumpleak.holders import StoredHolders
 from dumpleak.info import Info, coverage_advice
 from dumpleak.late_symbols import with_symbols
+from dumpleak.pool.snapshot import refuted_sites
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import GroupSums, PoolsCovered, Snapshot
 from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
@@ -123,8 +124,12 @@ class SnapshotFile:
         if self.metadata.block_count != rows:
             raise self._damaged(f"it holds {rows} blocks and says {self.metadata.block_count}")
         snapshot = self.metadata.snapshot
-        if snapshot.is_pool:
+        if snapshot.is_pool and not isinstance(snapshot.coverage, PoolsCovered):
             snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
+        record = self.metadata.pool
+        if record is not None:
+            snapshot.boot = record.boot(snapshot.source)
+            snapshot.refuted = refuted_sites(record.rows, record.refuted)
 
     def snapshot(self, by: str) -> Snapshot:
         """The snapshot with its blocks grouped.
@@ -134,6 +139,8 @@ class SnapshotFile:
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
         snapshot = replace(self.metadata.snapshot, grouping=by, held_by={}, unreferenced=None)
+        if by != "site":
+            snapshot.refuted = {}
         if held:
             snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):
@@ -142,6 +149,9 @@ class SnapshotFile:
             keys = tuple(site.key for site, _ in groups)
             if not snapshot.is_pool:
                 snapshot.blocks = lambda: self._table(numbers, keys)
+            elif isinstance(snapshot.coverage, PoolsCovered):
+                # These groups are of the blocks found: what is only counted is in none of them.
+                snapshot.coverage = replace(snapshot.coverage, counted_bytes=0)
             return snapshot
         if by == "site":
             table, of_class = list(snapshot.groups.values()), None

@@ -22,6 +22,10 @@ SCHEMAS = {
     for file in resources.files("dumpleak").joinpath("schemas").iterdir()
     if file.name.endswith(".json")
 }
+KERNEL = tuple(
+    TESTDATA / "kernel" / "14393-x64" / "tiny-pair" / f"{side}.dmp.xz"
+    for side in ("before", "after")
+)
 PAIR = (UST / "before.dmp.gz", UST / "after.dmp.gz")
 GATE = ("--fail-on", "bytes>=1,site.percent>=1")
 LINES: list[tuple[object, ...]] = [
@@ -37,6 +41,9 @@ LINES: list[tuple[object, ...]] = [
     ("trend", *SERIES),
     ("trend", *SERIES, "--after-idle", SERIES[5], "--fail-on", "leaked>=1"),
     ("trend", *SERIES[:2], PAIR[0]),
+    *((command, KERNEL[1]) for command in ("info", "heaps", "modules", "stat", "pool")),
+    ("diff", *KERNEL),
+    ("pool", *KERNEL),
 ]
 
 
@@ -56,6 +63,18 @@ def _validate(document: Any) -> None:
         SCHEMAS[name], format_checker=jsonschema.Draft202012Validator.FORMAT_CHECKER
     )
     validator.validate(document)
+
+
+@pytest.mark.parametrize("name", ["counters", "dump_type", "coverage"])
+def test_what_a_kernel_dump_is_has_its_own_part_of_the_contract(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["info", str(KERNEL[1]), "--format", "json"])
+    document = json.loads(capsys.readouterr().out)
+    document.pop(name)
+    with pytest.raises(jsonschema.ValidationError):
+        _validate(document)
 
 
 def test_the_schemas_are_schemas() -> None:

@@ -149,11 +149,15 @@ class KernelPools:
         """`blocks` ran to its end, so that `audit` costs no walk."""
         return self._walked is not None
 
+    @property
+    def is_whole(self) -> bool:
+        """All places where blocks can be are known, once they were walked."""
+        large = self.big_pages
+        return large.is_found and not large.absent_entries and self.coverage.is_whole
+
     def _evidence(self) -> Evidence:
-        coverage, large = self.coverage, self.big_pages
-        unseen: int | None = coverage.absent_bytes + coverage.damaged_bytes
-        if not large.is_found or large.absent_entries or not coverage.is_whole:
-            unseen = None
+        coverage = self.coverage
+        unseen = coverage.absent_bytes + coverage.damaged_bytes if self.is_whole else None
         # A counter of which only the build says where it stands is held against the trackers elsewhere.
         most = {c.name: c.bytes for c in read_counters(self.kernel) if c.bytes and not c.by_build}
         return Evidence(
