@@ -12,6 +12,7 @@ from dumpleak.commands.kernel import kernel_report_to
 from dumpleak.info import take_info
 from dumpleak.inputs import is_snapshot_file
 from dumpleak.kernel_info import take_kernel_info
+from dumpleak.kernel_symbols import use_symbols
 from dumpleak.pool.answerable import why_no_answer
 from dumpleak.reports import INFO_REPORTS
 from dumpleak.session import Session
@@ -36,6 +37,7 @@ def info(dump: str, **options: Any) -> None:
         session = Session.open(dump, options["symbols"], options["process"])
     if isinstance(session.dump, KernelDump):
         with progress_bar(options):
+            use_symbols(session.dump, options["symbols"])  # before anything is read with them
             answer_of_pools = why_no_answer(session.dump)
         with kernel_report_to(options) as kernel_report:
             kernel_report.kernel_info(

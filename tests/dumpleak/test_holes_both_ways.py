@@ -144,7 +144,7 @@ def test_blocks_of_no_bytes_grow_by_their_number() -> None:
     assert answer.verdict is Verdict.GROWTH
     summary = summarize_comparison(answer)
     assert summary.headline.startswith("1 site grew.")
-    assert ("Who", "0 bytes in heap 0 (+1,000 blocks)") in summary.facts
+    assert ("Who", "0 bytes in heap 0 (+1,000)") in summary.facts
     result = Gate(parse_gate("count>=2000")).judge(answer)
     assert result.summary == "SUMMARY: PASS; 1 site grew by 0 bytes in 1000 blocks"
 

@@ -16,6 +16,7 @@ import click
 import jsonschema
 
 from dumpleak.cli import main, main_group
+from dumpleak.grouping import GROUPINGS
 from fuzz.dice import Dice
 from fuzz.invariants import require
 from windumps.errors import WindumpsError
@@ -101,10 +102,10 @@ def formats(command: str) -> tuple[str, ...]:
 
 @cache
 def groupings(command: str) -> tuple[str, ...]:
-    """The groupings a command knows."""
+    """The groupings of blocks that a command knows; other populations have others."""
     for option in main_group.commands[command].params:
         if option.name == "by" and isinstance(option.type, click.Choice):
-            return tuple(option.type.choices)
+            return tuple(key for key in option.type.choices if key in GROUPINGS)
     return ("site",)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,7 +182,7 @@ def table(rows: list[Row]) -> None:
         print(f"| {kind} | {line['trials']} | {line['blocks']} | {share} | {told} |")
 
 
-def report(rows: list[Row], run: int, shown: int, accepted: list[str]) -> int:
+def report(rows: list[Row], run: int, shown: int, accepted: Sequence[str] = ()) -> int:
     """Some trials of each criterion that is broken; the last line is the result."""
     broken: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
@@ -208,7 +208,11 @@ def main() -> int:
     parser = trial_options(__doc__, "DUMP:DAMAGE:N")
     parser.add_argument("--shown", type=int, default=1, help="trials shown of each lie")
     parser.add_argument(
-        "--accept", action="append", default=[], choices=CRITERIA, help="a criterion that ends no run"
+        "--accept",
+        action="append",
+        default=[],
+        choices=CRITERIA,
+        help="a criterion that ends no run",
     )
     given = parser.parse_args()
     names, damages = chosen(subjects(), given.only), chosen(DAMAGES, given.damage)

@@ -65,7 +65,7 @@ def open_minidump(path: Path, data: U8) -> Dump:
     process_id, process_times = _misc_info(streams)
     listed = streams.counted(c.StreamType.THREAD_LIST, THREAD_SIZE)
     threads = list(_threads(streams, architecture, listed)) if listed is not None else []
-    listing = streams.find(c.StreamType.THREAD_LIST, 4)
+    listing = streams.find(c.StreamType.THREAD_LIST, 4) if listed is not None else None
     threads_whole = (
         listed is not None
         and listing is not None

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import I64
@@ -246,7 +246,7 @@ class KernelPools:
         balance = Balance()
         for blocks in walk.blocks():
             yield balance.add(blocks)
-        yield from self._unlisted(walk)
+        self._tell_unlisted(walk)
         if not walk.candidates and not walk.uncertain:
             return
         balance.add(large.blocks())
@@ -272,32 +272,21 @@ class KernelPools:
                 "missing"
             )
 
-    def _unlisted(self, walk: HeapPool) -> Iterator[Blocks]:
-        """Large blocks of the heaps that the table of large allocations does not name."""
+    def _tell_unlisted(self, walk: HeapPool) -> None:
+        """Says what large blocks of the heaps no table names: no tag is known, so they are in no row."""
         if not walk.unlisted:
             return
         if self.big_pages.is_found and not self.big_pages.absent_entries:
-            self._walk_log.add(
-                "large-blocks-unlisted",
-                Severity.WARNING,
-                "_HEAP_PAGE_RANGE_DESCRIPTOR",
-                walk.unlisted[0][0],
-                f"{len(walk.unlisted)} large blocks of the heaps are not in the table of large "
-                "allocations: freed while the dump was written, or damaged; they are left out",
-                sum(size for _, size, _ in walk.unlisted),
-            )
-            return
-        address, size, pool = (np.array(column) for column in zip(*walk.unlisted, strict=True))
-        self.coverage.notes.append(
-            f"{len(address)} large blocks have no tag: the table that would name it is not in the dump"
-        )
-        yield Blocks.build(
-            address.astype(np.uint64),
-            np.full(len(address), SIZE_UNKNOWN, np.int64),
-            size.astype(np.int64),
-            np.ones(len(address), np.bool_),
-            Kind.POOL_LARGE,
-            pool.astype(np.uint8),
+            why = "are not in the table of large allocations: freed while the dump was written, or damaged"
+        else:
+            why = "have no tag: the table that would name it is not in the dump"
+        self._walk_log.add(
+            "large-blocks-unlisted",
+            Severity.WARNING,
+            "_HEAP_PAGE_RANGE_DESCRIPTOR",
+            walk.unlisted[0][0],
+            f"{len(walk.unlisted)} large blocks of the heaps {why}; they are left out",
+            sum(size for _, size, _ in walk.unlisted),
         )
 
     def _recovered(self, walk: HeapPool, balance: Balance) -> Iterator[Blocks]:
