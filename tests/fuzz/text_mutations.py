@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 from fuzz.dice import Dice
@@ -80,7 +81,7 @@ def _change_value(holder: Any, key: Any, dice: Dice) -> None:
     how = dice.below(10)
     value = holder[key]
     if how < 7:
-        holder[key] = dice.pick(VALUES)
+        holder[key] = deepcopy(dice.pick(VALUES))  # a later change may be inside of it
     elif how < 8 and isinstance(holder, dict):
         del holder[key]
     elif how < 9 and isinstance(holder, list):

@@ -26,6 +26,7 @@ from windumps.windows.process_blocks import offsets_of, read_pointer
 
 GRANULARITY = 0x10000  # allocations begin at multiples of this
 LEAST_SCORE = 0.9  # of a heap that is on no list: one check of its header may fail
+LAST_ADDRESS = (1 << 64) - 1
 SHARED_BYTES = 0x100000  # CSRSS's section of heaps for all processes, at most
 
 
@@ -125,7 +126,10 @@ def allocation_starts(memory: AddressSpace, view: ProcessView) -> U64:
             pieces.append(np.arange(first, address + size, GRANULARITY, dtype=np.uint64))
         starts = np.concatenate(pieces)
         for low, high in _not_private(memory, view):
-            starts = starts[(starts < np.uint64(low)) | (starts >= np.uint64(high))]
+            if high <= low:
+                continue
+            last = np.uint64(min(high - 1, LAST_ADDRESS))  # a damaged size may reach behind it
+            starts = starts[(starts < np.uint64(min(low, LAST_ADDRESS))) | (starts > last)]
     fitting: U64 = starts[starts <= limit]
     return fitting
 
