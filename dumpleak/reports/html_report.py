@@ -26,7 +26,7 @@ from dumpleak.reports.html_data import (
 from dumpleak.reports.html_grids import account_grid, heap_grid, memory_map, module_grid
 from dumpleak.reports.html_page import write
 from dumpleak.reports.rows import changed, holder_evidence, process_facts
-from dumpleak.reports.stack_tree import build_tree, site_pairs
+from dumpleak.reports.stack_tree import build_tree, compared_pairs
 from dumpleak.reports.summary import summarize_comparison, summarize_info, summarize_trend
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_bytes
@@ -138,8 +138,7 @@ def diff_page(comparison: Comparison) -> Page:
     if changed(comparison.account):
         page.grids.append(account_grid(comparison.account))
     page.grids.append(heap_grid(current.heaps, base.heaps))
-    tree = build_tree(site_pairs(base.groups, current.groups), "all sites")
-    page.tree = tree_data(tree, page.strings)
+    page.tree = tree_data(build_tree(compared_pairs(comparison), "all sites"), page.strings)
     return page
 
 
@@ -172,8 +171,7 @@ def trend_page(trend: Trend) -> Page:
     if changed(trend.account):
         page.grids.append(account_grid(trend.account))
     page.grids.append(heap_grid(current.heaps, base.heaps))
-    tree = build_tree(site_pairs(base.groups, current.groups), "all sites")
-    page.tree = tree_data(tree, page.strings)
+    page.tree = tree_data(build_tree(compared_pairs(trend), "all sites"), page.strings)
     return page
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from dumpleak.comparison import Comparison
 from dumpleak.sites import Site, SiteKind
 from dumpleak.totals import Totals
+from dumpleak.trends import Trend
 
 _KIND_NAMES = {
     SiteKind.SOURCE: "(source lines)",
@@ -54,13 +55,11 @@ def site_pairs(
     return pairs
 
 
-def compared_pairs(comparison: Comparison) -> list[SitePair]:
+def compared_pairs(answer: Comparison | Trend) -> list[SitePair]:
     """All sites of a comparison, private memory outside heaps included where it is compared."""
-    base, current = comparison.base, comparison.current
+    base, current = answer.base, answer.current
     pairs = site_pairs(base.groups, current.groups)
-    return (
-        pairs if comparison.private_unknown else pairs + site_pairs(base.private, current.private)
-    )
+    return pairs if answer.private_unknown else pairs + site_pairs(base.private, current.private)
 
 
 def path_of(site: Site) -> tuple[str, ...]:
