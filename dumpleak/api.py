@@ -33,7 +33,7 @@ from dumpleak.snapshots.writer import write_snapshot
 from dumpleak.trends import Trend, find_trend
 from dumpleak.umdh_log import matched
 from windumps.blocks import SIZE_UNKNOWN
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
 
 if TYPE_CHECKING:

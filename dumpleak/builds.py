@@ -20,7 +20,7 @@ from hashlib import blake2b
 from dumpleak.sites import Place, Site, image_identity
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 Groups = dict[str, tuple[Site, Totals]]
 

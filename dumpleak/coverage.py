@@ -10,7 +10,7 @@ from dumpleak.session import BETTER_DUMP, Session
 from dumpleak.units import format_bytes, format_share
 from dumpleak.unread_heaps import unread_amounts
 from windumps.diagnostics import Diagnostic
-from windumps.windows.process import HEAP_LIST_CUT
+from windumps.process.views import HEAP_LIST_CUT
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5

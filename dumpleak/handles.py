@@ -14,7 +14,7 @@ from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import HANDLES, Snapshot
 from dumpleak.snapshots.reader import SnapshotFile
 from dumpleak.totals import Totals
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 
 BY_TYPE, BY_NAME = "type", "name"
 KEYS = (BY_TYPE, BY_NAME)  # of `--by`, the default first

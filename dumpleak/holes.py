@@ -12,7 +12,7 @@ from dumpleak.sites import is_unsized
 from dumpleak.snapshot import Snapshot
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT
-from windumps.windows.process import HEAP_LIST_CUT
+from windumps.process.views import HEAP_LIST_CUT
 
 # Growth that may hide in a hole this small is not worth a refusal: one step in which address space is taken.
 HIDDEN_BYTES = 0x10000

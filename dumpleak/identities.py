@@ -19,7 +19,7 @@ from dumpleak.process_life import Life, same_life
 from dumpleak.site_keys import Image, SiteRenamer, image_of
 from dumpleak.sites import image_identity
 from dumpleak.snapshot import Snapshot
-from windumps.windows.modules import Module, same_build
+from windumps.images.modules import Module, same_build
 
 MAX_CANDIDATES = 16  # records that one is held against, of one name, time stamp or address
 _STAMP = re.compile(r"(?:[^:]*:)?([0-9A-F]{8})([0-9a-f]{1,8})")

@@ -21,7 +21,7 @@ from dumpleak.snapshot import (
 from dumpleak.totals import Totals, sum_of
 from dumpleak.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,15 @@ from datetime import timedelta
 from dumpleak.kernel_symbols import use_symbols
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, DiagnosticLog
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.images.modules import Module
+from windumps.kernel.bug_checks import BugCheck
+from windumps.kernel.counters import Counter
+from windumps.kernel.handles import read_handles
+from windumps.kernel.processes import KernelProcess
+from windumps.kernel.variables import KernelSymbol
 from windumps.pools.kernel_pools import KernelPools
 from windumps.symbols.provider import Symbols
-from windumps.windows.bug_checks import BugCheck
-from windumps.windows.kernel_counters import Counter
-from windumps.windows.kernel_handles import read_handles
-from windumps.windows.kernel_processes import KernelProcess
-from windumps.windows.kernel_symbols import KernelSymbol
-from windumps.windows.modules import Module
 
 # Pool in use beside what its trackers add up to: free space in its pages, and pages kept for later.
 POOL_SLACK, POOL_SLACK_BYTES = 4, 16 << 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from windumps.diagnostics import Diagnostic
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
 
 

@@ -15,10 +15,10 @@ from dumpleak.sites import Place, Site, SiteKind, image_identity
 from dumpleak.snapshot import Snapshot
 from dumpleak.symbols import DumpSymbols
 from dumpleak.totals import Totals
+from windumps.images.modules import Module
+from windumps.images.type_names import class_name
+from windumps.process.stack_traces import CodeMap
 from windumps.symbols.provider import Symbols
-from windumps.windows.modules import Module
-from windumps.windows.stack_traces import CodeMap
-from windumps.windows.type_names import class_name
 
 
 def with_symbols(

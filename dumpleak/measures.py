@@ -13,11 +13,11 @@ from dumpleak.conditions import PER_HOUR, Condition, GateError, Span
 from dumpleak.holes import find_hole, lost_memory
 from dumpleak.snapshot import Snapshot
 from dumpleak.trends import Trend
+from windumps.arrays import PAGE_SIZE
 
 HOUR = 3600.0
 SMALLEST_INTERVAL = 1 / HOUR  # times in dumps are whole seconds
 
-PAGE = 0x1000
 
 Answer: TypeAlias = Comparison | Trend
 
@@ -38,7 +38,7 @@ _OF_ROWS = {
     "blocks.bytes": (Part.HEAPS, 1),
     "heaps.free_bytes": (Part.HEAPS, 1),
     "private.bytes": (Part.PRIVATE, 1),
-    "private.count": (Part.PRIVATE, PAGE),
+    "private.count": (Part.PRIVATE, PAGE_SIZE),
     "private.reserved_bytes": (Part.PRIVATE, 0),
 }
 
@@ -121,7 +121,7 @@ class Scale:
             return self._per_hour(condition, span)
         added, hidden = self._doubt(of)
         if not unit:  # of any size, and all of it where a part of a heap is not found
-            added, hidden = (inf if doubt >= PAGE else 0.0 for doubt in (added, hidden))
+            added, hidden = (inf if doubt >= PAGE_SIZE else 0.0 for doubt in (added, hidden))
         else:
             added, hidden = added // unit, hidden // unit
         return self._per_hour(condition, self._around(delta, (added, hidden)))

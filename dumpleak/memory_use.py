@@ -23,7 +23,7 @@ from dumpleak.sites import PRIVATE_KEY, Site, SiteKind
 from dumpleak.totals import Totals
 from dumpleak.units import format_bytes
 from dumpleak.unread_heaps import unread_spans
-from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
+from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
 

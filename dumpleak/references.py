@@ -16,11 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.arrays import I64, U64
 from windumps.blocks import Blocks
 from windumps.memory import AddressSpace
-
-U64 = NDArray[np.uint64]
-I64 = NDArray[np.int64]
 
 PIECE_BYTES = 1 << 22  # memory scanned at once; small, so that what is made of it stays in caches
 GAP_BYTES = 1 << 16  # blocks nearer to each other than this are read as one stretch

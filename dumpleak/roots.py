@@ -17,11 +17,11 @@ from dumpleak.memory_use import SHARED_USER_DATA, USES, heap_ranges, region_uses
 from dumpleak.session import Session
 from dumpleak.unread_heaps import unread_spans
 from windumps.diagnostics import MEMORY_CUT
-from windumps.heaps.nt_base import NtHeapBase
+from windumps.heaps.nt.base import NtHeapBase
+from windumps.images.modules import Module
+from windumps.images.sections import MEM_WRITE, read_sections
 from windumps.memory import AddressSpace, Regions
 from windumps.memory.regions import MEM_COMMIT
-from windumps.windows.modules import Module
-from windumps.windows.sections import MEM_WRITE, read_sections
 
 _PAGE_WRITABLE = 0xCC  # winnt.h: PAGE_READWRITE, PAGE_WRITECOPY and their executable twins
 # The page that the kernel fills has no pointer of the program's. Its words 0x2C (two machine types,

@@ -13,18 +13,19 @@ from dumpleak.symbols import DumpSymbols
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.dumps.kernel_process import KIND as PROCESS_OF_KERNEL
-from windumps.dumps.kernel_process import find_process, open_process
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
+from windumps.dumps.kernel.process import find_process, open_process
 from windumps.errors import UnsupportedDumpError
-from windumps.heaps import Heap, ProcessHeap, page_heap, process_heaps
+from windumps.heaps import Heap, ProcessHeap, process_heaps
 from windumps.heaps.debug_crt import DebugCrt
+from windumps.heaps.page_heap import heap as page_heap
+from windumps.images.modules import Module, ModuleMap
+from windumps.images.search import vacated
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
+from windumps.process.stack_traces import CodeMap
+from windumps.process.views import MAX_HEAPS, ProcessView, process_views
 from windumps.symbols.provider import Symbols
-from windumps.windows.images import vacated
-from windumps.windows.modules import Module, ModuleMap
-from windumps.windows.process import MAX_HEAPS, ProcessView, process_views
-from windumps.windows.stack_traces import CodeMap
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
 BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
@@ -124,7 +125,7 @@ class Session:
 
         Raises:
             CannotAnswerError: `process` is given and the dump is of another single process.
-            DumpError: as `windumps.open_dump` and `windumps.dumps.kernel_process.find_process`.
+            DumpError: as `windumps.open_dump` and `windumps.dumps.kernel.process.find_process`.
             OSError: the file cannot be read.
         """
         dump = open_dump(path)

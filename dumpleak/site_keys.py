@@ -14,7 +14,7 @@ from dumpleak.sites import Place, Site, SiteKind, image_identity
 from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import hashed_key
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 _LABEL = re.compile(r"\b(?:(?:x86|x64|arm64) )?heap \d+\b")
 _SHAPE_NAME = re.compile(r"(?:\d+ bytes|unknown size) in [^()]+ \([^()]*\)")

@@ -11,8 +11,9 @@ import numpy as np
 from dumpleak.limits import Limit
 from dumpleak.sites import Site
 from dumpleak.totals import Totals
-from dumpleak.trend_shape import F64, FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
+from dumpleak.trend_shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
 from dumpleak.units import format_bytes, format_share
+from windumps.arrays import F64
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3

@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from windumps.blocks import SIZE_UNKNOWN
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 
 class SiteKind(StrEnum):

@@ -25,7 +25,7 @@ from dumpleak.totals import Totals
 from dumpleak.unread_heaps import unread_spans
 from dumpleak.used_pieces import used_pieces
 from windumps.diagnostics import Diagnostic
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 POOL = "pool"  # kind of the rows that stand for the kernel's pools
 BLOCKS, HANDLES = "blocks", "handles"  # what a snapshot adds up

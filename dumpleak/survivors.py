@@ -23,6 +23,7 @@ from dumpleak.attribution.content_shape import NO_SHAPE
 from dumpleak.block_table import BlockTable
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.totals import Totals
+from windumps.arrays import I64
 
 ROWS_AT_ONCE = 1 << 20
 # Share of a site's surviving blocks that must have other names, and be of one, before it has two names.
@@ -30,7 +31,6 @@ MOSTLY = 0.8
 # Share of the smaller one's blocks that must have survived at all.
 SURVIVING = 0.5
 
-I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Groups = Mapping[str, tuple[Site, Totals]]
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from windumps.diagnostics import Diagnostic, Severity
+from windumps.images.modules import Module
+from windumps.layouts.rows import LayoutRow
+from windumps.process.views import ProcessView
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.functions import Location
 from windumps.symbols.paths import SearchElement, parse_symbol_path
 from windumps.symbols.provider import Symbols
-from windumps.windows.layouts import LayoutRow
-from windumps.windows.modules import Module
-from windumps.windows.process import ProcessView
 
 ENVIRONMENT = "_NT_SYMBOL_PATH"
 SHOWN_MODULES = 6

@@ -16,11 +16,9 @@ from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dumpleak.extras import missing_extra
-
-F64 = NDArray[np.float64]
+from windumps.arrays import F64
 
 # Falls up to this share of all rises are noise in a series that grows.
 NOISE_SHARE = 0.1

@@ -42,7 +42,7 @@ from dumpleak.snapshot import Snapshot
 from dumpleak.snapshots.privacy import alike
 from dumpleak.survivors import Survivors, find_survivors
 from dumpleak.totals import Totals
-from dumpleak.trend_shape import F64
+from windumps.arrays import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
 

@@ -27,8 +27,8 @@ from dumpleak.attribution.stack import module_stem
 from dumpleak.comparison import Comparison, SiteDelta
 from dumpleak.session import HeapSource, Progress, Session, no_progress
 from windumps.blocks import Blocks
-from windumps.windows.modules import file_name
-from windumps.windows.stack_traces import CodeMap, StackTraces
+from windumps.images.modules import file_name
+from windumps.process.stack_traces import CodeMap, StackTraces
 
 RULE = "- - - - - - - - - -"
 COUNTED = "// The last line counts the heaps."

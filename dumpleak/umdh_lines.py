@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from dumpleak.umdh import COUNTED, HEAPS_IN_ALL
-from windumps.windows.modules import Module, PdbIdentity, file_name
+from windumps.images.modules import Module, PdbIdentity, file_name
 
 LINE_LIMIT = 0x4000
 MAX_FRAMES = 0x100

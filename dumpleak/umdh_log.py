@@ -34,8 +34,8 @@ from dumpleak.totals import Totals
 from dumpleak.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, is_log, parse
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.files import read_head, regular_only
-from windumps.windows.process import HEAP_LIST_CUT
-from windumps.windows.stack_traces import CodeMap
+from windumps.process.stack_traces import CodeMap
+from windumps.process.views import HEAP_LIST_CUT
 
 KIND = "umdh log"
 GROUPINGS = ("site", "stack")

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.session import HeapSource, Session
+from windumps.arrays import PAGE_SIZE
 from windumps.heaps.heap_search import allocation_starts
-from windumps.heaps.lists import list_nodes
+from windumps.memory.lists import list_nodes
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
-from windumps.windows.process import ProcessView
+from windumps.process.views import ProcessView
 
-PAGE = 0x1000  # every heap has one page at least
 HEAD_BYTES = 0x80  # of what belongs to a heap: segments and its front end begin with its handle
 
 Span = tuple[int, int]
@@ -52,7 +52,7 @@ def unread_amounts(session: Session) -> tuple[int, int]:
     unknown = sum(view.unlisted_heaps for view in session.views)
     unknown += sum(not known.get(source.entry.address) for source in unread_heaps(session))
     spans = [span for spans in known.values() for span in spans]
-    committed = sum(size for _, size in spans) + unknown * PAGE
+    committed = sum(size for _, size in spans) + unknown * PAGE_SIZE
     return committed, sum(memory.present_bytes(start, start + size) for start, size in spans)
 
 
@@ -111,10 +111,10 @@ def _large_blocks(view: ProcessView, handles: Sequence[int]) -> list[tuple[int, 
     committed = (regions.state == MEM_COMMIT) & (regions.type == MEM_PRIVATE)
     pieces = regions.base_address[committed]
     links = _words(view, pieces, 2)
-    in_header = np.isin(links & ~np.uint64(PAGE - 1), np.array(handles, np.uint64))
+    in_header = np.isin(links & ~np.uint64(PAGE_SIZE - 1), np.array(handles, np.uint64))
     found = []
     for head in np.unique(links[in_header]).tolist():
         nodes, _ = list_nodes(view.memory, head, view.pointer_size)
-        if nodes and not {node & ~(PAGE - 1) for node in nodes} & set(handles):
-            found += [(node, head & ~(PAGE - 1)) for node in nodes]
+        if nodes and not {node & ~(PAGE_SIZE - 1) for node in nodes} & set(handles):
+            found += [(node, head & ~(PAGE_SIZE - 1)) for node in nodes]
     return found

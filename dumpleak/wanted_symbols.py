@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from windumps.images.modules import Module
 from windumps.symbols.provider import Symbols
 from windumps.symbols.wanted import Status, SymbolFile, problem_with, wanted
-from windumps.windows.modules import Module
 
 NO_PATH = "no symbol path given (--symbols or _NT_SYMBOL_PATH)"
 PUBLIC_SERVER = "https://msdl.microsoft.com/download/symbols"

@@ -13,7 +13,7 @@ from builders.pdb_builder import PdbBuilder
 from pdb_samples import GUIDS, sample_bytes
 
 from windumps import Dump
-from windumps.windows.modules import PdbIdentity
+from windumps.images.modules import PdbIdentity
 
 FIRST, LAST = 0x10, 0x90  # functions, in 0x100 bytes
 START = 3  # a function begins here in its 0x100 bytes

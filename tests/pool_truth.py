@@ -10,12 +10,12 @@ from kernel_truth import KernelTruthDump
 
 from windumps import open_dump
 from windumps.blocks import Blocks, Kind
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.kernel.variables import KernelSymbols
 from windumps.memory.address_space import Presence
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.pool_types import Pool
 from windumps.pools.tags import tag_text
-from windumps.windows.kernel_symbols import KernelSymbols
 
 COUNTERS = ("allocs", "frees", "bytes")
 POOLS = ("nonpaged", "paged")

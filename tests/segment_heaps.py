@@ -8,9 +8,9 @@ from windumps import Dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.heaps.base import HeapContext
-from windumps.heaps.segment_heap import SegmentHeap, open_segment_heap
+from windumps.heaps.segment.heap import SegmentHeap, open_segment_heap
 from windumps.memory import AddressSpace, RunMemory
-from windumps.windows.process import process_views
+from windumps.process.views import process_views
 
 
 def context_of(dump: Dump, build: int | None = None) -> HeapContext:

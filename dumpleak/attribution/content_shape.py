@@ -16,7 +16,7 @@ from dumpleak.attribution.contents import NO_TEXT, first_words, text_kind
 from dumpleak.attribution.shape import image_pointers
 from dumpleak.session import HeapSource, Session
 from windumps.blocks import Blocks
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 NO_SHAPE = 0
 # What a shape calls an image: its PDB identity (1, in older snapshot files), or its time stamp and size (2),

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.blocks import Blocks
-from windumps.windows.process import ProcessView
+from windumps.process.views import ProcessView
 
 WORDS = 4
 TEXT_BYTES = 8  # what is looked at

@@ -30,15 +30,11 @@ from dumpleak.attribution.contents import (
 from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
 from dumpleak.sites import Site, SiteKind
+from windumps.arrays import ADDRESS_LIMIT, I64, U64, ColumnCache
 from windumps.blocks import SIZE_UNKNOWN, Blocks
-from windumps.column_cache import ColumnCache
-from windumps.memory.address_space import ADDRESS_LIMIT
-from windumps.windows.process import ProcessView
-from windumps.windows.rtti import VftableResolver
-from windumps.windows.type_names import class_name
-
-I64 = NDArray[np.int64]
-U64 = NDArray[np.uint64]
+from windumps.images.rtti import VftableResolver
+from windumps.images.type_names import class_name
+from windumps.process.views import ProcessView
 
 IMAGE_HEADER_BYTES = 0x1000  # pointers to an image's very beginning are handles, not code or data
 AGREEMENT = 0.9  # share of a shape's blocks that must begin alike before its name says so

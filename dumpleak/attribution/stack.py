@@ -21,10 +21,10 @@ from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
 from dumpleak.sites import Place, Site, SiteKind, image_identity
 from windumps.blocks import Blocks
+from windumps.images.modules import Module
+from windumps.process.stack_traces import CodeMap, StackTraces
+from windumps.process.views import ProcessView
 from windumps.symbols.functions import Location
-from windumps.windows.modules import Module
-from windumps.windows.process import ProcessView
-from windumps.windows.stack_traces import CodeMap, StackTraces
 
 # Names an offset in an image, or gives None. The offset is a return address: the call stands just before it.
 Symbolize = Callable[[Module, int], Location | None]

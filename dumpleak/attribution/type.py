@@ -16,8 +16,8 @@ from dumpleak.attribution.table import SiteTable
 from dumpleak.session import HeapSource, Session
 from dumpleak.sites import Place, Site, SiteKind, image_identity
 from windumps.blocks import Blocks, State
-from windumps.windows.rtti import Vftable, VftableResolver
-from windumps.windows.type_names import class_name
+from windumps.images.rtti import Vftable, VftableResolver
+from windumps.images.type_names import class_name
 
 
 class TypeAttributor:

@@ -24,7 +24,7 @@ from dumpleak.reports.base import BlockPage
 from dumpleak.session import CannotAnswerError, HeapSource, Session
 from dumpleak.snapshot import coverage
 from windumps.blocks import Blocks, State
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 
 _STATES = {"used": State.USED, "free": State.FREE}
 

@@ -34,7 +34,7 @@ from dumpleak.session import Session, no_progress
 from dumpleak.snapshot import Coverage, Snapshot, take_snapshot
 from dumpleak.symbols import ENVIRONMENT, environment_elements, given_elements
 from dumpleak.units import format_bytes
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols

@@ -17,7 +17,7 @@ from dumpleak.pool.answerable import why_no_answer
 from dumpleak.reports import INFO_REPORTS
 from dumpleak.session import Session
 from dumpleak.snapshots.reader import snapshot_info
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 
 
 @click.command(

@@ -12,7 +12,7 @@ from dumpleak.inputs import is_snapshot_file
 from dumpleak.session import CannotAnswerError, Session
 from dumpleak.snapshots.reader import snapshot_info
 from windumps.diagnostics import Severity
-from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP, KernelDump
 
 _DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
 

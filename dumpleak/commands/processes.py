@@ -13,7 +13,7 @@ from dumpleak.kernel_symbols import use_symbols
 from dumpleak.reports.kernel_reports import KERNEL_REPORTS
 from dumpleak.session import CannotAnswerError
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 
 
 @click.command(

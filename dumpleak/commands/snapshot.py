@@ -22,7 +22,7 @@ from dumpleak.session import CannotAnswerError, Progress, Session
 from dumpleak.snapshot import coverage
 from dumpleak.snapshots.writer import INCLUDABLE, write_snapshot
 from dumpleak.umdh import write_log
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 
 FILE_FORMAT = "dlsnap"
 

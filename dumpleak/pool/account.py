@@ -10,9 +10,9 @@ import numpy as np
 from dumpleak.coverage import PoolsCovered
 from dumpleak.kernel_info import checked_counters
 from dumpleak.pool.counters import POOLS, TRACKERS, WALK
-from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP
-from windumps.pools.audit import PoolAudit, Source
+from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP
 from windumps.pools.tags import OVERFLOW_TAG, tag_text
+from windumps.pools.trackers.audit import PoolAudit, Source
 
 if TYPE_CHECKING:
     from dumpleak.pool.reader import PoolReader

@@ -9,12 +9,12 @@ import numpy as np
 from dumpleak.machine import memory_bytes
 from dumpleak.session import CannotAnswerError
 from dumpleak.units import format_bytes, format_count
-from windumps.pools.page_chain import form_of
+from windumps.pools.pages.chain import form_of
 
 if TYPE_CHECKING:
     from dumpleak.pool.reader import PoolReader
-    from windumps.dumps.kernel_dump import KernelDump
-    from windumps.pools.trackers import TagTotals
+    from windumps.dumps.kernel.dump import KernelDump
+    from windumps.pools.trackers.totals import TagTotals
 
 BLOCK_TABLE_BYTES = 30  # a block takes at most while the table of all is made
 

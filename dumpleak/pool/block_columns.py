@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import I64, U64
+from windumps.arrays import I64, U64
 
 Columns = tuple[U64, U64, I64, NDArray[np.uint8]]  # key, address, size, kind
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from dumpleak.pool.block_columns import Columns, sorted_columns
 from dumpleak.units import format_address
+from windumps.arrays import I64, U64
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
-from windumps.memory.address_space import I64, U64
 from windumps.pools.pool_types import Pool
 
 MAX_SAMPLES = 5

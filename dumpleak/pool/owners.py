@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from dumpleak.pool.tag_calls import Call, CallFinder, Symbolize
 from dumpleak.pool.tag_scan import Place, TagHits, scan_images
 from dumpleak.pool.tag_table import BUILT_IN, KERNEL, TagNote, TagTable, built_in_table
+from windumps.images.modules import Module, ModuleMap
+from windumps.images.sections import MEM_DISCARDABLE, read_sections
+from windumps.kernel.kernel import Kernel
 from windumps.pools.tags import tag_text
-from windumps.windows.kernel import Kernel
-from windumps.windows.modules import Module, ModuleMap
-from windumps.windows.sections import MEM_DISCARDABLE, read_sections
 
 MAX_OWNERS = 5
 MAX_PLACES = 3  # places in code named for one driver

@@ -25,13 +25,13 @@ from dumpleak.symbols import DumpSymbols
 from windumps import Dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
-from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP, KernelDump
-from windumps.pools.audit import Source
+from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.images.modules import Module
+from windumps.kernel.handles import HandleTable, read_handles
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.tags import OVERFLOW_TAG, tag_text
+from windumps.pools.trackers.audit import Source
 from windumps.symbols.provider import Symbols
-from windumps.windows.kernel_handles import HandleTable, read_handles
-from windumps.windows.modules import Module
 
 NO_SESSION_POOL_FROM = 26100  # Windows 11 24H2
 

@@ -28,8 +28,8 @@ from dumpleak.snapshot import POOL, HeapRow, PoolsCovered, Snapshot
 from dumpleak.totals import Totals
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.pools.audit import Source
 from windumps.pools.tags import tag_number, tag_text
+from windumps.pools.trackers.audit import Source
 
 Groups = dict[str, tuple[Site, Totals]]
 Refuted = tuple[int, int, int, int]

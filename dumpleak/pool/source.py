@@ -11,7 +11,7 @@ from dumpleak.pool.new_blocks import PoolBlocks
 from dumpleak.pool.owners import Ownership
 from dumpleak.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, DiagnosticLog
-from windumps.windows.kernel_handles import HandleTable
+from windumps.kernel.handles import HandleTable
 
 
 class PoolSource(Protocol):

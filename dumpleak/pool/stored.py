@@ -18,8 +18,8 @@ from dumpleak.snapshot import SourceInfo
 from dumpleak.snapshots.fields import SnapshotFileError
 from dumpleak.snapshots.reader import SnapshotFile
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
-from windumps.dumps.kernel_dump import BETTER_KERNEL_DUMP
-from windumps.windows.kernel_handles import HandleTable
+from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP
+from windumps.kernel.handles import HandleTable
 
 
 class StoredPools:

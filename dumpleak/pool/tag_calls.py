@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.pool.tag_scan import BEFORE, BEHIND, TagHits
+from windumps.arrays import U8, U64
 from windumps.errors import MemoryReadError
+from windumps.images.image_tables import ImportTable, exported_names
+from windumps.images.modules import Module, ModuleMap
+from windumps.images.sections import MEM_EXECUTE, SectionMap
 from windumps.memory import AddressSpace
-from windumps.memory.address_space import U8, U64
-from windumps.windows.image_tables import ImportTable, exported_names
-from windumps.windows.modules import Module, ModuleMap
-from windumps.windows.sections import MEM_EXECUTE, SectionMap
 
 # Routines that take a pool tag: the executive's, and those of NDIS, the filter manager and others.
 _POOL_ROUTINE = re.compile(

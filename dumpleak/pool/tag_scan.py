@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.arrays import PAGE_SIZE, U8, U64
+from windumps.images.modules import Module
+from windumps.images.pe_image import read_image_header
+from windumps.images.sections import MEM_EXECUTE, SectionMap
 from windumps.memory import AddressSpace
-from windumps.memory.address_space import U8, U64
-from windumps.windows.modules import Module
-from windumps.windows.pe_image import read_image_header
-from windumps.windows.sections import MEM_EXECUTE, SectionMap
 
-PAGE = 0x1000
 CHUNK_PAGES = 4096
 PROTECTED = 0x8000_0000  # set in tags of blocks that must be freed with their tag
 BEFORE, BEHIND = 8, 80  # bytes of context kept of each find
@@ -83,19 +82,19 @@ def scan_images(
     present = np.zeros(len(modules), np.int64)
     parts: list[tuple[NDArray[Any], ...]] = []
     # No page of a file is worth reading twice: a list of drivers that says otherwise is damaged.
-    budget = len(memory.data) // PAGE + len(modules)
+    budget = len(memory.data) // PAGE_SIZE + len(modules)
     kept, skipped, covered = 0, 0, 0
     for index in sorted(range(len(modules)), key=lambda number: modules[number].base_address):
         module = modules[index]
-        start, end = max(module.base_address & -PAGE, covered), module.end_address
+        start, end = max(module.base_address & -PAGE_SIZE, covered), module.end_address
         covered = max(covered, end)
         if budget <= 0 or kept >= MAX_HITS:
             skipped += 1
             continue
         header = read_image_header(memory, module.base_address)
         machine = (header.architecture if header is not None else "") or architecture
-        for first in range(start, end, CHUNK_PAGES * PAGE):
-            pages = _Pages(memory, first, min(first + CHUNK_PAGES * PAGE, end))
+        for first in range(start, end, CHUNK_PAGES * PAGE_SIZE):
+            pages = _Pages(memory, first, min(first + CHUNK_PAGES * PAGE_SIZE, end))
             present[index] += pages.count
             budget -= pages.count
             at, tag, split = finder.find(pages.bytes, machine == "arm64")
@@ -186,26 +185,29 @@ class _Pages:
     """Bytes of a range with its absent pages as zeros, and which pages those are."""
 
     def __init__(self, memory: AddressSpace, start: int, end: int) -> None:
-        count = -(-(end - start) // PAGE)
+        count = -(-(end - start) // PAGE_SIZE)
         # A little behind the range is read too, for tags and contexts that reach over its end.
-        addresses = np.uint64(start) + np.arange(count + 1, dtype=np.uint64) * np.uint64(PAGE)
-        offsets = memory.locate(addresses, PAGE)
-        there = np.flatnonzero((offsets >= 0) & (offsets <= len(memory.data) - PAGE))
-        self.bytes: U8 = np.zeros((count + 1) * PAGE, np.uint8)
+        addresses = np.uint64(start) + np.arange(count + 1, dtype=np.uint64) * np.uint64(PAGE_SIZE)
+        offsets = memory.locate(addresses, PAGE_SIZE)
+        there = np.flatnonzero((offsets >= 0) & (offsets <= len(memory.data) - PAGE_SIZE))
+        self.bytes: U8 = np.zeros((count + 1) * PAGE_SIZE, np.uint8)
         if len(there):
             window = np.ndarray(
-                (len(memory.data) - PAGE + 1, PAGE), np.uint8, buffer=memory.data, strides=(1, 1)
+                (len(memory.data) - PAGE_SIZE + 1, PAGE_SIZE),
+                np.uint8,
+                buffer=memory.data,
+                strides=(1, 1),
             )
-            self.bytes.reshape(-1, PAGE)[there] = window[offsets[there]]
+            self.bytes.reshape(-1, PAGE_SIZE)[there] = window[offsets[there]]
         self._there = np.zeros(count + 1, np.bool_)
         self._there[there] = True
-        self._end = count * PAGE
+        self._end = count * PAGE_SIZE
         self.count = int(self._there[:count].sum())
 
     def holds(self, at: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which offsets are in the dump; those of the page behind only as a tag's last byte."""
         return (at < self._end + _OVERLAP) & self._there[
-            np.minimum(at // PAGE, len(self._there) - 1)
+            np.minimum(at // PAGE_SIZE, len(self._there) - 1)
         ]
 
     def context(self, at: NDArray[np.int64]) -> U8:
@@ -236,7 +238,7 @@ class _Finder:
         """
         found_at: list[NDArray[np.int64]] = []
         found: list[NDArray[np.uint32]] = []
-        end = len(data) - PAGE
+        end = len(data) - PAGE_SIZE
         for shift in (0, 1):
             halves = data[shift : shift + end + 2].view("<u2")
             flags = self._flags[halves]

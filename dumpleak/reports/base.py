@@ -11,7 +11,7 @@ from dumpleak.info import Info
 from dumpleak.snapshot import Snapshot
 from dumpleak.trends import Trend
 from windumps.blocks import Blocks
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
 from dumpleak.snapshot import HeapRow, Snapshot
 from dumpleak.trends import Trend
 from dumpleak.units import format_address
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 _MOST_KNOWN = 1 << 16
 _HEAP_COLUMNS = [field.name for field in fields(HeapRow)]

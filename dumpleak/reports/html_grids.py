@@ -10,7 +10,7 @@ from dumpleak.reports.html_data import Column, Grid, Row, shown
 from dumpleak.reports.rows import changed
 from dumpleak.snapshot import HeapRow, Snapshot
 from dumpleak.units import format_address
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 
 def heap_grid(rows: Sequence[HeapRow], base: Sequence[HeapRow] | None = None) -> Grid:

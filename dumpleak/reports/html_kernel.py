@@ -36,7 +36,7 @@ from dumpleak.reports.summary_kernel import (
 from dumpleak.snapshot import SourceInfo
 from dumpleak.units import format_address, format_bytes, format_count
 from windumps.diagnostics import Diagnostic
-from windumps.windows.kernel_processes import KernelProcess
+from windumps.kernel.processes import KernelProcess
 
 _LEVELS = "Drivers on top, their tags below, by pool."
 _TAG_COLUMNS = (

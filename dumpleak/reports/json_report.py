@@ -22,7 +22,7 @@ from dumpleak.totals import Totals
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_address
 from windumps.diagnostics import Diagnostic
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 _BYTES = {
     *("delta_bytes", "base_bytes", "current_bytes"),  # of diff

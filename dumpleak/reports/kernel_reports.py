@@ -16,9 +16,9 @@ from dumpleak.reports.text_tables import plain_table as _table
 from dumpleak.snapshot import SourceInfo
 from dumpleak.units import format_address, format_bytes, format_count
 from windumps.diagnostics import Diagnostic
-from windumps.windows.bug_checks import BugCheck
-from windumps.windows.kernel_processes import KernelProcess
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
+from windumps.kernel.bug_checks import BugCheck
+from windumps.kernel.processes import KernelProcess
 
 _COUNTS = frozenset({"system_ptes"})  # counters that are not bytes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dumpleak.units import format_address
-from windumps.windows.kernel_processes import KernelProcess
+from windumps.kernel.processes import KernelProcess
 
 PROCESS_COLUMNS = (
     "pid",

@@ -25,8 +25,8 @@ from dumpleak.sites import SiteKind
 from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_bytes, format_count, format_share
-from windumps.dumps.kernel_dump import KERNEL_DUMP_COMMAND
-from windumps.heaps import page_heap
+from windumps.dumps.kernel.dump import KERNEL_DUMP_COMMAND
+from windumps.heaps.page_heap import heap as page_heap
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")

@@ -47,7 +47,7 @@ from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
 from dumpleak.trends import SiteTrend, Trend
 from dumpleak.units import format_address, format_bytes, format_count, format_share
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 DEFAULT_TOP = 20
 PIPE_WIDTH = 140  # a pipe has no width; wide enough that names stay whole

@@ -19,7 +19,7 @@ from dumpleak.snapshots.columns import pack_flags, unpack_flags
 from dumpleak.snapshots.fields import Fields, SnapshotFileError, damaged
 from dumpleak.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.windows.modules import Module, PdbIdentity
+from windumps.images.modules import Module, PdbIdentity
 
 FORMAT = "dumpleak/snapshot/1"
 

@@ -17,7 +17,7 @@ from dumpleak.block_table import BlockTable
 from dumpleak.pool.record import PoolRecord, said_anew
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.snapshot import Snapshot
-from windumps.windows.modules import Module
+from windumps.images.modules import Module
 
 if TYPE_CHECKING:
     from dumpleak.snapshots.metadata import Group, Metadata

@@ -26,10 +26,8 @@ from dumpleak.snapshots.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONC
 from dumpleak.snapshots.fields import SnapshotFileError
 from dumpleak.snapshots.metadata import Group, Metadata, from_json
 from dumpleak.totals import Totals
+from windumps.arrays import I32
 from windumps.blocks import SIZE_UNKNOWN, Kind
-
-I32 = NDArray[np.int32]
-I64 = NDArray[np.int64]
 
 # A snapshot of equal blocks packs well; more rows for its bytes than this is made to fill memory.
 MAX_ROWS = 1 << 20

@@ -34,11 +34,9 @@ from dumpleak.snapshots.columns import (
 from dumpleak.snapshots.metadata import About, Group, Metadata, to_json
 from dumpleak.snapshots.privacy import stripped_metadata
 from dumpleak.used_pieces import used_pieces
+from windumps.arrays import I64, ColumnCache
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
-from windumps.column_cache import ColumnCache
 from windumps.files import whole_file
-
-I64 = NDArray[np.int64]
 
 # Groupings that the file's own columns, or the fields of its sites, tell.
 DERIVED = frozenset({"site", "size", "heap", "kind", "tag", "driver"})

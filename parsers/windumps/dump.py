@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from windumps.diagnostics import Diagnostic, DiagnosticLog
+from windumps.images.modules import Module
 from windumps.memory import AddressSpace
-from windumps.windows.handles import Handles
-from windumps.windows.modules import Module
+from windumps.process.handles import Handles
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ sys.path[:0] = [str(TESTS.parent / "parsers"), str(TESTS.parent), str(TESTS)]
 from builders.kernel_builder import PAGE, System, header, page_bytes  # noqa: E402
 
 from windumps import open_dump  # noqa: E402
-from windumps.dumps.kernel_dump import KernelDump  # noqa: E402
+from windumps.dumps.kernel.dump import KernelDump  # noqa: E402
 
 START = 0xFFFF_A000_0000_0000  # of the memory that is mapped, page by page
 ENTRIES = 512

@@ -26,16 +26,16 @@ from builders.segment_heap_builder import HEAP, SegmentHeapBuilder  # noqa: E402
 
 from windumps import open_dump  # noqa: E402
 from windumps.diagnostics import DiagnosticLog  # noqa: E402
-from windumps.dumps.kernel_dump import KernelDump  # noqa: E402
+from windumps.dumps.kernel.dump import KernelDump  # noqa: E402
 from windumps.heaps.base import HeapContext  # noqa: E402
-from windumps.heaps.segment_heap import open_segment_heap  # noqa: E402
+from windumps.heaps.segment.heap import open_segment_heap  # noqa: E402
+from windumps.kernel.kernel import Kernel  # noqa: E402
 from windumps.memory import RunMemory  # noqa: E402
 from windumps.pools.coverage import PoolCoverage, Ranges  # noqa: E402
-from windumps.pools.heap_pool import HeapPool  # noqa: E402
-from windumps.pools.heap_roots import PoolHeap  # noqa: E402
 from windumps.pools.kernel_pools import KernelPools  # noqa: E402
 from windumps.pools.pool_types import Pool  # noqa: E402
-from windumps.windows.kernel import Kernel  # noqa: E402
+from windumps.pools.segment.pool import HeapPool  # noqa: E402
+from windumps.pools.segment.roots import PoolHeap  # noqa: E402
 
 MEBIBYTES = 256
 HEAP_BLOCKS = 500_000

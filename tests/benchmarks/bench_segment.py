@@ -25,7 +25,7 @@ from segment_heaps import context_for  # noqa: E402
 
 from dumpleak.session import Session  # noqa: E402
 from windumps.blocks import Blocks  # noqa: E402
-from windumps.heaps.segment_heap import open_segment_heap  # noqa: E402
+from windumps.heaps.segment.heap import open_segment_heap  # noqa: E402
 from windumps.memory import RunMemory  # noqa: E402
 
 BLOCKS = 500_000

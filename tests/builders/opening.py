@@ -8,7 +8,7 @@ import numpy as np
 
 from windumps.diagnostics import Diagnostic
 from windumps.dump import Dump
-from windumps.dumps.minidump import open_minidump
+from windumps.dumps.minidump.reader import open_minidump
 
 
 def open_bytes(data: bytes) -> Dump:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from windumps.images.modules import Module
+from windumps.kernel.kernel import Kernel
+from windumps.kernel.variables import KernelSymbols
 from windumps.memory import RunMemory
-from windumps.windows.kernel import Kernel
-from windumps.windows.kernel_symbols import KernelSymbols
-from windumps.windows.modules import Module
 
 PAGE = 0x1000
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dumpleak.builds import Aligned, align_builds, more_is_named
 from dumpleak.sites import Place, Site, SiteKind
 from dumpleak.totals import Totals
-from windumps.windows.modules import Module, PdbIdentity
+from windumps.images.modules import Module, PdbIdentity
 
 A, B, C = ("A" * 32, "B" * 32, "C" * 32)
 Groups = dict[str, tuple[Site, Totals]]

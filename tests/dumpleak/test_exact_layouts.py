@@ -14,13 +14,14 @@ from truth import TruthDump, truth_dumps
 from dumpleak.session import Session
 from windumps import open_dump
 from windumps.blocks import Blocks
-from windumps.heaps import nt_heap, segment_heap
+from windumps.heaps.nt import heap as nt_heap
+from windumps.heaps.segment import heap as segment_heap
+from windumps.layouts.nt_heap import NT_HEAP_ROWS
+from windumps.layouts.rows import LayoutRow, candidates
+from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
 from windumps.symbols import layout_rows
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.provider import Symbols
-from windumps.windows.layouts import LayoutRow, candidates
-from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
-from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 
 SMALL = [
     d for d in truth_dumps("tiny") if not d.build.startswith("5.") and "shared" not in str(d.dump)

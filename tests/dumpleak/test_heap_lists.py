@@ -20,7 +20,7 @@ from dumpleak.unread_heaps import unread_spans
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.heaps import HEAP_KINDS, ProcessHeap
-from windumps.heaps.page_heap import PageHeap
+from windumps.heaps.page_heap.heap import PageHeap
 from windumps.memory import AddressSpace, Regions, RunMemory
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr"

@@ -22,7 +22,7 @@ from dumpleak.totals import Totals
 from dumpleak.trends import find_trend
 from windumps import open_dump
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.windows.process import HEAP_LIST_CUT
+from windumps.process.views import HEAP_LIST_CUT
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 MIB = 1 << 20

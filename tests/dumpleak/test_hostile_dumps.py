@@ -13,7 +13,7 @@ from dumpleak.cli import main
 from dumpleak.info import take_info
 from dumpleak.session import Session
 from dumpleak.snapshot import take_snapshot
-from windumps.dumps.minidump import open_minidump
+from windumps.dumps.minidump.reader import open_minidump
 from windumps.errors import WindumpsError
 
 TINY = [

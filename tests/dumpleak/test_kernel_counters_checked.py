@@ -7,8 +7,8 @@ from truth import TESTDATA, load_json
 
 from dumpleak.kernel_info import checked_counters
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.windows.kernel_counters import Counter
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.kernel.counters import Counter
 
 PAIR = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
 PAGE = 0x1000

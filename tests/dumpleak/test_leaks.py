@@ -28,10 +28,10 @@ from dumpleak.roots import Root, RootKind, Roots, find_roots
 from dumpleak.session import CannotAnswerError, Session
 from dumpleak.snapshot import take_snapshot
 from windumps import open_dump
-from windumps.dumps.minidump import open_minidump
+from windumps.dumps.minidump.reader import open_minidump
 from windumps.errors import WindumpsError
+from windumps.images.modules import Module
 from windumps.memory import Regions
-from windumps.windows.modules import Module
 
 SCENARIOS = (
     *("tiny", "mixed", "nt-vad", "segment-lfh*", "leak-pair-ust"),

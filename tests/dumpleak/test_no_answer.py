@@ -27,7 +27,7 @@ from dumpleak.umdh_log import LogCoverage
 from windumps import open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
-from windumps.windows.process import HEAP_LIST_CUT
+from windumps.process.views import HEAP_LIST_CUT
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"

@@ -25,7 +25,7 @@ from builders.kernel_builder import PAGE, System, full
 from dumpleak.pool.owners import Owner, Ownership, TagOwners, VerifiedCaller
 from dumpleak.pool.tag_table import TagTable, parse_pooltag
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.pools.tags import tag_number
 
 NET, GPU = 2, 3  # acmenet.sys, acmegpu.sys in the system's list

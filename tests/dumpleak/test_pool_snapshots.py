@@ -24,10 +24,10 @@ from dumpleak.pool.holders import holder_clauses
 from dumpleak.pool.reader import PoolReader
 from dumpleak.pool.snapshot import take_pool_snapshot
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import WindumpsError
 from windumps.pools.tags import tag_number
-from windumps.pools.trackers import TagTotals
+from windumps.pools.trackers.totals import TagTotals
 from windumps.pools.verifier import VerifierData
 
 TINY = kernel_pairs("tiny-pair")

@@ -26,7 +26,7 @@ from dumpleak.snapshots.writer import write_snapshot
 from windumps import Dump, open_dump
 from windumps.dump import VmCounters
 from windumps.memory import Regions
-from windumps.windows.handles import Handles, Texts
+from windumps.process.handles import Handles, Texts
 
 TINY = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
 MIB = 1 << 20

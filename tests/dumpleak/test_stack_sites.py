@@ -27,9 +27,9 @@ from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import take_snapshot
 from windumps.blocks import Blocks
+from windumps.images.modules import Module
+from windumps.process.stack_traces import CodeMap
 from windumps.symbols.functions import PUBLICS, Location
-from windumps.windows.modules import Module
-from windumps.windows.stack_traces import CodeMap
 
 PAIRS = pairs("leak-pair-ust")
 

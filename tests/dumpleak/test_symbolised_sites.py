@@ -28,10 +28,10 @@ from dumpleak.sites import Site, SiteKind
 from dumpleak.snapshot import Snapshot, take_snapshot
 from windumps import Dump, open_dump
 from windumps.diagnostics import Diagnostic
+from windumps.images.modules import Module, PdbIdentity
 from windumps.symbols.functions import load_library
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.provider import Symbols
-from windumps.windows.modules import Module, PdbIdentity
 
 Frame = tuple[str, int]
 Growth = dict[tuple[str, ...], tuple[int, int]]

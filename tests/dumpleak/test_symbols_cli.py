@@ -18,10 +18,10 @@ from truth import TESTDATA
 from dumpleak.commands.base import progress_bar
 from dumpleak.symbols import ENVIRONMENT
 from windumps import open_dump
+from windumps.images.modules import PdbIdentity
 from windumps.symbols.download import Downloader
 from windumps.symbols.functions import load_library
 from windumps.symbols.provider import Symbols
-from windumps.windows.modules import PdbIdentity
 
 DUMP = str(TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust" / "after.dmp.gz")
 BEFORE = str(TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust" / "before.dmp.gz")

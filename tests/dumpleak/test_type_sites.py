@@ -19,7 +19,7 @@ from dumpleak.cli import main
 from dumpleak.session import Session
 from dumpleak.sites import Site, SiteKind
 from windumps.blocks import Blocks, Kind
-from windumps.windows.type_names import class_name
+from windumps.images.type_names import class_name
 
 HEAP = 0x20000000
 NODE = b".?AVNode@app@@\0"

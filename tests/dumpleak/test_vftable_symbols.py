@@ -21,9 +21,9 @@ from dumpleak.references import BlockIndexBuilder
 from dumpleak.session import HeapSource, Session
 from dumpleak.sites import Site, SiteKind
 from windumps.heaps.kinds import ProcessHeap
+from windumps.images.modules import PdbIdentity
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.provider import Symbols
-from windumps.windows.modules import PdbIdentity
 
 HEAP = 0x20000000
 

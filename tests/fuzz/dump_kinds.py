@@ -24,8 +24,8 @@ from fuzz.made_dumps import MADE_ROWS, MadeRow
 from fuzz.seeds import Seed, header_places, places_read, runs_of
 from windumps.dump import Dump
 from windumps.dumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.dumps.minidump import open_minidump
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.minidump.reader import open_minidump
 
 # Of the shared collection: one dump of each kind of heap that testdata lacks.
 SHARED_DUMPS = (

@@ -27,12 +27,12 @@ from fuzz.dump_kinds import unpacked
 from fuzz.invariants import require
 from fuzz.made_dumps import MADE_ROWS
 from fuzz.seeds import Seed
-from windumps.cabinet import Cabinet, CabinetError
 from windumps.dumps import open_dump
 from windumps.errors import WindumpsError
 from windumps.symbols.base import find_field
 from windumps.symbols.isf import SymbolTableFile
 from windumps.symbols.pdb import Pdb
+from windumps.unpack.cabinet import Cabinet, CabinetError
 
 PAIR = TESTDATA / "6.1.7601.24384-x86" / "leak-pair-ust"
 BEFORE, AFTER = PAIR / "before.dmp.gz", PAIR / "after.dmp.gz"

@@ -11,7 +11,8 @@ from unittest.mock import patch
 import numpy as np
 
 from fuzz.dice import Dice
-from windumps.memory.address_space import U8, U64, AddressSpace
+from windumps.arrays import U8, U64
+from windumps.memory.address_space import AddressSpace
 
 PAGE = 0x1000
 # What is read in pieces no larger than this is a structure, not the contents of a block.

@@ -20,7 +20,7 @@ from fuzz.dump_kinds import unpacked
 from fuzz.made_dumps import MADE_ROWS, MadeRow
 from fuzz.seeds import PAGE, Run, header_places, places_read, runs_of
 from windumps.blocks import Blocks, Kind
-from windumps.dumps.minidump import open_minidump
+from windumps.dumps.minidump.reader import open_minidump
 
 MEMORY64 = 9  # the stream that lists all memory
 

@@ -23,8 +23,9 @@ from builders import cabinet_builder
 from builders.minidump_builder import MinidumpBuilder
 
 from windumps import files
-from windumps.dumps import containers, open_dump
+from windumps.dumps import open_dump
 from windumps.errors import ContainerError, NotADumpError, WindumpsError
+from windumps.unpack import containers
 
 # Fixed noise, which no compressor makes small.
 NOISE = random.Random(3).randbytes(20_000)  # noqa: S311

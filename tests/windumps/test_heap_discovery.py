@@ -18,7 +18,7 @@ from dumpleak.snapshot import take_snapshot
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
-from windumps.windows import process
+from windumps.process import views as process
 
 MIXED = [
     TruthDump(

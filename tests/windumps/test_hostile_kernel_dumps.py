@@ -21,10 +21,10 @@ from builders.kernel_builder import (
 )
 
 from windumps.dump import Dump
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.dumps.kernel_open import open_kernel_dump
-from windumps.dumps.kernel_process import find_process, open_process
-from windumps.dumps.memory_image import open_elf, open_raw
+from windumps.dumps.image.reader import open_elf, open_raw
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.kernel.process import find_process, open_process
+from windumps.dumps.kernel.reader import open_kernel_dump
 from windumps.errors import DumpError, MemoryReadError
 from windumps.memory import PageTableMemory
 

@@ -24,8 +24,8 @@ from truth import REAL, TESTDATA
 from windumps.dump import Dump
 from windumps.dumps import open_dump
 from windumps.errors import MemoryReadError, WindumpsError
+from windumps.images.modules import ModuleMap
 from windumps.memory import Presence
-from windumps.windows.modules import ModuleMap
 
 TOP = 1 << 64
 GUID = "0123456789ABCDEF0123456789ABCDEF"

@@ -10,10 +10,10 @@ from builders.driver_builder import IAT, SIZE, Driver, export, place, slot_of
 from builders.kernel_builder import PAGE, System, full
 
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.windows.image_tables import ImportTable, exported_names
-from windumps.windows.modules import Module
-from windumps.windows.sections import MEM_DISCARDABLE, read_sections
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.images.image_tables import ImportTable, exported_names
+from windumps.images.modules import Module
+from windumps.images.sections import MEM_DISCARDABLE, read_sections
 
 NET = 2
 IMPORTS = ("DbgPrint", "ExAllocatePoolWithTag", "ExFreePoolWithTag")

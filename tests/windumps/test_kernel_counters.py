@@ -8,8 +8,8 @@ import pytest
 from builders.kernel_builder import PAGE, System, full, triage
 
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.windows.kernel_counters import NAMES, Counter
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.kernel.counters import NAMES, Counter
 
 # Offsets in KDBG, and the bytes of one unit: pages, except where Microsoft's name says bytes.
 KDBG = {

@@ -26,11 +26,11 @@ from builders.kernel_builder import (
 )
 
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import CorruptDumpError, UnsupportedDumpError
+from windumps.images.modules import PdbIdentity
 from windumps.memory import Presence
 from windumps.symbols.isf import SymbolTableFile
-from windumps.windows.modules import PdbIdentity
 
 Container = Callable[[System], bytes]
 CONTAINERS: dict[str, Container] = {

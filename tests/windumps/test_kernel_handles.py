@@ -12,8 +12,8 @@ from builders.kernel_builder import PAGE, System, full
 
 from windumps import open_dump
 from windumps.diagnostics import DiagnosticLog
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.windows.kernel_handles import HandleTable, read_handles
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.kernel.handles import HandleTable, read_handles
 
 
 @dataclass(frozen=True)

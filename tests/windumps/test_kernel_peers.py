@@ -15,7 +15,7 @@ import pytest
 from kernel_truth import KernelTruthDump, kernel_dumps
 
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 
 PAGE = 0x1000
 # One of each build and kind that they read; every other one says the same again.

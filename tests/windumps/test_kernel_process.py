@@ -13,8 +13,8 @@ from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.session import Session
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.dumps.kernel_process import find_process, open_process
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.kernel.process import find_process, open_process
 from windumps.errors import UnsupportedDumpError
 from windumps.memory import Presence
 

@@ -10,7 +10,7 @@ import pytest
 from kernel_truth import REAL_KERNEL, KernelTruthDump, kernel_dumps
 
 from windumps import open_dump
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.memory import PageTableMemory, Presence
 
 PAGE = 0x1000

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from windumps.errors import TruncatedDumpError
-from windumps.layout import Layout
+from windumps.file_structure import Layout
 
 PAIR = Layout("PAIR", 12, [("First", "u4"), ("Second", "u8")])
 

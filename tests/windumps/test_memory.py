@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windumps.errors import PageNotInDumpError, PartialReadError
+from windumps.images.modules import Module, ModuleMap, PdbIdentity, file_name, parse_codeview
 from windumps.memory import Presence, Regions, RunMemory
 from windumps.memory.address_space import AddressSpace
-from windumps.windows.modules import Module, ModuleMap, PdbIdentity, file_name, parse_codeview
 
 TOP = 1 << 64
 

@@ -20,11 +20,11 @@ from builders.kernel_builder import (
 from kernel_truth import KernelTruthDump, kernel_dumps
 
 from windumps import open_dump
-from windumps.dumps import raw_layouts
-from windumps.dumps.kernel_dump import KernelDump
+from windumps.dumps.image import layouts as raw_layouts
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import NotADumpError, UnsupportedDumpError
+from windumps.kernel.finder import find_kernel
 from windumps.memory import RunMemory
-from windumps.windows.kernel_finder import find_kernel
 
 CONTAINERS = {"raw": raw_image, "elf": elf_core}
 # Complete ones, and one whose KDBG is encoded as in a running system.

@@ -12,7 +12,7 @@ from builders.opening import codes, open_bytes
 from truth import REAL
 
 from windumps.dump import Dump, VmCounters
-from windumps.windows.handles import Handles
+from windumps.process.handles import Handles
 
 HANDLES, COUNTERS = 12, 22
 MIB = 1 << 20

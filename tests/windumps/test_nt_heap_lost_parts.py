@@ -12,7 +12,7 @@ from builders.nt_heap_numbers import COMMON, FRONT_END_7, FRONT_END_8
 from builders.whole_nt_heap_builder import WholeNtHeapBuilder, made_memory
 from heaps_walked import Walked, lacking, patched, value_at, walked
 
-from windumps.heaps.nt_heap import open_nt_heap
+from windumps.heaps.nt.heap import open_nt_heap
 
 PAGE = 0x1000
 FORMS = [(b, x64) for b in (6002, 7600, 9200, 10240, 17763) for x64 in (False, True)]

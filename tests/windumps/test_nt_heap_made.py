@@ -9,13 +9,13 @@ from heaps_walked import Walked, context, walked
 
 from windumps.blocks import State
 from windumps.diagnostics import DiagnosticLog
-from windumps.heaps import nt_heap
-from windumps.heaps.nt_fit import fit
-from windumps.heaps.nt_head import Head
-from windumps.heaps.nt_heap import open_nt_heap
+from windumps.heaps.nt import heap as nt_heap
+from windumps.heaps.nt.fit import fit
+from windumps.heaps.nt.head import Head
+from windumps.heaps.nt.heap import open_nt_heap
+from windumps.layouts.nt_heap import NT_HEAP_ROWS
+from windumps.layouts.rows import LayoutRow
 from windumps.memory import RunMemory
-from windumps.windows.layouts import LayoutRow
-from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
 
 KINDS = sorted(HEAPS)
 kinds = pytest.mark.parametrize(

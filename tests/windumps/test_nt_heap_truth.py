@@ -8,8 +8,8 @@ from truth import TruthDump, pairs, truth_dumps
 from dumpleak.session import Session
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import Severity
-from windumps.heaps import nt_heap
-from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
+from windumps.heaps.nt import heap as nt_heap
+from windumps.layouts.nt_heap import NT_HEAP_ROWS
 
 SCENARIOS = ("tiny", "nt-*", "mixed", "leak-pair-*", "series-*", "segment-*")
 DUMPS = [d for d in truth_dumps(*SCENARIOS) if not d.build.startswith("5.")]

@@ -14,9 +14,9 @@ from dumpleak.attribution.stack import StackAttributor
 from dumpleak.attribution.table import SiteTable
 from dumpleak.session import Session
 from windumps.blocks import Blocks, Kind, State
-from windumps.heaps import page_heap
-from windumps.heaps.page_heap import PageHeap
-from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
+from windumps.heaps.page_heap import heap as page_heap
+from windumps.heaps.page_heap.heap import PageHeap
+from windumps.layouts.page_heap import PAGE_HEAP_ROWS
 
 DUMPS = truth_dumps("page-heap-*")
 dumps = pytest.mark.parametrize("case", DUMPS, ids=lambda d: d.name)

@@ -12,7 +12,7 @@ from heaps_walked import Walked, flipped_at, lacking, patched, value_at, walked
 
 from windumps.diagnostics import Diagnostic
 from windumps.errors import HeapError
-from windumps.heaps.page_heap import open_page_heap
+from windumps.heaps.page_heap.heap import open_page_heap
 from windumps.memory.regions import Regions
 
 BUILDS = {"xp": 2600, "vista": 6002, "verifier": 9200}

@@ -13,11 +13,11 @@ from heaps_walked import Walked, context, lacking, patched, walked
 from windumps.blocks import Blocks, Kind, State
 from windumps.diagnostics import DiagnosticLog
 from windumps.errors import HeapError
-from windumps.heaps import page_heap
 from windumps.heaps.kinds import ProcessHeap, process_heaps
-from windumps.heaps.page_heap import open_page_heap
-from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
-from windumps.windows.process import ProcessView
+from windumps.heaps.page_heap import heap as page_heap
+from windumps.heaps.page_heap.heap import open_page_heap
+from windumps.layouts.page_heap import PAGE_HEAP_ROWS
+from windumps.process.views import ProcessView
 
 BUILDS = {"xp": 2600, "vista": 6002, "verifier": 9200}
 forms = pytest.mark.parametrize("form", list(BUILDS))

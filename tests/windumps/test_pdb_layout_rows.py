@@ -8,13 +8,13 @@ import pytest
 from builders.pdb_builder import PdbBuilder
 from pdb_samples import as_array, microsoft_pdbs, sample_bytes
 
+from windumps.layouts.nt_heap import NT_HEAP_ROWS
+from windumps.layouts.rows import LayoutRow, candidates
+from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
+from windumps.layouts.stack_trace import STACK_TRACE_LAYOUTS
 from windumps.symbols.errors import LayoutNotInSymbolsError
 from windumps.symbols.layout_rows import Component, exact_rows, layout_row_from_symbols
 from windumps.symbols.pdb import Pdb
-from windumps.windows.layouts import LayoutRow, candidates
-from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
-from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
-from windumps.windows.stack_trace_layouts import STACK_TRACE_LAYOUTS
 
 # Read with llvm-pdbutil. The tables' own sizes of these are how far the code reads, or rounded.
 SIZES = {

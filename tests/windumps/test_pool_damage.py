@@ -11,8 +11,8 @@ from kernel_truth import KernelTruthDump, kernel_dumps
 from pool_truth import COUNTERS, POOLS, PoolCase, open_pools, without_names
 
 from windumps.blocks import Blocks, State
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.dumps.kernel_open import open_kernel_dump
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.kernel.reader import open_kernel_dump
 from windumps.errors import DumpError
 from windumps.memory import PageTableMemory, RunMemory
 from windumps.pools.coverage import page_rows

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from builders.pool_builder import PAGE, PoolMemory, pool_page, tag
 
-from windumps.pools.audit import Source
 from windumps.pools.kernel_pools import KernelPools
+from windumps.pools.trackers.audit import Source
 
 SLOTS = 128
 KEYS = [tag(a + b + "q" + c) for a in "AbC" for b in "xyz" for c in "0123"]

@@ -10,11 +10,11 @@ from pool_truth import COUNTERS, POOLS, open_pools
 
 from windumps import open_dump
 from windumps.blocks import Blocks
-from windumps.dumps.kernel_dump import KernelDump
-from windumps.pools.audit import Source
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.pool_types import Pool
 from windumps.pools.tags import POOL_TAG, tag_number, tag_text
+from windumps.pools.trackers.audit import Source
 
 _TAGGED = [dump for dump in genuine_kernel_dumps() if dump.scenario != "untagged"]
 _UNTAGGED = [dump for dump in genuine_kernel_dumps() if dump.scenario == "untagged"]

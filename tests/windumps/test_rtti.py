@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windumps.diagnostics import DiagnosticLog
-from windumps.windows import rtti
-from windumps.windows.modules import ModuleMap
-from windumps.windows.rtti import VftableResolver
-from windumps.windows.type_names import class_name
+from windumps.images import rtti
+from windumps.images.modules import ModuleMap
+from windumps.images.rtti import VftableResolver
+from windumps.images.type_names import class_name
 
 BASES = {4: 0x10000000, 8: 0x7FF612340000}
 NODE = b".?AVNode@app@@\0"

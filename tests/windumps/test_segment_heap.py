@@ -11,10 +11,10 @@ from truth import TruthDump, truth_dumps
 
 from windumps import Dump, open_dump
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
-from windumps.heaps import segment_heap
-from windumps.heaps.segment_heap import detect
-from windumps.windows.layouts import LayoutRow
-from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
+from windumps.heaps.segment import heap as segment_heap
+from windumps.heaps.segment.heap import detect
+from windumps.layouts.rows import LayoutRow
+from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
 
 SCENARIOS = ("segment-*", "mixed", "leak-pair-*")
 

@@ -14,7 +14,7 @@ from windumps import Dump, open_dump
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind, State
 from windumps.diagnostics import Diagnostic
 from windumps.errors import HeapError
-from windumps.heaps.segment_heap import SegmentHeap, open_segment_heap
+from windumps.heaps.segment.heap import SegmentHeap, open_segment_heap
 
 CASES = [
     TruthDump(

@@ -13,10 +13,10 @@ from segment_heaps import context_for, used_sizes, walk
 from truth import ROOT
 
 from windumps.errors import HeapError
-from windumps.heaps.segment_heap import open_segment_heap
+from windumps.heaps.segment.heap import open_segment_heap
+from windumps.layouts.rows import candidates
+from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
 from windumps.memory import RunMemory
-from windumps.windows.layouts import candidates
-from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
 
 LAYOUTS = ROOT.parent / "shared" / "layouts"
 # Published types of a kernel or ntdll of the same build.

@@ -15,8 +15,8 @@ from dumpleak.session import Session
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
 from windumps.dump import Dump
-from windumps.windows.process import ProcessView
-from windumps.windows.stack_traces import CodeMap, StackTraces
+from windumps.process.stack_traces import CodeMap, StackTraces
+from windumps.process.views import ProcessView
 
 SCENARIOS = ("nt-ust", "leak-pair-ust", "series-ust", "debug-crt-ust", "segment-ust")
 UST_DUMPS = truth_dumps(*SCENARIOS)

@@ -20,12 +20,12 @@ from builders.pdb_builder import GUID, PdbBuilder
 from builders.symbol_server import Handler, Server, serving
 
 from windumps import files
+from windumps.images.modules import Module, PdbIdentity
 from windumps.symbols.download import Downloader, Limits
 from windumps.symbols.errors import DownloadError, NotOnServerError, UnreachableServerError
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.store import SymbolStore
 from windumps.symbols.wanted import Status, SymbolFile, wanted
-from windumps.windows.modules import Module, PdbIdentity
 
 PDB = PdbBuilder().public("key", 2, 8).build()
 FAST = Limits(timeout_seconds=0.5, total_seconds=20, attempts=3, backoff_seconds=0.5)

@@ -9,6 +9,7 @@ from builders.pdb_builder import PdbBuilder
 from pdb_samples import sample_bytes
 
 from windumps.diagnostics import DiagnosticLog
+from windumps.images.modules import Module
 from windumps.symbols import lines
 from windumps.symbols.functions import (
     LIBRARY,
@@ -19,7 +20,6 @@ from windumps.symbols.functions import (
     load_library,
 )
 from windumps.symbols.names import undecorated, vftable_class, without_arguments
-from windumps.windows.modules import Module
 
 MODULE = Module("sample.dll", "C:\\sample.dll", 0x180000000, 0x5000, 1)
 WITH_LIBRARY = pytest.mark.skipif(

@@ -10,12 +10,12 @@ import pytest
 from builders.cabinet_builder import mszip
 from builders.pdb_builder import GUID, PdbBuilder
 
+from windumps.images.modules import Module, PdbIdentity
 from windumps.symbols.functions import Location
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.provider import MAX_TABLE_DISTANCE, TABLE, Symbols
 from windumps.symbols.store import SymbolStore
 from windumps.symbols.wanted import Status
-from windumps.windows.modules import Module, PdbIdentity
 
 MODULE = Module("app.exe", "app.exe", 0x400000, 0x9000, 1, pdb=PdbIdentity("app.pdb", GUID, 1))
 PDB = PdbBuilder().public("key", 2, 8).public("?run@@YAXXZ", 1, 0x40).build()

@@ -9,10 +9,10 @@ from builders.cabinet_builder import lzx, mszip
 from builders.pdb_builder import GUID, PdbBuilder
 from pdb_samples import SHARED_SYMBOLS
 
+from windumps.images.modules import Module, PdbIdentity
 from windumps.symbols.paths import parse_symbol_path
 from windumps.symbols.store import SymbolStore
 from windumps.symbols.wanted import Status, SymbolFile, manifest, wanted
-from windumps.windows.modules import Module, PdbIdentity
 
 OTHER = "F" * 32
 PDB = PdbBuilder().public("key", 2, 8).build()

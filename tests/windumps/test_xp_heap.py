@@ -9,9 +9,9 @@ from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.session import Session
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind, State
-from windumps.heaps import xp_heap
-from windumps.heaps.xp_heap import XpHeap
-from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
+from windumps.heaps.xp import heap as xp_heap
+from windumps.heaps.xp.heap import XpHeap
+from windumps.layouts.xp_heap import XP_HEAP_ROWS
 
 DUMPS = [
     dump

@@ -11,7 +11,7 @@ from heaps_walked import Walked, flipped_at, lacking, patched, value_at, walked
 
 from windumps.diagnostics import Diagnostic
 from windumps.errors import HeapError
-from windumps.heaps.xp_heap import open_xp_heap
+from windumps.heaps.xp.heap import open_xp_heap
 from windumps.memory.regions import Regions
 
 bits = pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])

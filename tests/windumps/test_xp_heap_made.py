@@ -10,9 +10,9 @@ from builders.xp_heap_builder import XpHeapBuilder
 from heaps_walked import Walked, walked
 
 from windumps.blocks import Kind, State
-from windumps.heaps import xp_heap
-from windumps.heaps.xp_heap import open_xp_heap
-from windumps.windows.xp_heap_layouts import XP_HEAP_ROWS
+from windumps.heaps.xp import heap as xp_heap
+from windumps.heaps.xp.heap import open_xp_heap
+from windumps.layouts.xp_heap import XP_HEAP_ROWS
 
 bits = pytest.mark.parametrize("x64", [False, True], ids=["x86", "x64"])
 

@@ -10,16 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from windumps.arrays import U8
 from windumps.dump import Dump
-from windumps.dumps import kernel_open, memory_image, minidump
-from windumps.dumps.containers import unpacked
+from windumps.dumps.image import reader as memory_image
+from windumps.dumps.kernel import reader as kernel_open
+from windumps.dumps.minidump import reader as minidump
 from windumps.errors import (
     CorruptDumpError,
     NotADumpError,
     TruncatedDumpError,
     UnsupportedDumpError,
 )
-from windumps.memory.address_space import U8
+from windumps.unpack.containers import unpacked
 
 
 class DumpFormat(NamedTuple):
@@ -61,7 +63,7 @@ def open_dump(path: Path | str) -> Dump:
     Raises:
         NotADumpError: no known format.
         UnsupportedDumpError: a known kind of file that is no dump this package reads.
-        DumpError: as the format's reader and `windumps.dumps.containers` say; its text
+        DumpError: as the format's reader and `windumps.unpack.containers` say; its text
             names the file.
         OSError: the file cannot be read.
     """

@@ -12,9 +12,9 @@ import numpy as np
 
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import DiagnosticLog
+from windumps.images.modules import Module
+from windumps.layouts.rows import LayoutRow
 from windumps.memory import AddressSpace
-from windumps.windows.layouts import LayoutRow
-from windumps.windows.modules import Module
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from windumps.heaps.nt_entries import U64
+from windumps.arrays import PAGE_SIZE, U64
 from windumps.memory import AddressSpace
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 
-PAGE_SIZE = 0x1000
 ALLOCATION_GRANULARITY = 0x10000
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from windumps.blocks import SIZE_UNKNOWN, Blocks, State
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.layout import Layout
+from windumps.file_structure import Layout
 from windumps.memory import AddressSpace
 
 FENCE = 0xFDFDFDFD  # "no man's land" before and after the data

@@ -15,14 +15,14 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from windumps.arrays import U64
 from windumps.diagnostics import DiagnosticLog
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import Heap, HeapContext
 from windumps.memory import AddressSpace
-from windumps.memory.address_space import U64
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
-from windumps.windows.process import ProcessView
-from windumps.windows.process_blocks import offsets_of, read_pointer
+from windumps.process.environment_blocks import offsets_of, read_pointer
+from windumps.process.views import ProcessView
 
 GRANULARITY = 0x10000  # allocations begin at multiples of this
 LEAST_SCORE = 0.9  # of a heap that is on no list: one check of its header may fail

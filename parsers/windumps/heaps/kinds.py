@@ -14,13 +14,16 @@ import numpy as np
 
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
-from windumps.heaps import nt_heap, page_heap, segment_heap, xp_heap
 from windumps.heaps.base import Heap, HeapContext
 from windumps.heaps.heap_list import complete_heap_list, cut_heap_list
-from windumps.heaps.nt_segments import SEGMENT_SIGNATURE
-from windumps.heaps.page_heap_list import put_page_heaps
+from windumps.heaps.nt import heap as nt_heap
+from windumps.heaps.nt.segments import SEGMENT_SIGNATURE
+from windumps.heaps.page_heap import heap as page_heap
+from windumps.heaps.page_heap.list import put_page_heaps
+from windumps.heaps.segment import heap as segment_heap
+from windumps.heaps.xp import heap as xp_heap
 from windumps.memory import AddressSpace
-from windumps.windows.process import MAX_HEAPS, ProcessView
+from windumps.process.views import MAX_HEAPS, ProcessView
 
 
 class HeapKind(NamedTuple):

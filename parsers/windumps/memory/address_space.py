@@ -16,16 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.arrays import ADDRESS_LIMIT, I64, U8, U64
 from windumps.errors import PageNotInDumpError, PartialReadError
 
 if TYPE_CHECKING:
     from windumps.memory.regions import Regions
 
-U8 = NDArray[np.uint8]
-U64 = NDArray[np.uint64]
-I64 = NDArray[np.int64]
 
-ADDRESS_LIMIT = 1 << 64
 FEW_SPANS = 64  # up to so many are looked up one by one, which takes no list of all memory
 
 

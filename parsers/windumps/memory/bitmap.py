@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import I64, U8, U64, AddressSpace, Extents, Presence
-from windumps.memory.paging import PAGE_BITS, PAGE_SIZE
+from windumps.arrays import I64, PAGE_BITS, PAGE_SIZE, U8, U64
+from windumps.memory.address_space import AddressSpace, Extents, Presence
 from windumps.memory.regions import Regions
 
 CHUNK_BITS = 1 << 20  # unpacked at a time

@@ -10,12 +10,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import I64, U8, U64, AddressSpace
+from windumps.arrays import I64, PAGE_SIZE, U8, U64
+from windumps.memory.address_space import AddressSpace
 
-PAGE = 0x1000
 # Words that only such tools write; any other may as well be what a program filled its memory with.
 KNOWN_FILLERS = (0xDEADFEED,)  # WinDbg
-_WORDS = PAGE // 4
+_WORDS = PAGE_SIZE // 4
 _PROBED = np.arange(0, _WORDS, _WORDS // 8, dtype=np.int64) * 4
 
 
@@ -31,13 +31,13 @@ def are_fillers(
     """
     filler = np.zeros(len(offset), np.bool_)
     window = np.ndarray((max(len(data) - 3, 0),), "<u4", buffer=data, strides=(1,))
-    rows = np.flatnonzero((offset >= 0) & (offset <= len(data) - PAGE))
+    rows = np.flatnonzero((offset >= 0) & (offset <= len(data) - PAGE_SIZE))
     first = window[offset[rows]]
     rows = rows[first != 0 if known is None else np.isin(first, np.array(known, np.uint32))]
     probe = window[offset[rows, None] + _PROBED]
     rows = rows[(probe == probe[:, :1]).all(axis=1)]
     for row in rows.tolist():
-        words = np.frombuffer(data[offset[row] : offset[row] + PAGE], "<u4")
+        words = np.frombuffer(data[offset[row] : offset[row] + PAGE_SIZE], "<u4")
         filler[row] = bool((words == words[0]).all())
     return filler
 
@@ -50,8 +50,10 @@ def on_fillers(memory: AddressSpace, address: U64, size: int) -> NDArray[np.bool
         address: uint64, of the records.
         size: Bytes of each, a page at most.
     """
-    first = address // np.uint64(PAGE)
-    last = (address + np.uint64(size - 1)) // np.uint64(PAGE)
-    pages = np.union1d(first, last) * np.uint64(PAGE)
-    bad = pages[are_fillers(memory.data, memory.locate(pages, PAGE), None)] // np.uint64(PAGE)
+    first = address // np.uint64(PAGE_SIZE)
+    last = (address + np.uint64(size - 1)) // np.uint64(PAGE_SIZE)
+    pages = np.union1d(first, last) * np.uint64(PAGE_SIZE)
+    bad = pages[are_fillers(memory.data, memory.locate(pages, PAGE_SIZE), None)] // np.uint64(
+        PAGE_SIZE
+    )
     return np.asarray(np.isin(first, bad) | np.isin(last, bad))

@@ -14,18 +14,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.arrays import ADDRESS_LIMIT, I64, PAGE_BITS, PAGE_SIZE, U8, U64
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.memory.address_space import (
-    ADDRESS_LIMIT,
-    I64,
-    U8,
-    U64,
-    AddressSpace,
-    Extents,
-    Presence,
-)
+from windumps.memory.address_space import AddressSpace, Extents, Presence
 from windumps.memory.page_walk import CHUNK_TABLES, PageTables
-from windumps.memory.paging import ABSENT, NOT_MAPPED, PAGE_BITS, PAGE_SIZE, Paging
+from windumps.memory.paging import ABSENT, NOT_MAPPED, Paging
 from windumps.memory.regions import Regions
 
 CACHED_ROWS = 2048  # 4 KiB each

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import I64, U64, AddressSpace
-from windumps.memory.paging import ABSENT, NOT_MAPPED, PAGE_BITS, PAGE_SIZE, Paging
+from windumps.arrays import I64, PAGE_BITS, PAGE_SIZE, U64
+from windumps.memory.address_space import AddressSpace
+from windumps.memory.paging import ABSENT, NOT_MAPPED, Paging
 
 CHUNK_TABLES = 256  # leaf tables handled together: a MiB of entries
 

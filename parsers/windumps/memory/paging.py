@@ -12,10 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import U64
-
-PAGE_SIZE = 0x1000
-PAGE_BITS = 12
+from windumps.arrays import PAGE_BITS, U64
 
 # What an entry says, where it names no page in memory.
 NOT_MAPPED = -2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.memory.address_space import ADDRESS_LIMIT
+from windumps.arrays import ADDRESS_LIMIT
 
 # winnt.h: MEMORY_BASIC_INFORMATION.State and .Type.
 MEM_COMMIT = 0x1000

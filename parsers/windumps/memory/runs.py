@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from windumps.memory.address_space import (
-    ADDRESS_LIMIT,
-    I64,
-    U8,
-    U64,
-    AddressSpace,
-    Extents,
-    Presence,
-)
+from windumps.arrays import ADDRESS_LIMIT, I64, U8, U64
+from windumps.memory.address_space import AddressSpace, Extents, Presence
 from windumps.memory.regions import Regions
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from windumps.arrays import I64, PAGE_SIZE, U64
 from windumps.memory import AddressSpace, PageTableMemory
-from windumps.memory.address_space import I64, U64, Presence
+from windumps.memory.address_space import Presence
 
-PAGE = 0x1000
 REGION = 1 << 21  # of one leaf table of 64-bit and PAE kernels
 
 
@@ -54,7 +54,7 @@ class PoolCoverage:
     @property
     def absent_bytes(self) -> int:
         """Bytes of the absent pages that may hold small blocks."""
-        return self.absent_pages * PAGE
+        return self.absent_pages * PAGE_SIZE
 
 
 class Ranges:
@@ -100,7 +100,7 @@ def absent_pages(memory: AddressSpace, pages: U64) -> U64:
         if memory.absent_bytes(region, region + REGION):
             found += [
                 page
-                for page in range(region, region + REGION, PAGE)
+                for page in range(region, region + REGION, PAGE_SIZE)
                 if memory.presence(page) is Presence.ABSENT
             ]
     return np.array(found, np.uint64)
@@ -108,10 +108,10 @@ def absent_pages(memory: AddressSpace, pages: U64) -> U64:
 
 def page_rows(address: U64, size: I64, offset: I64) -> tuple[U64, I64]:
     """Whole pages of pieces of memory: (addresses, file offsets)."""
-    into = (-address & np.uint64(PAGE - 1)).astype(np.int64)
-    count = np.maximum((size - into) // PAGE, 0)
+    into = (-address & np.uint64(PAGE_SIZE - 1)).astype(np.int64)
+    count = np.maximum((size - into) // PAGE_SIZE, 0)
     total = int(count.sum())
     piece = np.repeat(np.arange(len(count)), count)
     number = np.arange(total) - np.repeat(np.cumsum(count) - count, count)
-    within = number * PAGE + into[piece]
+    within = number * PAGE_SIZE + into[piece]
     return address[piece] + within.astype(np.uint64), offset[piece] + within

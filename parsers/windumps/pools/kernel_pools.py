@@ -8,30 +8,30 @@ from functools import cached_property
 
 import numpy as np
 
+from windumps.arrays import I64, PAGE_SIZE
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.kernel.counters import read_counters
+from windumps.kernel.kernel import Kernel
 from windumps.memory import AddressSpace
-from windumps.memory.address_space import I64
-from windumps.pools.audit import Evidence, PoolAudit, make_audit
-from windumps.pools.balance import Balance, is_paged, pool_keys
-from windumps.pools.big_pages import BigPages, read_big_pages
-from windumps.pools.coverage import PAGE, PoolCoverage, Ranges
-from windumps.pools.heap_pool import HeapPool
-from windumps.pools.heap_recovery import accepted
-from windumps.pools.heap_roots import PoolHeap, pool_heaps
-from windumps.pools.kernel_words import KernelWords, kernel_words
-from windumps.pools.page_chain import FRAGMENT_TAG, form_of, type_rule
-from windumps.pools.page_pool import PagePool, Scope, kernel_scope
-from windumps.pools.page_survey import PageSurvey
-from windumps.pools.page_tails import LargeEnds
+from windumps.pools.coverage import PoolCoverage, Ranges
+from windumps.pools.image_words import KernelWords, kernel_words
+from windumps.pools.large.blocks import BigPages, read_big_pages
+from windumps.pools.pages.chain import FRAGMENT_TAG, form_of, type_rule
+from windumps.pools.pages.pool import PagePool, Scope, kernel_scope
+from windumps.pools.pages.special import special_blocks
+from windumps.pools.pages.survey import PageSurvey
+from windumps.pools.pages.tails import LargeEnds
+from windumps.pools.segment.pool import HeapPool
+from windumps.pools.segment.recovery import accepted
+from windumps.pools.segment.roots import PoolHeap, pool_heaps
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
-from windumps.pools.special_pool import special_blocks
 from windumps.pools.tags import POOL_TAG
-from windumps.pools.tracker_search import find_layout, tracker_table
-from windumps.pools.trackers import SessionTotals, TagTotals, read_trackers
+from windumps.pools.trackers.audit import Evidence, PoolAudit, make_audit
+from windumps.pools.trackers.balance import Balance, is_paged, pool_keys
+from windumps.pools.trackers.search import find_layout, tracker_table
+from windumps.pools.trackers.totals import SessionTotals, TagTotals, read_trackers
 from windumps.pools.verifier import VerifierData, read_verifier
-from windumps.windows.kernel import Kernel
-from windumps.windows.kernel_counters import read_counters
 
 SEGMENT_HEAP_FROM = 18362  # Windows 10 1903
 _MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
@@ -183,7 +183,7 @@ class KernelPools:
         found = special_blocks(scope.memory, scope.ranges, form, self._other_ranges())
         if len(found.address):
             self.coverage.used_count += len(found.address)
-            self.coverage.used_bytes += len(found.address) * PAGE
+            self.coverage.used_bytes += len(found.address) * PAGE_SIZE
             self.coverage.notes.append(
                 f"{len(found.address)} blocks are in special pool, a page each"
             )
@@ -335,7 +335,7 @@ class KernelPools:
             scope,
             form,
             type_rule(self.kernel.build),
-            Ranges(self._images + _spans(large, large.size_bytes & ~(PAGE - 1))),
+            Ranges(self._images + _spans(large, large.size_bytes & ~(PAGE_SIZE - 1))),
             LargeEnds(large.address, large.size_bytes, form.unit),
             self.kernel.value("ExpPoolQuotaCookie") or 0,
             self.coverage,
@@ -349,7 +349,7 @@ class KernelPools:
     def _other_ranges(self) -> Ranges:
         """Images and large allocations: there are no small blocks in them."""
         large = self.big_pages
-        pages = (large.size_bytes + (PAGE - 1)) & ~(PAGE - 1)
+        pages = (large.size_bytes + (PAGE_SIZE - 1)) & ~(PAGE_SIZE - 1)
         return Ranges(self._images + _spans(large, pages))
 
 

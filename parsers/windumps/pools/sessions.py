@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from windumps.arrays import PAGE_SIZE, U64
+from windumps.kernel.kernel import Kernel
 from windumps.memory import AddressSpace, PageTableMemory
-from windumps.memory.address_space import U64
 from windumps.memory.paging import X86, X86_PAE
-from windumps.pools.coverage import PAGE, page_rows
-from windumps.pools.tracker_search import Layout
-from windumps.pools.tracker_table import score_layout, table_size
-from windumps.pools.trackers import SessionTotals, TagTotals, read_table
-from windumps.windows.kernel import Kernel
+from windumps.pools.coverage import page_rows
+from windumps.pools.trackers.search import Layout
+from windumps.pools.trackers.table import score_layout, table_size
+from windumps.pools.trackers.totals import SessionTotals, TagTotals, read_table
 
 MAX_PROCESSES = 4096
 _SURE = 0.95
@@ -140,7 +140,7 @@ def _tracker_places(space: SessionSpace, layout: Layout) -> list[int]:
         page, _ = page_rows(*memory.extents(start, end))
         if not len(page):
             continue
-        count = PAGE // int(step)
+        count = PAGE_SIZE // int(step)
         keys, _ = memory.gather(page[:, None] + np.arange(count, dtype=np.uint64) * step, "<u4")
         for address in page[(keys != 0).any(axis=1)].tolist():
             score = score_layout(memory, row, address)

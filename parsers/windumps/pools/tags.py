@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-U32 = NDArray[np.uint32]
+from windumps.arrays import U32
 
 _PROTECTED = np.uint32(0x8000_0000)
 _ONES, _HIGH = np.uint32(0x0101_0101), np.uint32(0x8080_8080)

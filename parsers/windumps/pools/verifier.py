@@ -12,24 +12,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.arrays import I64, PAGE_SIZE, U32, U64
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
-from windumps.memory.address_space import I64, U64
-from windumps.pools.big_pages import BigPages
-from windumps.pools.kernel_words import LOWEST
-from windumps.pools.tags import U32, is_printable, plain_tags
-from windumps.windows.kernel import Kernel
-from windumps.windows.layouts import candidates
-from windumps.windows.modules import Module
-from windumps.windows.pool_layouts import (
+from windumps.images.modules import Module
+from windumps.kernel.kernel import Kernel
+from windumps.layouts.pool import (
     VERIFIED_DRIVER,
     VERIFIED_DRIVER_LAYOUTS,
     VERIFIER,
     VERIFIER_ENTRY_BYTES,
     VERIFIER_LAYOUTS,
 )
+from windumps.layouts.rows import candidates
+from windumps.pools.image_words import LOWEST
+from windumps.pools.large.blocks import BigPages
+from windumps.pools.tags import is_printable, plain_tags
 
-PAGE = 0x1000
 _MAX_BLOCK = 1 << 40
 _SURE = 0.8
 
@@ -121,8 +120,8 @@ def _records(kernel: Kernel, big_pages: BigPages, counters: dict[str, int]) -> V
             "itemsize": step,
         }
     )
-    pages = big_pages.address[big_pages.size_bytes == PAGE]
-    index = np.arange(PAGE // step, dtype=np.uint64) * np.uint64(step)
+    pages = big_pages.address[big_pages.size_bytes == PAGE_SIZE]
+    index = np.arange(PAGE_SIZE // step, dtype=np.uint64) * np.uint64(step)
     rows, present = kernel.memory.gather(pages[:, None] + index, record)
     heads, rows, present = rows[:, 0], rows[:, 1:], present[:, 1:]
     module = _modules(kernel, rows["caller"].astype(np.uint64))
@@ -132,7 +131,9 @@ def _records(kernel: Kernel, big_pages: BigPages, counters: dict[str, int]) -> V
     good &= (rows["address"] >= LOWEST[size]) & (rows["bytes"] > 0) & (rows["bytes"] < _MAX_BLOCK)
     # `_VI_POOL_PAGE_HEADER`: the next page, or none, and the driver's entry.
     link = heads["address"].astype(np.uint64)
-    head = ((link == 0) | (link & np.uint64(PAGE - 1) == 0)) & (heads["caller"] >= LOWEST[size])
+    head = ((link == 0) | (link & np.uint64(PAGE_SIZE - 1) == 0)) & (
+        heads["caller"] >= LOWEST[size]
+    )
     filled = present & (rows["caller"] != 0)
     share = good.sum(axis=1) / np.maximum(filled.sum(axis=1), 1)
     good &= (head & (share >= _SURE))[:, None]

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from windumps.cabinet import MAGIC, Cabinet, CabinetError, UnsupportedCabinetError
 from windumps.files import DiskRoom, open_file
 from windumps.symbols.errors import CompressedSymbolsError
-from windumps.zips import TooLongListError, open_zip
+from windumps.unpack.cabinet import MAGIC, Cabinet, CabinetError, UnsupportedCabinetError
+from windumps.unpack.zips import TooLongListError, open_zip
 
 MAX_UNPACKED_BYTES = 8 << 30
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.images.modules import Module
 from windumps.symbols.errors import SymbolError
 from windumps.symbols.lines import LinesError, line_table
 from windumps.symbols.names import undecorated, without_arguments
 from windumps.symbols.pdb import Pdb
-from windumps.windows.modules import Module
 
 LIBRARY, PUBLICS = "symbolic", "public symbols"
 

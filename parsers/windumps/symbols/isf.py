@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from windumps.files import open_file
+from windumps.images.modules import PdbIdentity
 from windumps.symbols.base import MAX_NESTING, FieldLayout, NearSymbol, StructureLayout
 from windumps.symbols.errors import CorruptSymbolsError, NotSymbolsError
-from windumps.windows.modules import PdbIdentity
 
 MAX_BYTES = 256 << 20  # the largest tables of Windows kernels have a tenth of it
 _MACHINES = {332: "x86", 34404: "x64", 43620: "arm64"}

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from windumps.layouts.nt_heap import NT_HEAP_ROWS
+from windumps.layouts.page_heap import PAGE_HEAP_ROWS
+from windumps.layouts.rows import LayoutRow, candidates
+from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
+from windumps.layouts.stack_trace import STACK_TRACE_LAYOUTS
 from windumps.symbols.base import FieldLayout, SymbolSource, find_field
 from windumps.symbols.errors import LayoutNotInSymbolsError
-from windumps.windows.layouts import LayoutRow, candidates
-from windumps.windows.nt_heap_layouts import NT_HEAP_ROWS
-from windumps.windows.page_heap_layouts import PAGE_HEAP_ROWS
-from windumps.windows.segment_heap_layouts import SEGMENT_HEAP_ROWS
-from windumps.windows.stack_trace_layouts import STACK_TRACE_LAYOUTS
 
 MAX_STRUCTURE_BYTES = 1 << 14  # the largest of these in any Windows has half of it
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.images.modules import PdbIdentity
 from windumps.symbols.base import NearSymbol, StructureLayout
 from windumps.symbols.errors import CorruptSymbolsError
 from windumps.symbols.msf import MsfFile, map_file
@@ -29,7 +30,6 @@ from windumps.symbols.pdb_symbols import (
     hash_record_offsets,
 )
 from windumps.symbols.pdb_types import TypeRecords
-from windumps.windows.modules import PdbIdentity
 
 _INFO_STREAM, _TYPE_STREAM, _DEBUG_STREAM = 1, 2, 3
 _DBI_HEADER = struct.Struct("<iIIHHHHHHiiiiiIiiHHI")

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.images.modules import Module, PdbIdentity
+from windumps.layouts.rows import LayoutRow
 from windumps.symbols.base import SymbolSource
 from windumps.symbols.download import Downloader, Progress
 from windumps.symbols.errors import SymbolError
@@ -22,8 +24,6 @@ from windumps.symbols.names import undecorated, vftable_class
 from windumps.symbols.paths import SearchElement
 from windumps.symbols.store import SymbolStore
 from windumps.symbols.wanted import Status, SymbolFile, wanted
-from windumps.windows.layouts import LayoutRow
-from windumps.windows.modules import Module, PdbIdentity
 
 TABLE = "volatility3 table"  # in place of `functions.LIBRARY` or `functions.PUBLICS`
 MAX_TABLE_DISTANCE = 0x10000  # such a table knows no sections, and names lie denser than that

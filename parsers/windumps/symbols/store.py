@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from windumps.files import DiskRoom, put_in_place, read_head, temporary_beside
+from windumps.images.modules import Module, PdbIdentity
 from windumps.symbols.cabinet import COMPRESSED_MAGICS, unpack
 from windumps.symbols.download import Downloader
 from windumps.symbols.errors import (
@@ -33,7 +34,6 @@ from windumps.symbols.wanted import (
     problem_with,
     wanted,
 )
-from windumps.windows.modules import Module, PdbIdentity
 
 # Where debuggers look for name.pdb below a plain folder; "{}" is the image's extension.
 _PLAIN_PLACES = ("", "symbols/{}", "{}", "symbols")

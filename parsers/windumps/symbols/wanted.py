@@ -9,9 +9,9 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import NamedTuple
 
+from windumps.images.modules import Module, PdbIdentity
 from windumps.symbols.errors import SymbolError
 from windumps.symbols.pdb import Pdb
-from windumps.windows.modules import Module, PdbIdentity
 
 _GUID = re.compile(r"[0-9A-Fa-f]{32}\Z|[0-9A-Fa-f]{8}\Z")
 # A PDB's name comes from the image: it must not lead out of the store.

@@ -1,0 +1,1 @@
+"""Images of a machine's memory: raw ones and ELF cores."""

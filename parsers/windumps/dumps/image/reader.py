@@ -1,0 +1,224 @@
+"""Physical memory as other tools give it: raw images, and ELF cores of virtual machines.
+
+Neither says where the kernel is: it is found in the memory itself (`windows.kernel_finder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from windumps.arrays import PAGE_SIZE, U8
+from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.dumps.image import layouts as raw_layouts
+from windumps.dumps.image import structures as c
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.errors import TruncatedDumpError, UnsupportedDumpError
+from windumps.file_structure import Layout
+from windumps.kernel.finder import find_kernel
+from windumps.kernel.kernel import identify_kernel, read_shared_data, version_of_build
+from windumps.memory import RunMemory
+
+ELF_NAME = "ELF core of a virtual machine"
+RAW_NAME = "raw memory image"
+MIN_RAW_BYTES = 1 << 20
+_MAX_PHYSICAL = 1 << 52
+
+
+def detect_elf(head: bytes) -> bool:
+    """True when the first bytes of a file are those of a little-endian ELF core."""
+    return (
+        head[:4] == c.MAGIC
+        and head[4:5] in (bytes([c.CLASS32]), bytes([c.CLASS64]))
+        and head[5] == c.LITTLE_ENDIAN
+        and int.from_bytes(head[16:18], "little") == c.ET_CORE
+    )
+
+
+def open_elf(path: Path, data: U8) -> KernelDump:
+    """Opens an ELF core of a virtual machine that runs Windows.
+
+    Raises:
+        TruncatedDumpError: the file ends inside its headers.
+        UnsupportedDumpError: no Windows kernel is in it: a core of a program, or of another system.
+    """
+    log = DiagnosticLog()
+    is_64bit = int(data[4]) == c.CLASS64
+    header = (c.HEADER64 if is_64bit else c.HEADER32).record(data, 0)
+    layout = c.SEGMENT64 if is_64bit else c.SEGMENT32
+    rows = _segments(data, header, layout, is_64bit)
+    loads = rows[rows["Type"] == c.PT_LOAD]
+    start = loads["PhysicalAddress"].astype(np.uint64)
+    offset = loads["Offset"].astype(np.uint64)
+    told = np.minimum(loads["FileSize"].astype(np.uint64), np.uint64(_MAX_PHYSICAL))
+    usable = (start < np.uint64(_MAX_PHYSICAL)) & (offset <= np.uint64(len(data)))
+    start, offset, told = start[usable], offset[usable], told[usable]
+    size = np.minimum(told, np.uint64(len(data)) - offset)
+    missing = int((told - size).sum())
+    if missing:
+        log.add(
+            "memory-cut",
+            Severity.ERROR,
+            layout.name,
+            None,
+            f"the file ends after {len(data)} bytes: memory behind counts as absent; copy it again",
+            missing,
+        )
+    physical = RunMemory(data, start, size.astype(np.int64), offset.astype(np.int64))
+    architecture = c.ARCHITECTURES.get(header.Machine, "")
+    hints = [(architecture, root) for root in _roots(data, rows) if architecture in ("x64", "x86")]
+    dump = _open(path, physical, hints, ELF_NAME, log)
+    if dump is None:
+        raise UnsupportedDumpError(
+            f"{path}: this is an ELF core file without a Windows kernel in it (a Linux core dump?), not a "
+            "Windows dump"
+        )
+    dump.missing_bytes = missing
+    return dump
+
+
+def open_raw(path: Path, data: U8) -> KernelDump | None:
+    """Opens physical memory that lies in a file as it is; None when no Windows kernel is in it.
+
+    Where memory lies in the file is proven by the kernel's own list of its memory, and what cannot be
+    proven is not used (`raw_layouts`).
+    """
+    size = len(data) // PAGE_SIZE * PAGE_SIZE
+    if size < MIN_RAW_BYTES:
+        return None
+    best: KernelDump | None = None
+    for layout in raw_layouts.candidates(size):
+        dump = _open(path, layout.memory(data), [], RAW_NAME, DiagnosticLog())
+        if dump is None:
+            continue
+        if not layout.needs_proof:
+            return dump
+        runs = raw_layouts.memory_runs(dump.kernel)
+        if raw_layouts.is_proven(data, layout, runs):
+            return dump
+        if dump.kernel.drivers and (best is None or not best.kernel.drivers):
+            best = dump
+    if best is None:
+        return None
+    return _only_the_proven(path, data, size, raw_layouts.memory_runs(best.kernel))
+
+
+def _only_the_proven(
+    path: Path, data: U8, size: int, runs: list[tuple[int, int]]
+) -> KernelDump | None:
+    """The image without what may lie elsewhere than it seems."""
+    layout = raw_layouts.common(size, runs)
+    log = DiagnosticLog()
+    dump = _open(path, layout.memory(data), [], RAW_NAME, log)
+    if dump is None:
+        return None
+    end = max((base + count for base, count in runs), default=0)
+    dump.missing_bytes = max(end, size) - layout.size
+    log.add(
+        "memory-layout-unproven",
+        Severity.ERROR,
+        "MmPhysicalMemoryBlock",
+        None,
+        f"where the image's memory above 0x{layout.size:x} belongs cannot be told: "
+        + (
+            f"the kernel has memory up to 0x{end:x} and the file of {size} bytes holds it neither with nor "
+            "without the gap below 4 GiB (it is probably cut)"
+            if runs
+            else "the kernel's list of its memory is not in it"
+        )
+        + "; that memory counts as absent",
+        dump.missing_bytes,
+    )
+    return dump
+
+
+def _segments(data: U8, header: Any, layout: Layout, is_64bit: bool) -> Any:
+    count = int(header.SegmentCount)
+    if count == c.PN_XNUM:
+        at = header.SectionTable + c.SECTION_INFO[c.CLASS64 if is_64bit else c.CLASS32]
+        if at + 4 > len(data):
+            raise TruncatedDumpError("Elf_Shdr", at + 4, len(data))
+        count = int.from_bytes(data[at : at + 4].tobytes(), "little")
+    if header.SegmentTable > len(data):
+        raise TruncatedDumpError(layout.name, header.SegmentTable + layout.size, len(data))
+    return layout.records(
+        data, header.SegmentTable, min(count, c.MAX_SEGMENTS), header.SegmentEntrySize
+    )
+
+
+def _roots(data: U8, rows: Any) -> Iterator[int]:
+    """Roots of page tables that QEMU's notes name: CR3 of each processor."""
+    for row in rows[rows["Type"] == c.PT_NOTE]:
+        at = int(row["Offset"])
+        end = min(at + min(int(row["FileSize"]), c.MAX_NOTE_BYTES), len(data))
+        while at + c.NOTE.size <= end:
+            note = c.NOTE.record(data, at)
+            name = at + c.NOTE.size
+            content = name + (note.NameSize + 3 & ~3)
+            if data[name : name + note.NameSize].tobytes() == c.QEMU_NOTE:
+                place = content + c.QEMU_CR3
+                if note.DataSize >= c.QEMU_CR3 + 8 and place + 8 <= end:
+                    yield int.from_bytes(data[place : place + 8].tobytes(), "little")
+            at = content + (note.DataSize + 3 & ~3)
+
+
+def _open(
+    path: Path,
+    physical: RunMemory,
+    hints: list[tuple[str, int]],
+    name: str,
+    log: DiagnosticLog,
+) -> KernelDump | None:
+    runs = physical.runs
+    limit = int(runs.address[-1]) + int(runs.size[-1]) if len(runs.address) else 0
+    found = find_kernel(physical, limit, hints)
+    if found is None:
+        return None
+    memory, architecture = found.memory, found.architecture
+    shared = read_shared_data(memory, architecture)
+    kernel = identify_kernel(
+        memory, architecture, shared.build if shared else 0, 0, 0, 0, found.base, log
+    )
+    if not kernel.build:
+        lab = kernel.build_lab.partition(".")[0]
+        kernel.build = int(lab) if lab.isdecimal() and len(lab) < 6 else 0
+    if not found.base:
+        log.add(
+            "kernel-not-found",
+            Severity.ERROR,
+            "ntoskrnl.exe",
+            None,
+            "page tables of Windows were found, the kernel's image behind them was not",
+        )
+    if shared is not None:
+        kernel.processor_count = shared.processor_count
+    return KernelDump(
+        path=path,
+        kind=name,
+        architecture=architecture,
+        platform="Windows",
+        os_version=(
+            *(shared.version if shared is not None else version_of_build(kernel.build)),
+            kernel.build,
+        ),
+        time=shared.system_time if shared is not None else None,
+        process_id=None,
+        process_times=None,
+        full_memory=True,
+        memory=memory,
+        modules=kernel.drivers,
+        unloaded_modules=kernel.unloaded,
+        threads=[],
+        comments=[],
+        streams=[],
+        log=log,
+        dump_type_name=name,
+        kernel=kernel,
+        physical=physical,
+        paging=memory.paging,
+        physical_limit=limit,
+        up_time=shared.up_time if shared is not None else None,
+    )

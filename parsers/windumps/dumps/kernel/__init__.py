@@ -1,0 +1,1 @@
+"""Kernel crash dumps: complete, bitmap, ranges, triage."""

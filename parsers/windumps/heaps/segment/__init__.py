@@ -1,0 +1,1 @@
+"""Segment heaps of Windows 10 and later."""

@@ -1,0 +1,1 @@
+"""Images (EXE, DLL, SYS): their lists, headers, sections and type information."""

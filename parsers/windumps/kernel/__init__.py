@@ -1,0 +1,1 @@
+"""A kernel from the inside: KDBG, drivers, processes, handles, counters, variables."""

@@ -1,0 +1,1 @@
+"""Layouts of Windows structures: rows by build, a table for each component."""

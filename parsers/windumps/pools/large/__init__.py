@@ -1,0 +1,1 @@
+"""Large allocations: the big-page table."""

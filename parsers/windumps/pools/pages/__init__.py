@@ -1,0 +1,1 @@
+"""Pool pages with header chains (before Windows 10 1903)."""

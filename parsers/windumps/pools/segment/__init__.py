@@ -1,0 +1,1 @@
+"""Pools that are segment heaps (from Windows 10 1903 on)."""

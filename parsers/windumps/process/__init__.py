@@ -1,0 +1,1 @@
+"""A process from the inside: TEBs, PEB, heap list, recorded stacks, handles."""

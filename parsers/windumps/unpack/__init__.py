@@ -1,0 +1,1 @@
+"""Containers: what a dump or a symbol file comes packed in."""

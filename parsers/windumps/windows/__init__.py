@@ -1,1 +1,0 @@
-"""What is known of Windows itself: structure layouts by build, processes, modules."""
