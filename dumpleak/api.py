@@ -21,17 +21,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dumpleak.comparison import Comparison
-from dumpleak.comparison import compare as compare_snapshots
-from dumpleak.inputs import read_snapshot
-from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.snapshot import take_pool_snapshot
-from dumpleak.session import Session
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.snapshots.columns import arrow
-from dumpleak.snapshots.writer import write_snapshot
-from dumpleak.trends import Trend, find_trend
-from dumpleak.umdh_log import matched
+from dumpleak.compare.diff import Comparison
+from dumpleak.compare.diff import compare as compare_snapshots
+from dumpleak.compare.trend import Trend, find_trend
+from dumpleak.files.columns import arrow
+from dumpleak.files.detect import read_snapshot
+from dumpleak.files.umdh_log import matched
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process.session import Session
+from dumpleak.survey.pools import take_pool_snapshot
+from dumpleak.survey.recording import write_snapshot
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
@@ -67,7 +67,7 @@ def snapshot(source: Source, by: str = "site") -> Snapshot:
 
     Args:
         source: A file, or an open dump.
-        by: A key of `dumpleak.grouping.GROUPINGS`.
+        by: A key of `dumpleak.attribution.grouping.GROUPINGS`.
 
     Raises:
         WindumpsError: the file cannot be used, or holds no heap.

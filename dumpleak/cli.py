@@ -20,7 +20,7 @@ import click
 from dumpleak import __version__
 from dumpleak.commands import COMMANDS
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER
-from dumpleak.inputs import why_no_dump
+from dumpleak.files.detect import why_no_dump
 from windumps.errors import NotADumpError, WindumpsError
 
 

@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 
 from dumpleak.api import Source, compare
-from dumpleak.comparison import Comparison
-from dumpleak.gate import Gate, GateError, parse_gate
-from dumpleak.reports.markdown_report import MarkdownReport
-from dumpleak.suppressions import read_suppressions
+from dumpleak.compare.diff import Comparison
+from dumpleak.gate.gate import Gate, GateError, parse_gate
+from dumpleak.gate.suppressions import read_suppressions
+from dumpleak.reports.ci.markdown import MarkdownReport
 
 
 @pytest.fixture

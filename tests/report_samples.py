@@ -7,17 +7,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from dumpleak.comparison import Comparison, compare
-from dumpleak.info import Info
-from dumpleak.leaks import LeakGroup, Leaks
-from dumpleak.memory_use import MemoryByUse, UseRow
-from dumpleak.roots import RootBytes, RootKind
-from dumpleak.session import BETTER_DUMP
-from dumpleak.site_details import SiteDetail
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
-from dumpleak.totals import Totals
-from dumpleak.trends import Trend, find_trend
+from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.trend import Trend, find_trend
+from dumpleak.model.group_sums import SiteDetail
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.totals import Totals
+from dumpleak.pointers.roots import RootBytes, RootKind
+from dumpleak.process.memory_use import MemoryByUse, UseRow
+from dumpleak.process.session import BETTER_DUMP
+from dumpleak.survey.info import Info
+from dumpleak.survey.leaks import LeakGroup, Leaks
 from windumps.diagnostics import Diagnostic, Severity
 
 # (site, (bytes, blocks) before, the same after)

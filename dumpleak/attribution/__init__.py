@@ -17,7 +17,7 @@ from dumpleak.attribution.source import SourceAttributor
 from dumpleak.attribution.stack import StackAttributor
 from dumpleak.attribution.table import Attributor, SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.session import HeapSource, Session
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 
 # Best evidence first; the last one names every block.

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import SiteKind
+from dumpleak.model.sites import SiteKind
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 
 AGREEMENT = 0.9  # share of a site's blocks that must be of one class before the site says so

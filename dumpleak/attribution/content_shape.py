@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.contents import NO_TEXT, first_words, text_kind
 from dumpleak.attribution.shape import image_pointers
-from dumpleak.session import HeapSource, Session
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
 

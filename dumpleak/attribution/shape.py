@@ -28,8 +28,8 @@ from dumpleak.attribution.contents import (
     text_kind,
 )
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.process.session import HeapSource, Session
 from windumps.arrays import ADDRESS_LIMIT, I64, U64, ColumnCache
 from windumps.blocks import SIZE_UNKNOWN, Blocks
 from windumps.images.rtti import VftableResolver

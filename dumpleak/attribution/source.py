@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 from windumps.heaps.debug_crt import read_source_name
 from windumps.memory import AddressSpace

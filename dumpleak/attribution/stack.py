@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Place, Site, SiteKind, image_identity
+from dumpleak.model.sites import Place, Site, SiteKind, image_identity
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
 from windumps.process.stack_traces import CodeMap, StackTraces

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.session import HeapSource
-from dumpleak.sites import Site
+from dumpleak.model.sites import Site
+from dumpleak.process.session import HeapSource
 from windumps.blocks import Blocks
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.contents import NO_TEXT, TEXT_BYTES, text_kind
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Place, Site, SiteKind, image_identity
+from dumpleak.model.sites import Place, Site, SiteKind, image_identity
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks, State
 from windumps.images.rtti import Vftable, VftableResolver
 from windumps.images.type_names import class_name

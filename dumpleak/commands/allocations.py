@@ -18,11 +18,11 @@ from dumpleak.commands.base import (
     report_to,
     require,
 )
-from dumpleak.pool.pages import pool_pages
-from dumpleak.pool.reader import PoolReader
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import coverage
+from dumpleak.process.session import CannotAnswerError, HeapSource, Session
 from dumpleak.reports.base import BlockPage
-from dumpleak.session import CannotAnswerError, HeapSource, Session
-from dumpleak.snapshot import coverage
+from dumpleak.survey.pool_pages import pool_pages
 from windumps.blocks import Blocks, State
 from windumps.dumps.kernel.dump import KernelDump
 

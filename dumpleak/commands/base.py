@@ -22,18 +22,18 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.attribution.skip_list import skip_patterns
-from dumpleak.holders import HolderFinder, StoredHolders
-from dumpleak.inputs import read_snapshot
-from dumpleak.late_symbols import with_symbols
-from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.snapshot import take_pool_snapshot
+from dumpleak.files.detect import read_snapshot
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import Coverage, Snapshot, take_snapshot
+from dumpleak.model.units import format_bytes
+from dumpleak.pointers.holders import HolderFinder, StoredHolders
+from dumpleak.process.session import Progress as ProgressCallback
+from dumpleak.process.session import Session, no_progress
 from dumpleak.reports import DETAILED_REPORTS, REPORTS, Report
-from dumpleak.session import Progress as ProgressCallback
-from dumpleak.session import Session, no_progress
-from dumpleak.snapshot import Coverage, Snapshot, take_snapshot
-from dumpleak.symbols import ENVIRONMENT, environment_elements, given_elements
-from dumpleak.units import format_bytes
+from dumpleak.survey.pools import take_pool_snapshot
+from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError

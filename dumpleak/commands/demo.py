@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import HOLDERS_TOP, look_for_holders, open_snapshot, output_to
-from dumpleak.comparison import compare
-from dumpleak.extras import MissingExtraError
-from dumpleak.reports.html_report import HtmlReport
-from dumpleak.reports.text_report import TextReport
-from dumpleak.session import CannotAnswerError
-from dumpleak.snapshot import Snapshot
+from dumpleak.compare.diff import compare
+from dumpleak.model.optional_libraries import MissingExtraError
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.process.session import CannotAnswerError
+from dumpleak.reports.page.report import HtmlReport
+from dumpleak.reports.text.report import TextReport
 
 SHOWN = 5  # sites in the terminal; the page has all
 NAMES = ("before.dmp.gz", "after.dmp.gz")

@@ -17,9 +17,9 @@ from dumpleak.commands.base import (
 )
 from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
 from dumpleak.commands.populations import BY, OF, check_gate, grouping_of, open_population
-from dumpleak.comparison import compare, with_proof
+from dumpleak.compare.diff import compare, with_proof
+from dumpleak.files.umdh_log import matched
 from dumpleak.reports import DIFF_REPORTS
-from dumpleak.umdh_log import matched
 
 
 @click.command(

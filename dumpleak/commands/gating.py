@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import click
 
-from dumpleak.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
-from dumpleak.comparison import Comparison
-from dumpleak.gate import Gate, GateError, GateResult, parse_gate
-from dumpleak.suppressions import Suppression, read_suppressions
-from dumpleak.trends import Trend
+from dumpleak.compare.diff import Comparison
+from dumpleak.compare.trend import Trend
+from dumpleak.gate.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
+from dumpleak.gate.gate import Gate, GateError, GateResult, parse_gate
+from dumpleak.gate.suppressions import Suppression, read_suppressions
 from windumps.errors import WindumpsError
 from windumps.files import read_head
 

@@ -9,14 +9,14 @@ import click
 
 from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
 from dumpleak.commands.kernel import kernel_report_to
-from dumpleak.info import take_info
-from dumpleak.inputs import is_snapshot_file
-from dumpleak.kernel_info import take_kernel_info
-from dumpleak.kernel_symbols import use_symbols
-from dumpleak.pool.answerable import why_no_answer
+from dumpleak.files.detect import is_snapshot_file
+from dumpleak.files.reader import snapshot_info
+from dumpleak.kernel.answerable import why_no_answer
+from dumpleak.kernel.info import take_kernel_info
+from dumpleak.process.session import Session
 from dumpleak.reports import INFO_REPORTS
-from dumpleak.session import Session
-from dumpleak.snapshots.reader import snapshot_info
+from dumpleak.survey.info import take_info
+from dumpleak.symbols.kernel import use_symbols
 from windumps.dumps.kernel.dump import KernelDump
 
 

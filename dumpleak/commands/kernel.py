@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import output_to
-from dumpleak.reports.kernel_reports import KERNEL_REPORTS, KernelReport
+from dumpleak.reports.answers.kernel import KERNEL_REPORTS, KernelReport
 
 
 @contextmanager

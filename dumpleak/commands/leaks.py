@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.base import (
     DUMP,
     SKIP_FRAMES,
@@ -15,10 +16,9 @@ from dumpleak.commands.base import (
     progress_bar,
     require,
 )
-from dumpleak.grouping import GROUPINGS
-from dumpleak.leaks import find_leaks
-from dumpleak.reports.leaks_report import LEAKS_REPORTS
-from dumpleak.session import Session
+from dumpleak.process.session import Session
+from dumpleak.reports.answers.leaks import LEAKS_REPORTS
+from dumpleak.survey.leaks import find_leaks
 
 
 @click.command(

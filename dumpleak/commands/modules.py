@@ -8,9 +8,9 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import DUMP, common_options, report_to
-from dumpleak.inputs import is_snapshot_file
-from dumpleak.session import CannotAnswerError, Session
-from dumpleak.snapshots.reader import snapshot_info
+from dumpleak.files.detect import is_snapshot_file
+from dumpleak.files.reader import snapshot_info
+from dumpleak.process.session import CannotAnswerError, Session
 from windumps.diagnostics import Severity
 from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP, KernelDump
 

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, options_with, output_to, progress_bar
-from dumpleak.comparison import Verdict
-from dumpleak.inputs import is_snapshot_file
-from dumpleak.pool.answer import EXPLAINED_TAGS, Selection, take_growth, take_pool
-from dumpleak.pool.counters import ORDERS, POOLS
-from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.source import PoolSource
-from dumpleak.pool.stored import StoredPools
-from dumpleak.reports.pool_reports import POOL_REPORTS
+from dumpleak.compare.diff import Verdict
+from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
+from dumpleak.files.detect import is_snapshot_file
+from dumpleak.files.stored_pools import StoredPools
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.pool import ORDERS, POOLS
+from dumpleak.model.pool_source import PoolSource
+from dumpleak.reports.answers.pools import POOL_REPORTS
 from windumps import open_dump
 
 # `!poolused` sorts by digits.

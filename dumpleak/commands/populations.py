@@ -6,16 +6,16 @@ from typing import Any
 
 import click
 
+from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.base import open_snapshot, progress_bar
-from dumpleak.conditions import PER_HOUR
-from dumpleak.gate import Gate
-from dumpleak.grouping import GROUPINGS
-from dumpleak.handles import KEYS, stored_handles, take_handles
-from dumpleak.inputs import is_snapshot_file
+from dumpleak.files.detect import is_snapshot_file
+from dumpleak.files.umdh_log import is_log
+from dumpleak.gate.conditions import PER_HOUR
+from dumpleak.gate.gate import Gate
+from dumpleak.model.snapshot import BLOCKS, HANDLES, POOL, Snapshot
+from dumpleak.process.session import CannotAnswerError, Session
 from dumpleak.reports import REPORTS
-from dumpleak.session import CannotAnswerError, Session
-from dumpleak.snapshot import BLOCKS, HANDLES, POOL, Snapshot
-from dumpleak.umdh_log import is_log
+from dumpleak.survey.handles import KEYS, stored_handles, take_handles
 from windumps.files import read_head
 
 # The groupings of each population, its default first.

@@ -8,10 +8,10 @@ import click
 
 from dumpleak.commands.base import DUMP, TOP, options_with
 from dumpleak.commands.kernel import kernel_report_to
-from dumpleak.kernel_info import kernel_source, listed_processes
-from dumpleak.kernel_symbols import use_symbols
-from dumpleak.reports.kernel_reports import KERNEL_REPORTS
-from dumpleak.session import CannotAnswerError
+from dumpleak.kernel.info import kernel_source, listed_processes
+from dumpleak.process.session import CannotAnswerError
+from dumpleak.reports.answers.kernel import KERNEL_REPORTS
+from dumpleak.symbols.kernel import use_symbols
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 

@@ -16,12 +16,12 @@ from dumpleak.commands.base import (
     progress_bar,
     require,
 )
-from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.snapshot_file import write_pool_snapshot
-from dumpleak.session import CannotAnswerError, Progress, Session
-from dumpleak.snapshot import coverage
-from dumpleak.snapshots.writer import INCLUDABLE, write_snapshot
-from dumpleak.umdh import write_log
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import coverage
+from dumpleak.process.session import CannotAnswerError, Progress, Session
+from dumpleak.survey.pool_recording import write_pool_snapshot
+from dumpleak.survey.recording import INCLUDABLE, write_snapshot
+from dumpleak.survey.umdh_log import write_log
 from windumps.dumps.kernel.dump import KernelDump
 
 FILE_FORMAT = "dlsnap"

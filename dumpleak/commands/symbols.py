@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
-from dumpleak.inputs import read_snapshot
-from dumpleak.reports.symbols_reports import SYMBOLS_REPORTS
-from dumpleak.session import CannotAnswerError, Session
-from dumpleak.wanted_symbols import find_wanted
+from dumpleak.files.detect import read_snapshot
+from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.reports.answers.symbols import SYMBOLS_REPORTS
+from dumpleak.symbols.wanted_symbols import find_wanted
 
 
 @click.command(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.base import (
     HOLDERS,
     HOLDERS_TOP,
@@ -18,11 +19,10 @@ from dumpleak.commands.base import (
     output_to,
 )
 from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
-from dumpleak.grouping import GROUPINGS
+from dumpleak.compare.trend import find_trend, middle_of, time_order
+from dumpleak.files.umdh_log import matched
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import TREND_REPORTS
-from dumpleak.snapshot import Snapshot
-from dumpleak.trends import find_trend, middle_of, time_order
-from dumpleak.umdh_log import matched
 
 _FILE = click.Path(exists=True, dir_okay=False)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dumpleak.reports.base import DiffReport, InfoReport, Report, StatReport, TrendReport
-from dumpleak.reports.collapsed_report import CollapsedReport
+from dumpleak.reports.ci.junit import JunitReport
+from dumpleak.reports.ci.markdown import MarkdownReport
+from dumpleak.reports.ci.sarif import SarifReport
 from dumpleak.reports.csv_report import CsvReport
-from dumpleak.reports.html_report import HtmlReport
 from dumpleak.reports.json_report import JsonReport
-from dumpleak.reports.junit_report import JunitReport
-from dumpleak.reports.markdown_report import MarkdownReport
-from dumpleak.reports.pprof_report import PprofReport
-from dumpleak.reports.sarif_report import SarifReport
-from dumpleak.reports.speedscope_report import SpeedscopeReport
-from dumpleak.reports.text_report import TextReport
-from dumpleak.reports.umdh_report import UmdhDecimalReport, UmdhReport
+from dumpleak.reports.page.report import HtmlReport
+from dumpleak.reports.profiles.collapsed import CollapsedReport
+from dumpleak.reports.profiles.pprof import PprofReport
+from dumpleak.reports.profiles.speedscope import SpeedscopeReport
+from dumpleak.reports.profiles.umdh import UmdhDecimalReport, UmdhReport
+from dumpleak.reports.text.report import TextReport
 
 # The first is the default.
 REPORTS: dict[str, type[Report]] = {"text": TextReport, "json": JsonReport, "csv": CsvReport}

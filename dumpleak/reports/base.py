@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import IO, Protocol
 
-from dumpleak.comparison import Comparison
-from dumpleak.info import Info
-from dumpleak.snapshot import Snapshot
-from dumpleak.trends import Trend
+from dumpleak.compare.diff import Comparison
+from dumpleak.compare.trend import Trend
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.survey.info import Info
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
 

@@ -11,16 +11,16 @@ from datetime import datetime
 from math import isfinite
 from typing import IO, Any
 
-from dumpleak.account import AccountRow, Figure
-from dumpleak.comparison import Comparison, SiteDelta
-from dumpleak.gate import GateResult
-from dumpleak.info import Info
+from dumpleak.compare.diff import Comparison, SiteDelta
+from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.gate.gate import GateResult
+from dumpleak.model.account import AccountRow, Figure
+from dumpleak.model.snapshot import HANDLES, Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.totals import Totals
+from dumpleak.model.units import format_address
 from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
-from dumpleak.snapshot import HANDLES, Coverage, HeapRow, Snapshot, SourceInfo
-from dumpleak.totals import Totals
-from dumpleak.trends import SiteTrend, Trend
-from dumpleak.units import format_address
+from dumpleak.survey.info import Info
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 

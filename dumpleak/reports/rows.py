@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from dumpleak.account import UNEXPLAINED, AccountRow
-from dumpleak.info import Info
+from dumpleak.model.account import UNEXPLAINED, AccountRow
+from dumpleak.model.sites import Site
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.model.units import format_address, format_bytes
 from dumpleak.reports.base import BlockPage
-from dumpleak.sites import Site
-from dumpleak.snapshot import Snapshot
-from dumpleak.totals import Totals
-from dumpleak.units import format_address, format_bytes
+from dumpleak.survey.info import Info
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
 from windumps.pools.tags import tag_text
 

@@ -20,9 +20,9 @@ from dumpleak.attribution import SiteFinder
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.holders import HolderFinder
-from dumpleak.references import BlockIndexBuilder
-from dumpleak.session import Session
+from dumpleak.pointers.holders import HolderFinder
+from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.process.session import Session
 
 
 def _child(path: str) -> None:

@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from dumpleak.comparison import compare
-from dumpleak.inputs import read_snapshot
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, GroupSums, HeapRow, Snapshot, SourceInfo
-from dumpleak.snapshots.metadata import Metadata
-from dumpleak.snapshots.writer import write_columns
+from dumpleak.compare.diff import compare
+from dumpleak.files.detect import read_snapshot
+from dumpleak.files.metadata import Metadata
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Coverage, GroupSums, HeapRow, Snapshot, SourceInfo
+from dumpleak.survey.recording import write_columns
 from windumps.blocks import Kind
 
 HEAP = 0x1D2C0F00000

@@ -23,7 +23,7 @@ sys.path[:0] = [str(TESTS.parent / "parsers"), str(TESTS.parent), str(TESTS)]
 from builders.segment_heap_builder import HEAP, SegmentHeapBuilder  # noqa: E402
 from segment_heaps import context_for  # noqa: E402
 
-from dumpleak.session import Session  # noqa: E402
+from dumpleak.process.session import Session  # noqa: E402
 from windumps.blocks import Blocks  # noqa: E402
 from windumps.heaps.segment.heap import open_segment_heap  # noqa: E402
 from windumps.memory import RunMemory  # noqa: E402

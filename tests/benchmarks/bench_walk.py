@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 
 
 def _heap_ranges(session: Session) -> list[tuple[int, int]]:

@@ -14,9 +14,9 @@ from truth import TESTDATA, TruthDump
 
 from browser.page_driver import FLAGS, browser_path, opened
 from dumpleak.cli import main
-from dumpleak.comparison import Comparison
-from dumpleak.reports.html_report import HtmlReport
-from dumpleak.units import format_bytes, format_count
+from dumpleak.compare.diff import Comparison
+from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.page.report import HtmlReport
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -6,7 +6,7 @@ import numpy as np
 
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
-from dumpleak.session import HeapSource, Session
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks, Kind
 from windumps.heaps.kinds import ProcessHeap
 

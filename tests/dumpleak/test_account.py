@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 from truth import TESTDATA
 
-from dumpleak.account import (
+from dumpleak.compare.diff import Verdict, compare
+from dumpleak.files.metadata import from_json, to_json
+from dumpleak.gate.gate import Gate, parse_gate
+from dumpleak.model.account import (
     NO_REGIONS,
     NO_THREADS,
     NOT_KEPT,
@@ -24,15 +27,12 @@ from dumpleak.account import (
     account_rows,
     outside_figures,
 )
-from dumpleak.comparison import Verdict, compare
-from dumpleak.gate import Gate, parse_gate
-from dumpleak.info import take_info
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process.session import Session
+from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.csv_report import CsvReport
-from dumpleak.reports.summary import summarize_comparison
-from dumpleak.session import Session
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.snapshots.metadata import from_json, to_json
-from dumpleak.snapshots.writer import write_snapshot
+from dumpleak.survey.info import take_info
+from dumpleak.survey.recording import write_snapshot
 from windumps import Dump, open_dump
 from windumps.memory import Regions, RunMemory
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dumpleak.builds import Aligned, align_builds, more_is_named
-from dumpleak.sites import Place, Site, SiteKind
-from dumpleak.totals import Totals
+from dumpleak.compare.builds import Aligned, align_builds, more_is_named
+from dumpleak.model.sites import Place, Site, SiteKind
+from dumpleak.model.totals import Totals
 from windumps.images.modules import Module, PdbIdentity
 
 A, B, C = ("A" * 32, "B" * 32, "C" * 32)

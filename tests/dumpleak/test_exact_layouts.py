@@ -11,7 +11,7 @@ from made_symbols import identity, put_in_store
 from pdb_samples import SHARED_SYMBOLS
 from truth import TruthDump, truth_dumps
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps import open_dump
 from windumps.blocks import Blocks
 from windumps.heaps.nt import heap as nt_heap

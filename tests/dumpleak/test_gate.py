@@ -16,18 +16,18 @@ import jsonschema
 import pytest
 from truth import TESTDATA
 
-from dumpleak.baseline import BaselineError, json_baseline, snapshot_baseline
-from dumpleak.comparison import Comparison, compare
-from dumpleak.gate import Gate, GateError, parse_gate
-from dumpleak.reports.findings import fingerprint, source_line
-from dumpleak.reports.junit_report import JunitReport
-from dumpleak.reports.markdown_report import MarkdownReport
-from dumpleak.reports.sarif_report import SarifReport
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, Snapshot, SourceInfo
-from dumpleak.suppressions import Suppression, read_suppressions
-from dumpleak.totals import Totals
-from dumpleak.trends import find_trend
+from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.trend import find_trend
+from dumpleak.gate.baseline import BaselineError, json_baseline, snapshot_baseline
+from dumpleak.gate.gate import Gate, GateError, parse_gate
+from dumpleak.gate.suppressions import Suppression, read_suppressions
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Coverage, Snapshot, SourceInfo
+from dumpleak.model.totals import Totals
+from dumpleak.reports.ci.findings import fingerprint, source_line
+from dumpleak.reports.ci.junit import JunitReport
+from dumpleak.reports.ci.markdown import MarkdownReport
+from dumpleak.reports.ci.sarif import SarifReport
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
 BEFORE, AFTER = str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")

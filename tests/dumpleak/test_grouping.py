@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from truth import TESTDATA, TruthDump, truth_dumps
 
+from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.attribution.skip_list import MAX_LIST_BYTES, skip_patterns
 from dumpleak.attribution.source import shortened
-from dumpleak.grouping import GROUPINGS
-from dumpleak.session import Session
-from dumpleak.snapshot import take_snapshot
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.session import Session
 
 UST = TruthDump(
     TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust" / "after.dmp.gz",

@@ -11,12 +11,12 @@ import pytest
 from patching import with_bytes, without
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.comparison import Verdict, compare
-from dumpleak.info import take_info
-from dumpleak.memory_use import memory_by_use
-from dumpleak.session import Session
-from dumpleak.snapshot import take_snapshot
-from dumpleak.unread_heaps import unread_spans
+from dumpleak.compare.diff import Verdict, compare
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.memory_use import memory_by_use
+from dumpleak.process.session import Session
+from dumpleak.process.unread_heaps import unread_spans
+from dumpleak.survey.info import take_info
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.heaps import HEAP_KINDS, ProcessHeap

@@ -15,13 +15,13 @@ from builders.minidump_builder import MinidumpBuilder
 from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution import SiteFinder
-from dumpleak.comparison import compare
-from dumpleak.holders import HolderFinder, Holding
-from dumpleak.references import BlockIndexBuilder
-from dumpleak.roots import RootKind, find_roots
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import take_snapshot
+from dumpleak.compare.diff import compare
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.pointers.holders import HolderFinder, Holding
+from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.pointers.roots import RootKind, find_roots
+from dumpleak.process.session import Session
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr"
 HEAP = 0x20000000

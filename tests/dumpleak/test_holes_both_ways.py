@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from truth import TESTDATA
 
-from dumpleak.comparison import Proof, Verdict, compare
-from dumpleak.gate import Gate, parse_gate
-from dumpleak.reports.headline import proof_told
-from dumpleak.reports.summary import summarize_comparison
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
-from dumpleak.totals import Totals
-from dumpleak.trends import find_trend
+from dumpleak.compare.diff import Proof, Verdict, compare
+from dumpleak.compare.trend import find_trend
+from dumpleak.gate.gate import Gate, parse_gate
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.totals import Totals
+from dumpleak.reports.answers.headline import proof_told
+from dumpleak.reports.answers.summary import summarize_comparison
 from windumps import open_dump
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.process.views import HEAP_LIST_CUT

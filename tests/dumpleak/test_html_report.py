@@ -30,17 +30,17 @@ from report_samples import (
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
-from dumpleak.extras import MissingExtraError
-from dumpleak.reports import html_page
-from dumpleak.reports.html_data import Page
-from dumpleak.reports.html_kernel import pool_growth_page
-from dumpleak.reports.html_page import render
-from dumpleak.reports.html_report import HtmlReport, diff_page, info_page, trend_page
-from dumpleak.reports.stack_tree import build_tree, prune, site_pairs
-from dumpleak.reports.summary import summarize_comparison
-from dumpleak.session import Session
-from dumpleak.site_details import DetailSums
-from dumpleak.snapshot import take_snapshot
+from dumpleak.model.group_sums import DetailSums
+from dumpleak.model.optional_libraries import MissingExtraError
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.session import Session
+from dumpleak.reports.answers.summary import summarize_comparison
+from dumpleak.reports.page import page as html_page
+from dumpleak.reports.page.data import Page
+from dumpleak.reports.page.kernel import pool_growth_page
+from dumpleak.reports.page.page import render
+from dumpleak.reports.page.report import HtmlReport, diff_page, info_page, trend_page
+from dumpleak.reports.profiles.stack_tree import build_tree, prune, site_pairs
 from windumps.blocks import Blocks, Kind
 
 pytest.importorskip("jinja2")
@@ -200,7 +200,7 @@ def test_the_pool_page_has_the_numbers_of_the_json_report(
         pages.append(pool_growth_page(growth))
         return pages[-1]
 
-    monkeypatch.setattr("dumpleak.reports.html_kernel.pool_growth_page", keep)
+    monkeypatch.setattr("dumpleak.reports.page.kernel.pool_growth_page", keep)
     files = [str(KERNEL / "before.dmp.xz"), str(KERNEL / "after.dmp.xz")]
     for kind in ("html", "json"):
         with pytest.raises(SystemExit):

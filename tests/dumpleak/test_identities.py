@@ -16,15 +16,15 @@ from truth import TESTDATA
 import dumpleak.attribution
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.comparison import Comparison, compare
-from dumpleak.process_life import Life, same_life
-from dumpleak.session import Session
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.snapshots.privacy import stripped_snapshot
-from dumpleak.snapshots.reader import read_snapshot_file
-from dumpleak.snapshots.writer import write_snapshot
-from dumpleak.survivors import Fate
-from dumpleak.trends import find_trend
+from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.survivors import Fate
+from dumpleak.compare.trend import find_trend
+from dumpleak.files.reader import read_snapshot_file
+from dumpleak.files.stripping import stripped_snapshot
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process.session import Session
+from dumpleak.survey.recording import write_snapshot
 from windumps import open_dump
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from truth import TESTDATA, load_json
 
-from dumpleak.kernel_info import checked_counters
+from dumpleak.kernel.info import checked_counters
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.kernel.counters import Counter

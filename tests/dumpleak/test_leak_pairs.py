@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 from truth import TruthDump, pairs
 
-from dumpleak.comparison import Comparison, Verdict, compare
-from dumpleak.session import Session
-from dumpleak.snapshot import take_snapshot
+from dumpleak.compare.diff import Comparison, Verdict, compare
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.session import Session
 
 PAIRS = [pair for pair in pairs("leak-pair-*") if not pair[0].build.startswith("5.")]
 

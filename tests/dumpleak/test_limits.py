@@ -8,8 +8,8 @@ import pytest
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
 
-from dumpleak.limits import Limit, memory_limits
-from dumpleak.session import Session
+from dumpleak.process.limits import Limit, memory_limits
+from dumpleak.process.session import Session
 
 COMMIT, RESERVE, FREE = 0x1000, 0x2000, 0x10000
 PRIVATE = 0x20000

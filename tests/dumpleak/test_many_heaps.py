@@ -12,12 +12,12 @@ from builders.nt_heap_builder import NtHeapBuilder
 from builders.opening import open_bytes
 from truth import REAL
 
-from dumpleak import used_pieces as joining
-from dumpleak.grouping import GROUPINGS
-from dumpleak.session import Session
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.snapshots.reader import SnapshotFile
-from dumpleak.snapshots.writer import write_snapshot
+from dumpleak.attribution.grouping import GROUPINGS
+from dumpleak.files.reader import SnapshotFile
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process import used_pieces as joining
+from dumpleak.process.session import Session
+from dumpleak.survey.recording import write_snapshot
 
 FIRST, STEP = 0x20000000, 0x10000
 TEB, PEB, ARRAY = 0x7FFDF000, 0x7FFDD000, 0x7FFD0000

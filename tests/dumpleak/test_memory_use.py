@@ -11,13 +11,13 @@ import pytest
 from patching import without
 from truth import TESTDATA
 
-from dumpleak.comparison import Verdict, compare
-from dumpleak.inputs import read_snapshot
-from dumpleak.memory_use import memory_by_use
-from dumpleak.session import Session
-from dumpleak.snapshot import take_snapshot
-from dumpleak.snapshots.writer import write_snapshot
-from dumpleak.trends import find_trend
+from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.trend import find_trend
+from dumpleak.files.detect import read_snapshot
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.memory_use import memory_by_use
+from dumpleak.process.session import Session
+from dumpleak.survey.recording import write_snapshot
 from windumps import Dump, open_dump
 from windumps.diagnostics import DiagnosticLog
 from windumps.memory import Regions, RunMemory

@@ -13,17 +13,17 @@ import pytest
 from patching import without
 from truth import TESTDATA
 
-from dumpleak.comparison import Verdict, compare
-from dumpleak.conditions import Condition, Span, decide
-from dumpleak.gate import Gate, GateResult, parse_gate
-from dumpleak.holes import HIDDEN_BYTES, find_hole
+from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
+from dumpleak.compare.trend import TrendError, find_trend
+from dumpleak.files.umdh_log import LogCoverage
+from dumpleak.gate.conditions import Condition, Span, decide
+from dumpleak.gate.gate import Gate, GateResult, parse_gate
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.process.session import Session
 from dumpleak.reports import DIFF_REPORTS
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
-from dumpleak.totals import Totals
-from dumpleak.trends import TrendError, find_trend
-from dumpleak.umdh_log import LogCoverage
 from windumps import open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity

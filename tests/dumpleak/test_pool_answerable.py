@@ -6,8 +6,7 @@ import pytest
 from kernel_truth import KernelTruthDump, kernel_dumps, kernel_pairs
 from pool_samples import run, run_json
 
-from dumpleak import machine
-from dumpleak.pool import answerable
+from dumpleak.kernel import answerable, machine
 
 TINY = next(pair for pair in kernel_pairs("tiny-pair") if pair[1].build == "14393-x64")[1].dump
 DUMPS = [d for d in kernel_dumps("truncated", "traps") if d.dump.name.startswith("after")][:4]

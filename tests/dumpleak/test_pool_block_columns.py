@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dumpleak.pool import block_columns
-from dumpleak.pool.block_columns import sorted_columns
-from dumpleak.pool.new_blocks import PoolBlocks
+from dumpleak.model import block_columns
+from dumpleak.model.block_columns import sorted_columns
+from dumpleak.model.pool_blocks import PoolBlocks
 
 ROWS = 400_000
 MOST_BYTES_A_ROW = 30

@@ -9,8 +9,8 @@ import pytest
 from kernel_truth import kernel_pairs
 from pool_samples import Pair, run, run_json
 
-from dumpleak.pool.account import PoolAccount
-from dumpleak.pool.counters import TRACKERS, WALK
+from dumpleak.kernel.audit import PoolAccount
+from dumpleak.model.pool import TRACKERS, WALK
 
 PAIR = next(pair for pair in kernel_pairs("tiny-pair") if pair[1].build == "14393-x64")
 KNOWN = PoolAccount(

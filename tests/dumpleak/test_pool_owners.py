@@ -22,8 +22,8 @@ from builders.driver_builder import (
 )
 from builders.kernel_builder import PAGE, System, full
 
-from dumpleak.pool.owners import Owner, Ownership, TagOwners, VerifiedCaller
-from dumpleak.pool.tag_table import TagTable, parse_pooltag
+from dumpleak.owners.owners import Owner, Ownership, TagOwners, VerifiedCaller
+from dumpleak.owners.tag_table import TagTable, parse_pooltag
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.pools.tags import tag_number

@@ -12,12 +12,12 @@ import pytest
 from kernel_truth import kernel_pairs
 from pool_samples import run, run_json
 
-from dumpleak.boots import Boot, is_same_boot, runs_of, was_restarted
-from dumpleak.coverage import PoolsCovered
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import POOL, HeapRow, Snapshot, SourceInfo
-from dumpleak.totals import Totals
-from dumpleak.trends import TrendError, find_trend
+from dumpleak.compare.trend import TrendError, find_trend
+from dumpleak.model.boots import Boot, is_same_boot, runs_of, was_restarted
+from dumpleak.model.coverage import PoolsCovered
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import POOL, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.totals import Totals
 
 HOUR = timedelta(hours=1)
 START = datetime(2024, 5, 1, tzinfo=UTC)

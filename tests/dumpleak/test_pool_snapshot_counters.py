@@ -15,10 +15,10 @@ from kernel_truth import kernel_pairs
 from pool_samples import OWNERS, Pair, leaking, run, run_json
 from truth import TESTDATA
 
-from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.stored import StoredPools
-from dumpleak.snapshots.columns import pack
-from dumpleak.snapshots.fields import SnapshotFileError
+from dumpleak.files.checked_json import SnapshotFileError
+from dumpleak.files.columns import pack
+from dumpleak.files.stored_pools import StoredPools
+from dumpleak.kernel.pools import PoolReader
 from windumps import open_dump
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -163,7 +163,7 @@ def altered(source: Path, target: Path, change: Callable[[dict[str, Any]], objec
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from dumpleak.pool.snapshot_file import write_pool_snapshot
+    from dumpleak.survey.pool_recording import write_pool_snapshot
 
     path = tmp_path_factory.mktemp("stored") / "after.dlsnap"
     write_pool_snapshot(PoolReader(open_dump(PAIR[1].dump)), path)

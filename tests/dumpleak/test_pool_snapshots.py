@@ -17,12 +17,12 @@ from patching import with_bytes
 from pool_samples import OWNERS, Pair, all_blocks, dumps_of, leaking, pairs_of, run, run_json
 from truth import TESTDATA
 
-from dumpleak.comparison import compare
-from dumpleak.inputs import read_snapshot
-from dumpleak.pool.answer import Selection, take_growth
-from dumpleak.pool.holders import holder_clauses
-from dumpleak.pool.reader import PoolReader
-from dumpleak.pool.snapshot import take_pool_snapshot
+from dumpleak.compare.diff import compare
+from dumpleak.compare.handle_holders import holder_clauses
+from dumpleak.compare.pool_answers import Selection, take_growth
+from dumpleak.files.detect import read_snapshot
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import WindumpsError

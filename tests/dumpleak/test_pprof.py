@@ -18,9 +18,9 @@ from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, stack
 from truth import TESTDATA
 
 from dumpleak.cli import main
-from dumpleak.comparison import Verdict, compare
+from dumpleak.compare.diff import Verdict, compare
 from dumpleak.reports.binary import NotForTerminalError
-from dumpleak.reports.pprof_report import PprofReport
+from dumpleak.reports.profiles.pprof import PprofReport
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
 FILES = [str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")]

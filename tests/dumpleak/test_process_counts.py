@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from truth import TESTDATA
 
-from dumpleak.account import CUT_HANDLES, NO_COUNTERS, NO_HANDLES, NOT_KEPT, State, account_of
-from dumpleak.comparison import Comparison, Verdict, compare
-from dumpleak.gate import Gate, parse_gate
-from dumpleak.info import take_info
-from dumpleak.memory_use import charged_bytes
+from dumpleak.compare.diff import Comparison, Verdict, compare
+from dumpleak.files.metadata import from_json, to_json
+from dumpleak.files.reader import snapshot_info
+from dumpleak.gate.gate import Gate, parse_gate
+from dumpleak.model.account import CUT_HANDLES, NO_COUNTERS, NO_HANDLES, NOT_KEPT, State, account_of
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process.memory_use import charged_bytes
+from dumpleak.process.session import Session
+from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.rows import process_facts
-from dumpleak.reports.summary import summarize_comparison
-from dumpleak.session import Session
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.snapshots.metadata import from_json, to_json
-from dumpleak.snapshots.reader import snapshot_info
-from dumpleak.snapshots.writer import write_snapshot
+from dumpleak.survey.info import take_info
+from dumpleak.survey.recording import write_snapshot
 from windumps import Dump, open_dump
 from windumps.dump import VmCounters
 from windumps.memory import Regions

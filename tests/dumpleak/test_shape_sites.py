@@ -13,8 +13,8 @@ from truth import TruthDump, pairs, truth_dumps
 
 from dumpleak.attribution.shape import ShapeAttributor, first_pointer_modules
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks
 
 HEAP = 0x20000000

@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.grouping import GROUPINGS
-from dumpleak.inputs import read_snapshot
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.snapshots import reader
-from dumpleak.snapshots.columns import COLUMNS, pack
-from dumpleak.snapshots.fields import SnapshotFileError
-from dumpleak.snapshots.metadata import Metadata, to_json
-from dumpleak.snapshots.privacy import stripped_metadata
-from dumpleak.snapshots.reader import SnapshotFile, read_snapshot_file
-from dumpleak.snapshots.writer import without_folders, write_columns, write_snapshot
-from dumpleak.totals import Totals
+from dumpleak.attribution.grouping import GROUPINGS
+from dumpleak.files import reader
+from dumpleak.files.checked_json import SnapshotFileError
+from dumpleak.files.columns import COLUMNS, pack
+from dumpleak.files.detect import read_snapshot
+from dumpleak.files.metadata import Metadata, to_json
+from dumpleak.files.reader import SnapshotFile, read_snapshot_file
+from dumpleak.files.stripping import stripped_metadata
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.process.session import Session
+from dumpleak.survey.recording import without_folders, write_columns, write_snapshot
 from windumps.errors import WindumpsError
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"

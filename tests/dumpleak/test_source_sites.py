@@ -13,8 +13,8 @@ from truth import TruthDump, truth_dumps
 
 from dumpleak.attribution.source import SourceAttributor, shortened, source_key
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
 from windumps.heaps.debug_crt import DebugCrt, read_source_name

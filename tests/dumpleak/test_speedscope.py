@@ -13,8 +13,8 @@ from report_samples import HOSTILE_NAMES, comparison, shape, stack
 from truth import TESTDATA
 
 from dumpleak.cli import main
-from dumpleak.reports.collapsed_report import CollapsedReport
-from dumpleak.reports.speedscope_report import SpeedscopeReport
+from dumpleak.reports.profiles.collapsed import CollapsedReport
+from dumpleak.reports.profiles.speedscope import SpeedscopeReport
 
 PAIR = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust"
 FILES = [str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")]

@@ -22,10 +22,10 @@ from dumpleak.attribution.stack import (
     stack_site,
 )
 from dumpleak.attribution.table import SiteTable
-from dumpleak.comparison import Comparison, Verdict, compare
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import take_snapshot
+from dumpleak.compare.diff import Comparison, Verdict, compare
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
 from windumps.process.stack_traces import CodeMap

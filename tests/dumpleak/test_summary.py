@@ -8,10 +8,10 @@ from typing import Any
 
 from truth import TESTDATA, TruthDump
 
-from dumpleak.info import take_info
-from dumpleak.leaks import find_leaks
-from dumpleak.reports.summary import summarize_info
-from dumpleak.session import Session
+from dumpleak.process.session import Session
+from dumpleak.reports.answers.summary import summarize_info
+from dumpleak.survey.info import take_info
+from dumpleak.survey.leaks import find_leaks
 
 
 def test_page_heap_records_stacks_without_the_flag_for_them() -> None:

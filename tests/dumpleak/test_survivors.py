@@ -10,14 +10,14 @@ import pytest
 from truth import SHARED, TESTDATA, TruthDump, pairs
 
 from dumpleak.attribution.content_shape import BY_PDB
-from dumpleak.block_table import BlockTable
-from dumpleak.comparison import compare
-from dumpleak.process_life import Life, same_life
-from dumpleak.session import Session
-from dumpleak.sites import Place, Site, SiteKind
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.survivors import Fate, find_survivors
-from dumpleak.totals import Totals
+from dumpleak.compare.diff import compare
+from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.survivors import Fate, find_survivors
+from dumpleak.model.block_table import BlockTable
+from dumpleak.model.sites import Place, Site, SiteKind
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.process.session import Session
 
 SAME_LIFE = pairs("leak-pair-same-process", "leak-pair-ust")
 OTHER_LIFE = pairs("leak-pair-aslr")

@@ -22,10 +22,10 @@ from pdb_samples import SHARED_SYMBOLS
 from truth import Truth, TruthDump, pairs, truth_dumps
 
 import windumps.symbols.provider
-from dumpleak.comparison import Comparison, compare
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Snapshot, take_snapshot
+from dumpleak.compare.diff import Comparison, compare
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process.session import Session
 from windumps import Dump, open_dump
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module, PdbIdentity

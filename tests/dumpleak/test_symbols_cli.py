@@ -16,7 +16,7 @@ from made_symbols import OTHER_BUILD, made_pdb, put_in_store, sample_pdb
 from truth import TESTDATA
 
 from dumpleak.commands.base import progress_bar
-from dumpleak.symbols import ENVIRONMENT
+from dumpleak.symbols.dump_symbols import ENVIRONMENT
 from windumps import open_dump
 from windumps.images.modules import PdbIdentity
 from windumps.symbols.download import Downloader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dumpleak.pool.tag_table import (
+from dumpleak.owners.tag_table import (
     KERNEL,
     MAX_FILE_BYTES,
     PoolTagFileError,

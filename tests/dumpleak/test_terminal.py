@@ -32,12 +32,12 @@ from rich.cells import cell_len
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
-from dumpleak.pool.answer import PoolAnswer, PoolGrowth, Selection, take_growth, take_pool
-from dumpleak.pool.reader import PoolReader
-from dumpleak.reports.leaks_report import LeaksTextReport
-from dumpleak.reports.pool_reports import PoolTextReport
-from dumpleak.reports.text_report import TextReport
-from dumpleak.reports.text_tables import sparkline
+from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth, Selection, take_growth, take_pool
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.reports.answers.leaks import LeaksTextReport
+from dumpleak.reports.answers.pools import PoolTextReport
+from dumpleak.reports.text.report import TextReport
+from dumpleak.reports.text.tables import sparkline
 from windumps import open_dump
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"

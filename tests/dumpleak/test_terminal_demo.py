@@ -15,8 +15,8 @@ from builders.minidump_builder import MinidumpBuilder
 from truth import ROOT, TESTDATA, TruthDump
 
 from dumpleak.cli import main
-from dumpleak.reports import html_page
-from dumpleak.session import Session
+from dumpleak.process.session import Session
+from dumpleak.reports.page import page as html_page
 
 demo_module = import_module(
     "dumpleak.commands.demo"

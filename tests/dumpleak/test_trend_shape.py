@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dumpleak.extras import MissingExtraError
-from dumpleak.trend_shape import Shape, fit, theil_sen
+from dumpleak.compare.shape import Shape, fit, theil_sen
+from dumpleak.model.optional_libraries import MissingExtraError
 
 HOURLY = {
     "steady": (Shape.STEADY, [5, 65, 125, 185, 245]),

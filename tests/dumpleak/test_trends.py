@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from truth import SHARED, TESTDATA, Truth, load_json
 
-from dumpleak.block_table import BlockTable
-from dumpleak.limits import Limit
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
-from dumpleak.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
-from dumpleak.totals import Totals
-from dumpleak.trend_shape import Shape
-from dumpleak.trends import Trend, TrendError, find_trend
+from dumpleak.compare.shape import Shape
+from dumpleak.compare.trend import Trend, TrendError, find_trend
+from dumpleak.model.block_table import BlockTable
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.process.limits import Limit
+from dumpleak.process.session import Session
 
 SERIES = sorted(
     folder for root in (TESTDATA, SHARED / "user") for folder in root.glob("*/series-*")

@@ -16,8 +16,8 @@ from dumpleak.attribution.classes import SiteClasses
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
 from dumpleak.cli import main
-from dumpleak.session import Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks, Kind
 from windumps.images.type_names import class_name
 

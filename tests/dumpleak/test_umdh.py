@@ -14,12 +14,12 @@ from truth import TruthDump, pairs, truth_dumps
 import dumpleak.attribution
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.stack import StackAttributor
-from dumpleak.comparison import Comparison, Verdict, compare
-from dumpleak.session import CannotAnswerError, Session
-from dumpleak.sites import SiteKind
-from dumpleak.snapshot import Snapshot, take_snapshot
-from dumpleak.umdh import write_comparison, write_log
-from dumpleak.umdh_log import as_log, is_log, matched, read_log
+from dumpleak.compare.diff import Comparison, Verdict, compare
+from dumpleak.files.umdh_log import as_log, is_log, matched, read_log
+from dumpleak.model.sites import SiteKind
+from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.survey.umdh_log import write_comparison, write_log
 
 PAIRS = pairs("leak-pair-ust")[:4]
 

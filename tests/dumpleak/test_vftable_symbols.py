@@ -16,10 +16,10 @@ from made_symbols import put_in_store
 
 from dumpleak.attribution.table import SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.holders import HolderFinder
-from dumpleak.references import BlockIndexBuilder
-from dumpleak.session import HeapSource, Session
-from dumpleak.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.pointers.holders import HolderFinder
+from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.process.session import HeapSource, Session
 from windumps.heaps.kinds import ProcessHeap
 from windumps.images.modules import PdbIdentity
 from windumps.symbols.paths import parse_symbol_path

@@ -15,8 +15,8 @@ from typing import Any
 import click
 import jsonschema
 
+from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.cli import main, main_group
-from dumpleak.grouping import GROUPINGS
 from fuzz.dice import Dice
 from fuzz.invariants import require
 from windumps.errors import WindumpsError

@@ -13,10 +13,10 @@ from builders import kernel_builder
 from builders.minidump_builder import MinidumpBuilder
 from truth import REAL, SHARED, TESTDATA
 
-from dumpleak.pool.answer import Selection, take_pool
-from dumpleak.pool.reader import PoolReader
-from dumpleak.session import Session
-from dumpleak.snapshot import take_snapshot
+from dumpleak.compare.pool_answers import Selection, take_pool
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.session import Session
 from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, groupings, use_file
 from fuzz.dice import Dice
 from fuzz.invariants import check_session, check_snapshot

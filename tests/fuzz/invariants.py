@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dumpleak.session import Session
-from dumpleak.snapshot import Coverage, Snapshot, coverage
+from dumpleak.model.snapshot import Coverage, Snapshot, coverage
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks
 from windumps.heaps.base import HeapAccount
 

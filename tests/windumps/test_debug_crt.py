@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.session import HeapSource, Session
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import SIZE_UNKNOWN, Blocks, State
 from windumps.diagnostics import DiagnosticLog
 from windumps.heaps.debug_crt import DebugCrt, read_source_name

@@ -11,7 +11,7 @@ from builders.kernel_builder import PAGE, System, full, image, triage
 from kernel_truth import KernelTruthDump, kernel_dumps
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.dumps.kernel.process import find_process, open_process

@@ -9,7 +9,7 @@ import pytest
 from patching import flipped, with_bytes, without
 from truth import TESTDATA, Truth, TruthDump
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks, Kind
 from windumps.diagnostics import Diagnostic, DiagnosticLog

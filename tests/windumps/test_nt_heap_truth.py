@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from truth import TruthDump, pairs, truth_dumps
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import Severity
 from windumps.heaps.nt import heap as nt_heap

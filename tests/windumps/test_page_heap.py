@@ -12,7 +12,7 @@ from truth import Truth, TruthDump, truth_dumps
 
 from dumpleak.attribution.stack import StackAttributor
 from dumpleak.attribution.table import SiteTable
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks, Kind, State
 from windumps.heaps.page_heap import heap as page_heap
 from windumps.heaps.page_heap.heap import PageHeap

@@ -12,10 +12,10 @@ from builders.page_heap_builder import PageHeapBuilder, linked
 from builders.stack_trace_builder import database_entry, trace_block
 from truth import Truth, TruthDump, pairs
 
-from dumpleak.comparison import Verdict, compare
-from dumpleak.session import Session
-from dumpleak.sites import SiteKind
-from dumpleak.snapshot import take_snapshot
+from dumpleak.compare.diff import Verdict, compare
+from dumpleak.model.sites import SiteKind
+from dumpleak.model.snapshot import take_snapshot
+from dumpleak.process.session import Session
 
 PAIRS = pairs("page-heap-leak-pair")
 

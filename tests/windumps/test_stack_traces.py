@@ -11,7 +11,7 @@ from builders.opening import open_bytes
 from builders.stack_trace_builder import DatabaseBuilder, database_entry, log_entry, trace_block
 from truth import Truth, TruthDump, truth_dumps
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
 from windumps.dump import Dump

@@ -7,7 +7,7 @@ import pytest
 from segment_heaps import committed_in_regions
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.session import Session
+from dumpleak.process.session import Session
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind, State
 from windumps.heaps.xp import heap as xp_heap
 from windumps.heaps.xp.heap import XpHeap

@@ -1,0 +1,1 @@
+"""Two snapshots or more: whether they can be compared, and what changed."""

@@ -1,0 +1,394 @@
+"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at
+all.
+
+As pprof does it: base, current, delta = current - base, which may be negative; both absolute
+values are kept.
+Only snapshots come in, so a dump and a snapshot file are compared by the same code.
+
+What a comparison shows is growth. It is never called a leak here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dumpleak.compare.builds import align_builds, more_is_named
+from dumpleak.compare.comparable import (
+    SWAPPED,
+    doubts,
+    is_older,
+    labelled,
+    order_diagnostics,
+    why_not_comparable,
+)
+from dumpleak.compare.identities import identified
+from dumpleak.compare.life import Life, LifeAnswer, same_life
+from dumpleak.compare.renaming import followed
+from dumpleak.compare.same_private import with_same_private
+from dumpleak.compare.survivors import Fate, Survivors
+from dumpleak.files.stripping import alike
+from dumpleak.model.account import ROWS, AccountRow, account_rows, what_grew, why_no_private
+from dumpleak.model.sites import Site
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals, sum_of
+from dumpleak.model.units import format_share
+from windumps.diagnostics import Diagnostic, Severity
+
+if TYPE_CHECKING:
+    from dumpleak.gate.gate import GateResult
+
+EXPLAINED_SITES = 20  # of which more is told than totals
+SIDES = ("the base", "the current dump")
+
+
+class Verdict(StrEnum):
+    """What a comparison comes to."""
+
+    NO_GROWTH = "no-growth"
+    GROWTH = "growth"
+    NOT_COMPARABLE = "not-comparable"
+
+
+@dataclass(frozen=True)
+class SiteDelta:
+    """One site in both dumps.
+
+    Attributes:
+        site: Who allocated.
+        base: Totals before; zeros when the site was not there.
+        current: Totals after.
+        evidence: Why this deserves attention, one clause each.
+        fate: What became of its blocks; None where the dumps are not of one process life.
+        notes: Those clauses of the evidence that a table shows under the site's name.
+    """
+
+    site: Site
+    base: Totals
+    current: Totals
+    evidence: tuple[str, ...] = ()
+    fate: Fate | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def delta_bytes(self) -> int:
+        """Current minus base."""
+        return self.current.bytes - self.base.bytes
+
+    @property
+    def delta_count(self) -> int:
+        """Current minus base."""
+        return self.current.count - self.base.count
+
+    @property
+    def grew(self) -> bool:
+        """There is more of it; blocks of no bytes take memory, too."""
+        return self.delta_bytes > 0 or (self.delta_bytes == 0 and self.delta_count > 0)
+
+    @property
+    def confidence(self) -> str:
+        """The word for what two dumps can show."""
+        return "growth"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Blocks that nothing points to, which a cache would hold.
+
+    Attributes:
+        unreferenced: How many.
+        blocks: Of how many blocks.
+        bytes: Bytes of the unreferenced ones.
+        new: All of these came since the base; else they are all that the sites that grew have now.
+    """
+
+    unreferenced: int
+    blocks: int
+    bytes: int
+    new: bool
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two dumps compared.
+
+    Attributes:
+        base: The earlier dump.
+        current: The later dump.
+        verdict: See `Verdict`.
+        reasons: Why they are not comparable; also given when that was overruled.
+        sites: Sites whose bytes or count changed, largest growth first.
+        private: The same for private memory outside heaps; empty where one dump does not tell of it.
+        base_totals: Over all that `sites` and `private` are of.
+        current_totals: Over all that `sites` and `private` are of.
+        diagnostics: Of both dumps; messages begin with the dump they concern.
+        life: Whether both dumps are of one process life.
+        survivors: What became of the blocks; None where that cannot be told.
+        gate: What the gate says, when the user asked for one.
+        doubts: Why a comparison that was made comes to no verdict: a dump may hide what it would need.
+        account: Everything that can grow, in figures.
+        private_unknown: Why private memory outside heaps is not compared; "" when it is.
+        proof: What references say of the new blocks; None where that was not looked for.
+    """
+
+    base: Snapshot
+    current: Snapshot
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    sites: tuple[SiteDelta, ...]
+    private: tuple[SiteDelta, ...]
+    base_totals: Totals
+    current_totals: Totals
+    diagnostics: tuple[Diagnostic, ...]
+    life: LifeAnswer
+    survivors: Survivors | None = None
+    gate: GateResult | None = None
+    doubts: tuple[str, ...] = ()
+    account: tuple[AccountRow, ...] = ()
+    private_unknown: str = ""
+    proof: Proof | None = None
+
+    @property
+    def grown(self) -> list[SiteDelta]:
+        """Sites that grew, private memory outside heaps included, the worst first."""
+        return _grown((*self.sites, *self.private), self.base.has_bytes)
+
+    @property
+    def refused(self) -> bool:
+        """Nothing was compared; the reasons say why."""
+        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
+
+    @property
+    def delta_bytes(self) -> int:
+        """Growth over all sites, current minus base."""
+        return self.current_totals.bytes - self.base_totals.bytes
+
+    @property
+    def delta_count(self) -> int:
+        """Growth over all sites, current minus base."""
+        return self.current_totals.count - self.base_totals.count
+
+
+def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Comparison:
+    """Compares two snapshots made with the same grouping.
+
+    Args:
+        base: The earlier one.
+        current: The later one.
+        force: Compare even where coverage or process differ so much that the answer may mislead.
+
+    Raises:
+        ValueError: the snapshots were grouped differently.
+    """
+    if base.grouping != current.grouping:
+        raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
+    (base, current), said_of_private = with_same_private(identified(alike(base, current)))
+    reasons = tuple(why_not_comparable(base, current))
+    diagnostics = (
+        *labelled("base", base.diagnostics),
+        *labelled("current", current.diagnostics),
+    )
+    diagnostics += (*order_diagnostics(base.source, current.source), *said_of_private)
+    refused = bool(reasons) and not force
+    sites: tuple[SiteDelta, ...] = ()
+    private: tuple[SiteDelta, ...] = ()
+    account: tuple[AccountRow, ...] = ()
+    doubted: tuple[str, ...] = ()
+    life = same_life(base, current)
+    survivors: Survivors | None = None
+    names: dict[str, str] = {}
+    unknown = private_unknown((base, current), SIDES)
+    if not refused:
+        if life.life is Life.SAME:
+            base, current, survivors, names = followed(base, current)
+        fates = survivors.by_key if survivors is not None else {}
+        aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
+        diagnostics += tuple(aligned.diagnostics)
+        sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
+        sites = _explained(base, current, sites)
+        if not unknown:
+            private = _deltas(base.private, current.private, {}, {})
+        account = account_rows((base, current))
+    grown = bool(_grown((*sites, *private), base.has_bytes))
+    grown_bytes, private_bytes = (
+        sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
+    )
+    shrunk_bytes = -sum(min(delta.delta_bytes, 0) for delta in sites)
+    others_grew = bool(what_grew(account))
+    if not refused:
+        doubted = tuple(
+            doubts(
+                (base, current),
+                grown_bytes,
+                shrunk_bytes,
+                private_bytes,
+                grown or others_grew,
+                SIDES,
+            )
+        )
+    if force:
+        reasons, doubted = (*reasons, *doubted), ()
+    diagnostics += tuple(private_notes((base, current), unknown))
+    diagnostics += tuple(
+        Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
+        for reason in (*reasons, *doubted)
+    )
+    verdict = Verdict.GROWTH if grown or others_grew else Verdict.NO_GROWTH
+    return Comparison(
+        base,
+        current,
+        Verdict.NOT_COMPARABLE if refused or doubted else verdict,
+        reasons,
+        sites,
+        private,
+        rows_total(base, not unknown),
+        rows_total(current, not unknown),
+        diagnostics,
+        life,
+        survivors,
+        doubts=doubted,
+        account=account,
+        private_unknown=unknown,
+    )
+
+
+def _grown(sites: Sequence[SiteDelta], has_bytes: bool) -> list[SiteDelta]:
+    """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
+    if has_bytes:
+        grown = [delta for delta in sites if delta.grew]
+        return sorted(grown, key=lambda delta: (-delta.delta_bytes, -delta.delta_count))
+    usual = ROWS["handles.count"].threshold
+    return [delta for delta in sites if delta.delta_count > usual]
+
+
+def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:
+    """Why private memory outside heaps cannot be compared; "" where every dump tells of it.
+
+    Memory that one dump does not list and another does would be growth that never was.
+    """
+    found = [
+        f"{name}: {why}"
+        for name, snapshot in zip(names, series, strict=True)
+        if (why := why_no_private(snapshot))
+    ]
+    return "; ".join(found)
+
+
+def private_notes(series: Sequence[Snapshot], unknown: str) -> list[Diagnostic]:
+    """Says that private memory outside heaps is left out, where a dump has some."""
+    if not unknown or not any(snapshot.private for snapshot in series):
+        return []
+    message = f"private memory outside heaps is not compared: {unknown}"
+    return [Diagnostic("private-not-compared", Severity.WARNING, "comparison", None, message)]
+
+
+def rows_total(snapshot: Snapshot, with_private: bool) -> Totals:
+    """Over all rows that are compared: blocks, and private memory outside heaps where it is known."""
+    if not with_private:
+        return snapshot.totals
+    return sum_of([snapshot.totals, *(totals for _, totals in snapshot.private.values())])
+
+
+def with_proof(comparison: Comparison) -> Comparison:
+    """A comparison with what references in the current dump say, where they were looked for."""
+    current, survivors = comparison.current, comparison.survivors
+    if not current.coverage.is_complete:
+        return comparison  # what was not walked may hold pointers to anything
+    if survivors is not None and not survivors.total.new:
+        return replace(comparison, proof=Proof(0, 0, 0, True))
+    lost = current.unreferenced
+    if lost is None or current.blocks is None:
+        return comparison
+    table = current.blocks()
+    if survivors is not None:
+        asked = ~survivors.known
+    else:
+        grown = {delta.site.key for delta in comparison.sites if delta.delta_bytes > 0}
+        asked = np.array([key in grown for key in table.keys], np.bool_)[table.group]
+    found = lost & asked
+    count, of = int(np.count_nonzero(found)), int(np.count_nonzero(asked))
+    size = int(np.maximum(table.size[found], 0).sum())
+    return replace(comparison, proof=Proof(count, of, size, survivors is not None))
+
+
+def _deltas(
+    base: dict[str, tuple[Site, Totals]],
+    current: dict[str, tuple[Site, Totals]],
+    notes: dict[str, str],
+    fates: dict[str, Fate],
+) -> tuple[SiteDelta, ...]:
+    """What changed, largest growth of bytes first; ties by count, then by key.
+
+    `notes` are added to the evidence of the sites with these keys; `fates` are by the sites' own.
+    """
+    nothing = Totals()
+    pairs = []
+    for key in base.keys() | current.keys():
+        site, after = current.get(key, (None, nothing))
+        older, before = base.get(key, (None, nothing))
+        shown = older if site is None or (older and more_is_named(older, site)) else site
+        if shown is not None and (before.count, before.bytes) != (after.count, after.bytes):
+            note = (notes[key],) if key in notes else ()
+            pairs.append(SiteDelta(shown, before, after, note, fates.get(shown.key)))
+    pairs.sort(key=lambda pair: (-pair.delta_bytes, -pair.delta_count, pair.site.key))
+    growth = sum(pair.delta_bytes for pair in pairs if pair.delta_bytes > 0)
+    return tuple(
+        replace(pair, evidence=(*_evidence(pair, growth), *pair.evidence)) for pair in pairs
+    )
+
+
+def _explained(
+    base: Snapshot, current: Snapshot, sites: tuple[SiteDelta, ...]
+) -> tuple[SiteDelta, ...]:
+    """The sites that grew most, with what the snapshots can tell of their growth."""
+    explain = current.explain
+    if explain is None:
+        return sites
+    grown = [delta for delta in sites[:EXPLAINED_SITES] if delta.delta_bytes > 0]
+    notes = [explain(base, delta.site) for delta in grown]
+    told = [
+        replace(delta, notes=note, evidence=(*delta.evidence, *note))
+        for delta, note in zip(grown, notes, strict=True)
+    ]
+    return (*told, *sites[len(told) :])
+
+
+def _evidence(pair: SiteDelta, growth: int) -> list[str]:
+    """Clauses that put a site's growth in proportion."""
+    evidence = []
+    if pair.delta_bytes > 0 and growth:
+        evidence.append(f"{format_share(pair.delta_bytes, growth)} of all growth")
+    if not pair.base.count and pair.current.count:
+        evidence.append("not in the base")
+    elif pair.delta_bytes > 0 and pair.base.bytes:
+        evidence.append(f"{pair.current.bytes / pair.base.bytes:.1f} times the base")
+    if not pair.current.count:
+        evidence.append("gone in the current dump")
+    elif pair.fate is not None and pair.base.count:
+        fate = pair.fate
+        evidence.append(
+            f"{fate.kept:,} of {pair.base.count:,} blocks of the base are still there; {fate.new:,} are new"
+        )
+    return evidence
+
+
+__all__ = [
+    "SWAPPED",
+    "Comparison",
+    "Proof",
+    "SiteDelta",
+    "Verdict",
+    "compare",
+    "is_older",
+    "labelled",
+    "order_diagnostics",
+    "private_notes",
+    "private_unknown",
+    "rows_total",
+    "why_not_comparable",
+    "with_proof",
+]

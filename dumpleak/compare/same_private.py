@@ -1,0 +1,53 @@
+"""Private memory outside heaps that several dumps tell of in the same way, so that it can be compared.
+
+A list that one dump has and another lacks must be no growth: with a list of regions, private memory is what
+was committed; without, it is what the file holds beside images, heaps and stacks, mapped memory included.
+All dumps of an answer are taken by the same measure; where there is none, nothing is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dumpleak.model.snapshot import Snapshot
+from windumps.diagnostics import Diagnostic, Severity
+
+NOT_SAID = "the snapshot file does not say what the dump's file held beside heaps"
+
+
+def with_same_private(snapshots: Sequence[Snapshot]) -> tuple[list[Snapshot], list[Diagnostic]]:
+    """Snapshots whose private memory can be compared, and what has to be said of that.
+
+    Snapshots of logs and of kernels have none, and stay as they are.
+    """
+    if any(snapshot.is_pool for snapshot in snapshots) or all(
+        snapshot.by_regions and not snapshot.private_unknown for snapshot in snapshots
+    ):
+        return list(snapshots), []
+    files = [snapshot.in_file for snapshot in snapshots]
+    shared = [{found[0].key: found} for found in files if found is not None]
+    if len(shared) == len(snapshots):
+        message = (
+            "not all dumps list the process's memory regions: memory outside heaps is compared by what their "
+            "files hold, mapped memory included"
+        )
+        note = Diagnostic(
+            "private-by-file", Severity.WARNING, "MemoryInfoListStream", None, message
+        )
+        same = [
+            replace(snapshot, private=private, private_unknown="", by_regions=False)
+            for snapshot, private in zip(snapshots, shared, strict=True)
+        ]
+        return same, [note]
+    reasons = [
+        f"{snapshot.source.file}: {snapshot.private_unknown or NOT_SAID}"
+        for snapshot in snapshots
+        if snapshot.private_unknown or snapshot.in_file is None
+    ]
+    message = f"private memory outside heaps is not compared: {'; '.join(dict.fromkeys(reasons))}"
+    note = Diagnostic("private-not-compared", Severity.WARNING, "comparison", None, message)
+    unknown = "; ".join(dict.fromkeys(reasons))
+    return [replace(snapshot, private={}, private_unknown=unknown) for snapshot in snapshots], [
+        note
+    ]

@@ -1,0 +1,473 @@
+"""Three dumps and more: which sites grow steadily, how fast, and when memory ends.
+
+The method is the one Microsoft documents for UMDH and PoolMon: a series, growth in every interval, then a
+dump after the load stopped. What two dumps show is growth; steady growth over three and more makes a site a
+suspect; what a stopped load did not give back is leaked.
+
+Only snapshots come in, so dumps and snapshot files are mixed freely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from itertools import combinations, pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dumpleak.compare.builds import align_builds
+from dumpleak.compare.comparable import doubts, labelled, same_dump, why_not_comparable
+from dumpleak.compare.diff import Verdict, private_notes, private_unknown, rows_total
+from dumpleak.compare.identities import identified
+from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.renaming import joined
+from dumpleak.compare.same_private import with_same_private
+from dumpleak.compare.site_trends import (
+    HOUR,
+    LAST_DATE,
+    MIN_DUMPS,
+    Exhaustion,
+    Newcomers,
+    SiteTrend,
+    TrendFinder,
+    first_reached,
+    middle_of,
+)
+from dumpleak.compare.survivors import Survivors, find_survivors
+from dumpleak.files.stripping import alike
+from dumpleak.model.account import AccountRow, account_rows, what_grew
+from dumpleak.model.boots import runs_of
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.process.limits import Limit
+from windumps.arrays import F64
+from windumps.diagnostics import Diagnostic, Severity
+from windumps.errors import WindumpsError
+
+if TYPE_CHECKING:
+    from dumpleak.gate.gate import GateResult
+
+
+class TrendError(WindumpsError):
+    """These dumps make no series; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A series of dumps compared.
+
+    Attributes:
+        snapshots: In order of time; the one after idle last.
+        after_idle: True when the last one was taken after the load stopped.
+        verdict: See `Verdict`.
+        reasons: Why they are not comparable; also given when that was overruled.
+        sites: Sites whose bytes or count changed: leaked ones first, then suspects, then the rest, each by
+            growth.
+        private: The same for private memory outside heaps.
+        exhaustion: When memory ends; None when no limit is known.
+        diagnostics: Of all dumps; messages begin with the dump they concern.
+        gate: What the gate says, when the user asked for one.
+        doubts: Why a series that was compared comes to no verdict: a dump may hide what it would need.
+        account: Everything that can grow, in figures.
+        private_unknown: Why private memory outside heaps is not compared; "" when it is.
+        restarts: (last file before, first file after) of each restart of the system in the series. Then all
+            of this is of one run of it, and `other_runs` of the others.
+        other_runs: Other runs of the system, each judged by itself.
+        by_counters: Sites that grow by counters only: those of some dumps are refuted by the blocks.
+    """
+
+    snapshots: tuple[Snapshot, ...]
+    after_idle: bool
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    sites: tuple[SiteTrend, ...]
+    private: tuple[SiteTrend, ...]
+    exhaustion: Exhaustion | None
+    diagnostics: tuple[Diagnostic, ...]
+    gate: GateResult | None = None
+    doubts: tuple[str, ...] = ()
+    account: tuple[AccountRow, ...] = ()
+    private_unknown: str = ""
+    restarts: tuple[tuple[str, str], ...] = ()
+    other_runs: tuple[Trend, ...] = ()
+    by_counters: tuple[SiteTrend, ...] = ()
+
+    @property
+    def restarted(self) -> str:
+        """Where the system was restarted; "" when it was not."""
+        places = " and ".join(f"between {before} and {after}" for before, after in self.restarts)
+        return f"the system was restarted {places}" if places else ""
+
+    @property
+    def refused(self) -> bool:
+        """Nothing was compared; the reasons say why."""
+        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
+
+    @property
+    def base(self) -> Snapshot:
+        """The first dump."""
+        return self.snapshots[0]
+
+    @property
+    def current(self) -> Snapshot:
+        """The last dump."""
+        return self.snapshots[-1]
+
+    @property
+    def base_totals(self) -> Totals:
+        """Of the first dump, over all that `sites` and `private` are of."""
+        return rows_total(self.base, not self.private_unknown)
+
+    @property
+    def current_totals(self) -> Totals:
+        """Of the last dump, over all that `sites` and `private` are of."""
+        return rows_total(self.current, not self.private_unknown)
+
+    @property
+    def delta_bytes(self) -> int:
+        """Last minus first, over all rows."""
+        return self.current_totals.bytes - self.base_totals.bytes
+
+    @property
+    def delta_count(self) -> int:
+        """Last minus first, over all rows."""
+        return self.current_totals.count - self.base_totals.count
+
+
+def find_trend(
+    snapshots: Sequence[Snapshot], after_idle: Snapshot | None = None, force: bool = False
+) -> Trend:
+    """Finds the sites that grow steadily.
+
+    Args:
+        snapshots: Taken under load, in any order where all tell their time, else in order of time.
+        after_idle: Taken after the load stopped and what it had taken could be given back.
+        force: Go on even where coverage or process differ so much that the answer may mislead.
+
+    Raises:
+        TrendError: too few dumps, one of them given twice, or their times contradict each other.
+        ValueError: the snapshots were grouped differently.
+        MissingExtraError: SciPy is not installed.
+    """
+    series = _in_order(list(snapshots), after_idle)
+    runs = runs_of([snapshot.boot for snapshot in series])
+    if len(runs) == 1:
+        return _judge_run(series, after_idle is not None, force)
+    return _over_restarts([[series[n] for n in run] for run in runs], after_idle is not None, force)
+
+
+def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) -> Trend:
+    """Judges each run of the system by itself: counters and blocks begin anew with it.
+
+    The longest run is the answer, and the last one where it ends with the dump after idle.
+
+    Raises:
+        TrendError: no run has dumps enough.
+    """
+    restarts = tuple(
+        (before[-1].source.file, after[0].source.file) for before, after in pairwise(runs)
+    )
+    main = len(runs) - 1
+    if not after_idle:
+        main = max(range(len(runs)), key=lambda number: (len(runs[number]), number))
+    if len(runs[main]) < MIN_DUMPS:
+        places = " and ".join(f"between {before} and {after}" for before, after in restarts)
+        raise TrendError(
+            f"the system was restarted {places}: a trend needs {MIN_DUMPS} dumps or more of one run, and "
+            f"the one that would be judged has {len(runs[main])}"
+        )
+    answer = _judge_run(runs[main], after_idle, force)
+    others = tuple(
+        _judge_run(run, False, force)
+        for number, run in enumerate(runs)
+        if number != main and len(run) > 1
+    )
+    said = Diagnostic(
+        "restarted",
+        Severity.WARNING,
+        "comparison",
+        None,
+        f"{replace(answer, restarts=restarts).restarted}: each run is judged by itself",
+    )
+    return replace(
+        answer,
+        restarts=restarts,
+        other_runs=others,
+        diagnostics=(said, *answer.diagnostics),
+    )
+
+
+def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
+    """As `find_trend`, of dumps in order of time."""
+    series = identified(_all_alike(ordered))
+    series, said_of_private = with_same_private(series)
+    _check_differ(series)
+    if len({snapshot.grouping for snapshot in series}) > 1:
+        raise ValueError("cannot compare snapshots that are grouped differently")
+    reasons = _reasons(series)
+    refused = bool(reasons) and not force
+    under_load = len(series) - idle
+    hours = _hours(series[:under_load])
+    sites: tuple[SiteTrend, ...] = ()
+    private: tuple[SiteTrend, ...] = ()
+    by_counters: tuple[SiteTrend, ...] = ()
+    notes: list[Diagnostic] = []
+    account: tuple[AccountRow, ...] = ()
+    doubted: list[str] = []
+    names = [snapshot.source.file for snapshot in series]
+    unknown = private_unknown(series, names)
+    limits = series[under_load - 1].limits
+    when = series[under_load - 1].source.time
+    if not refused:
+        finder = TrendFinder(hours, under_load, idle, limits, when)
+        series, followed, notes_of_names = _followed(series, under_load)
+        aligned = align_builds([s.groups for s in series], [s.modules for s in series])
+        notes = [*aligned.diagnostics, *notes_of_names]
+        sites = finder.trends(aligned.groups, _newcomers(series, under_load, followed))
+        if not unknown:
+            private = finder.trends([snapshot.private for snapshot in series], {})
+        account = account_rows(series)
+        by_counters = _by_counters(finder, series, sites)
+    grown_bytes, private_bytes = (
+        sum(max(trend.delta_bytes, 0) for trend in trends) for trends in (sites, private)
+    )
+    shrunk_bytes = -sum(min(trend.delta_bytes, 0) for trend in sites)
+    others_grew = bool(what_grew(account))
+    if not refused:
+        doubted = doubts(series, grown_bytes, shrunk_bytes, private_bytes, others_grew, names)
+    if force:
+        reasons, doubted = [*reasons, *doubted], []
+    verdict = Verdict.GROWTH if grown_bytes or private_bytes or others_grew else Verdict.NO_GROWTH
+    return Trend(
+        tuple(series),
+        idle,
+        Verdict.NOT_COMPARABLE if refused or doubted else verdict,
+        tuple(reasons),
+        sites,
+        private,
+        None if refused else _all_together(sites, private, limits, when),
+        tuple(
+            _diagnostics(series, [*reasons, *doubted], hours is None)
+            + said_of_private
+            + private_notes(series, unknown)
+            + notes
+        ),
+        doubts=tuple(doubted),
+        account=account,
+        private_unknown=unknown,
+        by_counters=by_counters,
+    )
+
+
+def _by_counters(
+    finder: TrendFinder, series: Sequence[Snapshot], sites: Sequence[SiteTrend]
+) -> tuple[SiteTrend, ...]:
+    """Sites whose counters grow, where the blocks of some dump refute these.
+
+    A counter copied at another time than the rest is wrong once. One that rises from dump to dump is worth
+    a look, though no block was found to bear it out; it ranks nowhere.
+    """
+    keys = {key for snapshot in series for key in snapshot.refuted}
+    groups = [
+        {
+            key: snapshot.refuted.get(key) or snapshot.groups[key]
+            for key in keys
+            if key in snapshot.refuted or key in snapshot.groups
+        }
+        for snapshot in series
+    ]
+    known = {site.site.key for site in sites if site.confidence != "growth"}
+    return tuple(
+        trend
+        for trend in finder.trends(groups, {})
+        if trend.site.key not in known
+        and (trend.confidence != "growth" or (len(series) < MIN_DUMPS and trend.delta_bytes > 0))
+    )
+
+
+def time_order(snapshots: Sequence[Snapshot]) -> list[int]:
+    """The numbers of snapshots in order of their times; as they are where one does not tell its time.
+
+    Names like dump10 sort before dump2: time decides, not the order on the command line.
+    """
+    times = [snapshot.source.time for snapshot in snapshots]
+    numbers = list(range(len(times)))
+    if None in times:
+        return numbers
+    return sorted(numbers, key=lambda number: times[number] or LAST_DATE)
+
+
+def _in_order(snapshots: list[Snapshot], after_idle: Snapshot | None) -> list[Snapshot]:
+    """All snapshots in order of time, as far as they tell it."""
+    everything = [*snapshots, *([after_idle] if after_idle else [])]
+    if len(everything) < MIN_DUMPS:
+        raise TrendError(
+            f"a trend needs {MIN_DUMPS} dumps or more and got {len(everything)}; "
+            "two dumps are compared with `dumpleak diff`"
+        )
+    snapshots = [snapshots[number] for number in time_order(snapshots)]
+    if after_idle is not None:
+        last, idle = snapshots[-1].source.time, after_idle.source.time
+        if last is not None and idle is not None and idle <= last:
+            raise TrendError(
+                f"{after_idle.source.file} is said to be taken after the load stopped, but "
+                f"{snapshots[-1].source.file} is not older"
+            )
+        snapshots = [*snapshots, after_idle]
+    return snapshots
+
+
+def _check_differ(series: list[Snapshot]) -> None:
+    """One dump given twice shows no change where nobody looked.
+
+    Raises:
+        TrendError: it was.
+    """
+    for one, other in combinations(series, 2):
+        if same_dump(one, other):
+            raise TrendError(
+                f"{one.source.file} and {other.source.file} are the same dump; a trend needs dumps of "
+                "different times"
+            )
+
+
+def _all_alike(series: list[Snapshot]) -> list[Snapshot]:
+    """All without names when one of them is."""
+    stripped = next((snapshot for snapshot in series if snapshot.stripped), None)
+    return series if stripped is None else [alike(stripped, snapshot)[1] for snapshot in series]
+
+
+def _reasons(series: list[Snapshot]) -> list[str]:
+    """Why the series is none: what neighbours would lie about, and a process that was started anew."""
+    reasons: dict[str, None] = {}
+    for before, after in pairwise(series):
+        names = before.source.file, after.source.file
+        for reason in why_not_comparable(before, after, names):
+            reasons[reason] = None
+        life = same_life(before, after)
+        if life.life is Life.OTHER:
+            reasons[
+                f"the process was started anew between {names[0]} and {names[1]}: {life.why}"
+            ] = None
+    return list(reasons)
+
+
+def _hours(under_load: list[Snapshot]) -> F64 | None:
+    """Hours since the first dump; None where a dump does not tell its time, or two tell the same."""
+    times = [s.source.time.timestamp() for s in under_load if s.source.time is not None]
+    hours = (np.array(times) - times[0]) / HOUR if times else np.empty(0)
+    return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
+
+
+def find_newcomers(series: Sequence[Snapshot], under_load: int) -> dict[str, Newcomers]:
+    """What became of blocks that came in the first half of a series, for each group by key.
+
+    Empty where the dumps are not all of one process life, or do not know single blocks.
+
+    Args:
+        series: All snapshots in order of time.
+        under_load: How many of them were taken under load.
+    """
+    return _newcomers(series, under_load, _survivors(series, under_load))
+
+
+def _followed(
+    series: list[Snapshot], under_load: int
+) -> tuple[list[Snapshot], list[Survivors], list[Diagnostic]]:
+    """The series with one name for each site that its blocks prove to be one, and what became of them."""
+    found = _survivors(series, under_load)
+    places = pairwise((0, middle_of(under_load), len(series) - 1))
+    names = [(a, b, f.same_sites) for (a, b), f in zip(places, found, strict=False)]
+    if not any(same_sites for *_, same_sites in names):
+        return series, found, []
+    series, notes = joined(series, names)
+    said = [
+        Diagnostic(
+            "same-blocks",
+            Severity.INFO,
+            "comparison",
+            None,
+            f"{next(s.groups[key][0].name for s in series if key in s.groups)} is {note}",
+        )
+        for key, note in notes.items()
+    ]
+    return series, _survivors(series, under_load), said
+
+
+def _survivors(series: Sequence[Snapshot], under_load: int) -> list[Survivors]:
+    """From the first dump to the middle one, and from there to the last; empty where nobody can tell."""
+    chosen = (series[0], series[middle_of(under_load)], series[-1])
+    if any(same_life(a, b).life is not Life.SAME for a, b in pairwise(chosen)):
+        return []
+    found = []
+    for before, after in pairwise(chosen):
+        if before.blocks is None or after.blocks is None:
+            return []
+        found.append(find_survivors(before.blocks(), after.blocks(), (before.groups, after.groups)))
+    return found
+
+
+def _newcomers(
+    series: Sequence[Snapshot], under_load: int, followed: Sequence[Survivors]
+) -> dict[str, Newcomers]:
+    """As `find_newcomers`, from what became of the blocks."""
+    middle = series[middle_of(under_load)]
+    if not followed or middle.blocks is None:
+        return {}
+    table = middle.blocks()
+    new = ~followed[0].known
+    kept = new & followed[1].kept
+    counts = [np.bincount(table.group[rows], minlength=len(table.keys)) for rows in (new, kept)]
+    return {
+        key: Newcomers(int(came), int(stayed))
+        for key, came, stayed in zip(table.keys, *counts, strict=True)
+    }
+
+
+def _all_together(
+    sites: tuple[SiteTrend, ...],
+    private: tuple[SiteTrend, ...],
+    limits: tuple[Limit, ...],
+    when: datetime | None,
+) -> Exhaustion | None:
+    rate = sum(
+        trend.bytes_per_hour or 0.0
+        for trend in (*sites, *private)
+        if trend.confidence != "growth" and (trend.bytes_per_hour or 0) > 0
+    )
+    return first_reached(limits, rate, when)
+
+
+def _diagnostics(series: list[Snapshot], reasons: list[str], untimed: bool) -> list[Diagnostic]:
+    found = [item for s in series for item in labelled(s.source.file, s.diagnostics)]
+    found += [
+        Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
+        for reason in reasons
+    ]
+    if untimed:
+        found.append(
+            Diagnostic(
+                "no-times",
+                Severity.WARNING,
+                "comparison",
+                None,
+                "the dumps do not tell when they were taken, or two the same time: no rates, and intervals "
+                "count as equal",
+            )
+        )
+    return found
+
+
+__all__ = [
+    "Exhaustion",
+    "Newcomers",
+    "SiteTrend",
+    "Trend",
+    "TrendError",
+    "find_newcomers",
+    "find_trend",
+    "middle_of",
+    "time_order",
+]

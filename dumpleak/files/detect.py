@@ -1,0 +1,73 @@
+"""What comparing commands accept besides dumps: files that hold a snapshot, told apart by their beginning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from dumpleak.files import reader, umdh_log
+from dumpleak.model.snapshot import Snapshot
+from windumps.files import read_head
+
+
+class SnapshotReader(NamedTuple):
+    """One kind of file that holds a snapshot.
+
+    Attributes:
+        detect: True when the first bytes of a file (`HEAD_BYTES` at most) are of this kind; cheap.
+        read: Reads the file into a snapshot with the grouping asked for (`--by`), its stacks
+            named without the frames of `Session.skip_frames`; raises `WindumpsError` when it cannot
+            be used or knows too little for that grouping.
+    """
+
+    detect: Callable[[bytes], bool]
+    read: Callable[[Path, str, tuple[str, ...]], Snapshot]
+
+
+HEAD_BYTES = 0x10000
+
+SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
+    SnapshotReader(reader.is_snapshot, reader.read_snapshot_file),
+    # Text with no magic number, so this comes last.
+    SnapshotReader(umdh_log.is_log, umdh_log.read_log),
+)
+
+
+def read_snapshot(path: Path | str, by: str, skip_frames: tuple[str, ...] = ()) -> Snapshot | None:
+    """The snapshot a file holds; None when it is no such file, but a dump or anything else.
+
+    Args:
+        path: The file.
+        by: The grouping wanted, a key of `GROUPINGS`.
+        skip_frames: See `Session.skip_frames`.
+
+    Raises:
+        WindumpsError: the file is a snapshot that cannot be used.
+        OSError: it cannot be read.
+    """
+    reader = _reader(path)
+    return reader.read(Path(path), by, skip_frames) if reader else None
+
+
+def is_snapshot_file(path: Path | str) -> bool:
+    """True for the files that `dumpleak snapshot` writes.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return reader.is_snapshot(read_head(path, HEAD_BYTES))
+
+
+def why_no_dump(path: Path | str) -> str:
+    """One line about a file that is a snapshot where a dump is needed; "" for all other files."""
+    return (
+        f"{path}: a snapshot, which has no memory in it; stat, diff and trend take it, this needs the dump"
+        if Path(path).is_file() and _reader(path)
+        else ""
+    )
+
+
+def _reader(path: Path | str) -> SnapshotReader | None:
+    head = read_head(path, HEAD_BYTES)
+    return next((reader for reader in SNAPSHOT_READERS if reader.detect(head)), None)

@@ -1,0 +1,1 @@
+"""Conditions, baselines and suppressions: what makes an answer fail a build."""

@@ -1,0 +1,113 @@
+"""Baselines: growth that was looked at and accepted, so that a gate fails on what is worse only."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dumpleak.compare.diff import SiteDelta
+from dumpleak.compare.trend import SiteTrend
+from dumpleak.files.stripping import hashed_key
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
+from windumps.errors import DumpError
+from windumps.files import read_head
+
+MAX_FILE_BYTES = 1 << 28
+SCHEMAS = ("dumpleak/diff/1", "dumpleak/trend/1")
+
+
+class BaselineError(DumpError):
+    """A baseline file cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What was accepted.
+
+    Attributes:
+        file: Its name.
+        growth: By key, bytes and blocks that a site may grow; of the JSON of an accepted run.
+        level: By key, bytes and blocks that a site may have; of a snapshot.
+    """
+
+    file: str
+    growth: dict[str, tuple[int, int]] | None = None
+    level: dict[str, tuple[int, int]] | None = None
+
+    def beyond(self, site: SiteDelta | SiteTrend) -> tuple[int, int]:
+        """Growth of a site in bytes and blocks that was not accepted; never negative where it grew."""
+        grown = site.delta_bytes, site.delta_count
+        base = site.base.bytes, site.base.count
+        table = self.growth if self.growth is not None else self.level or {}
+        known = table.get(site.site.key) or table.get(hashed_key(site.site.key)) or (0, 0)
+        if self.growth is not None:
+            allowed = known
+        else:
+            allowed = (max(known[0] - base[0], 0), max(known[1] - base[1], 0))
+        return _beyond(grown[0], allowed[0]), _beyond(grown[1], allowed[1])
+
+
+def snapshot_baseline(snapshot: Snapshot) -> Baseline:
+    """A baseline of what each site had in a dump."""
+    everything: dict[str, tuple[Any, Totals]] = {**snapshot.groups, **snapshot.private}
+    return Baseline(
+        snapshot.source.file,
+        level={key: (totals.bytes, totals.count) for key, (_, totals) in everything.items()},
+    )
+
+
+def json_baseline(path: Path | str, by: str | None = None) -> Baseline:
+    """A baseline of the growth in an earlier `diff` or `trend`, written with `--format json`.
+
+    Args:
+        path: The file.
+        by: The grouping it must be of; None for any.
+
+    Raises:
+        BaselineError: the file is no such thing.
+        OSError: it cannot be read.
+    """
+    raw = read_head(path, MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise BaselineError(f"{path}: too large for a baseline")
+    try:
+        document = json.loads(raw)
+        schema = document["schema"]
+        rows = [*document["sites"], *document.get("private", [])]
+        growth = {
+            str(row["key"]): (_whole(row["delta_bytes"]), _whole(row["delta_count"]))
+            for row in rows
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BaselineError(
+            f"{path}: not a baseline; give a snapshot, or what diff or trend wrote with --format json"
+        ) from error
+    if schema not in SCHEMAS:
+        raise BaselineError(f"{path}: schema {schema!r} is no baseline; {' or '.join(SCHEMAS)} is")
+    check_grouping(str(path), document.get("by"), by)
+    return Baseline(str(path), growth=growth)
+
+
+def check_grouping(path: str, grouping: object, by: str | None) -> None:
+    """Refuses a baseline whose groups are others than those it is held against: no key would match.
+
+    Raises:
+        BaselineError: they are others.
+    """
+    if by is not None and grouping is not None and grouping != by:
+        raise BaselineError(
+            f"{path}: its groups by {grouping} are no baseline for groups by {by}; write it with --by {by}"
+        )
+
+
+def _beyond(growth: int, allowed: int) -> int:
+    return max(growth - max(allowed, 0), 0) if growth > 0 else growth
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise TypeError("not a whole number")
+    return value

@@ -1,0 +1,1 @@
+"""An opened system and what it contains: its counters, pools and processes."""

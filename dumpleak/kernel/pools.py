@@ -1,0 +1,343 @@
+"""What one kernel dump says of its pools: counters, blocks, owners; each read once and when asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.kernel.answerable import why_no_walk
+from dumpleak.kernel.audit import PoolAccount, account_for
+from dumpleak.kernel.info import kernel_source
+from dumpleak.model.boots import Boot
+from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
+from dumpleak.model.pool_blocks import PoolBlocks
+from dumpleak.model.snapshot import SourceInfo
+from dumpleak.owners.owners import Ownership, TagOwners, VerifiedCaller
+from dumpleak.owners.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
+from dumpleak.process.session import CannotAnswerError, Progress, no_progress
+from dumpleak.symbols.dump_symbols import DumpSymbols
+from dumpleak.symbols.kernel import use_symbols
+from windumps import Dump
+from windumps.blocks import Blocks
+from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.images.modules import Module
+from windumps.kernel.handles import HandleTable, read_handles
+from windumps.pools.kernel_pools import KernelPools
+from windumps.pools.tags import OVERFLOW_TAG, tag_text
+from windumps.pools.trackers.audit import Source
+from windumps.symbols.provider import Symbols
+
+NO_SESSION_POOL_FROM = 26100  # Windows 11 24H2
+
+
+class PoolReader:
+    """The pools of one kernel dump, a `PoolSource`.
+
+    Args:
+        dump: The open dump.
+        symbols: Where names come from; None for none.
+        pooltag: A `pooltag.txt`; one that lies beside the dump is found without.
+        progress: Told of the walk.
+
+    Raises:
+        CannotAnswerError: the dump is not a kernel's, or has no pool.
+        PoolTagFileError: `pooltag` says nothing.
+    """
+
+    def __init__(
+        self,
+        dump: Dump,
+        symbols: Symbols | None = None,
+        pooltag: Path | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        if not isinstance(dump, KernelDump):
+            raise CannotAnswerError(
+                f"{dump.path}: a {dump.kind} of one process; pools are in dumps of the kernel: "
+                + BETTER_KERNEL_DUMP
+            )
+        if dump.why_no_pool:
+            raise CannotAnswerError(f"{dump.path}: {dump.why_no_pool}")
+        self.dump = dump
+        self.log = DiagnosticLog()
+        self._progress = progress
+        self._said = list(use_symbols(dump, symbols))
+        self._symbols = DumpSymbols(symbols) if symbols is not None else None
+        self.written = self._pooltag(pooltag)
+        self.pools = KernelPools(
+            dump.kernel,
+            self.log,
+            dump.address_space,
+            [process.directory_table_base for process in dump.processes],
+        )
+
+    def _pooltag(self, given: Path | None) -> TagTable | None:
+        if given is not None:
+            return read_pooltag(given)
+        found = find_pooltag(self.dump.path.parent)
+        if found is None:
+            return None
+        try:
+            return read_pooltag(found)
+        except (PoolTagFileError, OSError) as error:
+            self.log.add(
+                "pooltag-file", Severity.WARNING, "pooltag.txt", None, f"{error}; it is not used"
+            )
+            return None
+
+    @property
+    def source(self) -> SourceInfo:
+        """Where it comes from."""
+        return kernel_source(self.dump)
+
+    @property
+    def boot(self) -> Boot:
+        """Which run of the system it is of."""
+        dump = self.dump
+        return Boot(dump.kernel_base or 0, dump.time, dump.up_time, str(dump.path))
+
+    @property
+    def counter_bits(self) -> int:
+        """Width of allocs and frees."""
+        return self.pools.trackers.counter_bits
+
+    @property
+    def absent_entries(self) -> int:
+        """Entries of the tracker tables that are not in the dump."""
+        return self.pools.trackers.absent_entries
+
+    @property
+    def has_session_pool(self) -> bool:
+        """The counters of session pool were found."""
+        return bool(self.pools.sessions)
+
+    @property
+    def why_no_session_pool(self) -> str:
+        """Why there is no session pool; "" where there is or may be."""
+        dump = self.dump
+        if self.has_session_pool:
+            return ""
+        if dump.build and dump.build >= NO_SESSION_POOL_FROM:
+            return f"build {dump.build} has no session pool"
+        if dump.processes and not self.pools.session_spaces:
+            return "no process of the dump has session space of its own"
+        return ""
+
+    def account(self, walk: bool) -> PoolAccount:
+        """Trackers and blocks held against each other; `walk` looks for blocks in any case."""
+        return account_for(self, walk)
+
+    @cached_property
+    def blocks(self) -> PoolBlocks:
+        """Used blocks; the walk over all pools happens here.
+
+        Raises:
+            CannotAnswerError: they are more than this machine has memory for.
+        """
+        too_many = why_no_walk(self)
+        if too_many:
+            raise CannotAnswerError(f"{self.dump.path}: {too_many}")
+        return PoolBlocks(self.walk())
+
+    def walk(self) -> Iterator[Blocks]:
+        """All blocks, used and free, in pieces."""
+        for number, piece in enumerate(self.pools.blocks()):
+            self._progress("walking the pools", number, 0)
+            yield piece
+
+    @property
+    def has_trackers(self) -> bool:
+        """The kernel's own counters are in the dump, at least for some tags."""
+        totals = self.pools.trackers
+        return totals.is_found and bool(totals.complete.any())
+
+    @cached_property
+    def owners(self) -> TagOwners:
+        """Whose tags they are; all images are searched here, once."""
+        tags = [self.pools.trackers.tag, *(s.totals.tag for s in self.pools.sessions)]
+        if "blocks" in self.__dict__ or not self.has_trackers:
+            tags.append(self.blocks.tags)
+        self._progress("searching the drivers for tags", 0, 0)
+        wanted: NDArray[np.uint32] = np.unique(np.concatenate(tags)).astype(np.uint32)
+        return TagOwners(
+            self.dump.kernel,
+            wanted,
+            self.written,
+            self._verified(),
+            self._symbolize if self._symbols else None,
+        )
+
+    def owner(self, tag: int) -> Ownership:
+        """Whose tag it is; of a kernel without tags, whose quota blocks with a process for a tag count."""
+        if self.pools.keeps_no_tags and tag_text(tag) == tag.to_bytes(4, "little").hex():
+            return Ownership(tag_text(tag), description=f"no tag: charged to {self._process(tag)}")
+        return self.owners.of(tag)
+
+    def _process(self, address: int) -> str:
+        """A process by its object, for people."""
+        named = (p for p in self.dump.processes if p.address == address)
+        found = next((f"the quota of {p.name} (pid {p.process_id})" for p in named), "")
+        return found or f"the quota of a process that is not in the dump (0x{address:x})"
+
+    @cached_property
+    def handles(self) -> list[HandleTable]:
+        """Handle tables of all processes; empty when they cannot be read for certain."""
+        return read_handles(self.dump.kernel, self.dump.processes, self.log)
+
+    def rows(self) -> list[TagRow]:
+        """One row a tag: by the trackers, and by the walk where they say nothing or it refutes them."""
+        rows: dict[int, TagRow] = {}
+        if self.has_trackers:
+            sources = self._sources()
+            counted = self._counted()
+            for tag in sorted(counted.keys() | {tag for tag, _ in sources}):
+                walked = self._walked(tag) if self.pools.is_walked else {}
+                pools, source = {}, TRACKERS
+                for pool in POOLS[:2]:
+                    which = sources.get((tag, pool), Source.COUNTED)
+                    pools[pool] = counted.get(tag, {}).get(pool, NONE)
+                    if which == Source.WALKED:
+                        pools[pool] = walked.get(pool, UNKNOWN)
+                        source = WALK
+                    elif which == Source.UNKNOWN:
+                        pools[pool] = UNKNOWN
+                rows[tag] = TagRow(tag, tag_text(tag), pools, source, self.owner(tag))
+        else:
+            for tag in self.blocks.tags.tolist():
+                rows[tag] = TagRow(tag, tag_text(tag), self._walked(tag), WALK, self.owner(tag))
+        self._add_sessions(rows)
+        return [rows[tag] for tag in sorted(rows)]
+
+    def _counted(self) -> dict[int, dict[str, Counters]]:
+        """What the trackers say, by tag and pool."""
+        totals = self.pools.trackers
+        columns = [
+            getattr(totals, f"{pool}_{name}").tolist()
+            for pool in POOLS[:2]
+            for name in ("allocs", "frees", "count", "bytes")
+        ]
+        counted = {}
+        for tag, complete, *values in zip(
+            totals.tag.tolist(), totals.complete.tolist(), *columns, strict=True
+        ):
+            counted[tag] = {
+                "nonpaged": Counters(*values[:4]) if complete else UNKNOWN,
+                "paged": Counters(*values[4:]) if complete else UNKNOWN,
+            }
+        if self.pools.is_walked and OVERFLOW_TAG in counted:
+            self._split_overflow(counted[OVERFLOW_TAG])
+        return counted
+
+    def _split_overflow(self, pools: dict[str, Counters]) -> None:
+        """Takes the blocks of tags without a slot of their own off the row that counts them together."""
+        audit = self.pools.audit
+        for paged, pool in enumerate(POOLS[:2]):
+            mine = ~audit.is_counted & (audit.paged == bool(paged))
+            held = pools[pool]
+            if held.count is not None and held.bytes is not None:
+                pools[pool] = replace(
+                    held,
+                    count=max(held.count - int(audit.walked_count[mine].sum()), 0),
+                    bytes=max(held.bytes - int(audit.walked_bytes[mine].sum()), 0),
+                )
+
+    def _sources(self) -> dict[tuple[int, str], Source]:
+        """Which numbers of each tag and pool are believed, as far as blocks were looked for."""
+        if not self.pools.is_walked:
+            return {}
+        audit = self.pools.audit
+        return {
+            (tag, POOLS[paged]): Source(source)
+            for tag, paged, source in zip(
+                audit.tag.tolist(), audit.paged.tolist(), audit.source.tolist(), strict=True
+            )
+        }
+
+    def _walked(self, tag: int) -> dict[str, Counters]:
+        pools = {}
+        for number, pool in enumerate(POOLS):
+            count, held = self.blocks.totals(tag, number)
+            if count or pool != "session":
+                pools[pool] = Counters(None, None, count, held)
+        return pools
+
+    def _add_sessions(self, rows: dict[int, TagRow]) -> None:
+        """Session pool has trackers of its own, one set a session; they are added up."""
+        sums: dict[int, Counters] = {}
+        for session in self.pools.sessions:
+            totals = session.totals
+            columns = (
+                totals.tag,
+                totals.complete,
+                totals.nonpaged_allocs + totals.paged_allocs,
+                totals.nonpaged_frees + totals.paged_frees,
+                totals.nonpaged_count + totals.paged_count,
+                totals.nonpaged_bytes + totals.paged_bytes,
+            )
+            for tag, complete, *values in zip(
+                *(column.tolist() for column in columns), strict=True
+            ):
+                before = sums.get(tag, NONE)
+                sums[tag] = (
+                    Counters(
+                        before.allocs + values[0],
+                        before.frees + values[1],
+                        before.count + values[2],
+                        before.bytes + values[3],
+                    )
+                    if complete
+                    and before.allocs is not None
+                    and before.frees is not None
+                    and before.count is not None
+                    and before.bytes is not None
+                    else UNKNOWN
+                )
+        for tag, counters in sums.items():
+            row = rows.get(tag)
+            if row is None:
+                rows[tag] = TagRow(
+                    tag, tag_text(tag), {"session": counters}, TRACKERS, self.owner(tag)
+                )
+            elif not counters.is_empty:
+                rows[tag] = TagRow(
+                    tag, row.tag, row.pools | {"session": counters}, row.source, row.owner
+                )
+
+    def _verified(self) -> list[VerifiedCaller]:
+        """Driver Verifier's records, put together by tag and caller."""
+        data = self.pools.verifier
+        if data is None or not len(data):
+            return []
+        order = np.lexsort((data.caller, data.tag))
+        tag, caller, size = (column[order] for column in (data.tag, data.caller, data.size))
+        new = np.ones(len(order), np.bool_)
+        new[1:] = (tag[1:] != tag[:-1]) | (caller[1:] != caller[:-1])
+        starts = np.flatnonzero(new)
+        counts = np.diff(np.append(starts, len(order)))
+        held = np.add.reduceat(size, starts)
+        return [
+            VerifiedCaller(*row)
+            for row in zip(
+                tag[starts].tolist(),
+                caller[starts].tolist(),
+                counts.tolist(),
+                held.tolist(),
+                strict=True,
+            )
+        ]
+
+    def _symbolize(self, module: Module, rva: int) -> str | None:
+        found = self._symbols.data(module, rva) if self._symbols is not None else None
+        return str(found) if found is not None else None
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was left out so far, and how things were found."""
+        found = self.dump.diagnostics + self._said + self.log.collect()
+        return found + (self._symbols.diagnostics if self._symbols is not None else [])

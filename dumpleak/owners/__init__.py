@@ -1,0 +1,1 @@
+"""Which driver a pool tag belongs to, and how sure that is."""

@@ -1,0 +1,1 @@
+"""Who points to what: roots, references, reachability, holders."""

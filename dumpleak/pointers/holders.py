@@ -1,0 +1,242 @@
+"""Who points to the blocks of a site: the class of blocks, or the globals, that hold most of them.
+
+That is evidence for people, never part of a key: what holds a block changes while a program runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.pointers.pointer_fields import FieldFinder
+from dumpleak.pointers.reachability import find_reachable
+from dumpleak.pointers.references import BlockIndex, Edges
+from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
+from dumpleak.process.session import Session
+
+SAME_OFFSET = 0.9  # share of pointers that must stand at one offset before it is told
+
+_ROOT_NAMES = {
+    RootKind.STACK: "stacks of threads",
+    RootKind.THREAD: "the process's TEBs and PEB",
+    RootKind.PRIVATE: "private memory outside heaps",
+    RootKind.MAPPED: "mapped memory",
+    RootKind.HEAP: "headers of heaps",
+}
+_HOLDER_WORDS = {
+    SiteKind.SHAPE: "blocks of",
+    SiteKind.STACK: "blocks from",
+    SiteKind.SOURCE: "blocks from",
+    SiteKind.GROUP: "blocks",
+}
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Who holds the blocks of one group.
+
+    Attributes:
+        blocks: Blocks of the group.
+        unreferenced: Of these, how many cannot be reached from any root, as `dumpleak leaks` says.
+            0 also where too little of the roots is in the dump to tell.
+        holder: Who points to most of them; "" when nobody does.
+        held: Blocks that the holder points to.
+        fields: Where the blocks themselves point to, see `FieldFinder`.
+    """
+
+    blocks: int
+    unreferenced: int
+    holder: str = ""
+    held: int = 0
+    fields: tuple[str, ...] = ()
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Clauses for people."""
+        clauses = []
+        if self.holder:
+            clauses.append(f"{self.held:,} of {self.blocks:,} held by {self.holder}")
+        if self.unreferenced:
+            clauses.append(f"{self.unreferenced:,} of {self.blocks:,} unreferenced")
+        if self.fields:
+            clauses.append(f"fields: {', '.join(self.fields)}")
+        return tuple(clauses)
+
+
+class HolderFinder:
+    """Looks for the holders of groups of blocks, when asked.
+
+    Args:
+        session: The dump, walked.
+        index: Its used blocks; groups number `sites`.
+        sites: The groups.
+
+    Attributes:
+        unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
+            looked for, and where too little of the roots is in the dump to tell.
+    """
+
+    def __init__(self, session: Session, index: BlockIndex, sites: Sequence[Site]) -> None:
+        self._session = session
+        self._index = index
+        self._sites = sites
+        self.unreferenced: NDArray[np.bool_] | None = None
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys; reads all memory that may hold some."""
+        session, index = self._session, self._index
+        wanted = np.array([site.key in keys for site in self._sites], np.bool_)
+        if not wanted.any():
+            return {}
+        names = [_block_name(site) for site in self._sites]
+        votes = _Votes(session, index, names, wanted[index.group])
+        memory, roots = session.dump.memory, find_roots(session)
+        reachable = find_reachable(memory, roots, index, votes, session.dump.release).reachable
+        self.unreferenced = ~reachable
+        if not unreferenced_can_be_told(session, roots.amounts(memory)):
+            reachable[:] = True
+            self.unreferenced = None
+        found = votes.result(~reachable)
+        look = FieldFinder(session, index, names)
+        return {
+            self._sites[row].key: replace(
+                found[row], fields=look.fields(row, skip_first=self._sites[row].type is not None)
+            )
+            for row in np.flatnonzero(wanted).tolist()
+        }
+
+
+class StoredHolders:
+    """What a snapshot file keeps of the holders, as `HolderFinder` gives it.
+
+    Args:
+        held: By key.
+        unreferenced: As `HolderFinder.unreferenced`.
+    """
+
+    def __init__(self, held: dict[str, Holding], unreferenced: NDArray[np.bool_] | None) -> None:
+        self._held = held
+        self.unreferenced = unreferenced
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys."""
+        return {key: self._held[key] for key in keys if key in self._held}
+
+
+def _block_name(site: Site) -> str:
+    """What to call the blocks of a site: their class, if it is known, wherever they came from."""
+    return site.type or f"{_HOLDER_WORDS.get(site.kind, '')} {site.name}".strip()
+
+
+class _Votes:
+    """One row for each pointer to a block that is wanted; see `PointerWatcher`."""
+
+    def __init__(
+        self,
+        session: Session,
+        index: BlockIndex,
+        names: Sequence[str],
+        wanted: NDArray[np.bool_],
+    ) -> None:
+        self._session = session
+        self._index = index
+        self._count = len(names)
+        self._wanted = wanted
+        self._labels: list[str] = []
+        self._numbers: dict[str, int] = {}
+        # Groups of one name, a class say, count as one holder.
+        self._label_of_group = np.array([self._label(name) for name in names], np.int32)
+        self._block_labels = len(self._labels)
+        self._images: dict[int, Root] = {}  # by label
+        # Target, label, and where in the holder the pointer stands.
+        self._rows: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]] = []
+
+    def _label(self, name: str) -> int:
+        number = self._numbers.setdefault(name, len(self._labels))
+        if number == len(self._labels):
+            self._labels.append(name)
+        return number
+
+    def add_blocks(self, edges: Edges) -> None:
+        """Pointers in other blocks."""
+        kept = self._wanted[edges.target] & (edges.source != edges.target)
+        source = edges.source[kept]
+        offset = (edges.place[kept] - self._index.address[source]).astype(np.int64)
+        labels = self._label_of_group[self._index.group[source]]
+        self._rows.append((edges.target[kept], labels, offset))
+
+    def add_root(self, root: Root, edges: Edges) -> None:
+        """Pointers in a root."""
+        kept = self._wanted[edges.target]
+        target, place = edges.target[kept], edges.place[kept]
+        if root.module is None:
+            self._add(target, _ROOT_NAMES[root.kind], np.zeros(len(target), np.int64))
+        elif len(target):
+            offset = (place - np.uint64(root.module.base_address)).astype(np.int64)
+            self._images[self._add(target, f"globals of {root.module.name}", offset)] = root
+
+    def add_registers(self, targets: NDArray[np.int64]) -> None:
+        """Pointers in registers."""
+        kept = targets[self._wanted[targets]]
+        self._add(kept, "registers of threads", np.zeros(len(kept), np.int64))
+
+    def _add(self, target: NDArray[np.int64], name: str, offset: NDArray[np.int64]) -> int:
+        label = self._label(name)
+        self._rows.append((target, np.full(len(target), label, np.int32), offset))
+        return label
+
+    def result(self, unreferenced_blocks: NDArray[np.bool_]) -> list[Holding]:
+        """Counts the votes; one row for each group."""
+        index = self._index
+        target, labels, offset = (np.concatenate(c) for c in zip(*self._rows, strict=True))
+        unreferenced = np.bincount(index.group[unreferenced_blocks], minlength=self._count)
+        blocks = np.bincount(index.group, minlength=self._count)
+        found = [Holding(int(n), int(u)) for n, u in zip(blocks, unreferenced, strict=True)]
+        # Rows in order of group and holder. A block counts once for each of its holders.
+        many = np.int64(len(self._labels))
+        codes = index.group[target] * many + labels
+        order = np.lexsort((target, codes))
+        codes, target, offset = codes[order], target[order], offset[order]
+        first = np.flatnonzero(np.diff(codes, prepend=-1))
+        counted = (np.diff(codes, prepend=-1) != 0) | (np.diff(target, prepend=-1) != 0)
+        held = np.add.reduceat(counted.astype(np.int64), first) if len(first) else first
+        ends = np.append(first[1:], len(codes))
+        for row in _largest(codes[first] // many, held).tolist():
+            group, label = divmod(int(codes[first[row]]), int(many))
+            holder = self._told(label, offset[first[row] : ends[row]])
+            found[group] = Holding(
+                found[group].blocks, found[group].unreferenced, holder, int(held[row])
+            )
+        return found
+
+    def _told(self, label: int, offsets: NDArray[np.int64]) -> str:
+        """The holder's name, with the place in it where nearly all of its pointers stand."""
+        if label in self._images:
+            return self._global_told(self._images[label], np.unique(offsets))
+        name = self._labels[label]
+        values, counts = np.unique(offsets, return_counts=True)
+        most = int(counts.argmax())
+        if label >= self._block_labels or counts[most] < SAME_OFFSET * len(offsets):
+            return name
+        return f"{name} at +0x{int(values[most]):x}"
+
+    def _global_told(self, root: Root, offsets: NDArray[np.int64]) -> str:
+        module = root.module
+        if module is None:
+            return root.kind
+        symbols, first = self._session.symbols, int(offsets[0])
+        found = symbols.data(module, first) if symbols is not None else None
+        place = f"{module.name}!{found}" if found else f"{module.name}+0x{first:x}"
+        if len(offsets) == 1:
+            return f"the global at {place}"
+        return f"{len(offsets)} globals of {module.name}, the first at {place}"
+
+
+def _largest(group: NDArray[np.int64], value: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row of the largest value in each group; of equal ones the first."""
+    order = np.lexsort((np.arange(len(value)), -value, group))
+    return order[np.flatnonzero(np.diff(group[order], prepend=-1))]

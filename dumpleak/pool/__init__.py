@@ -1,1 +1,0 @@
-"""Kernel pool: which tag grew, which driver owns it, where the blocks are."""

@@ -1,0 +1,1 @@
+"""An opened process and what it contains: heaps, regions, limits."""

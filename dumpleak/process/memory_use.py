@@ -1,0 +1,242 @@
+"""What the memory of a process is used for: heaps, stacks, images, mapped files, the rest.
+
+The rows are the dump's own memory-info list; each committed region gets one use. Where the dump has no
+such list, only what is in the file can be told apart, and `complete` is False.
+
+The rest, private memory that is neither heap nor stack, is what programs take with VirtualAlloc
+(arenas, other languages' heaps): it leaks as well, so it is also grouped for comparison.
+
+What is not known is not made up: without a list of regions the rest is what the file holds beside images,
+heaps and stacks; and where stacks are not known either, there is no telling it from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
+from dumpleak.model.totals import Totals
+from dumpleak.model.units import format_bytes
+from dumpleak.process.known_memory import KnownMemory, inside_spans
+from dumpleak.process.session import Session
+from dumpleak.process.unread_heaps import unread_spans
+from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
+from windumps.memory import Regions
+from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
+
+USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
+UNKNOWN = "unknown"
+SHARED_USER_DATA = (0x7FFE0000, 0x1000)  # MM_SHARED_USER_DATA_VA (ntddk.h): a page of the kernel's
+PEB_BYTES = 0x1000
+# PAGE_* of winnt.h: PAGE_(EXECUTE_)READWRITE, PAGE_(EXECUTE_)WRITECOPY; the rest are modifiers.
+PROTECTION, WRITABLE, COPIED_ON_WRITE = 0xFF, (0x04, 0x40), (0x08, 0x80)
+NO_REGIONS = "the dump does not list the process's memory regions"
+NO_THREADS = "the dump does not list all threads, whose stacks look like other memory"
+
+
+@dataclass(frozen=True)
+class UseRow:
+    """One use of memory.
+
+    Attributes:
+        use: One of `USES`, or "unknown" where the dump does not list its regions.
+        committed_bytes: Committed in the process.
+        present_bytes: Of that, in the dump.
+        regions: How many regions.
+    """
+
+    use: str
+    committed_bytes: int
+    present_bytes: int
+    regions: int
+
+
+@dataclass(frozen=True)
+class MemoryByUse:
+    """All memory of a process by use.
+
+    Attributes:
+        rows: One for each use that occurs.
+        complete: True when the dump lists all regions of the process.
+    """
+
+    rows: tuple[UseRow, ...]
+    complete: bool
+
+
+def memory_by_use(session: Session) -> MemoryByUse:
+    """Accounts for all committed memory; heaps count once their blocks were walked."""
+    memory = session.dump.memory
+    regions = memory.regions
+    if not len(regions):
+        return MemoryByUse(
+            tuple(
+                UseRow(name, sum(sizes), sum(sizes), len(sizes))
+                for name, sizes in _uses_in_file(session).items()
+                if sizes
+            ),
+            False,
+        )
+    keep = regions.state == MEM_COMMIT
+    start, size = regions.base_address[keep], regions.region_size[keep].astype(np.int64)
+    use = region_uses(session, regions)[keep]
+    present = memory.present_each(start, start + size.astype(np.uint64))
+    rows = []
+    for index, name in enumerate(USES):
+        mine = use == index
+        if mine.any():
+            rows.append(
+                UseRow(name, int(size[mine].sum()), int(present[mine].sum()), int(mine.sum()))
+            )
+    return MemoryByUse(tuple(rows), regions.whole)
+
+
+@dataclass(frozen=True)
+class PrivateMemory:
+    """Private memory outside heaps, as far as a dump tells of it.
+
+    Attributes:
+        groups: Each group's identity and totals, by key.
+        unknown: Why there is no telling; "" when there is.
+        by_regions: It is what the dump's list of regions says, and not what its file holds.
+        in_file: What the file holds beside images, heaps and stacks, mapped memory included: what two dumps
+            have in common when only one lists its regions. None when it does not hold all memory.
+    """
+
+    groups: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
+    unknown: str = ""
+    by_regions: bool = True
+    in_file: tuple[Site, Totals] | None = None
+
+
+def private_memory(session: Session) -> PrivateMemory:
+    """What a session's dump tells of private memory outside heaps; heaps have to be walked first."""
+    dump = session.dump
+    regions = dump.memory.regions
+    stacks_known = all(view.threads_known for view in session.views)
+    in_file = None
+    # Of a process in a kernel dump, what is paged out is not in the file, which says nothing of the process.
+    if stacks_known and dump.full_memory and dump.kind != PROCESS_OF_KERNEL:
+        sizes = _uses_in_file(session)[UNKNOWN]
+        name = "memory outside heaps, stacks and images, in the file"
+        total = sum(sizes)
+        in_file = (
+            Site(SiteKind.SHAPE, f"{PRIVATE_KEY}file", name),
+            Totals(len(sizes), total, total, max(sizes, default=0)),
+        )
+    if not stacks_known:
+        return PrivateMemory(unknown=NO_THREADS)
+    if len(regions) and regions.whole:
+        return PrivateMemory(private_allocations(session), in_file=in_file)
+    if in_file is None:
+        return PrivateMemory(unknown=f"{NO_REGIONS}, nor does it hold all memory", by_regions=False)
+    return PrivateMemory({in_file[0].key: in_file}, by_regions=False, in_file=in_file)
+
+
+def _uses_in_file(session: Session) -> dict[str, list[int]]:
+    """Sizes of the pieces of memory in the file by use, without help of a list of regions."""
+    stacks = [block.stack for view in session.views for block in view.thread_blocks]
+    stacks += [(t.stack_start, t.stack_start + t.stack_size) for t in session.dump.threads]
+    blocks = [(b.address, b.address + b.size) for v in session.views for b in v.thread_blocks]
+    blocks += [(view.peb, view.peb + PEB_BYTES) for view in session.views if view.peb]
+    blocks += [(start, start + size) for start, size in (v.heap_array for v in session.views)]
+    spans = {
+        "heaps": [(start, start + size) for start, size in heap_ranges(session)],
+        "stacks": stacks,
+        "teb-peb": blocks,
+        "images": [(m.base_address, m.end_address) for m in session.dump.modules],
+        "mapped": [(SHARED_USER_DATA[0], sum(SHARED_USER_DATA))],
+        UNKNOWN: [(0, (1 << 64) - 1)],
+    }
+    known = KnownMemory()
+    found: dict[str, list[int]] = {}
+    for use, ranges in spans.items():
+        pieces = [piece for span in ranges for piece in known.add(*span)]
+        table = np.array(pieces, np.uint64).reshape(-1, 2)
+        sizes = session.dump.memory.present_each(table[:, 0], table[:, 1])
+        found[use] = sizes[sizes > 0].tolist()
+    return found
+
+
+def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
+    """Private allocations that are neither heap, stack nor TEB, grouped by their reserved size.
+
+    Reserved, because an arena keeps its reservation while it commits more and more of it.
+    Empty where the dump does not list its regions.
+    """
+    regions = session.dump.memory.regions
+    uses = region_uses(session, regions)
+    unlisted = sum(view.unlisted_heaps for view in session.views)
+    what = f"outside heaps{' that could be found' * bool(unlisted)}"
+    mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
+    owner, row = np.unique(regions.allocation_base[mine], return_inverse=True)
+    size = regions.region_size[mine].astype(np.int64)
+    committed = np.where(regions.state[mine] == MEM_COMMIT, size, 0)
+    reserved_of = np.zeros(len(owner), np.int64)
+    committed_of = np.zeros(len(owner), np.int64)
+    np.add.at(reserved_of, row, size)
+    np.add.at(committed_of, row, committed)
+    groups = {}
+    for reserved in np.unique(reserved_of).tolist():
+        members = committed_of[reserved_of == reserved]
+        used = members[members > 0]
+        if len(used):
+            name = f"private memory {what}, {format_bytes(reserved)} reserved each"
+            site = Site(SiteKind.SHAPE, f"{PRIVATE_KEY}{reserved}", name)
+            total = int(used.sum())
+            groups[site.key] = site, Totals(len(used), total, total, int(used.max()))
+    return groups
+
+
+def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
+    """The use of each region, as an index into `USES`; heaps count once they were walked.
+
+    Memory of heaps that could not be read is theirs all the same.
+    """
+    use = np.full(len(regions), USES.index("other-private"), np.int64)
+    use[regions.type == MEM_IMAGE] = USES.index("images")
+    use[regions.type == MEM_MAPPED] = USES.index("mapped")
+    threads = session.dump.threads
+    told = [block for view in session.views for block in view.thread_blocks]
+    blocks = [view.peb for view in session.views] + [thread.teb for thread in threads]
+    blocks += [view.heap_array[0] for view in session.views]  # the process's own, as the PEB is
+    blocks += [block.address for block in told]
+    use[_same_allocation(regions, blocks)] = USES.index("teb-peb")
+    stacks = [thread.stack_start for thread in threads] + [block.stack[0] for block in told]
+    use[_same_allocation(regions, stacks)] = USES.index("stacks")
+    unread = [span for spans in unread_spans(session).values() for span in spans]
+    use[inside_spans(regions.base_address, heap_ranges(session) + unread)] = USES.index("heaps")
+    return use
+
+
+def charged_bytes(regions: Regions) -> int:
+    """Committed memory that Windows charges to the process alone.
+
+    That is private memory, and what it may write, or has written, of images and of views that are copied
+    when they are written to.
+    """
+    protect = regions.protect & np.uint32(PROTECTION)
+    copied = np.isin(protect, COPIED_ON_WRITE)
+    written = (regions.type == MEM_IMAGE) & np.isin(protect, WRITABLE)
+    mine = (regions.type == MEM_PRIVATE) | copied | written
+    return int(regions.region_size[mine & (regions.state == MEM_COMMIT)].sum())
+
+
+def heap_ranges(session: Session) -> list[tuple[int, int]]:
+    """(start, bytes) of the memory of all heaps that were walked."""
+    return [
+        span
+        for source in session.heaps
+        if source.entry.heap is not None
+        for span in source.entry.heap.account.ranges
+    ]
+
+
+def _same_allocation(regions: Regions, addresses: list[int]) -> NDArray[np.bool_]:
+    """True for regions of the allocations that hold one of the addresses."""
+    rows = [row for address in addresses if address and (row := regions.row_of(address)) >= 0]
+    bases = regions.allocation_base[rows]
+    return np.asarray(np.isin(regions.allocation_base, bases) & (regions.type == MEM_PRIVATE))

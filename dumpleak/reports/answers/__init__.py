@@ -1,0 +1,1 @@
+"""What each answer says, in words and rows."""

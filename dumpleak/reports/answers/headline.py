@@ -1,0 +1,95 @@
+"""The first line of a comparison: what grew most, whatever it is, and what proof there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dumpleak.compare.diff import Comparison, Proof
+from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
+from dumpleak.compare.trend import Trend
+from dumpleak.model.account import AccountRow, what_grew
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.units import format_bytes
+
+NAMED_ROWS = 3
+WORTH_TELLING = 0.1  # share of the largest free piece whose loss is told
+LARGEST_FREE = "address_space.largest_free_bytes"
+
+
+def growth_headline(comparison: Comparison, many: str) -> str:
+    """Of two dumps between which something grew.
+
+    Args:
+        comparison: The comparison.
+        many: The heap sites that grew, "3 sites"; "" when none did.
+    """
+    of_sites, outside = (
+        sum(max(delta.delta_bytes, 0) for delta in deltas)
+        for deltas in (comparison.sites, comparison.private)
+    )
+    rows = what_grew(comparison.account)
+    # Each with how many times what is usual it grew by, so that bytes and counts can be ranked.
+    parts = [
+        (of_sites / HIDDEN_BYTES, f"{many} grew" if many else ""),
+        (
+            outside / HIDDEN_BYTES,
+            f"{format_bytes(outside, True)} private memory outside heaps" if outside else "",
+        ),
+        (rows[0].excess if rows else 0.0, rows_told(rows)),
+    ]
+    named = [text for _, text in sorted(parts, key=lambda part: -part[0]) if text]
+    # What sites tell is not told again by the memory that they take.
+    first = named[0] if named[0] != parts[2][1] else "; ".join(named)
+    if many:
+        first = first if parts[0][1] in first else f"{first}; {parts[0][1]}"
+    if not many or not comparison.base.has_bytes:
+        return f"{first}. Leaking? Two dumps cannot tell."
+    if comparison.proof is not None and comparison.proof.blocks:
+        whole = not find_hole(comparison.base).told
+        return f"{first}. {proof_told(comparison.proof, whole)}"
+    return f"{first}. Leaking? Two dumps cannot tell it from a cache that fills."
+
+
+def proof_told(proof: Proof, whole_base: bool = True) -> str:
+    """What references say of blocks, in one sentence.
+
+    Args:
+        proof: It.
+        whole_base: False when blocks may be new only because the base does not show them.
+    """
+    new = "new blocks" if whole_base else "blocks that the base does not show"
+    what = new if proof.new else "blocks of the sites that grew"
+    if proof.unreferenced:
+        are = "is" if proof.unreferenced == 1 else "are"
+        many = f"{proof.unreferenced:,} of {proof.blocks:,} {what}"
+        return f"{many} {are} unreferenced: a cache would hold them."
+    return (
+        f"None of {proof.blocks:,} {what} is unreferenced: they are held, be it by a cache that fills or by "
+        "a list that nobody empties."
+    )
+
+
+def rows_told(rows: Sequence[AccountRow]) -> str:
+    """What grew of the process as a whole: "+795 threads, +15.5 MiB committed memory of thread stacks"."""
+    told = [f"{row.told(row.delta, True)} {row.kind.label}" for row in rows[:NAMED_ROWS]]
+    return ", ".join(told) + (
+        f", and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
+    )
+
+
+def account_facts(answer: Comparison | Trend) -> list[tuple[str, str]]:
+    """What else of the process grew, and what is left of its address space where it shrank."""
+    rows = what_grew(answer.account)
+    facts = [("Account", rows_told(rows))] if rows else []
+    for row in answer.account:
+        if row.name == LARGEST_FREE and (row.delta or 0) <= -WORTH_TELLING * (row.base or 0) < 0:
+            text = f"{row.kind.label} fell from {row.told(row.base)} to {row.told(row.current)}"
+            facts.append(("Addresses", text))
+    return facts
+
+
+def holes_told(snapshots: Sequence[Snapshot]) -> str:
+    """What was not walked, of the dump that lacks most; "" when nothing is missing."""
+    worst = max(snapshots, key=lambda snapshot: find_hole(snapshot).most_bytes)
+    hole = find_hole(worst)
+    return f"{hole.told} in {worst.source.file}" if hole.most_bytes else ""

@@ -1,0 +1,111 @@
+"""JUnit XML, which CI servers show: one test for each condition of the gate, and one for each site.
+
+Elements and attributes are those of Ant's JUnit task, in its order, so that strict readers take them too.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import IO
+from xml.etree import ElementTree
+
+from dumpleak.compare.diff import Comparison, Verdict
+from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import told_unknown
+from dumpleak.reports.ci.findings import Answer, findings, told, xml_text
+
+
+class JunitReport:
+    """See `DiffReport` and `TrendReport`."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def diff(self, comparison: Comparison, top: int | None) -> None:
+        """A test for each condition and each site that grew."""
+        self._write(comparison, top, "dumpleak.diff")
+
+    def trend(self, trend: Trend, top: int | None) -> None:
+        """The same of a series."""
+        self._write(trend, top, "dumpleak.trend")
+
+    def _write(self, answer: Answer, top: int | None, name: str) -> None:
+        cases: list[ElementTree.Element] = []
+        errors = failures = skipped = 0
+        doubted = answer.verdict is Verdict.NOT_COMPARABLE and answer.gate is None
+        if answer.refused or doubted:
+            case = _case(cases, name, "comparable")
+            _child(case, "error", "not-comparable", "; ".join(answer.reasons or answer.doubts))
+            errors = 1
+        if not answer.refused:
+            for measured in answer.gate.conditions if answer.gate else ():
+                case = _case(cases, f"{name}.gate", measured.condition.text)
+                if measured.unknown:
+                    errors += 1
+                    _child(case, "error", "no-answer", told_unknown(measured))
+                elif measured.failed:
+                    failures += 1
+                    message = f"{measured.condition.text}: it is {measured.shown}"
+                    _child(case, "failure", "gate", message)
+            found = findings(answer, top)
+            for finding in found.shown:
+                case = _case(cases, f"{name}.site", finding.site.site.name)
+                if finding.suppressed:
+                    skipped += 1
+                    ElementTree.SubElement(case, "skipped")
+                elif finding.failed:
+                    failures += 1
+                    failure = _child(case, "failure", finding.site.confidence, told(finding.site))
+                    failure.text = xml_text(
+                        "\n".join(_details(finding.site.site.frames, finding.failed))
+                    )
+        when = (answer.current.source.time or datetime.fromtimestamp(0, UTC)).astimezone(UTC)
+        root = ElementTree.Element("testsuites")
+        suite = ElementTree.SubElement(
+            root,
+            "testsuite",
+            {
+                "id": "0",
+                "package": "dumpleak",
+                "name": name,
+                "timestamp": f"{when:%Y-%m-%dT%H:%M:%S}",
+                "hostname": "localhost",
+                "tests": str(len(cases)),
+                "failures": str(failures),
+                "errors": str(errors),
+                "skipped": str(skipped),
+                "time": "0",
+            },
+        )
+        properties = ElementTree.SubElement(suite, "properties")
+        for side, snapshot in (("base", answer.base), ("current", answer.current)):
+            shown = snapshot.coverage.shown_share
+            share = "unknown" if shown is None else f"{shown:.4f}"
+            for key, value in (("file", snapshot.source.file), ("walked_share", share)):
+                ElementTree.SubElement(
+                    properties, "property", {"name": f"{side}.{key}", "value": xml_text(value)}
+                )
+        suite.extend(cases)
+        out = ElementTree.SubElement(suite, "system-out")
+        if not answer.refused and found.left_out:
+            out.text = f"{found.left_out} more sites that grew are left out; --top N shows more."
+        ElementTree.SubElement(suite, "system-err")
+        ElementTree.indent(root)
+        self._stream.write('<?xml version="1.0" encoding="UTF-8"?>\n')
+        self._stream.write(ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def _case(cases: list[ElementTree.Element], class_name: str, name: str) -> ElementTree.Element:
+    case = ElementTree.Element(
+        "testcase", {"classname": class_name, "name": xml_text(name), "time": "0"}
+    )
+    cases.append(case)
+    return case
+
+
+def _child(case: ElementTree.Element, tag: str, kind: str, message: str) -> ElementTree.Element:
+    return ElementTree.SubElement(case, tag, {"type": kind, "message": xml_text(message)})
+
+
+def _details(frames: tuple[str, ...], failed: tuple[str, ...]) -> list[str]:
+    return [*failed, *(f"  {frame}" for frame in frames)]

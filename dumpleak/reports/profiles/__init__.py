@@ -1,0 +1,1 @@
+"""Profiles for other tools: pprof, speedscope, collapsed stacks, UMDH."""

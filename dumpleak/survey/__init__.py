@@ -1,0 +1,1 @@
+"""From a dump to a snapshot, or to another answer about one dump."""

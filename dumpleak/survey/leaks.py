@@ -1,0 +1,195 @@
+"""Blocks of one dump that nothing points to.
+
+An unreferenced block is not proven to be leaked: its only pointer may be kept in a form that is none (an
+offset, an encoded pointer), or by the kernel. Such blocks are few; many of one site are a finding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dumpleak.attribution.grouping import GROUPINGS, Grouping
+from dumpleak.model.sites import Site
+from dumpleak.model.snapshot import Coverage, GroupSums, SourceInfo, coverage, source_info
+from dumpleak.model.totals import Totals
+from dumpleak.pointers.reachability import find_reachable
+from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
+from dumpleak.pointers.roots import (
+    RootBytes,
+    RootKind,
+    Roots,
+    find_roots,
+    lost_share,
+    missing_roots,
+)
+from dumpleak.process.session import BETTER_DUMP, CannotAnswerError, Progress, Session, no_progress
+from dumpleak.process.used_pieces import used_pieces
+from windumps.diagnostics import Diagnostic, Severity
+
+
+@dataclass(frozen=True)
+class LeakGroup:
+    """The unreferenced blocks of one group.
+
+    Attributes:
+        site: The group.
+        used: All its used blocks.
+        unreferenced_count: How many of them cannot be reached from any root.
+        unreferenced_bytes: Bytes of these.
+        head_count: Of these, how many nothing at all points to; the others hang on such blocks, or on
+            each other.
+        addresses: uint64, the unreferenced blocks, ascending.
+    """
+
+    site: Site
+    used: Totals
+    unreferenced_count: int
+    unreferenced_bytes: int
+    head_count: int
+    addresses: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Leaks:
+    """What nothing points to.
+
+    Attributes:
+        source: The dump.
+        grouping: The `--by` key.
+        groups: Those with unreferenced blocks, most bytes first.
+        used: All used blocks.
+        unreferenced_count: Over all groups.
+        unreferenced_bytes: Over all groups.
+        head_count: Over all groups.
+        roots: How much memory of each kind was scanned for pointers.
+        has_registers: The registers of threads were looked at, too.
+        pointer_size: 4 or 8, for the width of addresses.
+        coverage: How much of the heaps was walked.
+        diagnostics: What was left out, and why.
+        lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
+            at: what only that points to is listed, too. None when the dump does not say what it lacks.
+    """
+
+    source: SourceInfo
+    grouping: str
+    groups: tuple[LeakGroup, ...]
+    used: Totals
+    unreferenced_count: int
+    unreferenced_bytes: int
+    head_count: int
+    roots: dict[RootKind, RootBytes]
+    has_registers: bool
+    pointer_size: int
+    coverage: Coverage
+    diagnostics: tuple[Diagnostic, ...]
+    lost_share: float | None = 0.0
+
+
+def find_leaks(session: Session, by: str = "site", progress: Progress = no_progress) -> Leaks:
+    """Walks all heaps, scans all roots, and groups what cannot be reached.
+
+    Args:
+        session: The open dump.
+        by: A key of `GROUPINGS`.
+        progress: Told of each heap.
+
+    Raises:
+        CannotAnswerError: no heap can be read, or the roots are not in the dump.
+    """
+    session.require_heaps()
+    grouping: Grouping = GROUPINGS[by](session)
+    sums, builder = GroupSums(), BlockIndexBuilder()
+    for source, used in used_pieces(session, progress):
+        groups = grouping.assign(source, used)
+        sums.add(groups, used.counted_bytes, used.block_bytes)
+        builder.add(used, groups, source.view.pointer_size)
+    index = builder.build()
+    roots = find_roots(session)
+    amounts = roots.amounts(session.dump.memory)
+    notes = _check_roots(session, roots, amounts)
+    progress("scanning for pointers", 0, 1)
+    found = find_reachable(session.dump.memory, roots, index, release=session.dump.release)
+    progress("scanned", 1, 1)
+    groups_found = _groups(
+        grouping.table.sites, sums, index, ~found.reachable, ~found.referenced & ~found.reachable
+    )
+    return Leaks(
+        source_info(session),
+        by,
+        groups_found,
+        sums.overall(),
+        sum(group.unreferenced_count for group in groups_found),
+        sum(group.unreferenced_bytes for group in groups_found),
+        sum(group.head_count for group in groups_found),
+        amounts,
+        bool(roots.registers),
+        max(index.widths, default=8),
+        coverage(session),
+        (*session.diagnostics, *notes),
+        lost_share(session, amounts),
+    )
+
+
+def _groups(
+    sites: list[Site],
+    sums: GroupSums,
+    index: BlockIndex,
+    lost: NDArray[np.bool_],
+    heads: NDArray[np.bool_],
+) -> tuple[LeakGroup, ...]:
+    rows = np.flatnonzero(lost)
+    if not len(rows):
+        return ()
+    rows = rows[np.argsort(index.group[rows], kind="stable")]
+    numbers, first = np.unique(index.group[rows], return_index=True)
+    found = []
+    for number, mine in zip(numbers.tolist(), np.split(rows, first[1:]), strict=True):
+        found.append(
+            LeakGroup(
+                sites[number],
+                sums.totals(number),
+                len(mine),
+                int(index.size[mine].sum()),
+                int(heads[mine].sum()),
+                index.address[mine],
+            )
+        )
+    found.sort(key=lambda g: (-g.unreferenced_bytes, -g.unreferenced_count, g.site.key))
+    return tuple(found)
+
+
+def _check_roots(
+    session: Session, roots: Roots, amounts: dict[RootKind, RootBytes]
+) -> list[Diagnostic]:
+    """What is missing of the roots.
+
+    Raises:
+        CannotAnswerError: so much that everything would look unreferenced.
+    """
+    reason = missing_roots(session, amounts)
+    if reason:
+        raise CannotAnswerError(f"{session.dump.path}: {reason}; {BETTER_DUMP}")
+    notes = []
+    if RootKind.STACK not in amounts:
+        message = (
+            "the dump does not say where the stacks of threads are; all of its memory outside heaps and "
+            "images was scanned, and blocks held only by a stack that is not in it are listed"
+        )
+        notes.append(Diagnostic("roots-absent", Severity.WARNING, "stack", None, message))
+    for kind, amount in amounts.items():
+        absent = amount.committed_bytes - amount.present_bytes
+        if absent:
+            message = (
+                f"{absent} bytes of {kind} are not in the dump; blocks that only they point to are "
+                "listed as unreferenced"
+            )
+            notes.append(
+                Diagnostic("roots-absent", Severity.WARNING, str(kind), None, message, absent)
+            )
+    if not roots.registers:
+        message = "the dump has no registers of threads; blocks that only they point to are listed"
+        notes.append(Diagnostic("roots-absent", Severity.INFO, "registers", None, message))
+    return notes

@@ -1,0 +1,1 @@
+"""Symbols for what a dump holds."""
