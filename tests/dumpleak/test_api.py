@@ -57,16 +57,16 @@ def test_dumps_sessions_snapshots_and_files_are_mixed_freely(tmp_path: Path) -> 
     dumpleak.write_snapshot(dumpleak.open_dump(BEFORE), file)
     expected = dumpleak.compare(BEFORE, AFTER).sites
     assert dumpleak.compare(file, dumpleak.open_dump(AFTER)).sites == expected
-    assert dumpleak.compare(dumpleak.model.snapshot(file), str(AFTER)).sites == expected
+    assert dumpleak.compare(dumpleak.snapshot(file), str(AFTER)).sites == expected
 
 
 def test_groups_and_blocks_of_one_dump_are_tables_too() -> None:
-    taken = dumpleak.model.snapshot(BEFORE)
+    taken = dumpleak.snapshot(BEFORE)
     blocks = dumpleak.blocks_table(taken)
     sites = dumpleak.sites_table(taken)
     assert blocks.num_rows == taken.totals.count == sum(sites["used_count"].to_pylist())
     assert set(blocks["key"].to_pylist()) == set(sites["key"].to_pylist())
-    logless = dumpleak.model.snapshot(BEFORE)
+    logless = dumpleak.snapshot(BEFORE)
     logless.blocks = None
     with pytest.raises(ValueError, match="does not know"):
         dumpleak.blocks_table(logless)
@@ -76,4 +76,4 @@ def test_what_cannot_be_answered_raises_a_typed_error(tmp_path: Path) -> None:
     nothing = tmp_path / "nothing.dmp"
     nothing.write_bytes(b"nothing")
     with pytest.raises(WindumpsError, match="not a Windows dump"):
-        dumpleak.model.snapshot(nothing)
+        dumpleak.snapshot(nothing)

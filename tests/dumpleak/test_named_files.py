@@ -114,7 +114,7 @@ def test_pipes_in_a_symbol_store_are_passed_over(tmp_path: Path, run: Run) -> No
 
 
 def test_the_api_refuses_a_pipe_too(pipe: str) -> None:
-    for function in (dumpleak.model.snapshot, dumpleak.open_dump):
+    for function in (dumpleak.snapshot, dumpleak.open_dump):
         with pytest.raises(NotAFileError, match="a pipe"):
             function(pipe)
 
