@@ -7,15 +7,8 @@ __version__ = "0.1.0"  # before the imports: some of them need it
 
 # These names of functions are those of modules too, which is why they come last: code of the package imports
 # names from its modules and never the modules themselves.
-from dumpleak.api import (
-    blocks_table,
-    compare,
-    open_dump,
-    sites_table,
-    snapshot,
-    trend,
-    write_snapshot,
-)
+from dumpleak.api import blocks_table, compare, open_dump, sites_table, snapshot, trend
+from dumpleak.survey.recording import write_snapshot
 
 __all__ = [
     "__version__",

@@ -21,15 +21,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.diff import compare as compare_snapshots
 from dumpleak.compare.trend import Trend, find_trend
 from dumpleak.files.columns import arrow
 from dumpleak.files.detect import read_snapshot
 from dumpleak.files.umdh_log import matched
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from dumpleak.survey.recording import write_snapshot
 from windumps.blocks import SIZE_UNKNOWN

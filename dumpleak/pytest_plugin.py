@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from dumpleak.api import Source, compare
-from dumpleak.compare.diff import Comparison
-from dumpleak.gate.gate import Gate, GateError, parse_gate
+from dumpleak.compare.answers import Comparison
+from dumpleak.gate.conditions import GateError, parse_gate
+from dumpleak.gate.gate import Gate
 from dumpleak.gate.suppressions import read_suppressions
 from dumpleak.reports.ci.markdown import MarkdownReport
 

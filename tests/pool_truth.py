@@ -13,9 +13,8 @@ from windumps.blocks import Blocks, Kind
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.kernel.variables import KernelSymbols
 from windumps.memory.address_space import Presence
+from windumps.pool_tags import Pool, tag_text
 from windumps.pools.kernel_pools import KernelPools
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import tag_text
 
 COUNTERS = ("allocs", "frees", "bytes")
 POOLS = ("nonpaged", "paged")

@@ -7,16 +7,18 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.diff import compare
 from dumpleak.compare.trend import Trend, find_trend
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.errors import BETTER_DUMP
 from dumpleak.model.group_sums import SiteDetail
+from dumpleak.model.info import Info
+from dumpleak.model.memory import MemoryByUse, UseRow
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.pointers.roots import RootBytes, RootKind
-from dumpleak.process.memory_use import MemoryByUse, UseRow
-from dumpleak.process.session import BETTER_DUMP
-from dumpleak.survey.info import Info
 from dumpleak.survey.leaks import LeakGroup, Leaks
 from windumps.diagnostics import Diagnostic, Severity
 

@@ -14,23 +14,14 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.contents import NO_TEXT, first_words, text_kind
 from dumpleak.attribution.shape import image_pointers
+from dumpleak.model.block_table import NO_SHAPE, shape_identity
 from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
-from windumps.images.modules import Module
 
-NO_SHAPE = 0
-# What a shape calls an image: its PDB identity (1, in older snapshot files), or its time stamp and size (2),
-# which every list has, that of unloaded images too.
-BY_PDB, BY_STAMP = 1, 2
 _SPREAD = np.uint64(
     0x9E3779B97F4A7C15
 )  # 2**64 / golden ratio: spreads neighbouring values over all bits
 _MIX = np.uint64(0xD6E8FEB86659FD93)
-
-
-def shape_identity(image: Module) -> str:
-    """What the shapes of blocks that point into an image call it."""
-    return image.stamp_key if image.timestamp else image.identity
 
 
 def content_shapes(session: Session, source: HeapSource, blocks: Blocks) -> NDArray[np.uint16]:

@@ -15,9 +15,9 @@ from dumpleak.attribution.shape import first_pointer_modules
 from dumpleak.attribution.source import SourceAttributor
 from dumpleak.attribution.stack import StackAttributor
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind, heap_name, key_site, size_name
 from dumpleak.process.session import HeapSource, Session
-from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.blocks import Blocks, Kind
 
 
 class Grouping(Protocol):
@@ -117,21 +117,6 @@ class SiteFieldGrouping:
                 )
             )
         return np.array(groups, np.int64)[inverse]
-
-
-def key_site(label: str, name: str) -> Site:
-    """The group of all blocks with one value of a key, "size" and "48"."""
-    return Site(SiteKind.GROUP, f"{label}|{name}".lower(), name)
-
-
-def size_name(size: int) -> str:
-    """What a group by size is called."""
-    return "unknown" if size == SIZE_UNKNOWN else str(size)
-
-
-def heap_name(label: str, kind: str) -> str:
-    """What a group by heap is called."""
-    return f"{label} ({kind})"
 
 
 def _by_key(

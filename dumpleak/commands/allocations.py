@@ -19,9 +19,10 @@ from dumpleak.commands.base import (
     require,
 )
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.snapshot import coverage
-from dumpleak.process.session import CannotAnswerError, HeapSource, Session
-from dumpleak.reports.base import BlockPage
+from dumpleak.model.block_page import BlockPage
+from dumpleak.model.errors import CannotAnswerError
+from dumpleak.process.coverage import coverage
+from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.pool_pages import pool_pages
 from windumps.blocks import Blocks, State
 from windumps.dumps.kernel.dump import KernelDump

@@ -26,12 +26,16 @@ from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.attribution.skip_list import skip_patterns
 from dumpleak.files.detect import read_snapshot
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.snapshot import Coverage, Snapshot, take_snapshot
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.errors import Progress as ProgressCallback
+from dumpleak.model.errors import no_progress
+from dumpleak.model.holding import StoredHolders
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.units import format_bytes
-from dumpleak.pointers.holders import HolderFinder, StoredHolders
-from dumpleak.process.session import Progress as ProgressCallback
-from dumpleak.process.session import Session, no_progress
+from dumpleak.pointers.holders import HolderFinder
+from dumpleak.process.session import Session
 from dumpleak.reports import DETAILED_REPORTS, REPORTS, Report
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
 from windumps.dumps.kernel.dump import KernelDump

@@ -14,9 +14,9 @@ import click
 
 from dumpleak.commands.base import HOLDERS_TOP, look_for_holders, open_snapshot, output_to
 from dumpleak.compare.diff import compare
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.optional_libraries import MissingExtraError
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.process.session import CannotAnswerError
 from dumpleak.reports.page.report import HtmlReport
 from dumpleak.reports.text.report import TextReport
 

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import click
 
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
-from dumpleak.gate.gate import Gate, GateError, GateResult, parse_gate
+from dumpleak.gate.conditions import GateError, parse_gate
+from dumpleak.gate.gate import Gate, GateResult
 from dumpleak.gate.suppressions import Suppression, read_suppressions
 from windumps.errors import WindumpsError
 from windumps.files import read_head

@@ -10,9 +10,11 @@ import click
 from dumpleak.commands.base import DUMP, common_options, report_to
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
-from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.model.errors import CannotAnswerError
+from dumpleak.process.session import Session
 from windumps.diagnostics import Severity
-from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.errors import BETTER_KERNEL_DUMP
 
 _DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
 

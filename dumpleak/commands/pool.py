@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, options_with, output_to, progress_bar
-from dumpleak.compare.diff import Verdict
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.stored_pools import StoredPools

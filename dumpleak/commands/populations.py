@@ -9,11 +9,12 @@ import click
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.base import open_snapshot, progress_bar
 from dumpleak.files.detect import is_snapshot_file
-from dumpleak.files.umdh_log import is_log
+from dumpleak.files.umdh_lines import is_log
 from dumpleak.gate.conditions import PER_HOUR
 from dumpleak.gate.gate import Gate
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.snapshot import BLOCKS, HANDLES, POOL, Snapshot
-from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.process.session import Session
 from dumpleak.reports import REPORTS
 from dumpleak.survey.handles import KEYS, stored_handles, take_handles
 from windumps.files import read_head

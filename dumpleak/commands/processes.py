@@ -9,7 +9,7 @@ import click
 from dumpleak.commands.base import DUMP, TOP, options_with
 from dumpleak.commands.kernel import kernel_report_to
 from dumpleak.kernel.info import kernel_source, listed_processes
-from dumpleak.process.session import CannotAnswerError
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.reports.answers.kernel import KERNEL_REPORTS
 from dumpleak.symbols.kernel import use_symbols
 from windumps import open_dump

@@ -17,8 +17,9 @@ from dumpleak.commands.base import (
     require,
 )
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.snapshot import coverage
-from dumpleak.process.session import CannotAnswerError, Progress, Session
+from dumpleak.model.errors import CannotAnswerError, Progress
+from dumpleak.process.coverage import coverage
+from dumpleak.process.session import Session
 from dumpleak.survey.pool_recording import write_pool_snapshot
 from dumpleak.survey.recording import INCLUDABLE, write_snapshot
 from dumpleak.survey.umdh_log import write_log

@@ -8,7 +8,8 @@ import click
 
 from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
 from dumpleak.files.detect import read_snapshot
-from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.model.errors import CannotAnswerError
+from dumpleak.process.session import Session
 from dumpleak.reports.answers.symbols import SYMBOLS_REPORTS
 from dumpleak.symbols.wanted_symbols import find_wanted
 

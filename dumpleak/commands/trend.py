@@ -19,7 +19,8 @@ from dumpleak.commands.base import (
     output_to,
 )
 from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
-from dumpleak.compare.trend import find_trend, middle_of, time_order
+from dumpleak.compare.site_trends import middle_of
+from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.umdh_log import matched
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import TREND_REPORTS

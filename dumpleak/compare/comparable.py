@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
-from dumpleak.files.stripping import hashed_name
-from dumpleak.model.account import account_of
+from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import is_list_cut
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
+from dumpleak.model.stripping import hashed_name
 from dumpleak.model.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from dumpleak.compare.diff import Verdict, is_older, labelled, order_diagnostics
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.comparable import is_older, labelled, order_diagnostics
 from dumpleak.compare.handle_holders import holder_clauses
-from dumpleak.kernel.audit import PoolAccount
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.pool import (
     NO_BLOCKS,
@@ -20,6 +20,7 @@ from dumpleak.model.pool import (
     TagRow,
     minus,
 )
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import new_blocks
 from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.snapshot import SourceInfo

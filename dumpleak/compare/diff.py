@@ -11,166 +11,38 @@ What a comparison shows is growth. It is never called a leak here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dumpleak.compare.answers import Comparison, Proof, SiteDelta, Verdict
 from dumpleak.compare.builds import align_builds, more_is_named
 from dumpleak.compare.comparable import (
-    SWAPPED,
     doubts,
-    is_older,
     labelled,
     order_diagnostics,
     why_not_comparable,
 )
 from dumpleak.compare.identities import identified
-from dumpleak.compare.life import Life, LifeAnswer, same_life
+from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.renaming import followed
 from dumpleak.compare.same_private import with_same_private
 from dumpleak.compare.survivors import Fate, Survivors
-from dumpleak.files.stripping import alike
-from dumpleak.model.account import ROWS, AccountRow, account_rows, what_grew, why_no_private
+from dumpleak.model.account import ROWS, AccountRow
+from dumpleak.model.account_rows import account_rows, what_grew, why_no_private
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.stripping import alike
 from dumpleak.model.totals import Totals, sum_of
 from dumpleak.model.units import format_share
 from windumps.diagnostics import Diagnostic, Severity
 
 if TYPE_CHECKING:
-    from dumpleak.gate.gate import GateResult
+    pass
 
 EXPLAINED_SITES = 20  # of which more is told than totals
 SIDES = ("the base", "the current dump")
-
-
-class Verdict(StrEnum):
-    """What a comparison comes to."""
-
-    NO_GROWTH = "no-growth"
-    GROWTH = "growth"
-    NOT_COMPARABLE = "not-comparable"
-
-
-@dataclass(frozen=True)
-class SiteDelta:
-    """One site in both dumps.
-
-    Attributes:
-        site: Who allocated.
-        base: Totals before; zeros when the site was not there.
-        current: Totals after.
-        evidence: Why this deserves attention, one clause each.
-        fate: What became of its blocks; None where the dumps are not of one process life.
-        notes: Those clauses of the evidence that a table shows under the site's name.
-    """
-
-    site: Site
-    base: Totals
-    current: Totals
-    evidence: tuple[str, ...] = ()
-    fate: Fate | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def delta_bytes(self) -> int:
-        """Current minus base."""
-        return self.current.bytes - self.base.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Current minus base."""
-        return self.current.count - self.base.count
-
-    @property
-    def grew(self) -> bool:
-        """There is more of it; blocks of no bytes take memory, too."""
-        return self.delta_bytes > 0 or (self.delta_bytes == 0 and self.delta_count > 0)
-
-    @property
-    def confidence(self) -> str:
-        """The word for what two dumps can show."""
-        return "growth"
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Blocks that nothing points to, which a cache would hold.
-
-    Attributes:
-        unreferenced: How many.
-        blocks: Of how many blocks.
-        bytes: Bytes of the unreferenced ones.
-        new: All of these came since the base; else they are all that the sites that grew have now.
-    """
-
-    unreferenced: int
-    blocks: int
-    bytes: int
-    new: bool
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two dumps compared.
-
-    Attributes:
-        base: The earlier dump.
-        current: The later dump.
-        verdict: See `Verdict`.
-        reasons: Why they are not comparable; also given when that was overruled.
-        sites: Sites whose bytes or count changed, largest growth first.
-        private: The same for private memory outside heaps; empty where one dump does not tell of it.
-        base_totals: Over all that `sites` and `private` are of.
-        current_totals: Over all that `sites` and `private` are of.
-        diagnostics: Of both dumps; messages begin with the dump they concern.
-        life: Whether both dumps are of one process life.
-        survivors: What became of the blocks; None where that cannot be told.
-        gate: What the gate says, when the user asked for one.
-        doubts: Why a comparison that was made comes to no verdict: a dump may hide what it would need.
-        account: Everything that can grow, in figures.
-        private_unknown: Why private memory outside heaps is not compared; "" when it is.
-        proof: What references say of the new blocks; None where that was not looked for.
-    """
-
-    base: Snapshot
-    current: Snapshot
-    verdict: Verdict
-    reasons: tuple[str, ...]
-    sites: tuple[SiteDelta, ...]
-    private: tuple[SiteDelta, ...]
-    base_totals: Totals
-    current_totals: Totals
-    diagnostics: tuple[Diagnostic, ...]
-    life: LifeAnswer
-    survivors: Survivors | None = None
-    gate: GateResult | None = None
-    doubts: tuple[str, ...] = ()
-    account: tuple[AccountRow, ...] = ()
-    private_unknown: str = ""
-    proof: Proof | None = None
-
-    @property
-    def grown(self) -> list[SiteDelta]:
-        """Sites that grew, private memory outside heaps included, the worst first."""
-        return _grown((*self.sites, *self.private), self.base.has_bytes)
-
-    @property
-    def refused(self) -> bool:
-        """Nothing was compared; the reasons say why."""
-        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
-
-    @property
-    def delta_bytes(self) -> int:
-        """Growth over all sites, current minus base."""
-        return self.current_totals.bytes - self.base_totals.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Growth over all sites, current minus base."""
-        return self.current_totals.count - self.base_totals.count
 
 
 def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Comparison:
@@ -374,21 +246,3 @@ def _evidence(pair: SiteDelta, growth: int) -> list[str]:
             f"{fate.kept:,} of {pair.base.count:,} blocks of the base are still there; {fate.new:,} are new"
         )
     return evidence
-
-
-__all__ = [
-    "SWAPPED",
-    "Comparison",
-    "Proof",
-    "SiteDelta",
-    "Verdict",
-    "compare",
-    "is_older",
-    "labelled",
-    "order_diagnostics",
-    "private_notes",
-    "private_unknown",
-    "rows_total",
-    "why_not_comparable",
-    "with_proof",
-]

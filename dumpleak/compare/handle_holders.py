@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from dumpleak.model.pool_source import PoolSource
-from windumps.pools.tags import tag_text
+from windumps.pool_tags import tag_text
 
 # Pool tags of objects that handles are made for (documented in pooltag.txt as "… objects").
 OBJECT_TAGS = frozenset(

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from dumpleak.model.sites import is_unsized
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.units import format_bytes
-from windumps.diagnostics import MEMORY_CUT
-from windumps.process.views import HEAP_LIST_CUT
+from windumps.diagnostics import HEAP_LIST_CUT, MEMORY_CUT
 
 # Growth that may hide in a hole this small is not worth a refusal: one step in which address space is taken.
 HIDDEN_BYTES = 0x10000

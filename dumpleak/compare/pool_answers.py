@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from dumpleak.compare.counters import PoolComparison, compare_pools, with_blocks
-from dumpleak.kernel.audit import PoolAccount
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import ORDERS, POOLS, Order, TagDelta, TagRow
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.process.session import CannotAnswerError
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at

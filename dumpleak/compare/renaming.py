@@ -13,10 +13,10 @@ import numpy as np
 
 from dumpleak.compare.survivors import SameSite, Survivors, find_survivors
 from dumpleak.model.block_table import BlockTable
+from dumpleak.model.holding import Holding
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
-from dumpleak.pointers.holders import Holding
 
 Holders = Callable[[Collection[str]], dict[str, Holding]]
 SHOWN = 3  # other names of a site

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from dumpleak.attribution.stack import stack_key
 from dumpleak.compare.renaming import renamed
-from dumpleak.files.stripping import hashed_key
+from dumpleak.model.holding import Holding
 from dumpleak.model.sites import Place, Site, SiteKind, image_identity
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.pointers.holders import Holding
+from dumpleak.model.stripping import hashed_key
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.images.modules import Module
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
+from dumpleak.model.memory import Limit
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_share
-from dumpleak.process.limits import Limit
 from windumps.arrays import F64
 
 # Fewer dumps under load show growth, but no shape.

@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.attribution.content_shape import NO_SHAPE
-from dumpleak.model.block_table import BlockTable
+from dumpleak.model.block_table import NO_SHAPE, BlockTable
 from dumpleak.model.sites import Place, Site, SiteKind
 from dumpleak.model.totals import Totals
 from windumps.arrays import I64

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.builds import align_builds
 from dumpleak.compare.comparable import doubts, labelled, same_dump, why_not_comparable
-from dumpleak.compare.diff import Verdict, private_notes, private_unknown, rows_total
+from dumpleak.compare.diff import private_notes, private_unknown, rows_total
 from dumpleak.compare.identities import identified
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.renaming import joined
@@ -36,12 +37,13 @@ from dumpleak.compare.site_trends import (
     middle_of,
 )
 from dumpleak.compare.survivors import Survivors, find_survivors
-from dumpleak.files.stripping import alike
-from dumpleak.model.account import AccountRow, account_rows, what_grew
+from dumpleak.model.account import AccountRow
+from dumpleak.model.account_rows import account_rows, what_grew
 from dumpleak.model.boots import runs_of
+from dumpleak.model.memory import Limit
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.stripping import alike
 from dumpleak.model.totals import Totals
-from dumpleak.process.limits import Limit
 from windumps.arrays import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
@@ -458,16 +460,3 @@ def _diagnostics(series: list[Snapshot], reasons: list[str], untimed: bool) -> l
             )
         )
     return found
-
-
-__all__ = [
-    "Exhaustion",
-    "Newcomers",
-    "SiteTrend",
-    "Trend",
-    "TrendError",
-    "find_newcomers",
-    "find_trend",
-    "middle_of",
-    "time_order",
-]

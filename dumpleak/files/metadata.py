@@ -6,24 +6,21 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from dumpleak.attribution.content_shape import BY_PDB, BY_STAMP
 from dumpleak.files.checked_json import Fields, SnapshotFileError, damaged
 from dumpleak.files.columns import pack_flags, unpack_flags
 from dumpleak.files.pool_metadata import PoolRecord, read_record, record_json
 from dumpleak.model.account import NO_REGIONS, Figure, older_figures
-from dumpleak.model.coverage import is_list_cut
+from dumpleak.model.block_table import BY_PDB, BY_STAMP
+from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
+from dumpleak.model.holding import Holding
+from dumpleak.model.memory import Limit, MemoryByUse, UseRow
 from dumpleak.model.sites import Place, Site, SiteKind
-from dumpleak.model.snapshot import Coverage, HeapRow, PoolsCovered, Snapshot, SourceInfo
-from dumpleak.model.totals import Totals
-from dumpleak.pointers.holders import Holding
-from dumpleak.process.limits import Limit
-from dumpleak.process.memory_use import MemoryByUse, UseRow
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
+from dumpleak.model.totals import Group, Totals
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.images.modules import Module, PdbIdentity
 
 FORMAT = "dumpleak/snapshot/1"
-
-Group = tuple[Site, Totals]
 
 
 @dataclass(frozen=True)

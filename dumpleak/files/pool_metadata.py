@@ -8,13 +8,13 @@ from datetime import timedelta
 from typing import Any
 
 from dumpleak.files.checked_json import Fields, damaged
-from dumpleak.kernel.audit import PoolAccount, Residual
 from dumpleak.model.boots import Boot
+from dumpleak.model.owners import CONFIDENCES, Owner, Ownership
 from dumpleak.model.pool import POOLS, TRACKERS, WALK, Counters, TagRow, sited
+from dumpleak.model.pool_account import PoolAccount, Residual
+from dumpleak.model.pool_sites import Refuted
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.owners.owners import CONFIDENCES, Owner, Ownership
-from dumpleak.survey.pools import Refuted
-from windumps.pools.tags import tag_text
+from windumps.pool_tags import tag_text
 
 _MICROSECOND = timedelta(microseconds=1)
 _LOW = -(1 << 63)  # of numbers that are below zero in a damaged dump

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.attribution.content_shape import BY_STAMP, shape_identity
-from dumpleak.attribution.grouping import heap_name, key_site, size_name
 from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.files.checked_json import SnapshotFileError
 from dumpleak.files.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
-from dumpleak.files.metadata import Group, Metadata, from_json
-from dumpleak.model.account import account_of
-from dumpleak.model.block_table import BlockTable
-from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import GroupSums, PoolsCovered, Snapshot
-from dumpleak.model.totals import Totals
-from dumpleak.pointers.holders import StoredHolders
-from dumpleak.survey.info import Info, coverage_advice
-from dumpleak.survey.pools import refuted_sites
+from dumpleak.files.metadata import Metadata, from_json
+from dumpleak.model.account_rows import account_of
+from dumpleak.model.block_table import BY_STAMP, BlockTable, shape_identity
+from dumpleak.model.coverage import PoolsCovered
+from dumpleak.model.group_sums import GroupSums
+from dumpleak.model.holding import StoredHolders
+from dumpleak.model.info import Info, coverage_advice
+from dumpleak.model.pool_sites import refuted_sites
+from dumpleak.model.sites import Site, SiteKind, heap_name, key_site, size_name
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Group, Totals
 from windumps.arrays import I32
 from windumps.blocks import SIZE_UNKNOWN, Kind
 
@@ -354,6 +354,3 @@ def _numbered(column: Any, numbers: dict[str, int]) -> NDArray[Any]:
 
 def _by_key(groups: list[Group]) -> dict[str, Group]:
     return {site.key: (site, totals) for site, totals in groups}
-
-
-__all__ = ["SnapshotFile", "is_snapshot", "read_snapshot_file"]

@@ -9,16 +9,16 @@ import numpy as np
 
 from dumpleak.files.checked_json import SnapshotFileError
 from dumpleak.files.reader import SnapshotFile
-from dumpleak.kernel.audit import PoolAccount
 from dumpleak.model.boots import Boot
+from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import TagRow, sited
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
+from dumpleak.model.pool_sites import SAID
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.owners.owners import Ownership
-from dumpleak.process.session import CannotAnswerError
-from dumpleak.survey.pools import SAID
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
-from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP
+from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.kernel.handles import HandleTable
 
 

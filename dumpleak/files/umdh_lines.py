@@ -11,9 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from dumpleak.survey.umdh_log import COUNTED, HEAPS_IN_ALL
 from windumps.images.modules import Module, PdbIdentity, file_name
 
+COUNTED = "// The last line counts the heaps."
+HEAPS_IN_ALL = "heaps in all"
 LINE_LIMIT = 0x4000
 MAX_FRAMES = 0x100
 HEAD_BYTES = 0x10000

@@ -28,15 +28,15 @@ from dumpleak.attribution.stack import (
     stack_key,
     stack_site,
 )
-from dumpleak.files.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, is_log, parse
+from dumpleak.files.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, parse
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
-from dumpleak.process.session import CannotAnswerError
-from windumps.diagnostics import Diagnostic, Severity
+from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic, Severity
 from windumps.files import read_head, regular_only
 from windumps.process.stack_traces import CodeMap
-from windumps.process.views import HEAP_LIST_CUT
 
 KIND = "umdh log"
 GROUPINGS = ("site", "stack")
@@ -292,6 +292,3 @@ def _total(groups: dict[str, tuple[Site, Totals]]) -> Totals:
         sum(t.block_bytes for t in all_),
         max((t.largest for t in all_), default=0),
     )
-
-
-__all__ = ["KIND", "as_log", "is_log", "matched", "read_log"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dumpleak.compare.diff import SiteDelta
-from dumpleak.compare.trend import SiteTrend
-from dumpleak.files.stripping import hashed_key
+from dumpleak.compare.answers import SiteDelta
+from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.stripping import hashed_key
 from dumpleak.model.totals import Totals
 from windumps.errors import DumpError
 from windumps.files import read_head

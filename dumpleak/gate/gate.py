@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import TypeAlias
 
+from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.comparable import why_no_pair
-from dumpleak.compare.diff import Comparison, SiteDelta
-from dumpleak.compare.site_trends import MIN_BYTES
-from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.compare.site_trends import MIN_BYTES, SiteTrend
+from dumpleak.compare.trend import Trend
 from dumpleak.gate.baseline import Baseline
 from dumpleak.gate.conditions import (
     COUNTED_SITES,
@@ -26,7 +26,6 @@ from dumpleak.gate.conditions import (
     Measured,
     Span,
     decide,
-    parse_gate,
 )
 from dumpleak.gate.measures import Answer, Part, Scale, no_times
 from dumpleak.gate.suppressions import Suppression
@@ -288,15 +287,3 @@ def _unreferenced(condition: Condition, answer: Answer, scale: Scale, barred: st
     if condition.quantity == "unreferenced.bytes":
         return decide(condition, scale.new_span(proof.bytes, False), barred)
     return decide(condition, scale.new_span(proof.unreferenced, True), barred)
-
-
-__all__ = [
-    "Condition",
-    "Finding",
-    "Gate",
-    "GateError",
-    "GateResult",
-    "Measured",
-    "parse_gate",
-    "told_unknown",
-]

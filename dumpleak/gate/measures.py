@@ -8,7 +8,7 @@ from itertools import pairwise
 from math import inf
 from typing import TypeAlias
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.holes import find_hole, lost_memory
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.conditions import PER_HOUR, Condition, GateError, Span

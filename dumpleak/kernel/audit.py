@@ -2,183 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from dumpleak.kernel.info import checked_counters
-from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.pool import POOLS, TRACKERS, WALK
-from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP
-from windumps.pools.tags import OVERFLOW_TAG, tag_text
+from dumpleak.model.pool_account import PoolAccount, Residual
+from dumpleak.model.pool_blocks import PoolBlocks
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.pool_tags import OVERFLOW_TAG, tag_text
+from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import PoolAudit, Source
 
-if TYPE_CHECKING:
-    from dumpleak.kernel.pools import PoolReader
 
-# Blocks alone are no answer when less than this share of the pool could be walked.
-MIN_WALKED_SHARE = 0.98
-MAX_UNKNOWN_SHARE = 0.5  # of tags, beyond which counters are no answer
-
-
-@dataclass(frozen=True)
-class Residual:
-    """One tag in one pool where trackers and blocks do not agree: trackers less walk.
-
-    Attributes:
-        tag: Four characters.
-        pool: One of `POOLS`.
-        count: Blocks that were not found; negative for blocks that no tracker knows.
-        bytes: Their bytes.
-    """
-
-    tag: str
-    pool: str
-    count: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class PoolAccount:
-    """What is known of the pools of one dump.
-
-    Attributes:
-        ranking: `TRACKERS` or `WALK`: where the numbers come from by which tags are ranked.
-        reason: Why.
-        trackers: How the trackers were found and read.
-        walk: How blocks were found; "" when they were not looked for.
-        tracked_bytes: By the trackers; None when they are not in the dump.
-        tag_count: Tags that the trackers know, or blocks were found of.
-        unknown_tags: Tags of which neither counters nor blocks tell how much they hold.
-        walked_bytes: Of blocks in use that were found; None when they were not looked for.
-        walked_count: How many.
-        uncounted_bytes: Of these, of tags whose counters are not in the dump, or refuted by the blocks.
-        matched_bytes: Of these, what the trackers know as well.
-        absent_bytes: Pages of pool that are not in the dump and may hold more blocks.
-        damaged_bytes: Parts that could not be walked because of damage.
-        missing_bytes: Memory that the dump's tables promise and its file does not have.
-        residuals: Where the two do not agree, most bytes first.
-        notes: What else a reader of the numbers must know, one sentence each.
-        tags_by_blocks: Tags whose numbers are those of the blocks: their counters are not in the dump,
-            or the blocks refute them.
-        by_blocks_bytes: What was found of these tags.
-        refuted_tags: How many of these have counters that the blocks refute.
-        pool_count: Pools there are.
-        large_unknown: Tables of blocks are not in the dump, so that blocks nobody looks for may be anywhere.
-        pool_bytes: The memory manager's own total of both pools, where it is needed (`large_unknown`) and
-            known.
-    """
-
-    ranking: str
-    reason: str
-    trackers: str
-    walk: str
-    tracked_bytes: int | None
-    tag_count: int
-    unknown_tags: int
-    walked_bytes: int | None
-    walked_count: int | None
-    uncounted_bytes: int
-    matched_bytes: int | None
-    absent_bytes: int
-    damaged_bytes: int
-    missing_bytes: int
-    residuals: tuple[Residual, ...]
-    notes: tuple[str, ...] = ()
-    tags_by_blocks: int = 0
-    by_blocks_bytes: int = 0
-    refuted_tags: int = 0
-    pool_count: int = 2
-    large_unknown: bool = False
-    pool_bytes: int | None = None
+class OpenedPools(Protocol):
+    """What the account takes of a kernel dump whose pools are read, see `PoolReader`."""
 
     @property
-    def unseen_bytes(self) -> int:
-        """Memory of the pools that may hold blocks and was not read."""
-        return self.absent_bytes + self.damaged_bytes
-
-    def covered(self, by_trackers: bool = True) -> PoolsCovered | None:
-        """How much of the pools was read and is accounted for; None when nobody looked for blocks.
-
-        Blocks that the trackers count and nobody found were not walked, and yet no total lacks them.
-
-        Args:
-            by_trackers: It is asked for totals to which the trackers contribute, not of blocks found.
-        """
-        if self.walked_bytes is None:
-            return None
-        if self.ranking != TRACKERS or self.tracked_bytes is None or self.matched_bytes is None:
-            walked, counted = self.walked_bytes, 0
-            committed = walked + self.unseen_bytes
-            if self.large_unknown and self.pool_bytes is not None:
-                committed = max(committed, self.pool_bytes)
-            unbounded = self.large_unknown and (
-                self.pool_bytes is None or committed == walked + self.unseen_bytes
-            )
-        else:
-            walked = self.matched_bytes + self.by_blocks_bytes
-            missing = max(self.tracked_bytes - self.matched_bytes, 0)
-            # What is known of all tags cannot hide more of them.
-            unseen = self.unseen_bytes if self.tags_by_blocks or self.unknown_tags else 0
-            of_unknown = max(self.uncounted_bytes - self.by_blocks_bytes, 0)
-            committed = walked + max(missing, unseen) + of_unknown
-            counted = max(missing - unseen, 0) if by_trackers else 0
-            unbounded = bool(self.unknown_tags)
-        present, pools = max(committed - self.absent_bytes, walked), self.pool_count
-        return PoolsCovered(
-            walked, present, committed, pools, pools, counted_bytes=counted, unbounded=unbounded
-        )
+    def dump(self) -> KernelDump:
+        """The dump."""
 
     @property
-    def said_of_blocks(self) -> str:
-        """Which tags are counted by blocks though there are trackers, and why; "" when none is."""
-        if self.ranking != TRACKERS or not self.tags_by_blocks:
-            return ""
-        absent = self.tags_by_blocks - self.refuted_tags
-        reasons = [
-            f"{self.refuted_tags} with counters that the blocks refute" * bool(self.refuted_tags),
-            f"{absent} without counters in the dump" * bool(absent),
-        ]
-        tags = f"{self.tags_by_blocks} tag{'s are' if self.tags_by_blocks > 1 else ' is'}"
-        return f"{tags} counted by blocks found ({', '.join(filter(None, reasons))})"
+    def pools(self) -> KernelPools:
+        """Its pools."""
 
     @property
-    def blocks_are_total(self) -> bool:
-        """So much of the pools was walked that a tag without blocks has none worth telling."""
-        walked, lost = self.walked_bytes or 0, self.unseen_bytes
-        return bool(
-            walked and not self.missing_bytes and walked / (walked + lost) >= MIN_WALKED_SHARE
-        )
+    def has_trackers(self) -> bool:
+        """The kernel's own counters are in the dump, at least for some tags."""
 
     @property
-    def shortfall(self) -> str:
-        """Why the answer cannot stand; "" when it can."""
-        if self.ranking == TRACKERS:
-            if self.unknown_tags <= MAX_UNKNOWN_SHARE * self.tag_count:
-                return ""
-            return (
-                f"the counters of {self.unknown_tags} of {self.tag_count} tags are only partly in the dump; "
-                + self._advice
-            )
-        if self.blocks_are_total:
-            return ""
-        why = f"the kernel's own counters are {'only partly' if self.unknown_tags else 'not'} in the dump"
-        found = (
-            "and what blocks were found may be a small part"
-            if self.walked_bytes
-            else "and no block was found"
-        )
-        return f"{why}, {found}; {self._advice}"
-
-    @property
-    def _advice(self) -> str:
-        if self.missing_bytes:
-            return "the file is cut: copy it again from where it was written"
-        return BETTER_KERNEL_DUMP
+    def blocks(self) -> PoolBlocks:
+        """Used blocks; asking for them walks all pools."""
 
 
-def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
+def account_for(reader: OpenedPools, walk: bool) -> PoolAccount:
     """Holds trackers and blocks against each other.
 
     Args:
@@ -221,7 +79,7 @@ def account_for(reader: PoolReader, walk: bool) -> PoolAccount:
     )
 
 
-def _pool_count(reader: PoolReader, walk: bool) -> int:
+def _pool_count(reader: OpenedPools, walk: bool) -> int:
     """Nonpaged, paged, and session pool where something of it is known."""
     counted = any(len(session.totals) for session in reader.pools.sessions)
     session = POOLS.index("session")
@@ -229,14 +87,14 @@ def _pool_count(reader: PoolReader, walk: bool) -> int:
     return len(POOLS[:2]) + bool(counted or found)
 
 
-def _pool_bytes(reader: PoolReader) -> int | None:
+def _pool_bytes(reader: OpenedPools) -> int | None:
     """The memory manager's total of both pools; None unless it is known of both."""
     known = {counter.name: counter.bytes for counter in checked_counters(reader.dump)}
     held = [known.get(f"{pool}_pool") for pool in POOLS[:2]]
     return None if None in held else sum(size for size in held if size is not None)
 
 
-def _tracked(reader: PoolReader, audit: PoolAudit | None) -> int | None:
+def _tracked(reader: OpenedPools, audit: PoolAudit | None) -> int | None:
     """Bytes by the counters that are believed; None when there are none.
 
     In Python's own integers: counters of a damaged dump may be anything.
@@ -263,7 +121,7 @@ def _overflow_bytes(audit: PoolAudit) -> int:
     return split
 
 
-def _unknown_tags(reader: PoolReader, audit: PoolAudit | None) -> int:
+def _unknown_tags(reader: OpenedPools, audit: PoolAudit | None) -> int:
     totals = reader.pools.trackers
     if not totals.is_found:
         return 0

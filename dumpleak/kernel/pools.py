@@ -10,26 +10,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.kernel.answerable import why_no_walk
-from dumpleak.kernel.audit import PoolAccount, account_for
+from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.info import kernel_source
+from dumpleak.kernel.machine import why_no_walk
 from dumpleak.model.boots import Boot
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.owners.owners import Ownership, TagOwners, VerifiedCaller
+from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
-from dumpleak.process.session import CannotAnswerError, Progress, no_progress
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
-from windumps.dumps.kernel.dump import BETTER_KERNEL_DUMP, KernelDump
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.images.modules import Module
 from windumps.kernel.handles import HandleTable, read_handles
+from windumps.pool_tags import OVERFLOW_TAG, tag_text
 from windumps.pools.kernel_pools import KernelPools
-from windumps.pools.tags import OVERFLOW_TAG, tag_text
 from windumps.pools.trackers.audit import Source
 from windumps.symbols.provider import Symbols
 
@@ -140,10 +143,15 @@ class PoolReader:
         Raises:
             CannotAnswerError: they are more than this machine has memory for.
         """
-        too_many = why_no_walk(self)
+        too_many = self.why_no_walk
         if too_many:
             raise CannotAnswerError(f"{self.dump.path}: {too_many}")
         return PoolBlocks(self.walk())
+
+    @property
+    def why_no_walk(self) -> str:
+        """Why the blocks cannot be looked at on this machine; "" when they can, or nothing tells."""
+        return why_no_walk(self.dump, self.pools.trackers) if self.has_trackers else ""
 
     def walk(self) -> Iterator[Blocks]:
         """All blocks, used and free, in pieces."""

@@ -5,23 +5,14 @@ A figure that is not in the dump is None, with the reason; it is never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.process.memory_use import USES, charged_bytes, region_uses
-from dumpleak.process.session import Session
-from windumps.dump import Dump
-from windumps.memory import Regions
-from windumps.memory.regions import MEM_COMMIT, MEM_FREE, MEM_PRIVATE, MEM_RESERVE
 
 if TYPE_CHECKING:
-    from dumpleak.model.snapshot import Snapshot
+    pass
 
 BYTES, COUNT = "bytes", "count"
 NO_REGIONS = "the dump does not list the process's memory regions"
@@ -195,98 +186,8 @@ class AccountRow:
         return format_bytes(value, signed) if self.unit == BYTES else format_count(value, signed)
 
 
-def account_of(snapshot: Snapshot) -> tuple[Figure, ...]:
-    """All figures of a snapshot, in the order of `ROWS`; rows that do not apply are absent."""
-    if snapshot.is_pool:
-        return ()
-    figures = {figure.name: figure for figure in (*_of_heaps(snapshot), *_outside(snapshot))}
-    known = [figures[name] for name in ROWS if name in figures]
-    return (*known, *(figure for name, figure in figures.items() if name not in ROWS))
-
-
-def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
-    """The account over several dumps: every row that one of them has."""
-    sides = [{figure.name: figure for figure in account_of(snapshot)} for snapshot in snapshots]
-    names = dict.fromkeys(name for side in sides for name in side)
-    rows = []
-    for name in names:
-        unit = next(side[name].measure for side in sides if name in side)
-        found = [side.get(name, Figure(name, None, NOT_KEPT)) for side in sides]
-        reasons = [
-            f"{snapshot.source.file}: {figure.reason}"
-            for snapshot, figure in zip(snapshots, found, strict=True)
-            if figure.value is None
-        ]
-        points = tuple(figure.value for figure in found)
-        rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons))))
-    return tuple(rows)
-
-
-def what_grew(rows: Iterable[AccountRow]) -> list[AccountRow]:
-    """Rows that grew by more than their thresholds, the worst first; sums of others only alone."""
-    known = {row.name: row for row in rows if row.delta is not None}
-    grew = [row for row in known.values() if row.state is State.GREW]
-    grew.sort(key=lambda row: -row.excess)
-    return [row for row in grew if SUMS.get(row.name) not in known] or grew
-
-
-def _of_heaps(snapshot: Snapshot) -> list[Figure]:
-    """What heaps, blocks and private memory come to: every snapshot knows them."""
-    covered = snapshot.coverage
-    unread = covered.heaps_listed - covered.heaps_read
-    reason = f"{unread} of {covered.heaps_listed} heaps could not be read" if unread else ""
-    if not covered.heaps_listed:
-        reason = NO_HEAPS
-    read = [row for row in snapshot.heaps if row.read]
-    figures = [
-        _figure("blocks.count", snapshot.totals.count, reason),
-        _figure("blocks.bytes", snapshot.totals.bytes, reason),
-        _figure("heaps.count", covered.heaps_listed, "" if covered.heaps_listed else NO_HEAPS),
-    ]
-    for name, values in (
-        ("heaps.committed_bytes", [row.committed_bytes for row in read]),
-        ("heaps.free_bytes", [row.free_bytes for row in read]),
-    ):
-        known = [value for value in values if value is not None]
-        why = reason or (NOT_KEPT if len(known) < len(values) or not values else "")
-        figures.append(_figure(name, sum(known), why))
-    private = [totals for _, totals in snapshot.private.values()]
-    why = why_no_private(snapshot)
-    if snapshot.outside is None and not snapshot.private:
-        why = NOT_KEPT
-    for name, value in (
-        ("private.count", sum(totals.count for totals in private)),
-        ("private.bytes", sum(totals.bytes for totals in private)),
-    ):
-        figures.append(_figure(name, value, why))
-    return figures
-
-
 def _figure(name: str, value: int, reason: str) -> Figure:
     return Figure(name, None, reason) if reason else Figure(name, value)
-
-
-def why_no_private(snapshot: Snapshot) -> str:
-    """Why a dump does not tell of private memory outside heaps; "" when it does, and for what is no dump."""
-    if not snapshot.has_bytes:
-        return ""
-    covered = snapshot.coverage
-    unread = covered.heaps_listed - covered.heaps_read
-    if unread and not snapshot.is_pool:
-        return f"memory of {unread} heaps that could not be read is among it"
-    if snapshot.private_unknown:
-        return snapshot.private_unknown
-    if snapshot.private or not snapshot.by_regions:
-        return ""
-    told = (f.reason for f in snapshot.outside or () if f.name == "regions.committed_bytes")
-    return next(told, "")
-
-
-def _outside(snapshot: Snapshot) -> tuple[Figure, ...]:
-    # A file of an older version lacks newer rows.
-    figures = {name: Figure(name, None, NOT_KEPT) for name in _OUTSIDE}
-    figures |= {figure.name: figure for figure in snapshot.outside or ()}
-    return tuple(figures.values())
 
 
 def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Figure, ...]:
@@ -302,105 +203,6 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
         "regions.committed_bytes": Figure("regions.committed_bytes", committed, reason),
     }
     return tuple(known.get(name, Figure(name, None, NOT_KEPT)) for name in _OUTSIDE)
-
-
-def outside_figures(session: Session) -> tuple[Figure, ...]:
-    """The figures of what is neither block nor heap; heaps have to be walked first."""
-    dump = session.dump
-    regions = dump.memory.regions
-    figures = [
-        _figure("threads.count", len(dump.threads), _why_no_threads(dump)),
-        _figure("modules.count", len(dump.modules), "" if dump.modules else NO_MODULES),
-    ]
-    return (
-        *(*figures, _of_handles(session), *_of_regions(session, regions)),
-        *(*_address_space(session, regions), *_counters(session, regions)),
-    )
-
-
-def _of_handles(session: Session) -> Figure:
-    handles = session.dump.handles
-    if handles is None:
-        return Figure("handles.count", None, NO_HANDLES)
-    return _figure("handles.count", len(handles), "" if handles.whole else CUT_HANDLES)
-
-
-def _counters(session: Session, regions: Regions) -> list[Figure]:
-    """What Windows counted, and what of its private bytes the dump does not show."""
-    counted = session.dump.vm_counters
-    private = counted.private if counted else None
-    figures = [
-        Figure(name, value, NO_COUNTERS if value is None else "")
-        for name, value in (
-            ("counters.private_bytes", private),
-            ("counters.virtual_bytes", counted.virtual if counted else None),
-            ("counters.working_set_bytes", counted.working_set if counted else None),
-        )
-    ]
-    if private is None or not len(regions) or not regions.whole:
-        reason = NO_COUNTERS if private is None else NO_REGIONS
-        return [*figures, Figure(UNEXPLAINED, None, reason)]
-    return [*figures, Figure(UNEXPLAINED, private - charged_bytes(regions))]
-
-
-def _of_regions(session: Session, regions: Regions) -> list[Figure]:
-    names = (
-        *("private.reserved_bytes", "mapped.count", "mapped.bytes", "modules.bytes"),
-        *("stacks.bytes", "stacks.reserved_bytes"),
-        *("regions.committed_bytes", "regions.reserved_bytes"),
-    )
-    if not (len(regions) and regions.whole):
-        reason = REGIONS_CUT if len(regions) else NO_REGIONS
-        return [Figure(name, None, reason) for name in names]
-    use = region_uses(session, regions)
-    committed, reserved = regions.state == MEM_COMMIT, regions.state == MEM_RESERVE
-    taken = committed | reserved
-    private = (use == USES.index("other-private")) & (regions.type == MEM_PRIVATE)
-    stacks, mapped = use == USES.index("stacks"), use == USES.index("mapped")
-    images = use == USES.index("images")
-
-    def size(rows: NDArray[np.bool_]) -> int:
-        return int(regions.region_size[rows].sum())
-
-    values = (
-        size(private & taken),
-        len(np.unique(regions.allocation_base[mapped & taken])),
-        size(mapped & committed),
-        size(images & committed),
-        size(stacks & committed),
-        size(stacks & taken),
-        size(committed),
-        size(taken),
-    )
-    no_threads = _why_no_threads(session.dump)
-    reasons = [no_threads if "stacks" in name else "" for name in names]
-    return [
-        _figure(name, value, reason)
-        for name, value, reason in zip(names, values, reasons, strict=True)
-    ]
-
-
-def _why_no_threads(dump: Dump) -> str:
-    """Why a dump does not tell how many threads there are; "" when it does."""
-    if not dump.threads:
-        return NO_THREADS
-    return "" if dump.threads_whole else THREADS_CUT
-
-
-def _address_space(session: Session, regions: Regions) -> list[Figure]:
-    """What is left of the address space; of a process with 32-bit pointers below their end."""
-    free = regions.state == MEM_FREE
-    if any(view.pointer_size == 4 for view in session.views):
-        free &= regions.base_address < np.uint64(NARROW_LIMIT)
-    names = ("address_space.free_bytes", "address_space.largest_free_bytes")
-    if not free.any() or not regions.whole:
-        reason = NO_FREE if len(regions) else NO_REGIONS
-        return [Figure(name, None, reason if regions.whole else REGIONS_CUT) for name in names]
-    start = regions.base_address[free]
-    size = regions.region_size[free]
-    if any(view.pointer_size == 4 for view in session.views):
-        size = np.minimum(size, np.uint64(NARROW_LIMIT) - start)
-    return [Figure(names[0], int(size.sum())), Figure(names[1], int(size.max()))]
 
 
 def _kind(name: str) -> RowKind:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.attribution.content_shape import BY_STAMP, content_shapes, shape_identity
-from dumpleak.process.session import HeapSource, Session
-from windumps.blocks import Blocks
+from windumps.images.modules import Module
+
+NO_SHAPE = 0
+# What a shape calls an image: its PDB identity (1, in older snapshot files), or its time stamp and size (2),
+# which every list has, that of unloaded images too.
+BY_PDB, BY_STAMP = 1, 2
 
 
 @dataclass(frozen=True)
@@ -38,30 +41,6 @@ class BlockTable:
         return len(self.address)
 
 
-class BlockTableBuilder:
-    """Collects the pieces of a walk.
-
-    Args:
-        session: The dump that is walked.
-    """
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-        self._pieces: list[tuple[NDArray[np.generic], ...]] = []
-
-    def add(self, source: HeapSource, used: Blocks, groups: NDArray[np.int64]) -> None:
-        """Takes in one piece: used blocks of one heap, and their groups."""
-        shapes = content_shapes(self._session, source, used)
-        self._pieces.append((used.address, used.size, groups.astype(np.int32), shapes))
-
-    def build(self, keys: tuple[str, ...]) -> BlockTable:
-        """All pieces in order of address."""
-        kinds = (np.uint64, np.int64, np.int32, np.uint16)
-        columns = [
-            np.concatenate([piece[n] for piece in self._pieces] or [np.empty(0, kind)])
-            for n, kind in enumerate(kinds)
-        ]
-        order = np.argsort(columns[0], kind="stable")
-        address, size, group, shape = (column[order] for column in columns)
-        images = frozenset(shape_identity(image) for image in self._session.images.modules)
-        return BlockTable(address, size, group, shape, keys, images)
+def shape_identity(image: Module) -> str:
+    """What the shapes of blocks that point into an image call it."""
+    return image.stamp_key if image.timestamp else image.identity

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from dumpleak.model.errors import BETTER_DUMP
 from dumpleak.model.units import format_bytes, format_share
-from dumpleak.process.session import BETTER_DUMP, Session
-from dumpleak.process.unread_heaps import unread_amounts
-from windumps.diagnostics import Diagnostic
-from windumps.process.views import HEAP_LIST_CUT
+from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5
@@ -179,28 +177,3 @@ class HandlesCovered(Coverage):
 def is_list_cut(diagnostics: Iterable[Diagnostic]) -> bool:
     """Whether a process may have more heaps than are known."""
     return any(item.code == HEAP_LIST_CUT for item in diagnostics)
-
-
-def coverage(session: Session) -> Coverage:
-    """How much of the heaps' memory was walked; complete once the blocks were walked."""
-    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
-    unread, unread_present = unread_amounts(session)
-    present = session.dump.memory.present_in
-    return Coverage(
-        # What is walked twice, or walked and not committed, is misread: as much of the rest is as well.
-        walked_bytes=sum(
-            max(account.walked_bytes - 2 * max(-account.residual_bytes, 0), 0)
-            for account in accounts
-        ),
-        # A block can be known from its neighbours and yet not be in the dump itself.
-        present_bytes=unread_present
-        + sum(
-            min(present(account.ranges), account.committed_bytes - account.absent_bytes)
-            for account in accounts
-        ),
-        committed_bytes=unread + sum(account.committed_bytes for account in accounts),
-        heaps_listed=len(session.heaps) + sum(view.unlisted_heaps for view in session.views),
-        heaps_read=len(accounts),
-        unread_bytes=unread,
-        list_cut=is_list_cut(session.diagnostics),
-    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.totals import Totals
 from windumps.blocks import Blocks
 
 MAX_SAMPLES = 5
@@ -96,3 +97,40 @@ class DetailSums:
         self._samples = np.pad(self._samples, ((0, more), (0, 0)))
         self._taken = np.pad(self._taken, (0, more))
         self._pointer_size = np.pad(self._pointer_size, (0, more))
+
+
+class GroupSums:
+    """Adds used blocks up by group number, in columns that grow as groups appear."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((4, 0), np.int64)
+
+    def add(
+        self, groups: NDArray[np.int64], counted: NDArray[np.int64], block_bytes: NDArray[np.int64]
+    ) -> None:
+        """Adds some blocks.
+
+        Args:
+            groups: Their numbers.
+            counted: Bytes asked for where known, else block bytes.
+            block_bytes: With header and padding.
+        """
+        size = int(groups.max()) + 1
+        if size > self._sums.shape[1]:
+            grown = np.zeros((4, max(size, 2 * self._sums.shape[1])), np.int64)
+            grown[:, : self._sums.shape[1]] = self._sums
+            self._sums = grown
+        np.add.at(self._sums[0], groups, 1)
+        np.add.at(self._sums[1], groups, counted)
+        np.add.at(self._sums[2], groups, block_bytes)
+        np.maximum.at(self._sums[3], groups, counted)
+
+    def totals(self, group: int) -> Totals:
+        """Of one group."""
+        return Totals(*(int(value) for value in self._sums[:, group]))
+
+    def overall(self) -> Totals:
+        """Of all groups."""
+        largest = int(self._sums[3].max()) if self._sums.size else 0
+        count, counted, block_bytes = (int(value) for value in self._sums[:3].sum(axis=1))
+        return Totals(count, counted, block_bytes, largest)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool_blocks import NewBlocks
-from dumpleak.owners.owners import Ownership
 
 POOLS = ("nonpaged", "paged", "session")
 TRACKERS, WALK = "trackers", "walk"

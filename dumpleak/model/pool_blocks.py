@@ -13,7 +13,7 @@ from dumpleak.model.block_columns import Columns, sorted_columns
 from dumpleak.model.units import format_address
 from windumps.arrays import I64, U64
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
-from windumps.pools.pool_types import Pool
+from windumps.pool_tags import Pool
 
 MAX_SAMPLES = 5
 MAX_SIZES = 8

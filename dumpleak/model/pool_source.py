@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from dumpleak.kernel.audit import PoolAccount
 from dumpleak.model.boots import Boot
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import TagRow
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.owners.owners import Ownership
 from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.kernel.handles import HandleTable
 

@@ -15,6 +15,8 @@ from typing import NamedTuple
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.images.modules import Module
 
+_SIZE_PART = 3
+
 
 class SiteKind(StrEnum):
     """What names a site, best evidence first."""
@@ -83,7 +85,6 @@ class Site:
 
 # What the key of a group of private allocations begins with, and which part of a shape's key is the size.
 PRIVATE_KEY = f"{SiteKind.SHAPE}|private|"
-_SIZE_PART = 3
 
 
 def is_private(site: Site) -> bool:
@@ -95,3 +96,18 @@ def is_unsized(site: Site) -> bool:
     """True for the site of blocks whose sizes are not known."""
     parts = site.key.split("|")
     return site.kind is SiteKind.SHAPE and parts[_SIZE_PART : _SIZE_PART + 1] == [str(SIZE_UNKNOWN)]
+
+
+def key_site(label: str, name: str) -> Site:
+    """The group of all blocks with one value of a key, "size" and "48"."""
+    return Site(SiteKind.GROUP, f"{label}|{name}".lower(), name)
+
+
+def size_name(size: int) -> str:
+    """What a group by size is called."""
+    return "unknown" if size == SIZE_UNKNOWN else str(size)
+
+
+def heap_name(label: str, kind: str) -> str:
+    """What a group by heap is called."""
+    return f"{label} ({kind})"

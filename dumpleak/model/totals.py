@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from dumpleak.model.sites import Site
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -34,3 +36,6 @@ class Totals:
 def sum_of(totals: Iterable[Totals]) -> Totals:
     """All of them together."""
     return sum(totals, Totals())
+
+
+Group = tuple[Site, Totals]

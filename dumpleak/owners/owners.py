@@ -14,18 +14,17 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.owners import MEDIUM, STRONG, Owner, Ownership
 from dumpleak.owners.tag_calls import Call, CallFinder, Symbolize
 from dumpleak.owners.tag_scan import Place, TagHits, scan_images
 from dumpleak.owners.tag_table import BUILT_IN, KERNEL, TagNote, TagTable, built_in_table
 from windumps.images.modules import Module, ModuleMap
 from windumps.images.sections import MEM_DISCARDABLE, read_sections
 from windumps.kernel.kernel import Kernel
-from windumps.pools.tags import tag_text
+from windumps.pool_tags import tag_text
 
 MAX_OWNERS = 5
 MAX_PLACES = 3  # places in code named for one driver
-STRONG, MEDIUM = 0.7, 0.4
-CONFIDENCES = ("proven", "strong", "medium", "weak")
 NEGLIGIBLE = 0.15  # candidates below it are named only where there is no better one
 
 _VERIFIER, _USER_TABLE, _BUILT_IN, _WILDCARD = 0.99, 0.5, 0.45, 0.7
@@ -59,53 +58,6 @@ class VerifiedCaller:
     address: int
     count: int
     bytes: int
-
-
-@dataclass(frozen=True)
-class Owner:
-    """One driver that may own a tag.
-
-    Attributes:
-        driver: File name.
-        score: 0 to 1.
-        confidence: "proven" (Driver Verifier), "strong", "medium" or "weak".
-        evidence: One clause each, the weightiest first.
-    """
-
-    driver: str
-    score: float
-    confidence: str
-    evidence: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Ownership:
-    """What is known of a tag's owner.
-
-    Attributes:
-        tag: Four characters.
-        owners: Candidates, the best first.
-        description: What a `pooltag.txt` says the tag is for; "" when nothing.
-        note: What limits the answer; "" when nothing does.
-    """
-
-    tag: str
-    owners: tuple[Owner, ...] = ()
-    description: str = ""
-    note: str = ""
-
-    @property
-    def driver(self) -> str | None:
-        """The best candidate, where the evidence is more than weak."""
-        best = self.owners[0] if self.owners else None
-        return best.driver if best is not None and best.score >= MEDIUM else None
-
-    @property
-    def label(self) -> str:
-        """The best candidate for people, with a question mark where the evidence is weak; "" for none."""
-        if not self.owners:
-            return ""
-        return self.owners[0].driver + ("" if self.driver else "?")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from dumpleak.model.memory import USES
 from dumpleak.process.known_memory import KnownMemory
-from dumpleak.process.memory_use import SHARED_USER_DATA, USES, heap_ranges, region_uses
+from dumpleak.process.memory_use import SHARED_USER_DATA, heap_ranges, region_uses
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
 from windumps.diagnostics import MEMORY_CUT

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from dumpleak.model.memory import Limit
 from dumpleak.process.session import Session
 from windumps.memory.regions import MEM_FREE
 
 NARROW_LIMIT = 1 << 32  # first address a 32-bit pointer cannot hold
-
-
-@dataclass(frozen=True)
-class Limit:
-    """One limit.
-
-    Attributes:
-        name: "address space" or "commit limit"; of a kernel "nonpaged pool" or "paged pool".
-        free_bytes: What is left of it.
-        total_bytes: The limit itself; None when unknown.
-    """
-
-    name: str
-    free_bytes: int
-    total_bytes: int | None = None
 
 
 def memory_limits(session: Session) -> tuple[Limit, ...]:

@@ -12,11 +12,10 @@ heaps and stacks; and where stacks are not known either, there is no telling it 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.memory import NO_REGIONS, UNKNOWN, USES, MemoryByUse, PrivateMemory, UseRow
 from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes
@@ -27,44 +26,11 @@ from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
 
-USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
-UNKNOWN = "unknown"
 SHARED_USER_DATA = (0x7FFE0000, 0x1000)  # MM_SHARED_USER_DATA_VA (ntddk.h): a page of the kernel's
 PEB_BYTES = 0x1000
 # PAGE_* of winnt.h: PAGE_(EXECUTE_)READWRITE, PAGE_(EXECUTE_)WRITECOPY; the rest are modifiers.
 PROTECTION, WRITABLE, COPIED_ON_WRITE = 0xFF, (0x04, 0x40), (0x08, 0x80)
-NO_REGIONS = "the dump does not list the process's memory regions"
 NO_THREADS = "the dump does not list all threads, whose stacks look like other memory"
-
-
-@dataclass(frozen=True)
-class UseRow:
-    """One use of memory.
-
-    Attributes:
-        use: One of `USES`, or "unknown" where the dump does not list its regions.
-        committed_bytes: Committed in the process.
-        present_bytes: Of that, in the dump.
-        regions: How many regions.
-    """
-
-    use: str
-    committed_bytes: int
-    present_bytes: int
-    regions: int
-
-
-@dataclass(frozen=True)
-class MemoryByUse:
-    """All memory of a process by use.
-
-    Attributes:
-        rows: One for each use that occurs.
-        complete: True when the dump lists all regions of the process.
-    """
-
-    rows: tuple[UseRow, ...]
-    complete: bool
 
 
 def memory_by_use(session: Session) -> MemoryByUse:
@@ -92,24 +58,6 @@ def memory_by_use(session: Session) -> MemoryByUse:
                 UseRow(name, int(size[mine].sum()), int(present[mine].sum()), int(mine.sum()))
             )
     return MemoryByUse(tuple(rows), regions.whole)
-
-
-@dataclass(frozen=True)
-class PrivateMemory:
-    """Private memory outside heaps, as far as a dump tells of it.
-
-    Attributes:
-        groups: Each group's identity and totals, by key.
-        unknown: Why there is no telling; "" when there is.
-        by_regions: It is what the dump's list of regions says, and not what its file holds.
-        in_file: What the file holds beside images, heaps and stacks, mapped memory included: what two dumps
-            have in common when only one lists its regions. None when it does not hold all memory.
-    """
-
-    groups: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
-    unknown: str = ""
-    by_regions: bool = True
-    in_file: tuple[Site, Totals] | None = None
 
 
 def private_memory(session: Session) -> PrivateMemory:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError, Progress, no_progress
 from dumpleak.process.known_memory import KnownMemory, inside_spans
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
@@ -16,7 +17,6 @@ from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.dumps.kernel.process import find_process, open_process
-from windumps.errors import UnsupportedDumpError
 from windumps.heaps import Heap, ProcessHeap, process_heaps
 from windumps.heaps.debug_crt import DebugCrt
 from windumps.heaps.page_heap import heap as page_heap
@@ -28,13 +28,6 @@ from windumps.process.views import MAX_HEAPS, ProcessView, process_views
 from windumps.symbols.provider import Symbols
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
-BETTER_DUMP = "take a full dump: procdump -ma PID app.dmp"
-
-
-class CannotAnswerError(UnsupportedDumpError):
-    """The question cannot be answered from this input; the message says what is missing and what
-    to do.
-    """
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,6 @@ class HeapSource:
     def entry_label(secondary: bool, architecture: str, ordinal: int) -> str:
         """See `label`."""
         return f"{architecture} heap {ordinal}" if secondary else f"heap {ordinal}"
-
-
-# Called with a phase, bytes done and bytes in all.
-Progress = Callable[[str, int, int], None]
-
-
-def no_progress(phase: str, done: int, total: int) -> None:
-    """A progress callback that shows nothing."""
 
 
 class Session:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dumpleak.process.session import HeapSource, Progress, Session, no_progress
+from dumpleak.model.errors import Progress, no_progress
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 
 JOINED_BLOCKS = 1024  # of one joined piece, at most

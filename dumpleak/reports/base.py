@@ -3,51 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import IO, Protocol
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
+from dumpleak.model.block_page import BlockPage
+from dumpleak.model.info import Info
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.survey.info import Info
-from windumps.blocks import Blocks
 from windumps.images.modules import Module
-
-
-@dataclass(frozen=True)
-class BlockPage:
-    """Some blocks of one heap with their sites, as they come from the walk.
-
-    Attributes:
-        heap_address: The heap's handle.
-        pointer_size: 4 or 8, for the width of addresses.
-        blocks: The blocks.
-        sites: Name of each block's site; "" for free blocks.
-        types: Class name of each block, or "".
-        heap_name: Name of the pool, for blocks of the kernel's pools, which have no handle.
-    """
-
-    heap_address: int
-    pointer_size: int
-    blocks: Blocks
-    sites: list[str]
-    types: list[str]
-    heap_name: str = ""
-
-
-# Columns of block rows, in the order of the interface.
-BLOCK_COLUMNS = (
-    "address",
-    "size",
-    "block_bytes",
-    "state",
-    "heap",
-    "kind",
-    "type",
-    "tag",
-    "site",
-    "stack_id",
-)
 
 
 class InfoReport(Protocol):

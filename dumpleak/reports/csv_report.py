@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import IO
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
+from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
+from dumpleak.model.info import Info
+from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.units import format_address
-from dumpleak.process.memory_use import UNKNOWN
-from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.names import cell
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
-from dumpleak.survey.info import Info
 from windumps.images.modules import Module
 
 _MOST_KNOWN = 1 << 16

@@ -11,16 +11,18 @@ from datetime import datetime
 from math import isfinite
 from typing import IO, Any
 
-from dumpleak.compare.diff import Comparison, SiteDelta
-from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult
 from dumpleak.model.account import AccountRow, Figure
-from dumpleak.model.snapshot import HANDLES, Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.info import Info
+from dumpleak.model.snapshot import HANDLES, HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
-from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
-from dumpleak.survey.info import Info
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from dumpleak.model.account import UNEXPLAINED, AccountRow
+from dumpleak.model.block_page import BlockPage
+from dumpleak.model.info import Info
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address, format_bytes
-from dumpleak.reports.base import BlockPage
-from dumpleak.survey.info import Info
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
-from windumps.pools.tags import tag_text
+from windumps.pool_tags import tag_text
 
 TYPES = 6  # types of handles that are named
 ADDRESSES_SHOWN = 0.01  # share of free address space from which a change of it is shown

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from dumpleak.files.reader import SnapshotFile
-from dumpleak.model.account import CUT_HANDLES, NO_HANDLES, NOT_KEPT, account_of
+from dumpleak.model.account import CUT_HANDLES, NO_HANDLES, NOT_KEPT
+from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import HandlesCovered
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HANDLES, Snapshot
 from dumpleak.model.totals import Totals
-from dumpleak.process.session import CannotAnswerError, Progress, Session, no_progress
+from dumpleak.process.session import Session
 from dumpleak.survey.info import process_snapshot
 from windumps.dumps.kernel.dump import KernelDump
 

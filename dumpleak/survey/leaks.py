@@ -12,8 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.attribution.grouping import GROUPINGS, Grouping
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError, Progress, no_progress
+from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
-from dumpleak.model.snapshot import Coverage, GroupSums, SourceInfo, coverage, source_info
+from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.pointers.reachability import find_reachable
 from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
@@ -25,8 +28,10 @@ from dumpleak.pointers.roots import (
     lost_share,
     missing_roots,
 )
-from dumpleak.process.session import BETTER_DUMP, CannotAnswerError, Progress, Session, no_progress
+from dumpleak.process.coverage import coverage
+from dumpleak.process.session import Session
 from dumpleak.process.used_pieces import used_pieces
+from dumpleak.survey.heaps import source_info
 from windumps.diagnostics import Diagnostic, Severity
 
 

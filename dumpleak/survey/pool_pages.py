@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.block_page import BlockPage
 from dumpleak.model.pool_blocks import class_of
-from dumpleak.reports.base import BlockPage
-from dumpleak.survey.pools import site_name
+from dumpleak.model.pool_sites import site_name
 from windumps.blocks import State
-from windumps.pools.pool_types import Pool
+from windumps.pool_tags import Pool
 
 
 def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:

@@ -18,15 +18,10 @@ from dumpleak.files.pool_metadata import PoolRecord
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
-from dumpleak.process.memory_use import MemoryByUse
-from dumpleak.survey.pools import (
-    POOL_GROUPINGS,
-    PoolView,
-    driver_of,
-    refuted_counters,
-    take_pool_snapshot,
-)
+from dumpleak.model.pool_sites import driver_of
+from dumpleak.survey.pools import POOL_GROUPINGS, PoolView, refuted_counters, take_pool_snapshot
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
 

@@ -6,38 +6,33 @@ groups by size, kind and pool count the blocks that were found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from dumpleak.attribution.grouping import heap_name
 from dumpleak.compare.handle_holders import holder_clauses
-from dumpleak.kernel.audit import PoolAccount, account_for
+from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.boots import is_same_boot
+from dumpleak.model.coverage import PoolsCovered
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import DetailSums
+from dumpleak.model.memory import Limit
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import POOLS, WALK, Counters, TagRow, owner_of_both, sited
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import new_blocks, said_of_new
-from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import POOL, HeapRow, PoolsCovered, Snapshot
+from dumpleak.model.pool_sites import Groups, Refuted, driver_of, refuted_sites, site_key, tag_site
+from dumpleak.model.sites import Site, SiteKind, heap_name
+from dumpleak.model.snapshot import POOL, HeapRow, Snapshot
 from dumpleak.model.totals import Totals
-from dumpleak.owners.owners import Ownership
-from dumpleak.process.limits import Limit
-from dumpleak.process.session import CannotAnswerError
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
-from windumps.pools.tags import tag_number, tag_text
 from windumps.pools.trackers.audit import Source
 
-Groups = dict[str, tuple[Site, Totals]]
-Refuted = tuple[int, int, int, int]
-
 _POSSIBLE = 1 << 56  # blocks or bytes: counters beyond are of a damaged dump
-OWNER_UNKNOWN = "(owner unknown)"
-# Codes of diagnostics that say what stands in a `PoolAccount`.
-SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown", "pool-large-unknown"})
 
 
 @dataclass(frozen=True)
@@ -99,30 +94,6 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
     return snapshot
 
 
-def site_key(number: int, pool: int | None = None) -> str:
-    """The key of a tag's blocks, in one of `POOLS` or in all."""
-    tag = tag_text(number)
-    # Zeros are shown as "."; the number keeps such tags apart.
-    same = len(tag) == 4 and tag_number(tag) == number
-    key = f"{SiteKind.TAG}|{tag if same else f'{number:08x}'}"
-    return key if pool is None else f"{key}|{POOLS[pool]}"
-
-
-def site_name(number: int, pool: int | None, driver: str | None) -> str:
-    """What a tag's blocks are called, in one of `POOLS` or in all."""
-    name = tag_text(number).rstrip()
-    if pool is not None:
-        name += f" {(*POOLS, 'pool unknown')[pool]}"
-    return f"{name}, {driver}" if driver else name
-
-
-def tag_site(row: TagRow, pool: int | None = None) -> Site:
-    """The site of a tag's blocks, in one of `POOLS` or in all."""
-    driver = row.owner.driver
-    name = site_name(row.number, pool, driver)
-    return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=driver)
-
-
 def refuted_counters(reader: PoolReader) -> list[Refuted]:
     """What the trackers say where the blocks refute them: (tag, number in `POOLS`, blocks, bytes)."""
     if not reader.has_trackers:
@@ -136,17 +107,6 @@ def refuted_counters(reader: PoolReader) -> list[Refuted]:
         for tag, paged, count, held in found
         if 0 <= count <= _POSSIBLE and 0 <= held <= _POSSIBLE
     ]
-
-
-def refuted_sites(rows: Iterable[TagRow], refuted: Iterable[Refuted]) -> Groups:
-    """`Snapshot.refuted`, of `refuted_counters`."""
-    by_number = {row.number: row for row in rows}
-    sites = [
-        (tag_site(by_number[tag], pool), Totals(count, held, held))
-        for tag, pool, count, held in refuted
-        if tag in by_number
-    ]
-    return {site.key: (site, totals) for site, totals in sites}
 
 
 def _tags_of(rows: list[TagRow]) -> dict[str, tuple[int, int | None]]:
@@ -168,12 +128,6 @@ def _by_tag(reader: PoolReader, rows: list[TagRow]) -> Groups:
 
 def _by_driver(reader: PoolReader, rows: list[TagRow]) -> Groups:
     return _merged(reader, rows, lambda row: driver_of(row.owner.driver))
-
-
-def driver_of(driver: str | None) -> Site:
-    """The group of all tags of a driver."""
-    name = driver or OWNER_UNKNOWN
-    return Site(SiteKind.GROUP, f"driver|{name.lower()}", name, driver=driver)
 
 
 def _merged(reader: PoolReader, rows: list[TagRow], make: Callable[[TagRow], Site]) -> Groups:

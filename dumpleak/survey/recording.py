@@ -23,16 +23,19 @@ from dumpleak.files.columns import (
     arrow,
     pack,
 )
-from dumpleak.files.metadata import About, Group, Metadata, to_json
+from dumpleak.files.metadata import About, Metadata, to_json
 from dumpleak.files.pool_metadata import said_anew
 from dumpleak.files.stripping import stripped_metadata
+from dumpleak.model.errors import Progress, no_progress
+from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
-from dumpleak.model.snapshot import GroupSums, walked_snapshot
+from dumpleak.model.totals import Group
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.process.memory_use import memory_by_use
-from dumpleak.process.session import HeapSource, Progress, Session, no_progress
+from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.used_pieces import used_pieces
+from dumpleak.survey.heaps import walked_snapshot
 from dumpleak.survey.info import handle_types
 from windumps.arrays import I64, ColumnCache
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind

@@ -24,15 +24,15 @@ from typing import IO
 import numpy as np
 
 from dumpleak.attribution.stack import module_stem
-from dumpleak.compare.diff import Comparison, SiteDelta
-from dumpleak.process.session import HeapSource, Progress, Session, no_progress
+from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.files.umdh_lines import COUNTED, HEAPS_IN_ALL
+from dumpleak.model.errors import Progress, no_progress
+from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 from windumps.images.modules import file_name
 from windumps.process.stack_traces import CodeMap, StackTraces
 
 RULE = "- - - - - - - - - -"
-COUNTED = "// The last line counts the heaps."
-HEAPS_IN_ALL = "heaps in all"
 
 
 def write_log(session: Session, stream: IO[str], progress: Progress = no_progress) -> int:

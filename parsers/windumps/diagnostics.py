@@ -7,6 +7,7 @@ from enum import StrEnum
 
 # Code of the diagnostic of a file that ends before memory it lists; `bytes_affected` are missing.
 MEMORY_CUT = "memory-cut"
+HEAP_LIST_CUT = "heap-list-cut"  # code of the diagnostic: the process may have more heaps
 
 
 class Severity(StrEnum):

@@ -8,6 +8,13 @@ the result.
 
 from __future__ import annotations
 
+from windumps.dumps.kernel.dump import KERNEL_DUMP_COMMAND
+
+BETTER_KERNEL_DUMP = (
+    "take a live kernel dump in Task Manager, or let the next crash write a complete dump (2 for a kernel "
+    f"dump): {KERNEL_DUMP_COMMAND}"
+)
+
 
 class WindumpsError(Exception):
     """Base of every error this package raises on purpose; `str()` of it is one line for people."""

@@ -25,8 +25,10 @@ import numpy as np
 from dumpleak.compare.diff import compare
 from dumpleak.files.detect import read_snapshot
 from dumpleak.files.metadata import Metadata
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, GroupSums, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.survey.recording import write_columns
 from windumps.blocks import Kind
 

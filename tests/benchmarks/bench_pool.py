@@ -31,9 +31,9 @@ from windumps.heaps.base import HeapContext  # noqa: E402
 from windumps.heaps.segment.heap import open_segment_heap  # noqa: E402
 from windumps.kernel.kernel import Kernel  # noqa: E402
 from windumps.memory import RunMemory  # noqa: E402
+from windumps.pool_tags import Pool  # noqa: E402
 from windumps.pools.coverage import PoolCoverage, Ranges  # noqa: E402
 from windumps.pools.kernel_pools import KernelPools  # noqa: E402
-from windumps.pools.pool_types import Pool  # noqa: E402
 from windumps.pools.segment.pool import HeapPool  # noqa: E402
 from windumps.pools.segment.roots import PoolHeap  # noqa: E402
 

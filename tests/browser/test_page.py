@@ -14,7 +14,7 @@ from truth import TESTDATA, TruthDump
 
 from browser.page_driver import FLAGS, browser_path, opened
 from dumpleak.cli import main
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.page.report import HtmlReport
 

@@ -13,24 +13,19 @@ import numpy as np
 import pytest
 from truth import TESTDATA
 
-from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.files.metadata import from_json, to_json
-from dumpleak.gate.gate import Gate, parse_gate
-from dumpleak.model.account import (
-    NO_REGIONS,
-    NO_THREADS,
-    NOT_KEPT,
-    ROWS,
-    AccountRow,
-    State,
-    account_of,
-    account_rows,
-    outside_figures,
-)
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.gate.conditions import parse_gate
+from dumpleak.gate.gate import Gate
+from dumpleak.model.account import NO_REGIONS, NO_THREADS, NOT_KEPT, ROWS, AccountRow, State
+from dumpleak.model.account_rows import account_of, account_rows
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.process.account import outside_figures
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.csv_report import CsvReport
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from dumpleak.survey.recording import write_snapshot
 from windumps import Dump, open_dump

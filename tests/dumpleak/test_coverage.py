@@ -6,7 +6,8 @@ import pytest
 from patching import without
 from truth import TESTDATA
 
-from dumpleak.model.snapshot import Coverage, coverage
+from dumpleak.model.coverage import Coverage
+from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks, Kind

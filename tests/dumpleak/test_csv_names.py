@@ -14,11 +14,11 @@ from builders.minidump_builder import MinidumpBuilder
 from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, unreferenced
 
 from dumpleak.compare.trend import find_trend
+from dumpleak.model.block_page import BlockPage
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.totals import Totals
 from dumpleak.reports.answers.leaks import LeaksCsvReport
-from dumpleak.reports.base import BlockPage
 from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.names import cell, visible
 from windumps.blocks import Blocks, Kind

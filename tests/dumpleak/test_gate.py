@@ -16,13 +16,16 @@ import jsonschema
 import pytest
 from truth import TESTDATA
 
-from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.diff import compare
 from dumpleak.compare.trend import find_trend
 from dumpleak.gate.baseline import BaselineError, json_baseline, snapshot_baseline
-from dumpleak.gate.gate import Gate, GateError, parse_gate
+from dumpleak.gate.conditions import GateError, parse_gate
+from dumpleak.gate.gate import Gate
 from dumpleak.gate.suppressions import Suppression, read_suppressions
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, Snapshot, SourceInfo
+from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.reports.ci.findings import fingerprint, source_line
 from dumpleak.reports.ci.junit import JunitReport

@@ -13,8 +13,8 @@ from truth import TESTDATA, TruthDump, truth_dumps
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.attribution.skip_list import MAX_LIST_BYTES, skip_patterns
 from dumpleak.attribution.source import shortened
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 UST = TruthDump(
     TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust" / "after.dmp.gz",

@@ -11,11 +11,12 @@ import pytest
 from patching import with_bytes, without
 from truth import TESTDATA, TruthDump, truth_dumps
 
-from dumpleak.compare.diff import Verdict, compare
-from dumpleak.model.snapshot import take_snapshot
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.process.memory_use import memory_by_use
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks

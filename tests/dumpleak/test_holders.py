@@ -16,12 +16,13 @@ from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution import SiteFinder
 from dumpleak.compare.diff import compare
+from dumpleak.model.holding import Holding
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import take_snapshot
-from dumpleak.pointers.holders import HolderFinder, Holding
+from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.roots import RootKind, find_roots
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr"
 HEAP = 0x20000000

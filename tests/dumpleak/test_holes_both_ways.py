@@ -12,17 +12,19 @@ from typing import Any
 import pytest
 from truth import TESTDATA
 
-from dumpleak.compare.diff import Proof, Verdict, compare
+from dumpleak.compare.answers import Proof, Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.compare.trend import find_trend
-from dumpleak.gate.gate import Gate, parse_gate
+from dumpleak.gate.conditions import parse_gate
+from dumpleak.gate.gate import Gate
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.reports.answers.headline import proof_told
 from dumpleak.reports.answers.summary import summarize_comparison
 from windumps import open_dump
-from windumps.diagnostics import Diagnostic, Severity
-from windumps.process.views import HEAP_LIST_CUT
+from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic, Severity
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 MIB = 1 << 20

@@ -10,8 +10,8 @@ import pytest
 from truth import REAL, TESTDATA
 
 from dumpleak.cli import main
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from windumps.dumps.minidump.reader import open_minidump
 from windumps.errors import WindumpsError

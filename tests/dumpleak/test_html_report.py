@@ -32,7 +32,6 @@ from truth import TESTDATA, TruthDump
 from dumpleak.cli import main
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.optional_libraries import MissingExtraError
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.page import page as html_page
@@ -41,6 +40,7 @@ from dumpleak.reports.page.kernel import pool_growth_page
 from dumpleak.reports.page.page import render
 from dumpleak.reports.page.report import HtmlReport, diff_page, info_page, trend_page
 from dumpleak.reports.profiles.stack_tree import build_tree, prune, site_pairs
+from dumpleak.survey.heaps import take_snapshot
 from windumps.blocks import Blocks, Kind
 
 pytest.importorskip("jinja2")

@@ -16,14 +16,16 @@ from truth import TESTDATA
 import dumpleak.attribution
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.diff import compare
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.survivors import Fate
 from dumpleak.compare.trend import find_trend
 from dumpleak.files.reader import read_snapshot_file
-from dumpleak.files.stripping import stripped_snapshot
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.stripping import stripped_snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.recording import write_snapshot
 from windumps import open_dump
 

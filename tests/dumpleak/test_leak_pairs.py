@@ -7,9 +7,10 @@ from collections import Counter
 import pytest
 from truth import TruthDump, pairs
 
-from dumpleak.compare.diff import Comparison, Verdict, compare
-from dumpleak.model.snapshot import take_snapshot
+from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 PAIRS = [pair for pair in pairs("leak-pair-*") if not pair[0].build.startswith("5.")]
 

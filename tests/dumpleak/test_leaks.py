@@ -20,12 +20,13 @@ from builders.minidump_builder import MinidumpBuilder
 from patching import with_bytes
 from truth import REAL, TESTDATA, Truth, TruthDump, truth_dumps
 
-from dumpleak.model.snapshot import take_snapshot
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.pointers.reachability import find_reachable
 from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
 from dumpleak.pointers.roots import Root, RootKind, Roots, find_roots
-from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.process.session import Session
 from dumpleak.reports.answers.leaks import LEAKS_REPORTS
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.leaks import Leaks, find_leaks
 from windumps import open_dump
 from windumps.dumps.minidump.reader import open_minidump

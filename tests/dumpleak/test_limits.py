@@ -8,7 +8,8 @@ import pytest
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
 
-from dumpleak.process.limits import Limit, memory_limits
+from dumpleak.model.memory import Limit
+from dumpleak.process.limits import memory_limits
 from dumpleak.process.session import Session
 
 COMMIT, RESERVE, FREE = 0x1000, 0x2000, 0x10000

@@ -14,9 +14,10 @@ from truth import REAL
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.files.reader import SnapshotFile
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.process import used_pieces as joining
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.recording import write_snapshot
 
 FIRST, STEP = 0x20000000, 0x10000

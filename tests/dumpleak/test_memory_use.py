@@ -11,12 +11,13 @@ import pytest
 from patching import without
 from truth import TESTDATA
 
-from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.compare.trend import find_trend
 from dumpleak.files.detect import read_snapshot
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.memory_use import memory_by_use
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.recording import write_snapshot
 from windumps import Dump, open_dump
 from windumps.diagnostics import DiagnosticLog

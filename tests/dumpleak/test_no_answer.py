@@ -13,21 +13,23 @@ import pytest
 from patching import without
 from truth import TESTDATA
 
-from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
 from dumpleak.compare.trend import TrendError, find_trend
 from dumpleak.files.umdh_log import LogCoverage
-from dumpleak.gate.conditions import Condition, Span, decide
-from dumpleak.gate.gate import Gate, GateResult, parse_gate
+from dumpleak.gate.conditions import Condition, Span, decide, parse_gate
+from dumpleak.gate.gate import Gate, GateResult
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.reports import DIFF_REPORTS
+from dumpleak.survey.heaps import take_snapshot
 from windumps import open_dump
 from windumps.blocks import Blocks
-from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
-from windumps.process.views import HEAP_LIST_CUT
+from windumps.diagnostics import HEAP_LIST_CUT, MEMORY_CUT, Diagnostic, Severity
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"

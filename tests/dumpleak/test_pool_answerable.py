@@ -6,7 +6,7 @@ import pytest
 from kernel_truth import KernelTruthDump, kernel_dumps, kernel_pairs
 from pool_samples import run, run_json
 
-from dumpleak.kernel import answerable, machine
+from dumpleak.kernel import machine
 
 TINY = next(pair for pair in kernel_pairs("tiny-pair") if pair[1].build == "14393-x64")[1].dump
 DUMPS = [d for d in kernel_dumps("truncated", "traps") if d.dump.name.startswith("after")][:4]
@@ -26,7 +26,7 @@ def test_info_calls_a_dump_good_enough_only_when_pool_answers(
 def test_blocks_beyond_this_machines_memory_are_left_to_the_counters(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(answerable, "memory_bytes", lambda: 10_000)
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 10_000)
     code, out, err = run(capsys, "pool", TINY)
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert "this machine has 9.8 KiB of memory" in err

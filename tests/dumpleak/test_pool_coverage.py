@@ -9,8 +9,8 @@ import pytest
 from kernel_truth import kernel_pairs
 from pool_samples import Pair, run, run_json
 
-from dumpleak.kernel.audit import PoolAccount
 from dumpleak.model.pool import TRACKERS, WALK
+from dumpleak.model.pool_account import PoolAccount
 
 PAIR = next(pair for pair in kernel_pairs("tiny-pair") if pair[1].build == "14393-x64")
 KNOWN = PoolAccount(

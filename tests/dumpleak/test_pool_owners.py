@@ -22,11 +22,12 @@ from builders.driver_builder import (
 )
 from builders.kernel_builder import PAGE, System, full
 
-from dumpleak.owners.owners import Owner, Ownership, TagOwners, VerifiedCaller
+from dumpleak.model.owners import Owner, Ownership
+from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import TagTable, parse_pooltag
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
-from windumps.pools.tags import tag_number
+from windumps.pool_tags import tag_number
 
 NET, GPU = 2, 3  # acmenet.sys, acmegpu.sys in the system's list
 TAG = tag_number("AbCd")

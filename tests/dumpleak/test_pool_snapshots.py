@@ -26,7 +26,7 @@ from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import WindumpsError
-from windumps.pools.tags import tag_number
+from windumps.pool_tags import tag_number
 from windumps.pools.trackers.totals import TagTotals
 from windumps.pools.verifier import VerifierData
 

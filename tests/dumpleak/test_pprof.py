@@ -18,7 +18,8 @@ from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, stack
 from truth import TESTDATA
 
 from dumpleak.cli import main
-from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.reports.binary import NotForTerminalError
 from dumpleak.reports.profiles.pprof import PprofReport
 

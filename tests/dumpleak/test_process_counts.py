@@ -11,16 +11,20 @@ import numpy as np
 import pytest
 from truth import TESTDATA
 
-from dumpleak.compare.diff import Comparison, Verdict, compare
+from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.files.metadata import from_json, to_json
 from dumpleak.files.reader import snapshot_info
-from dumpleak.gate.gate import Gate, parse_gate
-from dumpleak.model.account import CUT_HANDLES, NO_COUNTERS, NO_HANDLES, NOT_KEPT, State, account_of
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.gate.conditions import parse_gate
+from dumpleak.gate.gate import Gate
+from dumpleak.model.account import CUT_HANDLES, NO_COUNTERS, NO_HANDLES, NOT_KEPT, State
+from dumpleak.model.account_rows import account_of
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.memory_use import charged_bytes
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.rows import process_facts
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from dumpleak.survey.recording import write_snapshot
 from windumps import Dump, open_dump

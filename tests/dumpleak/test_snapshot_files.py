@@ -27,9 +27,10 @@ from dumpleak.files.metadata import Metadata, to_json
 from dumpleak.files.reader import SnapshotFile, read_snapshot_file
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.recording import without_folders, write_columns, write_snapshot
 from windumps.errors import WindumpsError
 

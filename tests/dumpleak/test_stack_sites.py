@@ -22,10 +22,11 @@ from dumpleak.attribution.stack import (
     stack_site,
 )
 from dumpleak.attribution.table import SiteTable
-from dumpleak.compare.diff import Comparison, Verdict, compare
+from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
 from windumps.process.stack_traces import CodeMap

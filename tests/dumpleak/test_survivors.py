@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from truth import SHARED, TESTDATA, TruthDump, pairs
 
-from dumpleak.attribution.content_shape import BY_PDB
 from dumpleak.compare.diff import compare
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.survivors import Fate, find_survivors
-from dumpleak.model.block_table import BlockTable
+from dumpleak.model.block_table import BY_PDB, BlockTable
 from dumpleak.model.sites import Place, Site, SiteKind
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 SAME_LIFE = pairs("leak-pair-same-process", "leak-pair-ust")
 OTHER_LIFE = pairs("leak-pair-aslr")

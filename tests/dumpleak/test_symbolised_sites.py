@@ -22,10 +22,12 @@ from pdb_samples import SHARED_SYMBOLS
 from truth import Truth, TruthDump, pairs, truth_dumps
 
 import windumps.symbols.provider
-from dumpleak.compare.diff import Comparison, compare
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.diff import compare
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Snapshot, take_snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from windumps import Dump, open_dump
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module, PdbIdentity

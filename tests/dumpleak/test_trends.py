@@ -17,11 +17,13 @@ from truth import SHARED, TESTDATA, Truth, load_json
 from dumpleak.compare.shape import Shape
 from dumpleak.compare.trend import Trend, TrendError, find_trend
 from dumpleak.model.block_table import BlockTable
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.memory import Limit
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import Coverage, HeapRow, Snapshot, SourceInfo, take_snapshot
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
-from dumpleak.process.limits import Limit
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 SERIES = sorted(
     folder for root in (TESTDATA, SHARED / "user") for folder in root.glob("*/series-*")

@@ -14,11 +14,15 @@ from truth import TruthDump, pairs, truth_dumps
 import dumpleak.attribution
 from dumpleak.attribution.shape import ShapeAttributor
 from dumpleak.attribution.stack import StackAttributor
-from dumpleak.compare.diff import Comparison, Verdict, compare
-from dumpleak.files.umdh_log import as_log, is_log, matched, read_log
+from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.diff import compare
+from dumpleak.files.umdh_lines import is_log
+from dumpleak.files.umdh_log import as_log, matched, read_log
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import SiteKind
-from dumpleak.model.snapshot import Snapshot, take_snapshot
-from dumpleak.process.session import CannotAnswerError, Session
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.umdh_log import write_comparison, write_log
 
 PAIRS = pairs("leak-pair-ust")[:4]

@@ -15,8 +15,8 @@ from truth import REAL, SHARED, TESTDATA
 
 from dumpleak.compare.pool_answers import Selection, take_pool
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, groupings, use_file
 from fuzz.dice import Dice
 from fuzz.invariants import check_session, check_snapshot

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dumpleak.model.snapshot import Coverage, Snapshot, coverage
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from windumps.blocks import Blocks
 from windumps.heaps.base import HeapAccount

@@ -12,7 +12,7 @@ import numpy as np
 from builders.minidump_builder import stream_place, stream_row
 from truth import TESTDATA, TruthDump, load_json, truth_dumps
 
-from dumpleak.model.snapshot import coverage
+from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from fuzz.criteria import Answer, Found, Part, Truth
 from fuzz.damages import Damageable, Page

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from truth import ROOT
 
-from dumpleak.model.snapshot import Coverage
+from dumpleak.model.coverage import Coverage
 from fuzz.cases import ANSWERED, REFUSED, Finding, case_of, outcome
 from fuzz.command_lines import PROCESS_LINES, checked, filled
 from fuzz.dice import Dice

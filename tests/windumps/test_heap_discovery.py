@@ -12,9 +12,9 @@ from builders.opening import open_bytes
 from patching import with_bytes, without
 from truth import REAL, TESTDATA, TruthDump
 
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process import session as session_module
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog

@@ -12,10 +12,11 @@ from builders.page_heap_builder import PageHeapBuilder, linked
 from builders.stack_trace_builder import database_entry, trace_block
 from truth import Truth, TruthDump, pairs
 
-from dumpleak.compare.diff import Verdict, compare
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.model.sites import SiteKind
-from dumpleak.model.snapshot import take_snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 PAIRS = pairs("page-heap-leak-pair")
 

@@ -15,10 +15,9 @@ from windumps.dumps.kernel.dump import KernelDump
 from windumps.dumps.kernel.reader import open_kernel_dump
 from windumps.errors import DumpError
 from windumps.memory import PageTableMemory, RunMemory
+from windumps.pool_tags import Pool, tag_number, tag_text
 from windumps.pools.coverage import page_rows
 from windumps.pools.kernel_pools import KernelPools
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import tag_number, tag_text
 
 _AFTER = [d for d in kernel_dumps("tiny-pair", "traps", "leak-pair") if "after" in d.dump.name]
 # One of each kind of pool: pages on 32 and 64 bits, heaps of three generations.

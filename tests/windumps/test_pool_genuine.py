@@ -11,9 +11,8 @@ from pool_truth import COUNTERS, POOLS, open_pools
 from windumps import open_dump
 from windumps.blocks import Blocks
 from windumps.dumps.kernel.dump import KernelDump
+from windumps.pool_tags import POOL_TAG, Pool, tag_number, tag_text
 from windumps.pools.kernel_pools import KernelPools
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import POOL_TAG, tag_number, tag_text
 from windumps.pools.trackers.audit import Source
 
 _TAGGED = [dump for dump in genuine_kernel_dumps() if dump.scenario != "untagged"]

@@ -20,12 +20,11 @@ from builders.pool_builder import (
 from numpy.typing import NDArray
 
 from windumps.blocks import Blocks, State
+from windumps.pool_tags import Pool, is_printable, plain_tags, tag_text
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.pages.chain import FORM_X64, resume
 from windumps.pools.pages.stale import uncounted_pages
-from windumps.pools.pool_types import Pool
 from windumps.pools.segment.recovery import accepted
-from windumps.pools.tags import is_printable, plain_tags, tag_text
 
 _KEYS = [tag(a + b + c + d) for a in "AbC" for b in "xyz" for c in "0123" for d in "kL"]
 

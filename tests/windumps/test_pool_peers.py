@@ -19,8 +19,7 @@ from kernel_truth import KernelTruthDump, kernel_dumps
 from pool_truth import PoolCase
 from truth import SHARED
 
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import tag_text
+from windumps.pool_tags import Pool, tag_text
 
 SYMBOLS = SHARED.parent / "symbols" / "isf"
 _RUN = "import sys; from volatility3.cli import main; sys.argv[0] = 'vol'; main()"

@@ -8,8 +8,7 @@ import pytest
 from kernel_truth import kernel_dumps
 from pool_truth import COUNTERS, PoolCase, Row
 
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import tag_number, tag_text
+from windumps.pool_tags import Pool, tag_number, tag_text
 
 # The other scenarios hold the same content in other containers.
 _SOURCES = [

@@ -9,9 +9,8 @@ from builders.pool_builder import PAGE, PoolMemory, home, tag
 
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
+from windumps.pool_tags import Pool, tag_text
 from windumps.pools.kernel_pools import KernelPools
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import tag_text
 
 DRIVERS = {"x64": 0xFFFF_F800_1000_0000, "x86": 0x8A00_0000}
 # Where a driver's own counters are, by build: blocks of paged pool, then bytes of it.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dumpleak.compare.diff import Comparison, Proof
+from dumpleak.compare.answers import Comparison, Proof
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
 from dumpleak.compare.trend import Trend
-from dumpleak.model.account import AccountRow, what_grew
+from dumpleak.model.account import AccountRow
+from dumpleak.model.account_rows import what_grew
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.units import format_bytes
 

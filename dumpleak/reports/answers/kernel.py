@@ -342,6 +342,3 @@ def _kdbg_row(info: KernelInfo) -> dict[str, Any] | None:
         "source": info.kdbg_source,
         "was_encoded": info.kdbg_encoded,
     }
-
-
-__all__ = ["KERNEL_REPORTS", "KernelReport"]

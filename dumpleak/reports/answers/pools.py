@@ -8,14 +8,14 @@ from typing import IO, Any, Protocol
 
 from rich.text import Text
 
-from dumpleak.compare.diff import Verdict
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
-from dumpleak.kernel.audit import PoolAccount
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import POOLS, WALK, Counters, TagDelta, TagRow
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
-from dumpleak.owners.owners import Ownership
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
 from dumpleak.reports.csv_report import CsvReport
 from dumpleak.reports.json_report import JsonReport, _diagnostics, _source

@@ -11,19 +11,21 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from dumpleak.compare.diff import SWAPPED, Comparison, SiteDelta, Verdict, is_older
+from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
+from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.life import Life
-from dumpleak.compare.site_trends import MIN_DUMPS, MINIMUM
-from dumpleak.compare.trend import SiteTrend, Trend
-from dumpleak.model.account import what_grew
+from dumpleak.compare.site_trends import MIN_DUMPS, MINIMUM, SiteTrend
+from dumpleak.compare.trend import Trend
+from dumpleak.model.account_rows import what_grew
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.info import Info
 from dumpleak.model.sites import SiteKind
-from dumpleak.model.snapshot import Coverage, Snapshot, SourceInfo
+from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told, rows_told
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
-from dumpleak.survey.info import Info
 from dumpleak.survey.leaks import LeakGroup, Leaks
 from windumps.dumps.kernel.dump import KERNEL_DUMP_COMMAND
 from windumps.heaps.page_heap import heap as page_heap

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dumpleak.compare.diff import SWAPPED, Verdict, is_older
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
-from dumpleak.kernel.audit import PoolAccount
 from dumpleak.model.pool import WALK, TagDelta, TagRow
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.summary import (

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TypeAlias
 
-from dumpleak.compare.diff import Comparison
-from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import AnySite, Finding, Gate
 from dumpleak.model.sites import Site
 from dumpleak.model.units import format_bytes, format_count

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import IO
 from xml.etree import ElementTree
 
-from dumpleak.compare.diff import Comparison, Verdict
+from dumpleak.compare.answers import Comparison, Verdict
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import told_unknown
 from dumpleak.reports.ci.findings import Answer, findings, told, xml_text

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from typing import IO
 
-from dumpleak.compare.diff import Comparison
-from dumpleak.compare.trend import SiteTrend, Trend
-from dumpleak.model.account import what_grew
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
+from dumpleak.model.account_rows import what_grew
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.ci.findings import Answer, Findings, findings
 from dumpleak.reports.names import visible

@@ -9,8 +9,9 @@ import json
 from typing import IO, Any
 
 from dumpleak import __version__
-from dumpleak.compare.diff import Comparison, Verdict
-from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Finding, told_unknown
 from dumpleak.model.sites import Site
 from dumpleak.reports.ci.findings import Answer, findings, fingerprint, source_line, told

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any
 
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.sites import Site
-from dumpleak.model.snapshot import Coverage, SourceInfo
+from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address, format_bytes
 from dumpleak.reports.answers.summary import Summary

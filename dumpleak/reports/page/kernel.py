@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
-from dumpleak.compare.diff import Verdict
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
-from dumpleak.kernel.audit import PoolAccount
 from dumpleak.kernel.info import KernelInfo
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import POOLS, TagDelta, TagRow
+from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
-from dumpleak.owners.owners import Ownership
 from dumpleak.reports.answers.summary import Tone
 from dumpleak.reports.answers.summary_kernel import (
     summarize_kernel,

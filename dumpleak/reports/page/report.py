@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import IO
 
-from dumpleak.compare.diff import Comparison, SiteDelta
-from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
+from dumpleak.model.info import Info
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.summary import summarize_comparison, summarize_info, summarize_trend
 from dumpleak.reports.page.data import (
@@ -29,7 +31,6 @@ from dumpleak.reports.page.grids import account_grid, heap_grid, memory_map, mod
 from dumpleak.reports.page.page import write
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs
 from dumpleak.reports.rows import changed, holder_evidence, process_facts
-from dumpleak.survey.info import Info
 
 _DELTAS = (
     Column("bytes +/-", "delta-bytes", "current minus base"),
@@ -269,6 +270,3 @@ def _delta_values(delta: SiteDelta | SiteTrend) -> list[int]:
         delta.current.bytes,
         delta.current.count,
     ]
-
-
-__all__ = ["HtmlReport", "diff_page", "info_page", "trend_page"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import IO
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.binary import binary_stream
 from dumpleak.reports.names import visible

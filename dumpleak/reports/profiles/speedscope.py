@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 from dumpleak import __version__
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.names import visible
 from dumpleak.reports.profiles.stack_tree import SitePair, compared_pairs, path_of, site_pairs

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.totals import Totals

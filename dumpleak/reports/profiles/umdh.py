@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import IO
 
-from dumpleak.compare.diff import Comparison
+from dumpleak.compare.answers import Comparison
 from dumpleak.survey.umdh_log import write_comparison
 
 

@@ -12,11 +12,14 @@ from typing import IO
 
 from rich.text import Text
 
-from dumpleak.compare.diff import Comparison, SiteDelta
-from dumpleak.compare.trend import SiteTrend, Trend
+from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
 from dumpleak.model.account import AccountRow
-from dumpleak.model.coverage import HandlesCovered
-from dumpleak.model.snapshot import Coverage, Snapshot, SourceInfo
+from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
+from dumpleak.model.coverage import Coverage, HandlesCovered
+from dumpleak.model.info import Info
+from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count, format_share
 from dumpleak.reports.answers.summary import (
     Summary,
@@ -26,7 +29,6 @@ from dumpleak.reports.answers.summary import (
     summarize_info,
     summarize_trend,
 )
-from dumpleak.reports.base import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.names import visible
 from dumpleak.reports.rows import block_rows, changed, process_facts, ranked_groups
 from dumpleak.reports.text.consoles import ReportConsole
@@ -45,7 +47,6 @@ from dumpleak.reports.text.tables import (
     sparkline,
     totals_text,
 )
-from dumpleak.survey.info import Info
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.images.modules import Module
 

@@ -15,12 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dumpleak.attribution.source import shortened
-from dumpleak.compare.diff import Comparison, SiteDelta
+from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.model.memory import UseRow
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count, format_share
-from dumpleak.process.memory_use import UseRow
 from dumpleak.reports.names import cut_middle, visible
 
 WIDE = 110  # columns from which a console shows what is good to have

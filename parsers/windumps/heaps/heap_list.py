@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from windumps.arrays import I64, U64
-from windumps.diagnostics import Severity
+from windumps.diagnostics import HEAP_LIST_CUT, Severity
 from windumps.heaps.base import HeapContext
 from windumps.heaps.heap_search import Searchable, allocation_starts, find_heaps
 from windumps.images.modules import Module
 from windumps.memory.lists import list_nodes
-from windumps.process.views import HEAP_LIST_CUT, ProcessView
+from windumps.process.views import ProcessView
 
 HEADER_BYTES = 0x400  # a heap's header, in which the pointer to its record stands
 BUILDS_WITH_RECORDS = range(26100, 1 << 16)  # of which the PEB lists the process heap only

@@ -14,6 +14,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.kernel.counters import read_counters
 from windumps.kernel.kernel import Kernel
 from windumps.memory import AddressSpace
+from windumps.pool_tags import POOL_TAG
 from windumps.pools.coverage import PoolCoverage, Ranges
 from windumps.pools.image_words import KernelWords, kernel_words
 from windumps.pools.large.blocks import BigPages, read_big_pages
@@ -26,7 +27,6 @@ from windumps.pools.segment.pool import HeapPool
 from windumps.pools.segment.recovery import accepted
 from windumps.pools.segment.roots import PoolHeap, pool_heaps
 from windumps.pools.sessions import SessionSpace, session_spaces, session_trackers
-from windumps.pools.tags import POOL_TAG
 from windumps.pools.trackers.audit import Evidence, PoolAudit, make_audit
 from windumps.pools.trackers.balance import Balance, is_paged, pool_keys
 from windumps.pools.trackers.search import find_layout, tracker_table

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import numpy as np
 from numpy.typing import NDArray
+
+from windumps.pool_tags import Pool
 
 # POOL_TYPE: base type and bits.
 PAGED_BIT = 0x1
@@ -17,27 +17,6 @@ FLAG_QUOTA = 0x1
 FLAG_NONPAGED_NX = 0x40
 FLAG_NONPAGED_EXECUTE = 0x80
 FLAG_PAGED = 0x100
-
-
-class Pool(IntEnum):
-    """A pool; `label` is the name in the interface. Blocks carry it in their `heap` column."""
-
-    NONPAGED = 0  # executable, or whether it is so is not kept
-    NONPAGED_NX = 1
-    PAGED = 2
-    PAGED_SESSION = 3
-    NONPAGED_SESSION = 4
-    UNKNOWN = 5
-
-    @property
-    def label(self) -> str:
-        """The interface's word, "nonpaged-nx"."""
-        return self.name.lower().replace("_", "-")
-
-    @property
-    def is_paged(self) -> bool:
-        """Counted as paged pool."""
-        return self in (Pool.PAGED, Pool.PAGED_SESSION)
 
 
 def pools_of_types(types: NDArray[np.uint32]) -> NDArray[np.uint8]:

@@ -25,9 +25,9 @@ from windumps.layouts.pool import (
     VERIFIER_LAYOUTS,
 )
 from windumps.layouts.rows import candidates
+from windumps.pool_tags import is_printable, plain_tags
 from windumps.pools.image_words import LOWEST
 from windumps.pools.large.blocks import BigPages
-from windumps.pools.tags import is_printable, plain_tags
 
 _MAX_BLOCK = 1 << 40
 _SURE = 0.8

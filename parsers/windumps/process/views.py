@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.diagnostics import HEAP_LIST_CUT, DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
 from windumps.images.modules import Module
 from windumps.layouts.rows import LayoutRow
@@ -30,7 +30,6 @@ from windumps.process.environment_blocks import (
 )
 
 MAX_HEAPS = 0xFFFF  # of one process: blocks name their heap in 16 bits
-HEAP_LIST_CUT = "heap-list-cut"  # code of the diagnostic: the process may have more heaps
 _TEB32_GDI_BATCH_COUNT = 0xF70  # in a WoW64 process: address of the 64-bit TEB
 
 

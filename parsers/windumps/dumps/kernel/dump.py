@@ -10,7 +10,7 @@ from windumps.arrays import PAGE_SIZE
 from windumps.dump import Dump
 from windumps.dumps.kernel import structures as c
 from windumps.dumps.kernel.header import KernelHeader
-from windumps.errors import UnsupportedDumpError
+from windumps.errors import BETTER_KERNEL_DUMP, UnsupportedDumpError
 from windumps.kernel import kdbg
 from windumps.kernel.bug_checks import BugCheck
 from windumps.kernel.counters import Counter, read_counters
@@ -38,10 +38,6 @@ _PROCESS = Component(
 KERNEL_DUMP_COMMAND = (
     r"reg add HKLM\SYSTEM\CurrentControlSet\Control\CrashControl"
     " /v CrashDumpEnabled /t REG_DWORD /d 1 /f"
-)
-BETTER_KERNEL_DUMP = (
-    "take a live kernel dump in Task Manager, or let the next crash write a complete dump (2 for a kernel "
-    f"dump): {KERNEL_DUMP_COMMAND}"
 )
 
 

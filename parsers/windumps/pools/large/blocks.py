@@ -18,17 +18,16 @@ from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.kernel.kernel import Kernel
 from windumps.memory.fillers import on_fillers
+from windumps.pool_tags import Pool, is_printable, plain_tags
 from windumps.pools.image_words import LOWEST, KernelWords
 from windumps.pools.large.search import BIG, BigTable, find_big_table
 from windumps.pools.pool_types import (
     FLAG_QUOTA,
     QUOTA_BIT,
-    Pool,
     pools_of_flags,
     pools_of_types,
     share_of_flags,
 )
-from windumps.pools.tags import is_printable, plain_tags
 
 _FLAGS_FROM = 26100  # for a table without live entries; else the values tell
 _FLAG_SHARE = 0.9

@@ -14,9 +14,9 @@ from windumps.errors import MemoryReadError
 from windumps.kernel.kernel import Kernel
 from windumps.layouts.pool import BIG_PAGE_LAYOUTS, BIG_PAGE_VARIABLES
 from windumps.layouts.rows import LayoutRow, candidates
+from windumps.pool_tags import POOL_TAG, is_printable
 from windumps.pools.hash_slots import PAGE_HASHES, best_share, page_keys
 from windumps.pools.image_words import LOWEST, KernelWords
-from windumps.pools.tags import POOL_TAG, is_printable
 
 BIG = "_POOL_TRACKER_BIG_PAGES"
 SMALLEST, LARGEST = 8, 22  # 2**n slots

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U8
-from windumps.pools.tags import is_printable, plain_tags
+from windumps.pool_tags import is_printable, plain_tags
 
 _LOWEST_X86 = np.uint32(0x8000_0000)
 _MIN_LINKS = 3  # of a damaged page that still counts as one of the pool

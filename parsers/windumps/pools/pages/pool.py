@@ -19,6 +19,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import Extents
 from windumps.memory.fillers import are_fillers
+from windumps.pool_tags import Pool, plain_tags
 from windumps.pools.coverage import REGION, PoolCoverage, Ranges, absent_pages, page_rows
 from windumps.pools.image_words import LOWEST
 from windumps.pools.pages.aligned import caller_offsets
@@ -30,8 +31,7 @@ from windumps.pools.pages.chain import (
     walk_pages,
 )
 from windumps.pools.pages.tails import LargeEnds, is_fragment, tail_starts
-from windumps.pools.pool_types import Pool, pools_of_types
-from windumps.pools.tags import plain_tags
+from windumps.pools.pool_types import pools_of_types
 from windumps.pools.trackers.balance import is_paged
 
 HEADER = "_POOL_HEADER"

@@ -17,10 +17,9 @@ from windumps.arrays import I64, PAGE_SIZE, U64
 from windumps.blocks import Blocks, Kind
 from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import Presence
+from windumps.pool_tags import Pool, is_printable, plain_tags
 from windumps.pools.coverage import Ranges, page_rows
 from windumps.pools.pages.chain import HeaderForm
-from windumps.pools.pool_types import Pool
-from windumps.pools.tags import is_printable, plain_tags
 
 _SIZE = 0x1FFF
 _TRACKED = 0x4000

@@ -8,12 +8,12 @@ import numpy as np
 
 from windumps.arrays import I64, U64
 from windumps.blocks import Blocks
+from windumps.pool_tags import plain_tags
 from windumps.pools.coverage import absent_pages
 from windumps.pools.large.blocks import BigPages
 from windumps.pools.pages.pool import Chunk, PagePool
 from windumps.pools.pages.stale import FreeLinks, free_links, lists_are_kept, uncounted_pages
 from windumps.pools.pool_types import QUOTA_BIT
-from windumps.pools.tags import plain_tags
 from windumps.pools.trackers.balance import Balance, is_paged, pool_keys
 from windumps.pools.trackers.totals import TagTotals
 

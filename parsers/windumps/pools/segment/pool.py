@@ -20,14 +20,14 @@ from windumps.heaps.segment.walk import RawBlocks
 from windumps.kernel.kernel import Kernel
 from windumps.layouts.pool import LOOKASIDE_LAYOUTS, POOL_HEAP_LAYOUTS
 from windumps.layouts.rows import candidates
+from windumps.pool_tags import Pool, is_printable, plain_tags
 from windumps.pools.coverage import PoolCoverage, Ranges, absent_pages
 from windumps.pools.image_words import LOWEST
 from windumps.pools.pages.chain import HeaderForm, Headers, form_of, read_headers
-from windumps.pools.pool_types import PAGED_BIT, Pool
+from windumps.pools.pool_types import PAGED_BIT
 from windumps.pools.segment.lookasides import lookaside_blocks
 from windumps.pools.segment.recovery import Candidates, find_candidates
 from windumps.pools.segment.roots import PoolHeap
-from windumps.pools.tags import is_printable, plain_tags
 
 HEADER = "_POOL_HEADER"
 _IN_USE = 0x2

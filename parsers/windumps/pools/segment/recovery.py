@@ -22,8 +22,8 @@ from windumps.heaps.segment.pages import read_segments
 from windumps.heaps.segment.tiling import Use
 from windumps.memory import AddressSpace
 from windumps.memory.address_space import Presence
+from windumps.pool_tags import is_printable, plain_tags
 from windumps.pools.pages.chain import HeaderForm, read_headers
-from windumps.pools.tags import is_printable, plain_tags
 
 _IN_USE = 0x2
 _KNOWN_TYPE = 0x6F  # bits that PoolType may have

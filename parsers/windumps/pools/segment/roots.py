@@ -17,9 +17,9 @@ from windumps.layouts.pool import (
 )
 from windumps.layouts.rows import candidates
 from windumps.memory import AddressSpace, PageTableMemory
+from windumps.pool_tags import Pool
 from windumps.pools.coverage import page_rows
 from windumps.pools.image_words import LOWEST, KernelWords
-from windumps.pools.pool_types import Pool
 
 STATE = "_EX_POOL_HEAP_MANAGER_STATE"
 MAX_NODES = 64

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.arrays import I64, U32
+from windumps.pool_tags import OVERFLOW_TAG, POOL_TAG
 from windumps.pools.coverage import PoolCoverage
-from windumps.pools.tags import OVERFLOW_TAG, POOL_TAG
 from windumps.pools.trackers.balance import Balance, pool_keys
 from windumps.pools.trackers.totals import TagTotals
 

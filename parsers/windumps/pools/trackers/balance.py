@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import I64
 from windumps.blocks import Blocks
-from windumps.pools.pool_types import Pool
+from windumps.pool_tags import Pool
 from windumps.pools.trackers.totals import TagTotals
 
 

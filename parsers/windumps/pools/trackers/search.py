@@ -14,9 +14,9 @@ from windumps.kernel.kernel import Kernel
 from windumps.layouts.pool import TRACKER_LAYOUTS
 from windumps.layouts.rows import LayoutChoice, LayoutRow, choose_layout
 from windumps.memory import AddressSpace
+from windumps.pool_tags import is_printable
 from windumps.pools.hash_slots import TAG_HASHES
 from windumps.pools.image_words import KernelWords
-from windumps.pools.tags import is_printable
 from windumps.pools.trackers.table import (
     MIN_KEYS,
     SURE,

@@ -17,8 +17,8 @@ from windumps.arrays import PAGE_SIZE, U32, U64
 from windumps.layouts.rows import LayoutRow
 from windumps.memory import AddressSpace
 from windumps.memory.fillers import on_fillers
+from windumps.pool_tags import OVERFLOW_TAG, is_printable
 from windumps.pools.hash_slots import TAG_HASHES, best_share
-from windumps.pools.tags import OVERFLOW_TAG, is_printable
 
 TRACKER = "_POOL_TRACKER_TABLE"
 SMALLEST, LARGEST = 6, 20  # 2**n slots; the registry's override is bounded the same way below

@@ -21,8 +21,8 @@ from windumps.kernel.kernel import Kernel
 from windumps.layouts.pool import TRACKER_FIELDS
 from windumps.layouts.rows import LayoutRow
 from windumps.memory import AddressSpace
+from windumps.pool_tags import OVERFLOW_TAG, is_printable, plain_tags, tag_text
 from windumps.pools.image_words import KernelWords
-from windumps.pools.tags import OVERFLOW_TAG, is_printable, plain_tags, tag_text
 from windumps.pools.trackers.search import (
     TrackerTables,
     expansion_table,

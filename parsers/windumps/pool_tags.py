@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -60,3 +62,24 @@ def is_printable(tags: U32) -> NDArray[np.bool_]:
     low = ((filled & ~_HIGH) + np.uint32(0x60606060)) & _HIGH
     good: NDArray[np.bool_] = (high == 0) & (low == _HIGH)
     return good
+
+
+class Pool(IntEnum):
+    """A pool; `label` is the name in the interface. Blocks carry it in their `heap` column."""
+
+    NONPAGED = 0  # executable, or whether it is so is not kept
+    NONPAGED_NX = 1
+    PAGED = 2
+    PAGED_SESSION = 3
+    NONPAGED_SESSION = 4
+    UNKNOWN = 5
+
+    @property
+    def label(self) -> str:
+        """The interface's word, "nonpaged-nx"."""
+        return self.name.lower().replace("_", "-")
+
+    @property
+    def is_paged(self) -> bool:
+        """Counted as paged pool."""
+        return self in (Pool.PAGED, Pool.PAGED_SESSION)

@@ -1,0 +1,58 @@
+"""Who points to the blocks of a site: an answer, from a dump or from a snapshot file."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Holding:
+    """Who holds the blocks of one group.
+
+    Attributes:
+        blocks: Blocks of the group.
+        unreferenced: Of these, how many cannot be reached from any root, as `dumpleak leaks` says.
+            0 also where too little of the roots is in the dump to tell.
+        holder: Who points to most of them; "" when nobody does.
+        held: Blocks that the holder points to.
+        fields: Where the blocks themselves point to, see `FieldFinder`.
+    """
+
+    blocks: int
+    unreferenced: int
+    holder: str = ""
+    held: int = 0
+    fields: tuple[str, ...] = ()
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Clauses for people."""
+        clauses = []
+        if self.holder:
+            clauses.append(f"{self.held:,} of {self.blocks:,} held by {self.holder}")
+        if self.unreferenced:
+            clauses.append(f"{self.unreferenced:,} of {self.blocks:,} unreferenced")
+        if self.fields:
+            clauses.append(f"fields: {', '.join(self.fields)}")
+        return tuple(clauses)
+
+
+class StoredHolders:
+    """What a snapshot file keeps of the holders, as `HolderFinder` gives it.
+
+    Args:
+        held: By key.
+        unreferenced: As `HolderFinder.unreferenced`.
+    """
+
+    def __init__(self, held: dict[str, Holding], unreferenced: NDArray[np.bool_] | None) -> None:
+        self._held = held
+        self.unreferenced = unreferenced
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys."""
+        return {key: self._held[key] for key in keys if key in self._held}

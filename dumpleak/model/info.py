@@ -1,0 +1,75 @@
+"""The answer of `dumpleak info` about a process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dumpleak.model.account import Figure
+from dumpleak.model.coverage import Coverage, is_list_cut
+from dumpleak.model.memory import MemoryByUse
+from dumpleak.model.snapshot import HeapRow, SourceInfo
+from dumpleak.model.units import format_bytes
+from windumps.diagnostics import MEMORY_CUT, Diagnostic
+from windumps.images.modules import Module
+
+
+@dataclass(frozen=True)
+class Info:
+    """The answer of `dumpleak info`.
+
+    Attributes:
+        source: Where it comes from.
+        full_memory: The writer was asked for all memory.
+        memory_bytes: Bytes of process memory in the file.
+        thread_count: Threads listed.
+        comments: Text the writer added.
+        nt_global_flag: PEB.NtGlobalFlag; None when unknown.
+        heaps: All heaps of the process.
+        coverage: How much of them was walked.
+        memory: All memory by use.
+        modules: Loaded images.
+        unloaded_modules: Images unloaded before the dump.
+        usable: Leaks can be looked for.
+        advice: Why it is or is not usable, and what to do next.
+        diagnostics: What was left out, and why.
+        account: Everything that can grow, in figures.
+        handles: Open handles by type ("" where the dump does not say), the most first; None where the dump
+            does not list them.
+    """
+
+    source: SourceInfo
+    full_memory: bool
+    memory_bytes: int
+    thread_count: int
+    comments: tuple[str, ...]
+    nt_global_flag: int | None
+    heaps: tuple[HeapRow, ...]
+    coverage: Coverage
+    memory: MemoryByUse
+    modules: tuple[Module, ...]
+    unloaded_modules: tuple[Module, ...]
+    usable: bool
+    advice: str
+    diagnostics: tuple[Diagnostic, ...]
+    account: tuple[Figure, ...] = ()
+    handles: tuple[tuple[str, int], ...] | None = None
+
+
+def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str:
+    """Whether leaks can be looked for in a dump with heaps, and what to do next."""
+    if covered.shortfall:
+        return f"no: {covered.shortfall}"
+    unread = covered.heaps_listed - covered.heaps_read
+    cut = is_list_cut(diagnostics)
+    lost = sum(item.bytes_affected for item in diagnostics if item.code == MEMORY_CUT)
+    if unread or cut or lost or covered.walked_share < 0.99:
+        parts = [f"{covered.share_text} of the heap memory could be walked"]
+        if unread:
+            parts.append(f"{unread} of {covered.heaps_listed} heaps could not be read")
+        if cut:
+            parts.append("the list of heaps is cut, there may be more")
+        if lost:
+            parts.append(f"the file is cut and lacks {format_bytes(lost)}, copy it again")
+        return f"partly: {'; '.join(parts)}"
+    return "yes: compare it with a later dump of the same program, dumpleak BASE CURRENT"

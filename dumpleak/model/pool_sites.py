@@ -1,0 +1,63 @@
+"""Pool tags as sites: keys and names without addresses, by pool, by tag, by driver."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dumpleak.model.pool import POOLS, TagRow
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.totals import Totals
+from windumps.pool_tags import tag_number, tag_text
+
+Groups = dict[str, tuple[Site, Totals]]
+
+
+Refuted = tuple[int, int, int, int]
+
+
+OWNER_UNKNOWN = "(owner unknown)"
+
+
+# Codes of diagnostics that say what stands in a `PoolAccount`.
+SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown", "pool-large-unknown"})
+
+
+def site_key(number: int, pool: int | None = None) -> str:
+    """The key of a tag's blocks, in one of `POOLS` or in all."""
+    tag = tag_text(number)
+    # Zeros are shown as "."; the number keeps such tags apart.
+    same = len(tag) == 4 and tag_number(tag) == number
+    key = f"{SiteKind.TAG}|{tag if same else f'{number:08x}'}"
+    return key if pool is None else f"{key}|{POOLS[pool]}"
+
+
+def site_name(number: int, pool: int | None, driver: str | None) -> str:
+    """What a tag's blocks are called, in one of `POOLS` or in all."""
+    name = tag_text(number).rstrip()
+    if pool is not None:
+        name += f" {(*POOLS, 'pool unknown')[pool]}"
+    return f"{name}, {driver}" if driver else name
+
+
+def tag_site(row: TagRow, pool: int | None = None) -> Site:
+    """The site of a tag's blocks, in one of `POOLS` or in all."""
+    driver = row.owner.driver
+    name = site_name(row.number, pool, driver)
+    return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=driver)
+
+
+def refuted_sites(rows: Iterable[TagRow], refuted: Iterable[Refuted]) -> Groups:
+    """`Snapshot.refuted`, of `refuted_counters`."""
+    by_number = {row.number: row for row in rows}
+    sites = [
+        (tag_site(by_number[tag], pool), Totals(count, held, held))
+        for tag, pool, count, held in refuted
+        if tag in by_number
+    ]
+    return {site.key: (site, totals) for site, totals in sites}
+
+
+def driver_of(driver: str | None) -> Site:
+    """The group of all tags of a driver."""
+    name = driver or OWNER_UNKNOWN
+    return Site(SiteKind.GROUP, f"driver|{name.lower()}", name, driver=driver)
