@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +19,7 @@ import pytest
 from dumpleak.api import Source, compare
 from dumpleak.compare.answers import Comparison
 from dumpleak.gate.conditions import GateError, parse_gate
-from dumpleak.gate.gate import Gate
+from dumpleak.gate.gate import Gate, Judged
 from dumpleak.gate.suppressions import read_suppressions
 from dumpleak.reports.ci.markdown import MarkdownReport
 
@@ -47,9 +46,8 @@ def _check(
         result = Gate(parse_gate(fail_on), entries).judge(comparison)
     except GateError as error:
         pytest.fail(f"SUMMARY: NO ANSWER; {error}", pytrace=False)
-    comparison = replace(comparison, gate=result)
     if not result.passed:
         text = io.StringIO()
-        MarkdownReport(text).diff(comparison, None)
+        MarkdownReport(text).diff(Judged(comparison, result), None)
         pytest.fail(f"{result.summary}\n\n{text.getvalue()}", pytrace=False)
     return comparison

@@ -24,9 +24,20 @@ def _imports(path: Path) -> set[str]:
     return found
 
 
-# Floors of `windumps`, lowest first; a room may know what is below it, never its neighbours or what is above.
-FLOORS = (
-    ("arrays", "blocks", "diagnostics", "errors", "file_structure", "files", "times", "unpack"),
+# Rooms by floor, lowest first; a room may know what is below it, never its neighbours or what is above.
+# On the ground, and at the way in, files may know each other.
+WINDUMPS_FLOORS = (
+    (
+        "arrays",
+        "blocks",
+        "diagnostics",
+        "errors",
+        "file_structure",
+        "files",
+        "pool_tags",
+        "times",
+        "unpack",
+    ),
     ("memory",),
     ("images", "layouts"),
     ("symbols",),
@@ -36,26 +47,102 @@ FLOORS = (
     ("pools",),
     ("dumps",),
 )
-FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+DUMPLEAK_FLOORS = (
+    ("model",),
+    ("owners", "symbols"),
+    ("kernel", "process"),
+    ("attribution",),
+    ("pointers",),
+    ("compare", "files"),
+    ("gate", "survey"),
+    ("api",),
+    ("reports",),
+    ("commands",),
+    ("__main__", "cli", "pytest_plugin"),
+)
+SAME_FLOOR = {*WINDUMPS_FLOORS[0], *DUMPLEAK_FLOORS[-1]}
+# What opens files or walks memory. What is said, and what compares it, does without.
+READERS = (
+    "windumps.dumps",
+    "windumps.heaps",
+    "windumps.kernel",
+    "windumps.pools",
+    "windumps.process",
+    "windumps.unpack",
+    "dumpleak.files",
+    "dumpleak.kernel",
+    "dumpleak.process",
+    "dumpleak.survey",
+)
+
+
+def _floors(package: str) -> dict[str, int]:
+    floors = {"windumps": WINDUMPS_FLOORS, "dumpleak": DUMPLEAK_FLOORS}[package]
+    return {room: number for number, rooms in enumerate(floors) for room in rooms}
+
+
+def _module(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part not in ("parsers", "__init__"))
+
+
+MODULES = {_module(path): path for path in SOURCES}
+
+
+def _needs(module: str) -> set[str]:
+    """Modules of ours that a module imports, its package's `__init__` aside."""
+    return {name for name in _imports(MODULES[module]) if name in MODULES} - {module}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_run_one_way(path: Path) -> None:
+    module = _module(path)
+    package, _, inside = module.partition(".")
     imports = _imports(path)
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    if parts[0] == "parsers":
+    if package == "windumps":
         assert not {name for name in imports if name.split(".")[0] in ("dumpleak", "click", "rich")}
-        room = parts[2]
-        if room == "__init__":
+    if not inside:
+        return
+    floors = _floors(package)
+    room = inside.split(".")[0]
+    others = {name.split(".")[1] for name in imports if name.startswith(f"{package}.")} - {room}
+    others = {other for other in others if other in floors}
+    if room in SAME_FLOOR:
+        others -= SAME_FLOOR
+    assert {other for other in others if floors[other] >= floors[room]} == set()
+
+
+@pytest.mark.parametrize("room", ["dumpleak.model", "dumpleak.compare"])
+def test_what_is_said_and_compared_needs_no_reader(room: str) -> None:
+    todo = [module for module in MODULES if module.startswith(f"{room}.")]
+    seen = set(todo)
+    while todo:
+        module = todo.pop()
+        assert not module.startswith(READERS), f"{room} needs {module}"
+        new = _needs(module) - seen
+        seen |= new
+        todo += new
+    assert len(seen) > 5
+
+
+def test_no_module_needs_itself_on_a_way_round() -> None:
+    """Packages' `__init__` aside: what they name again comes from their own rooms."""
+    needs = {module: _needs(module) for module in MODULES}
+    done: set[str] = set()
+    way: list[str] = []
+
+    def visit(module: str) -> None:
+        assert module not in way, " -> ".join([*way[way.index(module) :], module])
+        if module in done or MODULES[module].name == "__init__.py":
             return
-        others = {name.split(".")[1] for name in imports if name.startswith("windumps.")} - {room}
-        ground = set(FLOORS[0]) if room in FLOORS[0] else set()
-        assert {other for other in others - ground if FLOOR[other] >= FLOOR[room]} == set()
-    if parts[0] == "dumpleak" and parts[-1] in ("comparison", "gate"):
-        # A comparison knows snapshots only.
-        assert not {
-            name for name in imports if name.startswith(("windumps.dumps", "windumps.heaps"))
-        }
+        way.append(module)
+        for other in sorted(needs[module]):
+            visit(other)
+        way.pop()
+        done.add(module)
+
+    for module in sorted(MODULES):
+        visit(module)
 
 
 def test_every_package_is_installed() -> None:

@@ -9,16 +9,15 @@ has them all.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import translate
-from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.attribution.table import SiteTable
-from dumpleak.model.sites import Place, Site, SiteKind, image_identity
+from dumpleak.model.sites import Place, Site, SiteKind, image_identity, stack_key
 from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks
 from windumps.images.modules import Module
@@ -31,7 +30,6 @@ Symbolize = Callable[[Module, int], Location | None]
 
 NO_IMAGE = "(code outside images)"
 SKIPPED_BY_USER, SKIPPED = 1, 2
-DIGEST_BYTES = 16
 _EXTENSION = re.compile(r"\.(?:exe|dll|ocx|cpl|drv|sys|ax|scr|acm|pyd|node)$", re.IGNORECASE)
 
 # Frames of allocators, as `module!function` with wildcards, any case; a module without its extension. A row
@@ -158,12 +156,6 @@ def _any_of(patterns: Sequence[str]) -> re.Pattern[str]:
 def module_stem(name: str) -> str:
     """An image's name as debuggers write it before `!`: without its extension."""
     return _EXTENSION.sub("", name)
-
-
-def stack_key(frames: Iterable[str]) -> str:
-    """The key of a stack site, from its frames' keys, innermost first."""
-    digest = blake2b("\n".join(frames).encode(), digest_size=DIGEST_BYTES)
-    return f"{SiteKind.STACK}|{digest.hexdigest()}"
 
 
 def stack_site(frames: Sequence[Frame], cut: bool = False) -> Site:

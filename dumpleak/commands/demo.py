@@ -14,6 +14,7 @@ import click
 
 from dumpleak.commands.base import HOLDERS_TOP, look_for_holders, open_snapshot, output_to
 from dumpleak.compare.diff import compare
+from dumpleak.gate.gate import Judged
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.optional_libraries import MissingExtraError
 from dumpleak.model.snapshot import Snapshot
@@ -62,10 +63,10 @@ def demo(show: bool, output: str, **options: Any) -> None:
     missing: MissingExtraError | None = None
     try:
         with output_to(options) as stream:
-            HtmlReport(stream).diff(comparison, None)
+            HtmlReport(stream).diff(Judged(comparison), None)
     except MissingExtraError as error:
         missing = error  # there is still the answer as text
-    TextReport(sys.stdout).diff(comparison, SHOWN)
+    TextReport(sys.stdout).diff(Judged(comparison), SHOWN)
     if missing is not None:
         raise missing
     page = Path(output).resolve()

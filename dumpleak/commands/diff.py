@@ -65,7 +65,7 @@ def diff(
         grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
         if grown:
             look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
-        comparison = judged(gate, with_proof(comparison))
+        answer = judged(gate, with_proof(comparison))
     with output_to(options) as stream:
-        DIFF_REPORTS[options["format_"]](stream).diff(comparison, top)
-    finish(gate, comparison)
+        DIFF_REPORTS[options["format_"]](stream).diff(answer, top)
+    finish(gate, answer)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -14,7 +13,7 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
 from dumpleak.gate.conditions import GateError, parse_gate
-from dumpleak.gate.gate import Gate, GateResult
+from dumpleak.gate.gate import A, Gate, GateResult, Judged
 from dumpleak.gate.suppressions import Suppression, read_suppressions
 from windumps.errors import WindumpsError
 from windumps.files import read_head
@@ -43,7 +42,6 @@ _OPTIONS = (
         help="A TOML file of sites that may grow, each with a reason and an expiry date.",
     ),
 )
-_Answer = TypeVar("_Answer", Comparison, Trend)
 
 
 def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -70,15 +68,15 @@ def open_gate(by: str, options: dict[str, Any]) -> Gate | None:
     return Gate(conditions, _suppressions(given[2]), _baseline(given[1], by, options))
 
 
-def judged(gate: Gate | None, answer: _Answer) -> _Answer:
+def judged(gate: Gate | None, answer: A) -> Judged[A]:
     """The answer with what the gate says of it.
 
     Raises:
         GateError: a condition cannot be measured on it.
     """
     if gate is None or answer.refused:
-        return answer
-    return replace(answer, gate=gate.judge(answer))
+        return Judged(answer)
+    return Judged(answer, gate.judge(answer))
 
 
 @contextmanager
@@ -94,9 +92,10 @@ def answering(gate: Gate | None) -> Iterator[None]:
         raise
 
 
-def finish(gate: Gate | None, answer: Comparison | Trend) -> None:
+def finish(gate: Gate | None, judged: Judged[Comparison] | Judged[Trend]) -> None:
     """Says on stderr how it ended, and ends with the exit code for that."""
-    if answer.refused or (answer.gate is None and answer.doubts):
+    answer, result = judged.answer, judged.gate
+    if answer.refused or (result is None and answer.doubts):
         why = f"the dumps are not comparable: {'; '.join(answer.reasons)}"
         if answer.doubts:
             why = "; ".join(answer.doubts)
@@ -105,7 +104,6 @@ def finish(gate: Gate | None, answer: Comparison | Trend) -> None:
     if answer.reasons:
         # Not every format has a place for it.
         click.echo(f"warning: compared by force although {'; '.join(answer.reasons)}", err=True)
-    result = answer.gate
     if result is None:
         return
     _say_suppressions(result)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dumpleak.compare.diff import _grown
 from dumpleak.compare.life import LifeAnswer
 from dumpleak.compare.survivors import Fate, Survivors
-from dumpleak.gate.gate import GateResult
-from dumpleak.model.account import AccountRow
+from dumpleak.model.account import ROWS, AccountRow
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
@@ -98,7 +97,6 @@ class Comparison:
         diagnostics: Of both dumps; messages begin with the dump they concern.
         life: Whether both dumps are of one process life.
         survivors: What became of the blocks; None where that cannot be told.
-        gate: What the gate says, when the user asked for one.
         doubts: Why a comparison that was made comes to no verdict: a dump may hide what it would need.
         account: Everything that can grow, in figures.
         private_unknown: Why private memory outside heaps is not compared; "" when it is.
@@ -116,7 +114,6 @@ class Comparison:
     diagnostics: tuple[Diagnostic, ...]
     life: LifeAnswer
     survivors: Survivors | None = None
-    gate: GateResult | None = None
     doubts: tuple[str, ...] = ()
     account: tuple[AccountRow, ...] = ()
     private_unknown: str = ""
@@ -125,7 +122,7 @@ class Comparison:
     @property
     def grown(self) -> list[SiteDelta]:
         """Sites that grew, private memory outside heaps included, the worst first."""
-        return _grown((*self.sites, *self.private), self.base.has_bytes)
+        return sites_that_grew((*self.sites, *self.private), self.base.has_bytes)
 
     @property
     def refused(self) -> bool:
@@ -141,3 +138,12 @@ class Comparison:
     def delta_count(self) -> int:
         """Growth over all sites, current minus base."""
         return self.current_totals.count - self.base_totals.count
+
+
+def sites_that_grew(sites: Sequence[SiteDelta], has_bytes: bool) -> list[SiteDelta]:
+    """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
+    if has_bytes:
+        grown = [delta for delta in sites if delta.grew]
+        return sorted(grown, key=lambda delta: (-delta.delta_bytes, -delta.delta_count))
+    usual = ROWS["handles.count"].threshold
+    return [delta for delta in sites if delta.delta_count > usual]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dumpleak.compare.answers import Comparison, Proof, SiteDelta, Verdict
+from dumpleak.compare.answers import Comparison, Proof, SiteDelta, Verdict, sites_that_grew
 from dumpleak.compare.builds import align_builds, more_is_named
 from dumpleak.compare.comparable import (
     doubts,
@@ -29,7 +29,7 @@ from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.renaming import followed
 from dumpleak.compare.same_private import with_same_private
 from dumpleak.compare.survivors import Fate, Survivors
-from dumpleak.model.account import ROWS, AccountRow
+from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import account_rows, what_grew, why_no_private
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
@@ -85,7 +85,7 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         if not unknown:
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))
-    grown = bool(_grown((*sites, *private), base.has_bytes))
+    grown = bool(sites_that_grew((*sites, *private), base.has_bytes))
     grown_bytes, private_bytes = (
         sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
     )
@@ -126,15 +126,6 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
         account=account,
         private_unknown=unknown,
     )
-
-
-def _grown(sites: Sequence[SiteDelta], has_bytes: bool) -> list[SiteDelta]:
-    """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
-    if has_bytes:
-        grown = [delta for delta in sites if delta.grew]
-        return sorted(grown, key=lambda delta: (-delta.delta_bytes, -delta.delta_count))
-    usual = ROWS["handles.count"].threshold
-    return [delta for delta in sites if delta.delta_count > usual]
 
 
 def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:

@@ -62,7 +62,7 @@ def held_by_process(reader: PoolSource, tag: int) -> dict[tuple[int, str], int]:
         inside = (row >= 0) & (table.objects < end[np.maximum(row, 0)])
         count = len(np.unique(row[inside]))  # an object that is open twice is one block
         if count:
-            held[table.process.process_id, table.process.name] = count
+            held[table.process_id, table.name] = count
     return held
 
 
@@ -77,7 +77,7 @@ def holder_clauses(base: PoolSource, current: PoolSource, tag: int) -> tuple[str
         return ("kernel objects: who holds them is unknown, handle tables could not be read",)
     grown = [(count - before.get(who, 0), count, who) for who, count in after.items()]
     grown = sorted((row for row in grown if row[0] > 0), key=lambda row: (-row[0], row[2]))
-    absent = {t.process.process_id for t in (*base.handles, *current.handles) if t.absent_pages}
+    absent = {t.process_id for t in (*base.handles, *current.handles) if t.absent_pages}
     lost = f"handle tables of {len(absent)} processes are not wholly in the dumps" if absent else ""
     if not grown:
         if lost:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from dumpleak.attribution.stack import stack_key
 from dumpleak.compare.renaming import renamed
 from dumpleak.model.holding import Holding
-from dumpleak.model.sites import Place, Site, SiteKind, image_identity
+from dumpleak.model.sites import Place, Site, SiteKind, image_identity, stack_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.stripping import hashed_key
 from windumps.diagnostics import Diagnostic, Severity

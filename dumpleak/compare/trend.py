@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -48,9 +47,6 @@ from windumps.arrays import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
 
-if TYPE_CHECKING:
-    from dumpleak.gate.gate import GateResult
-
 
 class TrendError(WindumpsError):
     """These dumps make no series; the message says why and what to do."""
@@ -70,7 +66,6 @@ class Trend:
         private: The same for private memory outside heaps.
         exhaustion: When memory ends; None when no limit is known.
         diagnostics: Of all dumps; messages begin with the dump they concern.
-        gate: What the gate says, when the user asked for one.
         doubts: Why a series that was compared comes to no verdict: a dump may hide what it would need.
         account: Everything that can grow, in figures.
         private_unknown: Why private memory outside heaps is not compared; "" when it is.
@@ -88,7 +83,6 @@ class Trend:
     private: tuple[SiteTrend, ...]
     exhaustion: Exhaustion | None
     diagnostics: tuple[Diagnostic, ...]
-    gate: GateResult | None = None
     doubts: tuple[str, ...] = ()
     account: tuple[AccountRow, ...] = ()
     private_unknown: str = ""

@@ -16,10 +16,10 @@ from dumpleak.model.pool import TagRow, sited
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pool_sites import SAID
+from dumpleak.model.pool_source import OpenObjects
 from dumpleak.model.snapshot import SourceInfo
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.errors import BETTER_KERNEL_DUMP
-from windumps.kernel.handles import HandleTable
 
 
 class StoredPools:
@@ -120,7 +120,7 @@ class StoredPools:
         )
 
     @property
-    def handles(self) -> list[HandleTable] | None:
+    def handles(self) -> list[OpenObjects] | None:
         """None: a snapshot keeps no handle tables."""
         return None
 

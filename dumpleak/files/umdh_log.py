@@ -21,17 +21,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
-from dumpleak.attribution.stack import (
-    Frame,
-    FrameNamer,
-    module_stem,
-    stack_key,
-    stack_site,
-)
+from dumpleak.attribution.stack import Frame, FrameNamer, module_stem, stack_site
 from dumpleak.files.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, parse
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind, stack_key
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic, Severity

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.comparable import why_no_pair
@@ -34,6 +34,7 @@ from dumpleak.model.sites import is_private
 from dumpleak.model.snapshot import BLOCKS, HANDLES
 
 AnySite: TypeAlias = SiteDelta | SiteTrend
+A = TypeVar("A", Comparison, Trend)
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,19 @@ class GateResult:
         if self.baseline:
             parts.append(f"baseline {self.baseline}")
         return f"SUMMARY: {'; '.join(parts)}"
+
+
+@dataclass(frozen=True)
+class Judged(Generic[A]):
+    """An answer, and what the gate says of it.
+
+    Attributes:
+        answer: A comparison or a trend.
+        gate: None when the user asked for none.
+    """
+
+    answer: A
+    gate: GateResult | None = None
 
 
 @dataclass

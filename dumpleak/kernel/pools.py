@@ -19,6 +19,7 @@ from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
+from dumpleak.model.pool_source import OpenObjects
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
@@ -30,7 +31,7 @@ from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.images.modules import Module
-from windumps.kernel.handles import HandleTable, read_handles
+from windumps.kernel.handles import read_handles
 from windumps.pool_tags import OVERFLOW_TAG, tag_text
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import Source
@@ -194,9 +195,15 @@ class PoolReader:
         return found or f"the quota of a process that is not in the dump (0x{address:x})"
 
     @cached_property
-    def handles(self) -> list[HandleTable]:
-        """Handle tables of all processes; empty when they cannot be read for certain."""
-        return read_handles(self.dump.kernel, self.dump.processes, self.log)
+    def handles(self) -> list[OpenObjects]:
+        """Open handles of all processes; empty when they cannot be read for certain."""
+        tables = read_handles(self.dump.kernel, self.dump.processes, self.log)
+        return [
+            OpenObjects(
+                table.process.process_id, table.process.name, table.objects, table.absent_pages
+            )
+            for table in tables
+        ]
 
     def rows(self) -> list[TagRow]:
         """One row a tag: by the trackers, and by the walk where they say nothing or it refutes them."""

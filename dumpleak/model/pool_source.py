@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from dumpleak.model.boots import Boot
@@ -10,8 +11,26 @@ from dumpleak.model.pool import TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.snapshot import SourceInfo
+from windumps.arrays import U64
 from windumps.diagnostics import Diagnostic, DiagnosticLog
-from windumps.kernel.handles import HandleTable
+
+
+@dataclass(frozen=True)
+class OpenObjects:
+    """What a process of the system has handles of.
+
+    Attributes:
+        process_id: Its id.
+        name: Of its program.
+        objects: uint64, address of the `_OBJECT_HEADER` of each open handle; one object may come more than
+            once.
+        absent_pages: Pages of its handle table that are not in the dump.
+    """
+
+    process_id: int
+    name: str
+    objects: U64
+    absent_pages: int
 
 
 class PoolSource(Protocol):
@@ -52,8 +71,8 @@ class PoolSource(Protocol):
         """Used blocks."""
 
     @property
-    def handles(self) -> list[HandleTable] | None:
-        """Handle tables of all processes; None where they are not kept."""
+    def handles(self) -> list[OpenObjects] | None:
+        """Open handles of all processes; None where they are not kept."""
 
     @property
     def diagnostics(self) -> list[Diagnostic]:

@@ -8,14 +8,17 @@ keys.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from hashlib import blake2b
 from typing import NamedTuple
 
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.images.modules import Module
 
 _SIZE_PART = 3
+DIGEST_BYTES = 16
 
 
 class SiteKind(StrEnum):
@@ -111,3 +114,9 @@ def size_name(size: int) -> str:
 def heap_name(label: str, kind: str) -> str:
     """What a group by heap is called."""
     return f"{label} ({kind})"
+
+
+def stack_key(frames: Iterable[str]) -> str:
+    """The key of a stack site, from its frames' keys, innermost first."""
+    digest = blake2b("\n".join(frames).encode(), digest_size=DIGEST_BYTES)
+    return f"{SiteKind.STACK}|{digest.hexdigest()}"

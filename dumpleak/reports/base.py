@@ -7,6 +7,7 @@ from typing import IO, Protocol
 
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import Judged
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.info import Info
 from dumpleak.model.snapshot import Snapshot
@@ -38,7 +39,7 @@ class TrendReport(Protocol):
 
     def __init__(self, stream: IO[str]) -> None: ...
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """Growth over three dumps and more."""
         ...
 
@@ -48,7 +49,7 @@ class DiffReport(Protocol):
 
     def __init__(self, stream: IO[str]) -> None: ...
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """Growth between two dumps."""
         ...
 
@@ -82,10 +83,10 @@ class Report(Protocol):
         """Grouped totals of one dump."""
         ...
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """Growth between two dumps."""
         ...
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """Growth over three dumps and more."""
         ...

@@ -9,6 +9,7 @@ from typing import IO
 
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import Judged
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.info import Info
 from dumpleak.model.memory import UNKNOWN
@@ -125,8 +126,9 @@ class CsvReport:
             ),
         )
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """One row a site that changed, then private memory outside heaps."""
+        comparison = judged.answer
         self._table(
             (
                 *("rank", "kind", "name", "type", "tag", "delta_bytes", "delta_count"),
@@ -155,11 +157,12 @@ class CsvReport:
             ),
         )
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """One row a site that changed, then private memory outside heaps.
 
         `bytes_0`, `count_0` and so on are a row's points.
         """
+        trend = judged.answer
         numbers = range(len(trend.snapshots))
         self._table(
             (

@@ -14,7 +14,7 @@ from typing import IO, Any
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import GateResult
+from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage
@@ -139,8 +139,9 @@ class JsonReport:
             }
         )
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """Schema dumpleak/diff/1; `top` is for people, all sites are written."""
+        comparison = judged.answer
         base, current = comparison.base_totals, comparison.current_totals
         proof = comparison.proof
         self._write(
@@ -163,7 +164,7 @@ class JsonReport:
                 },
                 "account": [_account(row) for row in comparison.account],
                 "unreferenced": asdict(proof) if proof else None,
-                "gate": _gate(comparison.gate),
+                "gate": _gate(judged.gate),
                 "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
                 "survivors": None
                 if comparison.survivors is None
@@ -185,8 +186,9 @@ class JsonReport:
             }
         )
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """Schema dumpleak/trend/1; `top` is for people, all sites are written."""
+        trend = judged.answer
         self._write(
             {
                 "schema": "dumpleak/trend/1",
@@ -215,7 +217,7 @@ class JsonReport:
                     **_both(trend.base_totals, trend.current_totals),
                 },
                 "account": [{**_account(row), "points": list(row.points)} for row in trend.account],
-                "gate": _gate(trend.gate),
+                "gate": _gate(judged.gate),
                 "exhaustion": _exhaustion(trend),
                 "sites": [
                     _trend(rank, site, holder_evidence(trend.current, site.site))

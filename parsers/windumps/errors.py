@@ -8,8 +8,11 @@ the result.
 
 from __future__ import annotations
 
-from windumps.dumps.kernel.dump import KERNEL_DUMP_COMMAND
-
+# CrashDumpEnabled 1: complete, from the next crash on; 2: kernel (Microsoft: "System failure and recovery").
+KERNEL_DUMP_COMMAND = (
+    r"reg add HKLM\SYSTEM\CurrentControlSet\Control\CrashControl"
+    " /v CrashDumpEnabled /t REG_DWORD /d 1 /f"
+)
 BETTER_KERNEL_DUMP = (
     "take a live kernel dump in Task Manager, or let the next crash write a complete dump (2 for a kernel "
     f"dump): {KERNEL_DUMP_COMMAND}"

@@ -15,6 +15,7 @@ from truth import TESTDATA, TruthDump
 from browser.page_driver import FLAGS, browser_path, opened
 from dumpleak.cli import main
 from dumpleak.compare.answers import Comparison
+from dumpleak.gate.gate import Judged
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.page.report import HtmlReport
 
@@ -63,7 +64,7 @@ def pair_json(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def written(path: Path, answer: Comparison) -> Path:
     stream = io.StringIO()
-    HtmlReport(stream).diff(answer, None)
+    HtmlReport(stream).diff(Judged(answer), None)
     path.write_text(stream.getvalue(), encoding="utf-8")
     return path
 

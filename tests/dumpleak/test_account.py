@@ -17,7 +17,7 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.files.metadata import from_json, to_json
 from dumpleak.gate.conditions import parse_gate
-from dumpleak.gate.gate import Gate
+from dumpleak.gate.gate import Gate, Judged
 from dumpleak.model.account import NO_REGIONS, NO_THREADS, NOT_KEPT, ROWS, AccountRow, State
 from dumpleak.model.account_rows import account_of, account_rows
 from dumpleak.model.snapshot import Snapshot
@@ -124,7 +124,7 @@ def test_memory_outside_heaps_counts_in_totals_and_in_the_gate(tiny: Dump) -> No
 def test_csv_has_rows_for_memory_outside_heaps(tiny: Dump) -> None:
     comparison = compare(_taken(_arenas(tiny, 1)), _taken(_later(_arenas(tiny, 24))))
     stream = io.StringIO()
-    CsvReport(stream).diff(comparison, None)
+    CsvReport(stream).diff(Judged(comparison), None)
     (row,) = csv.DictReader(io.StringIO(stream.getvalue()))
     assert (int(row["delta_bytes"]), row["name"][:14]) == (92 * MIB, "private memory")
 

@@ -14,6 +14,7 @@ from builders.minidump_builder import MinidumpBuilder
 from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, unreferenced
 
 from dumpleak.compare.trend import find_trend
+from dumpleak.gate.gate import Judged
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow
@@ -65,7 +66,7 @@ def test_paths_are_shown_as_names_are() -> None:
 def test_each_name_of_a_comparison_is_one_cell_that_can_be_seen() -> None:
     changes = [(shape(name), (400, 4), (100 + n, 1)) for n, name in enumerate(NAMES)]
     found = comparison(changes)
-    rows = _written(lambda stream: CsvReport(stream).diff(found, None))
+    rows = _written(lambda stream: CsvReport(stream).diff(Judged(found), None))
     assert sorted(row["name"] for row in rows) == sorted(map(_shown, NAMES))
     assert {int(row["delta_bytes"]) for row in rows} == {n - 300 for n in range(len(NAMES))}
 
@@ -88,7 +89,7 @@ def test_each_name_of_all_other_tables_is_one_cell_that_can_be_seen() -> None:
     for write, columns in (
         (lambda stream: CsvReport(stream).stat(taken, None), ("name", "type", "tag")),
         (lambda stream: CsvReport(stream).heaps(taken), ("label", "kind", "reason")),
-        (lambda stream: CsvReport(stream).trend(trend, None), ("name", "type", "tag")),
+        (lambda stream: CsvReport(stream).trend(Judged(trend), None), ("name", "type", "tag")),
         (lambda stream: LeaksCsvReport(stream).leaks(leaks, None), ("name", "type", "tag")),
     ):
         rows = _written(write)

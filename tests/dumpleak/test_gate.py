@@ -21,7 +21,7 @@ from dumpleak.compare.diff import compare
 from dumpleak.compare.trend import find_trend
 from dumpleak.gate.baseline import BaselineError, json_baseline, snapshot_baseline
 from dumpleak.gate.conditions import GateError, parse_gate
-from dumpleak.gate.gate import Gate
+from dumpleak.gate.gate import Gate, Judged
 from dumpleak.gate.suppressions import Suppression, read_suppressions
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Site, SiteKind
@@ -570,7 +570,7 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     for report in (MarkdownReport, JunitReport, SarifReport):
         path = tmp_path / "out"
         with path.open("w", encoding="utf-8", newline="") as stream:
-            report(stream).diff(comparison, None)
+            report(stream).diff(Judged(comparison), None)
         text = path.read_text(encoding="utf-8")
         assert "\x1b" not in text
         assert "\x00" not in text

@@ -30,6 +30,7 @@ from report_samples import (
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
+from dumpleak.gate.gate import Judged
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.optional_libraries import MissingExtraError
 from dumpleak.process.session import Session
@@ -272,7 +273,7 @@ def test_without_its_libraries_the_message_says_how_to_get_them(
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.offline", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'dumpleak\[html\]'"):
-        HtmlReport(io.StringIO()).diff(growth(), None)
+        HtmlReport(io.StringIO()).diff(Judged(growth()), None)
 
 
 # -- details ------------------------------------------------------------------------------------------------

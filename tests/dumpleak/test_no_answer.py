@@ -19,7 +19,7 @@ from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
 from dumpleak.compare.trend import TrendError, find_trend
 from dumpleak.files.umdh_log import LogCoverage
 from dumpleak.gate.conditions import Condition, Span, decide, parse_gate
-from dumpleak.gate.gate import Gate, GateResult
+from dumpleak.gate.gate import Gate, GateResult, Judged
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
@@ -283,10 +283,10 @@ def test_a_hole_in_a_series_leaves_a_gate_without_an_answer() -> None:
 @pytest.mark.parametrize("name", ["json", "markdown", "junit", "sarif", "text"])
 def test_every_format_says_that_there_is_no_answer(name: str, tmp_path: Path) -> None:
     comparison = compare(_made(0, 8 * MIB), _made(1, 8 * MIB, 2 * MIB))
-    comparison = replace(comparison, gate=Gate(parse_gate("bytes>=1M")).judge(comparison))
+    judged = Judged(comparison, Gate(parse_gate("bytes>=1M")).judge(comparison))
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as stream:
-        DIFF_REPORTS[name](stream).diff(comparison, None)
+        DIFF_REPORTS[name](stream).diff(judged, None)
     text = path.read_text(encoding="utf-8")
     assert "2.0 MiB" in text
     assert "were not walked" in text

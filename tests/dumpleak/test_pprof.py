@@ -20,6 +20,7 @@ from truth import TESTDATA
 from dumpleak.cli import main
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
+from dumpleak.gate.gate import Judged
 from dumpleak.reports.binary import NotForTerminalError
 from dumpleak.reports.profiles.pprof import PprofReport
 
@@ -90,7 +91,7 @@ def parse(data: bytes) -> Any:
 def written(answer: Any) -> bytes:
     raw = io.BytesIO()
     text = io.TextIOWrapper(raw)  # closes what is below when it goes away
-    PprofReport(text).diff(answer, None)
+    PprofReport(text).diff(Judged(answer), None)
     return raw.getvalue()
 
 
@@ -196,7 +197,7 @@ def test_hostile_names_and_refused_comparisons_are_valid_profiles() -> None:
 
 def test_text_streams_are_refused_with_the_option_that_helps() -> None:
     with pytest.raises(NotForTerminalError, match=r"-o profile\.pb\.gz"):
-        PprofReport(io.StringIO()).diff(comparison([]), None)
+        PprofReport(io.StringIO()).diff(Judged(comparison([])), None)
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="Go, which has pprof, is not installed")

@@ -13,6 +13,7 @@ from report_samples import HOSTILE_NAMES, comparison, shape, stack
 from truth import TESTDATA
 
 from dumpleak.cli import main
+from dumpleak.gate.gate import Judged
 from dumpleak.reports.profiles.collapsed import CollapsedReport
 from dumpleak.reports.profiles.speedscope import SpeedscopeReport
 
@@ -35,7 +36,7 @@ def validated(text: str) -> dict[str, Any]:
 
 def written(report: Any, answer: Any) -> str:
     stream = io.StringIO()
-    report(stream).diff(answer, None)
+    report(stream).diff(Judged(answer), None)
     return stream.getvalue()
 
 

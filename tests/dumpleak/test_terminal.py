@@ -33,6 +33,7 @@ from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth, Selection, take_growth, take_pool
+from dumpleak.gate.gate import Judged
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.reports.answers.leaks import LeaksTextReport
 from dumpleak.reports.answers.pools import PoolTextReport
@@ -68,12 +69,12 @@ def kernel_pool_growth() -> PoolGrowth:
 
 
 SCREENS: dict[str, Callable[[TextReport], None]] = {
-    "diff": lambda report: report.diff(growth(), None),
-    "diff-top-2": lambda report: report.diff(growth(), 2),
-    "no-growth": lambda report: report.diff(no_growth(), None),
-    "not-comparable": lambda report: report.diff(not_comparable(), None),
-    "trend": lambda report: report.trend(series(after_idle=False), None),
-    "trend-after-idle": lambda report: report.trend(series(after_idle=True), None),
+    "diff": lambda report: report.diff(Judged(growth()), None),
+    "diff-top-2": lambda report: report.diff(Judged(growth()), 2),
+    "no-growth": lambda report: report.diff(Judged(no_growth()), None),
+    "not-comparable": lambda report: report.diff(Judged(not_comparable()), None),
+    "trend": lambda report: report.trend(Judged(series(after_idle=False)), None),
+    "trend-after-idle": lambda report: report.trend(Judged(series(after_idle=True)), None),
     "info": lambda report: report.info(described(usable=True)),
     "info-unusable": lambda report: report.info(described(usable=False)),
     "stat": lambda report: report.stat(growth().current, None),

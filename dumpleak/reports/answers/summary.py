@@ -27,7 +27,7 @@ from dumpleak.reports.answers.headline import account_facts, growth_headline, ho
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
 from dumpleak.survey.leaks import LeakGroup, Leaks
-from windumps.dumps.kernel.dump import KERNEL_DUMP_COMMAND
+from windumps.errors import KERNEL_DUMP_COMMAND
 from windumps.heaps.page_heap import heap as page_heap
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)

@@ -10,11 +10,11 @@ from typing import TypeAlias
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import AnySite, Finding, Gate
+from dumpleak.gate.gate import AnySite, Finding, Gate, Judged
 from dumpleak.model.sites import Site
 from dumpleak.model.units import format_bytes, format_count
 
-Answer: TypeAlias = Comparison | Trend
+JudgedAnswer: TypeAlias = Judged[Comparison] | Judged[Trend]
 
 DEFAULT_TOP = 100  # findings; a failed build must not write a log of 56,000 lines
 FINGERPRINT_BYTES = 16
@@ -34,9 +34,9 @@ class Findings:
     left_out: int
 
 
-def findings(answer: Answer, top: int | None) -> Findings:
+def findings(judged: JudgedAnswer, top: int | None) -> Findings:
     """Sites that grew; those that fail the gate first, suppressed ones last."""
-    result = answer.gate or Gate().judge(answer)
+    result = judged.gate or Gate().judge(judged.answer)
     ranked = sorted(result.findings, key=lambda f: (not f.failed, bool(f.suppressed)))
     limit = DEFAULT_TOP if top is None else top
     return Findings(ranked[:limit], max(len(ranked) - limit, 0))

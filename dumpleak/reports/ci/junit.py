@@ -11,8 +11,8 @@ from xml.etree import ElementTree
 
 from dumpleak.compare.answers import Comparison, Verdict
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import told_unknown
-from dumpleak.reports.ci.findings import Answer, findings, told, xml_text
+from dumpleak.gate.gate import Judged, told_unknown
+from dumpleak.reports.ci.findings import JudgedAnswer, findings, told, xml_text
 
 
 class JunitReport:
@@ -21,24 +21,25 @@ class JunitReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """A test for each condition and each site that grew."""
-        self._write(comparison, top, "dumpleak.diff")
+        self._write(judged, top, "dumpleak.diff")
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """The same of a series."""
-        self._write(trend, top, "dumpleak.trend")
+        self._write(judged, top, "dumpleak.trend")
 
-    def _write(self, answer: Answer, top: int | None, name: str) -> None:
+    def _write(self, judged: JudgedAnswer, top: int | None, name: str) -> None:
+        answer, gate = judged.answer, judged.gate
         cases: list[ElementTree.Element] = []
         errors = failures = skipped = 0
-        doubted = answer.verdict is Verdict.NOT_COMPARABLE and answer.gate is None
+        doubted = answer.verdict is Verdict.NOT_COMPARABLE and gate is None
         if answer.refused or doubted:
             case = _case(cases, name, "comparable")
             _child(case, "error", "not-comparable", "; ".join(answer.reasons or answer.doubts))
             errors = 1
         if not answer.refused:
-            for measured in answer.gate.conditions if answer.gate else ():
+            for measured in gate.conditions if gate else ():
                 case = _case(cases, f"{name}.gate", measured.condition.text)
                 if measured.unknown:
                     errors += 1
@@ -47,7 +48,7 @@ class JunitReport:
                     failures += 1
                     message = f"{measured.condition.text}: it is {measured.shown}"
                     _child(case, "failure", "gate", message)
-            found = findings(answer, top)
+            found = findings(judged, top)
             for finding in found.shown:
                 case = _case(cases, f"{name}.site", finding.site.site.name)
                 if finding.suppressed:

@@ -8,9 +8,10 @@ from typing import IO
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import Judged
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.ci.findings import Answer, Findings, findings
+from dumpleak.reports.ci.findings import Findings, JudgedAnswer, findings
 from dumpleak.reports.names import visible
 
 DEFAULT_TOP = 20
@@ -23,18 +24,20 @@ class MarkdownReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """The verdict and a table of sites that grew."""
-        self._answer(comparison, top, "Memory growth")
+        self._answer(judged, top, "Memory growth")
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """The same over a series."""
-        self._answer(trend, top, f"Memory trend over {len(trend.snapshots)} dumps")
+        dumps = len(judged.answer.snapshots)
+        self._answer(judged, top, f"Memory trend over {dumps} dumps")
 
-    def _answer(self, answer: Answer, top: int | None, heading: str) -> None:
+    def _answer(self, judged: JudgedAnswer, top: int | None, heading: str) -> None:
+        answer, gate = judged.answer, judged.gate
         self._line(f"### {heading}")
         self._line()
-        if answer.doubts and answer.gate is None:
+        if answer.doubts and gate is None:
             self._line("**No verdict:**")
             self._line()
             for doubt in answer.doubts:
@@ -53,22 +56,22 @@ class MarkdownReport:
             f"{format_count(base.count)} to {format_bytes(current.bytes)} in {format_count(current.count)}."
         )
         self._line()
-        if answer.gate is not None:
-            self._line(f"Gate: **{_GATE[answer.gate.verdict]}**")
+        if gate is not None:
+            self._line(f"Gate: **{_GATE[gate.verdict]}**")
             self._line()
-            for measured in answer.gate.conditions:
+            for measured in gate.conditions:
                 state = "failed" if measured.failed else "no answer" if measured.unknown else "ok"
                 more = f"; {_text(measured.unknown)}" if measured.unknown else ""
                 self._line(
                     f"- {_code(measured.condition.text)}: {state} (it is {measured.shown}){more}"
                 )
-            for entry in (*answer.gate.expired, *answer.gate.unused):
+            for entry in (*gate.expired, *gate.unused):
                 state = "expired" if entry.is_expired else "matches nothing that grew"
                 self._line(f"- suppression {_code(entry.site)}: {state}")
-            if answer.gate.conditions or answer.gate.expired or answer.gate.unused:
+            if gate.conditions or gate.expired or gate.unused:
                 self._line()
         self._table(
-            findings(answer, DEFAULT_TOP if top is None else top), isinstance(answer, Trend)
+            findings(judged, DEFAULT_TOP if top is None else top), isinstance(answer, Trend)
         )
         self._account(answer)
         self._line(_coverage(answer))
@@ -96,7 +99,7 @@ class MarkdownReport:
             self._line(f"… and {found.left_out} more.")
             self._line()
 
-    def _account(self, answer: Answer) -> None:
+    def _account(self, answer: Comparison | Trend) -> None:
         """What grew besides sites."""
         for row in what_grew(answer.account):
             self._line(
@@ -110,7 +113,7 @@ class MarkdownReport:
         self._stream.write(text + "\n")
 
 
-def _coverage(answer: Answer) -> str:
+def _coverage(answer: Comparison | Trend) -> str:
     sides = answer.base.coverage, answer.current.coverage
     if any(side.shown_share is None for side in sides):
         return f"Base: {sides[0].told()}. Current: {sides[1].told()}."

@@ -12,9 +12,9 @@ from dumpleak import __version__
 from dumpleak.compare.answers import Comparison, Verdict
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import Finding, told_unknown
+from dumpleak.gate.gate import Finding, Judged, told_unknown
 from dumpleak.model.sites import Site
-from dumpleak.reports.ci.findings import Answer, findings, fingerprint, source_line, told
+from dumpleak.reports.ci.findings import JudgedAnswer, findings, fingerprint, source_line, told
 from windumps.diagnostics import Diagnostic, Severity
 
 SCHEMA = (
@@ -37,18 +37,19 @@ class SarifReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """A result for each site that grew."""
-        self._write(comparison, top)
+        self._write(judged, top)
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """The same of a series."""
-        self._write(trend, top)
+        self._write(judged, top)
 
-    def _write(self, answer: Answer, top: int | None) -> None:
+    def _write(self, judged: JudgedAnswer, top: int | None) -> None:
+        answer, gate = judged.answer, judged.gate
         comparable = not answer.refused
-        unanswered = answer.gate.unanswered if answer.gate else []
-        found = findings(answer, top) if comparable else None
+        unanswered = gate.unanswered if gate else []
+        found = findings(judged, top) if comparable else None
         notifications = [_notification(item) for item in answer.diagnostics[:MAX_NOTIFICATIONS]]
         left_out = len(answer.diagnostics) - MAX_NOTIFICATIONS
         if left_out > 0:
@@ -76,8 +77,8 @@ class SarifReport:
             "invocations": [
                 {
                     "executionSuccessful": comparable
-                    and (answer.verdict is not Verdict.NOT_COMPARABLE or answer.gate is not None)
-                    and not (answer.gate and answer.gate.verdict == "no-answer"),
+                    and (answer.verdict is not Verdict.NOT_COMPARABLE or gate is not None)
+                    and not (gate and gate.verdict == "no-answer"),
                     "toolExecutionNotifications": notifications,
                 }
             ],

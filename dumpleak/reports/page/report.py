@@ -10,6 +10,7 @@ from typing import IO
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import Judged
 from dumpleak.model.info import Info
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.summary import summarize_comparison, summarize_info, summarize_trend
@@ -51,12 +52,14 @@ class HtmlReport:
         """What a dump is, its memory and its heaps."""
         write(info_page(info), self._stream)
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """Growth between two dumps; `top` is for lists, the page has all sites."""
+        comparison = judged.answer
         write(diff_page(comparison), self._stream)
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """Growth over three dumps and more; the page has all sites."""
+        trend = judged.answer
         write(trend_page(trend), self._stream)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import IO
 
 from dumpleak.compare.answers import Comparison
+from dumpleak.gate.gate import Judged
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.names import visible
 from dumpleak.reports.profiles.stack_tree import SitePair, compared_pairs, path_of, site_pairs
@@ -22,8 +23,9 @@ class CollapsedReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """All sites, changed or not; a comparison that was refused has none."""
+        comparison = judged.answer
         if comparison.refused:
             return
         pairs = compared_pairs(comparison)

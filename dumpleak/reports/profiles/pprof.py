@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import IO
 
 from dumpleak.compare.answers import Comparison
+from dumpleak.gate.gate import Judged
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.binary import binary_stream
 from dumpleak.reports.names import visible
@@ -41,8 +42,9 @@ class PprofReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """All sites, changed or not; a comparison that was refused has none."""
+        comparison = judged.answer
         pairs: Iterable[SitePair] = ()
         if not comparison.refused:
             pairs = compared_pairs(comparison)

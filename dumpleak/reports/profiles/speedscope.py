@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from dumpleak import __version__
 from dumpleak.compare.answers import Comparison
+from dumpleak.gate.gate import Judged
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.names import visible
 from dumpleak.reports.profiles.stack_tree import SitePair, compared_pairs, path_of, site_pairs
@@ -39,8 +40,9 @@ class SpeedscopeReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """All sites; a comparison that was refused has none."""
+        comparison = judged.answer
         pairs = []
         if not comparison.refused:
             pairs = compared_pairs(comparison)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import IO
 
 from dumpleak.compare.answers import Comparison
+from dumpleak.gate.gate import Judged
 from dumpleak.survey.umdh_log import write_comparison
 
 
@@ -16,8 +17,9 @@ class UmdhReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """One group of lines a site, largest growth first."""
+        comparison = judged.answer
         write_comparison(comparison, self._stream, self.decimal, top)
 
 

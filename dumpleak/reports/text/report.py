@@ -15,6 +15,7 @@ from rich.text import Text
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import Judged
 from dumpleak.model.account import AccountRow
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage, HandlesCovered
@@ -169,8 +170,9 @@ class TextReport:
         self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)
 
-    def diff(self, comparison: Comparison, top: int | None) -> None:
+    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """The verdict, the sites, the coverage of both sides."""
+        comparison = judged.answer
         self._summary(summarize_comparison(comparison))
         if not comparison.refused:
             self._growth(comparison, DEFAULT_TOP if top is None else top)
@@ -180,8 +182,9 @@ class TextReport:
         self._coverage("Current: heap memory walked", comparison.current.coverage)
         self._diagnostics(comparison.diagnostics)
 
-    def trend(self, trend: Trend, top: int | None) -> None:
+    def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """The verdict, the sites, the dumps."""
+        trend = judged.answer
         self._summary(summarize_trend(trend))
         if not trend.refused:
             self._trends(trend, DEFAULT_TOP if top is None else top)

@@ -34,11 +34,6 @@ from windumps.symbols.layout_rows import Component, layout_row_from_symbols
 _PROCESS = Component(
     PROCESS_LAYOUTS, {("_EPROCESS", "WoW64Process"): ("Wow64Process",)}, every_builds_fields=True
 )
-# CrashDumpEnabled 1: complete, from the next crash on; 2: kernel (Microsoft: "System failure and recovery").
-KERNEL_DUMP_COMMAND = (
-    r"reg add HKLM\SYSTEM\CurrentControlSet\Control\CrashControl"
-    " /v CrashDumpEnabled /t REG_DWORD /d 1 /f"
-)
 
 
 @dataclass
