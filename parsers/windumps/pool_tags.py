@@ -43,9 +43,15 @@ def tag_number(text: str) -> int:
 
 def plain_tags(tags: U32) -> U32:
     """Tags without the bit that marks "to be freed with its tag only" (the highest)."""
+    return plain_and_named(tags)[0]
+
+
+def plain_and_named(tags: U32) -> tuple[U32, NDArray[np.bool_]]:
+    """Plain tags, and which of them could be some driver's."""
     tags = tags.astype(np.uint32, copy=False)
     bare = tags & ~_PROTECTED
-    return np.where(is_printable(bare), bare, tags).astype(np.uint32)
+    named = is_printable(bare)
+    return np.where(named, bare, tags), named
 
 
 def is_printable(tags: U32) -> NDArray[np.bool_]:
@@ -56,6 +62,8 @@ def is_printable(tags: U32) -> NDArray[np.bool_]:
     filled = tags.astype(np.uint32)
     for bits in (24, 16, 8):
         short = tags < np.uint32(1 << bits)
+        if not short.any():
+            break
         filled[short] |= np.uint32(0x20 << bits)
     # All four bytes at once: none above 0x7E, none below 0x20.
     high = (filled | (filled + _ONES)) & _HIGH

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U8, U64
-from windumps.memory.address_space import AddressSpace
+from windumps.memory.address_space import AddressSpace, values_at
 
 # Words that only such tools write; any other may as well be what a program filled its memory with.
 KNOWN_FILLERS = (0xDEADFEED,)  # WinDbg
@@ -30,11 +30,10 @@ def are_fillers(
         known: Words that count; None for any, where no page of what is read can be so.
     """
     filler = np.zeros(len(offset), np.bool_)
-    window = np.ndarray((max(len(data) - 3, 0),), "<u4", buffer=data, strides=(1,))
     rows = np.flatnonzero((offset >= 0) & (offset <= len(data) - PAGE_SIZE))
-    first = window[offset[rows]]
+    first = values_at(data, offset[rows], "<u4")
     rows = rows[first != 0 if known is None else np.isin(first, np.array(known, np.uint32))]
-    probe = window[offset[rows, None] + _PROBED]
+    probe = values_at(data, offset[rows, None] + _PROBED, "<u4")
     rows = rows[(probe == probe[:, :1]).all(axis=1)]
     for row in rows.tolist():
         words = np.frombuffer(data[offset[row] : offset[row] + PAGE_SIZE], "<u4")

@@ -60,6 +60,8 @@ class RunMemory(AddressSpace):
         first = int(self._starts.searchsorted(np.uint64(start), "right"))
         first = max(first - 1, 0)
         last = int(self._starts.searchsorted(np.uint64(end - 1), "right"))
+        if last - first == 1:
+            return self._of_one(first, start, end)
         low = self._starts[first:last].copy()
         size = self._sizes[first:last].copy()
         offset = self._offsets[first:last].copy()
@@ -72,6 +74,18 @@ class RunMemory(AddressSpace):
             size[-1] = max(min(int(size[-1]), end - int(low[-1])), 0)
         keep = size > 0
         return Extents(low[keep], size[keep], offset[keep])
+
+    def _of_one(self, run: int, start: int, end: int) -> Extents:
+        """The piece of [start, end) in one run: most are, and need no columns cut."""
+        low = int(self._starts[run])
+        begin = max(start, low)
+        size = min(end, low + int(self._sizes[run])) - begin
+        if size <= 0:
+            return Extents(self._starts[:0], self._sizes[:0], self._offsets[:0])
+        offset = int(self._offsets[run]) + begin - low
+        return Extents(
+            np.array([begin], np.uint64), np.array([size], np.int64), np.array([offset], np.int64)
+        )
 
     def view(self, address: int, size: int) -> U8:
         """See `AddressSpace.view`; most reads lie in one range, and are found without columns."""

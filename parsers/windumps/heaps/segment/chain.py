@@ -82,19 +82,77 @@ def decode_headers(
     )
 
 
-def possible_headers(memory: U8, address: U64, key: int) -> I64:
-    """Granules of x64 memory that can be headers: what must be zero in one is; see `decode_headers`."""
-    wide = memory.view("<u8")[0::2] ^ np.uint64(key) ^ address
-    return np.flatnonzero(wide < np.uint64(1 << 49))
+@dataclass(frozen=True)
+class ChunkMemory:
+    """Memory of some subsegments, one behind the other, in granules.
+
+    Attributes:
+        raw: uint8.
+        granule: Bytes of one.
+        address: uint64, of each subsegment, ascending.
+        count: int64, granules of each.
+        start: int64, number of each one's first granule.
+        first: int64, granule of each one's first chunk.
+        end: int64, granule behind its last chunk.
+    """
+
+    raw: U8
+    granule: int
+    address: U64
+    count: I64
+    start: I64
+    first: I64
+    end: I64
+
+    def owner(self, at: I64) -> I64:
+        """The subsegment each granule is in."""
+        return np.searchsorted(self.start, at, "right") - 1
+
+    def where(self, at: I64, owner: I64) -> U64:
+        """The address of each granule."""
+        result: U64 = (self.address - (self.start * self.granule).view(np.uint64))[owner]
+        result += (at * self.granule).view(np.uint64)
+        return result
 
 
-def _page_marks(headers: Headers, address: U64, subsegment: U64) -> I64:
+@dataclass(frozen=True)
+class FoundChunks:
+    """Chunks, as columns: granule, number of the subsegment, address and header."""
+
+    at: I64
+    owner: I64
+    where: U64
+    headers: Headers
+
+    def select(self, keep: Bools) -> FoundChunks:
+        """The rows where `keep` is true."""
+        if keep.all():
+            return self
+        return FoundChunks(
+            self.at[keep], self.owner[keep], self.where[keep], self.headers.select(keep)
+        )
+
+
+def possible_headers(memory: U8, subsegment: U64, granules: I64, key: int) -> I64:
+    """Granules of x64 memory that can be headers: what must be zero in one is; see `decode_headers`.
+
+    The upper 16 bits of each tell. Those of the address are the same all over a subsegment.
+
+    Args:
+        memory: Of all subsegments.
+        subsegment: uint64, where each lies.
+        granules: int64, of each.
+        key: The key of chunk headers.
+    """
+    upper = ((subsegment ^ np.uint64(key)) >> np.uint64(48)).astype(np.uint16)
+    plain = memory.view("<u2")[3::8] ^ np.repeat(upper, granules)
+    return np.flatnonzero(plain < 2)
+
+
+def _page_marks(headers: Headers, address: U64, subsegment: U64) -> U8:
     """The key's low byte, as each header's second word has it if its chunk is allocated."""
-    pages = ((address - subsegment) >> np.uint64(PAGE_SHIFT)).astype(np.uint32)
-    marks: I64 = ((headers.bits ^ address.astype(np.uint32) ^ pages) & np.uint32(0xFF)).astype(
-        np.int64
-    )
-    return marks
+    pages = ((address - subsegment) >> np.uint64(PAGE_SHIFT)).astype(np.uint8)
+    return headers.bits.astype(np.uint8) ^ address.astype(np.uint8) ^ pages
 
 
 def vote_low_byte(headers: Headers, address: U64, subsegment: U64) -> int | None:
@@ -116,7 +174,7 @@ def is_marked(headers: Headers, address: U64, subsegment: U64, low_byte: int | N
     if low_byte is None:
         return np.ones(len(address), np.bool_)
     marked: Bools = (_page_marks(headers, address, subsegment) == low_byte) & (
-        headers.bits >> np.uint32(_FLAG_BITS) == 0
+        headers.bits < np.uint32(1 << _FLAG_BITS)
     )
     return marked
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 
@@ -19,7 +22,7 @@ from windumps.heaps.segment.keys import (
     vs_key_fits,
 )
 from windumps.heaps.segment.lfh import read_subsegments
-from windumps.heaps.segment.pages import header_bytes, read_segments
+from windumps.heaps.segment.pages import SegmentBatch, header_bytes, read_segments
 from windumps.heaps.segment.tiling import Use
 from windumps.layouts.rows import LayoutRow
 from windumps.memory import AddressSpace
@@ -71,18 +74,18 @@ def fit_layout(
         return score, Fit(contexts, None, None, None)
     checks.append(key.agreeing / key.samples)
     samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
-    lost = held = 0
-    for number, (context, segment) in enumerate(listed):
-        if number >= SAMPLE_SEGMENTS and samples[Use.VS] and samples[Use.LFH]:
+    lost = held = read = 0
+    for batch in _some_batches(memory, row, listed, scratch):
+        read += len(batch.segments)
+        ranges = batch.ranges
+        lost += batch.lost_bytes
+        held += batch.lost_bytes + int(ranges.committed.sum())
+        for use, address, size in zip(
+            ranges.use.tolist(), ranges.address.tolist(), ranges.size.tolist(), strict=True
+        ):
+            samples[use].append((address, size))
+        if read >= SAMPLE_SEGMENTS and samples[Use.VS] and samples[Use.LFH]:
             break
-        for batch in read_segments(memory, row, context, [segment], scratch):
-            ranges = batch.ranges
-            lost += batch.lost_bytes
-            held += batch.lost_bytes + int(ranges.committed.sum())
-            for use, address, size in zip(
-                ranges.use.tolist(), ranges.address.tolist(), ranges.size.tolist(), strict=True
-            ):
-                samples[use].append((address, size))
     vs_key, vs_agreeing = _find_vs_key(memory, row, samples[Use.VS][:SAMPLE_RANGES], key, image)
     lfh_key = None
     lfh_agreeing = 0
@@ -101,6 +104,14 @@ def fit_layout(
     readable *= 1 - lost / max(held, 1)
     score = sum(checks) / len(checks) * readable
     return score, Fit(contexts, key, vs_key, lfh_key)
+
+
+def _some_batches(
+    memory: AddressSpace, row: LayoutRow, listed: list[tuple[SegContext, int]], log: DiagnosticLog
+) -> Iterator[SegmentBatch]:
+    """Segments a few at a time, those of a context after those of the one before."""
+    for context, group in groupby(listed, itemgetter(0)):
+        yield from read_segments(memory, row, context, [segment for _, segment in group], log)
 
 
 def list_all(

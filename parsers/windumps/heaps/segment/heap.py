@@ -262,19 +262,22 @@ class SegmentHeap:
         """From the allocator's blocks to the program's."""
         # A free block's address is the one it would have: a block of no bytes ends where the next begins.
         pad = np.full(len(raw.address), padding.size, np.int64)
-        held = raw.room - np.maximum(raw.unused, 0)
-        pad[raw.used] = padding.of(
-            self.context.memory, self.row.pointer_size, raw.address[raw.used], held[raw.used]
-        )
+        if padding.marked:
+            rows = np.flatnonzero(raw.used)
+            held = raw.room[rows] - np.maximum(raw.unused[rows], 0)
+            pad[rows] = padding.of(
+                self.context.memory, self.row.pointer_size, raw.address[rows], held
+            )
         size = raw.room - raw.unused - pad
         if raw.kind == Kind.SEGMENT_LARGE and not padding.before_large:
             pad[:] = 0
         unknown = (raw.unused == SIZE_UNKNOWN) | (size < 0)
         size[unknown] = SIZE_UNKNOWN
         self._say_unknown(raw, unknown & raw.used)
-        trace = np.zeros(len(raw.address), np.uint64)
+        trace = None
         carries = raw.used & raw.extra & (raw.unused != SIZE_UNKNOWN)
         if carries.any():
+            trace = np.zeros(len(raw.address), np.uint64)
             asked = (raw.room - raw.unused)[carries].astype(np.uint64)
             trace[carries] = find_traces(
                 self.context.memory, self.row.pointer_size, raw.address[carries] + asked

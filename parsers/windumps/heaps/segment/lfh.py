@@ -192,7 +192,7 @@ class LfhBlocks:
         unwalked_bytes: Committed bytes of subsegments that could not be read.
         absent_bytes: Those of them that are not in the dump.
         uncertain: bool, blocks that may be in the other state: their subsegment's bitmap contradicts its
-            counts, or its chain of free blocks breaks and they could be on it.
+            counts, or its chain of free blocks breaks and they could be on it; None for none.
     """
 
     address: U64
@@ -204,7 +204,7 @@ class LfhBlocks:
     overhead_bytes: int
     unwalked_bytes: int
     absent_bytes: int
-    uncertain: Bools
+    uncertain: Bools | None
 
 
 class LfhReader:
@@ -257,13 +257,14 @@ class LfhReader:
         owner = np.repeat(np.arange(len(part.count)), part.count)
         starts = np.cumsum(part.count) - part.count
         number = np.arange(len(owner), dtype=np.int64) - starts[owner]
-        into = first[owner] + number * block_size[owner]
-        where = part.address[owner] + into.astype(np.uint64)
+        sizes = block_size[owner]
+        where = (part.address + first.astype(np.uint64))[owner]
+        where += (number * sizes).view(np.uint64)
         busy, has_unused = self._bits(part, owner, number)
         doubted = self._contradicted(part, owner, busy, has_unused)
         broken = self._drop_chained(part, block_size, first, starts, busy)
-        sizes = block_size[owner]
-        committed = commit.committed_bytes(where, sizes)
+        whole = (held == size)[good]
+        committed = commit.committed_blocks(where, sizes, owner, whole)
         used = busy & (committed == sizes)
         self._say_uncommitted(where, busy & ~used)
         has_unused &= used
@@ -286,7 +287,7 @@ class LfhReader:
             int(overhead.sum()),
             int(held[~good].sum()),
             absent,
-            doubted[owner] | (used & broken[owner]),
+            doubted[owner] | (used & broken[owner]) if (doubted | broken).any() else None,
         )
 
     def _say_uncommitted(self, where: U64, contradicting: Bools) -> None:

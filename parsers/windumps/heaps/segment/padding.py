@@ -47,9 +47,7 @@ class Padding:
     reason: str
 
     def of(self, memory: AddressSpace, pointer_size: int, address: U64, held: I64) -> I64:
-        """Bytes of padding of each block; `held` is what was asked for and the padding, or more."""
-        if not self.marked or not len(address):
-            return np.full(len(address), self.size, np.int64)
+        """Bytes of padding of marked blocks; `held` is what was asked for and the padding, or more."""
         words, _ = memory.gather(address, f"<u{pointer_size}")
         wide = words == 4 * self.size
         # Where the mark is absent or overwritten, the size tells.
@@ -141,11 +139,12 @@ def unused_bytes(words: NDArray[np.uint16], room: I64, present: Bools) -> tuple[
     Returns:
         int64, `SIZE_UNKNOWN` where a word cannot be right; bool, something of the heap's own lies behind.
     """
-    wide = words.astype(np.int64)
-    single = (wide & 0x8000) != 0
-    count = np.where(single, 1, wide & 0x3FFF)
-    good = present & (count > 0) & (count <= room) & ~(single & (wide & 0x3F00 != 0))
-    return np.where(good, count, SIZE_UNKNOWN), good & ((wide & 0x4000) != 0)
+    single = words >= 0x8000
+    count = words & 0x3FFF
+    good = present & ~(single & (count >= 0x100))
+    count[single] = 1
+    good &= (count > 0) & (count <= room)
+    return np.where(good, count.astype(np.int64), SIZE_UNKNOWN), good & ((words & 0x4000) != 0)
 
 
 STACK_INTERCEPTOR = 1  # low four bits of the third byte of _SEGMENT_HEAP_EXTRA

@@ -18,7 +18,7 @@ from windumps.arrays import I64, PAGE_SIZE, U8, U64
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.segment.contexts import UNITS, SegContext
-from windumps.heaps.segment.tiling import Use, tile
+from windumps.heaps.segment.tiling import Use, tile_all
 from windumps.layouts.rows import LayoutRow
 from windumps.memory import AddressSpace
 
@@ -88,6 +88,22 @@ class CommitMap:
         segment = np.searchsorted(self._segments, start, "right") - 1
         end = start + size.astype(np.uint64)
         return self._below(end, segment) - self._below(start, segment)
+
+    def committed_blocks(self, start: U64, size: I64, owner: I64, whole: NDArray[np.bool_]) -> I64:
+        """Committed bytes of blocks in page ranges, which cost nothing where ranges are `whole`.
+
+        Args:
+            start: uint64, of blocks.
+            size: int64, their bytes.
+            owner: int64, the range each lies in.
+            whole: bool, a row for each range: all of it is committed.
+        """
+        if whole.all():
+            return size
+        committed = size.copy()
+        rows = np.flatnonzero(~whole[owner])
+        committed[rows] = self.committed_bytes(start[rows], size[rows])
+        return committed
 
 
 @dataclass(frozen=True)
@@ -261,9 +277,8 @@ def _read_batch(
     rows_of: list[int] = []
     units_of: list[int] = []
     lengths_of: list[int] = []
-    for index in range(len(readable)):
-        above = row.offset("constants", "PagesAbove")
-        tiling = tile(uses[index], sizes[index], offsets[index], pages[index], context, above)
+    above = row.offset("constants", "PagesAbove")
+    for index, tiling in enumerate(tile_all(uses, sizes, offsets, pages, context, above)):
         tiling.repaired += np.flatnonzero(headless[index]).tolist()
         rows_of += [index] * len(tiling.starts)
         units_of += tiling.starts

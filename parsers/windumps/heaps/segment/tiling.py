@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
+
 from windumps.arrays import I64, U8
 from windumps.heaps.segment.contexts import UNITS, SegContext
 
@@ -42,6 +44,45 @@ class Tiling:
     lengths: list[int] = field(default_factory=list)
     repaired: list[int] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
+
+
+def tile_all(
+    uses: U8, sizes: I64, offsets: I64, pages: I64, context: SegContext, pages_above: int
+) -> list[Tiling]:
+    """Each segment's ranges, one row of descriptors a segment; see `tile`.
+
+    Where all descriptors of a segment agree that is seen at once; only the others are hopped over.
+    """
+    width = UNITS - context.first_unit
+    use, size, offset, held = (
+        column[:, context.first_unit :].ravel() for column in (uses, sizes, offsets, pages)
+    )
+    starts = use <= Use.UNKNOWN
+    begins = starts.copy()
+    begins[::width] = True
+    at = np.flatnonzero(begins)
+    length = np.diff(at, append=len(use))
+    is_free, is_single = use[at] == Use.FREE, use[at] == Use.PAGES
+    wrong = ~starts[at] | (size[at] != length)
+    wrong |= is_single & (
+        (length << context.unit_shift <= pages_above) | (held[at + length - 1] == 0)
+    )
+    inner = np.repeat(np.where(is_free, Use.FREE_INSIDE, Use.INSIDE), length)
+    into = np.arange(len(use)) - np.repeat(at, length)
+    agree = starts | ((use == inner) & ((inner == Use.FREE_INSIDE) | (offset == into)))
+    doubtful = ~agree.reshape(-1, width).all(axis=1)
+    doubtful[at[wrong] // width] = True
+    edges = np.searchsorted(at, np.arange(len(uses) + 1) * width).tolist()
+    units = (at % width + context.first_unit).tolist()
+    lengths = length.tolist()
+    return [
+        tile(uses[row], sizes[row], offsets[row], pages[row], context, pages_above)
+        if hard
+        else Tiling(units[first:end], lengths[first:end])
+        for row, (hard, first, end) in enumerate(
+            zip(doubtful.tolist(), edges[:-1], edges[1:], strict=True)
+        )
+    ]
 
 
 def tile(
@@ -84,12 +125,6 @@ def _against(unit: int, length: int, use_of: list[int], offset_of: list[int]) ->
     """How many units of a range, but the first, do not say that they belong to it."""
     free = use_of[unit] == Use.FREE
     expected = Use.FREE_INSIDE if free else Use.INSIDE
-    inner = slice(unit + 1, unit + length)
-    # Nearly all ranges agree entirely: told without a step for each unit.
-    if use_of[inner] == [expected] * (length - 1) and (
-        free or offset_of[inner] == list(range(1, length))
-    ):
-        return 0
     wrong = 0
     for k in range(1, length):
         use = use_of[unit + k]

@@ -17,6 +17,8 @@ from windumps.arrays import I64, PAGE_SIZE, U8, U64
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.segment.chain import (
+    ChunkMemory,
+    FoundChunks,
     Headers,
     careful_chain,
     decode_headers,
@@ -100,75 +102,121 @@ class VsReader:
             yield self._batch(address[piece], size[piece], commit)
 
     def _batch(self, address: U64, size: I64, commit: CommitMap) -> Chunks:
-        granule = self._granule
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(size)])
-        raw = np.zeros(int(starts[-1]), np.uint8)
         committed = commit.committed_bytes(address, size)
-        whole = True
-        for base, length, at, held in zip(
-            address.tolist(), size.tolist(), starts.tolist(), committed.tolist(), strict=False
-        ):
-            got = 0
-            for piece, count, offset in zip(
-                *self._memory.extents(base, base + length), strict=True
-            ):
-                place = at + int(piece) - base
-                raw[place : place + int(count)] = self._memory.data[offset : offset + count]
-                got += int(count)
-            whole = whole and got >= held
-        where = np.repeat(address, size // granule)
-        where += np.arange(len(where), dtype=np.uint64) * np.uint64(granule)
-        where -= np.repeat((starts[:-1]).astype(np.uint64), size // granule)
-        halves = raw.view("<u2").data
-        bounds = [
-            self._bounds(halves, base, at, length, commit)
-            for base, length, at in zip(
-                address.tolist(), size.tolist(), starts.tolist(), strict=False
-            )
-        ]
-        first, end = np.array(bounds, np.int64).T
-        chunks, open_ = self._unbroken(raw, where, first, end)
-        broken: list[int] = []
-        if len(open_):
-            headers = decode_headers(raw, where, self._key, self._row.pointer_size)
-            parts = [chunks]
-            for number in open_.tolist():
-                hopped = hop_chain(headers, *bounds[number])
-                if hopped is None:
-                    broken.append(number)
-                else:
-                    parts.append(hopped)
-            chunks = np.sort(np.concatenate(parts))
+        raw, is_complete = self._copy(address, size, committed)
+        memory = self._bounded(raw, address, size, commit)
+        found, open_ = self._unbroken(memory)
         gaps: list[tuple[int, int]] = []
-        if broken:
-            self._learn_low_byte(raw, where, chunks, address)
-            proven = self._proven(headers, where, np.repeat(address, size // granule))
-            is_zero = ~raw.reshape(-1, PAGE_SIZE).any(axis=1)
-            blank = np.repeat(is_zero, PAGE_SIZE // granule)
-            for number in broken:
-                chain = careful_chain(headers, proven, blank, *bounds[number])
-                parts.append(np.array(chain.chunks, np.int64))
-                gaps += chain.gaps
-            chunks = np.sort(np.concatenate(parts))
-        chunks, own, marked, more = self._believed(raw, where, chunks, address)
+        if len(open_):
+            at, gaps = self._broken(memory, found, open_.tolist())
+            found = self._decoded(memory, at, memory.owner(at))
+        found, marked, more = self._believed(memory, found)
         unwalked = absent = 0
         for low, high in gaps + more:
-            lost, missing = self._lose(address, int(where[low]), (high - low) * granule, commit)
+            edge = np.array([low])
+            at_byte = int(memory.where(edge, memory.owner(edge))[0])
+            lost, missing = self._lose(address, at_byte, (high - low) * self._granule, commit)
             unwalked += lost
             absent += missing
-        first_byte, end_byte = first * granule - starts[:-1], end * granule - starts[:-1]
-        overhead = commit.committed_bytes(address, first_byte) + commit.committed_bytes(
-            address + end_byte.astype(np.uint64), size - end_byte
+        first = (memory.first - memory.start) * self._granule
+        end = (memory.end - memory.start) * self._granule
+        overhead = commit.committed_bytes(address, first) + commit.committed_bytes(
+            address + end.astype(np.uint64), size - end
         )
-        columns = self._columns(raw, where[chunks], chunks, own, marked, commit, whole)
-        return Chunks(*columns, int(overhead.sum()), unwalked, absent)
+        blocks = found.headers.size * self._granule
+        held = commit.committed_blocks(found.where, blocks, found.owner, committed == size)
+        used, skip, unused, extra = self._uses(memory, found, marked, is_complete=is_complete)
+        return Chunks(
+            found.where,
+            blocks,
+            used,
+            skip,
+            unused,
+            extra,
+            held,
+            int(overhead.sum()),
+            unwalked,
+            absent,
+        )
 
-    def _learn_low_byte(self, raw: U8, where: U64, chunks: I64, address: U64) -> None:
+    def _copy(self, address: U64, size: I64, committed: I64) -> tuple[U8, bool]:
+        """The memory of ranges, zeros where it is absent; and whether all that is committed is there."""
+        raw = np.zeros(int(size.sum()), np.uint8)
+        is_complete = True
+        at = 0
+        for base, length, held in zip(
+            address.tolist(), size.tolist(), committed.tolist(), strict=True
+        ):
+            got = 0
+            for start, count, offset in zip(
+                *(column.tolist() for column in self._memory.extents(base, base + length)),
+                strict=True,
+            ):
+                place = at + start - base
+                raw[place : place + count] = self._memory.data[offset : offset + count]
+                got += count
+            is_complete = is_complete and got >= held
+            at += length
+        return raw, is_complete
+
+    def _bounded(self, raw: U8, address: U64, size: I64, commit: CommitMap) -> ChunkMemory:
+        """Memory with the bounds of its chunks."""
+        starts = np.cumsum(size) - size
+        halves = raw.view("<u2").data
+        first, end = np.array(
+            [
+                self._bounds(halves, base, at, length, commit)
+                for base, at, length in zip(
+                    address.tolist(), starts.tolist(), size.tolist(), strict=True
+                )
+            ],
+            np.int64,
+        ).T
+        granule = self._granule
+        return ChunkMemory(raw, granule, address, size // granule, starts // granule, first, end)
+
+    def _decoded(self, memory: ChunkMemory, at: I64, owner: I64) -> FoundChunks:
+        """Chunks with their headers."""
+        where = memory.where(at, owner)
+        headers = decode_headers(memory.raw, where, self._key, self._row.pointer_size, at)
+        return FoundChunks(at, owner, where, headers)
+
+    def _broken(
+        self, memory: ChunkMemory, found: FoundChunks, open_: list[int]
+    ) -> tuple[I64, list[tuple[int, int]]]:
+        """Walks subsegments whose possible headers are no chain.
+
+        Returns:
+            Granules of their chunks and of those found before, ascending; the gaps between.
+        """
+        owner = np.repeat(np.arange(len(memory.count)), memory.count)
+        where = memory.where(np.arange(len(owner)), owner)
+        headers = decode_headers(memory.raw, where, self._key, self._row.pointer_size)
+        parts, gaps = [found.at], []
+        broken: list[int] = []
+        for number in open_:
+            hopped = hop_chain(headers, int(memory.first[number]), int(memory.end[number]))
+            if hopped is None:
+                broken.append(number)
+            else:
+                parts.append(hopped)
+        if broken:
+            at = np.sort(np.concatenate(parts))
+            self._learn_low_byte(memory, self._decoded(memory, at, owner[at]))
+            proven = self._proven(headers, where, memory.address[owner])
+            is_zero = ~memory.raw.reshape(-1, PAGE_SIZE).any(axis=1)
+            blank = np.repeat(is_zero, PAGE_SIZE // self._granule)
+            for number in broken:
+                first, end = int(memory.first[number]), int(memory.end[number])
+                chain = careful_chain(headers, proven, blank, first, end)
+                parts.append(np.array(chain.chunks, np.int64))
+                gaps += chain.gaps
+        return np.sort(np.concatenate(parts)), gaps
+
+    def _learn_low_byte(self, memory: ChunkMemory, found: FoundChunks) -> None:
         """Learns the low byte of the key from chunks that are in order."""
-        if self._low_byte is None and len(chunks):
-            at = where[chunks]
-            headers = decode_headers(raw, at, self._key, self._row.pointer_size, chunks)
-            self._low_byte = vote_low_byte(headers, at, _owner(address, at))
+        if self._low_byte is None and len(found.at):
+            self._low_byte = vote_low_byte(found.headers, found.where, memory.address[found.owner])
 
     def _proven(self, headers: Headers, where: U64, subsegment: U64) -> Bools:
         """Granules that are headers of allocated chunks by all they say; see `careful_chain`."""
@@ -178,66 +226,57 @@ class VsReader:
         return headers.sound & headers.allocated & marked & (headers.size > 1)
 
     def _believed(
-        self, raw: U8, where: U64, chunks: I64, address: U64
-    ) -> tuple[I64, Headers, Bools, list[tuple[int, int]]]:
+        self, memory: ChunkMemory, found: FoundChunks
+    ) -> tuple[FoundChunks, Bools, list[tuple[int, int]]]:
         """Takes out chunks whose links are right and whose header is damaged all the same.
 
         Returns:
-            The others, their headers, whether each one's second word is sound, the granules of those taken
-            out.
+            The others, whether each one's second word is sound, the granules of those taken out.
         """
-        pointer = self._row.pointer_size
-        self._learn_low_byte(raw, where, chunks, address)
-        at = where[chunks]
-        headers = decode_headers(raw, at, self._key, pointer, chunks)
-        marked = is_marked(headers, at, _owner(address, at), self._low_byte)
+        self._learn_low_byte(memory, found)
+        headers = found.headers
+        marked = is_marked(headers, found.where, memory.address[found.owner], self._low_byte)
         good = headers.sound
-        if pointer == 4:
+        if self._row.pointer_size == 4:
             # One bit says that a chunk is allocated; only the second word confirms it.
             good = marked | ~headers.allocated
         if good.all():
-            return chunks, headers, marked, []
-        bad = chunks[~good]
+            return found, marked, []
+        bad = found.at[~good]
         gaps = list(zip(bad.tolist(), (bad + headers.size[~good]).tolist(), strict=True))
-        return chunks[good], headers.select(good), marked[good], gaps
+        return found.select(good), marked[good], gaps
 
-    def _unbroken(self, raw: U8, where: U64, first: I64, end: I64) -> tuple[I64, I64]:
-        """Chunks of the subsegments whose possible headers make up one chain, and the other subsegments.
-
-        Args:
-            raw: Memory of all subsegments.
-            where: Address of each granule.
-            first: int64, granule index of each subsegment's first chunk, ascending.
-            end: int64, granule index behind its last.
-        """
-        pointer = self._row.pointer_size
-        if pointer == 4:  # any granule can be a header
-            return np.empty(0, np.int64), np.arange(len(first))
-        at = possible_headers(raw, where, self._key)
-        owner = np.searchsorted(first, at, "right") - 1
-        inside = (owner >= 0) & (at < end[owner])
-        at, owner = at[inside], owner[inside]
-        headers = decode_headers(raw, where[at], self._key, pointer, at)
+    def _unbroken(self, memory: ChunkMemory) -> tuple[FoundChunks, I64]:
+        """Chunks of the subsegments whose possible headers make up one chain, and the other subsegments."""
+        first, end = memory.first, memory.end
+        if memory.granule == 8:  # x86, where any granule can be a header
+            nothing = np.empty(0, np.int64)
+            return self._decoded(memory, nothing, nothing), np.arange(len(first))
+        at = possible_headers(memory.raw, memory.address, memory.count, self._key)
+        low, high = np.searchsorted(at, first), np.searchsorted(at, end)
+        owner = np.repeat(np.arange(len(first)), high - low)
+        if len(owner) != len(at):  # some are in front of the first chunk, or behind the last
+            slices = zip(low.tolist(), high.tolist(), strict=True)
+            at = np.concatenate([at[start:stop] for start, stop in slices])
+        found = self._decoded(memory, at, owner)
         # What is left of earlier headers lies inside of chunks: behind the start of one, before its end.
-        reach = np.maximum.accumulate(at + headers.size)
         keep = np.ones(len(at), bool)
-        keep[1:] = at[1:] >= reach[:-1]
-        at, owner = at[keep], owner[keep]
-        size, previous = headers.size[keep], headers.previous[keep]
-        follows = np.flatnonzero(owner[1:] == owner[:-1]) + 1
+        keep[1:] = at[1:] >= np.maximum.accumulate(at + found.headers.size)[:-1]
+        found = found.select(keep)
+        at, owner, headers = found.at, found.owner, found.headers
+        reach = at + headers.size
+        heads = np.ones(len(at), bool)
+        heads[1:] = owner[1:] != owner[:-1]
+        torn = np.flatnonzero(
+            ((at[1:] != reach[:-1]) | (headers.previous[1:] != headers.size[:-1])) & ~heads[1:]
+        )
+        begin = np.flatnonzero(heads)
+        last = np.append(begin[1:], len(at))[: len(begin)] - 1
         broken = np.ones(len(first), bool)
-        heads, tails = (
-            np.unique(owner, return_index=True)[1],
-            np.flatnonzero(np.diff(owner, append=-1)),
-        )
-        broken[owner[heads]] = (at[heads] != first[owner[heads]]) | (
-            at[tails] + size[tails] != end[owner[tails]]
-        )
-        torn = (at[follows] != at[follows - 1] + size[follows - 1]) | (
-            previous[follows] != size[follows - 1]
-        )
-        broken[owner[follows[torn]]] = True
-        return at[~broken[owner]], np.flatnonzero(broken)
+        of = owner[begin]
+        broken[of] = (at[begin] != first[of]) | (reach[last] != end[of])
+        broken[owner[torn]] = True
+        return found.select(~broken[owner]), np.flatnonzero(broken)
 
     def _lose(self, address: U64, low: int, length: int, commit: CommitMap) -> tuple[int, int]:
         """Says that bytes of a subsegment could not be read; its committed and its absent bytes."""
@@ -283,42 +322,29 @@ class VsReader:
             return first, first
         return first, (at + int(np.flatnonzero(held)[-1] + 1) * PAGE_SIZE) // granule
 
-    def _columns(
-        self,
-        raw: U8,
-        address: U64,
-        chunks: I64,
-        headers: Headers,
-        marked: Bools,
-        commit: CommitMap,
-        whole: bool,
-    ) -> tuple[U64, I64, Bools, Bools, I64, Bools, I64]:
-        """The columns of `Chunks`."""
-        granule = self._granule
-        size = headers.size * granule
+    def _uses(
+        self, memory: ChunkMemory, found: FoundChunks, marked: Bools, *, is_complete: bool
+    ) -> tuple[Bools, Bools, I64, Bools]:
+        """The columns `used`, `skip`, `unused` and `extra` of `Chunks`."""
+        headers = found.headers
         used = headers.allocated
         if len(self._delayed):
-            edges = np.searchsorted(self._delayed, address[:, None] + self._link_range())
+            edges = np.searchsorted(self._delayed, found.where[:, None] + self._link_range())
             used &= edges[:, 0] == edges[:, 1]
-        bits = headers.bits
-        has_unused = used & marked & ((bits & HAS_UNUSED_BYTES) != 0)
-        end = chunks * granule + size
-        words = raw.view("<u2")[np.where(has_unused, end // 2 - 1, 0)]
-        known = np.ones(len(address), np.bool_)
-        if not whole and has_unused.any():
-            known = self._memory.locate(address + (size - 2).astype(np.uint64), 2) >= 0
-        unused, extra = unused_bytes(words, size - granule, known)
+        sound = used & marked
+        has_unused = sound & ((headers.bits & HAS_UNUSED_BYTES) != 0)
+        end = (found.at + headers.size) * (self._granule // 2)
+        words = memory.raw.view("<u2")[end - 1]
+        room = (headers.size - 1) * self._granule
+        known = np.ones(len(found.at), np.bool_)
+        if not is_complete and has_unused.any():
+            tail = (room + (self._granule - 2)).astype(np.uint64)
+            known = self._memory.locate(found.where + tail, 2) >= 0
+        unused, extra = unused_bytes(words, room, known)
         unused[~has_unused] = 0
         unused[used & ~marked] = SIZE_UNKNOWN
-        return (
-            address,
-            size,
-            used,
-            used & marked & ((bits & SKIP_DURING_WALK) != 0),
-            unused,
-            extra & has_unused,
-            commit.committed_bytes(address, size),
-        )
+        skip = sound & ((headers.bits & SKIP_DURING_WALK) != 0)
+        return used, skip, unused, extra & has_unused
 
 
 def _owner(address: U64, at: U64) -> U64:

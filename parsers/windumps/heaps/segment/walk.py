@@ -200,16 +200,16 @@ class Walker:
             self.account.overhead_bytes += int(chunks.committed[chunks.skip].sum())
             self.account.unwalked_bytes += chunks.unwalked_bytes
             self.account.absent_bytes += chunks.absent_bytes
-            keep = ~chunks.skip
-            yield RawBlocks(
+            raw = RawBlocks(
                 Kind.SEGMENT_VS,
-                chunks.address[keep] + np.uint64(header),
-                chunks.size[keep] - header,
-                chunks.unused[keep],
-                chunks.extra[keep],
-                chunks.committed[keep],
-                chunks.used[keep],
+                chunks.address + np.uint64(header),
+                chunks.size - header,
+                chunks.unused,
+                chunks.extra,
+                chunks.committed,
+                chunks.used,
             )
+            yield raw.select(~chunks.skip) if chunks.skip.any() else raw
 
     def _lfh(self, ranges: PageRanges, commit: CommitMap) -> Iterator[RawBlocks]:
         chosen = ranges.use == Use.LFH

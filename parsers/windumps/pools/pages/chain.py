@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U8
-from windumps.pool_tags import is_printable, plain_tags
+from windumps.memory.address_space import values_at
+from windumps.pool_tags import plain_and_named
 
+TAG_AT = 4  # in a header
 _LOWEST_X86 = np.uint32(0x8000_0000)
 _MIN_LINKS = 3  # of a damaged page that still counts as one of the pool
 FRAGMENT_TAG = (
@@ -45,7 +47,7 @@ class HeaderForm(NamedTuple):
 
     def names(self, tags: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """bool: which could stand in the header of a used block."""
-        plain = is_printable(plain_tags(tags))
+        _, plain = plain_and_named(tags)
         if not self.has_processes:
             return plain
         return np.asarray(plain | ((tags >= _LOWEST_X86) & (tags & np.uint32(7) == 0)))
@@ -108,6 +110,10 @@ class Headers(NamedTuple):
     type: I64
     tag: NDArray[np.uint32]
 
+    def select(self, keep: NDArray[np.bool_]) -> Headers:
+        """The rows where `keep` is true."""
+        return Headers(self.previous[keep], self.size[keep], self.type[keep], self.tag[keep])
+
 
 class PageBlocks(NamedTuple):
     """Blocks of one chunk of pages, in order of page and position.
@@ -132,9 +138,11 @@ class PageBlocks(NamedTuple):
 
     def of_pages(self, rows: I64) -> PageBlocks:
         """The blocks of some pages; rows of pages stay as they are."""
-        keep = np.isin(self.page, rows)
         end = np.zeros_like(self.end)
         end[rows] = self.end[rows]
+        ours = np.zeros(len(end), np.bool_)
+        ours[rows] = True
+        keep = ours[self.page]
         return self._replace(
             page=self.page[keep],
             start=self.start[keep],
@@ -152,9 +160,8 @@ def form_of(architecture: str) -> HeaderForm:
 
 def read_headers(data: U8, offset: I64, form: HeaderForm) -> Headers:
     """Headers at file offsets; eight bytes must lie behind each."""
-    window = np.ndarray((max(len(data) - 7, 0),), "<u8", buffer=data, strides=(1,))
-    raw = window[offset]
-    low = (raw & np.uint64(0xFFFF_FFFF)).astype(np.int64)
+    raw = values_at(data, offset, "<u8")
+    low = raw.view(np.int64)  # the masks leave nothing of the upper half
     return Headers(
         previous=low & form.size_mask,
         size=(low >> form.size_shift) & form.size_mask,
@@ -189,57 +196,51 @@ def walk_pages(
     before = None if previous is None else np.full(len(alive), previous, np.int64)
     end = first.copy()
     links = np.zeros(len(offset), np.int64)
-    steps: list[tuple[I64, I64, I64, I64, NDArray[np.uint32]]] = []
+    steps: list[tuple[I64, I64, Headers]] = []
     while len(alive):
         found = read_headers(data, offset[alive] + position * form.unit, form)
+        follows = position + found.size
         # PreviousSize has fewer bits than a block that fills the page needs; none does.
-        good = (found.size > 0) & (position + found.size <= units)
+        good = (found.size > 0) & (follows <= units)
         good &= found.type <= 0x7F
         if before is not None:
             good &= found.previous == before
-        alive, position, before = alive[good], position[good], found.size[good]
-        steps.append((alive, position, before, found.type[good], found.tag[good]))
-        position = position + before
-        end[alive] = position
+        if not good.all():
+            alive, position, follows = alive[good], position[good], follows[good]
+            found = found.select(good)
+        steps.append((alive, position, found))
+        end[alive] = follows
         links[alive] += 1
-        going = position < units
-        alive, position, before = alive[going], position[going], before[going]
+        going = follows < units
+        alive, position, before = alive[going], follows[going], found.size[going]
     return _collect(steps, first, end, links, form)
 
 
 def _collect(
-    steps: list[tuple[I64, I64, I64, I64, NDArray[np.uint32]]],
-    first: I64,
-    end: I64,
-    links: I64,
-    form: HeaderForm,
+    steps: list[tuple[I64, I64, Headers]], first: I64, end: I64, links: I64, form: HeaderForm
 ) -> PageBlocks:
-    """Keeps the pages that are the pool's and puts their blocks in order."""
+    """Puts blocks in order, page by page, and keeps those of pages that are the pool's."""
     units = PAGE_SIZE // form.unit
-    page, position, size, kind, tag = (
-        np.concatenate(column) if steps else np.empty(0, np.int64)
-        for column in (zip(*steps, strict=True) if steps else ((),) * 5)
-    )
-    used = (kind != 0) & form.names(tag.astype(np.uint32))
-    named = np.zeros(len(first), np.int64)
-    np.add.at(named, page[used], 1)
+    begin = np.cumsum(links) - links
+    page = np.repeat(np.arange(len(links)), links)
+    start, size, kind = (np.empty(len(page), np.int64) for _ in range(3))
+    tag = np.empty(len(page), np.uint32)
+    for step, (rows, position, found) in enumerate(steps):
+        place = begin[rows] + step  # each page's blocks were found in order, one a step
+        start[place], size[place] = position, found.size
+        kind[place], tag[place] = found.type, found.tag
+    typed = kind != 0
+    used = typed & form.names(tag)
+    named = np.bincount(page[used], minlength=len(first))
     whole = (end == units) & (named > 0) & ((links > 1) | (first > 0))
     # A page that breaks off counts as the pool's where some links held and nothing spoke against.
-    strange = np.zeros(len(first), np.int64)
-    np.add.at(strange, page[(kind != 0) & ~used], 1)
+    strange = np.bincount(page[typed & ~used], minlength=len(first))
     damaged = ~whole & (links >= _MIN_LINKS) & (named > 0) & (strange == 0)
     ours = whole | damaged
-    keep = ours[page]
-    order = np.lexsort((position[keep], page[keep]))
-    return PageBlocks(
-        page=page[keep][order],
-        start=position[keep][order] * form.unit,
-        size=size[keep][order] * form.unit,
-        type=kind[keep][order],
-        tag=tag[keep][order].astype(np.uint32),
-        whole=whole,
-        end=np.where(ours, end * form.unit, 0),
+    blocks = PageBlocks(
+        page, start * form.unit, size * form.unit, kind, tag, whole, end * form.unit
     )
+    return blocks if ours.all() else blocks.of_pages(np.flatnonzero(ours))
 
 
 def resume(data: U8, offset: int, form: HeaderForm, broken: int) -> int | None:

@@ -17,7 +17,7 @@ from windumps.arrays import ADDRESS_LIMIT, I64, PAGE_SIZE, U64
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory import AddressSpace, PageTableMemory
-from windumps.memory.address_space import Extents
+from windumps.memory.address_space import Extents, values_at
 from windumps.memory.fillers import are_fillers
 from windumps.pool_tags import Pool, plain_tags
 from windumps.pools.coverage import REGION, PoolCoverage, Ranges, absent_pages, page_rows
@@ -117,6 +117,7 @@ class PagePool:
         self.cookie = cookie
         self.coverage = coverage
         self.log = log
+        self._pool_of = self._all_pools()
         self._kept: list[Chunk] | None = None
         self._fillers: list[int] = []
 
@@ -177,13 +178,24 @@ class PagePool:
 
     def used(self, chunk: Chunk) -> NDArray[np.bool_]:
         """Which blocks of a chunk are in use and on no list of freed ones that can be seen."""
+        used, _, _ = self._states(chunk)
+        return used
+
+    def _states(self, chunk: Chunk) -> tuple[NDArray[np.bool_], ...]:
+        """Which blocks are in use, which are freed and look used, and which are the pool's own."""
         found = chunk.blocks
-        used = self.rule.is_used(found.type) & ~self._is_cached(chunk)
-        return used & ~is_fragment(found.tag, found.size, self.form.unit)
+        busy = self.rule.is_used(found.type)
+        own = is_fragment(found.tag, found.size, self.form.unit)
+        cached = self._is_cached(chunk)
+        return busy & ~cached & ~own, busy & cached & ~own, own
 
     def pools(self, types: I64) -> NDArray[np.uint8]:
         """`Pool` of each PoolType of a header."""
-        pool = pools_of_types(self.rule.pool_type(types))
+        return self._pool_of[types]
+
+    def _all_pools(self) -> NDArray[np.uint8]:
+        """`Pool` of every PoolType there can be."""
+        pool = pools_of_types(self.rule.pool_type(np.arange(self.form.type_mask + 1)))
         if not self.scope.is_session:
             return pool
         paged = (pool == Pool.PAGED) | (pool == Pool.PAGED_SESSION)
@@ -206,10 +218,11 @@ class PagePool:
                 fillers = are_fillers(memory.data, offset)
                 self._fillers += page[fillers].tolist()
                 page, offset = page[~fillers], offset[~fillers]
-                # A page mapped twice is one page; of two mappings the lower is taken.
-                _, first = np.unique(offset, return_index=True)
-                first.sort()
-                page, offset = page[first], offset[first]
+                if (offset[1:] <= offset[:-1]).any():
+                    # A page mapped twice is one page; of two mappings the lower is taken.
+                    _, first = np.unique(offset, return_index=True)
+                    first.sort()
+                    page, offset = page[first], offset[first]
                 for at in range(0, len(page), PAGES_AT_ONCE):
                     part = offset[at : at + PAGES_AT_ONCE]
                     seen[part // PAGE_SIZE] = True
@@ -218,9 +231,7 @@ class PagePool:
     def _columns(self, chunk: Chunk, given_back: U64 | None = None) -> Blocks:
         found = chunk.blocks
         header = chunk.header
-        used = self.used(chunk)
-        own = is_fragment(found.tag, found.size, self.form.unit)
-        cached = self.rule.is_used(found.type) & ~used & ~own
+        used, cached, own = self._states(chunk)
         if given_back is not None and len(given_back):
             used &= ~np.isin(chunk.page[found.page], given_back)
         account = self.coverage
@@ -236,7 +247,7 @@ class PagePool:
             chunk.offset[found.page] + found.start,
             header,
             found,
-            np.flatnonzero(used),
+            used,
             self.form,
         )
         blocks = Blocks.build(
@@ -258,9 +269,9 @@ class PagePool:
     def marks(self, chunk: Chunk) -> U64:
         """uint64: what each block would give as the cookie if it were freed and on a list."""
         found = chunk.blocks
-        data = self.scope.memory.data
-        window = np.ndarray((max(len(data) - 7, 0),), "<u8", buffer=data, strides=(1,))
-        billed: U64 = window[chunk.offset[found.page] + found.start + 8]
+        billed: U64 = values_at(
+            self.scope.memory.data, chunk.offset[found.page] + found.start + 8, "<u8"
+        )
         return billed ^ chunk.header
 
     def _is_cached(self, chunk: Chunk) -> NDArray[np.bool_]:

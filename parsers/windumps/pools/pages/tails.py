@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U8, U64
+from windumps.memory.address_space import values_at
 from windumps.pools.pages.chain import FRAGMENT_TAG, HeaderForm, read_headers
 
 _NO_TAIL = -1
@@ -58,8 +59,8 @@ def tail_starts(data: U8, offset: I64, form: HeaderForm, wanted: I64) -> I64:
     """
     starts = np.zeros(len(offset), np.int64)
     place = np.arange(form.unit, PAGE_SIZE, form.unit, dtype=np.int64)
-    window = np.ndarray((max(len(data) - 3, 0),), "<u4", buffer=data, strides=(1,))
-    page, index = np.nonzero(window[offset[:, None] + place + 4] == np.uint32(FRAGMENT_TAG))
+    tags = values_at(data, offset[:, None] + place + 4, "<u4")
+    page, index = np.nonzero(tags == np.uint32(FRAGMENT_TAG))
     start = place[index]
     found = read_headers(data, offset[page] + start, form)
     good = (found.size == 1) & (found.previous == 0)

@@ -20,10 +20,10 @@ from windumps.heaps.segment.walk import RawBlocks
 from windumps.kernel.kernel import Kernel
 from windumps.layouts.pool import LOOKASIDE_LAYOUTS, POOL_HEAP_LAYOUTS
 from windumps.layouts.rows import candidates
-from windumps.pool_tags import Pool, is_printable, plain_tags
+from windumps.pool_tags import Pool, plain_and_named
 from windumps.pools.coverage import PoolCoverage, Ranges, absent_pages
 from windumps.pools.image_words import LOWEST
-from windumps.pools.pages.chain import HeaderForm, Headers, form_of, read_headers
+from windumps.pools.pages.chain import TAG_AT, HeaderForm, Headers, form_of, read_headers
 from windumps.pools.pool_types import PAGED_BIT
 from windumps.pools.segment.lookasides import lookaside_blocks
 from windumps.pools.segment.recovery import Candidates, find_candidates
@@ -56,6 +56,18 @@ class Found(NamedTuple):
     pool: NDArray[np.uint8]
     used: NDArray[np.bool_]
     cached: NDArray[np.bool_]
+
+    def select(self, keep: NDArray[np.bool_]) -> Found:
+        """The rows where `keep` is true."""
+        return Found(
+            self.header[keep],
+            self.user[keep],
+            self.size[keep],
+            self.tag[keep],
+            self.pool[keep],
+            self.used[keep],
+            self.cached[keep],
+        )
 
 
 @dataclass
@@ -144,12 +156,15 @@ class HeapPool:
         pages: list[U64] = []
         seen: list[U64] = []
         for raw in heap.raw_blocks():
-            raw = raw.select(~claimed.holds(raw.address))
+            taken = claimed.holds(raw.address)
+            if taken.any():
+                raw = raw.select(~taken)
             if raw.kind in (Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE):
                 self._note_large(raw, root)
                 continue
             found = self._read(raw, root, cached)
-            pages.append(np.unique(raw.address & ~np.uint64(PAGE_SIZE - 1)))
+            page = raw.address & ~np.uint64(PAGE_SIZE - 1)
+            pages.append(page[np.append(True, page[1:] != page[:-1])[: len(page)]])
             seen.append(found.header)
             account = self.coverage
             account.used_count += int(found.used.sum())
@@ -245,8 +260,8 @@ class HeapPool:
         headers, present = self._headers(address)
         on_list = raw.used & np.isin(address, cached)
         busy = raw.used & ~on_list & ~large
-        tag = plain_tags(headers.tag)
-        named = is_printable(tag) | np.isin(tag, self.known_tags)
+        tag, named = plain_and_named(headers.tag)
+        named |= np.isin(tag, self.known_tags)
         valid = present & (headers.type & _IN_USE != 0) & (headers.size > 0) & named
         valid &= headers.size * self.form.unit <= room
         used = busy & valid
@@ -267,15 +282,8 @@ class HeapPool:
         user = self._user(address, headers, used)
         size = np.where(used, headers.size * self.form.unit, room)
         pool = self.pools(root, headers.type)
-        return Found(
-            address[keep],
-            user[keep],
-            size[keep],
-            tag[keep],
-            pool[keep],
-            used[keep],
-            on_list[keep],
-        )
+        blocks = Found(address, user, size, tag, pool, used, on_list)
+        return blocks if keep.all() else blocks.select(keep)
 
     def _headers(self, address: U64) -> tuple[Headers, NDArray[np.bool_]]:
         memory = self.kernel.memory
@@ -309,8 +317,13 @@ class HeapPool:
             units = first + more
             rows = np.flatnonzero(used & (gap == 0) & (units > 0) & (headers.size > units + 1))
             units = units[rows]
-            second, present = self._headers(address[rows] + (units * unit).astype(np.uint64))
-            fits = present & (second.previous == units) & (second.tag == headers.tag[rows])
+            place = address[rows] + (units * unit).astype(np.uint64)
+            # Few have the tag there, and only those are looked at in full.
+            tags, present = self.kernel.memory.gather(place + np.uint64(TAG_AT), "<u4")
+            alike = present & (tags == headers.tag[rows])
+            rows, units = rows[alike], units[alike]
+            second, present = self._headers(place[alike])
+            fits = present & (second.previous == units)
             fits &= (second.type & _CACHE_ALIGNED != 0) & (second.type & _IN_USE != 0)
             fits &= second.size == headers.size[rows] - units
             gap[rows[fits]] = units[fits]
