@@ -13,7 +13,8 @@ from dumpleak.files.umdh_lines import is_log
 from dumpleak.gate.conditions import PER_HOUR
 from dumpleak.gate.gate import Gate
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.model.snapshot import BLOCKS, HANDLES, POOL, Snapshot
+from dumpleak.model.populations import BLOCKS, HANDLES, POOL
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
 from dumpleak.reports import REPORTS
 from dumpleak.survey.handles import KEYS, stored_handles, take_handles
@@ -81,8 +82,8 @@ def open_population(
     """
     if of != HANDLES:
         snapshot = open_snapshot(dump, by, options, **how)
-        if of is not None and of != snapshot.members:
-            raise CannotAnswerError(f"{dump} tells of {snapshot.members}, not of {of}")
+        if of is not None and of != snapshot.population:
+            raise CannotAnswerError(f"{dump} tells of {snapshot.population}, not of {of}")
         return snapshot
     if is_snapshot_file(dump):
         return stored_handles(dump, by)

@@ -14,6 +14,7 @@ from dumpleak.model.block_table import BY_PDB, BY_STAMP
 from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse, UseRow
+from dumpleak.model.populations import POOL
 from dumpleak.model.sites import Place, Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Group, Totals
@@ -46,6 +47,21 @@ class About:
     handles: tuple[tuple[str, int], ...] | None = None
 
 
+@dataclass(frozen=True)
+class StoredPopulation:
+    """A population of a process that is no blocks.
+
+    Attributes:
+        groups: By the key of each grouping.
+        sized: The bytes of its members are known.
+        reason: Why the dump did not tell of it; "" when it did.
+    """
+
+    groups: dict[str, list[Group]] = field(default_factory=dict)
+    sized: bool = True
+    reason: str = ""
+
+
 @dataclass
 class Metadata:
     """All of a snapshot file but its blocks.
@@ -59,6 +75,7 @@ class Metadata:
         about: The dump; None where nobody noted it.
         pool: Of a kernel's pools, what their rows and sites do not say; None for heaps, and in old files.
         shapes_by: How the column `shape` calls images, see `content_shape`.
+        populations: What the process had besides blocks, by population; those of older files are absent.
     """
 
     snapshot: Snapshot
@@ -68,6 +85,7 @@ class Metadata:
     about: About | None = None
     pool: PoolRecord | None = None
     shapes_by: int = BY_STAMP
+    populations: dict[str, StoredPopulation] = field(default_factory=dict)
 
 
 class _Texts:
@@ -92,6 +110,17 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         name: [_group(group, texts, places) for group in groups]
         for name, groups in (("site", list(snapshot.groups.values())), *metadata.tables.items())
     }
+    populations = {
+        of: {
+            "sized": kept.sized,
+            "reason": kept.reason,
+            "groups": {
+                by: [_group(group, texts, places) for group in groups]
+                for by, groups in kept.groups.items()
+            },
+        }
+        for of, kept in metadata.populations.items()
+    }
     pool = {} if metadata.pool is None else {"pool": record_json(metadata.pool)}
     return {
         "format": FORMAT,
@@ -107,6 +136,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "limits": [asdict(limit) for limit in snapshot.limits],
         "modules": [asdict(module) for module in snapshot.modules],
         "groups": tables,
+        "populations": populations,
         "classes": metadata.classes,
         "holders": [
             {"site": number, **asdict(snapshot.held_by[key])}
@@ -181,6 +211,8 @@ def from_json(document: Any, file: str) -> Metadata:
         by_regions="by_regions" not in root.names() or root.flag("by_regions"),
         in_file=next(iter(_read_groups(root, "in_file", texts, places)), None),
     )
+    if any(row.kind == POOL for row in snapshot.heaps):
+        snapshot.population = POOL
     if len(snapshot.groups) != len(groups["site"]):
         raise damaged("metadata.groups.site", "a list of different sites")
     keys = list(snapshot.groups)
@@ -208,7 +240,22 @@ def from_json(document: Any, file: str) -> Metadata:
         about,
         read_record(pool, len(keys)) if pool is not None else None,
         root.integer_or_none("shapes_by") or BY_PDB,
+        _read_populations(root, texts, places),
     )
+
+
+def _read_populations(
+    root: Fields, texts: list[str], places: list[Place]
+) -> dict[str, StoredPopulation]:
+    if not root.has("populations"):
+        return {}
+    kept, found = root.object("populations"), {}
+    for of in kept.names():
+        item = kept.object(of)
+        groups = item.object("groups")
+        tables = {by: _read_groups(groups, by, texts, places) for by in groups.names()}
+        found[of] = StoredPopulation(tables, item.flag("sized"), item.text("reason"))
+    return found
 
 
 def _read_classes(item: Fields, groups: dict[str, list[Group]]) -> dict[str, list[int]]:

@@ -40,6 +40,16 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
             name: [(names.site(site), totals) for site, totals in table]
             for name, table in metadata.tables.items()
         },
+        populations={
+            of: replace(
+                kept,
+                groups={
+                    by: [(names.site(site), totals) for site, totals in table]
+                    for by, table in kept.groups.items()
+                },
+            )
+            for of, kept in metadata.populations.items()
+        },
     )
 
 

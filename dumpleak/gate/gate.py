@@ -30,8 +30,8 @@ from dumpleak.gate.conditions import (
 from dumpleak.gate.measures import Answer, Part, Scale, no_times
 from dumpleak.gate.suppressions import Suppression
 from dumpleak.model.account import State
+from dumpleak.model.populations import BLOCKS, HANDLES
 from dumpleak.model.sites import is_private
-from dumpleak.model.snapshot import BLOCKS, HANDLES
 
 AnySite: TypeAlias = SiteDelta | SiteTrend
 A = TypeVar("A", Comparison, Trend)

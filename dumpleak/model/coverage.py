@@ -161,8 +161,8 @@ class PoolsCovered(Coverage):
         return "an unknown share" if self._is_unknown else super().share_text
 
 
-class HandlesCovered(Coverage):
-    """Coverage of a dump's list of handles, which is whole: a cut one is refused."""
+class ListCovered(Coverage):
+    """Coverage of members that the dump lists, all of them: a list that is cut is refused."""
 
     @property
     def shortfall(self) -> str:
@@ -171,7 +171,7 @@ class HandlesCovered(Coverage):
 
     def told(self, whose: str = "") -> str:
         """See `Coverage.told`."""
-        return "the dump's list of handles is whole"
+        return "the dump lists all of them"
 
 
 def is_list_cut(diagnostics: Iterable[Diagnostic]) -> bool:

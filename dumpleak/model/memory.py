@@ -9,7 +9,6 @@ from dumpleak.model.totals import Totals
 
 USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
 UNKNOWN = "unknown"
-NO_REGIONS = "the dump does not list the process's memory regions"
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,11 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
+from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Totals
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
-
-POOL = "pool"  # kind of the rows that stand for the kernel's pools
-BLOCKS, HANDLES = "blocks", "handles"  # what a snapshot adds up
 
 
 @dataclass(frozen=True)
@@ -138,7 +136,8 @@ class Snapshot:
         boot: Which run of the system it is of; None for processes, and where it was not kept.
         refuted: Of the kernel's pools, sites whose counters the blocks refute, with what these count.
         explain: Gives clauses on a site's growth since another snapshot; None where there are none.
-        population: `BLOCKS`, pool memory included, or `HANDLES`, which have no bytes: theirs are all 0.
+        population: What is added up, a key of `POPULATIONS`.
+        sized: The bytes of its members are known; where they are not, they are all 0.
     """
 
     source: SourceInfo
@@ -166,20 +165,16 @@ class Snapshot:
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None
     population: str = BLOCKS
+    sized: bool = True
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
 
     @property
     def has_bytes(self) -> bool:
         """Its members have sizes; else they are only counted."""
-        return self.population != HANDLES
-
-    @property
-    def members(self) -> str:
-        """What is added up, as `--of` names it."""
-        return POOL if self.is_pool else self.population
+        return self.sized and bool(POPULATIONS[self.population].what_bytes)
 
     @property
     def is_pool(self) -> bool:
         """It is of the kernel's pools and not of a process's heaps."""
-        return any(row.kind == POOL for row in self.heaps)
+        return self.population == POOL

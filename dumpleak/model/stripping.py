@@ -122,6 +122,8 @@ class Names:
                 return f"{head}{said}{self.name('type', type_)}" if said else name
             case SiteKind.TAG | SiteKind.GROUP if site.driver:
                 return name.removesuffix(site.driver) + self.name("module", site.driver)
+            case SiteKind.GROUP if site.key.startswith("thread|"):
+                return self.frame(name)
             case SiteKind.GROUP if site.key.startswith("module|") and not name.startswith("("):
                 return self.name("module", name)
         return name

@@ -15,7 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.model.memory import NO_REGIONS, UNKNOWN, USES, MemoryByUse, PrivateMemory, UseRow
+from dumpleak.model.account import NO_REGIONS
+from dumpleak.model.memory import UNKNOWN, USES, MemoryByUse, PrivateMemory, UseRow
 from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes

@@ -19,7 +19,8 @@ from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
-from dumpleak.model.snapshot import HANDLES, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.populations import HANDLES
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
@@ -110,7 +111,7 @@ class JsonReport:
             {
                 "schema": "dumpleak/stat/1",
                 "file": snapshot.source.file,
-                "of": snapshot.members,
+                "of": snapshot.population,
                 "by": snapshot.grouping,
                 "coverage": _coverage(snapshot.coverage),
                 "totals": {
@@ -151,7 +152,7 @@ class JsonReport:
                 "current": _source(comparison.current.source),
                 "verdict": comparison.verdict,
                 "reasons": [*comparison.reasons, *comparison.doubts],
-                "of": comparison.base.members,
+                "of": comparison.base.population,
                 "by": comparison.base.grouping,
                 "coverage": {
                     "base": _coverage(comparison.base.coverage),

@@ -9,10 +9,11 @@ from pathlib import Path
 from dumpleak.files.reader import SnapshotFile
 from dumpleak.model.account import CUT_HANDLES, NO_HANDLES, NOT_KEPT
 from dumpleak.model.account_rows import account_of
-from dumpleak.model.coverage import HandlesCovered
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.populations import HANDLES
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import HANDLES, Snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.info import process_snapshot
@@ -84,7 +85,7 @@ def _of_handles(snapshot: Snapshot, by: str, counts: Sequence[tuple[str, int]]) 
         by_regions=True,
         in_file=None,
         outside=account_of(snapshot),  # as it was: the totals are other ones now
-        coverage=HandlesCovered(0, 0, 0, 0, 0),
+        coverage=ListCovered(0, 0, 0, 0, 0),
         limits=(),
         population=HANDLES,
     )

@@ -25,8 +25,9 @@ from dumpleak.model.pool import POOLS, WALK, Counters, TagRow, owner_of_both, si
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import new_blocks, said_of_new
 from dumpleak.model.pool_sites import Groups, Refuted, driver_of, refuted_sites, site_key, tag_site
+from dumpleak.model.populations import POOL
 from dumpleak.model.sites import Site, SiteKind, heap_name
-from dumpleak.model.snapshot import POOL, HeapRow, Snapshot
+from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.totals import Totals
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
@@ -86,6 +87,7 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
         modules=tuple(reader.dump.modules),
         pool=PoolView(reader, _tags_of(rows), {row.number: row.owner for row in rows}),
         boot=reader.boot,
+        population=POOL,
         refuted=refuted_sites(rows, refuted_counters(reader)) if by == "site" else {},
     )
     snapshot.explain = lambda base, site: _explain(base, snapshot, site)

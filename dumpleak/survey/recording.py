@@ -37,6 +37,7 @@ from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.used_pieces import used_pieces
 from dumpleak.survey.heaps import walked_snapshot
 from dumpleak.survey.info import handle_types
+from dumpleak.survey.populations import all_populations
 from windumps.arrays import I64, ColumnCache
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.files import whole_file
@@ -178,6 +179,7 @@ class _Walk:
             {name: columns[n][order].tolist() for n, name in enumerate(names)},
             about=self._about(),
             block_count=sum(len(piece[0]) for piece in self._pieces),
+            populations=all_populations(self._session, snapshot),
         )
 
     def _about(self) -> About:

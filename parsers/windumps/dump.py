@@ -23,6 +23,7 @@ class Thread:
         stack_start: Lowest address of the stack memory in the dump; 0 when unknown.
         stack_size: Bytes of it.
         registers: Integer registers by lower-case name; empty when the dump has no context.
+        start_address: Of the function it began with; 0 when unknown.
     """
 
     thread_id: int
@@ -30,6 +31,7 @@ class Thread:
     stack_start: int = 0
     stack_size: int = 0
     registers: dict[str, int] = field(default_factory=dict)
+    start_address: int = 0
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from pool_samples import run, run_json
 from dumpleak.compare.trend import TrendError, find_trend
 from dumpleak.model.boots import Boot, is_same_boot, runs_of, was_restarted
 from dumpleak.model.coverage import PoolsCovered
+from dumpleak.model.populations import POOL
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import POOL, HeapRow, Snapshot, SourceInfo
+from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 
 HOUR = timedelta(hours=1)

@@ -18,7 +18,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.account import AccountRow
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
-from dumpleak.model.coverage import Coverage, HandlesCovered
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.info import Info
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count, format_share
@@ -367,7 +367,7 @@ class TextReport:
             )
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
-        if isinstance(coverage, HandlesCovered):
+        if isinstance(coverage, ListCovered):
             return
         if coverage.never:
             self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")

@@ -52,6 +52,35 @@ def read_handles(streams: Streams) -> Handles | None:
     )
 
 
+def read_thread_starts(streams: Streams) -> dict[int, int]:
+    """Address of the function that each thread began with, by thread id; threads without one are absent."""
+    stream = streams.find(c.StreamType.THREAD_INFO_LIST, c.THREAD_INFO_LIST.size)
+    if stream is None:
+        return {}
+    head = c.THREAD_INFO_LIST.record(streams.data, stream.offset)
+    sizes = (c.THREAD_INFO_LIST.size, head.SizeOfHeader), (c.THREAD_INFO.size, head.SizeOfEntry)
+    if not all(least <= size <= c.MAX_THREAD_INFO_BYTES for least, size in sizes):
+        streams.say(
+            "bad-entry-size",
+            c.THREAD_INFO_LIST.name,
+            stream.offset,
+            f"a header of {head.SizeOfHeader} and entries of {head.SizeOfEntry} bytes cannot be; the stream "
+            "is ignored",
+        )
+        return {}
+    rows = streams.rows(
+        c.THREAD_INFO,
+        stream.offset + head.SizeOfHeader,
+        stream.end,
+        head.NumberOfEntries,
+        head.SizeOfEntry,
+    )
+    told = rows["StartAddress"] != 0
+    return dict(
+        zip(rows["ThreadId"][told].tolist(), rows["StartAddress"][told].tolist(), strict=True)
+    )
+
+
 def read_vm_counters(streams: Streams) -> VmCounters | None:
     """What Windows counted of the process; None when the dump does not say."""
     stream = streams.find(c.StreamType.PROCESS_VM_COUNTERS, c.PROCESS_VM_COUNTERS_1.size)

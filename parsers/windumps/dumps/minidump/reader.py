@@ -28,7 +28,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump, Thread
 from windumps.dumps.minidump import structures as c
 from windumps.dumps.minidump.memory import read_memory
-from windumps.dumps.minidump.process import read_handles, read_vm_counters
+from windumps.dumps.minidump.process import read_handles, read_thread_starts, read_vm_counters
 from windumps.dumps.minidump.streams import Streams
 from windumps.images.modules import Module, file_name, parse_codeview
 from windumps.images.search import completed, unlisted_images
@@ -242,6 +242,7 @@ def _unloaded_modules(streams: Streams) -> Iterator[Module]:
 
 
 def _threads(streams: Streams, architecture: str, place: tuple[int, int, int]) -> Iterator[Thread]:
+    starts = read_thread_starts(streams)
     for offset, buffer in streams.buffers("MINIDUMP_THREAD", *place, THREAD_SIZE, THREAD_SIZE):
         raw = MINIDUMP_THREAD.parse(buffer)
         context = raw.ThreadContext
@@ -258,6 +259,7 @@ def _threads(streams: Streams, architecture: str, place: tuple[int, int, int]) -
             stack_start=raw.Stack.StartOfMemoryRange,
             stack_size=raw.Stack.DataSize,
             registers=_registers(streams, architecture, context.Rva, context.DataSize),
+            start_address=starts.get(raw.ThreadId, 0),
         )
 
 

@@ -220,6 +220,30 @@ HANDLE_DESCRIPTOR = Layout(
     ],
 )
 
+THREAD_INFO_LIST = Layout(
+    "MINIDUMP_THREAD_INFO_LIST",
+    12,
+    [("SizeOfHeader", "u4"), ("SizeOfEntry", "u4"), ("NumberOfEntries", "u4")],
+)
+
+THREAD_INFO = Layout(
+    "MINIDUMP_THREAD_INFO",
+    64,
+    [
+        ("ThreadId", "u4"),
+        ("DumpFlags", "u4"),
+        ("DumpError", "u4"),
+        ("ExitStatus", "u4"),
+        ("CreateTime", "u8"),
+        ("ExitTime", "u8"),
+        ("KernelTime", "u8"),
+        ("UserTime", "u8"),
+        ("StartAddress", "u8"),
+        ("Affinity", "u8"),
+    ],
+)
+MAX_THREAD_INFO_BYTES = 0x1000  # header or entry: later versions may be larger than these
+
 # Packed to 4 bytes (minidumpapiset.h): both begin so. In the first revision Flags are padding.
 _VM_COUNTERS = [
     ("Revision", "u2"),

@@ -1,0 +1,92 @@
+"""Populations of a process that are no blocks: who takes their members out of a dump, one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dumpleak.files.metadata import StoredPopulation
+from dumpleak.files.reader import SnapshotFile
+from dumpleak.model.account import NOT_KEPT
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.populations import HANDLES, HEAPS, MODULES, POPULATIONS, REGIONS, THREADS
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.process.session import Session
+from dumpleak.survey.info import process_snapshot
+from dumpleak.survey.populations.handles import handle_members
+from dumpleak.survey.populations.heap_rows import heap_members
+from dumpleak.survey.populations.members import Members, added_up, members_snapshot
+from dumpleak.survey.populations.modules import module_members
+from dumpleak.survey.populations.regions import region_members
+from dumpleak.survey.populations.threads import thread_members
+from windumps.dumps.kernel.dump import KernelDump
+
+# From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
+# `CannotAnswerError` where the dump does not tell of the members, or not of all.
+Producer = Callable[[Session, Snapshot, str], Members]
+PRODUCERS: dict[str, Producer] = {
+    REGIONS: lambda session, process, by: region_members(session, by),
+    HEAPS: lambda session, process, by: heap_members(process),
+    HANDLES: lambda session, process, by: handle_members(session, by),
+    THREADS: lambda session, process, by: thread_members(session),
+    MODULES: lambda session, process, by: module_members(session),
+}
+# What snapshot files leave out: names of objects tell what files and keys somebody had open.
+LEFT_OUT = {(HANDLES, "name")}
+
+
+def take_population(
+    session: Session, of: str, by: str, progress: Progress = no_progress
+) -> Snapshot:
+    """A population of a process, grouped; the account is that of the whole process.
+
+    Args:
+        session: The open dump.
+        of: A key of `PRODUCERS`.
+        by: One of its groupings.
+        progress: Told of each heap.
+
+    Raises:
+        CannotAnswerError: the dump does not tell of it, or not of all members.
+    """
+    if isinstance(session.dump, KernelDump):
+        raise CannotAnswerError(f"{of} of a whole system are not told; name one with --process")
+    process = process_snapshot(session, progress)
+    members = PRODUCERS[of](session, process, by)
+    sized = members.size is not None
+    return members_snapshot(process, of, by, added_up(members), sized=sized)
+
+
+def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
+    """A population as a snapshot file of a process keeps it.
+
+    Raises:
+        CannotAnswerError: the dump did not tell of it, or the file does not keep it.
+        SnapshotFileError: the file cannot be used.
+    """
+    file = SnapshotFile(Path(path))
+    kept = file.metadata.populations.get(of)
+    if kept is None:
+        raise CannotAnswerError(f"{path}: {NOT_KEPT}; make it anew from the dump")
+    if kept.reason:
+        raise CannotAnswerError(f"{path}: {kept.reason}")
+    groups = kept.groups.get(by)
+    if groups is None:
+        raise CannotAnswerError(f"{path}: a snapshot file does not keep {of} by {by}")
+    return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
+
+
+def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopulation]:
+    """Every population with its groupings, as a snapshot file keeps them, or why the dump lacks it."""
+    found = {}
+    for of, produce in PRODUCERS.items():
+        keys = [by for by in POPULATIONS[of].groupings if (of, by) not in LEFT_OUT]
+        try:
+            members = {by: produce(session, process, by) for by in keys}
+        except CannotAnswerError as error:
+            found[of] = StoredPopulation(reason=str(error))
+            continue
+        sized = all(each.size is not None for each in members.values())
+        groups = {by: added_up(each) for by, each in members.items()}
+        found[of] = StoredPopulation(groups, sized)
+    return found

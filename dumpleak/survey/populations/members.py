@@ -1,0 +1,87 @@
+"""Members of a process that are no blocks, as groups of a snapshot: what compares blocks compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from dumpleak.model.account_rows import account_of
+from dumpleak.model.coverage import ListCovered
+from dumpleak.model.group_sums import GroupSums
+from dumpleak.model.sites import Site
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Group, sum_of
+from windumps.arrays import I64
+
+
+class Members(NamedTuple):
+    """All members of one population in one dump.
+
+    Attributes:
+        sites: The groups.
+        group: int64, one row a member: its index into `sites`.
+        size: int64, bytes of each; None where they have none, or they are not known.
+    """
+
+    sites: list[Site]
+    group: I64
+    size: I64 | None
+
+
+def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
+    """The distinct sites, and the number of each that was given."""
+    found: dict[str, int] = {}
+    distinct: list[Site] = []
+    numbers = []
+    for site in sites:
+        if site.key not in found:
+            found[site.key] = len(distinct)
+            distinct.append(site)
+        numbers.append(found[site.key])
+    return distinct, np.array(numbers, np.int64)
+
+
+def added_up(members: Members) -> list[Group]:
+    """The groups that have members, with their totals."""
+    sums = GroupSums()
+    size = members.size if members.size is not None else np.zeros(len(members.group), np.int64)
+    if len(size):
+        sums.add(members.group, size, size)
+    present = np.unique(members.group).tolist()
+    return [(members.sites[number], sums.totals(number)) for number in present]
+
+
+def members_snapshot(
+    process: Snapshot, population: str, by: str, groups: Sequence[Group], *, sized: bool
+) -> Snapshot:
+    """A snapshot of members, with the account of the whole process.
+
+    Args:
+        process: Of the process, its heaps walked.
+        population: A key of `POPULATIONS`.
+        by: The grouping.
+        groups: All members, as `added_up` gives them.
+        sized: Their bytes are known.
+    """
+    return replace(
+        process,
+        grouping=by,
+        groups={site.key: (site, totals) for site, totals in groups},
+        totals=sum_of([totals for _, totals in groups]),
+        private={},
+        private_unknown="",
+        by_regions=True,
+        in_file=None,
+        held_by={},
+        unreferenced=None,
+        outside=account_of(process),  # as it was: the totals are other ones now
+        coverage=ListCovered(0, 0, 0, 0, 0),
+        limits=(),
+        population=population,
+        sized=sized,
+        blocks=None,
+        holders=None,
+    )
