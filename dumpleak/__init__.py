@@ -3,7 +3,10 @@
 `dumpleak.api` describes the functions here.
 """
 
-__version__ = "0.1.0"  # before the imports: some of them need it
+from dumpleak.interrupts import watch_start
+
+__version__ = "0.1.0"  # before the other imports: some of them need it
+__is_command__ = watch_start()  # for as long as the imports take
 
 # These names of functions are those of modules too, which is why they come last: code of the package imports
 # names from its modules and never the modules themselves.

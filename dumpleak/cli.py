@@ -11,8 +11,10 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from difflib import get_close_matches
+from glob import glob
 from typing import Any
 
 import click
@@ -21,6 +23,8 @@ from dumpleak import __version__
 from dumpleak.commands import COMMANDS
 from dumpleak.commands.base import EXIT_CANNOT_ANSWER
 from dumpleak.files.detect import why_no_dump
+from dumpleak.interrupts import INTERRUPTED, start_is_over
+from dumpleak.model.optional_libraries import in_quotes
 from windumps.errors import NotADumpError, WindumpsError
 
 
@@ -31,73 +35,122 @@ class DumpleakGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Puts the command in front when the files speak for themselves."""
-        if args and args[0] not in self.commands and not args[0].startswith("-"):
-            words = [
-                arg
-                for before, arg in zip(["", *args], args, strict=False)
-                if before not in self._value_options() and not arg.startswith("-")
-            ]
+        if not args or args[0] in self.commands or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        words = self._words(args)
+        if words[0] == "help" and not os.path.exists("help"):
+            return self._help(ctx, words[1:])
+        for word in words:
             # Pipes and devices too: what the command says of them is better than "no such file".
-            files = [word for word in words if os.path.exists(word) and not os.path.isdir(word)]
-            is_place = words[0] in files or os.path.isdir(words[0])
-            if is_place or not words[0].isidentifier():  # else a misspelt command
-                for word in words:
-                    if word not in files:
-                        what = "is a folder, not a dump" if os.path.isdir(word) else "no such file"
-                        raise click.UsageError(f"{word}: {what}", ctx=ctx)
-                name = {1: "info", 2: "diff"}.get(len(files), "trend")
-                return name, self.commands[name], args
-        return super().resolve_command(ctx, args)
+            if not os.path.exists(word) or os.path.isdir(word):
+                raise click.UsageError(self._why_no_dump(word, words), ctx=ctx)
+        name = {1: "info", 2: "diff"}.get(len(words), "trend")
+        return name, self.commands[name], args
+
+    def spread(self, args: list[str]) -> list[str]:
+        """The line with wildcards in place of files spread out, which shells of Windows leave to programs."""
+        files = set(self._words(args, self._value_options()))
+        found: list[str] = []
+        for word in args:
+            is_pattern = word in files and not os.path.exists(word)
+            found += (sorted(glob(word)) if is_pattern else []) or [word]
+        return found
+
+    def _help(
+        self, ctx: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """`dumpleak help diff` is `dumpleak diff --help`."""
+        if not words:
+            click.echo(ctx.get_help())
+            ctx.exit()
+        return super().resolve_command(ctx, [words[0], "--help"])
+
+    def _why_no_dump(self, word: str, words: list[str]) -> str:
+        """One line about a word that is no file, where dumps stand without a command."""
+        if os.path.isdir(word):
+            return f"{word}: is a folder, not a dump"
+        if word in self.commands:
+            files = " ".join(in_quotes(other) for other in words if other != word)
+            return f"the command comes first: dumpleak {word} {files}"
+        if word != words[0] or not word.isidentifier():
+            return f"{word}: no such file"
+        near = get_close_matches(word, self.commands, 1)
+        mean = f". Did you mean {near[0]!r}?" if near else ""
+        return f"{word}: no such file, and no such command{mean}"
+
+    def _words(self, args: list[str], options: Set[str] = frozenset()) -> list[str]:
+        """The words that are neither options nor their values.
+
+        Args:
+            args: The line.
+            options: Those with a value; by default those whose value is no dump.
+        """
+        options = options or self._value_options() - {"--after-idle"}
+        return [
+            arg
+            for before, arg in zip(["", *args], args, strict=False)
+            if before not in options and not arg.startswith("-")
+        ]
 
     def _value_options(self) -> set[str]:
-        """Options whose value may be a file that is no dump to look at."""
         return {
             name
             for command in self.commands.values()
             for option in command.params
             if isinstance(option, click.Option) and not option.is_flag and not option.count
             for name in option.opts
-        } - {"--after-idle"}
+        }
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(cls=DumpleakGroup, context_settings=CONTEXT)
-@click.version_option(__version__)
+@click.group(
+    cls=DumpleakGroup,
+    context_settings=CONTEXT,
+    epilog="\b\nExamples:\n  dumpleak before.dmp after.dmp\n  dumpleak info app.dmp",
+)
+@click.version_option(__version__, "-V", "--version")
 def main_group() -> None:
-    r"""Finds memory leaks in Windows dump files, offline.
+    """Finds memory leaks in Windows dump files, offline.
 
     One file alone is described (info), two are compared (diff), three and more are a series (trend).
-
-    \b
-    Examples:
-      dumpleak before.dmp after.dmp
-      dumpleak info app.dmp
     """
 
 
 for _command in COMMANDS:
     main_group.add_command(_command)
+    # Else click says "unexpected extra argument"; `options_with` says what to do with two dumps.
+    _command.allow_extra_args = any(isinstance(p, click.Argument) for p in _command.params)
 
 
 def main(args: list[str] | None = None) -> None:
     """Entry point: turns every failure into one line on stderr and an exit code."""
+    start_is_over()
     arguments = sys.argv[1:] if args is None else args
-    with _ending_on_signals():
-        code = _run(arguments)
+    try:
+        with _ending_on_signals():
+            code = _run(arguments)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     sys.exit(code or 0)
 
 
 def _run(arguments: list[str]) -> Any:
     debug = "--debug" in arguments
+    arguments = main_group.spread(arguments)
     try:
         return main_group.main(arguments, prog_name="dumpleak", standalone_mode=False)
+    except click.NoSuchOption as error:
+        meant = _meant(error)
+        told = f"{error.message} Did you mean {meant!r}?"
+        (click.UsageError(told, error.ctx) if meant else error).show()
+        return error.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
-        return 130
+        return INTERRUPTED
     except SystemExit as error:
         # When the reader of something else than an answer goes away (`--help | head`), click ends
         # with 1, which means something else here.
@@ -116,6 +169,16 @@ def _run(arguments: list[str]) -> Any:
             f"internal error ({type(error).__name__}: {error}); please report it with --debug",
             debug,
         )
+
+
+def _meant(error: click.NoSuchOption) -> str:
+    """What people mean who write `--json` or `-f json`; "" for all else."""
+    params = error.ctx.command.params if error.ctx is not None else []
+    formats = [c for p in params if p.name == "format_" for c in getattr(p.type, "choices", ())]
+    word = error.option_name.lstrip("-")
+    if word in formats:
+        return f"--format {word}"
+    return "--format" if word == "f" and formats else ""
 
 
 @contextmanager

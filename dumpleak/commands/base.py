@@ -39,7 +39,7 @@ from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
 from windumps.dumps.kernel.dump import KernelDump
-from windumps.files import whole_file
+from windumps.files import DISK_FULL, whole_file
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
 
@@ -96,7 +96,7 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
         click.option(
             *("-o", "--output"),
             type=click.Path(dir_okay=False, readable=False),
-            callback=_no_dash,
+            callback=output_place,
             help="Write there and not to stdout.",
         ),
         click.option(
@@ -111,6 +111,7 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)
         def checked(**given: Any) -> Any:
+            _refuse_more(click.get_current_context())
             _keep_inputs(given)
             return command(**given)
 
@@ -121,9 +122,31 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
     return add
 
 
-def _no_dash(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-    """The name "-" stands for stdout, as everywhere."""
-    return None if value == "-" else value
+def output_place(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """Where to write; None for "-", which stands for stdout, as everywhere.
+
+    Raises:
+        BadParameter: there is no such folder; told before any work is done.
+    """
+    if value is None or value == "-":
+        return None
+    if not value:
+        raise click.BadParameter("the name of a file is needed", context, option)
+    folder = os.path.dirname(value)
+    if folder and not os.path.isdir(folder):
+        what = "is no folder" if os.path.exists(folder) else "there is no such folder"
+        raise click.BadParameter(f"{value}: {folder}: {what}", context, option)
+    return value
+
+
+def _refuse_more(context: click.Context) -> None:
+    """Refuses files that a command on fewer cannot use."""
+    if context.args:
+        takes = sum(isinstance(param, click.Argument) for param in context.command.params)
+        raise click.UsageError(
+            f"{context.info_name} takes {'one file' if takes == 1 else 'two files'}, and "
+            f"{context.args[0]!r} is one more; two dumps are compared by diff, three and more by trend"
+        )
 
 
 def _keep_inputs(given: dict[str, Any]) -> None:
@@ -170,7 +193,13 @@ HOLDERS = click.option(
     help="Look for who points to the blocks of the sites shown (all memory is read once more); "
     f"on by default up to {format_bytes(HOLDERS_AUTO_BYTES)} of used blocks.",
 )
-TOP = click.option("--top", type=click.IntRange(min=1), help="Show only the first N rows.")
+
+
+class _RowCount(click.IntRange):
+    name = "number of rows"  # as messages call it
+
+
+TOP = click.option("--top", type=_RowCount(min=1), metavar="N", help="Show only the first N rows.")
 DUMP = click.argument("dump", type=click.Path(exists=True, dir_okay=False))
 
 
@@ -243,18 +272,28 @@ def output_to(options: dict[str, Any]) -> Iterator[IO[str]]:
         if isinstance(sys.stdout, TextIOWrapper):
             # Names from dumps have characters that old consoles lack: shown as escapes, not as an error.
             sys.stdout.reconfigure(errors="backslashreplace")
-        try:
+        with _standard_output():
             yield sys.stdout
             sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader went away (`| head`); the command goes on to the exit code it owes.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     with whole_file(options["output"]) as file:
         stream = TextIOWrapper(file, encoding="utf-8", newline="")
         yield stream
         stream.flush()
         stream.detach()
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader went away (`| head`); the command goes on to the exit code it owes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_FULL:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+        raise
 
 
 class _Amount(ProgressColumn):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import webbrowser
 from dataclasses import replace
 from importlib import resources
@@ -12,11 +11,17 @@ from typing import Any
 
 import click
 
-from dumpleak.commands.base import HOLDERS_TOP, look_for_holders, open_snapshot, output_to
+from dumpleak.commands.base import (
+    HOLDERS_TOP,
+    look_for_holders,
+    open_snapshot,
+    output_place,
+    output_to,
+)
 from dumpleak.compare.diff import compare
 from dumpleak.gate.gate import Judged
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.model.optional_libraries import MissingExtraError
+from dumpleak.model.optional_libraries import MissingExtraError, in_quotes
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.page.report import HtmlReport
 from dumpleak.reports.text.report import TextReport
@@ -40,6 +45,7 @@ _PLACES: tuple[Traversable, ...] = (
 @click.option(
     *("-o", "--output"),
     type=click.Path(dir_okay=False),
+    callback=output_place,
     default="dumpleak-demo.html",
     show_default=True,
     help="Where to write the page.",
@@ -50,11 +56,15 @@ _PLACES: tuple[Traversable, ...] = (
     help="No progress bar on a terminal.",
 )
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def demo(show: bool, output: str, **options: Any) -> None:
+def demo(show: bool, output: str | None, **options: Any) -> None:
     """Compares two dumps that come with dumpleak, and writes the page about them.
 
     They are of a program that leaks, Windows 11 24H2 with recorded call stacks, made for tests.
     """
+    if output is None:
+        raise click.UsageError(
+            "-o FILE is needed: the page goes there, the answer as text to stdout"
+        )
     options = {**options, "format_": "html", "output": output}
     base, current = (_snapshot(name, options) for name in NAMES)
     comparison = compare(base, current)
@@ -66,12 +76,15 @@ def demo(show: bool, output: str, **options: Any) -> None:
             HtmlReport(stream).diff(Judged(comparison), None)
     except MissingExtraError as error:
         missing = error  # there is still the answer as text
-    TextReport(sys.stdout).diff(Judged(comparison), SHOWN)
+    with output_to({"output": None}) as stream:
+        TextReport(stream).diff(Judged(comparison), SHOWN)
     if missing is not None:
         raise missing
     page = Path(output).resolve()
     click.echo(f"\nThe same as a page: {page}")
-    click.echo(f"With your own dumps: dumpleak diff before.dmp after.dmp --format html -o {output}")
+    click.echo(
+        f"With your own dumps: dumpleak diff before.dmp after.dmp --format html -o {in_quotes(output)}"
+    )
     if show:
         webbrowser.open(page.as_uri())
 

@@ -42,6 +42,8 @@ _OPTIONS = (
         help="A TOML file of sites that may grow, each with a reason and an expiry date.",
     ),
 )
+# What a line without quotes comes to is written into a file of that name.
+_SHELL = '. Shells take > for themselves: put conditions in quotes, --fail-on "bytes>=1M"'
 
 
 def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -64,7 +66,8 @@ def open_gate(by: str, options: dict[str, Any]) -> Gate | None:
     try:
         conditions = parse_gate(given[0]) if given[0] is not None else []
     except ValueError as error:
-        raise click.UsageError(f"--fail-on: {error}") from error
+        taken = "" if ">" in given[0] else _SHELL
+        raise click.UsageError(f"--fail-on: {error}{taken}") from error
     return Gate(conditions, _suppressions(given[2]), _baseline(given[1], by, options))
 
 

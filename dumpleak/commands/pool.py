@@ -28,7 +28,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     "  dumpleak pool testdata/kernel/22621-x64/tiny-pair/after.dmp.xz --top 10\n"
     "  dumpleak pool testdata/kernel/22621-x64/tiny-pair/before.dmp.xz"
     " testdata/kernel/22621-x64/tiny-pair/after.dmp.xz\n"
-    "  dumpleak pool MEMORY.DMP --tag 'Ntf*' --sort nonpaged --pooltag pooltag.txt"
+    '  dumpleak pool MEMORY.DMP --tag "Ntf*" --sort nonpaged --pooltag pooltag.txt'
 )
 @click.argument("dump", type=_FILE)
 @click.argument("current", required=False, type=_FILE)

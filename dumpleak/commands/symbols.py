@@ -17,7 +17,7 @@ from dumpleak.symbols.wanted_symbols import find_wanted
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak symbols testdata/10.0.19041.3324-x64/leak-pair-ust/after.dmp.gz\n"
-    "  dumpleak symbols app.dmp --symbols srv*cache*https://symbols.example.com\n"
+    '  dumpleak symbols app.dmp --symbols "srv*cache*https://symbols.example.com"\n'
     "  dumpleak symbols app.dmp --format manifest -o wanted.txt"
 )
 @DUMP

@@ -17,7 +17,9 @@ from dumpleak.model.memory import Limit, MemoryByUse, UseRow
 from dumpleak.model.populations import POOL
 from dumpleak.model.sites import Place, Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Group, Totals
+from dumpleak.subjects import OF_KIND
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.images.modules import Module, PdbIdentity
 
@@ -418,7 +420,20 @@ def _read_source(item: Fields, file: str) -> SourceInfo:
         program=item.text("program"),
         process_created=item.time_or_none("process_created"),
         program_base=item.integer_or_none("program_base"),
+        subject=_read_subject(item),
+        cut_bytes=item.integer_or_none("cut_bytes") or 0,
     )
+
+
+def _read_subject(item: Fields) -> Subject:
+    """What the dump tells of; older files say only of what format it is."""
+    text = item.text_or_none("subject")
+    if text is None:
+        return OF_KIND.get(item.text("kind"), Subject.PROCESS)
+    try:
+        return Subject(text)
+    except ValueError:
+        raise damaged("source.subject", f"one of {', '.join(Subject)}") from None
 
 
 def _read_heap(item: Fields) -> HeapRow:

@@ -82,6 +82,11 @@ def snapshot_info(path: Path) -> Info:
         diagnostics=tuple(snapshot.diagnostics),
         account=account_of(snapshot),
         handles=about.handles,
+        sourced_blocks=sum(
+            totals.count
+            for site, totals in file.metadata.tables.get("source", ())
+            if site.kind is SiteKind.SOURCE
+        ),
     )
 
 

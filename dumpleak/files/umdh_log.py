@@ -27,6 +27,7 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import Site, SiteKind, stack_key
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
 from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic, Severity
 from windumps.files import read_head, regular_only
@@ -239,7 +240,10 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         )
         notes.append(Diagnostic("umdh-stack-absent", Severity.WARNING, KIND, None, message))
     return Snapshot(
-        SourceInfo(file, KIND, "Windows", architecture, 0, log.taken, None, program, None),
+        SourceInfo(
+            *(file, KIND, "Windows", architecture, 0, log.taken, None, program, None),
+            subject=Subject.LOG,
+        ),
         by,
         groups,
         totals,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.subjects import subject_of
 from dumpleak.symbols.kernel import use_symbols
 from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.dumps.kernel.dump import KernelDump
@@ -204,6 +205,8 @@ def kernel_source(dump: KernelDump) -> SourceInfo:
         process_id=None,
         program="",
         process_created=None,
+        subject=subject_of(dump),
+        cut_bytes=dump.missing_bytes,
     )
 
 

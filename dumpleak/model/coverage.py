@@ -9,6 +9,7 @@ from typing import ClassVar
 from dumpleak.model.errors import BETTER_DUMP
 from dumpleak.model.units import format_bytes, format_share
 from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic
+from windumps.errors import BETTER_KERNEL_DUMP
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5
@@ -32,6 +33,7 @@ class Coverage:
 
     memory: ClassVar[str] = "heap memory"  # what is walked, for people
     parts: ClassVar[str] = "heaps"
+    better: ClassVar[str] = BETTER_DUMP  # how to take a dump that holds more
     # What such a source never tells, so that no share of it means anything.
     never: ClassVar[str] = ""
 
@@ -109,7 +111,7 @@ class Coverage:
             return ""
         return (
             f"only {self.share_text} of the {self.memory} could be walked, the rest is not in the dump "
-            f"or damaged; {BETTER_DUMP}"
+            f"or damaged; {self.better}"
         )
 
 
@@ -125,6 +127,7 @@ class PoolsCovered(Coverage):
 
     memory: ClassVar[str] = "pool memory"
     parts: ClassVar[str] = "pools"
+    better: ClassVar[str] = BETTER_KERNEL_DUMP
 
     counted_bytes: int = 0
     unbounded: bool = False

@@ -10,6 +10,7 @@ from dumpleak.model.coverage import Coverage, is_list_cut
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.snapshot import HeapRow, SourceInfo
 from dumpleak.model.units import format_bytes
+from dumpleak.survey.info import WOW64_IMAGE
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
 from windumps.images.modules import Module
 
@@ -36,6 +37,7 @@ class Info:
         account: Everything that can grow, in figures.
         handles: Open handles by type ("" where the dump does not say), the most first; None where the dump
             does not list them.
+        sourced_blocks: Used blocks whose file and line a debug C runtime keeps.
     """
 
     source: SourceInfo
@@ -54,6 +56,17 @@ class Info:
     diagnostics: tuple[Diagnostic, ...]
     account: tuple[Figure, ...] = ()
     handles: tuple[tuple[str, int], ...] | None = None
+    sourced_blocks: int = 0
+
+    @property
+    def is_wow64(self) -> bool:
+        """A 32-bit program on a 64-bit system, in a dump that shows the 64-bit half as well."""
+        return self.both_halves or any(m.name.lower() == WOW64_IMAGE for m in self.modules)
+
+    @property
+    def both_halves(self) -> bool:
+        """There are heaps of two pointer sizes."""
+        return len({row.architecture for row in self.heaps if row.architecture}) > 1
 
 
 def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str:

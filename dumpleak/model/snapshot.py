@@ -18,6 +18,7 @@ from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.sites import Site
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
@@ -88,6 +89,8 @@ class SourceInfo:
         program: File name of the executable; "" when unknown.
         process_created: When the process was started; None when unknown.
         program_base: Load address of the executable; None when unknown.
+        subject: What it tells of.
+        cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
     """
 
     file: str
@@ -100,6 +103,8 @@ class SourceInfo:
     program: str
     process_created: datetime | None
     program_base: int | None = None
+    subject: Subject = Subject.PROCESS
+    cut_bytes: int = 0
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
-from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.diagnostics import MEMORY_CUT, Diagnostic, DiagnosticLog, Severity
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.dumps.kernel.process import find_process, open_process
@@ -28,6 +28,7 @@ from windumps.process.views import MAX_HEAPS, ProcessView, process_views
 from windumps.symbols.provider import Symbols
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
+CUT_FILE = "the file is cut: copy it again from where it was written"
 
 
 @dataclass(frozen=True)
@@ -190,16 +191,23 @@ class Session:
                 count = max(sum(view.heap_count for view in self.views), len(unread))
                 return (
                     f"{what} without heap memory: none of the {count} heap{'s' * (count != 1)} the process "
-                    f"had is in it; {BETTER_DUMP}"
+                    f"had is in it; {self.better_dump}"
                 )
             reasons = dict.fromkeys(entry.reason for entry in unread)
             some = f"none of its {len(unread)} heaps" if len(unread) > 1 else "its heap"
             return f"{what}; {some} can{'not' * (len(unread) == 1)} be read: {'; '.join(reasons)}"
         if not dump.architecture:
-            return f"a {dump.kind} that does not say for which processor, and holds no heap; {BETTER_DUMP}"
+            unknown = f"a {dump.kind} that does not say for which processor, and holds no heap"
+            return f"{unknown}; {self.better_dump}"
         if not self.views:
             return f"{what}; heaps of {dump.architecture} processes are not read"
-        return f"{what} without the list of heaps: {self._missing_list()}; {BETTER_DUMP}"
+        return f"{what} without the list of heaps: {self._missing_list()}; {self.better_dump}"
+
+    @property
+    def better_dump(self) -> str:
+        """How to get a dump that holds more."""
+        cut = any(item.code == MEMORY_CUT for item in self.dump.diagnostics)
+        return CUT_FILE if cut else BETTER_DUMP
 
     def _missing_list(self) -> str:
         if not self.dump.memory.total_bytes:

@@ -78,10 +78,14 @@ def changed(rows: Iterable[AccountRow]) -> list[AccountRow]:
     ]
 
 
+WOW64 = "WoW64, a 32-bit program on 64-bit Windows"
+
+
 def process_facts(info: Info) -> list[tuple[str, str]]:
     """What the dump says of open handles, and of what Windows charged to the process."""
     figures = {figure.name: figure for figure in info.account}
-    facts = []
+    halves = "; heaps of both halves are listed" * info.both_halves
+    facts = [("Process", f"{WOW64}{halves}")] if info.is_wow64 else []
     if info.handles is not None:
         told = [f"{number:,} {name or 'of unknown type'}" for name, number in info.handles[:TYPES]]
         if len(info.handles) > TYPES:

@@ -17,7 +17,9 @@ from dumpleak.process.memory_use import memory_by_use, private_memory
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.unread_heaps import unread_spans
 from dumpleak.process.used_pieces import used_pieces
+from dumpleak.subjects import subject_of
 from dumpleak.survey.block_table import BlockTableBuilder
+from windumps.diagnostics import MEMORY_CUT
 
 
 def take_snapshot(
@@ -112,6 +114,8 @@ def source_info(session: Session) -> SourceInfo:
         program=program.name if program else "",
         process_created=dump.process_times[0] if dump.process_times else None,
         program_base=program.base_address if program else None,
+        subject=subject_of(dump),
+        cut_bytes=sum(d.bytes_affected for d in dump.diagnostics if d.code == MEMORY_CUT),
     )
 
 

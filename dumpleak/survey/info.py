@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
+
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress, no_progress
@@ -13,12 +17,32 @@ from dumpleak.process.coverage import coverage
 from dumpleak.process.memory_use import memory_by_use, private_memory
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import heap_rows, source_info
+from windumps.blocks import Blocks
+from windumps.heaps.debug_crt import read_source_name
+
+WOW64_IMAGE = "wow64.dll"  # the 64-bit image that runs 32-bit programs on x64
 
 
-def process_snapshot(session: Session, progress: Progress = no_progress) -> Snapshot:
-    """Walks all heaps to account for their memory: a snapshot without groups."""
-    for _ in session.blocks(progress):
-        pass  # the walk fills the heaps' accounts
+def source_names(blocks: Blocks) -> Counter[int]:
+    """How many used blocks a debug C runtime keeps a source file for, by the address of its name."""
+    files = blocks.used.source_file
+    addresses, counts = np.unique(files[files != 0], return_counts=True)
+    return Counter(dict(zip(addresses.tolist(), counts.tolist(), strict=True)))
+
+
+def process_snapshot(
+    session: Session, progress: Progress = no_progress, sources: Counter[int] | None = None
+) -> Snapshot:
+    """Walks all heaps to account for their memory: a snapshot without groups.
+
+    Args:
+        session: The open dump.
+        progress: Told of each heap.
+        sources: Where to add what `source_names` tells of the blocks.
+    """
+    for _, blocks in session.blocks(progress):  # the walk fills the heaps' accounts
+        if sources is not None:
+            sources += source_names(blocks)
     heaps = heap_rows(session)
     private = private_memory(session)
     used = [Totals(row.used_count or 0, row.used_bytes or 0) for row in heaps]
@@ -40,7 +64,8 @@ def process_snapshot(session: Session, progress: Progress = no_progress) -> Snap
 
 def take_info(session: Session, progress: Progress = no_progress) -> Info:
     """Walks all heaps to account for their memory, and describes the dump."""
-    taken = process_snapshot(session, progress)
+    sources: Counter[int] = Counter()
+    taken = process_snapshot(session, progress, sources)
     dump, covered = session.dump, taken.coverage
     return Info(
         source=taken.source,
@@ -61,6 +86,9 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         diagnostics=tuple(session.diagnostics),
         account=account_of(taken),
         handles=handle_types(session),
+        sourced_blocks=sum(
+            count for name, count in sources.items() if read_source_name(dump.memory, name)
+        ),
     )
 
 

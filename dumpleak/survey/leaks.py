@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.grouping import GROUPINGS, Grouping
 from dumpleak.model.coverage import Coverage
-from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError, Progress, no_progress
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
@@ -176,7 +176,7 @@ def _check_roots(
     """
     reason = missing_roots(session, amounts)
     if reason:
-        raise CannotAnswerError(f"{session.dump.path}: {reason}; {BETTER_DUMP}")
+        raise CannotAnswerError(f"{session.dump.path}: {reason}; {session.better_dump}")
     notes = []
     if RootKind.STACK not in amounts:
         message = (

@@ -202,7 +202,17 @@ def test_dumps_of_two_architectures_are_not_compared(run: Any) -> None:
         (["stat", BEFORE, "--by", "nonsense"], 2, "nonsense"),
         (["diff", BEFORE, AFTER, "--top", "0"], 2, "--top"),
         ([BEFORE, AFTER, BEFORE], 3, "are the same dump"),
-        (["heaps", BEFORE, "-o", "no/such/folder/x"], 3, "no/such/folder"),
+        (["heaps", BEFORE, "-o", "no/such/folder/x"], 2, "no/such/folder"),
+        (["nope"], 2, "nope: no such file, and no such command"),
+        ([BEFORE, "diff", AFTER], 2, f"the command comes first: dumpleak diff {BEFORE} {AFTER}"),
+        (["leaks", BEFORE, AFTER], 2, "two dumps are compared by diff"),
+        (["diff", BEFORE, AFTER, BEFORE], 2, "diff takes two files"),
+        (["demo", BEFORE], 2, "unexpected extra argument"),
+        (["stat", BEFORE, "--top", "abc"], 2, "'abc' is not a valid number of rows"),
+        (["info", BEFORE, "--json"], 2, "Did you mean '--format json'?"),
+        (["info", BEFORE, "-f", "json"], 2, "Did you mean '--format'?"),
+        (["info", BEFORE, "--foramt", "json"], 2, "Did you mean '--format'?"),
+        (["diff", BEFORE, AFTER, "--fail-on", "bytes"], 2, '--fail-on "bytes>=1M"'),
     ],
 )
 def test_wrong_input_gets_a_plain_sentence(

@@ -32,7 +32,7 @@ from truth import TESTDATA, TruthDump
 from dumpleak.cli import main
 from dumpleak.gate.gate import Judged
 from dumpleak.model.group_sums import DetailSums
-from dumpleak.model.optional_libraries import MissingExtraError
+from dumpleak.model.optional_libraries import MissingExtraError, install_command
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.page import page as html_page
@@ -166,7 +166,7 @@ def test_an_info_page_says_what_is_missing() -> None:
     assert info_page(described(usable=True)).summary.tone == "good"
     page = info_page(described(usable=False))
     assert page.summary.tone == "cannot-tell"
-    assert page.summary.steps[0].command == "procdump -ma 42 app.dmp"
+    assert page.summary.steps[0].command == "procdump -ma app.exe app.dmp"
     assert page.meters == []
 
 
@@ -272,7 +272,7 @@ def test_without_its_libraries_the_message_says_how_to_get_them(
         cached.cache_clear()
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.offline", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'dumpleak\[html\]'"):
+    with pytest.raises(MissingExtraError, match=re.escape(install_command("html"))):
         HtmlReport(io.StringIO()).diff(Judged(growth()), None)
 
 

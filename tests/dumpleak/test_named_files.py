@@ -221,13 +221,10 @@ def test_a_link_to_nothing_gets_its_target_and_one_to_itself_is_refused(
 @pytest.mark.parametrize(
     ("output", "why"),
     [
-        ("missing/out", "No such file or directory"),
-        ("file/out", "Not a directory"),
-        ("missing/", "Is a directory"),
         ("x" * 300, "File name too long"),
         ("/dev/full", "No space left on device"),
     ],
-    ids=["no folder", "in a file", "only a folder", "long", "full"],
+    ids=["long", "full"],
 )
 def test_a_place_that_cannot_be_written_is_told_by_the_name_that_was_given(
     command: str,

@@ -146,9 +146,9 @@ def test_the_first_lines_answer_and_every_doubt_ends_with_a_command(
         "diff": ("Leaking?", "What ", "Who ", "How sure", "What next", "dumpleak trend"),
         "trend": ("Suspect", "What ", "Who ", "How sure", "What next", "--after-idle"),
         "trend-after-idle": ("Leaking:", "What ", "Who ", "How sure"),
-        "not-comparable": ("Cannot tell", "Why", "procdump -ma 42 app.dmp"),
+        "not-comparable": ("Cannot tell", "Why", "procdump -ma app.exe app.dmp"),
         "leaks": ("Nothing points to", "What ", "Who ", "How sure", "What next", "dumpleak diff"),
-        "info-unusable": ("no:", "procdump -ma 42 app.dmp"),
+        "info-unusable": ("no:", "procdump -ma app.exe app.dmp"),
         "info": ("yes:", "gflags /i app.exe +ust"),
     }
     for word in words.get(name.removesuffix("-top-2"), ()):

@@ -5,7 +5,7 @@ Each answer that cannot be given ends with the command that gets a better dump.
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,14 +24,21 @@ from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told, rows_told
+from dumpleak.reports.answers.next_steps import (
+    OUTSIDE_HEAPS,
+    THIRD_DUMP,
+    Step,
+    better_dump_steps,
+    comparable_dumps_steps,
+    record_stacks,
+    track_driver,
+)
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
 from dumpleak.survey.leaks import LeakGroup, Leaks
-from windumps.errors import KERNEL_DUMP_COMMAND
 from windumps.heaps.page_heap import heap as page_heap
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 # What one group is called, by `--by` key.
 _NOUNS = {
     "site": "site",
@@ -39,6 +46,7 @@ _NOUNS = {
     "source": "source line",
     "type": "type",
     "tag": "tag",
+    "driver": "driver",
     "module": "module",
     "size": "size",
     "heap": "heap",
@@ -56,19 +64,6 @@ class Tone(StrEnum):
     NOTICE = "notice"
     BAD = "bad"
     CANNOT_TELL = "cannot-tell"
-
-
-@dataclass(frozen=True)
-class Step:
-    """What to do next.
-
-    Attributes:
-        text: What it gives.
-        command: The exact command; "" when there is none.
-    """
-
-    text: str
-    command: str = ""
 
 
 @dataclass(frozen=True)
@@ -116,21 +111,19 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     steps: tuple[Step, ...] = ()
     if comparison.verdict is Verdict.GROWTH:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
-        sites_grown = len(grown) - sum(delta.grew for delta in comparison.private)
-        many = count_of(sites_grown, comparison.base.grouping) if sites_grown else ""
+        sites_grown = _groups_grown(comparison)
+        many = count_of(sites_grown, noun_of(comparison.base)) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"
         steps = _grown_steps(comparison, grown)
     else:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
-        headline = (
-            f"No {_NOUNS.get(comparison.base.grouping, 'group')} grew between these two dumps."
-        )
+        headline = f"No {noun_of(comparison.base)} grew between these two dumps."
         sure = "as sure as the load between the dumps was real"
     missing = holes_told(sides)
     more = f"; {missing}" if missing else ""
     facts.append(
-        ("How sure", f"{forced}{sure}; {_covered([side.coverage for side in sides])}{more}")
+        ("How sure", f"{forced}{sure}; {covered_told([side.coverage for side in sides])}{more}")
     )
     return Summary(tone, headline, tuple(facts), steps)
 
@@ -148,12 +141,12 @@ def summarize_trend(trend: Trend) -> Summary:
     steps: tuple[Step, ...] = ()
     if leaked:
         tone = Tone.BAD
-        many = count_of(len(leaked), trend.base.grouping)
+        many = count_of(len(leaked), noun_of(trend.base))
         headline = f"Leaking: {many} grew steadily, and a stopped load did not give it back."
         sure = "leaked: steady growth that stayed after the load"
     elif suspects:
         tone = Tone.NOTICE
-        many = count_of(len(suspects), trend.base.grouping)
+        many = count_of(len(suspects), noun_of(trend.base))
         headline = f"Suspect: {many} grew steadily."
         sure = "suspect: steady growth is no proof of a leak"
         step = Step(
@@ -170,7 +163,7 @@ def summarize_trend(trend: Trend) -> Summary:
         steps = (step,)
     else:
         tone = Tone.GOOD
-        headline = f"No {_NOUNS.get(trend.base.grouping, 'group')} grows steadily."
+        headline = f"No {noun_of(trend.base)} grows steadily."
         sure = f"{len(trend.snapshots)} dumps"
         grew = what_grew(trend.account)
         if grew:
@@ -187,7 +180,7 @@ def summarize_trend(trend: Trend) -> Summary:
     growth = sum(site.delta_bytes for site in sites if site.delta_bytes > 0)
     facts += _who(leaked or suspects, growth)
     facts += account_facts(trend)
-    covered = _covered([snapshot.coverage for snapshot in trend.snapshots])
+    covered = covered_told([snapshot.coverage for snapshot in trend.snapshots])
     missing = holes_told(trend.snapshots)
     more = f"; {missing}" if missing else ""
     facts.append(("How sure", f"{sure}; {covered}{more}"))
@@ -266,7 +259,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
                 ),
             )
         )
-    sure = f"unreferenced, not proof of a leak; {_covered([leaks.coverage])}"
+    sure = f"unreferenced, not proof of a leak; {covered_told([leaks.coverage])}"
     facts += [("How sure", sure), ("Scanned", f"{scanned}{registers}, and what they lead to")]
     if not leaks.groups:
         used = f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks"
@@ -276,7 +269,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
     )
     return Summary(
         Tone.CANNOT_TELL if lost else Tone.NOTICE,
-        f"{lost}Nothing points to blocks of {count_of(len(leaks.groups), leaks.grouping)}.",
+        f"{lost}Nothing points to blocks of {count_of(len(leaks.groups), _NOUNS[leaks.grouping])}.",
         tuple(facts),
         (later, *_stack_steps(leaks.source, leaks.groups)),
     )
@@ -296,7 +289,7 @@ def _lost(leaks: Leaks) -> str:
 
 def summarize_info(info: Info) -> Summary:
     """Of one dump."""
-    facts = [("Heap memory", _covered([info.coverage]))] if info.heaps else []
+    facts = [("Heap memory", covered_told([info.coverage]))] if info.heaps else []
     if not info.usable:
         return Summary(
             Tone.CANNOT_TELL,
@@ -306,32 +299,22 @@ def summarize_info(info: Info) -> Summary:
         )
     partly = info.advice.startswith("partly")
     steps = better_dump_steps(info.source) if partly else ()
+    used = sum(heap.used_count or 0 for heap in info.heaps)
+    named = "type and shape"
+    if info.sourced_blocks:
+        named = f"file and line where they are known, else by {named}"
+        many = f"{info.sourced_blocks:,} of {used:,} used blocks"
+        facts.append(("Source lines", f"file and line of {many}, kept by the debug C runtime"))
     traced = info.nt_global_flag is None or info.nt_global_flag & USER_STACK_TRACES
     if not traced and not any(heap.kind == page_heap.NAME for heap in info.heaps):
-        facts.append(
-            ("Call stacks", "not recorded in this process; sites are named by type and shape")
-        )
-        steps += (_record_stacks(info.source),)
+        facts.append(("Call stacks", f"not recorded in this process; sites are named by {named}"))
+        steps += (record_stacks(info.source),)
     return Summary(
         Tone.NOTICE if partly else Tone.GOOD,
         f"Good enough to look for leaks? {info.advice}",
         tuple(facts),
         steps,
     )
-
-
-def better_dump_steps(source: SourceInfo) -> tuple[Step, ...]:
-    """How to take a dump that holds what this one lacks."""
-    if "kernel" in source.kind:
-        return (
-            Step("Let the next crash write all memory:", KERNEL_DUMP_COMMAND),
-            Step(
-                "or write the kernel's memory now, while the system runs:",
-                "livekd -m -o memory.dmp",
-            ),
-        )
-    process = source.process_id if source.process_id is not None else "PID"
-    return (Step("Take a full dump:", f"procdump -ma {process} {_stem(source)}.dmp"),)
 
 
 def exhaustion_line(trend: Trend) -> str:
@@ -350,9 +333,19 @@ def exhaustion_line(trend: Trend) -> str:
     )
 
 
-def count_of(count: int, grouping: str) -> str:
-    """The text "3 sites", or what else blocks were grouped by."""
-    return f"{count:,} {_NOUNS.get(grouping, 'group')}{'s' * (count != 1)}"
+def noun_of(snapshot: Snapshot) -> str:
+    """What one of a snapshot's groups is called: "site", and of the kernel's pools "tag"."""
+    return _NOUNS.get(heading_of(snapshot), "group")
+
+
+def heading_of(snapshot: Snapshot) -> str:
+    """What stands above the names of a snapshot's groups: the sites of the kernel's pools are tags."""
+    return "tag" if snapshot.is_pool and snapshot.grouping == "site" else snapshot.grouping
+
+
+def count_of(count: int, noun: str) -> str:
+    """The text "3 sites"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:
@@ -372,27 +365,24 @@ def _in_doubt(
 ) -> Summary:
     """Of what was compared, and may be otherwise in what a dump does not show."""
     worst = min(snapshots, key=lambda snapshot: snapshot.coverage.walked_share)
-    dumps = better_dump_steps(worst.source)
     facts = [
         ("What", f"{_change(answer)}{elapsed(snapshots[0], snapshots[-1])}"),
         *(("Why", doubt) for doubt in doubts),
         *account_facts(answer),
-        ("How sure", _covered([snapshot.coverage for snapshot in snapshots])),
+        ("How sure", covered_told([snapshot.coverage for snapshot in snapshots])),
     ]
     return Summary(
         Tone.CANNOT_TELL,
         "Cannot tell: what the dumps do not show could change the answer.",
         tuple(facts),
-        (Step("Take dumps with all memory:", dumps[0].command), *dumps[1:]),
+        better_dump_steps(worst.source, "Take dumps with all memory:"),
     )
 
 
 def _not_comparable(what: str, reasons: Sequence[str], snapshots: Sequence[Snapshot]) -> Summary:
     worst = min(snapshots, key=lambda snapshot: snapshot.coverage.walked_share)
-    dumps = better_dump_steps(worst.source)
     steps = (
-        Step("Take dumps of one program, each with all memory:", dumps[0].command),
-        *dumps[1:],
+        *comparable_dumps_steps([snapshot.source for snapshot in snapshots], worst.source),
         Step("Compare all the same, knowing that it may mislead:", "dumpleak diff --force …"),
     )
     return Summary(
@@ -401,6 +391,18 @@ def _not_comparable(what: str, reasons: Sequence[str], snapshots: Sequence[Snaps
         tuple(("Why", reason) for reason in reasons),
         steps,
     )
+
+
+def _groups_grown(comparison: Comparison) -> int:
+    """How many sites grew; of the kernel's pools how many tags did, whichever pools their memory is in."""
+    rows = len(comparison.grown) - sum(delta.grew for delta in comparison.private)
+    if heading_of(comparison.base) == comparison.base.grouping:
+        return rows
+    by_tag: Counter[str | None] = Counter()
+    for delta in comparison.sites:
+        by_tag[delta.site.tag] += delta.delta_bytes
+    # What moved from one pool to another grew there all the same.
+    return sum(size > 0 for size in by_tag.values()) or rows
 
 
 def _who(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[str, str]]:
@@ -423,16 +425,11 @@ def _grown_steps(
 ) -> tuple[Step, ...]:
     """What next, after what grew most: heap calls and VirtualAlloc are recorded in different ways."""
     outside = {id(delta) for delta in comparison.private}
-    steps = [
-        Step(
-            "Take a third dump under the same load: what grows on is a suspect.",
-            "dumpleak trend BASE CURRENT THIRD",
-        ),
-        *_stack_steps(comparison.current.source, _of_heaps(comparison, grown)),
-    ]
+    if comparison.base.is_pool:
+        return THIRD_DUMP, track_driver([delta.site.driver for delta in grown])
+    steps = [THIRD_DUMP, *_stack_steps(comparison.current.source, _of_heaps(comparison, grown))]
     if any(id(delta) in outside for delta in grown[:NAMED]):
-        text = "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:"
-        steps.append(Step(text, "wpr -start VirtualAllocation -filemode"))
+        steps.append(OUTSIDE_HEAPS)
     return tuple(steps)
 
 
@@ -450,15 +447,8 @@ def _stack_steps(
     """How to get call stacks, when the sites that matter have none."""
     nameless = (SiteKind.TYPE, SiteKind.SHAPE)
     if any(delta.site.kind in nameless for delta in sites[:NAMED]):
-        return (_record_stacks(source),)
+        return (record_stacks(source),)
     return ()
-
-
-def _record_stacks(source: SourceInfo) -> Step:
-    return Step(
-        "To see the call stacks that allocate, record them, restart the program, take new dumps:",
-        f"gflags /i {_program(source)} +ust",
-    )
 
 
 def _change(answer: Comparison | Trend) -> str:
@@ -468,7 +458,7 @@ def _change(answer: Comparison | Trend) -> str:
     return f"{format_bytes(answer.delta_bytes, True)} and {count} blocks in all"
 
 
-def _covered(sides: Sequence[Coverage]) -> str:
+def covered_told(sides: Sequence[Coverage]) -> str:
     """How much of the heaps the answer rests on; of several dumps the worst."""
     never = next((side.never for side in sides if side.never), "")
     if never:
@@ -486,14 +476,3 @@ def _of(part: int, whole: int) -> str:
 
 def _share(part: int, whole: int) -> str:
     return format_share(part, whole, 0) if whole and part >= 0.01 * whole else "less than 1%"
-
-
-def _program(source: SourceInfo) -> str:
-    """The program's name where it can stand in a command line; names come from the dump, and a reader
-    copies the command.
-    """
-    return source.program if PLAIN_NAME.fullmatch(source.program) else "app.exe"
-
-
-def _stem(source: SourceInfo) -> str:
-    return _program(source).rsplit(".", 1)[0]

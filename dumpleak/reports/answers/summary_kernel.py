@@ -11,14 +11,8 @@ from dumpleak.model.pool import WALK, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.answers.summary import (
-    NAMED,
-    PLAIN_NAME,
-    Step,
-    Summary,
-    Tone,
-    better_dump_steps,
-)
+from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
+from dumpleak.reports.answers.summary import NAMED, Summary, Tone, covered_told
 
 
 def summarize_kernel(source: SourceInfo, headline: str, usable: bool, tone: Tone) -> Summary:
@@ -46,7 +40,7 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     facts = [("What", what)]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
-    facts.append(("How sure", _sure(answer.account)))
+    facts.append(("How sure", _sure([answer.account])))
     if answer.account.shortfall:
         headline = f"Cannot tell: {answer.account.shortfall}"
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), better_dump_steps(answer.source))
@@ -90,7 +84,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         facts.append(("Order", SWAPPED))
     if not comparison.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
-    facts.append(("How sure", f"growth, not proof; {_sure(growth.current)}"))
+    facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     if not grown:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
     many = f"{len(grown):,} tag{'s' * (len(grown) != 1)}"
@@ -98,27 +92,20 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         Tone.NOTICE,
         f"{many} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (
-            Step(
-                "Take a third dump under the same load; what grows on is a suspect:",
-                "dumpleak pool SECOND THIRD",
-            ),
-            Step(
-                "To see which driver allocates, let Driver Verifier track its pool, then restart:",
-                f"verifier /flags 0x8 {_verified(grown)}",
-            ),
-        ),
+        (THIRD_DUMP, track_driver([delta.owner.driver for _, delta in grown])),
     )
 
 
-def _sure(account: PoolAccount) -> str:
+def _sure(accounts: Sequence[PoolAccount]) -> str:
+    """What the answer rests on: how it was counted, and of two dumps the worst coverage."""
+    account = accounts[-1]
     source = "a walk over the blocks" if account.ranking == WALK else "the kernel's own trackers"
     sure = f"counted by {source}"
     if account.said_of_blocks:
         sure += f", but {account.said_of_blocks}"
-    covered = account.covered()
-    if covered is not None:
-        sure += f"; {covered.share_text} of pool memory found as blocks"
+    covered = [side for side in (one.covered() for one in accounts) if side is not None]
+    if covered:
+        sure += f"; {covered_told(covered)}"
     if account.absent_bytes:
         sure += f"; {format_bytes(account.absent_bytes)} of pool are not in the dump"
     return sure
@@ -134,17 +121,3 @@ def _grown(delta: TagDelta, size: int) -> str:
         f"{delta.current.tag} of {delta.owner.label or 'an unknown driver'} "
         f"({format_bytes(size, True)})"
     )
-
-
-def _verified(grown: Sequence[tuple[int, TagDelta]]) -> str:
-    """Whom Verifier should track: the first driver that may stand in a command, for it cannot be the kernel.
-
-    Where nobody knows whose the tag that grew most is, it may be any driver's.
-    """
-    if grown[0][1].owner.driver is None:
-        return "/all"
-    for _, delta in grown:
-        driver = delta.owner.driver
-        if driver and PLAIN_NAME.fullmatch(driver) and driver.lower().endswith(".sys"):
-            return f"/driver {driver}"
-    return "/driver DRIVER.sys"

@@ -71,19 +71,21 @@ class MarkdownReport:
             if gate.conditions or gate.expired or gate.unused:
                 self._line()
         self._table(
-            findings(judged, DEFAULT_TOP if top is None else top), isinstance(answer, Trend)
+            findings(judged, DEFAULT_TOP if top is None else top),
+            "tag" if answer.base.is_pool else "site",
+            is_trend=isinstance(answer, Trend),
         )
         self._account(answer)
         self._line(_coverage(answer))
 
-    def _table(self, found: Findings, is_trend: bool) -> None:
+    def _table(self, found: Findings, noun: str, *, is_trend: bool) -> None:
         if not found.shown:
-            self._line("No site grew.")
+            self._line(f"No {noun} grew.")
             self._line()
             return
         more = "bytes/hour | shape | verdict | " if is_trend else ""
         dashes = "---: | --- | --- | " if is_trend else ""
-        self._line(f"| bytes +/- | blocks +/- | {more}gate | site |")
+        self._line(f"| bytes +/- | blocks +/- | {more}gate | {noun} |")
         self._line(f"| ---: | ---: | {dashes}--- | --- |")
         for finding in found.shown:
             site = finding.site

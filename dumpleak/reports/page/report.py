@@ -13,7 +13,12 @@ from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.info import Info
 from dumpleak.model.units import format_bytes
-from dumpleak.reports.answers.summary import summarize_comparison, summarize_info, summarize_trend
+from dumpleak.reports.answers.summary import (
+    heading_of,
+    summarize_comparison,
+    summarize_info,
+    summarize_trend,
+)
 from dumpleak.reports.page.data import (
     ROW_NAME,
     Column,
@@ -107,7 +112,7 @@ def diff_page(comparison: Comparison) -> Page:
     growth = sum(delta.delta_bytes for delta in comparison.sites if delta.delta_bytes > 0)
     grid = Grid(
         "sites",
-        _changed(base.grouping),
+        _changed(heading_of(base)),
         (
             Column("rank", "count", minor=True),
             *_DELTAS,
@@ -180,13 +185,15 @@ def trend_page(trend: Trend) -> Page:
 
 
 def _changed(grouping: str) -> str:
-    return "Sites that changed" if grouping == "site" else f"Blocks by {grouping} that changed"
+    if grouping in ("site", "tag"):
+        return f"{grouping.capitalize()}s that changed"
+    return f"Blocks by {grouping} that changed"
 
 
 def _trend_grid(page: Page, trend: Trend, labels: list[str]) -> Grid:
     grid = Grid(
         "sites",
-        _changed(trend.base.grouping),
+        _changed(heading_of(trend.base)),
         (
             Column("rank", "count", minor=True),
             Column("verdict", "text"),

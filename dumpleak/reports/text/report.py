@@ -21,11 +21,14 @@ from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.info import Info
 from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_address, format_bytes, format_count, format_share
+from dumpleak.reports.answers.next_steps import better_dump_steps
 from dumpleak.reports.answers.summary import (
     Summary,
     Tone,
-    better_dump_steps,
+    heading_of,
+    noun_of,
     summarize_comparison,
     summarize_info,
     summarize_trend,
@@ -163,7 +166,7 @@ class TextReport:
             for site, totals in groups[:limit]
         ]
         columns = [TextColumn(title) for title in ("bytes", "blocks", "largest", "share")]
-        print_table(self._console, columns, snapshot.grouping, rows)
+        print_table(self._console, columns, heading_of(snapshot), rows)
         self._left_out(len(groups) - limit, "group")
         self._line(f"Total: {totals_text(snapshot.totals)} in use by the program")
         self._coverage("Heap memory walked", snapshot.coverage)
@@ -229,7 +232,8 @@ class TextReport:
             )
 
     def _growth(self, comparison: Comparison, limit: int) -> None:
-        self._deltas(comparison, comparison.sites, comparison.base.grouping, limit, "changed site")
+        noun = f"changed {noun_of(comparison.base)}"
+        self._deltas(comparison, comparison.sites, heading_of(comparison.base), limit, noun)
         if comparison.private:
             self._line("Private memory outside heaps:", "bold")
             self._deltas(comparison, comparison.private, "allocations", limit, "changed size")
@@ -281,7 +285,8 @@ class TextReport:
         self._left_out(len(deltas) - limit, noun)
 
     def _trends(self, trend: Trend, limit: int) -> None:
-        self._trend_table(trend.sites, trend, trend.base.grouping, limit, "changed site")
+        noun = f"changed {noun_of(trend.base)}"
+        self._trend_table(trend.sites, trend, heading_of(trend.base), limit, noun)
         if trend.private:
             self._line("Private memory outside heaps:", "bold")
             self._trend_table(trend.private, trend, "allocations", limit, "changed size")
@@ -347,7 +352,7 @@ class TextReport:
     def _source(self, label: str, source: SourceInfo) -> None:
         when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
         facts = [source.kind, source.machine or "unknown system"]
-        if source.program or "kernel" not in source.kind:  # else it is the system's, no process's
+        if source.subject is not Subject.SYSTEM:
             pid = f" (pid {source.process_id})" if source.process_id is not None else ""
             facts.append((source.program or "unknown program") + pid)
         self._line(f"{label}: {source.file}", "bold")
@@ -387,7 +392,7 @@ class TextReport:
         """How to get what is missing, where something is."""
         if snapshot.coverage.shortfall:
             for step in better_dump_steps(snapshot.source):
-                self._line(f"{step.text} {step.command}")
+                self._line(f"{step.text} {step.command}".rstrip())
 
     def _diagnostics(self, diagnostics: Iterable[Diagnostic]) -> None:
         serious = [item for item in diagnostics if item.severity is not Severity.INFO]

@@ -27,6 +27,7 @@ WIDE = 110  # columns from which a console shows what is good to have
 CALLERS = 3  # frames shown under a site
 MIN_NAME = 24  # columns for names, also where the numbers leave less
 PADDING = 2
+UNKNOWN = "–"  # in place of a number
 
 _BARS = "▁▂▃▄▅▆▇█"
 _ASCII_BARS = ".:-=+*#@"
@@ -150,20 +151,20 @@ def print_heaps(console: Console, heaps: Iterable[HeapRow]) -> None:
     ]
     rows: list[tuple[Sequence[Cell], NameLines]] = []
     for row in heaps:
-        numbers = ["", "", "", "", ""]
-        if row.committed_bytes is not None:
-            numbers[0] = format_bytes(row.committed_bytes)
-        if row.read:
-            numbers = [
-                format_bytes(row.committed_bytes or 0),
-                format_bytes(row.used_bytes or 0),
-                format_count(row.used_count or 0),
-                format_bytes(row.free_bytes or 0),
-                format_bytes(row.overhead_bytes or 0),
-            ]
+        numbers = [
+            UNKNOWN if value is None else form(value)
+            for value, form in (
+                (row.committed_bytes, format_bytes),
+                (row.used_bytes, format_bytes),
+                (row.used_count, format_count),
+                (row.free_bytes, format_bytes),
+                (row.overhead_bytes, format_bytes),
+            )
+        ]
+        address = f"0x{row.address:x}" if row.address else UNKNOWN  # pools have none
         kind = f"{row.kind} {row.front_end}".strip()
         shown = Text(kind) if row.read else Text(f"{kind}: not read", "red")
-        rows.append(((row.label, f"0x{row.address:x}", *numbers), [shown]))
+        rows.append(((row.label, address, *numbers), [shown]))
     print_table(console, columns, "kind", rows)
 
 

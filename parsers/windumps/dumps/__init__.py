@@ -52,6 +52,11 @@ KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
     *((magic, "a hibernation file; take a kernel dump") for magic in (b"hibr", b"HIBR", b"wake")),
     (b"MZ", "a Windows program, not a dump of one"),
     (b"%PDF", "a PDF document"),
+    (b"Microsoft C/C++ MSF 7.00", "a PDB, the symbols of an image, and no dump"),
+    *(
+        (magic, "a Mach-O file of macOS, not a Windows dump")
+        for magic in (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe")
+    ),
 )
 
 

@@ -1,0 +1,121 @@
+"""What to do next, with the exact command: by what a dump tells of, see `Subject`.
+
+The process of a dump may be gone, so it goes by the name of its program, never by its id. Names come from
+the dump and a reader copies the command: only plain ones stand in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from dumpleak.model.snapshot import SourceInfo
+from dumpleak.model.subject import Subject
+from windumps.errors import KERNEL_DUMP_COMMAND
+
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next.
+
+    Attributes:
+        text: What it gives.
+        command: The exact command; "" when there is none.
+    """
+
+    text: str
+    command: str = ""
+
+
+THIRD_DUMP = Step(
+    "Take a third dump under the same load: what grows on is a suspect.",
+    "dumpleak trend BASE CURRENT THIRD",
+)
+OUTSIDE_HEAPS = Step(
+    "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
+    "wpr -start VirtualAllocation -filemode",
+)
+
+COPY_AGAIN = Step("The file is cut: copy it again from where it was written.")
+
+
+def better_dump_steps(source: SourceInfo, text: str = "Take a full dump:") -> tuple[Step, ...]:
+    """How to take a dump that holds what this one lacks; nothing for systems other than Windows.
+
+    Args:
+        source: The dump.
+        text: What the command for a process gives.
+    """
+    subject = source.subject
+    if subject is Subject.OTHER_PLATFORM:
+        return ()
+    if source.cut_bytes:  # it may lie whole where it was written
+        return (COPY_AGAIN,)
+    full = f"procdump -ma {program_of(source, 'PID')} {program_of(source).rsplit('.', 1)[0]}.dmp"
+    if subject is Subject.SYSTEM:
+        return (
+            Step("Let the next crash write all memory:", KERNEL_DUMP_COMMAND),
+            Step(
+                "or write the kernel's memory now, while the system runs:",
+                "livekd -m -o memory.dmp",
+            ),
+        )
+    if subject is Subject.PROCESS_OF_SYSTEM:
+        return (
+            Step(
+                "Let the next crash write all memory, that of processes too:", KERNEL_DUMP_COMMAND
+            ),
+            Step("or take a full dump of the process alone:", full),
+        )
+    if subject is Subject.LOG:
+        text = "A log has only blocks with a recorded stack; take full dumps in its place:"
+    return (Step(text, full),)
+
+
+def comparable_dumps_steps(sources: Sequence[SourceInfo], worst: SourceInfo) -> tuple[Step, ...]:
+    """How to take dumps that can be compared.
+
+    Args:
+        sources: Those that cannot.
+        worst: The one that holds least.
+    """
+    is_system = [source.subject is Subject.SYSTEM for source in sources]
+    if any(is_system) and not all(is_system):
+        return (Step("Compare two dumps of one program, or two of one system."),)
+    whole = better_dump_steps(
+        replace(worst, cut_bytes=0), "Take dumps of one program, each with all memory:"
+    )
+    return (*((COPY_AGAIN,) if worst.cut_bytes else ()), *whole)
+
+
+def record_stacks(source: SourceInfo) -> Step:
+    """How to get call stacks."""
+    return Step(
+        "To see the call stacks that allocate, record them, restart the program, take new dumps:",
+        f"gflags /i {program_of(source)} +ust",
+    )
+
+
+def program_of(source: SourceInfo, placeholder: str = "app.exe") -> str:
+    """The program's name where it can stand in a command line, else a placeholder."""
+    return source.program if PLAIN_NAME.fullmatch(source.program) else placeholder
+
+
+def track_driver(grown: Sequence[str | None]) -> Step:
+    """How to see which driver allocates.
+
+    Args:
+        grown: Who owns the tags that grew, the one that grew most first; None where nobody knows. Of that
+            one it may be any driver, and the kernel itself cannot be tracked.
+    """
+    drivers = [d for d in grown if d and PLAIN_NAME.fullmatch(d) and d.lower().endswith(".sys")]
+    whom = f"/driver {drivers[0]}" if drivers else "/driver DRIVER.sys"
+    if not grown or not grown[0]:
+        whom = "/all"
+    return Step(
+        "To see which driver allocates, let Driver Verifier track its pool, then restart:",
+        f"verifier /flags 0x8 {whom}",
+    )
