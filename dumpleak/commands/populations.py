@@ -10,14 +10,15 @@ from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.base import open_snapshot, progress_bar
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.umdh_lines import is_log
-from dumpleak.gate.conditions import PER_HOUR
+from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
 from dumpleak.gate.gate import Gate
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.populations import BLOCKS, HANDLES, POOL
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
 from dumpleak.reports import REPORTS
-from dumpleak.survey.handles import KEYS, stored_handles, take_handles
+from dumpleak.survey.handles import KEYS, handles_of, stored_handles, take_handles
+from windumps.dumps.kernel.dump import KernelDump
 from windumps.files import read_head
 
 # The groupings of each population, its default first.
@@ -66,10 +67,26 @@ def check_gate(of: str | None, gate: Gate | None, options: dict[str, Any]) -> No
     if options["baseline"] is not None or options["suppressions"] is not None:
         raise click.UsageError(f"--baseline and --suppressions do not go with --of {of}")
     for condition in gate.conditions:
-        if not condition.is_of_account and condition.quantity.removesuffix(PER_HOUR) != "count":
+        counted = (*COUNTED_SITES, "count", f"count{PER_HOUR}")
+        if not condition.is_of_account and condition.quantity not in counted:
             raise click.UsageError(
                 f"--fail-on: {condition.text}: {of} are only counted; ask for count>=N or {of}.count>=N"
             )
+
+
+def check_population(of: str | None, session: Session) -> None:
+    """Refuses a dump that does not tell of a population that was asked for by name.
+
+    Raises:
+        CannotAnswerError: it does not.
+    """
+    is_system = isinstance(session.dump, KernelDump)
+    if of == HANDLES:
+        handles_of(session)
+    elif of is not None and (of == POOL) != is_system:
+        raise CannotAnswerError(
+            f"{session.dump.path} tells of {POOL if is_system else BLOCKS}, not of {of}"
+        )
 
 
 def open_population(

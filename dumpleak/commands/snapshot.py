@@ -16,8 +16,10 @@ from dumpleak.commands.base import (
     progress_bar,
     require,
 )
+from dumpleak.commands.populations import POPULATIONS, check_population
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.errors import CannotAnswerError, Progress
+from dumpleak.model.populations import BLOCKS
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from dumpleak.survey.pool_recording import write_pool_snapshot
@@ -60,6 +62,12 @@ FORMATS: dict[str, Callable[[Session, IO[str], Progress], None]] = {"umdh": _wri
     multiple=True,
     help="With --strip-names: a module or type whose name stays, ntdll.dll or app::*.",
 )
+@click.option(
+    "--of",
+    type=click.Choice(list(POPULATIONS)),
+    help="Refuse a dump that does not tell of this. The file holds all that the dump tells of; of handles "
+    "how many of each type.",
+)
 @HOLDERS
 @options_with([FILE_FORMAT, *FORMATS])
 def snapshot(
@@ -67,6 +75,7 @@ def snapshot(
     include: tuple[str, ...],
     strip_names: bool,
     keep_name: tuple[str, ...],
+    of: str | None,
     holders: bool | None,
     **options: Any,
 ) -> None:
@@ -75,6 +84,7 @@ def snapshot(
         if options["output"] is None:
             raise click.UsageError("-o FILE is needed: a snapshot file is not text")
         session = Session.open(dump, options["symbols"], options["process"])
+        check_population(of, session)
         if isinstance(session.dump, KernelDump):
             with progress_bar(options) as progress:
                 reader = PoolReader(session.dump, options["symbols"], progress=progress)
@@ -93,9 +103,9 @@ def snapshot(
             )
         require(coverage(session))
         return
-    if include or strip_names or keep_name:
+    if include or strip_names or keep_name or of not in (None, BLOCKS):
         raise click.UsageError(
-            f"--include, --strip-names and --keep-name are for --format {FILE_FORMAT} only"
+            f"--include, --strip-names, --keep-name and --of are for --format {FILE_FORMAT} only"
         )
     with output_to(options) as stream, progress_bar(options) as progress:
         session = Session.open(dump, options["symbols"], options["process"])

@@ -7,21 +7,21 @@ from typing import Any
 
 import click
 
-from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.base import (
     HOLDERS,
     HOLDERS_TOP,
     SKIP_FRAMES,
     TOP,
     look_for_holders,
-    open_snapshot,
     options_with,
     output_to,
 )
 from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
+from dumpleak.commands.populations import BY, OF, check_gate, grouping_of, open_population
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.umdh_log import matched
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import TREND_REPORTS
 
@@ -43,7 +43,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
     type=_FILE,
     help="One more dump, taken after the load stopped: what did not come back is leaked.",
 )
-@click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@OF
+@BY
 @gate_options
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
 @HOLDERS
@@ -53,7 +54,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
 def trend(
     dumps: tuple[str, ...],
     after_idle: str | None,
-    by: str,
+    of: str | None,
+    by: str | None,
     force: bool,
     holders: bool | None,
     top: int | None,
@@ -64,13 +66,15 @@ def trend(
     A verdict takes three dumps under load, and growth of at least 4 blocks and 256 B, or 1.0 MiB, over
     them: less is noise, however regular.
     """
+    by = grouping_of(of, by, options)
     gate = open_gate(by, options)
+    check_gate(of, gate, options)
     under_load = [
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]
     idle = [after_idle] if after_idle else []
     with answering(gate):
-        snapshots = matched(*_opened(under_load, idle, by, holders is not False, options))
+        snapshots = matched(*_opened(under_load, idle, of, by, holders is not False, options))
         loaded = list(snapshots[: len(under_load)])
         found = find_trend(loaded, snapshots[-1] if idle else None, force)
         answer = judged(gate, found)
@@ -82,7 +86,12 @@ def trend(
 
 
 def _opened(
-    under_load: list[str], idle: list[str], by: str, holders: bool, options: dict[str, Any]
+    under_load: list[str],
+    idle: list[str],
+    of: str | None,
+    by: str,
+    holders: bool,
+    options: dict[str, Any],
 ) -> list[Snapshot]:
     """All dumps, in the order given.
 
@@ -97,11 +106,11 @@ def _opened(
         return (place in (0, middle, last)) + (holders and place == last)
 
     def opened(number: int, place: int) -> Snapshot:
-        blocks = needs(place) > 0
-        return open_snapshot(files[number], by, options, holders and place == last, blocks)
+        kept = {"holders": holders and place == last, "keep_blocks": needs(place) > 0}
+        return open_population(of, files[number], by, options, **kept)
 
     snapshots = [opened(number, number) for number in range(len(files))]
     for place, number in enumerate(time_order(snapshots[: len(under_load)])):
-        if needs(place) > needs(number) and not snapshots[number].is_pool:
+        if needs(place) > needs(number) and snapshots[number].population == BLOCKS:
             snapshots[number] = opened(number, place)
     return snapshots

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
+from dumpleak.model.account import ROWS
 from dumpleak.model.memory import Limit
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_share
 from windumps.arrays import F64
+
+if TYPE_CHECKING:
+    from dumpleak.model.snapshot import Snapshot
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3
@@ -33,7 +38,8 @@ STAYING_SHARE = 0.5
 LEFT_SHARE = 0.8
 # Of few dumps, growth of less than this many standard deviations of what came and went is chance.
 CHANCE_DEVIATIONS = 2.0
-MINIMUM = f"{MIN_BLOCKS} blocks and {format_bytes(MIN_BYTES)}, or {format_bytes(LARGE_BYTES)}"
+# Of what is only counted, growth up to this is what a healthy process shows.
+USUAL_COUNT = ROWS["handles.count"].threshold
 HOUR = 3600.0
 LAST_DATE = datetime.max.replace(tzinfo=UTC)
 
@@ -52,10 +58,11 @@ class SiteTrend:
     Attributes:
         site: Who allocated.
         points: Totals in each dump, in order of time; zeros where the site was not there.
-        bytes_per_hour: Robust rate under load; None where the dumps do not tell their times.
+        bytes_per_hour: Robust rate under load; None where the dumps do not tell their times, and of what
+            is only counted.
         bytes_per_hour_range: Its 95 % confidence interval.
         count_per_hour: The same for blocks.
-        shape: How the bytes run under load.
+        shape: How the bytes run under load; of what is only counted, how their number runs.
         confidence: "growth", "suspect" or "leaked".
         evidence: Why, one clause each.
         newcomers: Of its blocks that came in the first half of the series, how many there were and how many
@@ -121,6 +128,7 @@ class TrendFinder:
         after_idle: bool,
         limits: tuple[Limit, ...],
         when: datetime | None,
+        has_bytes: bool = True,
     ) -> None:
         self._timed = hours is not None
         self._times: F64 = np.arange(float(under_load)) if hours is None else hours
@@ -128,6 +136,7 @@ class TrendFinder:
         self._after_idle = after_idle
         self._limits = limits
         self._when = when
+        self._has_bytes = has_bytes
 
     def trends(
         self, groups: list[dict[str, tuple[Site, Totals]]], newcomers: dict[str, Newcomers]
@@ -150,32 +159,38 @@ class TrendFinder:
         self, site: Site, points: tuple[Totals, ...], newcomers: Newcomers | None
     ) -> SiteTrend:
         loaded = points[: self._under_load]
-        of_bytes = fit(self._times, np.array([point.bytes for point in loaded], np.float64))
+        fitted = fit(self._times, np.array([self._size(point) for point in loaded], np.float64))
         per_hour = theil_sen(self._times, np.array([point.count for point in loaded], np.float64))
-        confidence, evidence = self._confidence(of_bytes, points, newcomers)
+        confidence, evidence = self._confidence(fitted, points, newcomers)
         if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
-            low, high = (round(end) for end in (of_bytes.low, of_bytes.high))
-            evidence.append(f"{round(of_bytes.slope)} bytes an hour (95 %: {low} to {high})")
+            low, high = (round(end) for end in (fitted.low, fitted.high))
+            unit = "bytes " * self._has_bytes
+            evidence.append(f"{round(fitted.slope)} {unit}an hour (95 %: {low} to {high})")
         if newcomers is not None and newcomers.new:
             evidence.append(
                 f"{newcomers.kept:,} of {newcomers.new:,} blocks that came in the first half are still there"
             )
         exhaustion = None
         if self._timed and confidence != "growth":
-            first = first_reached(self._limits, of_bytes.slope, self._when)
+            first = first_reached(self._limits, fitted.slope, self._when)
             exhaustion = first.time if first else None
+        by_bytes = self._timed and self._has_bytes
         return SiteTrend(
             site,
             points,
-            of_bytes.slope if self._timed else None,
-            (of_bytes.low, of_bytes.high) if self._timed and len(loaded) >= MIN_DUMPS else None,
+            fitted.slope if by_bytes else None,
+            (fitted.low, fitted.high) if by_bytes and len(loaded) >= MIN_DUMPS else None,
             per_hour if self._timed else None,
-            of_bytes.shape,
+            fitted.shape,
             confidence,
             tuple(evidence),
             exhaustion,
             newcomers,
         )
+
+    def _size(self, totals: Totals) -> int:
+        """What growth is measured by."""
+        return totals.bytes if self._has_bytes else totals.count
 
     def _stays(self, points: tuple[Totals, ...], newcomers: Newcomers | None) -> bool:
         """False when what a site grew by in the first half is of blocks that do not stay, or is chance.
@@ -212,22 +227,25 @@ class TrendFinder:
         self, fitted: Fit, points: tuple[Totals, ...], newcomers: Newcomers | None
     ) -> tuple[str, list[str]]:
         loaded = points[: self._under_load]
-        growth = loaded[-1].bytes - loaded[0].bytes
+        first, last, end = (self._size(point) for point in (loaded[0], loaded[-1], points[-1]))
+        growth = last - first
         evidence = [f"grew in {fitted.rising} of {fitted.intervals} intervals"]
-        enough = is_enough(growth, loaded[-1].count - loaded[0].count)
+        enough = growth > USUAL_COUNT
+        if self._has_bytes:
+            enough = is_enough(growth, loaded[-1].count - loaded[0].count)
         if growth > 0 and not enough:
-            evidence.append(f"too little to tell from noise: less than {MINIMUM}")
+            evidence.append(f"too little to tell from noise: less than {minimum(self._has_bytes)}")
         suspect = enough and grew_steadily(fitted) and self._stays(points, newcomers)
         if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
             evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
         if not self._after_idle or growth <= 0:
             return "suspect" if suspect else "growth", evidence
-        kept = (points[-1].bytes - loaded[0].bytes) / growth
-        fell = loaded[-1].bytes - points[-1].bytes
+        kept = (end - first) / growth
+        fell = format_bytes(last - end) if self._has_bytes else f"{last - end:,}"
         evidence.append(
             f"{format_share(max(1 - kept, 0), 1, 0)} of it given back after the load stopped"
             if kept >= 0
-            else f"{format_bytes(fell)} given back after the load stopped, more than it grew by"
+            else f"{fell} given back after the load stopped, more than it grew by"
         )
         if len(loaded) < MIN_DUMPS:
             # A filled cache keeps its memory too, and two dumps under load cannot tell it from a leak.
@@ -241,6 +259,18 @@ class TrendFinder:
 def middle_of(under_load: int) -> int:
     """Which dump of a series ends its first half."""
     return under_load // 2
+
+
+def minimum(has_bytes: bool) -> str:
+    """The least growth that can be told from noise, for people."""
+    if not has_bytes:
+        return f"{USUAL_COUNT + 1:,}"
+    return f"{MIN_BLOCKS} blocks and {format_bytes(MIN_BYTES)}, or {format_bytes(LARGE_BYTES)}"
+
+
+def has_counted_growth(series: Sequence[Snapshot], sites: Sequence[SiteTrend]) -> bool:
+    """Something that is only counted grew by more than a healthy process shows."""
+    return not series[0].has_bytes and any(site.delta_count > USUAL_COUNT for site in sites)
 
 
 def is_enough(growth_bytes: int, growth_count: int) -> bool:

@@ -22,6 +22,7 @@ from dumpleak.compare.comparable import doubts, labelled, same_dump, why_not_com
 from dumpleak.compare.diff import private_notes, private_unknown, rows_total
 from dumpleak.compare.identities import identified
 from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.refuted import grown_by_counters, unknown_notes
 from dumpleak.compare.renaming import joined
 from dumpleak.compare.same_private import with_same_private
 from dumpleak.compare.site_trends import (
@@ -33,6 +34,7 @@ from dumpleak.compare.site_trends import (
     SiteTrend,
     TrendFinder,
     first_reached,
+    has_counted_growth,
     middle_of,
 )
 from dumpleak.compare.survivors import Survivors, find_survivors
@@ -72,7 +74,7 @@ class Trend:
         restarts: (last file before, first file after) of each restart of the system in the series. Then all
             of this is of one run of it, and `other_runs` of the others.
         other_runs: Other runs of the system, each judged by itself.
-        by_counters: Sites that grow by counters only: those of some dumps are refuted by the blocks.
+        by_counters: Groups that grow by counters only: those of some dumps are refuted by the blocks.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -217,7 +219,7 @@ def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
     limits = series[under_load - 1].limits
     when = series[under_load - 1].source.time
     if not refused:
-        finder = TrendFinder(hours, under_load, idle, limits, when)
+        finder = TrendFinder(hours, under_load, idle, limits, when, series[0].has_bytes)
         series, followed, notes_of_names = _followed(series, under_load)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
         notes = [*aligned.diagnostics, *notes_of_names]
@@ -225,12 +227,13 @@ def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
         if not unknown:
             private = finder.trends([snapshot.private for snapshot in series], {})
         account = account_rows(series)
-        by_counters = _by_counters(finder, series, sites)
+        by_counters = grown_by_counters(finder, series, sites)
+        notes += unknown_notes(series)
     grown_bytes, private_bytes = (
         sum(max(trend.delta_bytes, 0) for trend in trends) for trends in (sites, private)
     )
     shrunk_bytes = -sum(min(trend.delta_bytes, 0) for trend in sites)
-    others_grew = bool(what_grew(account))
+    others_grew = bool(what_grew(account)) or has_counted_growth(series, sites)
     if not refused:
         doubted = doubts(series, grown_bytes, shrunk_bytes, private_bytes, others_grew, names)
     if force:
@@ -254,32 +257,6 @@ def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
         account=account,
         private_unknown=unknown,
         by_counters=by_counters,
-    )
-
-
-def _by_counters(
-    finder: TrendFinder, series: Sequence[Snapshot], sites: Sequence[SiteTrend]
-) -> tuple[SiteTrend, ...]:
-    """Sites whose counters grow, where the blocks of some dump refute these.
-
-    A counter copied at another time than the rest is wrong once. One that rises from dump to dump is worth
-    a look, though no block was found to bear it out; it ranks nowhere.
-    """
-    keys = {key for snapshot in series for key in snapshot.refuted}
-    groups = [
-        {
-            key: snapshot.refuted.get(key) or snapshot.groups[key]
-            for key in keys
-            if key in snapshot.refuted or key in snapshot.groups
-        }
-        for snapshot in series
-    ]
-    known = {site.site.key for site in sites if site.confidence != "growth"}
-    return tuple(
-        trend
-        for trend in finder.trends(groups, {})
-        if trend.site.key not in known
-        and (trend.confidence != "growth" or (len(series) < MIN_DUMPS and trend.delta_bytes > 0))
     )
 
 

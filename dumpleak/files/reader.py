@@ -22,10 +22,10 @@ from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.holding import StoredHolders
 from dumpleak.model.info import Info, coverage_advice
-from dumpleak.model.pool_sites import refuted_sites
 from dumpleak.model.sites import Site, SiteKind, heap_name, key_site, size_name
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals
+from dumpleak.survey.pools import keep_refuted
 from windumps.arrays import I32
 from windumps.blocks import SIZE_UNKNOWN, Kind
 
@@ -132,7 +132,6 @@ class SnapshotFile:
         record = self.metadata.pool
         if record is not None:
             snapshot.boot = record.boot(snapshot.source)
-            snapshot.refuted = refuted_sites(record.rows, record.refuted)
 
     def snapshot(self, by: str) -> Snapshot:
         """The snapshot with its blocks grouped.
@@ -142,8 +141,9 @@ class SnapshotFile:
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
         snapshot = replace(self.metadata.snapshot, grouping=by, held_by={}, unreferenced=None)
-        if by != "site":
-            snapshot.refuted = {}
+        record = self.metadata.pool
+        if record is not None:
+            keep_refuted(snapshot, record.rows, record.refuted)
         if held:
             snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):

@@ -271,9 +271,14 @@ def _counted(condition: Condition, answer: Answer, findings: list[Finding], scal
             f"{condition.text}: what leaked shows once the load has stopped; take one more dump then "
             "and give it with --after-idle"
         )
-    found = [f for f in findings if f.site.confidence in words and not f.suppressed and f.bytes > 0]
+    sizes = [
+        f.bytes if answer.base.has_bytes else f.count
+        for f in findings
+        if f.site.confidence in words and not f.suppressed
+    ]
+    found = [size for size in sizes if size > 0]
     most = max(hole.most_bytes for hole in scale.holes)
-    sure = sum(f.bytes > most for f in found)
+    sure = sum(size > most for size in found)
     # Each site that is hidden grew by so much at least.
     hidden = most // MIN_BYTES if most != inf else inf
     return Span(len(found), sure, len(found) + hidden, hidden, scale.why_of_series)

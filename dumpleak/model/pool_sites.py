@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from dumpleak.model.pool import POOLS, TagRow
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.totals import Totals
@@ -44,17 +42,6 @@ def tag_site(row: TagRow, pool: int | None = None) -> Site:
     driver = row.owner.driver
     name = site_name(row.number, pool, driver)
     return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=driver)
-
-
-def refuted_sites(rows: Iterable[TagRow], refuted: Iterable[Refuted]) -> Groups:
-    """`Snapshot.refuted`, of `refuted_counters`."""
-    by_number = {row.number: row for row in rows}
-    sites = [
-        (tag_site(by_number[tag], pool), Totals(count, held, held))
-        for tag, pool, count, held in refuted
-        if tag in by_number
-    ]
-    return {site.key: (site, totals) for site, totals in sites}
 
 
 def driver_of(driver: str | None) -> Site:

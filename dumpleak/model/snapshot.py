@@ -139,7 +139,9 @@ class Snapshot:
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
             that was not looked for, or cannot be told.
         boot: Which run of the system it is of; None for processes, and where it was not kept.
-        refuted: Of the kernel's pools, sites whose counters the blocks refute, with what these count.
+        refuted: Of the kernel's pools, groups whose counters the blocks refute, with what these count.
+        refuted_unknown: Why there is no telling of such groups though there are such counters; "" when there
+            is, and where there are none.
         explain: Gives clauses on a site's growth since another snapshot; None where there are none.
         population: What is added up, a key of `POPULATIONS`.
         sized: The bytes of its members are known; where they are not, they are all 0.
@@ -173,6 +175,7 @@ class Snapshot:
     sized: bool = True
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
+    refuted_unknown: str = ""
 
     @property
     def has_bytes(self) -> bool:

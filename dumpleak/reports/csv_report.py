@@ -164,6 +164,10 @@ class CsvReport:
         """
         trend = judged.answer
         numbers = range(len(trend.snapshots))
+
+        def size(value: int) -> int | str:
+            return value if trend.base.has_bytes else ""
+
         self._table(
             (
                 *("rank", "kind", "name", "type", "tag", "delta_bytes", "delta_count"),
@@ -185,11 +189,11 @@ class CsvReport:
                     site.site.name,
                     site.site.type or "",
                     site.site.tag or "",
-                    site.delta_bytes,
+                    size(site.delta_bytes),
                     site.delta_count,
-                    site.base.bytes,
+                    size(site.base.bytes),
                     site.base.count,
-                    site.current.bytes,
+                    size(site.current.bytes),
                     site.current.count,
                     "" if site.bytes_per_hour is None else round(site.bytes_per_hour, 3),
                     "" if site.count_per_hour is None else round(site.count_per_hour, 3),
@@ -197,7 +201,7 @@ class CsvReport:
                     site.confidence,
                     site.exhaustion.isoformat() if site.exhaustion else "",
                     "; ".join((*site.evidence, *holder_evidence(trend.current, site.site))),
-                    *(value for point in site.points for value in (point.bytes, point.count)),
+                    *(value for point in site.points for value in (size(point.bytes), point.count)),
                 )
                 for rank, site in enumerate((*trend.sites, *trend.private)[:top], start=1)
             ),

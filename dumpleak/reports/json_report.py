@@ -12,6 +12,7 @@ from math import isfinite
 from typing import IO, Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.compare.refuted import why_unknown
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
@@ -30,7 +31,9 @@ from windumps.images.modules import Module
 _BYTES = {
     *("delta_bytes", "base_bytes", "current_bytes"),  # of diff
     *("used_bytes", "block_bytes", "largest"),  # of stat
+    "bytes",  # of a trend's points
 }
+_OF_MEMBERS = ("totals", "groups", "sites", "dumps")  # what tells how many bytes members have
 
 
 class JsonReport:
@@ -207,6 +210,7 @@ class JsonReport:
                 "after_idle": trend.after_idle,
                 "verdict": trend.verdict,
                 "reasons": [*trend.reasons, *trend.doubts],
+                "of": trend.base.population,
                 "by": trend.base.grouping,
                 "coverage": {
                     "base": _coverage(trend.base.coverage),
@@ -232,11 +236,20 @@ class JsonReport:
 
     def _write(self, document: dict[str, Any]) -> None:
         if document.get("of") == HANDLES:
-            members = document["sites"] if "sites" in document else document["groups"]
-            for part in (document["totals"], *members):
-                part |= dict.fromkeys(part.keys() & _BYTES)
+            document |= {
+                name: _without_bytes(document[name]) for name in _OF_MEMBERS if name in document
+            }
         json.dump(document, self._stream, indent=1)
         self._stream.write("\n")
+
+
+def _without_bytes(part: Any) -> Any:
+    """A part of a document whose members are only counted."""
+    if isinstance(part, list):
+        return [_without_bytes(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    return {name: None if name in _BYTES else _without_bytes(value) for name, value in part.items()}
 
 
 def _time(moment: datetime | None) -> str | None:
@@ -303,6 +316,7 @@ def _runs(trend: Trend) -> dict[str, Any]:
     return {
         "restarts": [{"before": before, "after": after} for before, after in trend.restarts],
         "by_counters": [_trend(rank, site) for rank, site in enumerate(trend.by_counters, start=1)],
+        "by_counters_unknown": why_unknown(trend.snapshots) or None,
         "other_runs": [
             {
                 "dumps": [_source(snapshot.source) for snapshot in run.snapshots],

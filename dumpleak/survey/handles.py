@@ -18,6 +18,7 @@ from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.info import process_snapshot
 from windumps.dumps.kernel.dump import KernelDump
+from windumps.process.handles import Handles
 
 BY_TYPE, BY_NAME = "type", "name"
 KEYS = (BY_TYPE, BY_NAME)  # of `--by`, the default first
@@ -34,6 +35,17 @@ def take_handles(session: Session, by: str, progress: Progress = no_progress) ->
     Raises:
         CannotAnswerError: the dump does not list its handles, or not all of them.
     """
+    handles = handles_of(session)
+    texts = handles.types if by == BY_TYPE else handles.names
+    return _of_handles(process_snapshot(session, progress), by, texts.counts())
+
+
+def handles_of(session: Session) -> Handles:
+    """The open handles that a dump lists, all of them.
+
+    Raises:
+        CannotAnswerError: it does not.
+    """
     handles = session.dump.handles
     if isinstance(session.dump, KernelDump):
         raise CannotAnswerError("handles of a whole system are not told; name one with --process")
@@ -41,8 +53,7 @@ def take_handles(session: Session, by: str, progress: Progress = no_progress) ->
         raise CannotAnswerError(NO_HANDLES)
     if not handles.whole:
         raise CannotAnswerError(CUT_HANDLES)
-    texts = handles.types if by == BY_TYPE else handles.names
-    return _of_handles(process_snapshot(session, progress), by, texts.counts())
+    return handles
 
 
 def stored_handles(path: Path | str, by: str) -> Snapshot:

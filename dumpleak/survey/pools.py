@@ -6,7 +6,7 @@ groups by size, kind and pool count the blocks that were found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +21,10 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.memory import Limit
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import POOLS, WALK, Counters, TagRow, owner_of_both, sited
+from dumpleak.model.pool import NONE, POOLS, WALK, Counters, TagRow, owner_of_both, sited
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import new_blocks, said_of_new
-from dumpleak.model.pool_sites import Groups, Refuted, driver_of, refuted_sites, site_key, tag_site
+from dumpleak.model.pool_sites import Groups, Refuted, driver_of, site_key, tag_site
 from dumpleak.model.populations import POOL
 from dumpleak.model.sites import Site, SiteKind, heap_name
 from dumpleak.model.snapshot import HeapRow, Snapshot
@@ -88,8 +88,8 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
         pool=PoolView(reader, _tags_of(rows), {row.number: row.owner for row in rows}),
         boot=reader.boot,
         population=POOL,
-        refuted=refuted_sites(rows, refuted_counters(reader)) if by == "site" else {},
     )
+    keep_refuted(snapshot, rows, refuted_counters(reader))
     snapshot.explain = lambda base, site: _explain(base, snapshot, site)
     if details and by in ("site", "tag"):
         _add_details(snapshot, reader, _tags_of(rows))
@@ -109,6 +109,36 @@ def refuted_counters(reader: PoolReader) -> list[Refuted]:
         for tag, paged, count, held in found
         if 0 <= count <= _POSSIBLE and 0 <= held <= _POSSIBLE
     ]
+
+
+def keep_refuted(snapshot: Snapshot, rows: Iterable[TagRow], refuted: Sequence[Refuted]) -> None:
+    """Fills `Snapshot.refuted` and `Snapshot.refuted_unknown`, of `refuted_counters`.
+
+    A group of several tags or pools counts those that are not refuted as they are.
+    """
+    group_of = _COUNTED.get(snapshot.grouping)
+    snapshot.refuted, snapshot.refuted_unknown = {}, ""
+    if refuted and group_of is None:
+        snapshot.refuted_unknown = (
+            f"the blocks refute counters of pool tags, and counters do not tell the {snapshot.grouping} of "
+            f"blocks: what grows by counters only is shown by {', '.join(_COUNTED)}"
+        )
+    if not refuted or group_of is None:
+        return
+    said = {(tag, pool): Totals(count, held, held) for tag, pool, count, held in refuted}
+    groups: Groups = {}
+    doubted = set()
+    for row in rows:
+        for number, pool in enumerate(POOLS):
+            held = row.pools.get(pool, NONE)
+            counted = said.get((row.number, number))
+            site = group_of(row, number)
+            if counted is not None:
+                doubted.add(site.key)
+            size = held.bytes or 0
+            more = counted or Totals(held.count or 0, size, size)
+            groups[site.key] = site, groups.get(site.key, (site, Totals()))[1] + more
+    snapshot.refuted = {key: group for key, group in groups.items() if key in doubted}
 
 
 def _tags_of(rows: list[TagRow]) -> dict[str, tuple[int, int | None]]:
@@ -177,7 +207,13 @@ POOL_GROUPINGS: dict[str, Callable[[PoolReader, list[TagRow]], Groups]] = {
     ),
     "kind": _by_column("kind", "kind", lambda kind: Kind(kind).label),
 }
-BY_TRACKERS = frozenset({"site", "tag", "driver"})  # groupings of what the trackers count
+# Groupings of what the trackers count, and the group of a tag's counters in one of `POOLS`.
+_COUNTED: dict[str, Callable[[TagRow, int], Site]] = {
+    "site": tag_site,
+    "tag": lambda row, pool: tag_site(row),
+    "driver": lambda row, pool: driver_of(row.owner.driver),
+}
+BY_TRACKERS = frozenset(_COUNTED)
 
 
 def _said(account: PoolAccount) -> list[Diagnostic]:

@@ -7,11 +7,9 @@ import gzip
 import io
 import json
 import struct
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from truth import TESTDATA
@@ -124,15 +122,80 @@ def test_what_is_asked_for_by_name_and_is_not_there_is_refused(run: Any) -> None
     assert json.loads(run("stat", TINY, "--of", "blocks", "--format", "json")[1])["of"] == "blocks"
 
 
-@pytest.mark.parametrize("command", ["info", "stat", "diff"])
-def test_json_of_handles_is_what_its_schema_says(run: Any, tmp_path: Path, command: str) -> None:
-    files = [_dump(tmp_path, 0, {"Event": 100, "": 3}), _dump(tmp_path, 3600, {"Event": 900})]
-    words = () if command == "info" else OF
-    document = json.loads(
-        run(command, *files[: 1 + (command == "diff")], *words, "--format", "json")[1]
+def _series(folder: Path, *counts: dict[str, int]) -> list[Path]:
+    return [_dump(folder, 3600 * hour, rows) for hour, rows in enumerate(counts)]
+
+
+def test_trend_tells_handles_that_grow_steadily_from_those_that_do_not(
+    run: Any, tmp_path: Path
+) -> None:
+    rows = [{"Event": 100 + 80 * n, "File": 30 + n, "Key": 90 + 300 * (n % 2)} for n in range(4)]
+    files = _series(tmp_path, *rows)
+    status, out, _ = run("trend", *files, *OF, "--format", "json")
+    told = json.loads(out)
+    assert (status, told["of"], told["by"], told["verdict"]) == (0, "handles", "type", "growth")
+    sites = {site["name"]: site for site in told["sites"]}
+    assert [sites[name]["confidence"] for name in ("Event", "File", "Key")] == [
+        "suspect",
+        "growth",  # steady, but three handles are no leak
+        "growth",  # comes and goes
+    ]
+    assert sites["Event"]["count_per_hour"] == 80
+    assert [point["count"] for point in sites["Event"]["points"]] == [100, 180, 260, 340]
+    assert {value for point in sites["Event"]["points"] for value in [point["bytes"]]} == {None}
+    for name in ("bytes_per_hour", "bytes_per_hour_low", "delta_bytes", "base_bytes", "exhaustion"):
+        assert sites["Event"][name] is None, name
+    assert [(dump["used_count"], dump["used_bytes"]) for dump in told["dumps"]] == [
+        (sum(row.values()), None) for row in rows
+    ]
+    assert told["totals"]["delta_count"] == sum(rows[3].values()) - sum(rows[0].values())
+    assert told["totals"]["delta_bytes"] is None
+    text = run("trend", *files, *OF)[1]
+    assert text.startswith("Suspect: 1 type grew steadily.")
+    assert " B " not in text
+    first, *_ = csv.DictReader(io.StringIO(run("trend", *files, *OF, "--format", "csv")[1]))
+    assert (first["name"], first["delta_bytes"], first["bytes_0"], first["count_0"]) == (
+        *("Event", "", "", "100"),
     )
-    schema = resources.files("dumpleak").joinpath("schemas", f"{command}-1.schema.json")
-    jsonschema.Draft202012Validator(json.loads(schema.read_text("utf-8"))).validate(document)
+
+
+def test_handles_that_a_stopped_load_did_not_close_are_leaked_and_fail_a_gate(
+    run: Any, tmp_path: Path
+) -> None:
+    rows = [{"Event": 100 + 80 * n, "File": 100 + 80 * n} for n in range(3)]
+    *loaded, idle = _series(tmp_path, *rows, {"Event": 255, "File": 110})
+    line = ("trend", *loaded, "--after-idle", idle, *OF)
+    sites = {s["name"]: s for s in json.loads(run(*line, "--format", "json")[1])["sites"]}
+    assert {name: site["confidence"] for name, site in sites.items()} == {
+        "Event": "leaked",
+        "File": "growth",
+    }
+    assert "bytes" not in " ".join(sites["Event"]["evidence"])
+    code, _, said = run(*line, "--fail-on", "leaked>=1")
+    assert (code, "FAIL leaked>=1 (it is 1)" in said) == (1, True)
+    assert run(*line, "--fail-on", "leaked>=2")[0] == 0
+
+
+def test_a_few_handles_more_in_every_dump_are_no_growth(run: Any, tmp_path: Path) -> None:
+    files = _series(tmp_path, *({"Event": 100 + 20 * n} for n in range(4)))
+    told = json.loads(run("trend", *files, *OF, "--format", "json")[1])
+    assert (told["verdict"], told["sites"][0]["confidence"]) == ("no-growth", "growth")
+
+
+def test_one_type_for_another_over_a_series_is_growth(run: Any, tmp_path: Path) -> None:
+    files = _series(tmp_path, *({"Event": 100 + 90 * n, "File": 400 - 90 * n} for n in range(4)))
+    assert json.loads(run("trend", *files, *OF, "--format", "json")[1])["verdict"] == "growth"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--by", "site"), ("--format", "html"), ("--fail-on", "site.bytes-per-hour>=1")],
+)
+def test_what_handles_of_a_series_cannot_tell_is_a_wrong_question(
+    run: Any, tmp_path: Path, words: tuple[str, str]
+) -> None:
+    files = _series(tmp_path, *({"Event": 100 * n} for n in range(1, 4)))
+    assert run("trend", *files, *OF, *words)[0] == 2
 
 
 def test_blocks_have_no_names(run: Any) -> None:
@@ -171,9 +234,52 @@ def test_a_snapshot_file_keeps_types_and_says_that_it_has_no_names(
     assert run("stat", taken, *OF)[0] == 3
 
 
-def _with_handles_of(made: bytes, dump: Path, folder: Path) -> Path:
-    """A dump of the test data with the made dump's stream of handles behind it."""
+def test_snapshot_files_make_a_series_of_handles_as_their_dumps_do(
+    run: Any, tmp_path: Path
+) -> None:
+    dumps, files = [], []
+    for hour in range(3):
+        rows = [(4 * n + 4, "Event", "") for n in range(100 + 90 * hour)]
+        dumps.append(
+            _with_handles_of(MinidumpBuilder().handles(rows).build(), TINY, tmp_path, hour)
+        )
+        files.append(tmp_path / f"{hour}.dlsnap")
+        assert run("snapshot", dumps[-1], "-o", files[-1], *OF)[0] == 0
+    answers = [
+        json.loads(run("trend", *series, *OF, "--format", "json")[1])
+        for series in (dumps, files, [dumps[0], *files[1:]])
+    ]
+    for answer in answers:
+        assert answer["sites"] == answers[0]["sites"]
+        assert [site["confidence"] for site in answer["sites"]] == ["suspect"]
+    status, out, err = run("trend", *files, *OF, "--by", "name")
+    assert (status, out) == (3, "")
+    assert "names" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("--of", "handles"), 3, "does not list the process's handles"),
+        (("--of", "pool"), 3, "tells of blocks, not of pool"),
+        (("--of", "blocks"), 0, ""),
+        (("--of", "handles", "--format", "umdh"), 2, "--of are for --format dlsnap only"),
+    ],
+)
+def test_a_snapshot_of_what_the_dump_does_not_tell_is_refused(
+    run: Any, tmp_path: Path, words: tuple[str, ...], status: int, said: str
+) -> None:
+    file = tmp_path / "a.dlsnap"
+    code, out, err = run("snapshot", TINY, "-o", file, "--no-holders", *words)
+    assert (code, out, file.exists()) == (status, "", status == 0)
+    assert said in err
+
+
+def _with_handles_of(made: bytes, dump: Path, folder: Path, hour: int = 0) -> Path:
+    """A dump of the test data with the made dump's stream of handles behind it, taken so much later."""
     data = bytearray(gzip.decompress(dump.read_bytes()))
+    (stamp,) = struct.unpack_from("<I", data, 20)  # MINIDUMP_HEADER.TimeDateStamp
+    struct.pack_into("<I", data, 20, stamp + 3600 * hour)
     start = len(data)
     at, size = stream_place(made, 12)
     body = bytearray(made)
@@ -186,6 +292,6 @@ def _with_handles_of(made: bytes, dump: Path, folder: Path) -> Path:
     directory = data[rva : rva + 12 * count] + struct.pack("<III", 12, size, start + at)
     struct.pack_into("<II", data, 8, count + 1, len(data))
     data += directory
-    file = folder / "with-handles.dmp"
+    file = folder / f"with-handles{hour}.dmp"
     file.write_bytes(data)
     return file

@@ -129,3 +129,37 @@ def test_trend_names_the_restart_and_a_gate_does_not_pass_over_it(
     assert code == 3
     assert "restarted between" in " ".join(out.split())
     assert json.dumps(told)
+
+
+def test_growth_by_counters_only_is_told_by_tag_and_driver_too_and_by_size_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = lzma.decompress(PAIR[0].dump.read_bytes())
+    row = raw.index(struct.pack("<4sII", b"AcNb", 39409, 24150))  # of a tracker table
+    dumps, files = [], []
+    for number in range(3):
+        data, more = bytearray(raw), 10_000 * (number + 1)
+        for at, form, value in (
+            (AT_TIME, "<Q", struct.unpack_from("<Q", raw, AT_TIME)[0] + number * TICKS),
+            (AT_UP_TIME, "<Q", struct.unpack_from("<Q", raw, AT_UP_TIME)[0] + number * TICKS),
+            (row + 4, "<I", 39409 + more),
+            (row + 16, "<Q", struct.unpack_from("<Q", raw, row + 16)[0] + 352 * more),
+        ):
+            struct.pack_into(form, data, at, value)
+        dumps.append(tmp_path / f"t{number}.dmp")
+        dumps[-1].write_bytes(data)
+        files.append(tmp_path / f"t{number}.dlsnap")
+        assert run(capsys, "snapshot", dumps[-1], "-o", files[-1])[0] == 0
+    keys = {"site": "tag|AcNb|nonpaged", "tag": "tag|AcNb", "driver": "driver|acmenet.sys"}
+    for series, by in ((dumps, "driver"), (files, "driver"), (files, "tag"), (files, "site")):
+        told = run_json(capsys, "trend", *series, "--by", by)
+        assert (told["sites"], told["by_counters_unknown"]) == ([], None)
+        assert [
+            (site["key"], site["delta_count"], site["delta_bytes"], site["confidence"])
+            for site in told["by_counters"]
+        ] == [(keys[by], 20_000, 352 * 20_000, "suspect")]
+    for series, by in ((dumps, "size"), (files, "kind")):
+        told = run_json(capsys, "trend", *series, "--by", by)
+        assert told["by_counters"] == []
+        assert f"do not tell the {by} of blocks" in told["by_counters_unknown"]
+    assert "is shown by site, tag, driver" in run(capsys, "trend", *files, "--by", "heap")[1]

@@ -17,18 +17,23 @@ import jsonschema
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.cli import main, main_group
+from dumpleak.commands.populations import POPULATIONS
+from dumpleak.model.snapshot import HANDLES
 from fuzz.dice import Dice
 from fuzz.invariants import require
 from windumps.errors import WindumpsError
 
 INPUT, WHOLE, OUTPUT = "<input>", "<whole>", "<output>"
-BY = "<grouping>"
+BY, HANDLES_BY = "<grouping>", "<grouping of handles>"
+OF_HANDLES = ("--of", HANDLES, "--by", HANDLES_BY)
 WRONG_USAGE, CANNOT_ANSWER = 2, 3
+ANY_FORMAT = (0, 1, WRONG_USAGE, CANNOT_ANSWER)  # of a line that not every format can write
 REFUSALS = (WRONG_USAGE, CANNOT_ANSWER)
 NO_ANSWER = ("dumpleak: ", "SUMMARY: NO ANSWER")
 SAID = (*NO_ANSWER, "SUMMARY: ", "warning: ", "error: ", "info: ")
 # A schema check takes longer than what it checks; larger documents are parsed only.
 SCHEMA_BYTES = 200_000
+LINES_CHECKED = 20  # of a document of lines, against their schema
 LINE_BY_LINE = ("allocations",)  # commands whose JSON is one document a line
 
 
@@ -42,7 +47,7 @@ class Line:
 
     Attributes:
         words: The command and its arguments; INPUT stands for the mutated file, WHOLE for one that
-            was not mutated, BY for any grouping.
+            was not mutated, BY for any grouping of blocks, HANDLES_BY for one of handles.
         more: Options that are there in half of all cases.
         codes: The exit codes it may end with; 2 only where a file of the user's own may be wrong.
     """
@@ -66,6 +71,10 @@ PROCESS_LINES = (
     Line(("trend", INPUT, WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("snapshot", INPUT)),
     Line(("snapshot", INPUT, "--format", "dlsnap", "--strip-names")),
+    Line(("stat", INPUT, *OF_HANDLES), codes=ANY_FORMAT),
+    Line(("diff", WHOLE, INPUT, *OF_HANDLES, "--fail-on", "count>=1"), ("--force",), ANY_FORMAT),
+    Line(("trend", WHOLE, INPUT, INPUT, *OF_HANDLES), ("--force",), ANY_FORMAT),
+    Line(("snapshot", INPUT, "--format", "dlsnap", "--of", "handles")),
 )
 KERNEL_LINES = (
     Line(("info", INPUT)),
@@ -78,6 +87,9 @@ KERNEL_LINES = (
     Line(("stat", INPUT, "--by", BY)),
     Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("heaps", INPUT, "--process", "app.exe")),
+    Line(("trend", INPUT, WHOLE, INPUT, "--by", BY), ("--force",)),
+    Line(("symbols", INPUT)),
+    Line(("leaks", INPUT, "--process", "app.exe")),
     Line(("snapshot", INPUT)),
 )
 # Of a file that holds a snapshot.
@@ -87,8 +99,61 @@ SNAPSHOT_LINES = (
     Line(("stat", INPUT, "--by", BY)),
     Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("diff", INPUT, WHOLE, "--by", BY), ("--force",)),
+    Line(("stat", INPUT, *OF_HANDLES), codes=ANY_FORMAT),
+    Line(("heaps", INPUT)),
+    Line(("symbols", INPUT)),
     Line(("pool", INPUT)),
 )
+# Options that a case may have besides those of its line. Switches and choices are known by themselves; these
+# are values of the others, in which INPUT and WHOLE stand for files.
+VALUES: dict[str, tuple[str, ...]] = {
+    "--after-idle": (WHOLE, INPUT),
+    "--baseline": (WHOLE, INPUT),
+    "--fail-on": (
+        *(
+            "bytes>=1",
+            "count>=1K",
+            "percent>=0.1",
+            "bytes-per-hour>=1",
+            "site.count>=1",
+            "leaked>=1",
+        ),
+        *("suspects>=1", "unreferenced.count>=1", "handles.count>=1", "private.bytes-per-hour>=1"),
+    ),
+    "--keep-name": ("app*", "*"),
+    "--pooltag": (INPUT,),
+    "--process": ("app.exe", "4", "nobody.exe"),
+    "--skip-frames": ("ntdll*!*", INPUT),
+    "--suppressions": (INPUT,),
+    "--symbols": (".", INPUT),
+    "--tag": ("A*", "?"),
+    "--top": ("1", "3"),
+}
+# Options and commands that no case has, and why.
+LEFT_OUT: dict[str, str] = {
+    "--debug": "a traceback is no line of a known kind",
+    "--format": "every case has one",
+    "--help": "reads no input",
+    "--output": "every case has one",
+    "demo": "reads no input but its own",
+}
+MORE_OPTIONS = 0.08  # the share of cases with an option that its line does not name, each
+
+
+@cache
+def options(command: str) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """The options that a case of a command may have: the ways to write each, by name."""
+    found = {}
+    for option in main_group.commands[command].params:
+        if not isinstance(option, click.Option) or option.opts[-1] in LEFT_OUT:
+            continue
+        name = option.opts[-1] if option.opts[-1].startswith("--") else option.opts[0]
+        if option.is_flag:
+            found[name] = tuple((word,) for word in (*option.opts, *option.secondary_opts))
+        else:
+            chosen = option.type.choices if isinstance(option.type, click.Choice) else VALUES[name]
+            found[name] = tuple((name, str(value)) for value in chosen)
+    return found
 
 
 @cache
@@ -129,7 +194,11 @@ def use_file(lines: Sequence[Line], mutated: Path, whole: Path) -> Callable[[byt
         mutated.write_bytes(data)
         output.unlink(missing_ok=True)
         line = dice.pick(lines)
-        code = checked(filled(line, dice, mutated, whole), output, line.codes)
+        words = filled(line, dice, mutated, whole)
+        # An option that does not go with the others is wrong usage.
+        own = (*line.words, *line.more, "--format")
+        more = any(word.startswith("--") and word not in own for word in words)
+        code = checked(words, output, (*line.codes, *[WRONG_USAGE] * more))
         if code in REFUSALS:
             raise NoAnswerError(f"exit code {code}")
 
@@ -140,9 +209,14 @@ def filled(line: Line, dice: Dice, mutated: Path, whole: Path) -> list[str]:
     """The words of a command line, with files, a grouping and a format in it."""
     command = line.words[0]
     places = {INPUT: str(mutated), WHOLE: str(whole), BY: dice.pick(groupings(command))}
-    words = [places.get(word, word) for word in line.words]
+    places[HANDLES_BY] = dice.pick(POPULATIONS[HANDLES])
+    words = list(line.words)
     if line.more and dice.chance(0.5):
         words += line.more
+    for name, ways in options(command).items():
+        if dice.chance(MORE_OPTIONS) and not {name, *(way[0] for way in ways)} & {*words}:
+            words += dice.pick(ways)
+    words = [places.get(word, word) for word in words]
     if "--format" not in words:
         words += ["--format", dice.pick(formats(command))]
     return words
@@ -167,8 +241,10 @@ def checked(words: Sequence[str], output: Path, codes: Sequence[int] = (0, 1, 3)
         require(output.exists(), "an answer is written", f"{code} {said}")
     if output.exists() and "json" in words:
         written = output.read_bytes()
-        for document in written.splitlines() if words[0] in LINE_BY_LINE else [written]:
-            check_json(document)
+        for number, document in enumerate(
+            written.splitlines() if words[0] in LINE_BY_LINE else [written]
+        ):
+            check_json(document, words[0] if number < LINES_CHECKED else "")
     return code
 
 
@@ -182,14 +258,14 @@ def _validator(schema: str) -> jsonschema.Draft202012Validator | None:
     return jsonschema.Draft202012Validator(json.loads(file.read_text("utf-8")))
 
 
-def check_json(raw: bytes) -> None:
-    """A document is JSON in the strict sense, and what its schema says."""
+def check_json(raw: bytes, command: str) -> None:
+    """A document is JSON in the strict sense, and what the schema of its command says; "": of none."""
 
     def refuse(word: str) -> None:
         require(False, "JSON has no such number", word)
 
     document = json.loads(raw, parse_constant=refuse)
-    schema = _validator(document.get("schema", ""))
+    schema = _validator(document.get("schema", f"dumpleak/{command}/1"))
     if len(raw) <= SCHEMA_BYTES and schema is not None:
         for error in schema.iter_errors(document):
             require(False, "JSON is what its schema says", f"{error.json_path} {error.message}")

@@ -122,6 +122,7 @@ def made_minidump(architecture: str) -> bytes:
     made.module("b.dll", 0x500000, 0x1000).unloaded_module("c.dll", 0x600000, 0x1000)
     register = "rsp" if architecture == "x64" else "esp"
     made.thread(1, 0x10000, (0x20000, 64), {register: 0x20010})
+    made.handles([(4, "Event", "\\a"), (8, "Event", ""), (12, "", ""), (16, "File", "\\Device\\x")])
     made.region(0x10000, 0x1000).region(0x20000, 0x2000)
     made.memory_list(0x20000, bytes(64))
     made.memory(0x10000, bytes(range(64))).memory(0x10040, b"next to it")

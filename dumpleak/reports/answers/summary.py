@@ -14,7 +14,7 @@ from itertools import islice
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.life import Life
-from dumpleak.compare.site_trends import MIN_DUMPS, MINIMUM, SiteTrend
+from dumpleak.compare.site_trends import MIN_DUMPS, SiteTrend, minimum
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
@@ -184,8 +184,11 @@ def summarize_trend(trend: Trend) -> Summary:
     missing = holes_told(trend.snapshots)
     more = f"; {missing}" if missing else ""
     facts.append(("How sure", f"{sure}; {covered}{more}"))
+    least = minimum(trend.base.has_bytes)
+    if not trend.base.has_bytes:
+        least += f" {trend.base.population}"
     facts.append(
-        ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {MINIMUM}: less is noise")
+        ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {least}: less is noise")
     )
     if trend.exhaustion is not None:
         facts.append(("When it ends", exhaustion_line(trend)))

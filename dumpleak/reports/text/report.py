@@ -43,7 +43,9 @@ from dumpleak.reports.text.tables import (
     clean,
     counted_deltas,
     counted_groups,
+    counted_trends,
     delta_text,
+    dumps_of,
     memory_table,
     print_heaps,
     print_table,
@@ -191,19 +193,7 @@ class TextReport:
         self._summary(summarize_trend(trend))
         if not trend.refused:
             self._trends(trend, DEFAULT_TOP if top is None else top)
-        rows = []
-        for number, snapshot in enumerate(trend.snapshots):
-            source = snapshot.source
-            idle = trend.after_idle and number == len(trend.snapshots) - 1
-            cells = (
-                f"{source.time:%Y-%m-%d %H:%M:%S}" if source.time else "unknown",
-                format_bytes(snapshot.totals.bytes),
-                format_count(snapshot.totals.count),
-                snapshot.coverage.share_text,
-            )
-            rows.append((cells, [clean(source.file + " (after the load stopped)" * idle)]))
-        titles = ("time (UTC)", "bytes in use", "blocks", "walked")
-        print_table(self._console, [TextColumn(title) for title in titles], "dump", rows)
+        print_table(self._console, *dumps_of(trend))
         self._diagnostics(trend.diagnostics)
 
     # -- parts -------------------------------------------------------------------------------------------
@@ -321,6 +311,10 @@ class TextReport:
         self, sites: Sequence[SiteTrend], trend: Trend, heading: str, limit: int, noun: str
     ) -> None:
         if not sites:
+            return
+        if not trend.base.has_bytes:
+            print_table(self._console, *counted_trends(trend, sites[:limit]))
+            self._left_out(len(sites) - limit, noun)
             return
         columns = (
             TextColumn("bytes/hour"),

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from dumpleak.attribution.source import shortened
 from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
 from dumpleak.model.memory import UseRow
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot
@@ -258,3 +260,43 @@ def counted_deltas(comparison: Comparison, deltas: Sequence[SiteDelta]) -> Count
     ]
     titles = (f"{comparison.base.population} +/-", "base", "current")
     return [TextColumn(title) for title in titles], comparison.base.grouping, rows
+
+
+def dumps_of(trend: Trend) -> CountTable:
+    """The same of the dumps of a series."""
+    sized = trend.base.has_bytes
+    rows: list[tuple[Sequence[Cell], NameLines]] = []
+    for number, snapshot in enumerate(trend.snapshots):
+        source, totals = snapshot.source, snapshot.totals
+        idle = trend.after_idle and number == len(trend.snapshots) - 1
+        when = f"{source.time:%Y-%m-%d %H:%M:%S}" if source.time else "unknown"
+        count = format_count(totals.count)
+        cells: tuple[Cell, ...] = when, count
+        if sized:
+            cells = when, format_bytes(totals.bytes), count, snapshot.coverage.share_text
+        rows.append((cells, [clean(source.file + " (after the load stopped)" * idle)]))
+    titles: tuple[str, ...] = "time (UTC)", trend.base.population
+    if sized:
+        titles = "time (UTC)", "bytes in use", "blocks", "walked"
+    return [TextColumn(title) for title in titles], "dump", rows
+
+
+def counted_trends(trend: Trend, sites: Sequence[SiteTrend]) -> CountTable:
+    """The same of what changed over a series."""
+    rows: list[tuple[Sequence[Cell], NameLines]] = [
+        (
+            (
+                "" if site.count_per_hour is None else f"{site.count_per_hour:+.1f}",
+                format_count(site.delta_count, True),
+                " ".join(str(point.count) for point in site.points),
+                str(site.shape),
+                Text(site.confidence, "" if site.confidence == "growth" else "bold red"),
+            ),
+            [clean(site.site.name)],
+        )
+        for site in sites
+    ]
+    titles = (f"{trend.base.population}/hour", f"{trend.base.population} +/-")
+    columns = [TextColumn(title) for title in titles]
+    columns += [TextColumn(title, left=True) for title in ("counts", "shape", "verdict")]
+    return columns, trend.base.grouping, rows

@@ -1,0 +1,348 @@
+"""Command lines whose JSON the schemas describe: every command, over every kind of input."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import struct
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from builders.kernel_builder import System
+from builders.minidump_builder import MinidumpBuilder, patched, stream_place
+from fuzz.command_lines import run
+from fuzz.dice import Dice
+from fuzz.dump_kinds import KERNEL_FORMS, KERNELS
+from fuzz.made_dumps import MADE_ROWS
+from made_symbols import identity, made_pdb, put_in_store
+from truth import TESTDATA
+
+from dumpleak.attribution.grouping import GROUPINGS
+from dumpleak.survey.pools import POOL_GROUPINGS
+from windumps import open_dump
+
+ASLR = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-aslr"
+UST = TESTDATA / "6.1.7601.24384-x86" / "leak-pair-ust"
+BASE, CURRENT = UST / "before.dmp.gz", UST / "after.dmp.gz"
+SERIES = [TESTDATA / "10.0.22621.4541-x64" / "series-ust" / f"dump{n}.dmp.gz" for n in range(6)]
+MIXED = TESTDATA / "10.0.26100.5074-x64" / "mixed" / "dump.dmp.gz"
+KERNEL = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
+POOLS, MORE_POOLS = KERNEL / "before.dmp.xz", KERNEL / "after.dmp.xz"
+SESSION = TESTDATA / "kernel-genuine" / "7601.17514-x86pae" / "session" / "after.dmp.xz"
+CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"
+PROCESSES = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
+SYSTEMS = sorted(TESTDATA.glob("kernel*/*/*/after.dmp.xz"))
+GATE = ("--fail-on", "bytes>=1,site.percent>=1,handles.count>=1")
+AT_TIME, AT_UP_TIME, AN_HOUR = 0xFA8, 0x1030, 36_000_000_000  # _DUMP_HEADER64, units of 100 ns
+# A row of that dump's tracker table: tag, allocs, frees; bytes lie 16 behind its start.
+TRACKER, TRACKED_BYTES = struct.pack("<4sII", b"AcNb", 39409, 24150), 16
+HANDLES = ("--of", "handles")
+Words = tuple[object, ...]
+HANDLE_LINES: list[Words] = [
+    ("stat", "handles0.dmp", *HANDLES),
+    ("diff", "handles0.dmp", "handles1.dmp", *HANDLES),
+    ("trend", *(f"handles{n}.dmp" for n in range(4)), *HANDLES),
+]
+
+
+def _log(dump: Path) -> Callable[[Path], None]:
+    return lambda file: _written("snapshot", dump, "--format", "umdh", "-o", file)
+
+
+def _taken(dump: Path, *words: str) -> Callable[[Path], None]:
+    return lambda file: _written("snapshot", dump, "-o", file, *words)
+
+
+def _written(*words: object) -> None:
+    code, _, said = run(*map(str, words))
+    assert code == 0, said
+
+
+def _made(number: int) -> Callable[[Path], None]:
+    return lambda file: _put(file, MADE_ROWS[number].dump()[0])
+
+
+def _put(file: Path, data: bytes) -> None:
+    file.write_bytes(data)
+
+
+def _kernel(form: str, architecture: str) -> Callable[[Path], None]:
+    return lambda file: _put(file, bytes(KERNEL_FORMS[form](System(architecture))))
+
+
+def _cut(dump: Path, share: float) -> Callable[[Path], None]:
+    def make(file: Path) -> None:
+        data = gzip.decompress(dump.read_bytes())
+        file.write_bytes(data[: int(share * len(data))])
+
+    return make
+
+
+def _damaged(dump: Path) -> Callable[[Path], None]:
+    """Every 16th page is overwritten."""
+
+    def make(file: Path) -> None:
+        data = bytearray(gzip.decompress(dump.read_bytes()))
+        dice = Dice("damaged")
+        for at in range(0x10000, len(data), 0x10000):
+            data[at : at + 0x1000] = dice.raw(len(data[at : at + 0x1000]))
+        file.write_bytes(data)
+
+    return make
+
+
+def _handles(hours: int, counts: dict[str, int]) -> Callable[[Path], None]:
+    """A dump of a process that lists handles and has no heap."""
+
+    def make(file: Path) -> None:
+        rows = [("", name) for name, count in counts.items() for _ in range(count)]
+        made = MinidumpBuilder(timestamp=1_700_000_000 + 3600 * hours)
+        made.handles([(4 * n, kind, text) for n, (text, kind) in enumerate(rows, 1)])
+        made.module("C:\\app.exe", 0x400000, 0x5000).comment("taken by hand")
+        file.write_bytes(made.build())
+
+    return make
+
+
+def _later(hours: int | None, number: int, *, counted: bool = False) -> Callable[[Path], None]:
+    """A kernel dump taken so many hours after its first one; None: after a restart.
+
+    Args:
+        hours: The system's own time.
+        number: Place in the series.
+        counted: The counters of a tag grow, though no block is there.
+    """
+
+    def make(file: Path) -> None:
+        raw = bytearray(lzma.decompress(POOLS.read_bytes()))
+        time, up = (struct.unpack_from("<Q", raw, at)[0] for at in (AT_TIME, AT_UP_TIME))
+        alive = AN_HOUR * (number - 2) - AN_HOUR // 2 if hours is None else up + hours * AN_HOUR
+        struct.pack_into("<Q", raw, AT_TIME, time + number * AN_HOUR)
+        struct.pack_into("<Q", raw, AT_UP_TIME, alive)
+        if counted:
+            row, more = raw.index(TRACKER), 10_000 * (number + 1)
+            struct.pack_into("<I", raw, row + 4, 39409 + more)
+            (held,) = struct.unpack_from("<Q", raw, row + TRACKED_BYTES)
+            struct.pack_into("<Q", raw, row + TRACKED_BYTES, held + 352 * more)
+        file.write_bytes(raw)
+
+    return make
+
+
+def _kept(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    """What a snapshot keeps of a dump, which is read sooner."""
+
+    def taken(file: Path) -> None:
+        dump = file.with_suffix(".dmp")
+        make(dump)
+        _taken(dump)(file)
+        dump.unlink()
+
+    return taken
+
+
+def _filled(file: Path) -> None:
+    """A kernel dump that lost a page of its tracker table: a debugger's filler stands there."""
+    raw = bytearray(lzma.decompress(MORE_POOLS.read_bytes()))
+    for row in {raw.index(name) & ~0xFFF for name in _rows_of(raw)}:
+        raw[row : row + 0x1000] = struct.pack("<I", 0xDEADFEED) * 0x400
+    file.write_bytes(raw)
+
+
+def _rows_of(raw: bytes) -> list[bytes]:
+    """The places in the tracker tables where one tag is counted: tag, allocs and frees."""
+    found, at = [], raw.find(b"AcNb")
+    while at >= 0:
+        allocs, frees, pad, held = struct.unpack_from("<IIIQ", raw, at + 4)
+        if not pad and 0 < frees < allocs < 1 << 20 and held < 1 << 30:
+            found.append(bytes(raw[at : at + 12]))
+        at = raw.find(b"AcNb", at + 1)
+    return found
+
+
+def _torn(file: Path) -> None:
+    """A kernel dump with damage in every part."""
+    raw = bytearray(lzma.decompress(POOLS.read_bytes()))
+    dice = Dice("torn")
+    for at in range(0x40000, len(raw), 0x80000):
+        raw[at : at + 0x1000] = dice.raw(0x1000)
+    file.write_bytes(raw)
+
+
+def _stopped(file: Path) -> None:
+    """A kernel dump after a bug check that nobody knows, with a block that a component added."""
+    raw = patched(bytes(KERNEL_FORMS["full"](System("x64"))), 0x38, struct.pack("<I", 0x777))
+    blobs = b"DumpBlob" + struct.pack("<II", 16, 0xF0000000 | 19041)
+    _put(file, raw + blobs + struct.pack("<I16sIII", 32, b"\x11" * 16, 20, 4, 8) + bytes(32))
+
+
+def _short(file: Path) -> None:
+    """A kernel dump that lacks its last pages."""
+    _put(file, bytes(KERNEL_FORMS["full"](System("x64")))[:-0x5000])
+
+
+def _timeless(file: Path) -> None:
+    data = gzip.decompress(CURRENT.read_bytes())
+    file.write_bytes(patched(data, 20, bytes(4)))  # MINIDUMP_HEADER.TimeDateStamp
+
+
+def _grown(file: Path) -> None:
+    """The current dump with one more private allocation: free address space is committed."""
+    data = gzip.decompress(CURRENT.read_bytes())
+    at, size = stream_place(data, 16)
+    for row in range(at + 16, at + size, 48):
+        base, _, _, _, room, state = struct.unpack_from("<QQIIQI", data, row)
+        if state == 0x10000 and room >= 0x100000:
+            made = struct.pack("<QQIIQIII", base, base, 4, 0, 0x100000, 0x1000, 4, 0x20000)
+            file.write_bytes(patched(data, row, made))
+            return
+    raise AssertionError("the dump lists no free address space")
+
+
+def _suppressions(file: Path) -> None:
+    rows = (("*+0x4*", "2999-01-01"), ("nobody!*", "2999-01-01"), ("app.exe*", "2020-01-01"))
+    file.write_text(
+        "".join(f'[[suppress]]\nsite = "{s}"\nreason = "known"\nexpires = {d}\n' for s, d in rows)
+    )
+
+
+def _headless(file: Path) -> None:
+    """A dump whose list of memory regions is empty."""
+    data = gzip.decompress(MIXED.read_bytes())
+    at, _ = stream_place(data, 16)
+    file.write_bytes(patched(data, at + 8, bytes(8)))
+
+
+def _store(file: Path) -> None:
+    """A symbol store with the program's PDB."""
+    wanted = identity(open_dump(CURRENT))
+    put_in_store(file, wanted, made_pdb(wanted))
+
+
+# Files that are made for this, by name.
+MADE: dict[str, Callable[[Path], None]] = {
+    "before.log": _log(BASE),
+    "after.log": _log(CURRENT),
+    "before.dlsnap": _taken(BASE),
+    "after.dlsnap": _taken(CURRENT),
+    "nameless.dlsnap": _taken(CURRENT, "--strip-names"),
+    "mixed.dlsnap": _taken(MIXED, "--no-holders"),
+    "pools.dlsnap": _taken(POOLS),
+    "more-pools.dlsnap": _taken(MORE_POOLS),
+    "session.dlsnap": _taken(SESSION),
+    **{f"{row.name.replace('/', '-')}.dmp": _made(n) for n, row in enumerate(MADE_ROWS)},
+    **{f"{form}-{arch}.dmp": _kernel(form, arch) for form, arch in KERNELS},
+    "cut.dmp": _cut(MIXED, 0.6),
+    "stub.dmp": _cut(MIXED, 0.01),
+    "damaged.dmp": _damaged(MIXED),
+    "headless.dmp": _headless,
+    **{
+        f"handles{n}.dmp": _handles(n, {"Event": 100 + 300 * n, "File": 30, "": 2})
+        for n in range(4)
+    },
+    **{f"run1-{n}.dlsnap": _kept(_later(n, n)) for n in range(3)},
+    **{f"run2-{n}.dlsnap": _kept(_later(None, n)) for n in (3, 4)},
+    **{f"counted{n}.dlsnap": _kept(_later(n, n, counted=True)) for n in range(3)},
+    "later-pools.dmp": _later(48, 48),
+    **{f"log{n}.log": _log(SERIES[n]) for n in range(3)},
+    "filled.dmp": _filled,
+    "torn.dmp": _torn,
+    "stopped.dmp": _stopped,
+    "short.dmp": _short,
+    "timeless.dmp": _timeless,
+    "grown.dmp": _grown,
+    "suppressions.toml": _suppressions,
+    "baseline.json": lambda file: _written("diff", BASE, CURRENT, "--format", "json", "-o", file),
+    "store": _store,
+}
+MADE_DUMPS = [f"{row.name.replace('/', '-')}.dmp" for row in MADE_ROWS]
+MADE_KERNELS = [f"{form}-{arch}.dmp" for form, arch in KERNELS]
+RUNS = [*(f"run1-{n}.dlsnap" for n in range(3)), *(f"run2-{n}.dlsnap" for n in (3, 4))]
+COUNTED = [f"counted{n}.dlsnap" for n in range(3)]
+WHOLE_SYSTEMS = [file for file in SYSTEMS if "truncated" not in file.parts]
+
+
+def of_one(files: Iterable[object], *commands: str) -> list[Words]:
+    return [(command, file) for file in files for command in commands]
+
+
+# What has an answer, whatever the exit code: it is a document.
+ANSWERED: list[Words] = [
+    *of_one(PROCESSES, "info", "heaps", "stat"),
+    *of_one(PROCESSES[::4], "modules", "symbols"),
+    *of_one([CURRENT, ASLR / "after.dmp.gz", MIXED], "leaks", "allocations"),
+    *of_one(MADE_DUMPS, "info", "heaps", "stat", "allocations"),
+    *of_one(WHOLE_SYSTEMS, "info", "pool", "modules"),
+    *of_one([SESSION, MORE_POOLS], "stat", "heaps", "processes", "symbols"),
+    *of_one([CUT_KERNEL], "info", "pool"),
+    *of_one([SESSION, MORE_POOLS], "allocations"),
+    *of_one(MADE_KERNELS, "info"),
+    *of_one(["full-x64.dmp", "elf-x64.dmp"], "processes", "modules", "symbols"),
+    *of_one(["before.dlsnap", "pools.dlsnap", "session.dlsnap"], "info", "modules", "symbols"),
+    *of_one(["before.dlsnap", "mixed.dlsnap", "pools.dlsnap"], "stat", "heaps"),
+    *of_one(["before.log"], "stat"),
+    *of_one(["cut.dmp", "damaged.dmp", "headless.dmp", "stub.dmp", "handles0.dmp"], "info"),
+    *of_one(["cut.dmp", "damaged.dmp", "headless.dmp"], "heaps", "stat", "modules"),
+    *(("stat", MIXED, "--by", by) for by in GROUPINGS),
+    *(("leaks", CURRENT, "--by", by) for by in GROUPINGS),
+    *(("diff", BASE, CURRENT, "--by", by, "--no-holders") for by in GROUPINGS),
+    *(("diff", "before.dlsnap", CURRENT, "--by", by, "--no-holders") for by in GROUPINGS),
+    *(("trend", *SERIES[::2], "--by", by, "--no-holders") for by in GROUPINGS),
+    *(("stat", MORE_POOLS, "--by", by) for by in POOL_GROUPINGS),
+    ("diff", POOLS, MORE_POOLS),
+    *(("diff", "pools.dlsnap", "more-pools.dlsnap", "--by", by) for by in POOL_GROUPINGS),
+    ("trend", *RUNS),
+    *(("trend", *COUNTED, "--by", by) for by in POOL_GROUPINGS),
+    *((*line, "--by", by) for line in HANDLE_LINES for by in ("type", "name")),
+    ("info", "handles1.dmp"),
+    ("diff", BASE, CURRENT, "--holders"),
+    ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
+    ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
+    ("diff", CURRENT, BASE),  # the wrong order
+    ("diff", MIXED, "damaged.dmp", "--force"),
+    ("diff", "before.log", "after.log"),
+    ("diff", "before.dlsnap", "nameless.dlsnap"),
+    ("diff", BASE, CURRENT, *GATE),
+    ("diff", BASE, CURRENT, "--fail-on", "bytes>=1K", "--suppressions", "suppressions.toml"),
+    ("diff", BASE, CURRENT, "--fail-on", "bytes>=1K", "--baseline", "baseline.json"),
+    ("diff", BASE, CURRENT, "--symbols", "store", "--no-holders"),
+    ("stat", CURRENT, "--symbols", "store", "--by", "stack"),
+    ("symbols", CURRENT, "--symbols", "store"),
+    ("trend", *SERIES),
+    ("trend", *SERIES, "--after-idle", SERIES[5], "--fail-on", "leaked>=1,threads.count>=1"),
+    ("trend", *SERIES[:2], BASE),  # not comparable
+    ("trend", *SERIES, "--fail-on", "site.bytes>=1,handles.count>=1"),
+    ("trend", *SERIES, "--fail-on", "bytes>=1K", "--suppressions", "suppressions.toml"),
+    ("trend", *(f"log{n}.log" for n in range(3)), "--by", "stack"),
+    ("trend", POOLS, MORE_POOLS, "later-pools.dmp"),
+    ("diff", BASE, "grown.dmp", "--no-holders"),
+    *((command, "timeless.dmp") for command in ("info", "heaps", "leaks")),
+    ("diff", "timeless.dmp", "grown.dmp", "--no-holders"),
+    ("trend", "timeless.dmp", BASE, CURRENT, "--force"),
+    *of_one(["filled.dmp", "torn.dmp"], "info", "pool", "processes"),
+    *of_one(["stopped.dmp", "short.dmp"], "info", "processes"),
+    ("pool", POOLS, "filled.dmp"),
+    ("pool", POOLS, "filled.dmp", "--no-walk"),
+    ("pool", "filled.dmp", "--no-walk"),
+    ("pool", POOLS, MORE_POOLS),
+    ("pool", "pools.dlsnap", MORE_POOLS),
+    ("pool", POOLS, CUT_KERNEL),  # not comparable
+    ("pool", POOLS, "--no-walk"),
+    ("pool", "session.dlsnap"),
+    ("pool", SESSION, SESSION, "--no-walk"),
+    ("info", "full-x64.dmp", "--process", "acmesvc.exe"),
+    ("modules", "full-x64.dmp", "--process", "acmesvc.exe"),
+]
+# What cannot be answered, without a document: exit code 3 and a line that says why.
+REFUSED: list[Words] = [
+    *of_one([CUT_KERNEL], "modules", "processes", "stat", "heaps"),
+    *of_one(["handles0.dmp", "stub.dmp"], "heaps", "stat", "leaks", "allocations"),
+    *of_one(["before.log"], "info", "heaps", "modules", "leaks", "allocations"),
+    *of_one([MIXED], "pool", "processes"),
+    ("stat", POOLS, "--by", "stack"),
+    ("stat", MIXED, *HANDLES),
+    ("stat", POOLS, *HANDLES),
+    ("stat", MIXED, "--of", "pool"),
+    ("diff", BASE, "before.log", "--by", "size"),
+    ("trend", BASE, BASE, CURRENT),
+]
