@@ -21,7 +21,7 @@ import click
 
 from dumpleak import __version__
 from dumpleak.commands import COMMANDS
-from dumpleak.commands.base import EXIT_CANNOT_ANSWER
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER
 from dumpleak.files.detect import why_no_dump
 from dumpleak.interrupts import INTERRUPTED, start_is_over
 from dumpleak.model.optional_libraries import in_quotes

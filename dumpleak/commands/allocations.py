@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import click
 
 from dumpleak.attribution import SiteFinder, SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.commands.base import (
-    DUMP,
-    SKIP_FRAMES,
-    TOP,
-    common_options,
-    progress_bar,
-    report_to,
-    require,
-)
+from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, common_options
+from dumpleak.commands.output import progress_bar, report_to, require
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError
@@ -46,16 +38,14 @@ _STATES = {"used": State.USED, "free": State.FREE}
 @SKIP_FRAMES
 @TOP
 @common_options
-def allocations(
-    dump: str, state: str, skip_frames: tuple[str, ...], top: int | None, **options: Any
-) -> None:
+def allocations(dump: str, state: str, top: int | None, options: Options) -> None:
     """One row a block, with the site it belongs to."""
     with progress_bar(options):
-        session = Session.open(dump, options["symbols"], options["process"])
+        session = Session.open(dump, options.symbols, options.process)
     if isinstance(session.dump, KernelDump):
         _pool_allocations(session.dump, state, top, options)
         return
-    session.skip_frames = skip_frames
+    session.skip_frames = options.skip_frames
     session.require_heaps()
     with progress_bar(options) as progress:
         walk = session.blocks(progress)
@@ -69,11 +59,9 @@ def allocations(
     require(coverage(session))
 
 
-def _pool_allocations(
-    dump: KernelDump, state: str, top: int | None, options: dict[str, Any]
-) -> None:
+def _pool_allocations(dump: KernelDump, state: str, top: int | None, options: Options) -> None:
     with progress_bar(options) as progress, report_to(options) as report:
-        reader = PoolReader(dump, options["symbols"], progress=progress)
+        reader = PoolReader(dump, options.symbols, progress=progress)
         report.allocations(pool_pages(reader, _STATES.get(state)), top)
     for item in reader.diagnostics:
         if item.severity != "info":

@@ -7,17 +7,12 @@ from dataclasses import replace
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
 
 import click
 
-from dumpleak.commands.base import (
-    HOLDERS_TOP,
-    look_for_holders,
-    open_snapshot,
-    output_place,
-    output_to,
-)
+from dumpleak.commands.opening import look_for_holders, opened
+from dumpleak.commands.options import HOLDERS_TOP, Options, output_place
+from dumpleak.commands.output import output_to
 from dumpleak.compare.diff import compare
 from dumpleak.gate.gate import Judged
 from dumpleak.model.errors import CannotAnswerError
@@ -56,7 +51,7 @@ _PLACES: tuple[Traversable, ...] = (
     help="No progress bar on a terminal.",
 )
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def demo(show: bool, output: str | None, **options: Any) -> None:
+def demo(show: bool, output: str | None, no_progress: bool, debug: bool) -> None:
     """Compares two dumps that come with dumpleak, and writes the page about them.
 
     They are of a program that leaks, Windows 11 24H2 with recorded call stacks, made for tests.
@@ -65,7 +60,7 @@ def demo(show: bool, output: str | None, **options: Any) -> None:
         raise click.UsageError(
             "-o FILE is needed: the page goes there, the answer as text to stdout"
         )
-    options = {**options, "format_": "html", "output": output}
+    options = Options("html", output, no_progress)
     base, current = (_snapshot(name, options) for name in NAMES)
     comparison = compare(base, current)
     grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
@@ -76,7 +71,7 @@ def demo(show: bool, output: str | None, **options: Any) -> None:
             HtmlReport(stream).diff(Judged(comparison), None)
     except MissingExtraError as error:
         missing = error  # there is still the answer as text
-    with output_to({"output": None}) as stream:
+    with output_to(None) as stream:
         TextReport(stream).diff(Judged(comparison), SHOWN)
     if missing is not None:
         raise missing
@@ -89,12 +84,12 @@ def demo(show: bool, output: str | None, **options: Any) -> None:
         webbrowser.open(page.as_uri())
 
 
-def _snapshot(name: str, options: dict[str, Any]) -> Snapshot:
+def _snapshot(name: str, options: Options) -> Snapshot:
     for place in _PLACES:
         file = place / name
         if file.is_file():
             with resources.as_file(file) as path:
-                snapshot = open_snapshot(str(path), "site", options, holders=True, keep_blocks=True)
+                snapshot = opened(None, str(path), "site", options, holders=True, keep_blocks=True)
             snapshot.source = replace(snapshot.source, file=f"{name} (comes with dumpleak)")
             return snapshot
     raise CannotAnswerError("the demonstration dumps are not installed; use your own: dumpleak A B")

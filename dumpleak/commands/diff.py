@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from dumpleak.commands.base import (
-    HOLDERS,
-    HOLDERS_TOP,
-    SKIP_FRAMES,
-    TOP,
-    look_for_holders,
-    options_with,
-    output_to,
-)
-from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
-from dumpleak.commands.populations import BY, OF, check_gate, grouping_of, open_population
+from dumpleak.commands.gating import GateOptions, answering, finish, gate_options, judged, open_gate
+from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_holders, opened
+from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.output import output_to
 from dumpleak.compare.diff import compare, with_proof
 from dumpleak.files.umdh_log import matched
 from dumpleak.reports import DIFF_REPORTS
@@ -48,24 +39,23 @@ def diff(
     force: bool,
     holders: bool | None,
     top: int | None,
-    **options: Any,
+    gating: GateOptions,
+    options: Options,
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
-    by = grouping_of(of, by, options)
-    gate = open_gate(by, options)
-    check_gate(of, gate, options)
+    by = grouping_of(of, by)
+    gate = open_gate(gating, by, options)
     with answering(gate):
         older, newer = matched(
-            open_population(of, base, by, options, keep_blocks=True),
-            open_population(
-                of, current, by, options, holders=holders is not False, keep_blocks=True
-            ),
+            opened(of, base, by, options, keep_blocks=True),
+            opened(of, current, by, options, holders=holders is not False, keep_blocks=True),
         )
+        check_gate(gate, (older, newer))
         comparison = compare(older, newer, force)
         grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
         if grown:
             look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
         answer = judged(gate, with_proof(comparison))
     with output_to(options) as stream:
-        DIFF_REPORTS[options["format_"]](stream).diff(answer, top)
+        DIFF_REPORTS[options.format](stream).diff(answer, top)
     finish(gate, answer)

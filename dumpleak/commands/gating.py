@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import click
 
-from dumpleak.commands.base import EXIT_CANNOT_ANSWER, EXIT_GATE, open_snapshot
+from dumpleak.commands.opening import opened
+from dumpleak.commands.options import Options
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER, EXIT_GATE
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
@@ -46,29 +50,52 @@ _OPTIONS = (
 _SHELL = '. Shells take > for themselves: put conditions in quotes, --fail-on "bytes>=1M"'
 
 
+@dataclass(frozen=True)
+class GateOptions:
+    """What the user asked of the gate; None each for nothing.
+
+    Attributes:
+        fail_on: Conditions.
+        baseline: Name of a file.
+        suppressions: Name of a file.
+    """
+
+    fail_on: str | None = None
+    baseline: str | None = None
+    suppressions: str | None = None
+
+
 def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options; the command gets them among its `options`."""
+    """Adds the options; the command gets them as one `GateOptions`, its parameter `gating`."""
+
+    @wraps(command)
+    def gated(
+        fail_on: str | None, baseline: str | None, suppressions: str | None, **given: Any
+    ) -> Any:
+        return command(gating=GateOptions(fail_on, baseline, suppressions), **given)
+
     for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+        gated = option(gated)
+    return gated
 
 
-def open_gate(by: str, options: dict[str, Any]) -> Gate | None:
+def open_gate(given: GateOptions, by: str, options: Options) -> Gate | None:
     """The gate the user asked for; None when there is none.
 
     Raises:
         UsageError: a condition or the suppressions file was not understood.
         WindumpsError: the baseline cannot be used.
     """
-    given = [options[name] for name in ("fail_on", "baseline", "suppressions")]
-    if given == [None, None, None]:
+    if given == GateOptions():
         return None
     try:
-        conditions = parse_gate(given[0]) if given[0] is not None else []
+        conditions = parse_gate(given.fail_on) if given.fail_on is not None else []
     except ValueError as error:
-        taken = "" if ">" in given[0] else _SHELL
+        taken = "" if ">" in (given.fail_on or "") else _SHELL
         raise click.UsageError(f"--fail-on: {error}{taken}") from error
-    return Gate(conditions, _suppressions(given[2]), _baseline(given[1], by, options))
+    return Gate(
+        conditions, _suppressions(given.suppressions), _baseline(given.baseline, by, options)
+    )
 
 
 def judged(gate: Gate | None, answer: A) -> Judged[A]:
@@ -132,14 +159,14 @@ def _suppressions(path: str | None) -> list[Suppression]:
         raise click.UsageError(f"--suppressions: {error}") from error
 
 
-def _baseline(path: str | None, by: str, options: dict[str, Any]) -> Baseline | None:
+def _baseline(path: str | None, by: str, options: Options) -> Baseline | None:
     if path is None:
         return None
     head = read_head(path, 64)
     # A shell on Windows may have put the mark of UTF-8 or UTF-16 in front.
     if head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{"):
         return json_baseline(path, by)
-    taken = open_snapshot(path, by, options)
+    taken = opened(None, path, by, options)
     check_grouping(path, taken.grouping, by)
     if taken.coverage.shortfall:
         click.echo(f"warning: the baseline {path}: {taken.coverage.shortfall}", err=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from dumpleak.commands.base import DUMP, common_options, open_snapshot, report_to, require
+from dumpleak.commands.opening import opened
+from dumpleak.commands.options import DUMP, Options, common_options
+from dumpleak.commands.output import report_to, require
 
 
 @click.command(
@@ -16,9 +16,9 @@ from dumpleak.commands.base import DUMP, common_options, open_snapshot, report_t
 )
 @DUMP
 @common_options
-def heaps(dump: str, **options: Any) -> None:
+def heaps(dump: str, options: Options) -> None:
     """One row a heap: committed, used, free, overhead."""
-    snapshot = open_snapshot(dump, "heap", options)
+    snapshot = opened(None, dump, "heap", options)
     with report_to(options) as report:
         report.heaps(snapshot)
     require(snapshot.coverage)

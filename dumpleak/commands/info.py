@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
-from dumpleak.commands.kernel import kernel_report_to
+from dumpleak.commands.options import DUMP, Options, options_with
+from dumpleak.commands.output import kernel_report_to, output_to, progress_bar
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
 from dumpleak.kernel.answerable import why_no_answer
@@ -27,24 +26,24 @@ from windumps.dumps.kernel.dump import KernelDump
 )
 @DUMP
 @options_with(INFO_REPORTS)
-def info(dump: str, **options: Any) -> None:
+def info(dump: str, options: Options) -> None:
     """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
     if is_snapshot_file(dump):
         with output_to(options) as stream:
-            INFO_REPORTS[options["format_"]](stream).info(snapshot_info(Path(dump)))
+            INFO_REPORTS[options.format](stream).info(snapshot_info(Path(dump)))
         return
     with progress_bar(options):
-        session = Session.open(dump, options["symbols"], options["process"])
+        session = Session.open(dump, options.symbols, options.process)
     if isinstance(session.dump, KernelDump):
         with progress_bar(options):
-            use_symbols(session.dump, options["symbols"])  # before anything is read with them
+            use_symbols(session.dump, options.symbols)  # before anything is read with them
             answer_of_pools = why_no_answer(session.dump)
         with kernel_report_to(options) as kernel_report:
             kernel_report.kernel_info(
-                take_kernel_info(session.dump, options["symbols"], answer_of_pools)
+                take_kernel_info(session.dump, options.symbols, answer_of_pools)
             )
         return
     with progress_bar(options) as progress:
         answer = take_info(session, progress)
     with output_to(options) as stream:
-        INFO_REPORTS[options["format_"]](stream).info(answer)
+        INFO_REPORTS[options.format](stream).info(answer)

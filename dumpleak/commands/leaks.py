@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from dumpleak.attribution.grouping import GROUPINGS
-from dumpleak.commands.base import (
-    DUMP,
-    SKIP_FRAMES,
-    TOP,
-    options_with,
-    output_to,
-    progress_bar,
-    require,
-)
+from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.output import output_to, progress_bar, require
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.leaks import LEAKS_REPORTS
 from dumpleak.survey.leaks import find_leaks
@@ -31,17 +22,15 @@ from dumpleak.survey.leaks import find_leaks
 @SKIP_FRAMES
 @TOP
 @options_with(LEAKS_REPORTS)
-def leaks(
-    dump: str, by: str, skip_frames: tuple[str, ...], top: int | None, **options: Any
-) -> None:
+def leaks(dump: str, by: str, top: int | None, options: Options) -> None:
     """Used blocks that no pointer leads to, from globals, stacks, registers or other such blocks.
 
     They are called unreferenced, not leaked: a scan sees pointers, not intentions.
     """
     with progress_bar(options) as progress:
-        session = Session.open(dump, options["symbols"], options["process"])
-        session.skip_frames = skip_frames
+        session = Session.open(dump, options.symbols, options.process)
+        session.skip_frames = options.skip_frames
         found = find_leaks(session, by, progress)
     with output_to(options) as stream:
-        LEAKS_REPORTS[options["format_"]](stream).leaks(found, top)
+        LEAKS_REPORTS[options.format](stream).leaks(found, top)
     require(found.coverage)

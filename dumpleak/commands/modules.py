@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from dumpleak.commands.base import DUMP, common_options, report_to
+from dumpleak.commands.options import DUMP, Options, common_options
+from dumpleak.commands.output import report_to
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
 from dumpleak.model.errors import CannotAnswerError
@@ -26,14 +26,14 @@ _DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
 )
 @DUMP
 @common_options
-def modules(dump: str, **options: Any) -> None:
+def modules(dump: str, options: Options) -> None:
     """Loaded and unloaded images with version, PDB name, GUID and age."""
     if is_snapshot_file(dump):
         about = snapshot_info(Path(dump))
         with report_to(options) as report:
             report.modules(dump, list(about.modules), list(about.unloaded_modules))
         return
-    opened = Session.open(dump, process=options["process"]).dump
+    opened = Session.open(dump, process=options.process).dump
     if isinstance(opened, KernelDump) and not opened.modules:
         cut = "the file is cut: copy it again from where it was written"
         advice = cut if opened.missing_bytes else BETTER_KERNEL_DUMP

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from dumpleak.commands.base import EXIT_CANNOT_ANSWER, TOP, options_with, output_to, progress_bar
+from dumpleak.commands.options import TOP, Options, options_with
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER, output_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import is_snapshot_file
@@ -70,17 +70,17 @@ def pool(
     pooltag: Path | None,
     walk: bool,
     top: int | None,
-    **options: Any,
+    options: Options,
 ) -> None:
     """Kernel pool by tag with the driver that owns it; with two dumps or snapshots, which tags grew."""
-    if options["process"] is not None:
+    if options.process is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
     with progress_bar(options) as progress:
         sources: list[PoolSource] = [
             StoredPools(Path(name), pooltag)
             if is_snapshot_file(name)
-            else PoolReader(open_dump(name), options["symbols"], pooltag, progress)
+            else PoolReader(open_dump(name), options.symbols, pooltag, progress)
             for name in (dump, current)
             if name is not None
         ]
@@ -91,7 +91,7 @@ def pool(
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
             shortfall = ""  # what is missing is a reason why the two are not comparable
     with output_to(options) as stream:
-        report = POOL_REPORTS[options["format_"]](stream)
+        report = POOL_REPORTS[options.format](stream)
         if current is None:
             report.pool(answer, top)
         else:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from dumpleak.commands.base import DUMP, TOP, options_with
-from dumpleak.commands.kernel import kernel_report_to
+from dumpleak.commands.options import DUMP, TOP, Options, options_with
+from dumpleak.commands.output import kernel_report_to
 from dumpleak.kernel.info import kernel_source, listed_processes
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.reports.answers.kernel import KERNEL_REPORTS
@@ -24,14 +22,14 @@ from windumps.dumps.kernel.dump import KernelDump
 @DUMP
 @TOP
 @options_with(KERNEL_REPORTS)
-def processes(dump: str, top: int | None, **options: Any) -> None:
+def processes(dump: str, top: int | None, options: Options) -> None:
     """Processes of a kernel dump: id, parent, name, start, private commit, handles."""
     opened = open_dump(dump)
     if not isinstance(opened, KernelDump):
         raise CannotAnswerError(
             f"{dump}: a {opened.kind} of one process; only kernel dumps list processes"
         )
-    said = use_symbols(opened, options["symbols"])
+    said = use_symbols(opened, options.symbols)
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
     found = listed_processes(opened)

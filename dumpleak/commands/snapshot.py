@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import IO, Any
+from typing import IO
 
 import click
 
-from dumpleak.commands.base import (
-    DUMP,
-    HOLDERS,
-    HOLDERS_AUTO_BYTES,
-    options_with,
-    output_to,
-    progress_bar,
-    require,
-)
-from dumpleak.commands.populations import POPULATIONS, check_population
+from dumpleak.commands.options import DUMP, HOLDERS, HOLDERS_AUTO_BYTES, Options, options_with
+from dumpleak.commands.output import output_to, progress_bar, require
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.errors import CannotAnswerError, Progress
-from dumpleak.model.populations import BLOCKS
+from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
+from dumpleak.survey.open import require_population
 from dumpleak.survey.pool_recording import write_pool_snapshot
+from dumpleak.survey.populations import PRODUCERS
 from dumpleak.survey.recording import INCLUDABLE, write_snapshot
 from dumpleak.survey.umdh_log import write_log
 from windumps.dumps.kernel.dump import KernelDump
@@ -77,29 +71,32 @@ def snapshot(
     keep_name: tuple[str, ...],
     of: str | None,
     holders: bool | None,
-    **options: Any,
+    options: Options,
 ) -> None:
     """What a comparison needs of a dump, in a small file without memory contents."""
-    if options["format_"] == FILE_FORMAT:
-        if options["output"] is None:
+    if options.format == FILE_FORMAT:
+        if options.output is None:
             raise click.UsageError("-o FILE is needed: a snapshot file is not text")
-        session = Session.open(dump, options["symbols"], options["process"])
-        check_population(of, session)
+        session = Session.open(dump, options.symbols, options.process)
+        is_system = isinstance(session.dump, KernelDump)
+        if of not in PRODUCERS or is_system:
+            require_population(dump, of, POOL if is_system else BLOCKS)
         if isinstance(session.dump, KernelDump):
             with progress_bar(options) as progress:
-                reader = PoolReader(session.dump, options["symbols"], progress=progress)
+                reader = PoolReader(session.dump, options.symbols, progress=progress)
                 names = include, strip_names, keep_name
-                write_pool_snapshot(reader, options["output"], *names)
+                write_pool_snapshot(reader, options.output, *names)
             return
         with progress_bar(options) as progress:
             write_snapshot(
                 session,
-                options["output"],
+                options.output,
                 include,
                 strip_names,
                 keep_name,
                 HOLDERS_AUTO_BYTES if holders is None else holders,
                 progress,
+                of,
             )
         require(coverage(session))
         return
@@ -108,6 +105,6 @@ def snapshot(
             f"--include, --strip-names, --keep-name and --of are for --format {FILE_FORMAT} only"
         )
     with output_to(options) as stream, progress_bar(options) as progress:
-        session = Session.open(dump, options["symbols"], options["process"])
-        FORMATS[options["format_"]](session, stream, progress)
+        session = Session.open(dump, options.symbols, options.process)
+        FORMATS[options.format](session, stream, progress)
     require(coverage(session))

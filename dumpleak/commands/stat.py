@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from dumpleak.commands.base import (
+from dumpleak.commands.opening import BY, OF, grouping_of, look_for_holders, opened
+from dumpleak.commands.options import (
     DUMP,
     HOLDERS,
     HOLDERS_TOP,
     SKIP_FRAMES,
     TOP,
-    look_for_holders,
+    Options,
     options_with,
-    output_to,
-    require,
 )
-from dumpleak.commands.populations import BY, OF, grouping_of, open_population
+from dumpleak.commands.output import output_to, require
 from dumpleak.reports import STAT_REPORTS
 from dumpleak.reports.rows import ranked_groups
 
@@ -36,13 +33,18 @@ from dumpleak.reports.rows import ranked_groups
 @TOP
 @options_with(STAT_REPORTS)
 def stat(
-    dump: str, of: str | None, by: str | None, holders: bool | None, top: int | None, **options: Any
+    dump: str,
+    of: str | None,
+    by: str | None,
+    holders: bool | None,
+    top: int | None,
+    options: Options,
 ) -> None:
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
-    by = grouping_of(of, by, options)
-    snapshot = open_population(of, dump, by, options, holders=holders is not False)
+    by = grouping_of(of, by)
+    snapshot = opened(of, dump, by, options, holders=holders is not False)
     ranked = [site.key for site, _ in ranked_groups(snapshot)]
     look_for_holders(snapshot, ranked[: top or HOLDERS_TOP], holders, options)
     with output_to(options) as stream:
-        STAT_REPORTS[options["format_"]](stream).stat(snapshot, top)
+        STAT_REPORTS[options.format](stream).stat(snapshot, top)
     require(snapshot.coverage)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from dumpleak.commands.base import DUMP, options_with, output_to, progress_bar
+from dumpleak.commands.options import DUMP, Options, options_with
+from dumpleak.commands.output import output_to, progress_bar
 from dumpleak.files.detect import read_snapshot
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.process.session import Session
@@ -22,7 +21,7 @@ from dumpleak.symbols.wanted_symbols import find_wanted
 )
 @DUMP
 @options_with(SYMBOLS_REPORTS)
-def symbols(dump: str, **options: Any) -> None:
+def symbols(dump: str, options: Options) -> None:
     """PDBs that a dump's images want: found, missing, and the missing as a list to fetch elsewhere.
 
     With a server in the symbol path what is missing is fetched into its cache.
@@ -31,11 +30,11 @@ def symbols(dump: str, **options: Any) -> None:
     if held is not None:
         kind, modules = held.source.kind, list(held.modules)
     else:
-        opened = Session.open(dump, process=options["process"]).dump
+        opened = Session.open(dump, process=options.process).dump
         kind, modules = opened.kind, [*opened.modules, *opened.unloaded_modules]
     if not modules:
         raise CannotAnswerError(f"{dump}: this {kind} lists no images")
     with progress_bar(options):
-        answer = find_wanted(dump, modules, options["symbols"])
+        answer = find_wanted(dump, modules, options.symbols)
     with output_to(options) as stream:
-        SYMBOLS_REPORTS[options["format_"]](answer, stream)
+        SYMBOLS_REPORTS[options.format](answer, stream)

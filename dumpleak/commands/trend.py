@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 import click
 
-from dumpleak.commands.base import (
-    HOLDERS,
-    HOLDERS_TOP,
-    SKIP_FRAMES,
-    TOP,
-    look_for_holders,
-    options_with,
-    output_to,
-)
-from dumpleak.commands.gating import answering, finish, gate_options, judged, open_gate
-from dumpleak.commands.populations import BY, OF, check_gate, grouping_of, open_population
+from dumpleak.commands.gating import GateOptions, answering, finish, gate_options, judged, open_gate
+from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_holders, opened
+from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.output import output_to
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.umdh_log import matched
@@ -59,29 +51,30 @@ def trend(
     force: bool,
     holders: bool | None,
     top: int | None,
-    **options: Any,
+    gating: GateOptions,
+    options: Options,
 ) -> None:
     """Which sites grow steadily over three dumps and more, how fast, and when memory ends.
 
     A verdict takes three dumps under load, and growth of at least 4 blocks and 256 B, or 1.0 MiB, over
     them: less is noise, however regular.
     """
-    by = grouping_of(of, by, options)
-    gate = open_gate(by, options)
-    check_gate(of, gate, options)
+    by = grouping_of(of, by)
+    gate = open_gate(gating, by, options)
     under_load = [
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]
     idle = [after_idle] if after_idle else []
     with answering(gate):
         snapshots = matched(*_opened(under_load, idle, of, by, holders is not False, options))
+        check_gate(gate, snapshots)
         loaded = list(snapshots[: len(under_load)])
         found = find_trend(loaded, snapshots[-1] if idle else None, force)
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)
     with output_to(options) as stream:
-        TREND_REPORTS[options["format_"]](stream).trend(answer, top)
+        TREND_REPORTS[options.format](stream).trend(answer, top)
     finish(gate, answer)
 
 
@@ -91,7 +84,7 @@ def _opened(
     of: str | None,
     by: str,
     holders: bool,
-    options: dict[str, Any],
+    options: Options,
 ) -> list[Snapshot]:
     """All dumps, in the order given.
 
@@ -105,12 +98,12 @@ def _opened(
     def needs(place: int) -> int:
         return (place in (0, middle, last)) + (holders and place == last)
 
-    def opened(number: int, place: int) -> Snapshot:
+    def opened_for(number: int, place: int) -> Snapshot:
         kept = {"holders": holders and place == last, "keep_blocks": needs(place) > 0}
-        return open_population(of, files[number], by, options, **kept)
+        return opened(of, files[number], by, options, **kept)
 
-    snapshots = [opened(number, number) for number in range(len(files))]
+    snapshots = [opened_for(number, number) for number in range(len(files))]
     for place, number in enumerate(time_order(snapshots[: len(under_load)])):
         if needs(place) > needs(number) and snapshots[number].population == BLOCKS:
-            snapshots[number] = opened(number, place)
+            snapshots[number] = opened_for(number, place)
     return snapshots

@@ -27,7 +27,7 @@ from dumpleak.compare.comparable import (
 from dumpleak.compare.identities import identified
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.renaming import followed
-from dumpleak.compare.same_private import with_same_private
+from dumpleak.compare.same_private import with_same_bytes, with_same_private
 from dumpleak.compare.survivors import Fate, Survivors
 from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import account_rows, what_grew, why_no_private
@@ -58,7 +58,9 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     """
     if base.grouping != current.grouping:
         raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
-    (base, current), said_of_private = with_same_private(identified(alike(base, current)))
+    (base, current), said_of_private = with_same_private(
+        identified(with_same_bytes(alike(base, current)))
+    )
     reasons = tuple(why_not_comparable(base, current))
     diagnostics = (
         *labelled("base", base.diagnostics),

@@ -1,4 +1,4 @@
-"""Private memory outside heaps that several dumps tell of in the same way, so that it can be compared.
+"""What several dumps tell of in the same way, so that it can be compared: bytes, and private memory.
 
 A list that one dump has and another lacks must be no growth: with a list of regions, private memory is what
 was committed; without, it is what the file holds beside images, heaps and stacks, mapped memory included.
@@ -11,9 +11,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
 
 NOT_SAID = "the snapshot file does not say what the dump's file held beside heaps"
+
+
+def with_same_bytes(snapshots: Sequence[Snapshot]) -> list[Snapshot]:
+    """Snapshots of members that all have bytes, or none has: where one dump lacks them, none is compared."""
+    if all(snapshot.has_bytes for snapshot in snapshots):
+        return list(snapshots)
+    return [
+        replace(
+            snapshot,
+            groups={k: (site, Totals(t.count)) for k, (site, t) in snapshot.groups.items()},
+            totals=Totals(snapshot.totals.count),
+            sized=False,
+        )
+        for snapshot in snapshots
+    ]
 
 
 def with_same_private(snapshots: Sequence[Snapshot]) -> tuple[list[Snapshot], list[Diagnostic]]:

@@ -24,7 +24,7 @@ from dumpleak.compare.identities import identified
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.refuted import grown_by_counters, unknown_notes
 from dumpleak.compare.renaming import joined
-from dumpleak.compare.same_private import with_same_private
+from dumpleak.compare.same_private import with_same_bytes, with_same_private
 from dumpleak.compare.site_trends import (
     HOUR,
     LAST_DATE,
@@ -199,7 +199,7 @@ def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) ->
 
 def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
     """As `find_trend`, of dumps in order of time."""
-    series = identified(_all_alike(ordered))
+    series = identified(with_same_bytes(_all_alike(ordered)))
     series, said_of_private = with_same_private(series)
     _check_differ(series)
     if len({snapshot.grouping for snapshot in series}) > 1:

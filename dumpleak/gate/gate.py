@@ -30,7 +30,7 @@ from dumpleak.gate.conditions import (
 from dumpleak.gate.measures import Answer, Part, Scale, no_times
 from dumpleak.gate.suppressions import Suppression
 from dumpleak.model.account import State
-from dumpleak.model.populations import BLOCKS, HANDLES
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import is_private
 
 AnySite: TypeAlias = SiteDelta | SiteTrend
@@ -67,6 +67,7 @@ class GateResult:
         expired: Suppressions past their date; they suppress nothing.
         baseline: Name of the baseline's file, or "".
         population: What was compared, `Snapshot.population`.
+        sized: Its members have bytes.
     """
 
     conditions: tuple[Measured, ...]
@@ -75,6 +76,7 @@ class GateResult:
     expired: tuple[Suppression, ...] = ()
     baseline: str = ""
     population: str = BLOCKS
+    sized: bool = True
 
     @property
     def passed(self) -> bool:
@@ -119,7 +121,7 @@ class GateResult:
         else:
             first = "PASS"
         count = f"{sum(f.count for f in counted)} {self.population}"
-        if self.population != HANDLES:
+        if self.sized:
             count = f"{sum(f.bytes for f in counted)} bytes in {count}"
         parts = [first, f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {count}"]
         suppressed = sum(bool(f.suppressed) for f in self.findings)
@@ -196,6 +198,7 @@ class Gate:
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
             answer.base.population,
+            answer.base.has_bytes,
         )
 
     def _finding(self, site: AnySite, live: list[Suppression]) -> Finding:

@@ -10,9 +10,10 @@ from dumpleak.model.coverage import Coverage, is_list_cut
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.snapshot import HeapRow, SourceInfo
 from dumpleak.model.units import format_bytes
-from dumpleak.survey.info import WOW64_IMAGE
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
 from windumps.images.modules import Module
+
+WOW64_IMAGE = "wow64.dll"  # the 64-bit image that runs 32-bit programs on x64
 
 
 @dataclass(frozen=True)

@@ -183,6 +183,11 @@ class Snapshot:
         return self.sized and bool(POPULATIONS[self.population].what_bytes)
 
     @property
+    def members(self) -> str:
+        """What its members are called, "blocks"."""
+        return BLOCKS if self.is_pool else self.population
+
+    @property
     def is_pool(self) -> bool:
         """It is of the kernel's pools and not of a process's heaps."""
         return self.population == POOL

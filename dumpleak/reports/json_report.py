@@ -20,7 +20,6 @@ from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
-from dumpleak.model.populations import HANDLES
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
@@ -140,7 +139,8 @@ class JsonReport:
                     for site, totals in ranked_groups(snapshot)
                 ],
                 "diagnostics": _diagnostics(snapshot.diagnostics),
-            }
+            },
+            sized=snapshot.has_bytes,
         )
 
     def diff(self, judged: Judged[Comparison], top: int | None) -> None:
@@ -187,7 +187,8 @@ class JsonReport:
                     _site(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
                 ],
                 "diagnostics": _diagnostics(comparison.diagnostics),
-            }
+            },
+            sized=comparison.base.has_bytes,
         )
 
     def trend(self, judged: Judged[Trend], top: int | None) -> None:
@@ -231,11 +232,12 @@ class JsonReport:
                 "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
                 **_runs(trend),
                 "diagnostics": _diagnostics(trend.diagnostics),
-            }
+            },
+            sized=trend.base.has_bytes,
         )
 
-    def _write(self, document: dict[str, Any]) -> None:
-        if document.get("of") == HANDLES:
+    def _write(self, document: dict[str, Any], *, sized: bool = True) -> None:
+        if not sized:
             document |= {
                 name: _without_bytes(document[name]) for name in _OF_MEMBERS if name in document
             }

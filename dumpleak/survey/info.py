@@ -20,8 +20,6 @@ from dumpleak.survey.heaps import heap_rows, source_info
 from windumps.blocks import Blocks
 from windumps.heaps.debug_crt import read_source_name
 
-WOW64_IMAGE = "wow64.dll"  # the 64-bit image that runs 32-bit programs on x64
-
 
 def source_names(blocks: Blocks) -> Counter[int]:
     """How many used blocks a debug C runtime keeps a source file for, by the address of its name."""

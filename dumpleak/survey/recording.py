@@ -26,7 +26,7 @@ from dumpleak.files.columns import (
 from dumpleak.files.metadata import About, Metadata, to_json
 from dumpleak.files.pool_metadata import said_anew
 from dumpleak.files.stripping import stripped_metadata
-from dumpleak.model.errors import Progress, no_progress
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Group
@@ -62,6 +62,7 @@ def write_snapshot(
     keep_names: tuple[str, ...] = (),
     holders: bool | int = True,
     progress: Progress = no_progress,
+    of: str | None = None,
 ) -> Metadata:
     """Walks a dump and writes its snapshot; the file is complete or not there at all.
 
@@ -75,12 +76,13 @@ def write_snapshot(
         holders: Also look for who points to the blocks of each site; all memory is read once more. A
             number is the bytes of used blocks up to which that is done.
         progress: Told of each heap.
+        of: A population that the dump must tell of; None for none but blocks.
 
     Returns:
         What was written besides the blocks.
 
     Raises:
-        CannotAnswerError: no heap can be read.
+        CannotAnswerError: no heap can be read, or the dump does not tell of the members of `of`.
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
@@ -90,6 +92,9 @@ def write_snapshot(
     for source, used in used_pieces(session, progress):
         walk.add(source, used)
     metadata = walk.metadata()
+    needed = metadata.populations.get(of or "")
+    if needed is not None and needed.reason:
+        raise CannotAnswerError(f"{session.dump.path}: {needed.reason}")
     if PATHS not in include:
         metadata = without_paths(metadata)
     if strip_names:

@@ -15,7 +15,8 @@ from builders.symbol_server import Handler, serving
 from made_symbols import OTHER_BUILD, made_pdb, put_in_store, sample_pdb
 from truth import TESTDATA
 
-from dumpleak.commands.base import progress_bar
+from dumpleak.commands.options import Options
+from dumpleak.commands.output import progress_bar
 from dumpleak.symbols.dump_symbols import ENVIRONMENT
 from windumps import open_dump
 from windumps.images.modules import PdbIdentity
@@ -175,7 +176,7 @@ def test_a_download_shows_progress_on_a_terminal_only(
     for force in ("", "1"):
         monkeypatch.setenv("FORCE_COLOR", force)
         symbols = Symbols([])
-        with progress_bar({"no_progress": False, "symbols": symbols}):
+        with progress_bar(Options(symbols=symbols)):
             report = symbols._downloader.progress
             if report is not None:
                 report("https://symbols.example.com/app.pdb/1/app.pdb", 10, 100)

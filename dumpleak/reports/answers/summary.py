@@ -19,6 +19,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
+from dumpleak.model.populations import HEAPS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
@@ -52,6 +53,9 @@ _NOUNS = {
     "heap": "heap",
     "kind": "block kind",
     "name": "name",
+    "use": "use",
+    "protection": "protection",
+    "start": "start function",
 }
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
@@ -338,6 +342,8 @@ def exhaustion_line(trend: Trend) -> str:
 
 def noun_of(snapshot: Snapshot) -> str:
     """What one of a snapshot's groups is called: "site", and of the kernel's pools "tag"."""
+    if snapshot.population == HEAPS:
+        return "kind"
     return _NOUNS.get(heading_of(snapshot), "group")
 
 
@@ -458,7 +464,7 @@ def _change(answer: Comparison | Trend) -> str:
     count = format_count(answer.delta_count, True)
     if not answer.base.has_bytes:
         return f"{count} {answer.base.population} in all"
-    return f"{format_bytes(answer.delta_bytes, True)} and {count} blocks in all"
+    return f"{format_bytes(answer.delta_bytes, True)} and {count} {answer.base.members} in all"
 
 
 def covered_told(sides: Sequence[Coverage]) -> str:

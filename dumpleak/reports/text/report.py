@@ -20,6 +20,7 @@ from dumpleak.model.account import AccountRow
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.info import Info
+from dumpleak.model.populations import BLOCKS, POOL
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_address, format_bytes, format_count, format_share
@@ -167,10 +168,11 @@ class TextReport:
             )
             for site, totals in groups[:limit]
         ]
-        columns = [TextColumn(title) for title in ("bytes", "blocks", "largest", "share")]
+        columns = [TextColumn(title) for title in ("bytes", snapshot.members, "largest", "share")]
         print_table(self._console, columns, heading_of(snapshot), rows)
         self._left_out(len(groups) - limit, "group")
-        self._line(f"Total: {totals_text(snapshot.totals)} in use by the program")
+        of = "in use by the program" if snapshot.population in (BLOCKS, POOL) else snapshot.members
+        self._line(f"Total: {totals_text(snapshot.totals)} {of}")
         self._coverage("Heap memory walked", snapshot.coverage)
         self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)
@@ -251,7 +253,7 @@ class TextReport:
             return
         columns = (
             TextColumn("bytes +/-"),
-            TextColumn("blocks +/-"),
+            TextColumn(f"{comparison.base.members} +/-"),
             TextColumn("base", width=Width.WIDE),
             TextColumn("current", width=Width.WIDE),
             TextColumn("current", width=Width.NARROW),
@@ -318,10 +320,10 @@ class TextReport:
             return
         columns = (
             TextColumn("bytes/hour"),
-            TextColumn("blocks/hour", width=Width.WIDE),
+            TextColumn(f"{trend.base.members}/hour", width=Width.WIDE),
             TextColumn("bytes +/-"),
             TextColumn("bytes", left=True),
-            TextColumn("blocks", width=Width.WIDE),
+            TextColumn(trend.base.members, width=Width.WIDE),
             TextColumn("shape", left=True),
             TextColumn("verdict", left=True),
         )

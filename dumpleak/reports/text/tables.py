@@ -18,6 +18,7 @@ from dumpleak.attribution.source import shortened
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.memory import UseRow
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot
@@ -265,6 +266,7 @@ def counted_deltas(comparison: Comparison, deltas: Sequence[SiteDelta]) -> Count
 def dumps_of(trend: Trend) -> CountTable:
     """The same of the dumps of a series."""
     sized = trend.base.has_bytes
+    walked = not any(isinstance(each.coverage, ListCovered) for each in trend.snapshots)
     rows: list[tuple[Sequence[Cell], NameLines]] = []
     for number, snapshot in enumerate(trend.snapshots):
         source, totals = snapshot.source, snapshot.totals
@@ -273,11 +275,15 @@ def dumps_of(trend: Trend) -> CountTable:
         count = format_count(totals.count)
         cells: tuple[Cell, ...] = when, count
         if sized:
-            cells = when, format_bytes(totals.bytes), count, snapshot.coverage.share_text
+            cells = when, format_bytes(totals.bytes), count
+        if walked:
+            cells = *cells, snapshot.coverage.share_text
         rows.append((cells, [clean(source.file + " (after the load stopped)" * idle)]))
     titles: tuple[str, ...] = "time (UTC)", trend.base.population
     if sized:
-        titles = "time (UTC)", "bytes in use", "blocks", "walked"
+        titles = "time (UTC)", "bytes in use", trend.base.members
+    if walked:
+        titles = *titles, "walked"
     return [TextColumn(title) for title in titles], "dump", rows
 
 

@@ -11,9 +11,10 @@ from dumpleak.model.account import NOT_KEPT
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.populations import HANDLES, HEAPS, MODULES, POPULATIONS, REGIONS, THREADS
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.info import process_snapshot
-from dumpleak.survey.populations.handles import handle_members
+from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot
 from dumpleak.survey.populations.modules import module_members
@@ -65,7 +66,7 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
         SnapshotFileError: the file cannot be used.
     """
     file = SnapshotFile(Path(path))
-    kept = file.metadata.populations.get(of)
+    kept = file.metadata.populations.get(of) or _of_older_file(file, of)
     if kept is None:
         raise CannotAnswerError(f"{path}: {NOT_KEPT}; make it anew from the dump")
     if kept.reason:
@@ -74,6 +75,17 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     if groups is None:
         raise CannotAnswerError(f"{path}: a snapshot file does not keep {of} by {by}")
     return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
+
+
+def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
+    """What files tell that were written before they kept populations: handles by type, heaps."""
+    if of == HEAPS:
+        return StoredPopulation({"kind": added_up(heap_members(file.metadata.snapshot))})
+    about = file.metadata.about
+    if of != HANDLES or about is None or about.handles is None:
+        return None
+    groups = [(handle_site(BY_TYPE, text), Totals(count)) for text, count in about.handles]
+    return StoredPopulation({BY_TYPE: groups}, sized=False)
 
 
 def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopulation]:

@@ -1,0 +1,123 @@
+"""`--of` and `--by`, and what commands open by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from dumpleak.commands.options import HOLDERS_AUTO_BYTES, Options
+from dumpleak.commands.output import progress_bar
+from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
+from dumpleak.gate.gate import Gate
+from dumpleak.model.holding import StoredHolders
+from dumpleak.model.populations import BLOCKS, POPULATIONS
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.pointers.holders import HolderFinder
+from dumpleak.reports import DETAILED_REPORTS, REPORTS
+from dumpleak.survey.open import Wanted, open_snapshot
+
+OF = click.option(
+    "--of",
+    type=click.Choice(list(POPULATIONS)),
+    help="What is added up; the default is the used blocks of a process, of a system its pools.",
+)
+BY = click.option(
+    "--by",
+    type=click.Choice(
+        list(dict.fromkeys(key for p in POPULATIONS.values() for key in p.groupings))
+    ),
+    help="What groups are; the default is site, of regions use, of handles type, of threads start, of "
+    "modules name, of heaps kind.",
+)
+
+
+def grouping_of(of: str | None, by: str | None) -> str:
+    """The grouping to use.
+
+    Raises:
+        UsageError: the population has no such grouping.
+    """
+    keys = POPULATIONS[of or BLOCKS].groupings
+    if by is not None and by not in keys:
+        raise click.UsageError(
+            f"{of or BLOCKS} are not grouped by {by}; --by takes {', '.join(keys)}"
+        )
+    return by or keys[0]
+
+
+def opened(
+    of: str | None,
+    dump: str,
+    by: str,
+    options: Options,
+    *,
+    holders: bool = False,
+    keep_blocks: bool = False,
+) -> Snapshot:
+    """Opens whatever the user named, grouped.
+
+    Args:
+        of: The population, where the user named one.
+        dump: A dump, a snapshot file or a log.
+        by: The grouping.
+        options: The command's.
+        holders: Keep what `look_for_holders` needs.
+        keep_blocks: Keep what tells whether single blocks are still there in another dump.
+
+    Raises:
+        UsageError: the format cannot show members without bytes.
+        WindumpsError: as `open_snapshot`.
+    """
+    with progress_bar(options) as progress:
+        wanted = Wanted(
+            of=of,
+            by=by,
+            symbols=options.symbols,
+            process=options.process,
+            skip_frames=options.skip_frames,
+            details=options.format in DETAILED_REPORTS,
+            keep_blocks=keep_blocks,
+            holders=holders,
+            progress=progress,
+        )
+        snapshot = open_snapshot(dump, wanted)
+    if not snapshot.has_bytes and options.format not in REPORTS:
+        raise click.UsageError(
+            f"{snapshot.population} of {dump} are only counted: --format {', '.join(REPORTS)} show them"
+        )
+    return snapshot
+
+
+def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:
+    """Refuses conditions that members without bytes can never fail.
+
+    Raises:
+        UsageError: there is one.
+    """
+    of = next((snapshot.population for snapshot in snapshots if not snapshot.has_bytes), "")
+    if gate is None or not of:
+        return
+    if gate.baseline is not None or gate.suppressions:
+        raise click.UsageError(f"--baseline and --suppressions do not go with --of {of}")
+    for condition in gate.conditions:
+        counted = (*COUNTED_SITES, "count", f"count{PER_HOUR}")
+        if not condition.is_of_account and condition.quantity not in counted:
+            raise click.UsageError(
+                f"--fail-on: {condition.text}: {of} are only counted; ask for count>=N or {of}.count>=N"
+            )
+
+
+def look_for_holders(
+    snapshot: Snapshot, keys: Iterable[str], wanted: bool | None, options: Options
+) -> None:
+    """Fills `Snapshot.held_by` for some groups, when that is wanted or does not take long."""
+    if snapshot.holders is None or wanted is False:
+        return
+    if wanted is None and snapshot.totals.bytes > HOLDERS_AUTO_BYTES:
+        return
+    with progress_bar(options) as progress:
+        progress("looking for holders", 0, 1)
+        snapshot.held_by = snapshot.holders(set(keys))
+        if isinstance(snapshot.holders, HolderFinder | StoredHolders):
+            snapshot.unreferenced = snapshot.holders.unreferenced

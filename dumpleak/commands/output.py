@@ -1,0 +1,141 @@
+"""Where answers go, how long work tells where it is, and how commands end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import IO
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from dumpleak.commands.options import Options
+from dumpleak.model.coverage import Coverage
+from dumpleak.model.errors import Progress as ProgressCallback
+from dumpleak.model.errors import no_progress
+from dumpleak.model.units import format_bytes
+from dumpleak.reports import REPORTS, Report
+from dumpleak.reports.answers.kernel import KERNEL_REPORTS, KernelReport
+from windumps.files import DISK_FULL, whole_file
+
+SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
+EXIT_GATE = 1
+EXIT_CANNOT_ANSWER = 3
+
+
+def require(covered: Coverage) -> None:
+    """Ends with exit code 3 when what was shown covers too little to count as an answer."""
+    if covered.shortfall:
+        click.echo(f"dumpleak: {covered.shortfall}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)
+
+
+@contextmanager
+def report_to(options: Options) -> Iterator[Report]:
+    """The report in the chosen format; goes where `output_to` says."""
+    with output_to(options) as stream:
+        yield REPORTS[options.format](stream)
+
+
+@contextmanager
+def kernel_report_to(options: Options) -> Iterator[KernelReport]:
+    """The report about a system in the chosen format, as `report_to`."""
+    report = KERNEL_REPORTS.get(options.format)
+    if report is None:
+        raise click.UsageError(
+            f"kernel dumps are described as {', '.join(KERNEL_REPORTS)}, not as {options.format}"
+        )
+    with output_to(options) as stream:
+        yield report(stream)
+
+
+@contextmanager
+def output_to(place: Options | str | None) -> Iterator[IO[str]]:
+    """Text on stdout, or in a file that is complete or not there at all.
+
+    Args:
+        place: The options that say where, or a file's name, or None for stdout.
+    """
+    output = place.output if isinstance(place, Options) else place
+    if output is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Names from dumps have characters that old consoles lack: shown as escapes, not as an error.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        with _standard_output():
+            yield sys.stdout
+            sys.stdout.flush()
+        return
+    with whole_file(output) as file:
+        stream = TextIOWrapper(file, encoding="utf-8", newline="")
+        yield stream
+        stream.flush()
+        stream.detach()
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader went away (`| head`); the command goes on to the exit code it owes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None and error.errno in DISK_FULL:
+            raise OSError(error.errno, error.strerror, "standard output") from error
+        raise
+
+
+class _Amount(ProgressColumn):
+    """Bytes done, of bytes in all; nothing for phases that count something else."""
+
+    def render(self, task: Task) -> Text:
+        """See `ProgressColumn`."""
+        if task.total is None or task.total < SMALLEST_TOTAL:
+            return Text("")
+        return Text(f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}")
+
+
+@contextmanager
+def progress_bar(options: Options) -> Iterator[ProgressCallback]:
+    """A bar on stderr, only on a terminal."""
+    console = Console(stderr=True)
+    if options.no_progress or not console.is_terminal:
+        yield no_progress
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Amount(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("opening", total=None)
+
+        def show(phase: str, done: int, total: int) -> None:
+            bar.update(task, description=phase, completed=done, total=total)
+
+        def show_download(url: str, received: int, total: int | None) -> None:
+            name = url.rpartition("/")[2]
+            bar.update(task, description=f"downloading {name}", completed=received, total=total)
+
+        symbols = options.symbols
+        if symbols is not None:
+            symbols.show_progress(show_download)
+        try:
+            yield show
+        finally:
+            if symbols is not None:
+                symbols.show_progress(None)
