@@ -48,8 +48,8 @@ WINDUMPS_FLOORS = (
     ("dumps",),
 )
 DUMPLEAK_FLOORS = (
-    ("model",),
-    ("owners", "symbols"),
+    ("interrupts", "model"),
+    ("owners", "subjects", "symbols"),
     ("kernel", "process"),
     ("attribution",),
     ("pointers",),
