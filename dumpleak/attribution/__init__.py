@@ -44,8 +44,10 @@ class SiteFinder:
             open_ = sites < 0
             if not open_.any():
                 break
-            rest = blocks if open_.all() else blocks.select(open_)
-            sites[open_] = attributor.assign(source, rest)
+            if open_.all():
+                sites = attributor.assign(source, blocks)
+            else:
+                sites[open_] = attributor.assign(source, blocks.select(open_))
         self._classes.add(source, blocks, sites)
         return sites
 

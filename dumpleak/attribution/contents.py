@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from windumps.blocks import Blocks
+from windumps.memory.address_space import values_at
 from windumps.process.views import ProcessView
 
 WORDS = 4
@@ -36,16 +37,16 @@ def first_words(view: ProcessView, blocks: Blocks) -> NDArray[np.uint64]:
         words = np.zeros((len(blocks), WORDS), np.uint64)
     else:
         offsets[torn] = 0
-        shape = (len(memory.data) - WORDS * width + 1, WORDS)
-        window = np.ndarray(shape, f"<u{width}", buffer=memory.data, strides=(1, width))
-        words = window[offsets].astype(np.uint64, copy=False)
+        rows = values_at(memory.data, offsets, np.dtype(f"V{WORDS * width}"))
+        words = rows.view(f"<u{width}").reshape(-1, WORDS).astype(np.uint64, copy=False)
+    if len(torn):  # partly in the dump, or not at all
+        places = blocks.address[torn, None] + np.arange(WORDS, dtype=np.uint64) * np.uint64(width)
+        words[torn] = memory.gather(places, f"<u{width}")[0]
     room = blocks.counted_bytes
-    for column in range(WORDS):
-        if len(torn):  # partly in the dump, or not at all
-            places = blocks.address[torn] + np.uint64(column * width)
-            words[torn, column] = memory.gather(places, f"<u{width}")[0]
-        behind = np.flatnonzero(room < width * (column + 1))
-        words[behind, column] = 0
+    small = np.flatnonzero(room < WORDS * width)
+    if len(small):
+        ends = np.arange(1, WORDS + 1) * width
+        words[small] = np.where(ends <= room[small, None], words[small], 0)
     return words
 
 

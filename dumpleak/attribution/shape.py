@@ -276,9 +276,12 @@ def image_pointers(session: Session, words: U64) -> tuple[I64, I64]:
     near = words - np.uint64(low) < np.uint64(min(span, ADDRESS_LIMIT - 1))
     rows, columns = np.divmod(np.flatnonzero(near), WORDS)  # much faster than np.nonzero
     pointers = words[rows, columns]
-    hits = session.images.index_of(pointers)
-    hits[session.images.index_of(pointers - np.uint64(IMAGE_HEADER_BYTES)) != hits] = -1
-    return rows[hits >= 0], columns[hits >= 0]
+    images_of = session.images.index_of
+    hits = images_of(pointers)
+    inside = np.flatnonzero(hits >= 0)
+    behind_header = images_of(pointers[inside] - np.uint64(IMAGE_HEADER_BYTES)) == hits[inside]
+    inside = inside[behind_header]
+    return rows[inside], columns[inside]
 
 
 def _begins_with_guid(view: ProcessView, words: U64) -> NDArray[np.bool_]:

@@ -228,6 +228,7 @@ class Session:
         """Walks all readable heaps, piece by piece; diagnostics are complete afterwards."""
         total = self._private_bytes()
         walked, others = 0, KnownMemory()
+        self.dump.release()  # what finding the heaps looked at
         for source in self.readable_heaps:
             heap = source.entry.heap
             if heap is None:

@@ -109,15 +109,20 @@ class ModuleMap:
         self.modules = sorted((m for m in modules if m.size_bytes), key=lambda m: m.base_address)
         self._bases = np.array([m.base_address for m in self.modules], np.uint64)
         self._sizes = np.array([m.size_bytes for m in self.modules], np.uint64)
+        low = min((m.base_address for m in self.modules), default=0)
+        high = max((m.end_address for m in self.modules), default=0)
+        self._low, self._span = np.uint64(low), np.uint64(min(high - low, (1 << 64) - 1))
 
     def index_of(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Index into `modules` for each address, -1 where it is in no image."""
-        if not self.modules:
-            return np.full(addresses.shape, -1, np.int64)
-        index = np.searchsorted(self._bases, addresses, "right") - 1
-        safe = np.maximum(index, 0)
-        inside = (index >= 0) & (addresses - self._bases[safe] < self._sizes[safe])
-        return np.where(inside, index, -1)
+        result = np.full(addresses.shape, -1, np.int64)
+        # Most addresses are far from all images; one comparison is cheaper than a look-up.
+        near = np.nonzero(addresses - self._low < self._span)
+        found = addresses[near]
+        index = np.searchsorted(self._bases, found, "right") - 1
+        inside = found - self._bases[index] < self._sizes[index]
+        result[near] = np.where(inside, index, -1)
+        return result
 
     def at(self, address: int) -> Module | None:
         """The module that holds `address`; None for addresses that cannot be."""

@@ -109,9 +109,10 @@ def fit_layout(
 def _some_batches(
     memory: AddressSpace, row: LayoutRow, listed: list[tuple[SegContext, int]], log: DiagnosticLog
 ) -> Iterator[SegmentBatch]:
-    """Segments a few at a time, those of a context after those of the one before."""
-    for context, group in groupby(listed, itemgetter(0)):
-        yield from read_segments(memory, row, context, [segment for _, segment in group], log)
+    """The first segments, then the others, a few of a context at a time."""
+    for part in (listed[:SAMPLE_SEGMENTS], listed[SAMPLE_SEGMENTS:]):
+        for context, group in groupby(part, itemgetter(0)):
+            yield from read_segments(memory, row, context, [segment for _, segment in group], log)
 
 
 def list_all(
