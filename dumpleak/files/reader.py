@@ -22,10 +22,10 @@ from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.holding import StoredHolders
 from dumpleak.model.info import Info, coverage_advice
+from dumpleak.model.refuted_counters import keep_refuted
 from dumpleak.model.sites import Site, SiteKind, heap_name, key_site, size_name
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals
-from dumpleak.survey.pools import keep_refuted
 from windumps.arrays import I32
 from windumps.blocks import SIZE_UNKNOWN, Kind
 

@@ -6,7 +6,7 @@ groups by size, kind and pool count the blocks that were found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,12 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.memory import Limit
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import NONE, POOLS, WALK, Counters, TagRow, owner_of_both, sited
+from dumpleak.model.pool import POOLS, WALK, Counters, TagRow, owner_of_both, sited
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import new_blocks, said_of_new
 from dumpleak.model.pool_sites import Groups, Refuted, driver_of, site_key, tag_site
 from dumpleak.model.populations import POOL
+from dumpleak.model.refuted_counters import _COUNTED, keep_refuted
 from dumpleak.model.sites import Site, SiteKind, heap_name
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.totals import Totals
@@ -111,36 +112,6 @@ def refuted_counters(reader: PoolReader) -> list[Refuted]:
     ]
 
 
-def keep_refuted(snapshot: Snapshot, rows: Iterable[TagRow], refuted: Sequence[Refuted]) -> None:
-    """Fills `Snapshot.refuted` and `Snapshot.refuted_unknown`, of `refuted_counters`.
-
-    A group of several tags or pools counts those that are not refuted as they are.
-    """
-    group_of = _COUNTED.get(snapshot.grouping)
-    snapshot.refuted, snapshot.refuted_unknown = {}, ""
-    if refuted and group_of is None:
-        snapshot.refuted_unknown = (
-            f"the blocks refute counters of pool tags, and counters do not tell the {snapshot.grouping} of "
-            f"blocks: what grows by counters only is shown by {', '.join(_COUNTED)}"
-        )
-    if not refuted or group_of is None:
-        return
-    said = {(tag, pool): Totals(count, held, held) for tag, pool, count, held in refuted}
-    groups: Groups = {}
-    doubted = set()
-    for row in rows:
-        for number, pool in enumerate(POOLS):
-            held = row.pools.get(pool, NONE)
-            counted = said.get((row.number, number))
-            site = group_of(row, number)
-            if counted is not None:
-                doubted.add(site.key)
-            size = held.bytes or 0
-            more = counted or Totals(held.count or 0, size, size)
-            groups[site.key] = site, groups.get(site.key, (site, Totals()))[1] + more
-    snapshot.refuted = {key: group for key, group in groups.items() if key in doubted}
-
-
 def _tags_of(rows: list[TagRow]) -> dict[str, tuple[int, int | None]]:
     pools = (None, *range(len(POOLS)))
     return {site_key(row.number, pool): (row.number, pool) for row in rows for pool in pools}
@@ -206,12 +177,6 @@ POOL_GROUPINGS: dict[str, Callable[[PoolReader, list[TagRow]], Groups]] = {
         "heap", "pool", lambda pool: heap_name(f"{(*POOLS, 'unknown')[pool]} pool", POOL)
     ),
     "kind": _by_column("kind", "kind", lambda kind: Kind(kind).label),
-}
-# Groupings of what the trackers count, and the group of a tag's counters in one of `POOLS`.
-_COUNTED: dict[str, Callable[[TagRow, int], Site]] = {
-    "site": tag_site,
-    "tag": lambda row, pool: tag_site(row),
-    "driver": lambda row, pool: driver_of(row.owner.driver),
 }
 BY_TRACKERS = frozenset(_COUNTED)
 

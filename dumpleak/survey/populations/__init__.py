@@ -73,7 +73,9 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
         raise CannotAnswerError(f"{path}: {kept.reason}")
     groups = kept.groups.get(by)
     if groups is None:
-        raise CannotAnswerError(f"{path}: a snapshot file does not keep {of} by {by}")
+        raise CannotAnswerError(
+            f"{path}: a snapshot file keeps no names of {of}; ask the dump itself"
+        )
     return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
 
 
