@@ -203,6 +203,7 @@ def _read_account(item: Fields) -> PoolAccount:
         pool_count=item.integer("pool_count") if "pool_count" in item.names() else len(POOLS[:2]),
         large_unknown="large_unknown" in item.names() and item.flag("large_unknown"),
         pool_bytes=item.integer_or_none("pool_bytes") if "pool_bytes" in item.names() else None,
+        doubt_bytes=item.integer("doubt_bytes") if "doubt_bytes" in item.names() else 0,
     )
 
 

@@ -49,6 +49,7 @@ def account_for(reader: OpenedPools, walk: bool) -> PoolAccount:
     audit = reader.pools.audit if walk else None
     coverage = reader.pools.coverage if walk else None
     by_blocks = audit.source == Source.WALKED if audit is not None else np.zeros(0, np.bool_)
+    large_unknown = audit is not None and (audit.is_short or not reader.pools.is_whole)
     return PoolAccount(
         ranking=TRACKERS if reader.has_trackers else WALK,
         reason=audit.reason if audit is not None else "blocks were not looked for",
@@ -74,8 +75,9 @@ def account_for(reader: OpenedPools, walk: bool) -> PoolAccount:
         if audit is not None
         else 0,
         pool_count=_pool_count(reader, walk),
-        large_unknown=audit is not None and not reader.pools.is_whole,
-        pool_bytes=_pool_bytes(reader) if audit is not None and not reader.pools.is_whole else None,
+        large_unknown=large_unknown,
+        pool_bytes=_pool_bytes(reader) if large_unknown else None,
+        doubt_bytes=audit.doubt_bytes if audit is not None else 0,
     )
 
 

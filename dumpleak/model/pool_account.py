@@ -61,6 +61,7 @@ class PoolAccount:
         large_unknown: Tables of blocks are not in the dump, so that blocks nobody looks for may be anywhere.
         pool_bytes: The memory manager's own total of both pools, where it is needed (`large_unknown`) and
             known.
+        doubt_bytes: By which trackers and blocks differ where neither is proven to be right.
     """
 
     ranking: str
@@ -85,6 +86,7 @@ class PoolAccount:
     pool_count: int = 2
     large_unknown: bool = False
     pool_bytes: int | None = None
+    doubt_bytes: int = 0
 
     @property
     def unseen_bytes(self) -> int:
@@ -115,7 +117,7 @@ class PoolAccount:
             # What is known of all tags cannot hide more of them.
             unseen = self.unseen_bytes if self.tags_by_blocks or self.unknown_tags else 0
             of_unknown = max(self.uncounted_bytes - self.by_blocks_bytes, 0)
-            committed = walked + max(missing, unseen) + of_unknown
+            committed = walked + max(missing, unseen) + of_unknown + self.doubt_bytes
             counted = max(missing - unseen, 0) if by_trackers else 0
             unbounded = bool(self.unknown_tags)
         present, pools = max(committed - self.absent_bytes, walked), self.pool_count

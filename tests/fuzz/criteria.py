@@ -7,6 +7,29 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
+
+from windumps.arrays import I64, U64
+
+TAG_KIND = "pool-tag"
+UNSAID = -1  # stands for tags that an answer does not name
+
+
+def tag_key(tag: int, paged: bool) -> int:
+    """A tag in nonpaged or paged pool as a number that is no address."""
+    return -(tag << 1 | paged) - 2
+
+
+def named(key: int) -> str:
+    """An address or a tag, for people."""
+    if key >= 0:
+        return f"0x{key:x}"
+    if key == UNSAID:
+        return "all"
+    tag = -key - 2
+    text = (tag >> 1).to_bytes(4, "little").decode("latin-1")
+    return f"{text!r} {'paged' if tag & 1 else 'nonpaged'}"
+
 
 class Found(NamedTuple):
     """A used block of an answer.
@@ -34,6 +57,20 @@ class Part(NamedTuple):
     unwalked: int
 
 
+class Total(NamedTuple):
+    """What an answer says one tag holds in one pool.
+
+    Attributes:
+        count: Blocks.
+        bytes: Their bytes.
+        may_lack: Bytes by which it may be off, for as many are said not to be known; None without a bound.
+    """
+
+    count: int
+    bytes: int
+    may_lack: int | None = 0
+
+
 @dataclass
 class Answer:
     """What was said of a dump.
@@ -47,6 +84,10 @@ class Answer:
         read: Heaps that were read.
         shown: The share that is shown to people, "99.8%".
         messages: What was said of damage.
+        may_invent: Bytes of used blocks that may be none, for as many are said not to be known: of pools,
+            where whether a block was given back may stand elsewhere.
+        totals: Of pools: what is said of each tag, by `tag_key`; None where there are none.
+        shares: What each command says of how much was walked; all must say the same.
     """
 
     used: dict[int, Found]
@@ -57,6 +98,9 @@ class Answer:
     read: int
     shown: str
     messages: list[str] = field(default_factory=list)
+    may_invent: int = 0
+    totals: dict[int, Total] | None = None
+    shares: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -68,12 +112,14 @@ class Truth:
         blocks: What an answer about the undamaged dump says of each.
         stands_for: Addresses that may come instead of others: of the header a runtime puts in front.
         optional: Addresses that may come or not.
+        totals: Of pools: blocks and bytes of each tag, by `tag_key`.
     """
 
     used: dict[int, int]
     blocks: dict[int, Found]
     stands_for: dict[int, int] = field(default_factory=dict)
     optional: set[int] = field(default_factory=set)
+    totals: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def kind_of(self, address: int) -> str:
         return self.blocks[address].kind
@@ -98,21 +144,25 @@ class Trial:
         self.lost = [address for address in self.truth.used if address not in said]
 
     def kind_of(self, address: int) -> str:
-        """The kind of a block: in truth, or, where there is none, as the answer says."""
+        """The kind of a block: in truth, or, where there is none, as the answer says; or of a tag."""
+        if address < 0:
+            return TAG_KIND
         known = self.truth.blocks.get(address)
         return (known or self.answer.used[address]).kind
 
 
 def invented(trial: Trial) -> list[int]:
-    """Used blocks that no one ever asked for."""
-    truth = trial.truth
-    return [
+    """Used blocks that no one ever asked for, unless no more bytes than are said not to be known."""
+    truth, used = trial.truth, trial.answer.used
+    extra = [
         address
         for address in trial.answer.used
         if address not in truth.used
         and address not in truth.optional
         and address not in truth.stands_for
     ]
+    held = sum(max(used[address].size, 1) for address in extra)
+    return [] if held <= trial.answer.may_invent else extra
 
 
 def twice(trial: Trial) -> list[int]:
@@ -156,6 +206,29 @@ def lost_untold(trial: Trial) -> list[int]:
     return untold
 
 
+def wrong_total(trial: Trial) -> list[int]:
+    """Tags that hold something else than is said to be known; a tag that is not said holds nothing."""
+    answer = trial.answer
+    if answer.totals is None:
+        return []
+    wrong = []
+    for key in {**trial.truth.totals, **answer.totals}:
+        count, held = trial.truth.totals.get(key, (0, 0))
+        said = answer.totals.get(key, answer.totals.get(UNSAID, Total(0, 0)))
+        if said.may_lack == 0:
+            is_right = (said.count, said.bytes) == (count, held)
+        else:
+            is_right = said.may_lack is None or abs(said.bytes - held) <= said.may_lack
+        if not is_right and key != UNSAID:
+            wrong.append(key)
+    return wrong
+
+
+def coverage_differs(trial: Trial) -> list[int]:
+    """Commands say different things of how much was walked."""
+    return [UNSAID] if len(set(trial.answer.shares.values())) > 1 else []
+
+
 CRITERIA: dict[str, Callable[[Trial], list[int]]] = {
     "invented": invented,
     "wrong size": wrong_size,
@@ -163,9 +236,19 @@ CRITERIA: dict[str, Callable[[Trial], list[int]]] = {
     "overlapping": overlapping,
     "lost at 100.0 %": lost_at_100,
     "lost untold": lost_untold,
+    "wrong total": wrong_total,
+    "coverage differs": coverage_differs,
 }
 
 
 def by_kind(trial: Trial, addresses: list[int]) -> Counter[str]:
     """How many blocks of each kind."""
     return Counter(trial.kind_of(address) for address in addresses)
+
+
+def overlaps(address: U64, taken: I64) -> list[int]:
+    """Addresses of blocks whose bytes the block before has, too; `taken` is how many bytes each has."""
+    order = np.argsort(address, kind="stable")
+    address = address[order]
+    over = address[:-1] + taken[order][:-1].astype(np.uint64) > address[1:]
+    return [int(value) for value in address[1:][over & (address[1:] != address[:-1])]]

@@ -20,11 +20,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fuzz.cases import strict_warnings
-from fuzz.criteria import CRITERIA, Answer, Trial, by_kind
-from fuzz.damages import DAMAGES, Damaged
+from fuzz.criteria import CRITERIA, Answer, Trial, by_kind, named
+from fuzz.damages import Damaged
 from fuzz.dice import Dice
+from fuzz.kernel_damages import POOL_DAMAGES
 from fuzz.running import Rounds, chosen, kept, read_rows, trial_options
-from fuzz.subjects import Subject, subjects
+from fuzz.subject import Subject
+from fuzz.subjects import subjects
 from windumps.errors import WindumpsError
 
 CHANGES_NOTHING = "none"  # this damage needs one trial
@@ -39,7 +41,7 @@ class Row:
 
     Attributes:
         subject: Name of the dump.
-        damage: A key of `DAMAGES`.
+        damage: A key of the subject's damages.
         number: Number of the trial.
         refused: The error that refused the dump; "" when there was an answer.
         blocks: Kind → used blocks in truth.
@@ -65,7 +67,7 @@ class Row:
 
 def damaged(subject: Subject, name: str, damage: str, run: int, number: int) -> Damaged:
     """The damaged file of a trial."""
-    return DAMAGES[damage](subject, Dice(name, damage, run, number))
+    return subject.damages[damage](subject, Dice(name, damage, run, number))
 
 
 def judged(subject: Subject, row: Row, answer: Answer) -> Row:
@@ -81,7 +83,7 @@ def judged(subject: Subject, row: Row, answer: Answer) -> Row:
         row.examples[LOST_WHOLE] = [f"0x{address:x}" for address in missing[:SHOWN]]
     for name, addresses in found.items():
         row.broken[name] = dict(by_kind(trial, addresses))
-        row.examples[name] = [f"0x{address:x}" for address in addresses[:SHOWN]]
+        row.examples[name] = [named(address) for address in addresses[:SHOWN]]
     row.broken = {name: kinds for name, kinds in row.broken.items() if kinds}
     row.examples = {name: row.examples[name] for name in row.broken}
     return row
@@ -117,10 +119,13 @@ def trials(names: list[str], damages: list[str], run: int, rounds: Rounds) -> It
         except WindumpsError as error:
             yield Row(name, CHANGES_NOTHING, 0, str(error), broken={REFUSED_WHOLE: {"unknown": 1}})
             continue
+        possible = [damage for damage in damages if damage in subject.damages]
         for number in numbers:
-            for damage in damages:
+            for damage in Dice(name, run, number).sample(possible, len(possible)):
                 if number == 0 or damage != CHANGES_NOTHING:
                     yield tried(subject, name, damage, run, number)
+                if subject.is_slow and numbers.is_over:
+                    break
 
 
 def replay(name: str, run: int, save: Path | None) -> int:
@@ -140,6 +145,7 @@ def replay(name: str, run: int, save: Path | None) -> int:
     trial = Trial(subject.truth, answer)
     print("\n".join(f"said: {message}" for message in answer.messages))
     print(f"shown: {answer.shown}, heaps read: {answer.read} of {answer.listed}")
+    print("\n".join(f"{command}: {share}" for command, share in answer.shares.items()))
     for heap, part in answer.parts.items():
         lost = [a for a in trial.lost if subject.truth.blocks[a].part == heap]
         size = sum(subject.truth.used[address] for address in lost)
@@ -148,14 +154,18 @@ def replay(name: str, run: int, save: Path | None) -> int:
     for criterion in row.broken:
         print(f"BROKEN {criterion}: {row.broken[criterion]}")
         for address in (CRITERIA[criterion](trial) if criterion in CRITERIA else [])[:20]:
-            said = answer.used.get(address)
-            print(f"  0x{address:x}: said {said}, in truth {subject.truth.used.get(address)} bytes")
+            said, so = answer.used.get(address), subject.truth.used.get(address)
+            if address < 0:
+                said, so = (answer.totals or {}).get(address), subject.truth.totals.get(address)
+            print(f"  {named(address)}: said {said}, in truth {so}")
     return 1 if row.broken else 0
 
 
 def family(subject: str, kind: str) -> str:
     """What a table has one line for: the kind of heap and the system, "nt-lfh of 7"."""
     *_, build, scenario, _ = subject.split("/")
+    if "kernel" in subject:
+        return f"{kind} of {build}"
     system = next(name for prefix, name in SYSTEMS if build.startswith(prefix))
     return f"{'debug-crt' if scenario.startswith('debug-crt') else kind} of {system}"
 
@@ -215,7 +225,7 @@ def main() -> int:
         help="a criterion that ends no run",
     )
     given = parser.parse_args()
-    names, damages = chosen(subjects(), given.only), chosen(DAMAGES, given.damage)
+    names, damages = chosen(subjects(), given.only), chosen(POOL_DAMAGES, given.damage)
     if given.list:
         print("\n".join(names))
     elif given.table:

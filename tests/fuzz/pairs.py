@@ -6,6 +6,7 @@
 
 The limit is nine tenths of the growth of the undamaged pair.
 Right are exit codes 1 (it grew) and 3 (no answer).
+Pairs that were taken in swapped order are left out: of these the gate answers nothing on purpose.
 Ends with 1 when any pair passes, or ends with anything else.
 """
 
@@ -39,6 +40,7 @@ from windumps.errors import WindumpsError
 SCENARIOS = ("leak-pair-*", "page-heap-leak-pair")
 SHARE = 0.9  # of the growth is the limit
 PASSED, GREW, NO_ANSWER = 0, 1, 3
+SWAPPED = "dumps-swapped"  # the code of what is said of a pair in swapped order
 FALSE_PASS, WRONG_END, UNUSABLE = "false PASS", "other exit code", "not compared when whole"
 # Where growth can be asked for: in all, or of the site that grew most; bytes or blocks.
 CONDITIONS: dict[str, Callable[[dict[str, Any]], int]] = {
@@ -61,6 +63,7 @@ class Row:
         code: The exit code.
         wrong: What is wrong with it; "" when nothing is.
         said: The last line on standard error.
+        is_swapped: The pair was taken in swapped order, and is left out.
     """
 
     pair: str
@@ -70,6 +73,7 @@ class Row:
     code: int = -1
     wrong: str = ""
     said: str = ""
+    is_swapped: bool = False
 
     @property
     def name(self) -> str:
@@ -82,6 +86,7 @@ class PairSubject(ProcessSubject):
 
     Attributes:
         growth: Condition → growth of the undamaged pair.
+        is_swapped: It was taken in swapped order.
         planted: Pages of the blocks that were leaked between the two.
     """
 
@@ -92,17 +97,19 @@ class PairSubject(ProcessSubject):
         self.after.write_bytes(unpacked(before.dump))
         code, _, said = run("snapshot", str(self.after), "--no-holders", "-o", str(self.before))
         require(code == 0, "the whole dump can be read", said)
-        self.growth = self._growth()
+        whole = self._whole()
+        self.growth = {name: growth(whole) for name, growth in CONDITIONS.items()}
+        self.is_swapped = any(item["code"] == SWAPPED for item in whole["diagnostics"])
         leaked = load_json(after.truth)["leaked_since_before"]
         self.planted = set(
             self._pages_of([row[0] if isinstance(row, list) else row for row in leaked])
         )
 
-    def _growth(self) -> dict[str, int]:
+    def _whole(self) -> dict[str, Any]:
+        """What is said of the undamaged pair."""
         _, text, said = self.asked(self.data, "--format", "json")
         require(bool(text), "the whole pair can be compared", said)
-        whole = json.loads(text)
-        return {name: growth(whole) for name, growth in CONDITIONS.items()}
+        return dict(json.loads(text))
 
     def _pages_of(self, addresses: list[int]) -> Iterator[int]:
         for address in addresses:
@@ -167,6 +174,9 @@ def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> I
             except (ViolationError, WindumpsError) as error:
                 yield Row(name, "none", 0, wrong=UNUSABLE, said=str(error))
                 continue
+            if pair.is_swapped:
+                yield Row(name, "none", 0, is_swapped=True)
+                continue
             for number in numbers:
                 for damage in damages:
                     yield tried(pair, name, damage, seed, number)[0]
@@ -187,7 +197,10 @@ def replay(name: str, seed: int, save: Path | None) -> int:
 
 
 def report(rows: list[Row], seed: int) -> int:
-    """Every pair that is wrong; the last line is the result."""
+    """Every pair that is wrong or left out; the last line is the result."""
+    swapped, rows = [row for row in rows if row.is_swapped], [r for r in rows if not r.is_swapped]
+    for row in swapped:
+        print(f"left out, for it was taken in swapped order: {row.pair}")
     for row in rows:
         if row.wrong:
             print(f"{row.wrong}: {row.condition}, exit code {row.code}: {row.said}")
@@ -196,7 +209,7 @@ def report(rows: list[Row], seed: int) -> int:
     print(
         f"pairs: {len(rows)} trials of {len({row.pair for row in rows})} pairs: {codes[GREW]} grew, "
         f"{codes[NO_ANSWER]} no answer, {wrong[FALSE_PASS]} false PASS, "
-        f"{wrong[WRONG_END] + wrong[UNUSABLE]} ended otherwise"
+        f"{wrong[WRONG_END] + wrong[UNUSABLE]} ended otherwise; {len(swapped)} pairs left out"
     )
     return 1 if any(row.wrong for row in rows) or not rows else 0
 
@@ -220,7 +233,8 @@ def main() -> int:
     if given.list:
         print("\n".join(names))
     elif given.table:
-        table([Row(**row) for row in read_rows(given.table)])
+        rows = [Row(**row) for row in read_rows(given.table)]
+        table([row for row in rows if not row.is_swapped])
     elif given.replay:
         return replay(given.replay, given.seed, given.save)
     else:

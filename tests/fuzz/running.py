@@ -38,6 +38,30 @@ def chosen(names: Iterable[str], patterns: str) -> list[str]:
     return [name for name in names if any(fnmatch.fnmatch(name, one) for one in wanted)]
 
 
+class Share:
+    """The rounds of one dump.
+
+    Args:
+        trials: How many; None for no limit.
+        end: Time of `time.monotonic` after which no more begins; None for no limit.
+    """
+
+    def __init__(self, trials: int | None, end: float | None) -> None:
+        self._trials, self._end = trials, end
+
+    @property
+    def is_over(self) -> bool:
+        """The time is used up."""
+        return self._end is not None and time.monotonic() >= self._end
+
+    def __iter__(self) -> Iterator[int]:
+        """Numbers of rounds; one at least."""
+        number = 0
+        while number == 0 or ((self._trials is None or number < self._trials) and not self.is_over):
+            yield number
+            number += 1
+
+
 class Rounds:
     """How often each of many dumps is tried: so many rounds, or what its share of the time allows.
 
@@ -52,23 +76,14 @@ class Rounds:
         self._trials = trials
         self._end = None if seconds is None else time.monotonic() + seconds
 
-    def shared(self, names: list[str]) -> Iterator[tuple[str, Iterator[int]]]:
-        """Each name with the numbers of its rounds; one round at least."""
+    def shared(self, names: list[str]) -> Iterator[tuple[str, Share]]:
+        """Each name with its rounds."""
         for left, name in zip(range(len(names), 0, -1), names, strict=True):
             if self._end is None:
-                yield name, self._numbers(None)
+                yield name, Share(self._trials, None)
             else:
                 now = time.monotonic()
-                yield name, self._numbers(now + max(self._end - now, 0) / left)
-
-    def _numbers(self, end: float | None) -> Iterator[int]:
-        number = 0
-        while number == 0 or (
-            (self._trials is None or number < self._trials)
-            and (end is None or time.monotonic() < end)
-        ):
-            yield number
-            number += 1
+                yield name, Share(self._trials, now + max(self._end - now, 0) / left)
 
 
 def kept(rows: Iterable[T], out: Path | None) -> list[T]:

@@ -14,36 +14,17 @@ from truth import TESTDATA, TruthDump, load_json, truth_dumps
 
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
-from fuzz.criteria import Answer, Found, Part, Truth
-from fuzz.damages import Damageable, Page
+from fuzz.criteria import Answer, Found, Part, Truth, overlaps
+from fuzz.damages import Page
 from fuzz.dump_kinds import unpacked
+from fuzz.kernel_subjects import pools_with_truth
 from fuzz.made_dumps import MADE_ROWS, MadeRow
 from fuzz.seeds import PAGE, Run, header_places, places_read, runs_of
+from fuzz.subject import Subject
 from windumps.blocks import Blocks, Kind
 from windumps.dumps.minidump.reader import open_minidump
 
 MEMORY64 = 9  # the stream that lists all memory
-
-
-class Subject(Damageable):
-    """A dump that can be damaged and asked.
-
-    Attributes:
-        truth: What is in it.
-        mistakes: What the answer about the undamaged dump has wrong: missing and extra blocks. These
-            are left out of the truth, so that they count once and not in each trial.
-    """
-
-    truth: Truth
-    mistakes: tuple[list[int], list[int]]
-
-    def answer(self, data: bytes) -> Answer:
-        """What is said of the dump, or of a damaged one.
-
-        Raises:
-            WindumpsError: there is no answer.
-        """
-        raise NotImplementedError
 
 
 class ProcessSubject(Subject):
@@ -55,7 +36,7 @@ class ProcessSubject(Subject):
         self.memory = opened.dump.memory
         self.runs: list[Run] = runs_of(self.memory)
         small, gathered = places_read(lambda: self.answer(self.data))
-        self._learn(self.answer(self.data))
+        self.leave_out(self.answer(self.data))
         # Ranges are complete once all heaps were walked.
         pieces = [blocks for _, blocks in opened.blocks()]
         self.pages: list[Page] = sorted(set(self._heap_pages(opened)))
@@ -64,22 +45,6 @@ class ProcessSubject(Subject):
         headers = header_places(self.memory, blocks.used.address, width)
         structures = [[o for o in places if o // PAGE in inside] for places in (small, gathered)]
         self.structures: list[list[int]] = [p for p in (*structures, headers) if p]
-
-    def _learn(self, clean: Answer) -> None:
-        """Leaves out of the truth what the undamaged answer does not have, and completes the rest."""
-        truth = self.truth
-        said = {truth.stands_for.get(address, address) for address in clean.used}
-        missing = [address for address in truth.used if address not in said]
-        known = (truth.used, truth.optional, truth.stands_for)
-        extra = [a for a in clean.used if not any(a in addresses for addresses in known)]
-        self.mistakes = missing, extra
-        for address in missing:
-            del truth.used[address]
-        truth.optional |= set(extra)
-        truth.blocks = {truth.stands_for.get(a, a): found for a, found in clean.used.items()}
-        for address, size in truth.used.items():
-            if size < 0:
-                truth.used[address] = clean.used[address].size
 
     def _heap_pages(self, session: Session) -> list[Page]:
         pages = []
@@ -110,6 +75,7 @@ class ProcessSubject(Subject):
                     twice.append(address)
                 used[address] = Found(size, Kind(kind).label, source.entry.address)
         covered = coverage(session)
+        blocks = Blocks.concatenate(pieces)
         parts = {}
         for source in session.heaps:
             heap = source.entry.heap
@@ -118,7 +84,7 @@ class ProcessSubject(Subject):
         return Answer(
             used,
             twice,
-            _overlaps(Blocks.concatenate(pieces)),
+            overlaps(blocks.address, np.clip(blocks.size, 0, blocks.block_bytes)),
             parts,
             covered.heaps_listed,
             covered.heaps_read,
@@ -160,14 +126,6 @@ def _without(start: int, end: int, pages: set[int]) -> list[tuple[int, int]]:
             low = behind
         at = behind
     return [*left, (low, end)] if low < end else left
-
-
-def _overlaps(used: Blocks) -> list[int]:
-    order = np.argsort(used.address, kind="stable")
-    address = used.address[order]
-    taken = np.minimum(np.maximum(used.size[order], 0), used.block_bytes[order])
-    over = address[:-1] + taken[:-1].astype(np.uint64) > address[1:]
-    return [int(value) for value in address[1:][over & (address[1:] != address[:-1])]]
 
 
 def read_truth(raw: dict[str, Any]) -> Truth:
@@ -227,6 +185,7 @@ def _made() -> Makers:
 
 # One row a kind of subject: what it is, and its dumps by name.
 SUBJECTS: dict[str, Callable[[], Makers]] = {
+    "pools": pools_with_truth,
     "heaps": partial(_with_truth, "tiny", "mixed", "nt-*", "segment-*"),
     "page heaps": partial(_with_truth, "page-heap-full", "page-heap-light", "page-heap-range"),
     "debug runtimes": partial(_with_truth, "debug-crt*"),

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
+import numpy as np
 import pytest
 from builders.opening import open_bytes
 
-from fuzz.criteria import CRITERIA, Answer, Found, Part, Trial, Truth
+from fuzz.criteria import CRITERIA, UNSAID, Answer, Found, Part, Total, Trial, Truth, tag_key
 from fuzz.damages import DAMAGES, PAGE, WORD
 from fuzz.dice import Dice
 from fuzz.honesty import Row, family, judged, tried
-from fuzz.subjects import Subject, subjects
+from fuzz.kernel_damages import POOL_DAMAGES
+from fuzz.subject import Subject
+from fuzz.subjects import subjects
+from windumps.dumps.kernel.reader import open_kernel_dump
 from windumps.errors import DumpError
+from windumps.memory.address_space import Presence
 
 # What is known to lie still. Strict: the row goes with its fault.
 OWN = [n for n in subjects() if n.startswith(("testdata/", "made/")) and "/leak-pair" not in n]
+POOLS = [name for name in OWN if "/kernel" in name]
+PROCESSES = [name for name in OWN if name not in POOLS]
 TINY = "testdata/10.0.19041.3324-x64/tiny/dump"
+KERNEL = "testdata/kernel/22621-x64/tiny-pair/after"
 HEAP = 0x10000
 
 
@@ -33,12 +42,17 @@ def test_what_is_said_of_a_whole_dump_is_the_truth(name: str) -> None:
     assert not row.broken
 
 
-@pytest.mark.parametrize(
-    "name",
-    OWN,
-)
+@pytest.mark.parametrize("name", PROCESSES)
 def test_no_damage_makes_an_answer_lie(name: str) -> None:
     rows = [tried(_subject(name), name, damage, 1, 0) for damage in DAMAGES]
+    assert {row.name: row.examples for row in rows if row.broken} == {}
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_no_damage_makes_an_answer_about_pools_lie(name: str) -> None:
+    # Every eighth damage, others for each dump: all of all take minutes.
+    mine = list(POOL_DAMAGES)[POOLS.index(name) % 8 :: 8]
+    rows = [tried(_subject(name), name, damage, 1, 0) for damage in mine]
     assert {row.name: row.examples for row in rows if row.broken} == {}
 
 
@@ -83,6 +97,51 @@ def test_a_criterion_is_broken_by_its_lie_and_by_nothing_else(
 ) -> None:
     trial = Trial(_truth(), answer)
     assert {name for name, criterion in CRITERIA.items() if criterion(trial)} == broken
+
+
+TAG = tag_key(0x61626364, False)
+EXTRA = {**WHOLE, 0x5000: 8, 0x6000: 8}
+
+
+@pytest.mark.parametrize(
+    ("said", "broken"),
+    [
+        ({TAG: Total(3, 96)}, set()),
+        ({TAG: Total(3, 95)}, {"wrong total"}),
+        ({TAG: Total(2, 95, 1)}, set()),
+        ({TAG: Total(2, 94, 1)}, {"wrong total"}),
+        ({TAG: Total(0, 0, None)}, set()),
+        ({}, {"wrong total"}),
+        ({UNSAID: Total(0, 0, 95)}, {"wrong total"}),
+        ({UNSAID: Total(0, 0, 96)}, set()),
+        ({TAG: Total(3, 96), tag_key(0x61626364, True): Total(1, 8)}, {"wrong total"}),
+        (None, set()),
+    ],
+)
+def test_a_total_that_is_another_is_a_lie_unless_it_is_said_to_be_unsure(
+    said: dict[int, Total] | None, broken: set[str]
+) -> None:
+    truth, answer = _truth(), _answer(WHOLE)
+    truth.totals, answer.totals = {TAG: (3, 96)}, said
+    trial = Trial(truth, answer)
+    assert {name for name, criterion in CRITERIA.items() if criterion(trial)} == broken
+
+
+@pytest.mark.parametrize(("may_invent", "is_told"), [(15, False), (16, True)])
+def test_pools_may_show_a_freed_block_only_where_as_much_is_said_to_be_unknown(
+    may_invent: int, is_told: bool
+) -> None:
+    answer = _answer(EXTRA)
+    answer.may_invent = may_invent
+    assert (not CRITERIA["invented"](Trial(_truth(), answer))) == is_told
+
+
+def test_commands_that_say_different_shares_are_a_lie() -> None:
+    answer = _answer(WHOLE)
+    answer.shares = {"pool": "99.9%", "stat": "99.9%"}
+    assert not CRITERIA["coverage differs"](Trial(_truth(), answer))
+    answer.shares["trend"] = "100.0%"
+    assert CRITERIA["coverage differs"](Trial(_truth(), answer))
 
 
 def test_blocks_that_come_twice_or_overlap_are_lies() -> None:
@@ -167,7 +226,31 @@ def test_a_cut_file_ends_in_its_memory() -> None:
         assert subject.data.startswith(data)
 
 
+@pytest.mark.parametrize("damage", POOL_DAMAGES)
+def test_a_damage_of_pools_is_the_same_each_time_and_damages(damage: str) -> None:
+    subject = _subject(KERNEL)
+    made = {POOL_DAMAGES[damage](subject, Dice(damage, 3)).data for _ in range(2)}
+    assert len(made) == 1
+    assert (made == {subject.data}) == (damage == "none")
+
+
+@pytest.mark.parametrize("name", ["testdata/kernel/7601-x86pae/leak-pair/after", KERNEL])
+def test_a_dropped_frame_is_absent_and_no_other(name: str) -> None:
+    subject = _subject(name)
+    data, (told,) = DAMAGES["drop-one"](subject, Dice(1))
+    frame = int(told, 16)
+    whole, less = (
+        open_kernel_dump(Path("made.dmp"), np.frombuffer(raw, np.uint8)).physical
+        for raw in (subject.data, data)
+    )
+    assert whole.total_bytes - less.total_bytes == PAGE
+    assert less.presence(frame) is not Presence.PRESENT
+    for at in (frame - PAGE, frame + PAGE):
+        assert less.read_available(at, PAGE) == whole.read_available(at, PAGE)
+
+
 def test_a_family_is_a_kind_of_heap_on_a_system() -> None:
     assert family("testdata/6.1.7601.24384-x86/tiny/dump", "nt-lfh") == "nt-lfh of 7"
     assert family("5.2.3790.3959-x64/nt-lfh/dump", "nt-lfh") == "nt-lfh of XP"
     assert family("10.0.19041.3324-x64/debug-crt-ust/dump", "nt-lfh") == "debug-crt of 10"
+    assert family(KERNEL, "pool-large") == "pool-large of 22621-x64"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fuzz.pairs import PAIR_DAMAGES, PairSubject, pairs, tried
+from fuzz.pairs import PAIR_DAMAGES, PairSubject, pairs, report, trials, tried
+from fuzz.running import Rounds
 
 NAME = "testdata/6.1.7601.24384-x86/leak-pair-ust/after"
 
@@ -53,3 +55,19 @@ def test_the_limit_is_nine_tenths_of_what_grew(pair: PairSubject, tmp_path: Path
 def test_the_hidden_pages_are_those_of_the_leak(pair: PairSubject) -> None:
     leaked = {page.address for page in pair.pages} & pair.planted
     assert 0 < len(leaked) < len(pair.pages)
+
+
+def test_a_pair_in_swapped_order_is_left_out_and_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(trials([NAME], ["none"], 1, Rounds(1, None)))
+    taken = PairSubject._whole
+
+    def swapped(pair: PairSubject) -> dict[str, Any]:
+        return {**taken(pair), "diagnostics": [{"code": "dumps-swapped"}]}
+
+    monkeypatch.setattr(PairSubject, "_whole", swapped)
+    rows += trials([NAME], ["none", "cut"], 1, Rounds(1, None))
+    assert [row.is_swapped for row in rows] == [False, True]
+    assert report(rows, 1) == 0
+    assert f"swapped order: {NAME}" in capsys.readouterr().out

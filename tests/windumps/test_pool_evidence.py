@@ -175,3 +175,108 @@ def test_filler_pages_count_as_absent_pool() -> None:
     pools = system.write_tables()
     list(pools.blocks())
     assert pools.coverage.absent_pages == 1
+
+
+@pytest.mark.parametrize(("live", "field"), [(True, 0), (False, 0), (True, 16)])
+def test_slots_of_the_large_table_that_hold_what_no_slot_holds_refute_no_counter(
+    live: bool, field: int
+) -> None:
+    system = System()
+    made = system.made
+    table = bytearray(made.pieces[made.pool + 0x100000])
+    for at in [at for at in range(0, 256 * 24, 24) if (table[at] != 1) == live][:3]:
+        table[at + field : at + field + 8] = bytes(8)  # the address, or the size
+    made.put(made.pool + 0x100000, bytes(table))
+    pools = system.write_tables()
+    assert sources(pools)[KEYS[0]] == Source.COUNTED
+    assert pools.big_pages.bad_entries == 3
+    assert not pools.is_whole
+    assert any(item.code == "bad-big-pages" for item in pools.log.collect())
+
+
+def test_a_table_of_large_blocks_whose_unused_slots_are_zero_is_whole() -> None:
+    system = System()
+    made = system.made
+    table = made.pieces[made.pool + 0x100000].replace((1).to_bytes(8, "little"), bytes(8))
+    made.put(made.pool + 0x100000, table)
+    pools = system.write_tables()
+    assert not pools.big_pages.bad_entries
+    assert set(sources(pools).values()) == {Source.COUNTED}
+
+
+def test_where_blocks_of_many_tags_are_missing_untold_the_walk_is_short_and_not_the_counters() -> (
+    None
+):
+    system = System()
+    for number in range(2, 8):
+        system.made.put(system.made.pool + 0x200000 + number * PAGE, bytes(PAGE))
+    pools = system.write_tables()
+    audit = pools.audit
+    assert audit.is_short
+    assert (audit.source == Source.COUNTED).all()
+    assert int(audit.residual_count.sum()) == 6 * 16
+    assert "a table that tells where they are was overwritten" in audit.reason
+
+
+@pytest.mark.parametrize("held", [16 * SMALL - 8, 16 * SMALL + 8])
+def test_as_many_blocks_of_other_bytes_refute_their_counters(held: int) -> None:
+    system = System()
+    system.tables[0][HOT] = (20, 4, held, 0, 0, 0)
+    system.tables[1][HOT] = (0, 0, 0, 0, 0, 0)
+    assert sources(system.write_tables())[HOT] == Source.WALKED
+
+
+@pytest.mark.parametrize("count", [18, 14])
+def test_a_few_blocks_too_many_or_too_few_are_said_to_be_in_doubt(count: int) -> None:
+    system = System()
+    system.tables[0][HOT] = (count, 0, count * SMALL, 0, 0, 0)
+    system.tables[1][HOT] = (0, 0, 0, 0, 0, 0)
+    pools = system.write_tables()
+    assert pools.audit.doubt_bytes == 2 * SMALL
+    assert sources(pools)[HOT] == (Source.WALKED if count > 16 else Source.COUNTED)
+
+
+def test_counters_beyond_what_could_vanish_from_the_dump_are_no_doubt() -> None:
+    system = System()
+    system.tables[0][HOT] = (20_040, 4, 20_036 * SMALL, 0, 0, 0)
+    assert system.write_tables().audit.doubt_bytes == 0
+
+
+def test_a_page_of_zeros_in_one_table_gives_no_page_of_pool_back() -> None:
+    system = System()
+    for key in KEYS:
+        system.tables[0][key] = (4, 4, 0, 0, 0, 0)
+        system.tables[1][key] = (16, 0, 16 * SMALL, 0, 0, 0)
+    pools = system.write_tables({0: bytes(PAGE)})
+    found = sources(pools)
+    walked = dict(zip(pools.audit.tag.tolist(), pools.audit.walked_count.tolist(), strict=True))
+    assert {walked[key] for key in KEYS[1:]} == {16}
+    assert Source.WALKED in {found[key] for key in KEYS[1:]}
+
+
+def test_tags_of_a_page_of_zeros_are_not_sure_where_memory_is_missing() -> None:
+    system = System()
+    for key in KEYS[::2]:  # their counters agree with what is found, and may do so by chance
+        system.tables[0][key] = (20, 4, 16 * SMALL, 0, 0, 0)
+        system.tables[1][key] = (0, 0, 0, 0, 0, 0)
+    pools = system.write_tables({0: bytes(PAGE)})
+    list(pools.blocks())
+    pools.coverage.absent_pages = 1
+    doubtful = set(pools.trackers.tag[pools.trackers.is_doubtful].tolist())
+    assert doubtful
+    assert all(
+        source != Source.COUNTED for key, source in sources(pools).items() if key in doubtful
+    )
+
+
+def test_a_tag_of_a_page_of_zeros_that_seems_to_hold_nothing_is_not_sure_to() -> None:
+    doubtful = System().write_tables({0: bytes(PAGE)}).trackers
+    lost = int(doubtful.tag[doubtful.is_doubtful][-1])
+    system = System()
+    system.made.pieces.pop(system.made.pool + 0x200000 + KEYS.index(lost) * PAGE)
+    for rows in system.tables:
+        rows[lost] = (4, 4, 0, 0, 0, 0)
+    pools = system.write_tables({0: bytes(PAGE)})
+    list(pools.blocks())
+    pools.coverage.absent_pages = 1
+    assert sources(pools)[lost] != Source.COUNTED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from collections import Counter
 from typing import Any
@@ -85,6 +86,24 @@ def test_counters_that_wrapped_still_give_what_is_held(layout: tuple[str, int]) 
     assert int(totals.nonpaged_count[row]) == 42
     assert totals.counter_bits == 32
     assert totals.is_consistent.all()
+
+
+def test_an_overwritten_row_makes_no_table_of_trackers_smaller() -> None:
+    made, slots = PoolMemory("x64", 14393), 2048
+    letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+    names = [tag(a + b + c + "q") for a in letters for b in letters for c in letters]
+    by_home: dict[int, int] = {}
+    for key in names:
+        by_home.setdefault(home(key, slots) // 64, key)  # far apart, so each is at home
+    keys = [by_home[at] for at in sorted(by_home)]
+    low = [home(key, slots) for key in keys if home(key, slots) < 512]
+    assert 4 < len(low) < 24 < len(keys)
+    raw = bytearray(made.tracker(slots, dict.fromkeys(keys, (9, 4, 80, 0, 0, 0)), keys))
+    size = len(made.entry(0, 0, 0, 0, 0, 0, 0))
+    strange = next(key for key in names if home(key, slots) % 1024 > 600 and key not in keys)
+    raw[low[-1] * size : low[-1] * size + 4] = strange.to_bytes(4, "little")
+    made.variable("PoolTrackTable", made.put(made.pool, bytes(raw)))
+    assert len(KernelPools(made.kernel()).trackers) == len(keys)
 
 
 def test_a_processor_that_was_never_there_is_no_gap() -> None:
@@ -214,6 +233,23 @@ def big_table(made: PoolMemory, slots: int, rows: list[tuple[int, int, int, int]
     place = made.put(made.pool, bytes(table))
     made.variable("PoolBigPageTable", place)
     made.variable("PoolBigPageTableSize", slots)
+
+
+def test_a_damaged_table_of_large_allocations_is_not_read_by_the_layout_of_another_build() -> None:
+    made = PoolMemory("x86", 7601)
+    start, slots = made.pool + 0x100000, 4096
+    near = [va for va in range(start, start + 0x4000000, PAGE) if home(va >> 12, slots) < 200]
+    rows = [(va, _KEYS[n % 5], 1, 2 * PAGE) for n, va in enumerate(near[:60])]
+    big_table(made, slots, [*rows, (made.pool, tag("Pool"), 0, slots * 16)])
+    table = bytearray(made.pieces[made.pool])
+    for page in range(1, 6):
+        table[page * PAGE : (page + 1) * PAGE] = random.Random(page).randbytes(PAGE)  # noqa: S311
+    made.put(made.pool, bytes(table))
+    del made.variables["PoolBigPageTableSize"]
+    pages = KernelPools(made.kernel()).big_pages
+    sizes = dict(zip(pages.address.tolist(), pages.size_bytes.tolist(), strict=True))
+    assert set(sizes.items()) <= {(va, size) for va, _, _, size in rows} | {(made.pool, slots * 16)}
+    assert not pages.is_whole
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named", "searched"])

@@ -152,8 +152,7 @@ class KernelPools:
     @property
     def is_whole(self) -> bool:
         """All places where blocks can be are known, once they were walked."""
-        large = self.big_pages
-        return large.is_found and not large.absent_entries and self.coverage.is_whole
+        return self.big_pages.is_whole and self.coverage.is_whole
 
     def _evidence(self) -> Evidence:
         coverage = self.coverage
@@ -165,6 +164,7 @@ class KernelPools:
             form_of(self.kernel.architecture).unit,
             self.trackers.table_count + 1,  # and the table of large allocations
             (most.get("nonpaged_pool"), most.get("paged_pool")),
+            len(self.kernel.memory.data),
         )
 
     @cached_property
@@ -276,7 +276,7 @@ class KernelPools:
         """Says what large blocks of the heaps no table names: no tag is known, so they are in no row."""
         if not walk.unlisted:
             return
-        if self.big_pages.is_found and not self.big_pages.absent_entries:
+        if self.big_pages.is_whole:
             why = "are not in the table of large allocations: freed while the dump was written, or damaged"
         else:
             why = "have no tag: the table that would name it is not in the dump"

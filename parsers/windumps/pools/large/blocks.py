@@ -47,7 +47,8 @@ class BigPages:
         entry_count: Slots of the table.
         free_entries: Slots that name a freed allocation.
         absent_entries: Slots that are not in the dump: how many allocations they held is unknown.
-        bad_entries: Slots left out because they cannot be allocations.
+        bad_entries: Slots that hold neither an allocation nor a freed one and are not unused: what they held
+            is unknown.
         is_found: A table was found; without one the columns are empty and say nothing.
         source: How it was found, for people.
         layout: Which layout was used and how it was found, for people.
@@ -65,6 +66,11 @@ class BigPages:
     is_found: bool = True
     source: str = ""
     layout: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Every large allocation is known."""
+        return self.is_found and not self.absent_entries and not self.bad_entries
 
     @classmethod
     def nothing(cls, source: str) -> BigPages:
@@ -131,16 +137,16 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
     records, present = kernel.memory.gather(slots, row.dtype(BIG, *names))
     present &= ~on_fillers(kernel.memory, slots, row.size(BIG))
     address = records["Va"].astype(np.uint64)
-    is_live = present & (address & np.uint64(1) == 0) & (address != 0)
-    is_freed = present & (address & np.uint64(1) == 1) & (address > 1)
+    is_free = address & np.uint64(1) == 1
+    is_empty = _are_empty(address, present)
     if row.has(BIG, "NumberOfPages"):
         size = records["NumberOfPages"].astype(np.int64) * PAGE_SIZE
     else:
         size = records["NumberOfBytes"].astype(np.uint64).view(np.int64)
     tag = plain_tags(records["Key"])
-    sane = _is_sane(kernel, address, size, tag)
-    bad = int((is_live & ~sane).sum())
-    keep = np.flatnonzero(is_live & sane)
+    sane = present & ~is_empty & _is_sane(kernel, address & ~np.uint64(1), size, tag)
+    bad = int((present & ~is_empty & ~sane).sum())
+    keep = np.flatnonzero(sane & ~is_free)
     keep = keep[np.argsort(address[keep], kind="stable")]
     pool, quota, form = _pools(kernel, records[keep])
     absent = int((~present).sum())
@@ -160,7 +166,8 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
             Severity.WARNING,
             BIG,
             table.address,
-            f"{bad} slots of the table of large allocations cannot be any and are left out",
+            f"{bad} slots of the table of large allocations hold what no slot holds: which allocations they "
+            "held is unknown",
             bad * row.size(BIG),
         )
     return BigPages(
@@ -170,12 +177,21 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
         pool=pool,
         is_quota=quota,
         entry_count=table.entry_count,
-        free_entries=int(is_freed.sum()),
+        free_entries=int((sane & is_free).sum()),
         absent_entries=absent,
         bad_entries=bad,
         source=table.source,
         layout=f"{row.name}, {table.score:.0%} of entries in place{form}",
     )
+
+
+def _are_empty(address: U64, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Slots that were never used: they hold 1 on all systems (seen on genuine kernels of 2600 to 7601).
+
+    Zeros are what was written over such a table, unless no slot of it holds 1.
+    """
+    ones = present & (address == 1)
+    return ones if ones.any() else present & (address <= 1)
 
 
 def _is_sane(kernel: Kernel, address: U64, size: I64, tag: U32) -> NDArray[np.bool_]:

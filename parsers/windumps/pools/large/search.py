@@ -131,6 +131,9 @@ def find_big_table(
         for row in candidates(BIG_PAGE_LAYOUTS, kernel.architecture, kernel.build)
         if row.pointer_size == kernel.pointer_size
     ]
+    if kernel.build:
+        # Addresses tell strides apart and no more: of rows with one stride the build's own counts.
+        rows = list({row.size(BIG): row for row in reversed(rows)}.values())[::-1]
     budget = max(_LEAST_BUDGET, len(kernel.memory.data) * _SLOTS_A_BYTE)
     search = _Search(kernel, rows, budget)
     named = kernel.find_symbol("PoolBigPageTable")

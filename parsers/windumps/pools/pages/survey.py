@@ -112,10 +112,15 @@ class PageSurvey:
         return pool_keys(plain_tags(chunk.blocks.tag), is_paged(pools))
 
     def _excess(self, balance: Balance) -> dict[int, int]:
-        """Blocks walked less blocks counted, where the trackers are complete."""
+        """Blocks walked less blocks counted, where the trackers are complete and not in doubt."""
         balance.add(self.big_pages.blocks())
         missing = balance.missing(self.trackers)
-        return {key: -blocks for key, (blocks, _) in missing.items() if key in balance.walked}
+        doubtful = set(self.trackers.tag[self.trackers.is_doubtful].tolist())
+        return {
+            key: -blocks
+            for key, (blocks, _) in missing.items()
+            if key in balance.walked and key >> 1 not in doubtful
+        }
 
     def _candidates(self, excess: dict[int, int]) -> tuple[U64, I64, I64]:
         """Pages that hold nothing but tags with blocks too many: page, key and used blocks, in rows."""

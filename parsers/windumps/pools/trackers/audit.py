@@ -7,8 +7,9 @@ counted with thousands of blocks that nothing holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,12 @@ TRACKERS, BLOCKS, NOTHING = "trackers", "blocks", ""
 _LISTED = 64
 _LISTED_SHARE = 0.25
 _TRUSTED_UNSEEN = 0.02  # of what was walked: with more unseen, blocks are no total
+# Tags of which the walk misses more than it can have missed: so many are not all counted wrong, but lie
+# where nothing says that memory is missing (the table of large blocks, or of pages, was overwritten).
+_MANY_SHORT = 4
+_MANY_SHORT_SHARE = 0.02
+# What may be gone without a trace: some slots of a table. More of one tag alone was counted wrong.
+_LOSABLE_COUNT, _LOSABLE_BYTES = 16, 1 << 16
 
 
 class Source(IntEnum):
@@ -45,12 +52,14 @@ class Evidence:
         unit: Bytes of the smallest block.
         own_tables: Tables of the pool's own that are charged to "Pool" and are no blocks.
         most_bytes: What the memory manager says of nonpaged and of paged pool; None where unknown.
+        memory_bytes: Memory in the dump: more than that cannot have vanished from it; None where unknown.
     """
 
     unseen_bytes: int | None
     unit: int
     own_tables: int
     most_bytes: tuple[int | None, int | None] = (None, None)
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class PoolAudit:
         ranking: Which of the two should rank tags: "trackers", "blocks", or "" when there is
             neither.
         reason: Why, in one sentence for people.
+        is_short: Memory of the pools is missing where nothing says so: blocks are nowhere a total.
+        doubt_bytes: By which counters and blocks differ where neither is proven to be right.
     """
 
     tag: U32
@@ -86,6 +97,8 @@ class PoolAudit:
     residual_bytes: I64
     ranking: str
     reason: str
+    is_short: bool = False
+    doubt_bytes: int = 0
 
     def __len__(self) -> int:
         return len(self.tag)
@@ -115,15 +128,26 @@ def make_audit(
     both = np.where(counted[:, None], rows + gap, 0)
     key = np.array(keys, np.int64)
     gap = _less_overflow(key, _less_own_tables(key, gap, coverage, evidence), rows, counted)
-    refuted = counted & _refuted(totals, key, gap, rows, both, evidence)
+    doubtful = np.isin((key >> 1).astype(np.uint32), totals.tag[totals.is_doubtful])
+    compared = _Compared(key, gap, rows, both, counted, doubtful)
+    refuted = _refuted(compared, evidence)
+    is_short = _is_short(compared, refuted)
+    if is_short:
+        evidence = replace(evidence, unseen_bytes=None)
+        refuted = _refuted(compared, evidence)
     source = np.full(len(keys), Source.UNKNOWN, np.uint8)
     unseen = evidence.unseen_bytes
     if unseen is not None and unseen <= _TRUSTED_UNSEEN * max(int(rows[:, 1].sum()), 1):
         source[:] = Source.WALKED
     source[counted & ~refuted] = Source.COUNTED
-    idle = counted & ~both.any(axis=1) & ~rows.any(axis=1)
+    idle = counted & ~refuted & ~both.any(axis=1) & ~rows.any(axis=1)
     keep = ~idle
     ranking, reason = _choose(totals, walked, coverage, gap[counted & ~refuted], int(refuted.sum()))
+    if is_short:
+        reason += (
+            "; blocks of many tags are missing where nothing says that memory is: a table that tells where "
+            "they are was overwritten"
+        )
     return PoolAudit(
         tag=(key >> 1).astype(np.uint32)[keep],
         paged=(key & 1).astype(np.bool_)[keep],
@@ -137,6 +161,8 @@ def make_audit(
         residual_bytes=gap[keep, 1],
         ranking=ranking,
         reason=reason,
+        is_short=is_short,
+        doubt_bytes=_doubt(compared, refuted, source, evidence),
     )
 
 
@@ -174,28 +200,93 @@ def _less_overflow(key: I64, gap: I64, rows: I64, counted: NDArray[np.bool_]) ->
     return left
 
 
-def _refuted(
-    totals: TagTotals, key: I64, gap: I64, rows: I64, both: I64, evidence: Evidence
-) -> NDArray[np.bool_]:
+class _Compared(NamedTuple):
+    """Tags in one pool, as columns.
+
+    Attributes:
+        key: int64, see `pool_keys`.
+        gap: int64, blocks and bytes counted less walked.
+        rows: int64, blocks and bytes walked.
+        both: int64, blocks and bytes counted; 0 where they are not.
+        counted: bool, the trackers know the total.
+        doubtful: bool, see `TagTotals.is_doubtful`.
+    """
+
+    key: I64
+    gap: I64
+    rows: I64
+    both: I64
+    counted: NDArray[np.bool_]
+    doubtful: NDArray[np.bool_]
+
+    @property
+    def possible(self) -> NDArray[np.bool_]:
+        """bool: counters that can be any."""
+        possible: NDArray[np.bool_] = self.counted & (self.both >= 0).all(axis=1)
+        return possible & (self.both < 1 << 56).all(axis=1)
+
+
+def _refuted(compared: _Compared, evidence: Evidence) -> NDArray[np.bool_]:
     """Which counters cannot be right, whatever the dump lacks."""
+    key, gap, rows, both, counted, doubtful = compared
     held, most = both[:, 1], evidence.most_bytes
-    bad: NDArray[np.bool_] = (both < 0).any(axis=1) | ((both[:, 0] == 0) != (held == 0))
+    bad: NDArray[np.bool_] = ~compared.possible | ((both[:, 0] == 0) != (held == 0))
     for paged, limit in enumerate(most):
         if limit is not None:
             bad |= ((key & 1) == paged) & (held > limit)
+    bad |= ~_makes_sense(gap, evidence.unit)
     over = -gap[:, 0]
     bad |= over > np.maximum(_LISTED, _LISTED_SHARE * rows[:, 0])
     unseen = evidence.unseen_bytes
     if unseen is not None:
-        bad |= (gap[:, 1] > unseen) | (gap[:, 0] * evidence.unit > unseen)
+        bad |= (gap[:, 1] > unseen) | (gap[:, 0] > unseen // evidence.unit)
         # What is missing of all tags must be unseen as well; which of them is wrong nothing tells.
         short = ~bad & (gap[:, 1] > 0)
         if int(gap[short, 1].sum()) > unseen:
             bad |= short
-    doubtful = np.isin((key >> 1).astype(np.uint32), totals.tag[totals.is_doubtful])
-    if (bad & doubtful).any():
-        bad |= doubtful & gap.any(axis=1)
-    return bad
+    bad |= doubtful & (over > 0)
+    if (bad & counted & doubtful).any():
+        # Some page of zeros is none of a table: of its tags only those are sure whose blocks are all here.
+        bad |= doubtful & (gap.any(axis=1) | (unseen != 0))
+    return bad & counted
+
+
+def _makes_sense(gap: I64, unit: int) -> NDArray[np.bool_]:
+    """Which differences can be of blocks that are missing, or of blocks that are too many."""
+    count, held = gap[:, 0], gap[:, 1]
+    fits: NDArray[np.bool_] = np.abs(held) // unit >= np.abs(count)
+    fits &= np.sign(held) == np.sign(count)
+    return fits
+
+
+def _is_short(compared: _Compared, refuted: NDArray[np.bool_]) -> bool:
+    """The walk, not the counters, is what is wrong: it misses blocks of many tags, and has few too many."""
+    sure = compared.possible & ~compared.doubtful
+    missing = sure & refuted & (compared.gap > 0).all(axis=1)
+    short, over = int(missing.sum()), int((sure & (compared.gap[:, 0] < 0)).sum())
+    known = int((sure & compared.both.any(axis=1)).sum())
+    return short >= max(_MANY_SHORT, _MANY_SHORT_SHARE * known) and over <= short // 4
+
+
+def _doubt(
+    compared: _Compared,
+    refuted: NDArray[np.bool_],
+    source: NDArray[np.uint8],
+    evidence: Evidence,
+) -> int:
+    """Bytes that a tag may hold more or less than is said of it, though no memory is known to be missing.
+
+    Blocks too many may be freed ones, or the counters are too low; blocks too few may have vanished with
+    the slot of a table, or the counters are too high.
+    """
+    count, held = compared.gap[:, 0], compared.gap[:, 1]
+    sure = compared.possible & ~compared.doubtful & (source != Source.UNKNOWN)
+    over = sure & (held < 0)
+    small = (np.abs(count) <= _LOSABLE_COUNT) | (held <= _LOSABLE_BYTES)
+    lost = sure & refuted & (held > 0) & small
+    if evidence.memory_bytes is not None:
+        lost &= held <= evidence.memory_bytes
+    return int(-held[over].sum()) + int(held[lost].sum())
 
 
 def _choose(

@@ -26,6 +26,7 @@ SURE = 0.95
 MIN_KEYS = 4
 _PROBED = (1 << 9) + 1
 _SEARCHED = 1 << 14  # slots looked at before a table is given up
+_TELLING = 24  # keys that prove that a table does not go on
 
 
 class Entries(NamedTuple):
@@ -111,7 +112,8 @@ def table_size(memory: AddressSpace, row: LayoutRow, base: int) -> int | None:
             break
         # Every size up to the true one obeys the rule, and no larger one.
         if _share(keys, present, slots) < SURE:
-            if found is not None or slots >= _SEARCHED:
+            # Of few keys one that was overwritten is a large share.
+            if (found is not None and len(used) >= _TELLING) or slots >= _SEARCHED:
                 break
             continue
         if int(keys[slots]) == OVERFLOW_TAG:
