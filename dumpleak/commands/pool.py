@@ -6,16 +6,30 @@ from pathlib import Path
 
 import click
 
+from dumpleak.commands.gating import (
+    GateOptions,
+    answering,
+    finish,
+    gate_options,
+    judged,
+    open_gate,
+)
 from dumpleak.commands.options import TOP, Options, options_with
 from dumpleak.commands.output import EXIT_CANNOT_ANSWER, output_to, progress_bar
 from dumpleak.compare.answers import Verdict
+from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.stored_pools import StoredPools
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.pool import ORDERS, POOLS
 from dumpleak.model.pool_source import PoolSource
+from dumpleak.model.populations import POOL
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.reports import CI_FORMATS, DIFF_REPORTS
 from dumpleak.reports.answers.pools import POOL_REPORTS
+from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
 
 # `!poolused` sorts by digits.
@@ -59,8 +73,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
     show_default=True,
     help="Read the blocks themselves: sizes and addresses of new ones, and a check of the counters.",
 )
+@gate_options
 @TOP
-@options_with(POOL_REPORTS)
+@options_with([*POOL_REPORTS, *CI_FORMATS])
 def pool(
     dump: str,
     current: str | None,
@@ -70,11 +85,15 @@ def pool(
     pooltag: Path | None,
     walk: bool,
     top: int | None,
+    gating: GateOptions,
     options: Options,
 ) -> None:
     """Kernel pool by tag with the driver that owns it; with two dumps or snapshots, which tags grew."""
     if options.process is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
+    gate = open_gate(gating, "site", options)
+    if gate is not None or options.format in CI_FORMATS:
+        _check_gated(current, whole=walk and not (tags or pools))
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
     with progress_bar(options) as progress:
         sources: list[PoolSource] = [
@@ -86,20 +105,49 @@ def pool(
         ]
         if current is None:
             answer = take_pool(sources[0], selection, walk)
-            shortfall = answer.account.shortfall
-        else:
+        elif options.format not in CI_FORMATS:
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
-            shortfall = ""  # what is missing is a reason why the two are not comparable
-    with output_to(options) as stream:
-        report = POOL_REPORTS[options.format](stream)
-        if current is None:
-            report.pool(answer, top)
-        else:
-            report.pool_growth(growth, top)
-    if current is not None and growth.comparison.verdict is Verdict.NOT_COMPARABLE:
-        reasons = "; ".join(growth.comparison.reasons)
-        click.echo(f"dumpleak: the dumps are not comparable: {reasons}", err=True)
-        raise SystemExit(EXIT_CANNOT_ANSWER)
-    if shortfall:
-        click.echo(f"dumpleak: {shortfall}", err=True)
-        raise SystemExit(EXIT_CANNOT_ANSWER)
+    if current is None:
+        with output_to(options) as stream:
+            POOL_REPORTS[options.format](stream).pool(answer, top)
+        if answer.account.shortfall:
+            click.echo(f"dumpleak: {answer.account.shortfall}", err=True)
+            raise SystemExit(EXIT_CANNOT_ANSWER)
+        return
+    if options.format not in CI_FORMATS:
+        with output_to(options) as stream:
+            POOL_REPORTS[options.format](stream).pool_growth(growth, top)
+        if gate is None and growth.comparison.verdict is Verdict.NOT_COMPARABLE:
+            reasons = "; ".join(growth.comparison.reasons)
+            click.echo(f"dumpleak: the dumps are not comparable: {reasons}", err=True)
+            raise SystemExit(EXIT_CANNOT_ANSWER)
+        if gate is None:
+            return
+    with answering(gate):
+        base, after = (_snapshot(*named) for named in zip(sources, (dump, current), strict=True))
+        judgement = judged(gate, compare(base, after))
+    if options.format in CI_FORMATS:
+        with output_to(options) as stream:
+            DIFF_REPORTS[options.format](stream).diff(judgement, top)
+    finish(gate, judgement)
+
+
+def _check_gated(current: str | None, *, whole: bool) -> None:
+    """Refuses to judge what is not the growth of all tags.
+
+    Raises:
+        UsageError: there is one dump only, or a part of the pools.
+    """
+    if current is None:
+        raise click.UsageError("one dump shows no growth: a gate and formats of CI take two")
+    if not whole:
+        raise click.UsageError(
+            "all tags are judged, by their blocks too: --tag, --type and --no-walk do not go with that"
+        )
+
+
+def _snapshot(source: PoolSource, name: str) -> Snapshot:
+    """The pools as `diff` compares them."""
+    if isinstance(source, PoolReader):
+        return take_pool_snapshot(source)
+    return open_snapshot(name, Wanted(of=POOL))

@@ -10,6 +10,7 @@ from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import is_list_cut
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.stripping import hashed_name
@@ -34,11 +35,8 @@ def why_not_comparable(
     reasons = []
     older, newer = names
     if base.population != current.population:
-        return [f"{older} is of {base.population}, {newer} of {current.population}"]
+        return [f"{older} is of {_what(base)}, {newer} of {_what(current)}"]
     before, after = base.source, current.source
-    if base.is_pool != current.is_pool:
-        what = {True: "the kernel's pools", False: "the heaps of a process"}
-        return [f"{older} is of {what[base.is_pool]}, {newer} of {what[current.is_pool]}"]
     if before.architecture != after.architecture:
         reasons.append(
             f"{older} is of a {before.architecture or 'unknown'} process, "
@@ -62,6 +60,13 @@ def why_not_comparable(
         # Between two runs of a program the order need not matter to who compares them.
         reasons += why_no_pair(base, current, names)
     return reasons
+
+
+def _what(snapshot: Snapshot) -> str:
+    """What a snapshot tells of, for people."""
+    if snapshot.is_pool:
+        return "the kernel's pools"
+    return "the heaps of a process" if snapshot.population == BLOCKS else snapshot.population
 
 
 def why_no_pair(

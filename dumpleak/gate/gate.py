@@ -66,7 +66,7 @@ class GateResult:
         unused: Suppressions that match no site that grew.
         expired: Suppressions past their date; they suppress nothing.
         baseline: Name of the baseline's file, or "".
-        population: What was compared, `Snapshot.population`.
+        members: What was compared, `Snapshot.members`.
         sized: Its members have bytes.
     """
 
@@ -75,7 +75,7 @@ class GateResult:
     unused: tuple[Suppression, ...] = ()
     expired: tuple[Suppression, ...] = ()
     baseline: str = ""
-    population: str = BLOCKS
+    members: str = BLOCKS
     sized: bool = True
 
     @property
@@ -120,7 +120,7 @@ class GateResult:
             first = f"NO ANSWER; {'; '.join(told_unknown(m) for m in self.unanswered)}"
         else:
             first = "PASS"
-        count = f"{sum(f.count for f in counted)} {self.population}"
+        count = f"{sum(f.count for f in counted)} {self.members}"
         if self.sized:
             count = f"{sum(f.bytes for f in counted)} bytes in {count}"
         parts = [first, f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {count}"]
@@ -197,7 +197,7 @@ class Gate:
             tuple(s for s in live if not any(s.matches(site.site) for site in grown)),
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
-            answer.base.population,
+            answer.base.members,
             answer.base.has_bytes,
         )
 

@@ -26,12 +26,15 @@ STAT_REPORTS: dict[str, type[StatReport]] = {
     "speedscope": SpeedscopeReport,
     "collapsed": CollapsedReport,
 }
-DIFF_REPORTS: dict[str, type[DiffReport]] = {
-    **REPORTS,
-    "html": HtmlReport,
+CI_FORMATS: dict[str, type[MarkdownReport | JunitReport | SarifReport]] = {
     "markdown": MarkdownReport,
     "junit": JunitReport,
     "sarif": SarifReport,
+}
+DIFF_REPORTS: dict[str, type[DiffReport]] = {
+    **REPORTS,
+    "html": HtmlReport,
+    **CI_FORMATS,
     "umdh": UmdhReport,
     "umdh-d": UmdhDecimalReport,
     "pprof": PprofReport,
@@ -41,15 +44,14 @@ DIFF_REPORTS: dict[str, type[DiffReport]] = {
 TREND_REPORTS: dict[str, type[TrendReport]] = {
     **REPORTS,
     "html": HtmlReport,
-    "markdown": MarkdownReport,
-    "junit": JunitReport,
-    "sarif": SarifReport,
+    **CI_FORMATS,
 }
 
 # Formats that show what `Snapshot.details` holds.
 DETAILED_REPORTS = frozenset({"html"})
 
 __all__ = [
+    "CI_FORMATS",
     "DETAILED_REPORTS",
     "DIFF_REPORTS",
     "INFO_REPORTS",
