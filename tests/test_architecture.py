@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import tomllib
 from pathlib import Path
@@ -30,6 +31,7 @@ WINDUMPS_FLOORS = (
     (
         "arrays",
         "blocks",
+        "builds",
         "diagnostics",
         "errors",
         "file_structure",
@@ -143,6 +145,36 @@ def test_no_module_needs_itself_on_a_way_round() -> None:
 
     for module in sorted(MODULES):
         visit(module)
+
+
+def _compares_a_build(node: ast.AST) -> bool:
+    """Whether a comparison holds a build number against one that is written in the code."""
+    if not isinstance(node, ast.Compare):
+        return False
+    if not any(isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE) for op in node.ops):
+        return False
+    sides = [node.left, *node.comparators]
+    texts = [ast.unparse(side) for side in sides]
+    written = [
+        isinstance(side, ast.Constant) or bool(re.fullmatch(r"_?[A-Z][A-Z_0-9]+", text))
+        for side, text in zip(sides, texts, strict=True)
+    ]
+    return any("build" in text.lower() for text in texts) and any(written)
+
+
+@pytest.mark.parametrize("text", ["dump.build >= 26100", "6000 <= build", "a.first_build < FIRST"])
+def test_comparisons_of_build_numbers_are_seen(text: str) -> None:
+    assert _compares_a_build(ast.parse(text, mode="eval").body)
+
+
+def test_facts_about_builds_are_rows() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Compare) and _compares_a_build(node)
+    ]
+    assert found == []
 
 
 def test_every_package_is_installed() -> None:

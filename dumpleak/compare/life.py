@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dumpleak.model.snapshot import Snapshot
-
-FIRST_RANDOM_BUILD = 6000  # Windows Vista: address space layout randomization
+from windumps.builds import RANDOM_ADDRESSES
 
 
 class Life(StrEnum):
@@ -54,7 +53,7 @@ def same_life(base: Snapshot, current: Snapshot) -> LifeAnswer:
     started_alike = None not in starts and starts[0] == starts[1]
     if firsts_agree is None or before.process_id is None or after.process_id is None:
         return LifeAnswer(Life.UNKNOWN, "the dumps do not say enough of their processes")
-    random = min(before.build, after.build) >= FIRST_RANDOM_BUILD
+    random = before.build in RANDOM_ADDRESSES and after.build in RANDOM_ADDRESSES
     if not started_alike and None not in starts and not random:
         return LifeAnswer(Life.OTHER, "the start times differ")
     if started_alike:

@@ -27,6 +27,7 @@ from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump
 from windumps.blocks import Blocks
+from windumps.builds import WITHOUT_SESSION_POOL
 from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import BETTER_KERNEL_DUMP
@@ -36,8 +37,6 @@ from windumps.pool_tags import OVERFLOW_TAG, tag_text
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import Source
 from windumps.symbols.provider import Symbols
-
-NO_SESSION_POOL_FROM = 26100  # Windows 11 24H2
 
 
 class PoolReader:
@@ -127,7 +126,7 @@ class PoolReader:
         dump = self.dump
         if self.has_session_pool:
             return ""
-        if dump.build and dump.build >= NO_SESSION_POOL_FROM:
+        if dump.build in WITHOUT_SESSION_POOL:
             return f"build {dump.build} has no session pool"
         if dump.processes and not self.pools.session_spaces:
             return "no process of the dump has session space of its own"

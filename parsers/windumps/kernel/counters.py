@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from windumps.arrays import PAGE_SIZE
+from windumps.builds import WITHOUT_PARTITIONS
 from windumps.errors import MemoryReadError
 from windumps.kernel.kernel import Kernel
 from windumps.symbols.base import find_field
@@ -149,7 +150,6 @@ _OFFSETS: dict[tuple[str, int, int], tuple[int, ...]] = {
     ),
 }
 _FOUR_BYTES = frozenset({"driver_commit"})
-_FIRST_WITH_PARTITIONS = 10240
 
 # `_POOL_DESCRIPTOR`: (first build, TotalPages, TotalBigPages), four bytes each.
 _DESCRIPTORS = ((7600, 0xC0, 0x48), (2600, 0x10, 0x14))
@@ -166,7 +166,7 @@ def _known(kernel: Kernel) -> Iterator[Counter]:
         value = kernel.value(field, size or None) if field else None
         if value and value < MAX_BYTES // unit:
             yield Counter(name, value * unit, f"nt!{field}")
-    if kernel.build and kernel.build < _FIRST_WITH_PARTITIONS:
+    if kernel.build in WITHOUT_PARTITIONS:
         pages = _paged_pool_pages(kernel)
         if pages:
             yield Counter("paged_pool", pages * PAGE_SIZE, "sum of the paged pools' descriptors")
@@ -238,7 +238,7 @@ def _paged_pool_pages(kernel: Kernel) -> int:
 def _why_unknown(kernel: Kernel, name: str) -> str:
     if kernel.kdbg is None:
         return "KDBG was not found"
-    if (kernel.build and kernel.build < _FIRST_WITH_PARTITIONS) or name not in _FIELDS:
+    if kernel.build in WITHOUT_PARTITIONS or name not in _FIELDS:
         return "no variable holds it in this dump"
     variable = _FIELDS[name][0]
     if kernel.symbol(variable) is None:

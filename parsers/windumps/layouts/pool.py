@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from windumps.builds import NEW_POOL_HEAPS, SEGMENT_HEAP_POOLS
 from windumps.layouts.rows import LayoutRow
 from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
 
@@ -119,7 +120,7 @@ def _kernel_heap(row: LayoutRow) -> LayoutRow:
     subsegments of more than a page. UserContext: kernel types of the builds.
     """
     structures = {name: dict(fields) for name, fields in row.structures.items()}
-    is_new = row.first_build >= 26100
+    is_new = row.first_build in NEW_POOL_HEAPS
     pointer = row.pointer_size
     if not is_new:
         withheld = 0x17 if pointer == 4 else 0x27
@@ -137,7 +138,9 @@ def _kernel_heap(row: LayoutRow) -> LayoutRow:
     )
 
 
-POOL_HEAP_LAYOUTS = tuple(_kernel_heap(row) for row in SEGMENT_HEAP_ROWS if row.last_build >= 18362)
+POOL_HEAP_LAYOUTS = tuple(
+    _kernel_heap(row) for row in SEGMENT_HEAP_ROWS if row.last_build in SEGMENT_HEAP_POOLS
+)
 
 # `_EX_POOL_HEAP_MANAGER_STATE` (ExPoolState) and what it holds. The distance from one `_EX_HEAP_POOL_NODE` to
 # the next and what is in it are the same in all builds; each node begins with its heaps.

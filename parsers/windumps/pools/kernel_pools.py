@@ -10,6 +10,7 @@ import numpy as np
 
 from windumps.arrays import I64, PAGE_SIZE
 from windumps.blocks import Blocks
+from windumps.builds import PAGE_POOLS, SEGMENT_HEAP_POOLS
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.kernel.counters import read_counters
 from windumps.kernel.kernel import Kernel
@@ -33,7 +34,6 @@ from windumps.pools.trackers.search import find_layout, tracker_table
 from windumps.pools.trackers.totals import SessionTotals, TagTotals, read_trackers
 from windumps.pools.verifier import VerifierData, read_verifier
 
-SEGMENT_HEAP_FROM = 18362  # Windows 10 1903
 _MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
 _NO_TAGGING = (
     "this kernel keeps no tags (pool tagging is off, as Windows XP is delivered; gflags /r +ptg and a "
@@ -212,12 +212,12 @@ class KernelPools:
     @cached_property
     def heaps(self) -> list[PoolHeap]:
         """The pool's segment heaps; none before Windows 10 1903."""
-        if self.kernel.build and self.kernel.build < SEGMENT_HEAP_FROM:
+        if self.kernel.build in PAGE_POOLS:
             return []
         return pool_heaps(self.kernel, self.words)
 
     def _small_blocks(self) -> Iterator[Blocks]:
-        if self.kernel.build >= SEGMENT_HEAP_FROM or self.heaps:
+        if self.kernel.build in SEGMENT_HEAP_POOLS or self.heaps:
             yield from self._heap_blocks()
         else:
             yield from self._page_blocks()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U32, U64
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
+from windumps.builds import LARGE_BLOCK_FLAGS
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.kernel.kernel import Kernel
 from windumps.memory.fillers import on_fillers
@@ -29,7 +30,6 @@ from windumps.pools.pool_types import (
     share_of_flags,
 )
 
-_FLAGS_FROM = 26100  # for a table without live entries; else the values tell
 _FLAG_SHARE = 0.9
 
 
@@ -217,7 +217,7 @@ def _pools(
     elif "Bits" in names:
         types = (records["Bits"] >> np.uint32(8)).astype(np.uint32) & np.uint32(0xFFF)
         share = share_of_flags(types)
-        if share >= _FLAG_SHARE or (not len(types) and kernel.build >= _FLAGS_FROM):
+        if share >= _FLAG_SHARE or (not len(types) and kernel.build in LARGE_BLOCK_FLAGS):
             return pools_of_flags(types), (types & FLAG_QUOTA) != 0, ", types as POOL_FLAGS"
     else:
         pool, how = _pools_of_places(kernel, records["Va"].astype(np.uint64))
