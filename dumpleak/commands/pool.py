@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dumpleak.commands.options import TOP, Options, options_with
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER, output_to, progress_bar
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import is_snapshot_file
@@ -15,7 +15,13 @@ from dumpleak.files.stored_pools import StoredPools
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.pool import ORDERS, POOLS
 from dumpleak.model.pool_source import PoolSource
-from dumpleak.reports.answers.pools import POOL_REPORTS
+from dumpleak.reports.answers.pools import (
+    pool_document,
+    pool_growth_document,
+    pool_growth_json,
+    pool_json,
+)
+from dumpleak.reports.formats import FORMATS, Answer
 from windumps import open_dump
 
 # `!poolused` sorts by digits.
@@ -60,7 +66,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
     help="Read the blocks themselves: sizes and addresses of new ones, and a check of the counters.",
 )
 @TOP
-@options_with(POOL_REPORTS)
+@options_with(FORMATS)
 def pool(
     dump: str,
     current: str | None,
@@ -90,12 +96,13 @@ def pool(
         else:
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
             shortfall = ""  # what is missing is a reason why the two are not comparable
-    with output_to(options) as stream:
-        report = POOL_REPORTS[options.format](stream)
-        if current is None:
-            report.pool(answer, top)
-        else:
-            report.pool_growth(growth, top)
+    if current is None:
+        answer_to(options, Answer(lambda: pool_document(answer, top), lambda: pool_json(answer)))
+    else:
+        answer_to(
+            options,
+            Answer(lambda: pool_growth_document(growth, top), lambda: pool_growth_json(growth)),
+        )
     if current is not None and growth.comparison.verdict is Verdict.NOT_COMPARABLE:
         reasons = "; ".join(growth.comparison.reasons)
         click.echo(f"dumpleak: the dumps are not comparable: {reasons}", err=True)

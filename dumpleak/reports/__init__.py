@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dumpleak.reports.base import DiffReport, InfoReport, Report, StatReport, TrendReport
+from dumpleak.reports.base import DiffReport, Report, StatReport, TrendReport
 from dumpleak.reports.ci.junit import JunitReport
 from dumpleak.reports.ci.markdown import MarkdownReport
 from dumpleak.reports.ci.sarif import SarifReport
@@ -19,7 +19,6 @@ from dumpleak.reports.text.report import TextReport
 REPORTS: dict[str, type[Report]] = {"text": TextReport, "json": JsonReport, "csv": CsvReport}
 
 # What one command can also write.
-INFO_REPORTS: dict[str, type[InfoReport]] = {**REPORTS, "html": HtmlReport}
 STAT_REPORTS: dict[str, type[StatReport]] = {
     **REPORTS,
     "pprof": PprofReport,
@@ -52,7 +51,6 @@ DETAILED_REPORTS = frozenset({"html"})
 __all__ = [
     "DETAILED_REPORTS",
     "DIFF_REPORTS",
-    "INFO_REPORTS",
     "REPORTS",
     "STAT_REPORTS",
     "TREND_REPORTS",

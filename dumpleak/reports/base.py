@@ -9,19 +9,7 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.block_page import BlockPage
-from dumpleak.model.info import Info
 from dumpleak.model.snapshot import Snapshot
-from windumps.images.modules import Module
-
-
-class InfoReport(Protocol):
-    """Writes what a dump is, and perhaps nothing else; see `Report`."""
-
-    def __init__(self, stream: IO[str]) -> None: ...
-
-    def info(self, info: Info) -> None:
-        """What a dump is."""
-        ...
 
 
 class StatReport(Protocol):
@@ -62,18 +50,6 @@ class Report(Protocol):
     """
 
     def __init__(self, stream: IO[str]) -> None: ...
-
-    def info(self, info: Info) -> None:
-        """What a dump is."""
-        ...
-
-    def heaps(self, snapshot: Snapshot) -> None:
-        """One row a heap."""
-        ...
-
-    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
-        """One row a module."""
-        ...
 
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """One row a block."""

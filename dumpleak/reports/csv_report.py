@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import IO
 
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
-from dumpleak.model.info import Info
-from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.snapshot import HeapRow, Snapshot
-from dumpleak.model.units import format_address
+from dumpleak.reports.csv_writer import write_table
 from dumpleak.reports.names import cell
 from dumpleak.reports.rows import block_rows, holder_evidence, ranked_groups
-from windumps.images.modules import Module
 
 _MOST_KNOWN = 1 << 16
 _HEAP_COLUMNS = [field.name for field in fields(HeapRow)]
@@ -28,69 +25,6 @@ class CsvReport:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-
-    def info(self, info: Info) -> None:
-        """Property and value; memory by use as `memory_by_use.<use>.<column>`."""
-        source = info.source
-        rows: list[tuple[str, object]] = [
-            ("file", source.file),
-            ("kind", source.kind),
-            ("machine", source.machine),
-            ("architecture", source.architecture),
-            ("build", source.build or ""),
-            ("time", source.time.isoformat() if source.time else ""),
-            ("program", source.program),
-            ("process_id", "" if source.process_id is None else source.process_id),
-            ("full_memory", info.full_memory),
-            ("memory_bytes", info.memory_bytes),
-            ("usable", info.usable),
-            ("advice", info.advice),
-            *((f"coverage.{name}", value) for name, value in asdict(info.coverage).items()),
-        ]
-        for use in info.memory.rows:
-            rows.append((f"memory_by_use.{use.use}.committed_bytes", use.committed_bytes))
-            rows.append((f"memory_by_use.{use.use}.present_bytes", use.present_bytes))
-        for figure in info.account:
-            rows.append((f"account.{figure.name}", "" if figure.value is None else figure.value))
-        rows += [(f"handles.{name or UNKNOWN}", count) for name, count in info.handles or ()]
-        self._table(("property", "value"), rows)
-
-    def heaps(self, snapshot: Snapshot) -> None:
-        """One row a heap; numbers are empty where a heap was not read."""
-        rows = []
-        for row in snapshot.heaps:
-            values = asdict(row) | {"address": format_address(row.address)}
-            rows.append(["" if values[name] is None else values[name] for name in _HEAP_COLUMNS])
-        self._table(_HEAP_COLUMNS, rows)
-
-    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
-        """One row a module."""
-        self._table(
-            (
-                "name",
-                "base_address",
-                "size_bytes",
-                "version",
-                "pdb_name",
-                "pdb_guid",
-                "pdb_age",
-                "state",
-            ),
-            (
-                (
-                    module.name,
-                    format_address(module.base_address),
-                    module.size_bytes,
-                    module.version,
-                    module.pdb.name if module.pdb else "",
-                    module.pdb.guid if module.pdb else "",
-                    module.pdb.age if module.pdb else "",
-                    state,
-                )
-                for state, group in (("loaded", modules), ("unloaded", unloaded))
-                for module in group
-            ),
-        )
 
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """One row a block."""
@@ -219,14 +153,3 @@ class _KnownCells(dict[object, object]):
             self.clear()
         made = self[text] = cell(text)
         return made
-
-
-def write_table(stream: IO[str], columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a header and rows.
-
-    Names in dumps are anybody's: texts are made visible, and one that a spreadsheet would calculate gets an
-    apostrophe in front. Numbers stay numbers.
-    """
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(map(cell, row) for row in rows)

@@ -19,7 +19,6 @@ from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage
-from dumpleak.model.info import Info
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
@@ -41,64 +40,6 @@ class JsonReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def info(self, info: Info) -> None:
-        """Schema dumpleak/info/1."""
-        source = info.source
-        self._write(
-            {
-                "schema": "dumpleak/info/1",
-                **_source(source),
-                "full_memory": info.full_memory,
-                "memory_bytes": info.memory_bytes,
-                "threads": info.thread_count,
-                "comments": list(info.comments),
-                "nt_global_flag": info.nt_global_flag,
-                "usable": info.usable,
-                "advice": info.advice,
-                "modules": [_module(module) for module in info.modules],
-                "unloaded_modules": [_module(module) for module in info.unloaded_modules],
-                "heaps": [_heap(row) for row in info.heaps],
-                "coverage": asdict(info.coverage),
-                "memory_by_use": {
-                    row.use: {
-                        "committed_bytes": row.committed_bytes,
-                        "present_bytes": row.present_bytes,
-                        "regions": row.regions,
-                    }
-                    for row in info.memory.rows
-                },
-                "memory_by_use_complete": info.memory.complete,
-                "account": [_figure(figure) for figure in info.account],
-                "handles_by_type": None
-                if info.handles is None
-                else [{"type": name or None, "count": count} for name, count in info.handles],
-                "diagnostics": _diagnostics(info.diagnostics),
-            }
-        )
-
-    def heaps(self, snapshot: Snapshot) -> None:
-        """Schema dumpleak/heaps/1."""
-        self._write(
-            {
-                "schema": "dumpleak/heaps/1",
-                **_source(snapshot.source),
-                "heaps": [_heap(row) for row in snapshot.heaps],
-                "coverage": _coverage(snapshot.coverage),
-                "diagnostics": _diagnostics(snapshot.diagnostics),
-            }
-        )
-
-    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
-        """Schema dumpleak/modules/1."""
-        self._write(
-            {
-                "schema": "dumpleak/modules/1",
-                "file": file,
-                "modules": [_module(module) for module in modules],
-                "unloaded_modules": [_module(module) for module in unloaded],
-            }
-        )
-
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """JSON lines: one object a block."""
         for row in block_rows(pages, top):
@@ -115,7 +56,7 @@ class JsonReport:
                 "file": snapshot.source.file,
                 "of": snapshot.population,
                 "by": snapshot.grouping,
-                "coverage": _coverage(snapshot.coverage),
+                "coverage": coverage_json(snapshot.coverage),
                 "totals": {
                     "used_bytes": snapshot.totals.bytes,
                     "used_count": snapshot.totals.count,
@@ -138,7 +79,7 @@ class JsonReport:
                     }
                     for site, totals in ranked_groups(snapshot)
                 ],
-                "diagnostics": _diagnostics(snapshot.diagnostics),
+                "diagnostics": diagnostics_json(snapshot.diagnostics),
             },
             sized=snapshot.has_bytes,
         )
@@ -151,15 +92,15 @@ class JsonReport:
         self._write(
             {
                 "schema": "dumpleak/diff/1",
-                "base": _source(comparison.base.source),
-                "current": _source(comparison.current.source),
+                "base": source_json(comparison.base.source),
+                "current": source_json(comparison.current.source),
                 "verdict": comparison.verdict,
                 "reasons": [*comparison.reasons, *comparison.doubts],
                 "of": comparison.base.population,
                 "by": comparison.base.grouping,
                 "coverage": {
-                    "base": _coverage(comparison.base.coverage),
-                    "current": _coverage(comparison.current.coverage),
+                    "base": coverage_json(comparison.base.coverage),
+                    "current": coverage_json(comparison.current.coverage),
                 },
                 "totals": {
                     "delta_bytes": comparison.delta_bytes,
@@ -186,7 +127,7 @@ class JsonReport:
                 "private": [
                     _site(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
                 ],
-                "diagnostics": _diagnostics(comparison.diagnostics),
+                "diagnostics": diagnostics_json(comparison.diagnostics),
             },
             sized=comparison.base.has_bytes,
         )
@@ -197,14 +138,14 @@ class JsonReport:
         self._write(
             {
                 "schema": "dumpleak/trend/1",
-                "base": _source(trend.base.source),
-                "current": _source(trend.current.source),
+                "base": source_json(trend.base.source),
+                "current": source_json(trend.current.source),
                 "dumps": [
                     {
-                        **_source(snapshot.source),
+                        **source_json(snapshot.source),
                         "used_bytes": snapshot.totals.bytes,
                         "used_count": snapshot.totals.count,
-                        "coverage": _coverage(snapshot.coverage),
+                        "coverage": coverage_json(snapshot.coverage),
                     }
                     for snapshot in trend.snapshots
                 ],
@@ -214,8 +155,8 @@ class JsonReport:
                 "of": trend.base.population,
                 "by": trend.base.grouping,
                 "coverage": {
-                    "base": _coverage(trend.base.coverage),
-                    "current": _coverage(trend.current.coverage),
+                    "base": coverage_json(trend.base.coverage),
+                    "current": coverage_json(trend.current.coverage),
                 },
                 "totals": {
                     "delta_bytes": trend.delta_bytes,
@@ -231,7 +172,7 @@ class JsonReport:
                 ],
                 "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
                 **_runs(trend),
-                "diagnostics": _diagnostics(trend.diagnostics),
+                "diagnostics": diagnostics_json(trend.diagnostics),
             },
             sized=trend.base.has_bytes,
         )
@@ -258,7 +199,8 @@ def _time(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment else None
 
 
-def _source(source: SourceInfo) -> dict[str, Any]:
+def source_json(source: SourceInfo) -> dict[str, Any]:
+    """Where an answer comes from."""
     return {
         "file": source.file,
         "kind": source.kind,
@@ -272,11 +214,13 @@ def _source(source: SourceInfo) -> dict[str, Any]:
     }
 
 
-def _heap(row: HeapRow) -> dict[str, Any]:
+def heap_json(row: HeapRow) -> dict[str, Any]:
+    """One heap."""
     return {**asdict(row), "address": format_address(row.address), "read": row.read}
 
 
-def _module(module: Module) -> dict[str, Any]:
+def module_json(module: Module) -> dict[str, Any]:
+    """One image."""
     return {
         "name": module.name,
         "path": module.path,
@@ -290,7 +234,8 @@ def _module(module: Module) -> dict[str, Any]:
     }
 
 
-def _figure(figure: Figure) -> dict[str, Any]:
+def figure_json(figure: Figure) -> dict[str, Any]:
+    """One figure of the account."""
     return {
         "name": figure.name,
         "unit": figure.measure,
@@ -321,7 +266,7 @@ def _runs(trend: Trend) -> dict[str, Any]:
         "by_counters_unknown": why_unknown(trend.snapshots) or None,
         "other_runs": [
             {
-                "dumps": [_source(snapshot.source) for snapshot in run.snapshots],
+                "dumps": [source_json(snapshot.source) for snapshot in run.snapshots],
                 "verdict": run.verdict,
                 "reasons": [*run.reasons, *run.doubts],
                 "totals": {
@@ -339,7 +284,7 @@ def _runs(trend: Trend) -> dict[str, Any]:
     }
 
 
-def _coverage(coverage: Coverage) -> dict[str, int | str | None]:
+def coverage_json(coverage: Coverage) -> dict[str, int | str | None]:
     """Of what never tells how much there was, that is null, and the reason stands beside it."""
     never = {"committed_bytes": None, "never": coverage.never} if coverage.never else {}
     return asdict(coverage) | never
@@ -439,7 +384,8 @@ def _exhaustion(trend: Trend) -> dict[str, Any] | None:
     }
 
 
-def _diagnostics(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
+def diagnostics_json(diagnostics: Iterable[Diagnostic]) -> list[dict[str, Any]]:
+    """What was left out, and why."""
     return [
         {
             **asdict(item),

@@ -19,8 +19,10 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.totals import Totals
-from dumpleak.reports.answers.leaks import LeaksCsvReport
+from dumpleak.reports.answers.heaps import heaps_document
+from dumpleak.reports.answers.leaks import leaks_document
 from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.csv_writer import write_csv
 from dumpleak.reports.names import cell, visible
 from windumps.blocks import Blocks, Kind
 
@@ -88,9 +90,9 @@ def test_each_name_of_all_other_tables_is_one_cell_that_can_be_seen() -> None:
     expected = sorted(map(_shown, NAMES))
     for write, columns in (
         (lambda stream: CsvReport(stream).stat(taken, None), ("name", "type", "tag")),
-        (lambda stream: CsvReport(stream).heaps(taken), ("label", "kind", "reason")),
+        (lambda stream: write_csv(heaps_document(taken), stream), ("label", "kind", "reason")),
         (lambda stream: CsvReport(stream).trend(Judged(trend), None), ("name", "type", "tag")),
-        (lambda stream: LeaksCsvReport(stream).leaks(leaks, None), ("name", "type", "tag")),
+        (lambda stream: write_csv(leaks_document(leaks, None), stream), ("name", "type", "tag")),
     ):
         rows = _written(write)
         for column in columns:

@@ -34,12 +34,14 @@ from dumpleak.gate.gate import Judged
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.optional_libraries import MissingExtraError, install_command
 from dumpleak.process.session import Session
+from dumpleak.reports.answers.info import info_document
 from dumpleak.reports.answers.summary import summarize_comparison
+from dumpleak.reports.document import Document
 from dumpleak.reports.page import page as html_page
 from dumpleak.reports.page.data import Page
-from dumpleak.reports.page.kernel import pool_growth_page
 from dumpleak.reports.page.page import render
-from dumpleak.reports.page.report import HtmlReport, diff_page, info_page, trend_page
+from dumpleak.reports.page.report import HtmlReport, diff_page, trend_page
+from dumpleak.reports.page.writer import page_of
 from dumpleak.reports.profiles.stack_tree import build_tree, prune, site_pairs
 from dumpleak.survey.heaps import take_snapshot
 from windumps.blocks import Blocks, Kind
@@ -163,8 +165,8 @@ def test_a_trend_page_has_every_point() -> None:
 
 
 def test_an_info_page_says_what_is_missing() -> None:
-    assert info_page(described(usable=True)).summary.tone == "good"
-    page = info_page(described(usable=False))
+    assert page_of(info_document(described(usable=True))).summary.tone == "good"
+    page = page_of(info_document(described(usable=False)))
     assert page.summary.tone == "cannot-tell"
     assert page.summary.steps[0].command == "procdump -ma app.exe app.dmp"
     assert page.meters == []
@@ -197,11 +199,11 @@ def test_the_pool_page_has_the_numbers_of_the_json_report(
 ) -> None:
     pages = []
 
-    def keep(growth: Any) -> Page:
-        pages.append(pool_growth_page(growth))
+    def keep(document: Document) -> Page:
+        pages.append(page_of(document))
         return pages[-1]
 
-    monkeypatch.setattr("dumpleak.reports.page.kernel.pool_growth_page", keep)
+    monkeypatch.setattr("dumpleak.reports.page.writer.page_of", keep)
     files = [str(KERNEL / "before.dmp.xz"), str(KERNEL / "after.dmp.xz")]
     for kind in ("html", "json"):
         with pytest.raises(SystemExit):

@@ -15,9 +15,10 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address, format_bytes
-from dumpleak.reports.answers.summary import Summary
+from dumpleak.reports.document import Summary
 from dumpleak.reports.names import cut_middle, visible
 from dumpleak.reports.profiles.stack_tree import Node, prune
 from windumps.diagnostics import Diagnostic, Severity
@@ -247,14 +248,15 @@ def site_detail(
 
 
 def source_facts(label: str, source: SourceInfo) -> list[Fact]:
-    """What is known of a dump."""
+    """What is known of a dump; of a system there is no one process."""
     process = source.program or "unknown"
     if source.process_id is not None:
         process += f" (pid {source.process_id})"
+    one = source.subject is not Subject.SYSTEM
     return [
         Fact(label, shown(source.file)),
         Fact("Taken", f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown"),
-        Fact("Process", shown(process)),
+        *((Fact("Process", shown(process)),) if one else ()),
         Fact("System", shown(source.machine) or "unknown"),
         Fact("Kind", shown(source.kind)),
     ]

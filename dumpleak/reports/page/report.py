@@ -11,18 +11,14 @@ from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
-from dumpleak.model.info import Info
-from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.summary import (
     heading_of,
     summarize_comparison,
-    summarize_info,
     summarize_trend,
 )
 from dumpleak.reports.page.data import (
     ROW_NAME,
     Column,
-    Fact,
     Grid,
     Page,
     meter,
@@ -33,10 +29,10 @@ from dumpleak.reports.page.data import (
     source_facts,
     tree_data,
 )
-from dumpleak.reports.page.grids import account_grid, heap_grid, memory_map, module_grid
+from dumpleak.reports.page.grids import account_grid, heap_grid, memory_map
 from dumpleak.reports.page.page import write
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs
-from dumpleak.reports.rows import changed, holder_evidence, process_facts
+from dumpleak.reports.rows import changed, holder_evidence
 
 _DELTAS = (
     Column("bytes +/-", "delta-bytes", "current minus base"),
@@ -53,10 +49,6 @@ class HtmlReport:
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
 
-    def info(self, info: Info) -> None:
-        """What a dump is, its memory and its heaps."""
-        write(info_page(info), self._stream)
-
     def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """Growth between two dumps; `top` is for lists, the page has all sites."""
         comparison = judged.answer
@@ -66,33 +58,6 @@ class HtmlReport:
         """Growth over three dumps and more; the page has all sites."""
         trend = judged.answer
         write(trend_page(trend), self._stream)
-
-
-def info_page(info: Info) -> Page:
-    """The page of `dumpleak info`."""
-    program = info.source.program or info.source.file
-    kind = "full memory" if info.full_memory else "partial memory"
-    facts = [
-        *source_facts("File", info.source),
-        Fact("Memory", f"{format_bytes(info.memory_bytes)} in the file ({kind})"),
-        *((Fact("Threads", str(info.thread_count)),) if info.thread_count else ()),
-        *(Fact(label, shown(text)) for label, text in process_facts(info)),
-        *(Fact("Comment", shown(comment)) for comment in info.comments),
-    ]
-    page = Page(shown(f"{program}: dump"), summarize_info(info), [facts], [])
-    page.notes, page.notes_left_out = notes(info.diagnostics)
-    page.memory = {
-        "labels": [shown(program)],
-        "complete": info.memory.complete,
-        "uses": [row.use.replace("-", " ") for row in info.memory.rows],
-        "values": [[row.committed_bytes for row in info.memory.rows]],
-        "present": [[row.present_bytes for row in info.memory.rows]],
-    }
-    if info.heaps:
-        page.meters.append(meter("Heap memory walked", info.coverage))
-        page.grids.append(heap_grid(info.heaps))
-    page.grids.append(module_grid("Modules", info.modules, info.unloaded_modules))
-    return page
 
 
 def diff_page(comparison: Comparison) -> Page:

@@ -6,9 +6,7 @@ visible.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Sequence
-from typing import IO
 
 from rich.text import Text
 
@@ -18,123 +16,37 @@ from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.account import AccountRow
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
-from dumpleak.model.coverage import Coverage, ListCovered
-from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POOL
-from dumpleak.model.snapshot import Snapshot, SourceInfo
-from dumpleak.model.subject import Subject
-from dumpleak.model.units import format_address, format_bytes, format_count, format_share
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.reports.answers.next_steps import better_dump_steps
 from dumpleak.reports.answers.summary import (
-    Summary,
-    Tone,
     heading_of,
     noun_of,
     summarize_comparison,
-    summarize_info,
     summarize_trend,
 )
+from dumpleak.reports.document import DEFAULT_TOP, Width
 from dumpleak.reports.names import visible
-from dumpleak.reports.rows import block_rows, changed, process_facts, ranked_groups
-from dumpleak.reports.text.consoles import ReportConsole
+from dumpleak.reports.rows import block_rows, changed, ranked_groups
+from dumpleak.reports.text.cells import sparkline
 from dumpleak.reports.text.tables import (
-    WIDE,
     TextColumn,
-    Width,
     clean,
     counted_deltas,
     counted_groups,
     counted_trends,
     delta_text,
     dumps_of,
-    memory_table,
-    print_heaps,
     print_table,
     site_lines,
-    sparkline,
     totals_text,
 )
-from windumps.diagnostics import Diagnostic, Severity
-from windumps.images.modules import Module
-
-DEFAULT_TOP = 20
-PIPE_WIDTH = 140  # a pipe has no width; wide enough that names stay whole
-MAX_DIAGNOSTICS = 8
-LABEL = 13  # columns of the summary's labels
-
-_STYLES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "red"}
-_TONES = {
-    Tone.GOOD: "bold green",
-    Tone.NOTICE: "bold yellow",
-    Tone.BAD: "bold red",
-    Tone.CANNOT_TELL: "bold red",
-}
+from dumpleak.reports.text.writer import TextWriter
 
 
-class TextReport:
+class TextReport(TextWriter):
     """See `Report`."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._console = ReportConsole(file=stream, highlight=False, emoji=False, markup=False)
-        if not self._console.is_terminal:
-            self._console = ReportConsole(
-                file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH
-            )
-
-    def info(self, info: Info) -> None:
-        """Verdict on usability, description, memory by use, heaps."""
-        self._summary(summarize_info(info))
-        self._source("File", info.source)
-        self._facts(
-            [
-                ("Memory in file", _memory_line(info)),
-                *((("Threads", str(info.thread_count)),) if info.thread_count else ()),
-                *process_facts(info),
-                ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
-                *(("Comment", comment) for comment in info.comments),
-            ]
-        )
-        if info.memory.rows:
-            self._memory(info)
-        if info.heaps:
-            print_heaps(self._console, info.heaps)
-            self._coverage("Heap memory walked", info.coverage)
-        self._diagnostics(info.diagnostics)
-
-    def heaps(self, snapshot: Snapshot) -> None:
-        """One row a heap."""
-        self._source("File", snapshot.source)
-        print_heaps(self._console, snapshot.heaps)
-        self._coverage("Heap memory walked", snapshot.coverage)
-        self._better_dump(snapshot)
-        self._diagnostics(snapshot.diagnostics)
-
-    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
-        """One row a module."""
-        columns = (
-            TextColumn("base"),
-            TextColumn("size"),
-            TextColumn("version", left=True),
-            TextColumn("PDB", left=True, width=Width.WIDE),
-            TextColumn("GUID and age", left=True, width=Width.WIDE),
-        )
-        rows = [
-            (
-                (
-                    format_address(module.base_address),
-                    format_bytes(module.size_bytes),
-                    clean(module.version),
-                    clean(module.pdb.name if module.pdb else ""),
-                    module.pdb.key if module.pdb else "",
-                ),
-                [clean(module.name + state)],
-            )
-            for state, group in (("", modules), (" (unloaded)", unloaded))
-            for module in group
-        ]
-        print_table(self._console, columns, "name", rows)
-        if self._console.width < WIDE:
-            self._line("PDB names and GUIDs are shown on wider terminals, and by --format json.")
 
     def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
         """One row a block, tab-separated: there may be millions, so no table that needs them all
@@ -180,7 +92,7 @@ class TextReport:
     def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """The verdict, the sites, the coverage of both sides."""
         comparison = judged.answer
-        self._summary(summarize_comparison(comparison))
+        self.summary(summarize_comparison(comparison))
         if not comparison.refused:
             self._growth(comparison, DEFAULT_TOP if top is None else top)
         self._source("Base", comparison.base.source)
@@ -192,36 +104,11 @@ class TextReport:
     def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """The verdict, the sites, the dumps."""
         trend = judged.answer
-        self._summary(summarize_trend(trend))
+        self.summary(summarize_trend(trend))
         if not trend.refused:
             self._trends(trend, DEFAULT_TOP if top is None else top)
         print_table(self._console, *dumps_of(trend))
         self._diagnostics(trend.diagnostics)
-
-    # -- parts -------------------------------------------------------------------------------------------
-
-    def _summary(self, summary: Summary) -> None:
-        """The first screen: headline, facts, what next."""
-        self._line(summary.headline, _TONES[summary.tone])
-        for label, text in summary.facts:
-            self._fact(label, text)
-        for number, step in enumerate(summary.steps):
-            self._fact("" if number else "What next", step.text)
-            if step.command:
-                # Whole, so that it can be copied.
-                command = Text(f"{'':{LABEL + 2}}{visible(step.command)}", "bold")
-                self._console.print(command, soft_wrap=True)
-        self._console.print()
-
-    def _fact(self, label: str, text: str) -> None:
-        """A label and its text, wrapped beside it."""
-        room = max(self._console.width - LABEL - 2, 30)
-        lines = textwrap.wrap(visible(text), room, break_on_hyphens=False) or [""]
-        for number, line in enumerate(lines):
-            self._console.print(
-                Text.assemble((f"  {'' if number else visible(label):<{LABEL}}", "dim"), line),
-                soft_wrap=True,
-            )
 
     def _growth(self, comparison: Comparison, limit: int) -> None:
         noun = f"changed {noun_of(comparison.base)}"
@@ -345,89 +232,8 @@ class TextReport:
         print_table(self._console, columns, heading, rows)
         self._left_out(len(sites) - limit, noun)
 
-    def _source(self, label: str, source: SourceInfo) -> None:
-        when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
-        facts = [source.kind, source.machine or "unknown system"]
-        if source.subject is not Subject.SYSTEM:
-            pid = f" (pid {source.process_id})" if source.process_id is not None else ""
-            facts.append((source.program or "unknown program") + pid)
-        self._line(f"{label}: {source.file}", "bold")
-        self._line(f"  {', '.join([*facts, when])}")
-
-    def _facts(self, facts: list[tuple[str, str]]) -> None:
-        width = max(len(name) for name, _ in facts)
-        for name, value in facts:
-            self._line(f"  {name:<{width}}  {value}")
-
-    def _memory(self, info: Info) -> None:
-        self._console.print(memory_table(info.memory.rows))
-        if not info.memory.complete:
-            self._line(
-                "  The dump does not list the process's memory regions; this is what the file holds.",
-                "yellow",
-            )
-
-    def _coverage(self, label: str, coverage: Coverage) -> None:
-        if isinstance(coverage, ListCovered):
-            return
-        if coverage.never:
-            self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")
-            return
-        label = label.replace(Coverage.memory, coverage.memory)
-        label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
-        if coverage.shown_share is None:
-            whose = label.partition(": ")[0] if ": " in label else "Coverage"
-            self._line(f"{whose}: {coverage.told()}", "yellow")
-            return
-        self._line(
-            f"{label}: {coverage.amounts} ({coverage.share_text}), {coverage.heaps_text}",
-            "" if coverage.is_complete else "yellow",
-        )
-
     def _better_dump(self, snapshot: Snapshot) -> None:
         """How to get what is missing, where something is."""
         if snapshot.coverage.shortfall:
             for step in better_dump_steps(snapshot.source):
                 self._line(f"{step.text} {step.command}".rstrip())
-
-    def _diagnostics(self, diagnostics: Iterable[Diagnostic]) -> None:
-        serious = [item for item in diagnostics if item.severity is not Severity.INFO]
-        for item in serious[:MAX_DIAGNOSTICS]:
-            place = "" if item.address is None else f" at {format_address(item.address)}"
-            lost = f" ({format_bytes(item.bytes_affected)})" if item.bytes_affected else ""
-            self._line(
-                f"{item.severity}: {item.message} [{item.structure}{place}]{lost}",
-                _STYLES[item.severity],
-            )
-        more = len(serious) - MAX_DIAGNOSTICS
-        if more > 0:
-            self._line(f"… and {more} more; --format json has all of them.")
-
-    def _left_out(self, count: int, noun: str) -> None:
-        if count > 0:
-            self._line(
-                f"… and {count} more {noun}{'s' * (count != 1)}; --top {{N}} shows more.".format(
-                    N="N"
-                )
-            )
-
-    def _line(self, text: str, style: str = "") -> None:
-        """Text, wrapped at words on a terminal and in one line in a pipe."""
-        shown = visible(text)
-        lines = [shown]
-        if self._console.is_terminal and len(shown) > self._console.width:
-            indent = " " * (len(shown) - len(shown.lstrip()) + 2)
-            lines = textwrap.wrap(
-                shown,
-                self._console.width,
-                subsequent_indent=indent,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        for line in lines:
-            self._console.print(Text(line, style), soft_wrap=True)
-
-
-def _memory_line(info: Info) -> str:
-    kind = "full memory" if info.full_memory else "partial memory"
-    return f"{format_bytes(info.memory_bytes)} ({kind})"

@@ -5,9 +5,8 @@ A pipe has no width: names stay whole there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -19,31 +18,19 @@ from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.model.coverage import ListCovered
-from dumpleak.model.memory import UseRow
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.snapshot import HeapRow, Snapshot
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count, format_share
+from dumpleak.reports.document import Width
 from dumpleak.reports.names import cut_middle, visible
+from dumpleak.reports.text.cells import delta_style
 
 WIDE = 110  # columns from which a console shows what is good to have
 CALLERS = 3  # frames shown under a site
 MIN_NAME = 24  # columns for names, also where the numbers leave less
 PADDING = 2
 UNKNOWN = "–"  # in place of a number
-
-_BARS = "▁▂▃▄▅▆▇█"
-_ASCII_BARS = ".:-=+*#@"
-# Share of all growth from which a site's growth is shown hotter.
-_HEAT = ((0.25, "bold red"), (0.05, "red"), (0.0, "dark_orange"))
-
-
-class Width(StrEnum):
-    """On which consoles a column is shown."""
-
-    ANY = "any"
-    WIDE = "wide"
-    NARROW = "narrow"
 
 
 @dataclass(frozen=True)
@@ -116,59 +103,18 @@ def print_table(
             write(Text(" " * indent) + _cut(more, more_room))
 
 
-def plain_table(*columns: str, left: set[str] | None = None) -> Table:
-    """A table without frame; the last column holds names and is folded."""
+def plain_table(columns: Sequence[TextColumn]) -> Table:
+    """A table without frame; the last column is folded."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, PADDING, 0, 0))
-    for column in columns:
-        text = column == columns[-1] or column in (left or ())
+    for number, column in enumerate(columns, start=1):
+        last = number == len(columns)
         table.add_column(
-            column,
-            justify="left" if text else "right",
-            no_wrap=column != columns[-1],
+            column.title,
+            justify="left" if last or column.left else "right",
+            no_wrap=not last,
             overflow="fold",
         )
     return table
-
-
-def memory_table(uses: Iterable[UseRow]) -> Table:
-    """One row a use of memory."""
-    table = plain_table("committed", "in the dump", "regions", "use")
-    for row in uses:
-        table.add_row(
-            format_bytes(row.committed_bytes),
-            format_bytes(row.present_bytes),
-            format_count(row.regions),
-            row.use.replace("-", " "),
-        )
-    return table
-
-
-def print_heaps(console: Console, heaps: Iterable[HeapRow]) -> None:
-    """One row a heap; why a heap was not read stands among the diagnostics."""
-    columns = [
-        TextColumn("heap", left=True),
-        *(
-            TextColumn(name)
-            for name in ("address", "committed", "used", "blocks", "free", "overhead")
-        ),
-    ]
-    rows: list[tuple[Sequence[Cell], NameLines]] = []
-    for row in heaps:
-        numbers = [
-            UNKNOWN if value is None else form(value)
-            for value, form in (
-                (row.committed_bytes, format_bytes),
-                (row.used_bytes, format_bytes),
-                (row.used_count, format_count),
-                (row.free_bytes, format_bytes),
-                (row.overhead_bytes, format_bytes),
-            )
-        ]
-        address = f"0x{row.address:x}" if row.address else UNKNOWN  # pools have none
-        kind = f"{row.kind} {row.front_end}".strip()
-        shown = Text(kind) if row.read else Text(f"{kind}: not read", "red")
-        rows.append(((row.label, address, *numbers), [shown]))
-    print_table(console, columns, "kind", rows)
 
 
 def clean(text: str) -> Text:
@@ -204,22 +150,6 @@ def totals_text(totals: Totals) -> str:
 def delta_text(delta_bytes: int, share: float) -> Text:
     """A change of bytes, hotter the larger its share of all growth."""
     return Text(format_bytes(delta_bytes, True), delta_style(delta_bytes, share))
-
-
-def delta_style(delta: int, share: float) -> str:
-    """The style of a change: hotter the larger its share (0 to 1) of all growth."""
-    if delta <= 0:
-        return "green" if delta else ""
-    return next(style for least, style in _HEAT if share >= least)
-
-
-def sparkline(values: Sequence[int], encoding: str) -> str:
-    """A series as a line of bars, the largest value the highest; plain characters where the
-    encoding has no bars.
-    """
-    bars = _BARS if encoding.lower().replace("-", "").startswith("utf") else _ASCII_BARS
-    most = max([*values, 1])
-    return "".join(bars[min(value * len(bars) // (most + 1), len(bars) - 1)] for value in values)
 
 
 def _text(cell: Cell) -> Text:
