@@ -26,7 +26,6 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress as ProgressCallback
 from dumpleak.model.errors import no_progress
 from dumpleak.model.units import format_bytes
-from dumpleak.reports import REPORTS, Report
 from dumpleak.reports.formats import Answer, write_answer
 from windumps.files import DISK_FULL, whole_file
 
@@ -46,13 +45,6 @@ def answer_to(options: Options, answer: Answer) -> None:
     """Writes an answer in the chosen format; it goes where `output_to` says."""
     with output_to(options) as stream:
         write_answer(answer, options.format, stream)
-
-
-@contextmanager
-def report_to(options: Options) -> Iterator[Report]:
-    """The report in the chosen format; goes where `output_to` says."""
-    with output_to(options) as stream:
-        yield REPORTS[options.format](stream)
 
 
 @contextmanager

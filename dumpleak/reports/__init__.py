@@ -1,33 +1,25 @@
-"""Report formats: one file each, one row each in `REPORTS`."""
+"""Answers written: `document.py` says how to add one, or a format for all of them.
+
+Here are the formats of other tools, a row each, that only some answers have.
+"""
 
 from __future__ import annotations
 
-from dumpleak.reports.base import DiffReport, Report, StatReport, TrendReport
+from dumpleak.reports.base import DiffReport, StatReport, TrendReport
 from dumpleak.reports.ci.junit import JunitReport
 from dumpleak.reports.ci.markdown import MarkdownReport
 from dumpleak.reports.ci.sarif import SarifReport
-from dumpleak.reports.csv_report import CsvReport
-from dumpleak.reports.json_report import JsonReport
-from dumpleak.reports.page.report import HtmlReport
 from dumpleak.reports.profiles.collapsed import CollapsedReport
 from dumpleak.reports.profiles.pprof import PprofReport
 from dumpleak.reports.profiles.speedscope import SpeedscopeReport
 from dumpleak.reports.profiles.umdh import UmdhDecimalReport, UmdhReport
-from dumpleak.reports.text.report import TextReport
 
-# The first is the default.
-REPORTS: dict[str, type[Report]] = {"text": TextReport, "json": JsonReport, "csv": CsvReport}
-
-# What one command can also write.
 STAT_REPORTS: dict[str, type[StatReport]] = {
-    **REPORTS,
     "pprof": PprofReport,
     "speedscope": SpeedscopeReport,
     "collapsed": CollapsedReport,
 }
 DIFF_REPORTS: dict[str, type[DiffReport]] = {
-    **REPORTS,
-    "html": HtmlReport,
     "markdown": MarkdownReport,
     "junit": JunitReport,
     "sarif": SarifReport,
@@ -38,22 +30,9 @@ DIFF_REPORTS: dict[str, type[DiffReport]] = {
     "collapsed": CollapsedReport,
 }
 TREND_REPORTS: dict[str, type[TrendReport]] = {
-    **REPORTS,
-    "html": HtmlReport,
     "markdown": MarkdownReport,
     "junit": JunitReport,
     "sarif": SarifReport,
 }
 
-# Formats that show what `Snapshot.details` holds.
-DETAILED_REPORTS = frozenset({"html"})
-
-__all__ = [
-    "DETAILED_REPORTS",
-    "DIFF_REPORTS",
-    "REPORTS",
-    "STAT_REPORTS",
-    "TREND_REPORTS",
-    "DiffReport",
-    "Report",
-]
+__all__ = ["DIFF_REPORTS", "STAT_REPORTS", "TREND_REPORTS"]

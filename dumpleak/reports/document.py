@@ -289,11 +289,13 @@ class Source:
         label: "File", "Base".
         source: The dump.
         told: What terminals say of it below its name; None for what is usual.
+        views: Who sees it.
     """
 
     label: str
     source: SourceInfo
     told: str | None = None
+    views: View = View.PEOPLE
 
 
 @dataclass(frozen=True)
@@ -337,9 +339,9 @@ class Notes:
 
 @dataclass(frozen=True)
 class MemoryMap:
-    """Memory by use, for each dump."""
+    """Memory by use, for each dump; None where it is not known."""
 
-    dumps: Sequence[tuple[str, MemoryByUse]]
+    dumps: Sequence[tuple[str, MemoryByUse | None]]
 
 
 @dataclass(frozen=True)

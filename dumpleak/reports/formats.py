@@ -34,6 +34,8 @@ FORMATS: dict[str, Writer | None] = {
     "csv": write_csv,
     "html": write_page,
 }
+# Those that show what `Snapshot.details` holds.
+DETAILED = frozenset({"html"})
 
 
 def write_answer(answer: Answer, format_: str, stream: IO[str]) -> None:

@@ -30,18 +30,19 @@ from report_samples import (
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
-from dumpleak.gate.gate import Judged
+from dumpleak.compare.answers import Comparison
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.optional_libraries import MissingExtraError, install_command
 from dumpleak.process.session import Session
+from dumpleak.reports.answers.diff import diff_document
 from dumpleak.reports.answers.info import info_document
 from dumpleak.reports.answers.summary import summarize_comparison
+from dumpleak.reports.answers.trend import trend_document
 from dumpleak.reports.document import Document
 from dumpleak.reports.page import page as html_page
 from dumpleak.reports.page.data import Page
 from dumpleak.reports.page.page import render
-from dumpleak.reports.page.report import HtmlReport, diff_page, trend_page
-from dumpleak.reports.page.writer import page_of
+from dumpleak.reports.page.writer import page_of, write_page
 from dumpleak.reports.profiles.stack_tree import build_tree, prune, site_pairs
 from dumpleak.survey.heaps import take_snapshot
 from windumps.blocks import Blocks, Kind
@@ -58,6 +59,10 @@ def column(page: Page, grid: str, title: str) -> list[Any]:
     found = next(g for g in page.grids if g.id == grid)
     at = [column.title for column in found.columns].index(title)
     return [row[at] for row in found.rows]
+
+
+def diff_page(answer: Comparison) -> Page:
+    return page_of(diff_document(answer, None))
 
 
 def islands(text: str) -> dict[str, str]:
@@ -154,7 +159,7 @@ def test_a_refused_comparison_says_why_and_shows_no_sites() -> None:
 
 def test_a_trend_page_has_every_point() -> None:
     pytest.importorskip("scipy")
-    page = trend_page(series(after_idle=False))
+    page = page_of(trend_document(series(after_idle=False), None))
     assert column(page, "sites", "series")[0] == [100_000, 200_000, 300_000, 400_000]
     assert page.grids[0].details[0]["points"] == [
         [100_000, 1000], [200_000, 2000], [300_000, 3000], [400_000, 4000],
@@ -275,7 +280,7 @@ def test_without_its_libraries_the_message_says_how_to_get_them(
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.offline", None)
     with pytest.raises(MissingExtraError, match=re.escape(install_command("html"))):
-        HtmlReport(io.StringIO()).diff(Judged(growth()), None)
+        write_page(diff_document(growth(), None), io.StringIO())
 
 
 # -- details ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
+from dumpleak.model.pool import minus
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.reports.answers.next_steps import better_dump_steps
 from dumpleak.reports.document import (
@@ -42,20 +43,54 @@ _COLUMNS = (
 
 def heap_table(heaps: Sequence[HeapRow], views: View = View.ALL) -> Table[HeapRow]:
     """One row a heap; why a heap was not read stands among the diagnostics."""
+    return Table(
+        "heaps",
+        "Heaps",
+        _COLUMNS,
+        heaps,
+        lambda _, heap: (*astuple(heap), *_cells(heap)),
+        views,
+    )
 
-    def row(_: int, heap: HeapRow) -> Row:
-        sizes = heap.committed_bytes, heap.used_bytes
-        numbers = *sizes, heap.used_count, heap.free_bytes, heap.overhead_bytes
-        kind = f"{heap.kind} {heap.front_end}".strip()
-        return (
-            *astuple(heap),
-            heap.label,
-            heap.address or Absent.NOT_READ,  # pools have none
-            *(Absent.NOT_READ if number is None else number for number in numbers),
-            Name(kind) if heap.read else _unread(kind, heap.reason),
+
+def _cells(heap: HeapRow) -> Row:
+    """For people."""
+    sizes = heap.committed_bytes, heap.used_bytes
+    numbers = *sizes, heap.used_count, heap.free_bytes, heap.overhead_bytes
+    kind = f"{heap.kind} {heap.front_end}".strip()
+    return (
+        heap.label,
+        heap.address or Absent.NOT_READ,  # pools have none
+        *(Absent.NOT_READ if number is None else number for number in numbers),
+        Name(kind) if heap.read else _unread(kind, heap.reason),
+    )
+
+
+def changed_heap_table(base: Sequence[HeapRow], current: Sequence[HeapRow]) -> Table[HeapRow]:
+    """One row a heap of a page, with how its used bytes changed; heaps that are gone come last."""
+    before, now = ({heap.label: heap for heap in heaps} for heaps in (base, current))
+    gone = [heap for label, heap in before.items() if label not in now]
+    changes = (
+        Column("used +/-", Kind.BYTES, signed=True),
+        Column("blocks +/-", Kind.COUNT, signed=True),
+    )
+    heap, _, *numbers, kind = _COLUMNS[len(_NAMES) :]
+
+    def row(rank: int, heap: HeapRow) -> Row:
+        if rank > len(current):
+            used, count = heap.used_bytes, heap.used_count
+            changed = minus(0, used), minus(0, count)
+            return heap.label, *changed, None, 0, 0, None, None, f"{heap.kind} (gone)"
+        old = before.get(heap.label)
+        changed = (
+            minus(heap.used_bytes, old.used_bytes if old else 0),
+            minus(heap.used_count, old.used_count if old else 0),
         )
+        label, _, *cells = _cells(heap)
+        return label, *changed, *cells
 
-    return Table("heaps", "Heaps", _COLUMNS, heaps, row, views)
+    rows = (*current, *gone)
+    return Table("heaps", "Heaps", (heap, *changes, *numbers, kind), rows, row, View.PAGE)
 
 
 def _unread(kind: str, reason: str) -> Name:

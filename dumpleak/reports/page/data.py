@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 from dumpleak.model.coverage import Coverage
-from dumpleak.model.group_sums import SiteDetail
-from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.subject import Subject
-from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address, format_bytes
 from dumpleak.reports.document import Summary
 from dumpleak.reports.names import cut_middle, visible
@@ -196,55 +192,6 @@ class Strings:
 def shown(text: str, width: int = MAX_NAME) -> str:
     """A name fit for the page. Cut first: a hostile one may be huge."""
     return visible(cut_middle(text, width))
-
-
-def site_id(site: Site) -> str:
-    """A name for links that is the same in the next report."""
-    return blake2b(site.key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-
-
-def site_detail(
-    strings: Strings,
-    site: Site,
-    evidence: Sequence[str],
-    snapshots: Sequence[tuple[str, SiteDetail | None]],
-    points: Sequence[Totals] = (),
-) -> dict[str, Any]:
-    """What a site's row opens to.
-
-    Args:
-        strings: Of the page.
-        site: The site.
-        evidence: Clauses.
-        snapshots: The name of each dump shown, and the site's detail in it where known.
-        points: Totals over a series.
-    """
-    detail: dict[str, Any] = {}
-    if len(site.name) > ROW_NAME:
-        detail["name"] = strings.number(site.name)
-    if site.frames:
-        lines = site.lines or ("",) * len(site.frames)
-        pairs = list(zip(site.frames, lines, strict=False))
-        detail["frames"] = [
-            strings.number(f"{frame}  {line}" if line else frame)
-            for frame, line in pairs[:MAX_FRAMES]
-        ]
-        if len(pairs) > MAX_FRAMES:
-            detail["more_frames"] = len(pairs) - MAX_FRAMES
-    if evidence:
-        detail["evidence"] = [shown(clause) for clause in evidence]
-    for label, text in (("type", site.type), ("tag", site.tag), ("driver", site.driver)):
-        if text:
-            detail[label] = shown(text)
-    known = [(label, more) for label, more in snapshots if more is not None]
-    if known:
-        detail["sizes"] = [[label, [list(pair) for pair in more.sizes]] for label, more in known]
-        last = known[-1][1]
-        detail["samples"] = [format_address(a, last.pointer_size) for a in last.samples]
-        detail["samples_of"] = known[-1][0]
-    if points:
-        detail["points"] = [[point.bytes, point.count] for point in points]
-    return detail
 
 
 def source_facts(label: str, source: SourceInfo) -> list[Fact]:

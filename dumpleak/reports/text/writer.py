@@ -78,7 +78,7 @@ class TextWriter:
         match part:
             case Table() if part.views & View.TEXT:
                 self._table(part)
-            case Source():
+            case Source() if part.views & View.TEXT:
                 self._source(part.label, part.source, part.told)
             case Facts() if part.views & View.TEXT:
                 self._facts(part.rows)
