@@ -226,9 +226,20 @@ class Column:
         return bool(self.name) if view is View.DATA else bool(self.views & view)
 
 
-def data_columns(**columns: Kind) -> list[Column]:
-    """Columns that only machines get, by their names."""
-    return [Column("", kind, name, View.DATA) for name, kind in columns.items()]
+def data_columns(names: str, **kinds: Kind) -> list[Column]:
+    """Columns that only machines get.
+
+    Args:
+        names: Their names with blanks between; what ends with bytes or count is that.
+        kinds: Of those whose name does not tell.
+    """
+    told = {"bytes": Kind.BYTES, "count": Kind.COUNT}
+    return [
+        Column(
+            "", kinds.get(name) or told.get(name.rpartition("_")[2], Kind.VALUE), name, View.DATA
+        )
+        for name in names.split()
+    ]
 
 
 @dataclass(frozen=True)
@@ -242,7 +253,7 @@ class Table(Generic[T]):
         items: What rows are made of, in order.
         row: (rank from 1, item) -> a value for each column.
         views: Who it is for.
-        data: Order of the columns for machines; empty for that of `columns`.
+        data: Names of the columns for machines in their order, with blanks between; "" for that of `columns`.
         noun: What one row is called; "" where terminals show all rows.
         top: Rows the reader asked for; None for what is usual.
         note: A sentence about it.
@@ -256,7 +267,7 @@ class Table(Generic[T]):
     items: Sequence[T]
     row: Callable[[int, T], Row]
     views: View = View.ALL
-    data: Sequence[str] = ()
+    data: str = ""
     noun: str = ""
     top: int | None = None
     note: str = ""
@@ -277,7 +288,8 @@ class Table(Generic[T]):
     def _places(self, view: View) -> list[int]:
         found = [place for place, column in enumerate(self.columns) if column.is_in(view)]
         if view is View.DATA and self.data:
-            found.sort(key=lambda place: self.data.index(self.columns[place].name))
+            order = self.data.split()
+            found.sort(key=lambda place: order.index(self.columns[place].name))
         return found
 
 
@@ -317,13 +329,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Meter:
-    """How much of the memory was walked.
-
-    Attributes:
-        label: Of what.
-        coverage: It.
-        views: Who sees it.
-    """
+    """How much of the memory was walked; the label says of what."""
 
     label: str
     coverage: Coverage
@@ -346,17 +352,11 @@ class MemoryMap:
 
 @dataclass(frozen=True)
 class Tree:
-    """A flame graph.
-
-    Attributes:
-        make: Makes it.
-        single: There is one dump only, and so nothing to compare.
-        levels: What stands above what, in a sentence; "" for stacks.
-    """
+    """A flame graph."""
 
     make: Callable[[], Node]
-    single: bool = False
-    levels: str = ""
+    single: bool = False  # there is one dump only, and so nothing to compare
+    levels: str = ""  # what stands above what, in a sentence; "" for stacks
 
 
 Part = Table[Any] | Source | Facts | Line | Meter | Notes | MemoryMap | Tree
@@ -393,5 +393,5 @@ def left_out(count: int, noun: str) -> str:
 
 def properties(rows: Iterable[tuple[str, object]]) -> Table[tuple[str, object]]:
     """The table of what is no list: property and value, for machines."""
-    columns = data_columns(property=Kind.TEXT, value=Kind.VALUE)
+    columns = data_columns("property value")
     return Table("properties", "", columns, list(rows), lambda _, row: row, View.DATA)

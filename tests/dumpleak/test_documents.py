@@ -143,7 +143,7 @@ COLUMNS = (
     Column("short", Kind.ADDRESS, digits=0),
     Column("flag", Kind.FLAG, "flag"),
     Column("series", Kind.SERIES),
-    *data_columns(clauses=Kind.CLAUSES, value=Kind.VALUE),
+    *data_columns("clauses value", clauses=Kind.CLAUSES),
     Column("name", Kind.NAME, "name"),
 )
 WHOLE = (

@@ -52,19 +52,9 @@ from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs
 from dumpleak.reports.rows import changed, holder_evidence
 
 CHANGED_DATA = data_columns(
-    rank=Kind.COUNT,
-    kind=Kind.TEXT,
-    name=Kind.TEXT,
-    type=Kind.TEXT,
-    tag=Kind.TEXT,
-    delta_bytes=Kind.BYTES,
-    delta_count=Kind.COUNT,
-    base_bytes=Kind.BYTES,
-    base_count=Kind.COUNT,
-    current_bytes=Kind.BYTES,
-    current_count=Kind.COUNT,
+    "rank kind name type tag delta_bytes delta_count base_bytes base_count current_bytes current_count"
 )
-_DATA = (*CHANGED_DATA, *data_columns(confidence=Kind.TEXT, evidence=Kind.CLAUSES))
+_DATA = (*CHANGED_DATA, *data_columns("confidence evidence", evidence=Kind.CLAUSES))
 _ACCOUNT = (
     Column("+/-", Kind.VALUE, views=View.TEXT),
     Column("bytes +/-", Kind.BYTES, views=View.PAGE, signed=True, hint="last minus first"),

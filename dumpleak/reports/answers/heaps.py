@@ -27,9 +27,9 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, heap_json, source_json
 
-_NAMES = [field.name for field in fields(HeapRow)]
+_NAMES = " ".join(field.name for field in fields(HeapRow))
 _COLUMNS = (
-    *data_columns(**{name: Kind.ADDRESS if name == "address" else Kind.VALUE for name in _NAMES}),
+    *data_columns(_NAMES, address=Kind.ADDRESS),
     Column("heap"),
     Column("address", Kind.ADDRESS, views=View.TEXT, digits=0),
     Column("committed", Kind.BYTES),
@@ -74,7 +74,7 @@ def changed_heap_table(base: Sequence[HeapRow], current: Sequence[HeapRow]) -> T
         Column("used +/-", Kind.BYTES, signed=True),
         Column("blocks +/-", Kind.COUNT, signed=True),
     )
-    heap, _, *numbers, kind = _COLUMNS[len(_NAMES) :]
+    heap, _, *numbers, kind = _COLUMNS[len(fields(HeapRow)) :]
 
     def row(rank: int, heap: HeapRow) -> Row:
         if rank > len(current):

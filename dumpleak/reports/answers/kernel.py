@@ -37,6 +37,7 @@ from windumps.kernel.counters import Counter
 from windumps.kernel.processes import KernelProcess
 
 _COUNTS = frozenset({"system_ptes"})  # counters that are not bytes
+_ADDRESSES = "eprocess", "directory_table_base", "peb"
 _PROCESS_COLUMNS = (
     Column("pid", Kind.COUNT, "pid", View.PAGE),
     Column("parent", Kind.COUNT, "parent_pid", View.PAGE, width=Width.WIDE),
@@ -47,12 +48,12 @@ _PROCESS_COLUMNS = (
     Column("handles", Kind.COUNT, "handle_count"),
     Column("created (UTC)", Kind.TIME, "create_time", width=Width.WIDE),
     Column("WoW64", Kind.FLAG, "is_wow64", View.TEXT),
-    *data_columns(eprocess=Kind.ADDRESS, directory_table_base=Kind.ADDRESS, peb=Kind.ADDRESS),
+    *data_columns("eprocess directory_table_base peb", **dict.fromkeys(_ADDRESSES, Kind.ADDRESS)),
     Column("name", Kind.NAME, "name"),
 )
 _PROCESS_DATA = (
-    *("pid", "parent_pid", "name", "create_time", "is_wow64", "private_commit_bytes"),
-    *("handle_count", "eprocess", "directory_table_base", "peb"),
+    "pid parent_pid name create_time is_wow64 private_commit_bytes handle_count eprocess "
+    "directory_table_base peb"
 )
 
 

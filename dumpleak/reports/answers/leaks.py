@@ -41,12 +41,9 @@ _COLUMNS = (
     ),
     Column("used", Kind.BYTES, "used_bytes", View.PAGE, width=Width.WIDE),
     Column("kind", Kind.TEXT, "kind", View.PAGE, width=Width.WIDE, hint="what names the group"),
-    *data_columns(used_count=Kind.COUNT, type=Kind.TEXT, tag=Kind.TEXT),
+    *data_columns("used_count type tag"),
 )
-_DATA = (
-    *("kind", "name", "type", "tag", "unreferenced_bytes", "unreferenced_count", "head_count"),
-    *("used_bytes", "used_count"),
-)
+_DATA = "kind name type tag unreferenced_bytes unreferenced_count head_count used_bytes used_count"
 
 
 def leaks_document(leaks: Leaks, top: int | None) -> Document:

@@ -20,10 +20,7 @@ from dumpleak.reports.document import (
 from dumpleak.reports.json_report import module_json
 from windumps.images.modules import Module
 
-_DATA = (
-    *("name", "base_address", "size_bytes", "version", "pdb_name", "pdb_guid", "pdb_age"),
-    "state",
-)
+_DATA = "name base_address size_bytes version pdb_name pdb_guid pdb_age state"
 _COLUMNS = (
     Column("base", Kind.ADDRESS, "base_address"),
     Column("size", Kind.BYTES, "size_bytes"),
@@ -31,7 +28,7 @@ _COLUMNS = (
     Column("version", name="version"),
     Column("PDB", name="pdb_name", width=Width.WIDE),
     Column("GUID and age", width=Width.WIDE),
-    *data_columns(pdb_guid=Kind.TEXT, pdb_age=Kind.COUNT),
+    *data_columns("pdb_guid pdb_age"),
     Column("path", Kind.NAME, views=View.PAGE),
     Column("name", Kind.NAME, "name", View.TEXT),
 )

@@ -32,15 +32,7 @@ from dumpleak.reports.json_report import coverage_json, diagnostics_json, sized_
 from dumpleak.reports.rows import holder_evidence, ranked_groups
 
 _DATA = data_columns(
-    kind=Kind.TEXT,
-    name=Kind.TEXT,
-    type=Kind.TEXT,
-    tag=Kind.TEXT,
-    used_bytes=Kind.BYTES,
-    used_count=Kind.COUNT,
-    block_bytes=Kind.BYTES,
-    largest=Kind.BYTES,
-    evidence=Kind.CLAUSES,
+    "kind name type tag used_bytes used_count block_bytes largest evidence", evidence=Kind.CLAUSES
 )
 
 

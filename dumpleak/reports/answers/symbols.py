@@ -8,7 +8,6 @@ from typing import IO, Any
 from dumpleak.reports.document import (
     Column,
     Document,
-    Kind,
     Line,
     Row,
     Said,
@@ -22,8 +21,7 @@ from windumps.symbols.wanted import Status, SymbolFile, manifest
 
 _STYLES = {Status.FOUND: Style.GOOD, Status.MISSING: Style.PLAIN, Status.WRONG: Style.WARNING}
 _COLUMNS = (
-    *data_columns(module=Kind.TEXT, status=Kind.TEXT, path=Kind.TEXT, table=Kind.TEXT),
-    *data_columns(reason=Kind.TEXT, url=Kind.TEXT),
+    *data_columns("module status path table reason url"),
     Column("module"),
     Column("PDB", name="pdb"),
     Column("GUID and age", name="key"),
@@ -61,7 +59,7 @@ def symbols_document(answer: WantedSymbols) -> Document:
         _COLUMNS,
         answer.files,
         row,
-        data=("module", "pdb", "key", "status", "path", "table", "reason", "url"),
+        data="module pdb key status path table reason url",
         folded=True,
     )
     file = Line(f"File: {answer.file}", Style.HEADING)

@@ -63,8 +63,13 @@ from dumpleak.reports.rows import holder_evidence
 
 _DATA = (
     *CHANGED_DATA,
-    *data_columns(bytes_per_hour=Kind.RATE, count_per_hour=Kind.RATE, shape=Kind.TEXT),
-    *data_columns(confidence=Kind.TEXT, exhaustion=Kind.TIME, evidence=Kind.CLAUSES),
+    *data_columns(
+        "bytes_per_hour count_per_hour shape confidence exhaustion evidence",
+        bytes_per_hour=Kind.RATE,
+        count_per_hour=Kind.RATE,
+        exhaustion=Kind.TIME,
+        evidence=Kind.CLAUSES,
+    ),
 )
 
 
@@ -212,7 +217,7 @@ def _dump_table(trend: Trend) -> Table[Snapshot]:
 def _data_table(trend: Trend, top: int | None) -> Table[SiteTrend]:
     """For machines: sites, then private memory outside heaps; `bytes_0`, `count_0`, … are the points."""
     sized = trend.base.has_bytes
-    names = [f"{name}_{n}" for n in range(len(trend.snapshots)) for name in ("bytes", "count")]
+    points = " ".join(f"bytes_{n} count_{n}" for n in range(len(trend.snapshots)))
 
     def row(rank: int, site: SiteTrend) -> Row:
         held = holder_evidence(trend.current, site.site)
@@ -223,7 +228,7 @@ def _data_table(trend: Trend, top: int | None) -> Table[SiteTrend]:
             *(v for p in site.points for v in (p.bytes if sized else None, p.count)),
         )
 
-    columns = (*_DATA, *data_columns(**dict.fromkeys(names, Kind.COUNT)))
+    columns = (*_DATA, *data_columns(points))
     rows = (*trend.sites, *trend.private)
     return Table("changes", "", columns, rows, row, View.DATA, top=top)
 
