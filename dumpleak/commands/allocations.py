@@ -8,13 +8,14 @@ import click
 
 from dumpleak.attribution import SiteFinder, SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, common_options
-from dumpleak.commands.output import progress_bar, report_to, require
+from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.output import output_to, progress_bar, require
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.reports.answers.allocations import BLOCK_WRITERS
 from dumpleak.survey.pool_pages import pool_pages
 from windumps.blocks import Blocks, State
 from windumps.dumps.kernel.dump import KernelDump
@@ -37,7 +38,7 @@ _STATES = {"used": State.USED, "free": State.FREE}
 )
 @SKIP_FRAMES
 @TOP
-@common_options
+@options_with(BLOCK_WRITERS)
 def allocations(dump: str, state: str, top: int | None, options: Options) -> None:
     """One row a block, with the site it belongs to."""
     with progress_bar(options):
@@ -49,8 +50,8 @@ def allocations(dump: str, state: str, top: int | None, options: Options) -> Non
     session.require_heaps()
     with progress_bar(options) as progress:
         walk = session.blocks(progress)
-        with report_to(options) as report:
-            report.allocations(_pages(session, walk, state), top)
+        with output_to(options) as stream:
+            BLOCK_WRITERS[options.format](_pages(session, walk, state), top, stream)
         for _ in walk:
             pass  # after --top rows the rest still tells how much of the heaps can be read
     for item in session.diagnostics:
@@ -60,9 +61,10 @@ def allocations(dump: str, state: str, top: int | None, options: Options) -> Non
 
 
 def _pool_allocations(dump: KernelDump, state: str, top: int | None, options: Options) -> None:
-    with progress_bar(options) as progress, report_to(options) as report:
+    with progress_bar(options) as progress, output_to(options) as stream:
         reader = PoolReader(dump, options.symbols, progress=progress)
-        report.allocations(pool_pages(reader, _STATES.get(state)), top)
+        pages = pool_pages(reader, _STATES.get(state))
+        BLOCK_WRITERS[options.format](pages, top, stream)
     for item in reader.diagnostics:
         if item.severity != "info":
             click.echo(f"{item.severity}: {item.message}", err=True)

@@ -14,12 +14,12 @@ from dumpleak.commands.opening import look_for_holders, opened
 from dumpleak.commands.options import HOLDERS_TOP, Options, output_place
 from dumpleak.commands.output import output_to
 from dumpleak.compare.diff import compare
-from dumpleak.gate.gate import Judged
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.optional_libraries import MissingExtraError, in_quotes
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports.page.report import HtmlReport
-from dumpleak.reports.text.report import TextReport
+from dumpleak.reports.answers.diff import diff_document
+from dumpleak.reports.page.writer import write_page
+from dumpleak.reports.text.writer import write_text
 
 SHOWN = 5  # sites in the terminal; the page has all
 NAMES = ("before.dmp.gz", "after.dmp.gz")
@@ -68,11 +68,11 @@ def demo(show: bool, output: str | None, no_progress: bool, debug: bool) -> None
     missing: MissingExtraError | None = None
     try:
         with output_to(options) as stream:
-            HtmlReport(stream).diff(Judged(comparison), None)
+            write_page(diff_document(comparison, None), stream)
     except MissingExtraError as error:
         missing = error  # there is still the answer as text
     with output_to(None) as stream:
-        TextReport(stream).diff(Judged(comparison), SHOWN)
+        write_text(diff_document(comparison, SHOWN), stream)
     if missing is not None:
         raise missing
     page = Path(output).resolve()

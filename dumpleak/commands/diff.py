@@ -7,10 +7,12 @@ import click
 from dumpleak.commands.gating import GateOptions, answering, finish, gate_options, judged, open_gate
 from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_holders, opened
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
-from dumpleak.commands.output import output_to
+from dumpleak.commands.output import answer_to, output_to
 from dumpleak.compare.diff import compare, with_proof
 from dumpleak.files.umdh_log import matched
 from dumpleak.reports import DIFF_REPORTS
+from dumpleak.reports.answers.diff import diff_document, diff_json
+from dumpleak.reports.formats import FORMATS, Answer
 
 
 @click.command(
@@ -30,7 +32,7 @@ from dumpleak.reports import DIFF_REPORTS
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with(DIFF_REPORTS)
+@options_with([*FORMATS, *DIFF_REPORTS])
 def diff(
     base: str,
     current: str,
@@ -56,6 +58,15 @@ def diff(
         if grown:
             look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
         answer = judged(gate, with_proof(comparison))
-    with output_to(options) as stream:
-        DIFF_REPORTS[options.format](stream).diff(answer, top)
+    if options.format in DIFF_REPORTS:
+        with output_to(options) as stream:
+            DIFF_REPORTS[options.format](stream).diff(answer, top)
+    else:
+        answer_to(
+            options,
+            Answer(
+                lambda: diff_document(answer.answer, top),
+                lambda: diff_json(answer.answer, answer.gate),
+            ),
+        )
     finish(gate, answer)

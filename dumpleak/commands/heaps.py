@@ -5,8 +5,10 @@ from __future__ import annotations
 import click
 
 from dumpleak.commands.opening import opened
-from dumpleak.commands.options import DUMP, Options, common_options
-from dumpleak.commands.output import report_to, require
+from dumpleak.commands.options import DUMP, Options, options_with
+from dumpleak.commands.output import answer_to, require
+from dumpleak.reports.answers.heaps import heaps_document, heaps_json
+from dumpleak.reports.formats import FORMATS, Answer
 
 
 @click.command(
@@ -15,10 +17,9 @@ from dumpleak.commands.output import report_to, require
     "  dumpleak heaps app.dmp --format csv -o heaps.csv"
 )
 @DUMP
-@common_options
+@options_with(FORMATS)
 def heaps(dump: str, options: Options) -> None:
     """One row a heap: committed, used, free, overhead."""
     snapshot = opened(None, dump, "heap", options)
-    with report_to(options) as report:
-        report.heaps(snapshot)
+    answer_to(options, Answer(lambda: heaps_document(snapshot), lambda: heaps_json(snapshot)))
     require(snapshot.coverage)

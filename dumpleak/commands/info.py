@@ -7,13 +7,16 @@ from pathlib import Path
 import click
 
 from dumpleak.commands.options import DUMP, Options, options_with
-from dumpleak.commands.output import kernel_report_to, output_to, progress_bar
+from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
 from dumpleak.kernel.answerable import why_no_answer
 from dumpleak.kernel.info import take_kernel_info
+from dumpleak.model.info import Info
 from dumpleak.process.session import Session
-from dumpleak.reports import INFO_REPORTS
+from dumpleak.reports.answers.info import info_document, info_json
+from dumpleak.reports.answers.kernel import kernel_document, kernel_json
+from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.info import take_info
 from dumpleak.symbols.kernel import use_symbols
 from windumps.dumps.kernel.dump import KernelDump
@@ -25,12 +28,11 @@ from windumps.dumps.kernel.dump import KernelDump
     "  dumpleak info app.dmp --format json"
 )
 @DUMP
-@options_with(INFO_REPORTS)
+@options_with(FORMATS)
 def info(dump: str, options: Options) -> None:
     """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
     if is_snapshot_file(dump):
-        with output_to(options) as stream:
-            INFO_REPORTS[options.format](stream).info(snapshot_info(Path(dump)))
+        _write(snapshot_info(Path(dump)), options)
         return
     with progress_bar(options):
         session = Session.open(dump, options.symbols, options.process)
@@ -38,12 +40,13 @@ def info(dump: str, options: Options) -> None:
         with progress_bar(options):
             use_symbols(session.dump, options.symbols)  # before anything is read with them
             answer_of_pools = why_no_answer(session.dump)
-        with kernel_report_to(options) as kernel_report:
-            kernel_report.kernel_info(
-                take_kernel_info(session.dump, options.symbols, answer_of_pools)
-            )
+        taken = take_kernel_info(session.dump, options.symbols, answer_of_pools)
+        answer_to(options, Answer(lambda: kernel_document(taken), lambda: kernel_json(taken)))
         return
     with progress_bar(options) as progress:
         answer = take_info(session, progress)
-    with output_to(options) as stream:
-        INFO_REPORTS[options.format](stream).info(answer)
+    _write(answer, options)
+
+
+def _write(answer: Info, options: Options) -> None:
+    answer_to(options, Answer(lambda: info_document(answer), lambda: info_json(answer)))

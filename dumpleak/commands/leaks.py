@@ -6,9 +6,10 @@ import click
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with
-from dumpleak.commands.output import output_to, progress_bar, require
+from dumpleak.commands.output import answer_to, progress_bar, require
 from dumpleak.process.session import Session
-from dumpleak.reports.answers.leaks import LEAKS_REPORTS
+from dumpleak.reports.answers.leaks import leaks_document, leaks_json
+from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.leaks import find_leaks
 
 
@@ -21,7 +22,7 @@ from dumpleak.survey.leaks import find_leaks
 @click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
 @SKIP_FRAMES
 @TOP
-@options_with(LEAKS_REPORTS)
+@options_with(FORMATS)
 def leaks(dump: str, by: str, top: int | None, options: Options) -> None:
     """Used blocks that no pointer leads to, from globals, stacks, registers or other such blocks.
 
@@ -31,6 +32,5 @@ def leaks(dump: str, by: str, top: int | None, options: Options) -> None:
         session = Session.open(dump, options.symbols, options.process)
         session.skip_frames = options.skip_frames
         found = find_leaks(session, by, progress)
-    with output_to(options) as stream:
-        LEAKS_REPORTS[options.format](stream).leaks(found, top)
+    answer_to(options, Answer(lambda: leaks_document(found, top), lambda: leaks_json(found)))
     require(found.coverage)

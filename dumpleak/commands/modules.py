@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from dumpleak.commands.options import DUMP, Options, common_options
-from dumpleak.commands.output import report_to
+from dumpleak.commands.options import DUMP, Options, options_with
+from dumpleak.commands.output import answer_to
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.process.session import Session
+from dumpleak.reports.answers.modules import modules_document, modules_json
+from dumpleak.reports.formats import FORMATS, Answer
 from windumps.diagnostics import Severity
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import BETTER_KERNEL_DUMP
+from windumps.images.modules import Module
 
 _DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
 
@@ -25,13 +29,12 @@ _DRIVER_LISTS = ("PsLoadedModuleList", "MmUnloadedDrivers")
     "  dumpleak modules app.dmp --format json"
 )
 @DUMP
-@common_options
+@options_with(FORMATS)
 def modules(dump: str, options: Options) -> None:
     """Loaded and unloaded images with version, PDB name, GUID and age."""
     if is_snapshot_file(dump):
         about = snapshot_info(Path(dump))
-        with report_to(options) as report:
-            report.modules(dump, list(about.modules), list(about.unloaded_modules))
+        _write(dump, about.modules, about.unloaded_modules, options)
         return
     opened = Session.open(dump, process=options.process).dump
     if isinstance(opened, KernelDump) and not opened.modules:
@@ -39,8 +42,14 @@ def modules(dump: str, options: Options) -> None:
         advice = cut if opened.missing_bytes else BETTER_KERNEL_DUMP
         why = opened.why_no_pool or f"the list of drivers is not in the dump; {advice}"
         raise CannotAnswerError(f"{opened.path}: {why}")
-    with report_to(options) as report:
-        report.modules(str(opened.path), opened.modules, opened.unloaded_modules)
+    _write(str(opened.path), opened.modules, opened.unloaded_modules, options)
     for item in opened.diagnostics:
         if item.severity is not Severity.INFO and item.structure in _DRIVER_LISTS:
             click.echo(f"{item.severity}: {item.message}", err=True)
+
+
+def _write(
+    file: str, loaded: Sequence[Module], unloaded: Sequence[Module], options: Options
+) -> None:
+    listed = file, loaded, unloaded
+    answer_to(options, Answer(lambda: modules_document(*listed), lambda: modules_json(*listed)))

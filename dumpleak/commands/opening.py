@@ -14,7 +14,7 @@ from dumpleak.model.holding import StoredHolders
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
-from dumpleak.reports import DETAILED_REPORTS, REPORTS
+from dumpleak.reports.formats import DETAILED, FORMATS
 from dumpleak.survey.open import Wanted, open_snapshot
 
 OF = click.option(
@@ -76,15 +76,16 @@ def opened(
             symbols=options.symbols,
             process=options.process,
             skip_frames=options.skip_frames,
-            details=options.format in DETAILED_REPORTS,
+            details=options.format in DETAILED,
             keep_blocks=keep_blocks,
             holders=holders,
             progress=progress,
         )
         snapshot = open_snapshot(dump, wanted)
-    if not snapshot.has_bytes and options.format not in REPORTS:
+    shown = [name for name in FORMATS if name not in DETAILED]
+    if not snapshot.has_bytes and options.format not in shown:
         raise click.UsageError(
-            f"{snapshot.population} of {dump} are only counted: --format {', '.join(REPORTS)} show them"
+            f"{snapshot.population} of {dump} are only counted: --format {', '.join(shown)} show them"
         )
     return snapshot
 

@@ -12,7 +12,6 @@ import click
 
 from dumpleak.attribution.skip_list import skip_patterns
 from dumpleak.model.units import format_bytes
-from dumpleak.reports import REPORTS
 from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
@@ -168,9 +167,6 @@ def _keep_inputs(given: dict[str, Any]) -> None:
         is_input = isinstance(word, (str, os.PathLike)) and os.path.isfile(word)
         if is_input and os.path.samefile(word, output):
             raise click.UsageError(f"-o {output} would overwrite a file that is read")
-
-
-common_options = options_with(REPORTS)
 
 
 def _skip_frames(

@@ -26,8 +26,7 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress as ProgressCallback
 from dumpleak.model.errors import no_progress
 from dumpleak.model.units import format_bytes
-from dumpleak.reports import REPORTS, Report
-from dumpleak.reports.answers.kernel import KERNEL_REPORTS, KernelReport
+from dumpleak.reports.formats import Answer, write_answer
 from windumps.files import DISK_FULL, whole_file
 
 SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
@@ -42,23 +41,10 @@ def require(covered: Coverage) -> None:
         raise SystemExit(EXIT_CANNOT_ANSWER)
 
 
-@contextmanager
-def report_to(options: Options) -> Iterator[Report]:
-    """The report in the chosen format; goes where `output_to` says."""
+def answer_to(options: Options, answer: Answer) -> None:
+    """Writes an answer in the chosen format; it goes where `output_to` says."""
     with output_to(options) as stream:
-        yield REPORTS[options.format](stream)
-
-
-@contextmanager
-def kernel_report_to(options: Options) -> Iterator[KernelReport]:
-    """The report about a system in the chosen format, as `report_to`."""
-    report = KERNEL_REPORTS.get(options.format)
-    if report is None:
-        raise click.UsageError(
-            f"kernel dumps are described as {', '.join(KERNEL_REPORTS)}, not as {options.format}"
-        )
-    with output_to(options) as stream:
-        yield report(stream)
+        write_answer(answer, options.format, stream)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dumpleak.commands.gating import (
     open_gate,
 )
 from dumpleak.commands.options import TOP, Options, options_with
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER, output_to, progress_bar
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, output_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
@@ -27,7 +27,13 @@ from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.populations import POOL
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import CI_FORMATS, DIFF_REPORTS
-from dumpleak.reports.answers.pools import POOL_REPORTS
+from dumpleak.reports.answers.pools import (
+    pool_document,
+    pool_growth_document,
+    pool_growth_json,
+    pool_json,
+)
+from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.open import Wanted, open_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
@@ -75,7 +81,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @gate_options
 @TOP
-@options_with([*POOL_REPORTS, *CI_FORMATS])
+@options_with([*FORMATS, *CI_FORMATS])
 def pool(
     dump: str,
     current: str | None,
@@ -108,15 +114,16 @@ def pool(
         elif options.format not in CI_FORMATS:
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
     if current is None:
-        with output_to(options) as stream:
-            POOL_REPORTS[options.format](stream).pool(answer, top)
+        answer_to(options, Answer(lambda: pool_document(answer, top), lambda: pool_json(answer)))
         if answer.account.shortfall:
             click.echo(f"dumpleak: {answer.account.shortfall}", err=True)
             raise SystemExit(EXIT_CANNOT_ANSWER)
         return
     if options.format not in CI_FORMATS:
-        with output_to(options) as stream:
-            POOL_REPORTS[options.format](stream).pool_growth(growth, top)
+        answer_to(
+            options,
+            Answer(lambda: pool_growth_document(growth, top), lambda: pool_growth_json(growth)),
+        )
         if gate is None and growth.comparison.verdict is Verdict.NOT_COMPARABLE:
             reasons = "; ".join(growth.comparison.reasons)
             click.echo(f"dumpleak: the dumps are not comparable: {reasons}", err=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from dumpleak.commands.options import DUMP, TOP, Options, options_with
-from dumpleak.commands.output import kernel_report_to
+from dumpleak.commands.output import answer_to
 from dumpleak.kernel.info import kernel_source, listed_processes
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.reports.answers.kernel import KERNEL_REPORTS
+from dumpleak.reports.answers.kernel import processes_document, processes_json
+from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.symbols.kernel import use_symbols
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
@@ -21,7 +22,7 @@ from windumps.dumps.kernel.dump import KernelDump
 )
 @DUMP
 @TOP
-@options_with(KERNEL_REPORTS)
+@options_with(FORMATS)
 def processes(dump: str, top: int | None, options: Options) -> None:
     """Processes of a kernel dump: id, parent, name, start, private commit, handles."""
     opened = open_dump(dump)
@@ -32,12 +33,12 @@ def processes(dump: str, top: int | None, options: Options) -> None:
     said = use_symbols(opened, options.symbols)
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
-    found = listed_processes(opened)
-    with kernel_report_to(options) as report:
-        report.processes(
-            kernel_source(opened),
-            found,
-            str(opened.process_layout),
-            [*opened.diagnostics, *said],
-            top,
-        )
+    listed = (
+        kernel_source(opened),
+        listed_processes(opened),
+        str(opened.process_layout),
+        [*opened.diagnostics, *said],
+    )
+    answer_to(
+        options, Answer(lambda: processes_document(*listed, top), lambda: processes_json(*listed))
+    )

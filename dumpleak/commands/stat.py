@@ -14,8 +14,10 @@ from dumpleak.commands.options import (
     Options,
     options_with,
 )
-from dumpleak.commands.output import output_to, require
+from dumpleak.commands.output import answer_to, output_to, require
 from dumpleak.reports import STAT_REPORTS
+from dumpleak.reports.answers.stat import stat_document, stat_json
+from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.reports.rows import ranked_groups
 
 
@@ -31,7 +33,7 @@ from dumpleak.reports.rows import ranked_groups
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with(STAT_REPORTS)
+@options_with([*FORMATS, *STAT_REPORTS])
 def stat(
     dump: str,
     of: str | None,
@@ -45,6 +47,11 @@ def stat(
     snapshot = opened(of, dump, by, options, holders=holders is not False)
     ranked = [site.key for site, _ in ranked_groups(snapshot)]
     look_for_holders(snapshot, ranked[: top or HOLDERS_TOP], holders, options)
-    with output_to(options) as stream:
-        STAT_REPORTS[options.format](stream).stat(snapshot, top)
+    if options.format in STAT_REPORTS:
+        with output_to(options) as stream:
+            STAT_REPORTS[options.format](stream).stat(snapshot, top)
+    else:
+        answer_to(
+            options, Answer(lambda: stat_document(snapshot, top), lambda: stat_json(snapshot))
+        )
     require(snapshot.coverage)

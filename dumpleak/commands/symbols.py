@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from dumpleak.commands.options import DUMP, Options, options_with
-from dumpleak.commands.output import output_to, progress_bar
+from dumpleak.commands.output import answer_to, output_to, progress_bar
 from dumpleak.files.detect import read_snapshot
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.process.session import Session
-from dumpleak.reports.answers.symbols import SYMBOLS_REPORTS
+from dumpleak.reports.answers.symbols import LISTS, symbols_document, symbols_json
+from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.symbols.wanted_symbols import find_wanted
 
 
@@ -20,7 +21,7 @@ from dumpleak.symbols.wanted_symbols import find_wanted
     "  dumpleak symbols app.dmp --format manifest -o wanted.txt"
 )
 @DUMP
-@options_with(SYMBOLS_REPORTS)
+@options_with([*FORMATS, *LISTS])
 def symbols(dump: str, options: Options) -> None:
     """PDBs that a dump's images want: found, missing, and the missing as a list to fetch elsewhere.
 
@@ -36,5 +37,8 @@ def symbols(dump: str, options: Options) -> None:
         raise CannotAnswerError(f"{dump}: this {kind} lists no images")
     with progress_bar(options):
         answer = find_wanted(dump, modules, options.symbols)
-    with output_to(options) as stream:
-        SYMBOLS_REPORTS[options.format](answer, stream)
+    if options.format in LISTS:
+        with output_to(options) as stream:
+            LISTS[options.format](answer, stream)
+        return
+    answer_to(options, Answer(lambda: symbols_document(answer), lambda: symbols_json(answer)))

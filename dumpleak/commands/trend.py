@@ -9,13 +9,15 @@ import click
 from dumpleak.commands.gating import GateOptions, answering, finish, gate_options, judged, open_gate
 from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_holders, opened
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
-from dumpleak.commands.output import output_to
+from dumpleak.commands.output import answer_to, output_to
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.umdh_log import matched
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import TREND_REPORTS
+from dumpleak.reports.answers.trend import trend_document, trend_json
+from dumpleak.reports.formats import FORMATS, Answer
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -42,7 +44,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with(TREND_REPORTS)
+@options_with([*FORMATS, *TREND_REPORTS])
 def trend(
     dumps: tuple[str, ...],
     after_idle: str | None,
@@ -73,8 +75,17 @@ def trend(
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)
-    with output_to(options) as stream:
-        TREND_REPORTS[options.format](stream).trend(answer, top)
+    if options.format in TREND_REPORTS:
+        with output_to(options) as stream:
+            TREND_REPORTS[options.format](stream).trend(answer, top)
+    else:
+        answer_to(
+            options,
+            Answer(
+                lambda: trend_document(found, top),
+                lambda: trend_json(found, answer.gate),
+            ),
+        )
     finish(gate, answer)
 
 

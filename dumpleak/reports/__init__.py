@@ -1,27 +1,20 @@
-"""Report formats: one file each, one row each in `REPORTS`."""
+"""Answers written: `document.py` says how to add one, or a format for all of them.
+
+Here are the formats of other tools, a row each, that only some answers have.
+"""
 
 from __future__ import annotations
 
-from dumpleak.reports.base import DiffReport, InfoReport, Report, StatReport, TrendReport
+from dumpleak.reports.base import DiffReport, StatReport, TrendReport
 from dumpleak.reports.ci.junit import JunitReport
 from dumpleak.reports.ci.markdown import MarkdownReport
 from dumpleak.reports.ci.sarif import SarifReport
-from dumpleak.reports.csv_report import CsvReport
-from dumpleak.reports.json_report import JsonReport
-from dumpleak.reports.page.report import HtmlReport
 from dumpleak.reports.profiles.collapsed import CollapsedReport
 from dumpleak.reports.profiles.pprof import PprofReport
 from dumpleak.reports.profiles.speedscope import SpeedscopeReport
 from dumpleak.reports.profiles.umdh import UmdhDecimalReport, UmdhReport
-from dumpleak.reports.text.report import TextReport
 
-# The first is the default.
-REPORTS: dict[str, type[Report]] = {"text": TextReport, "json": JsonReport, "csv": CsvReport}
-
-# What one command can also write.
-INFO_REPORTS: dict[str, type[InfoReport]] = {**REPORTS, "html": HtmlReport}
 STAT_REPORTS: dict[str, type[StatReport]] = {
-    **REPORTS,
     "pprof": PprofReport,
     "speedscope": SpeedscopeReport,
     "collapsed": CollapsedReport,
@@ -32,8 +25,6 @@ CI_FORMATS: dict[str, type[MarkdownReport | JunitReport | SarifReport]] = {
     "sarif": SarifReport,
 }
 DIFF_REPORTS: dict[str, type[DiffReport]] = {
-    **REPORTS,
-    "html": HtmlReport,
     **CI_FORMATS,
     "umdh": UmdhReport,
     "umdh-d": UmdhDecimalReport,
@@ -41,23 +32,6 @@ DIFF_REPORTS: dict[str, type[DiffReport]] = {
     "speedscope": SpeedscopeReport,
     "collapsed": CollapsedReport,
 }
-TREND_REPORTS: dict[str, type[TrendReport]] = {
-    **REPORTS,
-    "html": HtmlReport,
-    **CI_FORMATS,
-}
+TREND_REPORTS: dict[str, type[TrendReport]] = {**CI_FORMATS}
 
-# Formats that show what `Snapshot.details` holds.
-DETAILED_REPORTS = frozenset({"html"})
-
-__all__ = [
-    "CI_FORMATS",
-    "DETAILED_REPORTS",
-    "DIFF_REPORTS",
-    "INFO_REPORTS",
-    "REPORTS",
-    "STAT_REPORTS",
-    "TREND_REPORTS",
-    "DiffReport",
-    "Report",
-]
+__all__ = ["CI_FORMATS", "DIFF_REPORTS", "STAT_REPORTS", "TREND_REPORTS"]

@@ -1,92 +1,43 @@
-"""What a report format gives: one method for each answer."""
+"""What formats of other tools are given: an answer with all that is known of it, and no document."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import IO, Protocol
 
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
-from dumpleak.model.block_page import BlockPage
-from dumpleak.model.info import Info
 from dumpleak.model.snapshot import Snapshot
-from windumps.images.modules import Module
-
-
-class InfoReport(Protocol):
-    """Writes what a dump is, and perhaps nothing else; see `Report`."""
-
-    def __init__(self, stream: IO[str]) -> None: ...
-
-    def info(self, info: Info) -> None:
-        """What a dump is."""
-        ...
 
 
 class StatReport(Protocol):
-    """Writes grouped totals, and perhaps nothing else; see `Report`."""
+    """Writes grouped totals of one dump.
 
-    def __init__(self, stream: IO[str]) -> None: ...
-
-    def stat(self, snapshot: Snapshot, top: int | None) -> None:
-        """Grouped totals of one dump."""
-        ...
-
-
-class TrendReport(Protocol):
-    """Writes a trend, and perhaps nothing else; see `Report`."""
-
-    def __init__(self, stream: IO[str]) -> None: ...
-
-    def trend(self, judged: Judged[Trend], top: int | None) -> None:
-        """Growth over three dumps and more."""
-        ...
-
-
-class DiffReport(Protocol):
-    """Writes a comparison, and perhaps nothing else; see `Report`."""
-
-    def __init__(self, stream: IO[str]) -> None: ...
-
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """Growth between two dumps."""
-        ...
-
-
-class Report(Protocol):
-    """Writes answers in one format.
-
-    Args of all methods: the answer, and where they apply `top`, the number of rows people want to
-    see (None for all).
+    Args of all methods here: the answer, and `top`, the number of rows people want to see (None for all).
     """
 
     def __init__(self, stream: IO[str]) -> None: ...
 
-    def info(self, info: Info) -> None:
-        """What a dump is."""
-        ...
-
-    def heaps(self, snapshot: Snapshot) -> None:
-        """One row a heap."""
-        ...
-
-    def modules(self, file: str, modules: list[Module], unloaded: list[Module]) -> None:
-        """One row a module."""
-        ...
-
-    def allocations(self, pages: Iterable[BlockPage], top: int | None) -> None:
-        """One row a block."""
-        ...
-
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
-        """Grouped totals of one dump."""
+        """Writes it."""
         ...
+
+
+class DiffReport(Protocol):
+    """Writes growth between two dumps."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
 
     def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """Growth between two dumps."""
+        """Writes it."""
         ...
 
+
+class TrendReport(Protocol):
+    """Writes growth over three dumps and more."""
+
+    def __init__(self, stream: IO[str]) -> None: ...
+
     def trend(self, judged: Judged[Trend], top: int | None) -> None:
-        """Growth over three dumps and more."""
+        """Writes it."""
         ...

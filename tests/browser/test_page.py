@@ -15,9 +15,9 @@ from truth import TESTDATA, TruthDump
 from browser.page_driver import FLAGS, browser_path, opened
 from dumpleak.cli import main
 from dumpleak.compare.answers import Comparison
-from dumpleak.gate.gate import Judged
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.page.report import HtmlReport
+from dumpleak.reports.answers.diff import diff_document
+from dumpleak.reports.page.writer import write_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -64,7 +64,7 @@ def pair_json(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def written(path: Path, answer: Comparison) -> Path:
     stream = io.StringIO()
-    HtmlReport(stream).diff(Judged(answer), None)
+    write_page(diff_document(answer, None), stream)
     path.write_text(stream.getvalue(), encoding="utf-8")
     return path
 

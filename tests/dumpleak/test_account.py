@@ -17,14 +17,15 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.files.metadata import from_json, to_json
 from dumpleak.gate.conditions import parse_gate
-from dumpleak.gate.gate import Gate, Judged
+from dumpleak.gate.gate import Gate
 from dumpleak.model.account import NO_REGIONS, NO_THREADS, NOT_KEPT, ROWS, AccountRow, State
 from dumpleak.model.account_rows import account_of, account_rows
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.account import outside_figures
 from dumpleak.process.session import Session
+from dumpleak.reports.answers.diff import diff_document
 from dumpleak.reports.answers.summary import summarize_comparison
-from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.csv_writer import write_csv
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from dumpleak.survey.recording import write_snapshot
@@ -124,7 +125,7 @@ def test_memory_outside_heaps_counts_in_totals_and_in_the_gate(tiny: Dump) -> No
 def test_csv_has_rows_for_memory_outside_heaps(tiny: Dump) -> None:
     comparison = compare(_taken(_arenas(tiny, 1)), _taken(_later(_arenas(tiny, 24))))
     stream = io.StringIO()
-    CsvReport(stream).diff(Judged(comparison), None)
+    write_csv(diff_document(comparison, None), stream)
     (row,) = csv.DictReader(io.StringIO(stream.getvalue()))
     assert (int(row["delta_bytes"]), row["name"][:14]) == (92 * MIB, "private memory")
 

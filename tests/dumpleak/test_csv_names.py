@@ -14,13 +14,17 @@ from builders.minidump_builder import MinidumpBuilder
 from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, unreferenced
 
 from dumpleak.compare.trend import find_trend
-from dumpleak.gate.gate import Judged
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.totals import Totals
-from dumpleak.reports.answers.leaks import LeaksCsvReport
-from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.answers.allocations import BLOCK_WRITERS
+from dumpleak.reports.answers.diff import diff_document
+from dumpleak.reports.answers.heaps import heaps_document
+from dumpleak.reports.answers.leaks import leaks_document
+from dumpleak.reports.answers.stat import stat_document
+from dumpleak.reports.answers.trend import trend_document
+from dumpleak.reports.csv_writer import write_csv
 from dumpleak.reports.names import cell, visible
 from windumps.blocks import Blocks, Kind
 
@@ -66,7 +70,7 @@ def test_paths_are_shown_as_names_are() -> None:
 def test_each_name_of_a_comparison_is_one_cell_that_can_be_seen() -> None:
     changes = [(shape(name), (400, 4), (100 + n, 1)) for n, name in enumerate(NAMES)]
     found = comparison(changes)
-    rows = _written(lambda stream: CsvReport(stream).diff(Judged(found), None))
+    rows = _written(lambda stream: write_csv(diff_document(found, None), stream))
     assert sorted(row["name"] for row in rows) == sorted(map(_shown, NAMES))
     assert {int(row["delta_bytes"]) for row in rows} == {n - 300 for n in range(len(NAMES))}
 
@@ -87,10 +91,10 @@ def test_each_name_of_all_other_tables_is_one_cell_that_can_be_seen() -> None:
     )
     expected = sorted(map(_shown, NAMES))
     for write, columns in (
-        (lambda stream: CsvReport(stream).stat(taken, None), ("name", "type", "tag")),
-        (lambda stream: CsvReport(stream).heaps(taken), ("label", "kind", "reason")),
-        (lambda stream: CsvReport(stream).trend(Judged(trend), None), ("name", "type", "tag")),
-        (lambda stream: LeaksCsvReport(stream).leaks(leaks, None), ("name", "type", "tag")),
+        (lambda stream: write_csv(stat_document(taken, None), stream), ("name", "type", "tag")),
+        (lambda stream: write_csv(heaps_document(taken), stream), ("label", "kind", "reason")),
+        (lambda stream: write_csv(trend_document(trend, None), stream), ("name", "type", "tag")),
+        (lambda stream: write_csv(leaks_document(leaks, None), stream), ("name", "type", "tag")),
     ):
         rows = _written(write)
         for column in columns:
@@ -102,7 +106,7 @@ def test_each_name_of_a_list_of_blocks_is_one_cell_that_can_be_seen() -> None:
     sizes = np.full(len(NAMES), 16, np.int64)
     blocks = Blocks.build(places, sizes, sizes + 16, np.ones(len(NAMES), bool), Kind.NT_BACKEND, 0)
     page = BlockPage(0x10000, 8, blocks, list(NAMES), list(NAMES), "=heap")
-    rows = _written(lambda stream: CsvReport(stream).allocations([page, page], None))
+    rows = _written(lambda stream: BLOCK_WRITERS["csv"]([page, page], None, stream))
     assert [row["site"] for row in rows] == 2 * list(map(_shown, NAMES))
     assert [row["type"] for row in rows] == 2 * list(map(_shown, NAMES))
     assert {row["heap"] for row in rows} == {"'=heap"}

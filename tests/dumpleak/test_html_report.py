@@ -30,16 +30,19 @@ from report_samples import (
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
-from dumpleak.gate.gate import Judged
+from dumpleak.compare.answers import Comparison
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.optional_libraries import MissingExtraError, install_command
 from dumpleak.process.session import Session
+from dumpleak.reports.answers.diff import diff_document
+from dumpleak.reports.answers.info import info_document
 from dumpleak.reports.answers.summary import summarize_comparison
+from dumpleak.reports.answers.trend import trend_document
+from dumpleak.reports.document import Document
 from dumpleak.reports.page import page as html_page
 from dumpleak.reports.page.data import Page
-from dumpleak.reports.page.kernel import pool_growth_page
 from dumpleak.reports.page.page import render
-from dumpleak.reports.page.report import HtmlReport, diff_page, info_page, trend_page
+from dumpleak.reports.page.writer import page_of, write_page
 from dumpleak.reports.profiles.stack_tree import build_tree, prune, site_pairs
 from dumpleak.survey.heaps import take_snapshot
 from windumps.blocks import Blocks, Kind
@@ -56,6 +59,10 @@ def column(page: Page, grid: str, title: str) -> list[Any]:
     found = next(g for g in page.grids if g.id == grid)
     at = [column.title for column in found.columns].index(title)
     return [row[at] for row in found.rows]
+
+
+def diff_page(answer: Comparison) -> Page:
+    return page_of(diff_document(answer, None))
 
 
 def islands(text: str) -> dict[str, str]:
@@ -152,7 +159,7 @@ def test_a_refused_comparison_says_why_and_shows_no_sites() -> None:
 
 def test_a_trend_page_has_every_point() -> None:
     pytest.importorskip("scipy")
-    page = trend_page(series(after_idle=False))
+    page = page_of(trend_document(series(after_idle=False), None))
     assert column(page, "sites", "series")[0] == [100_000, 200_000, 300_000, 400_000]
     assert page.grids[0].details[0]["points"] == [
         [100_000, 1000], [200_000, 2000], [300_000, 3000], [400_000, 4000],
@@ -163,8 +170,8 @@ def test_a_trend_page_has_every_point() -> None:
 
 
 def test_an_info_page_says_what_is_missing() -> None:
-    assert info_page(described(usable=True)).summary.tone == "good"
-    page = info_page(described(usable=False))
+    assert page_of(info_document(described(usable=True))).summary.tone == "good"
+    page = page_of(info_document(described(usable=False)))
     assert page.summary.tone == "cannot-tell"
     assert page.summary.steps[0].command == "procdump -ma app.exe app.dmp"
     assert page.meters == []
@@ -197,11 +204,11 @@ def test_the_pool_page_has_the_numbers_of_the_json_report(
 ) -> None:
     pages = []
 
-    def keep(growth: Any) -> Page:
-        pages.append(pool_growth_page(growth))
+    def keep(document: Document) -> Page:
+        pages.append(page_of(document))
         return pages[-1]
 
-    monkeypatch.setattr("dumpleak.reports.page.kernel.pool_growth_page", keep)
+    monkeypatch.setattr("dumpleak.reports.page.writer.page_of", keep)
     files = [str(KERNEL / "before.dmp.xz"), str(KERNEL / "after.dmp.xz")]
     for kind in ("html", "json"):
         with pytest.raises(SystemExit):
@@ -273,7 +280,7 @@ def test_without_its_libraries_the_message_says_how_to_get_them(
     monkeypatch.setitem(sys.modules, library, None)
     monkeypatch.setitem(sys.modules, f"{library}.offline", None)
     with pytest.raises(MissingExtraError, match=re.escape(install_command("html"))):
-        HtmlReport(io.StringIO()).diff(Judged(growth()), None)
+        write_page(diff_document(growth(), None), io.StringIO())
 
 
 # -- details ------------------------------------------------------------------------------------------------

@@ -25,7 +25,9 @@ from dumpleak.pointers.reachability import find_reachable
 from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
 from dumpleak.pointers.roots import Root, RootKind, Roots, find_roots
 from dumpleak.process.session import Session
-from dumpleak.reports.answers.leaks import LEAKS_REPORTS
+from dumpleak.reports.answers.leaks import leaks_document, leaks_json
+from dumpleak.reports.formats import FORMATS, Answer, write_answer
+from dumpleak.reports.text.writer import write_text
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.leaks import Leaks, find_leaks
 from windumps import open_dump
@@ -321,9 +323,10 @@ def test_none_is_an_answer() -> None:
         head_count=0,
     )
     written = {}
-    for name, make in LEAKS_REPORTS.items():
+    for name in FORMATS:
         stream = io.StringIO()
-        make(stream).leaks(found, None)
+        answer = Answer(lambda: leaks_document(found, None), lambda: leaks_json(found))
+        write_answer(answer, name, stream)
         written[name] = stream.getvalue()
     assert "None of 2.1 MiB in 7,094 used blocks is unreferenced." in written["text"]
     document = json.loads(written["json"])
@@ -391,7 +394,7 @@ def test_the_first_line_says_how_much_memory_that_may_hold_pointers_is_absent() 
     found = find_leaks(_with_absent_memory(AFTER, 0x100000))
     assert 0.05 < found.lost_share < 0.5
     stream = io.StringIO()
-    LEAKS_REPORTS["text"](stream).leaks(found, None)
+    write_text(leaks_document(found, None), stream)
     first = stream.getvalue().splitlines()[0]
     assert first.startswith(f"{found.lost_share:.1%} of the memory that may hold pointers is not")
     whole = find_leaks(Session.open(AFTER))
@@ -406,7 +409,7 @@ def test_a_dump_that_does_not_say_what_it_lacks_says_so_first() -> None:
     found = find_leaks(session)
     assert found.lost_share is None
     stream = io.StringIO()
-    LEAKS_REPORTS["text"](stream).leaks(found, None)
+    write_text(leaks_document(found, None), stream)
     assert stream.getvalue().startswith(
         "This dump of part of the memory does not say what it lacks"
     )

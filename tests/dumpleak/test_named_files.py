@@ -16,7 +16,7 @@ import pytest
 from truth import TESTDATA
 
 import dumpleak
-from dumpleak.reports.csv_report import CsvReport
+from dumpleak.reports.formats import FORMATS
 from windumps.files import NotAFileError, open_file, whole_file
 
 BEFORE, AFTER = (
@@ -319,7 +319,7 @@ def test_a_run_that_is_told_to_end_leaves_no_part_of_its_answer(
         for _ in range(1000):
             time.sleep(0.01)
 
-    monkeypatch.setattr(CsvReport, "heaps", end)
+    monkeypatch.setitem(FORMATS, "csv", end)
     before = signal.getsignal(number)
     code, _, err = run("heaps", BEFORE, "--format", "csv", "-o", output)
     assert code == 128 + number

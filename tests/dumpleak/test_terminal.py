@@ -33,12 +33,17 @@ from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth, Selection, take_growth, take_pool
-from dumpleak.gate.gate import Judged
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.reports.answers.leaks import LeaksTextReport
-from dumpleak.reports.answers.pools import PoolTextReport
-from dumpleak.reports.text.report import TextReport
-from dumpleak.reports.text.tables import sparkline
+from dumpleak.reports.answers.diff import diff_document
+from dumpleak.reports.answers.heaps import heaps_document
+from dumpleak.reports.answers.info import info_document
+from dumpleak.reports.answers.leaks import leaks_document
+from dumpleak.reports.answers.pools import pool_document, pool_growth_document
+from dumpleak.reports.answers.stat import stat_document
+from dumpleak.reports.answers.trend import trend_document
+from dumpleak.reports.document import Document
+from dumpleak.reports.text.cells import sparkline
+from dumpleak.reports.text.writer import write_text
 from windumps import open_dump
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -68,22 +73,20 @@ def kernel_pool_growth() -> PoolGrowth:
     return replace(growth, comparison=replace(told, **sides))
 
 
-SCREENS: dict[str, Callable[[TextReport], None]] = {
-    "diff": lambda report: report.diff(Judged(growth()), None),
-    "diff-top-2": lambda report: report.diff(Judged(growth()), 2),
-    "no-growth": lambda report: report.diff(Judged(no_growth()), None),
-    "not-comparable": lambda report: report.diff(Judged(not_comparable()), None),
-    "trend": lambda report: report.trend(Judged(series(after_idle=False)), None),
-    "trend-after-idle": lambda report: report.trend(Judged(series(after_idle=True)), None),
-    "info": lambda report: report.info(described(usable=True)),
-    "info-unusable": lambda report: report.info(described(usable=False)),
-    "stat": lambda report: report.stat(growth().current, None),
-    "heaps": lambda report: report.heaps(growth().current),
-    "leaks": lambda report: LeaksTextReport(report._console.file).leaks(unreferenced(), None),
-    "pool": lambda report: PoolTextReport(report._console.file).pool(kernel_pool(), 12),
-    "pool-growth": lambda report: PoolTextReport(report._console.file).pool_growth(
-        kernel_pool_growth(), None
-    ),
+SCREENS: dict[str, Callable[[], Document]] = {
+    "diff": lambda: diff_document(growth(), None),
+    "diff-top-2": lambda: diff_document(growth(), 2),
+    "no-growth": lambda: diff_document(no_growth(), None),
+    "not-comparable": lambda: diff_document(not_comparable(), None),
+    "trend": lambda: trend_document(series(after_idle=False), None),
+    "trend-after-idle": lambda: trend_document(series(after_idle=True), None),
+    "stat": lambda: stat_document(growth().current, None),
+    "info": lambda: info_document(described(usable=True)),
+    "info-unusable": lambda: info_document(described(usable=False)),
+    "heaps": lambda: heaps_document(growth().current),
+    "leaks": lambda: leaks_document(unreferenced(), None),
+    "pool": lambda: pool_document(kernel_pool(), 12),
+    "pool-growth": lambda: pool_growth_document(kernel_pool_growth(), None),
 }
 
 
@@ -107,7 +110,7 @@ def screen(
     if not colour:
         monkeypatch.setenv("NO_COLOR", "1")
     stream = io.StringIO() if width is None else Terminal()
-    SCREENS[name](TextReport(stream))
+    write_text(SCREENS[name](), stream)
     return stream.getvalue()
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import click
 import jsonschema
+from dumpleak.commands.populations import POPULATIONS
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.cli import main, main_group
-from dumpleak.commands.populations import POPULATIONS
 from dumpleak.model.snapshot import HANDLES
 from fuzz.dice import Dice
 from fuzz.invariants import require

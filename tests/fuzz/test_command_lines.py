@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from dumpleak.commands.populations import POPULATIONS
 
 from dumpleak.cli import main_group
-from dumpleak.commands.populations import POPULATIONS
 from fuzz.command_lines import (
     KERNEL_LINES,
     LEFT_OUT,

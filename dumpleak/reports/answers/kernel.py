@@ -1,285 +1,308 @@
-"""Answers about kernel dumps in each format; a row in `KERNEL_REPORTS` each."""
+"""Answers about kernel dumps: what one is, and the processes it lists."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import IO, Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
-from dumpleak.reports.answers.kernel_rows import PROCESS_COLUMNS, process_row
-from dumpleak.reports.csv_report import CsvReport
-from dumpleak.reports.json_report import JsonReport, _diagnostics, _module, _source
-from dumpleak.reports.page.kernel import KernelHtmlReport
-from dumpleak.reports.text.report import TextReport
-from dumpleak.reports.text.tables import clean as _clean
-from dumpleak.reports.text.tables import plain_table as _table
+from dumpleak.reports.answers.modules import module_table
+from dumpleak.reports.answers.summary_kernel import summarize_kernel
+from dumpleak.reports.document import (
+    Absent,
+    Column,
+    Document,
+    Facts,
+    Kind,
+    Line,
+    Notes,
+    Part,
+    Row,
+    Source,
+    Style,
+    Table,
+    Tone,
+    View,
+    Width,
+    data_columns,
+    properties,
+)
+from dumpleak.reports.json_report import diagnostics_json, module_json, source_json
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 from windumps.kernel.bug_checks import BugCheck
+from windumps.kernel.counters import Counter
 from windumps.kernel.processes import KernelProcess
 
 _COUNTS = frozenset({"system_ptes"})  # counters that are not bytes
+_ADDRESSES = "eprocess", "directory_table_base", "peb"
+_PROCESS_COLUMNS = (
+    Column("pid", Kind.COUNT, "pid", View.PAGE),
+    Column("parent", Kind.COUNT, "parent_pid", View.PAGE, width=Width.WIDE),
+    # Ids are no numbers to read: no thousands.
+    Column("pid", Kind.VALUE, views=View.TEXT),
+    Column("parent", Kind.VALUE, views=View.TEXT),
+    Column("private commit", Kind.BYTES, "private_commit_bytes"),
+    Column("handles", Kind.COUNT, "handle_count"),
+    Column("created (UTC)", Kind.TIME, "create_time", width=Width.WIDE),
+    Column("WoW64", Kind.FLAG, "is_wow64", View.TEXT),
+    *data_columns("eprocess directory_table_base peb", **dict.fromkeys(_ADDRESSES, Kind.ADDRESS)),
+    Column("name", Kind.NAME, "name"),
+)
+_PROCESS_DATA = (
+    "pid parent_pid name create_time is_wow64 private_commit_bytes handle_count eprocess "
+    "directory_table_base peb"
+)
 
 
-class KernelReport(Protocol):
-    """Writes answers about kernel dumps in one format; see `Report`."""
-
-    def __init__(self, stream: IO[str]) -> None: ...
-
-    def kernel_info(self, info: KernelInfo) -> None:
-        """What a kernel dump is."""
-        ...
-
-    def processes(
-        self,
-        source: SourceInfo,
-        processes: Sequence[KernelProcess],
-        layout: str,
-        diagnostics: Iterable[Diagnostic],
-        top: int | None,
-    ) -> None:
-        """One row a process."""
-        ...
-
-
-class KernelTextReport(TextReport):
-    """See `KernelReport`."""
-
-    def kernel_info(self, info: KernelInfo) -> None:
-        """Description, counters, what was left out, verdict on usability."""
-        source = info.source
-        when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
-        up = f", up {_duration(info.up_time.total_seconds())}" if info.up_time else ""
-        self._line(f"File: {source.file}", "bold")
-        self._line(f"  {info.dump_type_name}, {source.machine}, {when}{up}")
-        missing = f", {format_bytes(info.missing_bytes)} cut off" if info.missing_bytes else ""
-        processes = "not in the dump" if info.processes is None else str(len(info.processes))
-        self._facts(
-            [
-                ("Bug check", _bug_check(info.bug_check)),
-                ("Build lab", info.build_lab or "unknown"),
-                ("Kernel", _kernel(info)),
-                ("KDBG", _kdbg(info)),
-                ("Memory in file", f"{format_bytes(info.memory_bytes)}{missing}"),
-                ("Page tables", info.paging or "none"),
-                ("Processors", str(info.processor_count or "unknown")),
-                ("Drivers", f"{len(info.drivers)} loaded, {len(info.unloaded)} unloaded"),
-                ("Processes", processes),
-                *(
-                    ("Running", f"{p.name} (pid {p.process_id})")
-                    for p in (info.current_process,)
-                    if p is not None
-                ),
-                *(("Comment", comment) for comment in info.comments),
-            ]
-        )
-        self._counters(info)
-        self._diagnostics(info.diagnostics)
-        self._line(
-            f"Good enough to look for leaks? {info.advice}", "green" if info.usable else "red"
-        )
-
-    def _counters(self, info: KernelInfo) -> None:
-        known = [counter for counter in info.counters if counter.bytes is not None]
-        unknown = [counter.name for counter in info.counters if counter.bytes is None]
-        if known:
-            table = _table("value", "counter", "source", left={"counter"})
-            for counter in known:
-                value = counter.bytes or 0
-                shown = format_count(value) if counter.name in _COUNTS else format_bytes(value)
-                table.add_row(shown, counter.name.replace("_", " "), _clean(counter.source))
-            self._console.print(table)
-        if unknown:
-            names = ", ".join(name.replace("_", " ") for name in unknown)
-            self._line(f"Unknown: {names} (--format json says why).")
-
-    def processes(
-        self,
-        source: SourceInfo,
-        processes: Sequence[KernelProcess],
-        layout: str,
-        diagnostics: Iterable[Diagnostic],
-        top: int | None,
-    ) -> None:
-        """One row a process, in the kernel's order."""
-        self._line(f"File: {source.file}", "bold")
-        table = _table(
-            *("pid", "parent", "private commit", "handles", "created (UTC)", "WoW64", "name")
-        )
-        for process in processes[:top]:
-            commit = process.private_commit_bytes
-            table.add_row(
-                str(process.process_id),
-                str(process.parent_id),
-                "unknown" if commit is None else format_bytes(commit),
-                "unknown" if process.handle_count is None else format_count(process.handle_count),
-                f"{process.create_time:%Y-%m-%d %H:%M:%S}" if process.create_time else "unknown",
-                "yes" if process.is_wow64 else "",
-                _clean(process.name),
-            )
-        self._console.print(table)
-        self._left_out(len(processes) - (top or len(processes)), "process")
-        self._line(f"Layout of _EPROCESS: {layout}")
-        self._diagnostics(diagnostics)
+def processes_document(
+    source: SourceInfo,
+    processes: Sequence[KernelProcess],
+    layout: str,
+    diagnostics: Sequence[Diagnostic],
+    top: int | None,
+) -> Document:
+    """One row a process, in the kernel's order."""
+    return Document(
+        "Processes",
+        summarize_kernel(source, f"{len(processes)} processes", True, Tone.GOOD),
+        (
+            Source("File", source, told=""),
+            _process_table(processes, len(processes) if top is None else top),
+            Line(f"Layout of _EPROCESS: {layout}"),
+            Notes(diagnostics),
+        ),
+        judged_in=View.PAGE,
+    )
 
 
-class KernelJsonReport(JsonReport):
-    """See `KernelReport`."""
+def _process_table(
+    processes: Sequence[KernelProcess], top: int | None = None, views: View = View.ALL
+) -> Table[KernelProcess]:
+    return Table(
+        "processes", "Processes", _PROCESS_COLUMNS, processes, _process_cells, views, _PROCESS_DATA,
+        noun="process", top=top, folded=True,
+    )  # fmt: skip
 
-    def kernel_info(self, info: KernelInfo) -> None:
-        """Schema dumpleak/info/1, with the keys of kernel dumps."""
-        images, present = info.image_bytes
-        self._write(
-            {
-                "schema": "dumpleak/info/1",
-                **_source(info.source),
-                "full_memory": info.full_memory,
-                "memory_bytes": info.memory_bytes,
-                "dump_type": info.dump_type,
-                "dump_type_name": info.dump_type_name,
-                "paging": info.paging or None,
-                "up_time_seconds": info.up_time.total_seconds() if info.up_time else None,
-                "processors": info.processor_count,
-                "comments": list(info.comments),
-                "bug_check": _bug_check_row(info.bug_check),
-                "kernel_base": _hex(info.kernel_base),
-                "kernel_pdb": info.kernel_image.pdb.key
-                if info.kernel_image is not None and info.kernel_image.pdb is not None
-                else None,
-                "build_lab": info.build_lab or None,
-                "kdbg": _kdbg_row(info),
-                "symbols": {
-                    name: None
-                    if found is None
-                    else {
-                        "address": format_address(found.address),
-                        "source": found.source,
-                        "detail": found.detail,
-                    }
-                    for name, found in info.symbols
-                },
-                "drivers": [_module(module) for module in info.drivers],
-                "modules": [_module(module) for module in info.drivers],
-                "unloaded_modules": [_module(module) for module in info.unloaded],
-                "processes": None
-                if info.processes is None
-                else [process_row(process) for process in info.processes],
-                "process_layout": info.process_layout or None,
-                "current_process": None
-                if info.current_process is None
-                else {
-                    "pid": info.current_process.process_id,
-                    "name": info.current_process.name,
-                },
-                "counters": {
-                    counter.name: {"value": counter.bytes, "source": counter.source}
-                    for counter in info.counters
-                },
-                "pool": {"usable": info.usable},
-                "usable": info.usable,
-                "advice": info.advice,
-                "secondary_data": [{"guid": guid, "bytes": size} for guid, size in info.secondary],
-                "coverage": {
-                    "present_bytes": info.memory_bytes,
-                    "committed_bytes": info.memory_bytes + info.missing_bytes,
-                    "missing_bytes": info.missing_bytes,
-                },
-                "memory_by_use": {
-                    "images": {"committed_bytes": images, "present_bytes": present},
-                    **{
-                        name.replace("_", "-"): {"committed_bytes": value, "present_bytes": None}
-                        for name, value in (
-                            (counter.name, counter.bytes)
-                            for counter in info.counters
-                            if counter.name in ("nonpaged_pool", "paged_pool")
-                        )
-                    },
-                },
-                "memory_by_use_complete": False,
-                "diagnostics": _diagnostics(info.diagnostics),
+
+def _process_cells(_: int, process: KernelProcess) -> Row:
+    known = process.private_commit_bytes, process.handle_count, process.create_time
+    return (
+        *(process.process_id, process.parent_id) * 2,
+        *(Absent.UNKNOWN if value is None else value for value in known),
+        *(process.is_wow64, process.address, process.directory_table_base, process.peb or None),
+        process.name,
+    )
+
+
+def process_json(process: KernelProcess) -> dict[str, Any]:
+    """One process; None for what is unknown."""
+    return {
+        "pid": process.process_id,
+        "parent_pid": process.parent_id,
+        "name": process.name,
+        "create_time": process.create_time.isoformat() if process.create_time else None,
+        "is_wow64": process.is_wow64,
+        "private_commit_bytes": process.private_commit_bytes,
+        "handle_count": process.handle_count,
+        "eprocess": format_address(process.address),
+        "directory_table_base": format_address(process.directory_table_base),
+        "peb": format_address(process.peb) if process.peb else None,
+    }
+
+
+def processes_json(
+    source: SourceInfo,
+    processes: Sequence[KernelProcess],
+    layout: str,
+    diagnostics: Sequence[Diagnostic],
+) -> dict[str, Any]:
+    """Schema dumpleak/processes/1; all processes are written."""
+    return {
+        "schema": "dumpleak/processes/1",
+        **source_json(source),
+        "layout": layout,
+        "processes": [process_json(process) for process in processes],
+        "diagnostics": diagnostics_json(diagnostics),
+    }
+
+
+def kernel_document(info: KernelInfo) -> Document:
+    """Whether it is good for anything, description, counters, drivers, processes."""
+    source = info.source
+    when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
+    up = f", up {_duration(info.up_time.total_seconds())}" if info.up_time else ""
+    parts: list[Part] = [
+        Source("File", source, f"{info.dump_type_name}, {source.machine}, {when}{up}"),
+        Facts([("Type", info.dump_type_name)], View.PAGE),
+        Facts(_facts(info)),
+        *_counters(info.counters),
+        Notes(info.diagnostics),
+        module_table("Drivers", info.drivers, info.unloaded, View.PAGE),
+    ]
+    if info.processes is not None:
+        parts.append(_process_table(info.processes, views=View.PAGE))
+    parts.append(properties(_properties(info)))
+    advice = f"Good enough to look for leaks? {info.advice}"
+    parts.append(Line(advice, Style.GOOD if info.usable else Style.BAD))
+    summary = summarize_kernel(source, advice, info.usable, Tone.GOOD)
+    return Document("Kernel dump", summary, parts, judged_in=View.PAGE)
+
+
+def _facts(info: KernelInfo) -> list[tuple[str, str]]:
+    missing = f", {format_bytes(info.missing_bytes)} cut off" if info.missing_bytes else ""
+    running = info.current_process
+    return [
+        ("Bug check", _bug_check(info.bug_check)),
+        ("Build lab", info.build_lab or "unknown"),
+        ("Kernel", _kernel(info)),
+        ("KDBG", _kdbg(info)),
+        ("Memory in file", f"{format_bytes(info.memory_bytes)}{missing}"),
+        ("Page tables", info.paging or "none"),
+        ("Processors", str(info.processor_count or "unknown")),
+        ("Drivers", f"{len(info.drivers)} loaded, {len(info.unloaded)} unloaded"),
+        ("Processes", "not in the dump" if info.processes is None else str(len(info.processes))),
+        *((("Running", f"{running.name} (pid {running.process_id})"),) if running else ()),
+        *(("Comment", comment) for comment in info.comments),
+    ]
+
+
+def _counters(counters: Sequence[Counter]) -> list[Part]:
+    """What is known; a page also says why the rest is not."""
+
+    def row(_: int, counter: Counter) -> Row:
+        value = counter.bytes
+        shown = "unknown"
+        if value is not None:
+            shown = format_count(value) if counter.name in _COUNTS else format_bytes(value)
+        return shown, counter.name.replace("_", " "), counter.source
+
+    columns = Column("value", Kind.VALUE), Column("counter"), Column("source", Kind.NAME)
+    known = [counter for counter in counters if counter.bytes is not None]
+    unknown = [counter.name.replace("_", " ") for counter in counters if counter.bytes is None]
+    parts: list[Part] = [
+        Table("counters", "Memory counters", columns, counters, row, View.PAGE),
+    ]
+    if known:
+        parts.append(Table("known", "", columns, known, row, View.TEXT, folded=True))
+    if unknown:
+        parts.append(Line(f"Unknown: {', '.join(unknown)} (--format json says why)."))
+    return parts
+
+
+def _properties(info: KernelInfo) -> list[tuple[str, object]]:
+    """For machines; None where unknown."""
+    source, check = info.source, info.bug_check
+    return [
+        ("file", source.file),
+        ("kind", source.kind),
+        ("machine", source.machine),
+        ("architecture", source.architecture),
+        ("build", source.build or None),
+        ("time", source.time.isoformat() if source.time else None),
+        ("dump_type", info.dump_type),
+        ("dump_type_name", info.dump_type_name),
+        ("full_memory", info.full_memory),
+        ("memory_bytes", info.memory_bytes),
+        ("missing_bytes", info.missing_bytes),
+        ("bug_check", None if check is None else f"0x{check.code:x}"),
+        ("bug_check_name", None if check is None else check.name),
+        ("kernel_base", _hex(info.kernel_base)),
+        ("kdbg", _hex(info.kdbg_address)),
+        ("drivers", len(info.drivers)),
+        ("processes", None if info.processes is None else len(info.processes)),
+        ("usable", info.usable),
+        ("advice", info.advice),
+        *((f"counters.{counter.name}", counter.bytes) for counter in info.counters),
+    ]
+
+
+def kernel_json(info: KernelInfo) -> dict[str, Any]:
+    """Schema dumpleak/info/1, with the keys of kernel dumps."""
+    return {
+        "schema": "dumpleak/info/1",
+        **source_json(info.source),
+        "full_memory": info.full_memory,
+        "memory_bytes": info.memory_bytes,
+        "dump_type": info.dump_type,
+        "dump_type_name": info.dump_type_name,
+        "paging": info.paging or None,
+        "up_time_seconds": info.up_time.total_seconds() if info.up_time else None,
+        "processors": info.processor_count,
+        "comments": list(info.comments),
+        **_found_json(info),
+        "drivers": [module_json(module) for module in info.drivers],
+        "modules": [module_json(module) for module in info.drivers],
+        "unloaded_modules": [module_json(module) for module in info.unloaded],
+        "processes": None
+        if info.processes is None
+        else [process_json(process) for process in info.processes],
+        "process_layout": info.process_layout or None,
+        "current_process": None
+        if info.current_process is None
+        else {
+            "pid": info.current_process.process_id,
+            "name": info.current_process.name,
+        },
+        "counters": {
+            counter.name: {"value": counter.bytes, "source": counter.source}
+            for counter in info.counters
+        },
+        "pool": {"usable": info.usable},
+        "usable": info.usable,
+        "advice": info.advice,
+        "secondary_data": [{"guid": guid, "bytes": size} for guid, size in info.secondary],
+        **_memory_json(info),
+        "diagnostics": diagnostics_json(info.diagnostics),
+    }
+
+
+def _found_json(info: KernelInfo) -> dict[str, Any]:
+    """How the kernel was found."""
+    return {
+        "bug_check": _bug_check_row(info.bug_check),
+        "kernel_base": _hex(info.kernel_base),
+        "kernel_pdb": info.kernel_image.pdb.key
+        if info.kernel_image is not None and info.kernel_image.pdb is not None
+        else None,
+        "build_lab": info.build_lab or None,
+        "kdbg": _kdbg_row(info),
+        "symbols": {
+            name: None
+            if found is None
+            else {
+                "address": format_address(found.address),
+                "source": found.source,
+                "detail": found.detail,
             }
-        )
-
-    def processes(
-        self,
-        source: SourceInfo,
-        processes: Sequence[KernelProcess],
-        layout: str,
-        diagnostics: Iterable[Diagnostic],
-        top: int | None,
-    ) -> None:
-        """Schema dumpleak/processes/1; `top` is for people, all processes are written."""
-        self._write(
-            {
-                "schema": "dumpleak/processes/1",
-                **_source(source),
-                "layout": layout,
-                "processes": [process_row(process) for process in processes],
-                "diagnostics": _diagnostics(diagnostics),
-            }
-        )
+            for name, found in info.symbols
+        },
+    }
 
 
-class KernelCsvReport(CsvReport):
-    """See `KernelReport`."""
-
-    def kernel_info(self, info: KernelInfo) -> None:
-        """Property and value; counters as `counters.<name>`, empty where unknown."""
-        source, check = info.source, info.bug_check
-        self._table(
-            ("property", "value"),
-            [
-                ("file", source.file),
-                ("kind", source.kind),
-                ("machine", source.machine),
-                ("architecture", source.architecture),
-                ("build", source.build or ""),
-                ("time", source.time.isoformat() if source.time else ""),
-                ("dump_type", "" if info.dump_type is None else info.dump_type),
-                ("dump_type_name", info.dump_type_name),
-                ("full_memory", info.full_memory),
-                ("memory_bytes", info.memory_bytes),
-                ("missing_bytes", info.missing_bytes),
-                ("bug_check", "" if check is None else f"0x{check.code:x}"),
-                ("bug_check_name", "" if check is None else check.name),
-                ("kernel_base", _hex(info.kernel_base) or ""),
-                ("kdbg", _hex(info.kdbg_address) or ""),
-                ("drivers", len(info.drivers)),
-                ("processes", "" if info.processes is None else len(info.processes)),
-                ("usable", info.usable),
-                ("advice", info.advice),
-                *(
-                    (f"counters.{counter.name}", "" if counter.bytes is None else counter.bytes)
+def _memory_json(info: KernelInfo) -> dict[str, Any]:
+    images, present = info.image_bytes
+    return {
+        "coverage": {
+            "present_bytes": info.memory_bytes,
+            "committed_bytes": info.memory_bytes + info.missing_bytes,
+            "missing_bytes": info.missing_bytes,
+        },
+        "memory_by_use": {
+            "images": {"committed_bytes": images, "present_bytes": present},
+            **{
+                name.replace("_", "-"): {"committed_bytes": value, "present_bytes": None}
+                for name, value in (
+                    (counter.name, counter.bytes)
                     for counter in info.counters
-                ),
-            ],
-        )
-
-    def processes(
-        self,
-        source: SourceInfo,
-        processes: Sequence[KernelProcess],
-        layout: str,
-        diagnostics: Iterable[Diagnostic],
-        top: int | None,
-    ) -> None:
-        """One row a process."""
-        rows = (process_row(process) for process in processes[:top])
-        self._table(
-            PROCESS_COLUMNS,
-            (["" if row[name] is None else row[name] for name in PROCESS_COLUMNS] for row in rows),
-        )
-
-
-# The first is the default; the same names as in `REPORTS`.
-KERNEL_REPORTS: dict[str, type[KernelReport]] = {
-    "text": KernelTextReport,
-    "json": KernelJsonReport,
-    "csv": KernelCsvReport,
-    "html": KernelHtmlReport,
-}
+                    if counter.name in ("nonpaged_pool", "paged_pool")
+                )
+            },
+        },
+        "memory_by_use_complete": False,
+    }
 
 
 def _hex(address: int | None) -> str | None:

@@ -1,146 +1,158 @@
-"""Blocks that nothing points to, in each format; a row in `LEAKS_REPORTS` each."""
+"""Blocks that nothing points to."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from typing import IO, Protocol
+from dataclasses import asdict, replace
+from typing import Any
 
-from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.model.totals import Totals
+from dumpleak.model.units import format_address
+from dumpleak.reports.answers.sites import site_detail, site_name
 from dumpleak.reports.answers.summary import summarize_leaks
-from dumpleak.reports.csv_report import write_table
-from dumpleak.reports.json_report import _diagnostics, _source
-from dumpleak.reports.page.leaks import LeaksHtmlReport
-from dumpleak.reports.text.report import DEFAULT_TOP, TextReport
-from dumpleak.reports.text.tables import TextColumn, Width, print_table, site_lines
+from dumpleak.reports.document import (
+    Column,
+    Detail,
+    Document,
+    Kind,
+    Line,
+    Meter,
+    Notes,
+    Row,
+    Share,
+    Source,
+    Table,
+    Tree,
+    View,
+    Width,
+    data_columns,
+)
+from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.profiles.stack_tree import Node, SitePair, build_tree
 from dumpleak.survey.leaks import LeakGroup, Leaks
 
+MAX_SAMPLES = 5
+_COLUMNS = (
+    Column("rank", Kind.COUNT, views=View.PAGE, width=Width.WIDE),
+    Column("bytes", Kind.BYTES, "unreferenced_bytes", hint="of unreferenced blocks"),
+    Column("blocks", Kind.COUNT, "unreferenced_count", hint="that no root leads to"),
+    Column("nothing points to", Kind.COUNT, "head_count", hint="the others hang on such blocks"),
+    Column(
+        "of all its blocks", Kind.SHARE, width=Width.WIDE, hint="how many of all its used blocks"
+    ),
+    Column("used", Kind.BYTES, "used_bytes", View.PAGE, width=Width.WIDE),
+    Column("kind", Kind.TEXT, "kind", View.PAGE, width=Width.WIDE, hint="what names the group"),
+    *data_columns("used_count type tag"),
+)
+_DATA = "kind name type tag unreferenced_bytes unreferenced_count head_count used_bytes used_count"
 
-class LeaksReport(Protocol):
-    """Writes what nothing points to in one format; see `Report`."""
 
-    def __init__(self, stream: IO[str]) -> None: ...
+def leaks_document(leaks: Leaks, top: int | None) -> Document:
+    """What was found, what was scanned, the groups."""
 
-    def leaks(self, leaks: Leaks, top: int | None) -> None:
-        """One row a group that has unreferenced blocks."""
-        ...
+    def row(rank: int, group: LeakGroup) -> Row:
+        name = replace(site_name(group.site), detail=lambda: _detail(group, leaks.pointer_size))
+        lost, used = group.unreferenced_count, group.used
+        return (
+            *(rank, group.unreferenced_bytes, lost, group.head_count),
+            *(Share(lost, used.count, digits=0), used.bytes, group.site.kind),
+            *(used.count, group.site.type, group.site.tag, name),
+        )
 
-
-class LeaksTextReport(TextReport):
-    """See `LeaksReport`."""
-
-    def leaks(self, leaks: Leaks, top: int | None) -> None:
-        """What was found, what was scanned, the groups."""
-        self._summary(summarize_leaks(leaks))
-        if leaks.groups:
-            columns = (
-                TextColumn("bytes"),
-                TextColumn("blocks"),
-                TextColumn("nothing points to"),
-                TextColumn("of all its blocks", width=Width.WIDE),
+    def tree() -> Node:
+        pairs = (
+            SitePair(
+                group.site, Totals(), Totals(group.unreferenced_count, group.unreferenced_bytes)
             )
-            limit = DEFAULT_TOP if top is None else top
-            rows = [
-                (
-                    (
-                        format_bytes(group.unreferenced_bytes),
-                        format_count(group.unreferenced_count),
-                        format_count(group.head_count),
-                        f"{group.unreferenced_count / group.used.count:.0%}",
-                    ),
-                    site_lines(group.site),
-                )
-                for group in leaks.groups[:limit]
-            ]
-            print_table(self._console, columns, leaks.grouping, rows)
-            self._left_out(len(leaks.groups) - limit, "group")
-        self._source("File", leaks.source)
-        self._line(
-            "Any word that is an address inside a block counts as a pointer to it. A block can be "
-            "unreferenced and still be in use, if its address is kept in another form."
+            for group in leaks.groups
         )
-        self._coverage("Heap memory walked", leaks.coverage)
-        self._diagnostics(leaks.diagnostics)
+        return build_tree(pairs, "all groups")
 
-
-class LeaksJsonReport:
-    """See `LeaksReport`."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def leaks(self, leaks: Leaks, top: int | None) -> None:
-        """Schema dumpleak/leaks/1; `top` is for people, all groups are written."""
-        document = {
-            "schema": "dumpleak/leaks/1",
-            **_source(leaks.source),
-            "by": leaks.grouping,
-            "coverage": asdict(leaks.coverage),
-            "totals": {
-                "unreferenced_bytes": leaks.unreferenced_bytes,
-                "unreferenced_count": leaks.unreferenced_count,
-                "head_count": leaks.head_count,
-                "used_bytes": leaks.used.bytes,
-                "used_count": leaks.used.count,
-            },
-            "lost_share": leaks.lost_share,
-            "roots": {str(kind): asdict(amount) for kind, amount in leaks.roots.items()},
-            "groups": [
-                {
-                    "kind": group.site.kind,
-                    "name": group.site.name,
-                    "frames": list(group.site.frames),
-                    "type": group.site.type,
-                    "tag": group.site.tag,
-                    "unreferenced_bytes": group.unreferenced_bytes,
-                    "unreferenced_count": group.unreferenced_count,
-                    "head_count": group.head_count,
-                    "used_bytes": group.used.bytes,
-                    "used_count": group.used.count,
-                    "addresses": [
-                        format_address(address, leaks.pointer_size)
-                        for address in group.addresses.tolist()
-                    ],
-                }
-                for group in leaks.groups
-            ],
-            "diagnostics": _diagnostics(leaks.diagnostics),
-        }
-        json.dump(document, self._stream, indent=1)
-        self._stream.write("\n")
-
-
-class LeaksCsvReport:
-    """See `LeaksReport`."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def leaks(self, leaks: Leaks, top: int | None) -> None:
-        """One row a group."""
-        write_table(
-            self._stream,
-            (
-                *("kind", "name", "type", "tag", "unreferenced_bytes", "unreferenced_count"),
-                *("head_count", "used_bytes", "used_count"),
+    groups = Table(
+        "sites",
+        "Groups with unreferenced blocks",
+        (*_COLUMNS, Column(leaks.grouping, Kind.NAME, "name")),
+        leaks.groups,
+        row,
+        View.ALL if leaks.groups else View.PAGE | View.DATA,
+        data=_DATA,
+        noun="group",
+        top=top,
+        note="Unreferenced is not yet leaked: an address can be kept in a form that a scan does not see.",
+        choose="kind",
+    )
+    roots = Table(
+        "roots",
+        "Scanned for pointers",
+        (Column("memory"), Column("scanned", Kind.BYTES), Column("committed", Kind.BYTES)),
+        list(leaks.roots.items()),
+        lambda _, root: (root[0], root[1].present_bytes, root[1].committed_bytes),
+        View.PAGE,
+    )
+    return Document(
+        f"{leaks.source.program or leaks.source.file}: blocks that nothing points to",
+        summarize_leaks(leaks),
+        (
+            groups,
+            Source("File", leaks.source),
+            Line(
+                "Any word that is an address inside a block counts as a pointer to it. A block can be "
+                "unreferenced and still be in use, if its address is kept in another form."
             ),
-            (_row(group) for group in leaks.groups[:top]),
-        )
-
-
-def _row(group: LeakGroup) -> tuple[object, ...]:
-    site = group.site
-    return (
-        *(site.kind, site.name, site.type or "", site.tag or ""),
-        *(group.unreferenced_bytes, group.unreferenced_count, group.head_count),
-        *(group.used.bytes, group.used.count),
+            Meter("Heap memory walked", leaks.coverage),
+            Notes(leaks.diagnostics),
+            roots,
+            Tree(tree, single=True),
+        ),
     )
 
 
-# The first is the default.
-LEAKS_REPORTS: dict[str, type[LeaksReport]] = {
-    "text": LeaksTextReport,
-    "json": LeaksJsonReport,
-    "csv": LeaksCsvReport,
-    "html": LeaksHtmlReport,
-}
+def _detail(group: LeakGroup, pointer_size: int) -> Detail:
+    hanging = group.unreferenced_count - group.head_count
+    evidence = [f"nothing at all points to {group.head_count:,} blocks"]
+    if hanging:
+        evidence.append(f"{hanging:,} hang on such blocks, or on each other")
+    samples = group.addresses[:MAX_SAMPLES].tolist()
+    return replace(
+        site_detail(group.site, evidence),
+        samples=tuple(format_address(address, pointer_size) for address in samples),
+        samples_of="unreferenced",
+    )
+
+
+def leaks_json(leaks: Leaks) -> dict[str, Any]:
+    """Schema dumpleak/leaks/1; all groups are written."""
+    return {
+        "schema": "dumpleak/leaks/1",
+        **source_json(leaks.source),
+        "by": leaks.grouping,
+        "coverage": asdict(leaks.coverage),
+        "totals": {
+            "unreferenced_bytes": leaks.unreferenced_bytes,
+            "unreferenced_count": leaks.unreferenced_count,
+            "head_count": leaks.head_count,
+            "used_bytes": leaks.used.bytes,
+            "used_count": leaks.used.count,
+        },
+        "lost_share": leaks.lost_share,
+        "roots": {str(kind): asdict(amount) for kind, amount in leaks.roots.items()},
+        "groups": [
+            {
+                "kind": group.site.kind,
+                "name": group.site.name,
+                "frames": list(group.site.frames),
+                "type": group.site.type,
+                "tag": group.site.tag,
+                "unreferenced_bytes": group.unreferenced_bytes,
+                "unreferenced_count": group.unreferenced_count,
+                "head_count": group.head_count,
+                "used_bytes": group.used.bytes,
+                "used_count": group.used.count,
+                "addresses": [
+                    format_address(address, leaks.pointer_size)
+                    for address in group.addresses.tolist()
+                ],
+            }
+            for group in leaks.groups
+        ],
+        "diagnostics": diagnostics_json(leaks.diagnostics),
+    }

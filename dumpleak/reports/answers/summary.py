@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import islice
 
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
@@ -34,6 +32,7 @@ from dumpleak.reports.answers.next_steps import (
     record_stacks,
     track_driver,
 )
+from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
 from dumpleak.survey.leaks import LeakGroup, Leaks
@@ -59,32 +58,6 @@ _NOUNS = {
 }
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
-
-
-class Tone(StrEnum):
-    """What a verdict means for the reader."""
-
-    GOOD = "good"
-    NOTICE = "notice"
-    BAD = "bad"
-    CANNOT_TELL = "cannot-tell"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """The first screen.
-
-    Attributes:
-        tone: For its colour.
-        headline: Is it leaking?
-        facts: (question, answer): what, who, how sure.
-        steps: What next.
-    """
-
-    tone: Tone
-    headline: str
-    facts: tuple[tuple[str, str], ...]
-    steps: tuple[Step, ...]
 
 
 def summarize_comparison(comparison: Comparison) -> Summary:

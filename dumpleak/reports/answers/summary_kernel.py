@@ -12,7 +12,8 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
-from dumpleak.reports.answers.summary import NAMED, Summary, Tone, covered_told
+from dumpleak.reports.answers.summary import NAMED, covered_told
+from dumpleak.reports.document import Summary, Tone
 
 
 def summarize_kernel(source: SourceInfo, headline: str, usable: bool, tone: Tone) -> Summary:

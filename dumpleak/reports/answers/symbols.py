@@ -1,61 +1,74 @@
-"""The answer of `dumpleak symbols` in each format; a row in `SYMBOLS_REPORTS` each."""
+"""The answer of `dumpleak symbols`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
 
-from dumpleak.reports.csv_report import write_table
+from dumpleak.reports.document import (
+    Column,
+    Document,
+    Line,
+    Row,
+    Said,
+    Style,
+    Table,
+    data_columns,
+)
 from dumpleak.reports.names import visible
-from dumpleak.reports.text.consoles import ReportConsole
-from dumpleak.reports.text.report import PIPE_WIDTH
-from dumpleak.reports.text.tables import clean as _clean
-from dumpleak.reports.text.tables import plain_table as _table
 from dumpleak.symbols.wanted_symbols import WantedSymbols, reason, url
 from windumps.symbols.wanted import Status, SymbolFile, manifest
 
-HEADINGS = ("module", "PDB", "GUID and age", "status", "path or reason")
-COLUMNS = ("module", "pdb", "key", "status", "path", "table", "reason", "url")
-_STYLES = {Status.FOUND: "green", Status.MISSING: "", Status.WRONG: "yellow"}
+_STYLES = {Status.FOUND: Style.GOOD, Status.MISSING: Style.PLAIN, Status.WRONG: Style.WARNING}
+_COLUMNS = (
+    *data_columns("module status path table reason url"),
+    Column("module"),
+    Column("PDB", name="pdb"),
+    Column("GUID and age", name="key"),
+    Column("status"),
+    Column("path or reason"),
+)
 
 
-def write_text(answer: WantedSymbols, stream: IO[str]) -> None:
-    """A table for people and what to do next."""
-    console = ReportConsole(file=stream, highlight=False, emoji=False, markup=False)
-    if not console.is_terminal:
-        console = ReportConsole(
-            file=stream, highlight=False, emoji=False, markup=False, width=PIPE_WIDTH
+def symbols_document(answer: WantedSymbols) -> Document:
+    """One row a PDB, and what to do next."""
+
+    def row(_: int, file: SymbolFile) -> Row:
+        stand_in, why = _stand_in(answer, file), reason(answer, file)
+        status = Said(
+            "table only" if stand_in else file.status, _STYLES.get(file.status, Style.BAD)
         )
-    table = _table(*HEADINGS, left=set(HEADINGS))
-    for file in answer.files:
-        status = "table only" if _stand_in(answer, file) else str(file.status)
-        table.add_row(
-            _clean(", ".join(file.modules)),
-            _clean(file.identity.name),
-            file.identity.key,
-            _clean(status),
-            _clean(str(file.path or "") or _stand_in(answer, file) or reason(answer, file)),
-            style=_STYLES.get(file.status, "red"),
+        return (
+            *(" ".join(file.modules), file.status, file.path, stand_in, why, _url(answer, file)),
+            *(", ".join(file.modules), file.identity.name, file.identity.key, status),
+            str(file.path or "") or stand_in or why,
         )
-    console.print(_clean(f"File: {answer.file}"), style="bold")
-    console.print(table)
+
     found = sum(file.status is Status.FOUND for file in answer.files)
-    console.print(f"{found} of {len(answer.files)} PDBs found.")
+    lines = [Line(f"{found} of {len(answer.files)} PDBs found.")]
     if answer.unnamed:
-        names = _clean(f"Images that name no PDB: {', '.join(answer.unnamed)}")
-        console.print(names, soft_wrap=True)
+        lines.append(Line(f"Images that name no PDB: {', '.join(answer.unnamed)}"))
     if answer.missing:
-        console.print(
-            "On a machine with a network: --format manifest -o wanted.txt here, then there\n"
-            "symchk /im wanted.txt /s srv*FOLDER*SERVER; or --format urls for other tools.",
-            soft_wrap=True,
-        )
+        lines += [
+            Line("On a machine with a network: --format manifest -o wanted.txt here, then there"),
+            Line("symchk /im wanted.txt /s srv*FOLDER*SERVER; or --format urls for other tools."),
+        ]
+    table = Table(
+        "symbols",
+        "PDBs",
+        _COLUMNS,
+        answer.files,
+        row,
+        data="module pdb key status path table reason url",
+        folded=True,
+    )
+    file = Line(f"File: {answer.file}", Style.HEADING)
+    return Document(f"{answer.file}: symbols", None, (file, table, *lines))
 
 
-def write_json(answer: WantedSymbols, stream: IO[str]) -> None:
+def symbols_json(answer: WantedSymbols) -> dict[str, Any]:
     """Schema dumpleak/symbols/1."""
-    document = {
+    return {
         "schema": "dumpleak/symbols/1",
         "file": answer.file,
         "searched": answer.searched,
@@ -77,29 +90,6 @@ def write_json(answer: WantedSymbols, stream: IO[str]) -> None:
         ],
         "modules_without_pdb": list(answer.unnamed),
     }
-    json.dump(document, stream, indent=2)
-    stream.write("\n")
-
-
-def write_csv(answer: WantedSymbols, stream: IO[str]) -> None:
-    """One row a PDB."""
-    write_table(
-        stream,
-        COLUMNS,
-        (
-            (
-                " ".join(file.modules),
-                file.identity.name,
-                file.identity.key,
-                file.status,
-                file.path or "",
-                _stand_in(answer, file),
-                reason(answer, file),
-                _url(answer, file),
-            )
-            for file in answer.files
-        ),
-    )
 
 
 def write_manifest(answer: WantedSymbols, stream: IO[str]) -> None:
@@ -114,18 +104,16 @@ def write_urls(answer: WantedSymbols, stream: IO[str]) -> None:
     stream.writelines(f"{url(file)}\n" for file in answer.missing)
 
 
+# For other tools; no documents.
+LISTS: dict[str, Callable[[WantedSymbols, IO[str]], None]] = {
+    "manifest": write_manifest,
+    "urls": write_urls,
+}
+
+
 def _stand_in(answer: WantedSymbols, file: SymbolFile) -> str:
     return str(answer.tables.get(file.identity.key, ""))
 
 
 def _url(answer: WantedSymbols, file: SymbolFile) -> str:
     return url(file) if file in answer.missing else ""
-
-
-SYMBOLS_REPORTS: dict[str, Callable[[WantedSymbols, IO[str]], None]] = {
-    "text": write_text,
-    "json": write_json,
-    "csv": write_csv,
-    "manifest": write_manifest,
-    "urls": write_urls,
-}

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
 from typing import Any
 
 from dumpleak.model.coverage import Coverage
-from dumpleak.model.group_sums import SiteDetail
-from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.model.totals import Totals
+from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_address, format_bytes
-from dumpleak.reports.answers.summary import Summary
+from dumpleak.reports.document import Summary
 from dumpleak.reports.names import cut_middle, visible
 from dumpleak.reports.profiles.stack_tree import Node, prune
 from windumps.diagnostics import Diagnostic, Severity
@@ -197,64 +194,16 @@ def shown(text: str, width: int = MAX_NAME) -> str:
     return visible(cut_middle(text, width))
 
 
-def site_id(site: Site) -> str:
-    """A name for links that is the same in the next report."""
-    return blake2b(site.key.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()
-
-
-def site_detail(
-    strings: Strings,
-    site: Site,
-    evidence: Sequence[str],
-    snapshots: Sequence[tuple[str, SiteDetail | None]],
-    points: Sequence[Totals] = (),
-) -> dict[str, Any]:
-    """What a site's row opens to.
-
-    Args:
-        strings: Of the page.
-        site: The site.
-        evidence: Clauses.
-        snapshots: The name of each dump shown, and the site's detail in it where known.
-        points: Totals over a series.
-    """
-    detail: dict[str, Any] = {}
-    if len(site.name) > ROW_NAME:
-        detail["name"] = strings.number(site.name)
-    if site.frames:
-        lines = site.lines or ("",) * len(site.frames)
-        pairs = list(zip(site.frames, lines, strict=False))
-        detail["frames"] = [
-            strings.number(f"{frame}  {line}" if line else frame)
-            for frame, line in pairs[:MAX_FRAMES]
-        ]
-        if len(pairs) > MAX_FRAMES:
-            detail["more_frames"] = len(pairs) - MAX_FRAMES
-    if evidence:
-        detail["evidence"] = [shown(clause) for clause in evidence]
-    for label, text in (("type", site.type), ("tag", site.tag), ("driver", site.driver)):
-        if text:
-            detail[label] = shown(text)
-    known = [(label, more) for label, more in snapshots if more is not None]
-    if known:
-        detail["sizes"] = [[label, [list(pair) for pair in more.sizes]] for label, more in known]
-        last = known[-1][1]
-        detail["samples"] = [format_address(a, last.pointer_size) for a in last.samples]
-        detail["samples_of"] = known[-1][0]
-    if points:
-        detail["points"] = [[point.bytes, point.count] for point in points]
-    return detail
-
-
 def source_facts(label: str, source: SourceInfo) -> list[Fact]:
-    """What is known of a dump."""
+    """What is known of a dump; of a system there is no one process."""
     process = source.program or "unknown"
     if source.process_id is not None:
         process += f" (pid {source.process_id})"
+    one = source.subject is not Subject.SYSTEM
     return [
         Fact(label, shown(source.file)),
         Fact("Taken", f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown"),
-        Fact("Process", shown(process)),
+        *((Fact("Process", shown(process)),) if one else ()),
         Fact("System", shown(source.machine) or "unknown"),
         Fact("Kind", shown(source.kind)),
     ]

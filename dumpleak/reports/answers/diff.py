@@ -1,0 +1,325 @@
+"""Growth between two dumps, and what a series shares with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from dumpleak.compare.answers import Comparison, SiteDelta
+from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.trend import Trend
+from dumpleak.gate.gate import GateResult
+from dumpleak.model.account import BYTES, AccountRow
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.heaps import changed_heap_table
+from dumpleak.reports.answers.sites import site_name
+from dumpleak.reports.answers.summary import heading_of, noun_of, summarize_comparison
+from dumpleak.reports.document import (
+    Change,
+    Column,
+    Document,
+    Kind,
+    Line,
+    MemoryMap,
+    Meter,
+    Name,
+    Notes,
+    Part,
+    Row,
+    Share,
+    Source,
+    Style,
+    Table,
+    Tree,
+    View,
+    Width,
+    data_columns,
+)
+from dumpleak.reports.json_report import (
+    account_json,
+    both_json,
+    coverage_json,
+    diagnostics_json,
+    gate_json,
+    site_json,
+    sized_json,
+    source_json,
+)
+from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs
+from dumpleak.reports.rows import changed, holder_evidence
+
+CHANGED_DATA = data_columns(
+    "rank kind name type tag delta_bytes delta_count base_bytes base_count current_bytes current_count"
+)
+_DATA = (*CHANGED_DATA, *data_columns("confidence evidence", evidence=Kind.CLAUSES))
+_ACCOUNT = (
+    Column("+/-", Kind.VALUE, views=View.TEXT),
+    Column("bytes +/-", Kind.BYTES, views=View.PAGE, signed=True, hint="last minus first"),
+    Column("count +/-", Kind.COUNT, views=View.PAGE, signed=True, hint="last minus first"),
+    Column("base", Kind.VALUE),
+    Column("current", Kind.VALUE),
+    Column("state", hint="grew: by more than a healthy process shows"),
+    Column("the process as a whole", Kind.NAME),
+)
+
+
+def diff_document(comparison: Comparison, top: int | None) -> Document:
+    """The verdict, the sites, the coverage of both sides."""
+    base, current = comparison.base, comparison.current
+    parts: list[Part] = [] if comparison.refused else _growth(comparison, top)
+    parts += [
+        Source("Base", base.source),
+        Source("Current", current.source),
+        Meter("Base: heap memory walked", base.coverage),
+        Meter("Current: heap memory walked", current.coverage),
+        Notes(comparison.diagnostics),
+        MemoryMap([("base", base.memory), ("current", current.memory)]),
+        _data_table(comparison, top),
+    ]
+    if not comparison.refused:
+        parts += [changed_heap_table(base.heaps, current.heaps), tree_of(comparison)]
+    program = current.source.program or base.source.program or "two dumps"
+    return Document(f"{program}: growth between two dumps", summarize_comparison(comparison), parts)
+
+
+def _growth(comparison: Comparison, top: int | None) -> list[Part]:
+    base = comparison.base
+    sites = _site_table(comparison, top) if base.has_bytes else _counted_table(comparison, top)
+    parts: list[Part] = [sites]
+    if comparison.private:
+        parts += private_parts(_private_table(comparison, top))
+    parts += account_tables(comparison.account)
+    if base.has_bytes:
+        before, after = totals_told(comparison.base_totals), totals_told(comparison.current_totals)
+        parts.append(Line(f"Base: {before}; current: {after}."))
+    return parts
+
+
+def change_columns(members: str) -> tuple[Column, ...]:
+    """What changed; `members` is what is counted."""
+    return (
+        Column("bytes +/-", Kind.BYTES, signed=True, hint="current minus base"),
+        Column(f"{members} +/-", Kind.COUNT, signed=True, hint="current minus base"),
+    )
+
+
+def _delta_columns(comparison: Comparison, heading: str) -> tuple[Column, ...]:
+    members = comparison.base.members
+    return (
+        *change_columns(members),
+        Column("base", Kind.TOTALS, width=Width.WIDE),
+        Column("current", Kind.TOTALS, views=View.TEXT, width=Width.WIDE),
+        Column("current", Kind.BYTES, width=Width.NARROW),
+        Column(members, Kind.COUNT, views=View.PAGE, width=Width.WIDE, hint="in the current dump"),
+        Column("of growth", Kind.SHARE, hint="of the bytes of all that grew"),
+        Column(heading, Kind.NAME),
+    )
+
+
+def _delta_cells(delta: SiteDelta, growth: int, name: Name) -> Row:
+    grew = delta.delta_bytes > 0
+    return (
+        Change(delta.delta_bytes, delta.delta_bytes / growth if grew else 0.0),
+        *(delta.delta_count, delta.base, delta.current),
+        *(delta.current.bytes, delta.current.count),
+        Share(delta.delta_bytes, growth) if grew else None,
+        name,
+    )
+
+
+def _site_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+    base, current = comparison.base, comparison.current
+    growth = growth_of(comparison.sites)
+    *numbers, name_column = _delta_columns(comparison, heading_of(base))
+    sides = ("base", base), ("current", current)
+
+    def row(rank: int, delta: SiteDelta) -> Row:
+        name = site_name(delta.site, delta.evidence, sides, notes=delta.notes)
+        *cells, last = _delta_cells(delta, growth, name)
+        return (rank, *cells, delta.site.kind, last)
+
+    return Table(
+        "sites",
+        changed_title(base),
+        (RANK, *numbers, KIND, name_column),
+        comparison.sites,
+        row,
+        View.PEOPLE if comparison.sites else View.PAGE,
+        noun=f"changed {noun_of(base)}",
+        top=top,
+        note="Growth alone is not a leak: look at what still grows in a third dump.",
+        choose="kind",
+    )
+
+
+RANK = Column("rank", Kind.COUNT, views=View.PAGE, width=Width.WIDE)
+KIND = Column("kind", views=View.PAGE, width=Width.WIDE, hint="what names the site")
+
+
+def _private_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+    growth, sides = growth_of(comparison.private), (("current", comparison.current),)
+
+    def row(_: int, delta: SiteDelta) -> Row:
+        name = site_name(delta.site, snapshots=sides, notes=delta.notes)
+        return _delta_cells(delta, growth, replace(name, id="", detail=None))
+
+    return Table(
+        "private",
+        PRIVATE,
+        _delta_columns(comparison, "allocations"),
+        comparison.private,
+        row,
+        View.PEOPLE,
+        noun="changed size",
+        top=top,
+    )
+
+
+def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+    """Of members without bytes."""
+    base = comparison.base
+    columns = (
+        Column(f"{base.population} +/-", Kind.COUNT, signed=True),
+        Column("base", Kind.COUNT),
+        Column("current", Kind.COUNT),
+        Column(base.grouping, Kind.NAME),
+    )
+    return Table(
+        "sites",
+        changed_title(base),
+        columns,
+        comparison.sites,
+        lambda _, delta: (
+            *(delta.delta_count, delta.base.count, delta.current.count),
+            Name(delta.site.name),
+        ),
+        View.PEOPLE if comparison.sites else View.PAGE,
+        noun=f"changed {noun_of(base)}",
+        top=top,
+    )
+
+
+def _data_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+    """For machines: sites, then private memory outside heaps."""
+
+    def row(rank: int, delta: SiteDelta) -> Row:
+        held = holder_evidence(comparison.current, delta.site)
+        return (
+            *changed_cells(rank, delta, comparison.base),
+            *(delta.confidence, (*delta.evidence, *held)),
+        )
+
+    rows = (*comparison.sites, *comparison.private)
+    return Table("changes", "", _DATA, rows, row, View.DATA, top=top)
+
+
+# -- what a series shares --------------------------------------------------------------------------------
+
+PRIVATE = "Private memory outside heaps"
+
+
+def growth_of(deltas: Sequence[SiteDelta | SiteTrend]) -> int:
+    """Bytes of all that grew."""
+    return sum(delta.delta_bytes for delta in deltas if delta.delta_bytes > 0)
+
+
+def changed_cells(rank: int, delta: SiteDelta | SiteTrend, base: Snapshot) -> Row:
+    """By `CHANGED_DATA`; bytes only where members have them."""
+
+    def size(value: int) -> int | None:
+        return value if base.has_bytes else None
+
+    site = delta.site
+    return (
+        *(rank, site.kind, site.name, site.type, site.tag),
+        *(size(delta.delta_bytes), delta.delta_count, size(delta.base.bytes), delta.base.count),
+        *(size(delta.current.bytes), delta.current.count),
+    )
+
+
+def changed_title(base: Snapshot) -> str:
+    """What stands above the table."""
+    grouping = heading_of(base)
+    if grouping in ("site", "tag"):
+        return f"{grouping.capitalize()}s that changed"
+    return f"Blocks by {grouping} that changed"
+
+
+def private_parts(table: Table[Any]) -> list[Part]:
+    """The table with a heading of its own."""
+    return [Line(f"{PRIVATE}:", Style.HEADING), table]
+
+
+def totals_told(totals: Totals) -> str:
+    """Bytes and members."""
+    return f"{format_bytes(totals.bytes)} in {format_count(totals.count)}"
+
+
+def account_tables(rows: Sequence[AccountRow]) -> list[Part]:
+    """What changed of the process as a whole; none where nothing did."""
+
+    def cells(_: int, row: AccountRow) -> Row:
+        of_bytes = row.unit == BYTES
+        return (
+            row.told(row.delta, True),
+            *(row.delta if of_bytes else None, None if of_bytes else row.delta),
+            *(row.told(row.base), row.told(row.current), row.told_state, row.kind.label),
+        )
+
+    shown = changed(rows)
+    title = "The process as a whole"
+    return [Table("account", title, _ACCOUNT, shown, cells, View.PEOPLE)] if shown else []
+
+
+def tree_of(answer: Comparison | Trend) -> Tree:
+    """All sites, changed or not."""
+    return Tree(lambda: build_tree(compared_pairs(answer), "all sites"))
+
+
+def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]:
+    """Schema dumpleak/diff/1; all sites are written."""
+    base, current = comparison.base_totals, comparison.current_totals
+    proof = comparison.proof
+    made = {
+        "schema": "dumpleak/diff/1",
+        "base": source_json(comparison.base.source),
+        "current": source_json(comparison.current.source),
+        "verdict": comparison.verdict,
+        "reasons": [*comparison.reasons, *comparison.doubts],
+        "of": comparison.base.population,
+        "by": comparison.base.grouping,
+        "coverage": {
+            "base": coverage_json(comparison.base.coverage),
+            "current": coverage_json(comparison.current.coverage),
+        },
+        "totals": {
+            "delta_bytes": comparison.delta_bytes,
+            "delta_count": comparison.delta_count,
+            **both_json(base, current),
+        },
+        "account": [account_json(row) for row in comparison.account],
+        "unreferenced": asdict(proof) if proof else None,
+        "gate": gate_json(gate),
+        "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
+        "survivors": None
+        if comparison.survivors is None
+        else {
+            **asdict(comparison.survivors.total),
+            "reused_addresses": comparison.survivors.reused,
+        },
+        "sites": [
+            {
+                **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
+                "survivors": asdict(delta.fate) if delta.fate else None,
+            }
+            for rank, delta in enumerate(comparison.sites, start=1)
+        ],
+        "private": [
+            site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
+        ],
+        "diagnostics": diagnostics_json(comparison.diagnostics),
+    }
+    return sized_json(made, sized=comparison.base.has_bytes)

@@ -1,0 +1,160 @@
+"""What the dump of a process is, what it holds and lacks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from dumpleak.model.info import Info
+from dumpleak.model.memory import UNKNOWN
+from dumpleak.model.units import format_bytes
+from dumpleak.reports.answers.heaps import heap_table
+from dumpleak.reports.answers.modules import module_table
+from dumpleak.reports.answers.summary import summarize_info
+from dumpleak.reports.document import (
+    Column,
+    Document,
+    Facts,
+    Kind,
+    Line,
+    MemoryMap,
+    Meter,
+    Notes,
+    Part,
+    Source,
+    Style,
+    Table,
+    View,
+    properties,
+)
+from dumpleak.reports.json_report import (
+    diagnostics_json,
+    figure_json,
+    heap_json,
+    module_json,
+    source_json,
+)
+from dumpleak.reports.rows import process_facts
+
+_USES = (
+    Column("committed", Kind.BYTES),
+    Column("in the dump", Kind.BYTES),
+    Column("regions", Kind.COUNT),
+    Column("use", Kind.NAME),
+)
+
+
+def info_document(info: Info) -> Document:
+    """Whether it is good for anything, description, memory by use, heaps."""
+    program = info.source.program or info.source.file
+    parts: list[Part] = [
+        Source("File", info.source),
+        Facts(_facts(info)),
+        MemoryMap([(program, info.memory)]),
+        *_memory(info),
+    ]
+    if info.heaps:
+        parts += [
+            heap_table(info.heaps, View.PEOPLE),
+            Meter("Heap memory walked", info.coverage),
+        ]
+    parts += [
+        Notes(info.diagnostics),
+        module_table("Modules", info.modules, info.unloaded_modules, View.PAGE),
+        properties(_properties(info)),
+    ]
+    return Document(f"{program}: dump", summarize_info(info), parts)
+
+
+def _facts(info: Info) -> list[tuple[str, str]]:
+    kind = "full memory" if info.full_memory else "partial memory"
+    return [
+        ("Memory in file", f"{format_bytes(info.memory_bytes)} ({kind})"),
+        *((("Threads", str(info.thread_count)),) if info.thread_count else ()),
+        *process_facts(info),
+        ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
+        *(("Comment", comment) for comment in info.comments),
+    ]
+
+
+def _memory(info: Info) -> list[Part]:
+    uses = info.memory.rows
+    if not uses:
+        return []
+    parts: list[Part] = [
+        Table(
+            "uses",
+            "Memory by use",
+            _USES,
+            uses,
+            lambda _, row: (
+                *(row.committed_bytes, row.present_bytes, row.regions),
+                row.use.replace("-", " "),
+            ),
+            View.TEXT,
+            folded=True,
+        )
+    ]
+    if not info.memory.complete:
+        said = "  The dump does not list the process's memory regions; this is what the file holds."
+        parts.append(Line(said, Style.WARNING))
+    return parts
+
+
+def _properties(info: Info) -> list[tuple[str, object]]:
+    """For machines; memory by use as `memory_by_use.<use>.<column>`."""
+    source = info.source
+    rows: list[tuple[str, object]] = [
+        ("file", source.file),
+        ("kind", source.kind),
+        ("machine", source.machine),
+        ("architecture", source.architecture),
+        ("build", source.build or None),
+        ("time", source.time.isoformat() if source.time else None),
+        ("program", source.program),
+        ("process_id", source.process_id),
+        ("full_memory", info.full_memory),
+        ("memory_bytes", info.memory_bytes),
+        ("usable", info.usable),
+        ("advice", info.advice),
+        *((f"coverage.{name}", value) for name, value in asdict(info.coverage).items()),
+    ]
+    for use in info.memory.rows:
+        rows.append((f"memory_by_use.{use.use}.committed_bytes", use.committed_bytes))
+        rows.append((f"memory_by_use.{use.use}.present_bytes", use.present_bytes))
+    rows += [(f"account.{figure.name}", figure.value) for figure in info.account]
+    rows += [(f"handles.{name or UNKNOWN}", count) for name, count in info.handles or ()]
+    return rows
+
+
+def info_json(info: Info) -> dict[str, Any]:
+    """Schema dumpleak/info/1."""
+    return {
+        "schema": "dumpleak/info/1",
+        **source_json(info.source),
+        "full_memory": info.full_memory,
+        "memory_bytes": info.memory_bytes,
+        "threads": info.thread_count,
+        "comments": list(info.comments),
+        "nt_global_flag": info.nt_global_flag,
+        "usable": info.usable,
+        "advice": info.advice,
+        "modules": [module_json(module) for module in info.modules],
+        "unloaded_modules": [module_json(module) for module in info.unloaded_modules],
+        "heaps": [heap_json(row) for row in info.heaps],
+        "coverage": asdict(info.coverage),
+        "memory_by_use": {
+            row.use: {
+                "committed_bytes": row.committed_bytes,
+                "present_bytes": row.present_bytes,
+                "regions": row.regions,
+            }
+            for row in info.memory.rows
+        },
+        "memory_by_use_complete": info.memory.complete,
+        "account": [figure_json(figure) for figure in info.account],
+        "handles_by_type": None
+        if info.handles is None
+        else [{"type": name or None, "count": count} for name, count in info.handles],
+        "diagnostics": diagnostics_json(info.diagnostics),
+    }

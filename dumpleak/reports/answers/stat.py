@@ -1,0 +1,154 @@
+"""Members of one dump, added up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.sites import Site
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import Totals
+from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.heaps import better_dump_lines
+from dumpleak.reports.answers.sites import site_name
+from dumpleak.reports.answers.summary import heading_of
+from dumpleak.reports.document import (
+    Column,
+    Document,
+    Kind,
+    Line,
+    Meter,
+    Name,
+    Notes,
+    Part,
+    Row,
+    Share,
+    Source,
+    Table,
+    View,
+    data_columns,
+)
+from dumpleak.reports.json_report import coverage_json, diagnostics_json, sized_json
+from dumpleak.reports.rows import holder_evidence, ranked_groups
+
+_DATA = data_columns(
+    "kind name type tag used_bytes used_count block_bytes largest evidence", evidence=Kind.CLAUSES
+)
+
+
+def stat_document(snapshot: Snapshot, top: int | None) -> Document:
+    """Grouped totals, the largest first."""
+    groups = ranked_groups(snapshot)
+    total, sized = snapshot.totals, snapshot.has_bytes
+    if sized:
+        of = "in use by the program" if snapshot.population in (BLOCKS, POOL) else snapshot.members
+        said = f"Total: {format_bytes(total.bytes)} in {format_count(total.count)} {of}"
+        more: list[Part] = [
+            Meter("Heap memory walked", snapshot.coverage),
+            *better_dump_lines(snapshot),
+        ]
+    else:
+        said, more = f"Total: {total.count:,} {snapshot.population}", []
+
+    def data(_: int, group: tuple[Site, Totals]) -> Row:
+        site, totals = group
+        sizes = totals.bytes, totals.count, totals.block_bytes, totals.largest
+        return (
+            *(site.kind, site.name, site.type, site.tag),
+            *(sizes if sized else (None, totals.count, None, None)),
+            holder_evidence(snapshot, site),
+        )
+
+    return Document(
+        f"{snapshot.source.program or snapshot.source.file}: {snapshot.population}",
+        None,
+        (
+            Source("File", snapshot.source),
+            _groups(snapshot, groups, top),
+            Line(said),
+            *more,
+            Notes(snapshot.diagnostics),
+            Table("groups", "", _DATA, groups, data, View.DATA, top=top),
+        ),
+    )
+
+
+def _groups(
+    snapshot: Snapshot, groups: list[tuple[Site, Totals]], top: int | None
+) -> Table[tuple[Site, Totals]]:
+    """For people; members without bytes are only counted."""
+    total, title = snapshot.totals, "Groups"
+    if not snapshot.has_bytes:
+        return Table(
+            "sites",
+            title,
+            (
+                Column(snapshot.population, Kind.COUNT),
+                Column("share", Kind.SHARE),
+                Column(snapshot.grouping, Kind.NAME),
+            ),
+            groups,
+            lambda _, group: (
+                group[1].count,
+                Share(group[1].count, total.count),
+                Name(group[0].name),
+            ),
+            View.PEOPLE,
+            noun="group",
+            top=top,
+        )
+    return Table(
+        "sites",
+        title,
+        (
+            Column("bytes", Kind.BYTES),
+            Column(snapshot.members, Kind.COUNT),
+            Column("largest", Kind.BYTES),
+            Column("share", Kind.SHARE),
+            Column(heading_of(snapshot), Kind.NAME),
+        ),
+        groups,
+        lambda _, group: (
+            *(group[1].bytes, group[1].count, group[1].largest),
+            Share(group[1].bytes, total.bytes),
+            site_name(group[0], snapshots=[(snapshot.source.file, snapshot)]),
+        ),
+        View.PEOPLE,
+        noun="group",
+        top=top,
+    )
+
+
+def stat_json(snapshot: Snapshot) -> dict[str, Any]:
+    """Schema dumpleak/stat/1; all groups are written."""
+    made = {
+        "schema": "dumpleak/stat/1",
+        "file": snapshot.source.file,
+        "of": snapshot.population,
+        "by": snapshot.grouping,
+        "coverage": coverage_json(snapshot.coverage),
+        "totals": {
+            "used_bytes": snapshot.totals.bytes,
+            "used_count": snapshot.totals.count,
+            "block_bytes": snapshot.totals.block_bytes,
+        },
+        "groups": [
+            {
+                "kind": site.kind,
+                "name": site.name,
+                "frames": list(site.frames),
+                "lines": list(site.lines),
+                "type": site.type,
+                "tag": site.tag,
+                "driver": site.driver,
+                "used_bytes": totals.bytes,
+                "used_count": totals.count,
+                "block_bytes": totals.block_bytes,
+                "largest": totals.largest,
+                "evidence": holder_evidence(snapshot, site),
+            }
+            for site, totals in ranked_groups(snapshot)
+        ],
+        "diagnostics": diagnostics_json(snapshot.diagnostics),
+    }
+    return sized_json(made, sized=snapshot.has_bytes)
