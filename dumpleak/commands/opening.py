@@ -27,8 +27,9 @@ BY = click.option(
     type=click.Choice(
         list(dict.fromkeys(key for p in POPULATIONS.values() for key in p.groupings))
     ),
-    help="What groups are; the default is site, of regions use, of handles type, of threads start, of "
-    "modules name, of heaps kind.",
+    help="What groups are. "
+    + " ".join(f"Of {of}: {', '.join(p.groupings)}." for of, p in POPULATIONS.items())
+    + " The first is the default.",
 )
 
 
@@ -38,12 +39,11 @@ def grouping_of(of: str | None, by: str | None) -> str:
     Raises:
         UsageError: the population has no such grouping.
     """
-    keys = POPULATIONS[of or BLOCKS].groupings
-    if by is not None and by not in keys:
-        raise click.UsageError(
-            f"{of or BLOCKS} are not grouped by {by}; --by takes {', '.join(keys)}"
-        )
-    return by or keys[0]
+    population = POPULATIONS[of or BLOCKS]
+    if by is not None and by not in population.groupings:
+        keys = ", ".join(population.groupings)
+        raise click.UsageError(f"{of or BLOCKS} are not grouped by {by}; --by takes {keys}")
+    return by or population.default
 
 
 def opened(

@@ -1,0 +1,346 @@
+"""`--of`: regions, heaps, threads and modules are compared as blocks are, and nothing is made up."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.minidump_builder import MinidumpBuilder, patched, stream_place
+from builders.process_builder import (
+    COMMIT,
+    EXECUTE_READ,
+    FREE,
+    GUARD,
+    IMAGE,
+    IMAGE_BYTES,
+    MAPPED,
+    PAGE,
+    PRIVATE,
+    ProcessBuilder,
+)
+from truth import TESTDATA
+
+HOUR = 3600
+MEMBERS = {
+    "regions": ("use", "size", "protection"),
+    "heaps": ("kind",),
+    "threads": ("start",),
+    "modules": ("name",),
+}
+EVERY = [(of, by) for of, keys in MEMBERS.items() for by in keys]
+LOG = "".join(
+    ("// Loaded modules:\n", "//     Base Size Module\n", "*- - Start of data for heap @ 10000\n")
+)
+UNKNOWN_START = "(start address not in the dump)"
+
+
+def _process(time: int = 0, more: int = 0, **how: Any) -> ProcessBuilder:
+    """A process with some of everything, and `more` of everything that can become more."""
+    process = ProcessBuilder(time, **how).image("app.exe").image("work.dll").heap(3 + more, 5)
+    process.thread(process.bases["app.exe"] + 0x1234, 4)
+    for _ in range(1 + more):
+        process.thread(process.bases["work.dll"] + 0x1100, 2)
+    process.private(2 + more, 0x3000, 0xD000).private(1, 0, 0x10000).free(0x100000)
+    process.views(3 + more, 0x20000).private(1, 0x5000, protect=EXECUTE_READ)
+    for number in range(more):
+        process.image(f"more{number % 2}.dll")
+    return process
+
+
+def _written(folder: Path, name: str, process: ProcessBuilder) -> Path:
+    file = folder / f"{name}.dmp"
+    file.write_bytes(process.build())
+    return file
+
+
+@pytest.fixture
+def ask(run: Any) -> Callable[..., Any]:
+    """Runs a command that must answer, and gives its JSON."""
+
+    def _ask(*words: object) -> Any:
+        status, out, err = run(*words, "--format", "json")
+        assert status == 0, err
+        return json.loads(out)
+
+    return _ask
+
+
+def _groups(told: Any) -> dict[str, tuple[int, int | None]]:
+    return {g["name"]: (g["used_count"], g["used_bytes"]) for g in told["groups"]}
+
+
+def _by_allocation(process: ProcessBuilder) -> dict[int, list[Any]]:
+    found: dict[int, list[Any]] = {}
+    for row in process.rows:
+        if row.state != FREE:
+            found.setdefault(row.allocation, []).append(row)
+    return found
+
+
+# -- what members there are
+
+
+@pytest.mark.parametrize("by", MEMBERS["regions"])
+def test_regions_add_up_to_the_list_that_the_dump_has(ask: Any, tmp_path: Path, by: str) -> None:
+    process = _process()
+    told = ask("stat", _written(tmp_path, "a", process), "--of", "regions", "--by", by)
+    assert (told["of"], told["by"]) == ("regions", by)
+    assert told["totals"]["used_bytes"] == process.committed()
+    assert told["totals"]["used_count"] == len(_by_allocation(process))
+    assert sum(g["used_bytes"] for g in told["groups"]) == process.committed()
+    assert sum(g["used_count"] for g in told["groups"]) == len(_by_allocation(process))
+
+
+def test_regions_by_use_are_what_was_laid_out(ask: Any, tmp_path: Path) -> None:
+    process = _process()
+    groups = _groups(ask("stat", _written(tmp_path, "a", process), "--of", "regions"))
+    assert groups == {
+        "images": (2, 2 * IMAGE_BYTES),
+        "heaps": (3, 3 * PAGE),
+        "stacks": (2, sum(process.stacks)),
+        "mapped": (3, 3 * 0x20000),
+        # Two of some committed pages, one of none, and one of code; a TEB each, the PEB, the list of heaps.
+        "other-private": (4, 2 * 0x3000 + 0x5000),
+        "teb-peb": (4, 2 * 2 * PAGE + 2 * PAGE),
+    }
+    assert process.committed(IMAGE) == groups["images"][1]
+    assert process.committed(MAPPED) == groups["mapped"][1]
+    private = sum(groups[use][1] or 0 for use in ("heaps", "stacks", "other-private", "teb-peb"))
+    assert process.committed(PRIVATE) == private
+
+
+def test_regions_by_size_count_committed_bytes_and_reservations_alone_have_none(
+    ask: Any, tmp_path: Path
+) -> None:
+    process = _process()
+    sizes = Counter(
+        sum(row.size for row in rows if row.state == COMMIT)
+        for rows in _by_allocation(process).values()
+    )
+    told = ask("stat", _written(tmp_path, "a", process), "--of", "regions", "--by", "size")
+    assert _groups(told) == {str(size): (n, size * n) for size, n in sizes.items()}
+    assert _groups(told)["0"] == (1, 0)
+
+
+def test_the_protection_of_a_region_is_that_of_most_of_its_committed_bytes(
+    ask: Any, tmp_path: Path
+) -> None:
+    process = ProcessBuilder().image("app.exe").heap().thread(pages=4).private(1, 0, 0x10000)
+    process.private(1, 0x2000, protect=EXECUTE_READ).private(1, 0x1000, protect=0x40 | GUARD)
+    told = ask("stat", _written(tmp_path, "a", process), "--of", "regions", "--by", "protection")
+    groups = _groups(told)
+    assert groups["PAGE_EXECUTE_READWRITE|PAGE_GUARD"] == (1, 0x1000)
+    assert groups["PAGE_EXECUTE_READ"] == (2, 0x2000 + IMAGE_BYTES)  # the image has most of code
+    assert groups["(reserved only)"] == (1, 0)
+    assert groups["PAGE_READWRITE"][0] == 5  # a stack's guard page is not what it is
+    assert "PAGE_READWRITE|PAGE_GUARD" not in groups
+
+
+def test_free_address_space_is_no_region_of_any_grouping(ask: Any, tmp_path: Path) -> None:
+    bare = _written(tmp_path, "a", ProcessBuilder().image("app.exe").heap().thread())
+    free = ProcessBuilder().image("app.exe").heap().thread().free(0x100000).free(0x10000000)
+    for by in MEMBERS["regions"]:
+        line = "--of", "regions", "--by", by
+        told = ask("stat", _written(tmp_path, "b", free), *line)
+        assert told["groups"] == ask("stat", bare, *line)["groups"]
+
+
+def test_heaps_and_modules_are_counted_with_what_they_have_committed(
+    ask: Any, tmp_path: Path
+) -> None:
+    process = ProcessBuilder().image("app.exe").image("w.dll").image("w.dll", "B" * 32).heap(7)
+    file = _written(tmp_path, "a", process.thread())
+    assert _groups(ask("stat", file, "--of", "heaps")) == {"nt": (7, 7 * PAGE)}
+    assert _groups(ask("stat", file, "--of", "modules")) == {
+        "app.exe": (1, IMAGE_BYTES),
+        "w.dll": (2, 2 * IMAGE_BYTES),
+    }
+
+
+def test_threads_are_counted_by_the_function_they_began_with(ask: Any, tmp_path: Path) -> None:
+    process = _process(more=5)
+    file = _written(tmp_path, "a", process)
+    told = ask("stat", file, "--of", "threads")
+    assert _groups(told) == {
+        "app.exe+0x1234": (1, process.stacks[0]),
+        "work.dll+0x1100": (6, sum(process.stacks[1:])),
+    }
+    rows = {row["name"]: row["value"] for row in ask("info", file)["account"]}
+    assert rows["stacks.bytes"] == told["totals"]["used_bytes"] == sum(process.stacks)
+    assert rows["threads.count"] == told["totals"]["used_count"] == 7
+
+
+def test_a_wow64_thread_has_two_stacks(ask: Any, tmp_path: Path) -> None:
+    process = _process(wow64=True)
+    file = _written(tmp_path, "a", process)
+    told = ask("stat", file, "--of", "threads")
+    assert process.stacks == [(4 + 1 + 7 + 1) * PAGE, (2 + 1 + 5 + 1) * PAGE]
+    assert [g["used_bytes"] for g in told["groups"]] == process.stacks
+    rows = {row["name"]: row["value"] for row in ask("info", file)["account"]}
+    assert rows["stacks.bytes"] == sum(process.stacks)
+    assert _groups(ask("stat", file, "--of", "regions"))["stacks"] == (4, sum(process.stacks))
+
+
+@pytest.mark.parametrize("form", [(12, 64), (16, 64), (12, 80), (32, 128)])
+def test_start_addresses_are_read_with_the_sizes_that_their_list_says(
+    ask: Any, tmp_path: Path, form: tuple[int, int]
+) -> None:
+    file = _written(tmp_path, "a", _process().thread_info(form))
+    assert set(_groups(ask("stat", file, "--of", "threads"))) == {
+        "app.exe+0x1234",
+        "work.dll+0x1100",
+    }
+
+
+def test_threads_without_a_start_address_are_one_group_that_says_so(
+    ask: Any, tmp_path: Path
+) -> None:
+    absent = _process().thread_info(None)
+    told = ask("stat", _written(tmp_path, "a", absent), "--of", "threads")
+    assert _groups(told) == {UNKNOWN_START: (2, sum(absent.stacks))}
+    none_said = ProcessBuilder().image("app.exe").heap().thread().thread()
+    told = ask("stat", _written(tmp_path, "b", none_said), "--of", "threads")
+    assert _groups(told) == {UNKNOWN_START: (2, sum(none_said.stacks))}
+    outside = ProcessBuilder().image("app.exe").heap().thread(start=0x1234)
+    told = ask("stat", _written(tmp_path, "c", outside), "--of", "threads")
+    assert set(_groups(told)) == {"(code in no image)"}
+    impossible = _process().thread_info((12, 64), claimed=8)
+    told = ask("stat", _written(tmp_path, "d", impossible), "--of", "threads")
+    assert set(_groups(told)) == {UNKNOWN_START}
+    assert "bad-entry-size" in {item["code"] for item in told["diagnostics"]}
+
+
+def test_a_cut_list_of_start_addresses_names_the_threads_that_it_has(
+    ask: Any, tmp_path: Path
+) -> None:
+    file = _written(tmp_path, "a", _process(more=4).thread_info((12, 64), cut=3))
+    told = ask("stat", file, "--of", "threads")
+    counts = {name: count for name, (count, _) in _groups(told).items()}
+    assert counts == {"app.exe+0x1234": 1, "work.dll+0x1100": 2, UNKNOWN_START: 3}
+    assert any(item["structure"].startswith("MINIDUMP_THREAD_INFO") for item in told["diagnostics"])
+
+
+# -- what is refused
+
+
+def _without_list(folder: Path) -> Path:
+    process = _process()
+    process.with_regions = False
+    return _written(folder, "bare", process)
+
+
+def _with_cut(folder: Path, kind: int, at: int, more: int) -> Path:
+    """A dump whose list of a kind counts more rows than it has."""
+    data = _process().build()
+    place, _ = stream_place(data, kind)
+    count = int.from_bytes(data[place + at : place + at + 4], "little") + more
+    file = folder / "cut.dmp"
+    file.write_bytes(patched(data, place + at, count.to_bytes(4, "little")))
+    return file
+
+
+@pytest.mark.parametrize("by", MEMBERS["regions"])
+def test_regions_that_are_not_listed_or_not_all_are_refused(
+    run: Any, tmp_path: Path, by: str
+) -> None:
+    line = "--of", "regions", "--by", by
+    status, out, err = run("stat", _without_list(tmp_path), *line)
+    assert (status, out) == (3, "")
+    assert "does not list the process's memory regions" in err
+    status, out, err = run("stat", _with_cut(tmp_path, 16, 8, 5), *line)
+    assert (status, out) == (3, "")
+    assert "list of memory regions is cut" in err
+
+
+def test_threads_that_are_not_listed_or_not_all_are_refused(run: Any, tmp_path: Path) -> None:
+    none = _written(tmp_path, "a", ProcessBuilder().image("app.exe").heap())
+    for file, said in ((none, "does not list"), (_with_cut(tmp_path, 3, 0, 9), "is cut")):
+        status, out, err = run("stat", file, "--of", "threads")
+        assert (status, out) == (3, "")
+        assert f"list of threads {said}" in err or "does not list the process's threads" in err
+
+
+def test_a_dump_without_a_list_of_modules_has_no_answer_on_modules(
+    run: Any, tmp_path: Path
+) -> None:
+    status, out, err = run(
+        "stat", _written(tmp_path, "a", ProcessBuilder().heap().thread()), "--of", "modules"
+    )
+    assert (status, out) == (3, "")
+    assert "does not list the process's modules" in err
+
+
+def _heapless(folder: Path) -> Path:
+    """No TEB, no PEB: nothing leads to the heaps, and the stacks are not known."""
+    dump = MinidumpBuilder().module("C:\\app.exe", 0x400000, 0x5000)
+    file = folder / "heapless.dmp"
+    file.write_bytes(dump.region(0x10000, 0x10000).region(0x20000, 0x1000, kind=MAPPED).build())
+    return file
+
+
+def _with_lost_heap(folder: Path) -> Path:
+    """The second of three heaps has lost its signature, and the regions are not listed."""
+    process = _process()
+    process.with_regions = False
+    data = process.build()
+    at = [n for n in range(len(data)) if data[n : n + 4] == b"\xff\xee\xff\xee"]
+    for place in at[2:4]:  # of its segment and of the heap itself
+        data = patched(data, place, bytes(4))
+    file = folder / "lost.dmp"
+    file.write_bytes(data)
+    return file
+
+
+def test_heaps_that_are_not_all_known_are_refused_and_not_counted(run: Any, tmp_path: Path) -> None:
+    status, out, err = run("stat", _heapless(tmp_path), "--of", "heaps")
+    assert (status, out) == (3, "")
+    assert "no heap was found" in err
+    status, out, err = run("stat", _with_lost_heap(tmp_path), "--of", "heaps")
+    assert (status, out) == (3, "")
+    assert "1 of 3 heaps could not be read" in err
+
+
+def test_what_regions_are_used_for_is_told_only_where_heaps_and_stacks_are_known(
+    run: Any, ask: Any, tmp_path: Path
+) -> None:
+    file = _heapless(tmp_path)
+    status, out, err = run("stat", file, "--of", "regions")
+    assert (status, out) == (3, "")
+    assert "what regions are used for is not known: no heap was found" in err
+    assert _groups(ask("stat", file, "--of", "regions", "--by", "size")) == {
+        "65536": (1, 0x10000),
+        "4096": (1, 0x1000),
+    }
+    process = _process()
+    process.lost_heaps = 2
+    dump, taken = _written(tmp_path, "lost", process), tmp_path / "lost.dlsnap"
+    assert run("snapshot", dump, "-o", taken, "--of", "regions")[0] == 0
+    for source in (dump, taken):
+        status, out, err = run("stat", source, "--of", "regions")
+        assert (status, out) == (3, "")
+        assert "what regions are used for is not known: only 3 of" in err
+        sizes = ask("stat", source, "--of", "regions", "--by", "size")
+        assert sizes["totals"]["used_bytes"] == process.committed()
+
+
+SYSTEM = TESTDATA / "kernel" / "14393-x64" / "tiny-pair" / "before.dmp.xz"
+
+
+@pytest.mark.parametrize("of", MEMBERS)
+def test_logs_and_systems_do_not_tell_of_what_a_process_has(
+    run: Any, tmp_path: Path, of: str
+) -> None:
+    log = tmp_path / "a.log"
+    pair = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
+    assert run("snapshot", pair / "before.dmp.gz", "--format", "umdh", "-o", log)[0] == 0
+    for file in (log, SYSTEM):
+        for line in (("stat", file), ("diff", file, file), ("trend", file, file, file)):
+            status, out, err = run(*line, "--of", of)
+            assert (status, out) == (3, ""), line
+            assert of in err
+    status, out, err = run("snapshot", SYSTEM, "-o", tmp_path / "x.dlsnap", "--of", of)
+    assert (status, out, (tmp_path / "x.dlsnap").exists()) == (3, "", False)
