@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from math import isfinite
 from typing import IO, Any
@@ -18,7 +18,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.info import Info
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
@@ -340,7 +340,12 @@ def _runs(trend: Trend) -> dict[str, Any]:
 
 
 def _coverage(coverage: Coverage) -> dict[str, int | str | None]:
-    """Of what never tells how much there was, that is null, and the reason stands beside it."""
+    """Of what never tells how much there was, that is null, and the reason stands beside it.
+
+    Members that the dump lists are not walked: all is null.
+    """
+    if isinstance(coverage, ListCovered):
+        return dict.fromkeys(f.name for f in fields(Coverage)) | {"list_cut": False}
     never = {"committed_bytes": None, "never": coverage.never} if coverage.never else {}
     return asdict(coverage) | never
 

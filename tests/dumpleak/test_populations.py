@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
+from builders.pdb_builder import PdbBuilder
 from builders.process_builder import (
     COMMIT,
     EXECUTE_READ,
@@ -22,7 +25,11 @@ from builders.process_builder import (
     PRIVATE,
     ProcessBuilder,
 )
+from made_symbols import put_in_store
 from truth import TESTDATA
+
+from dumpleak.survey import recording
+from windumps.images.modules import PdbIdentity
 
 HOUR = 3600
 MEMBERS = {
@@ -32,9 +39,6 @@ MEMBERS = {
     "modules": ("name",),
 }
 EVERY = [(of, by) for of, keys in MEMBERS.items() for by in keys]
-LOG = "".join(
-    ("// Loaded modules:\n", "//     Base Size Module\n", "*- - Start of data for heap @ 10000\n")
-)
 UNKNOWN_START = "(start address not in the dump)"
 
 
@@ -344,3 +348,234 @@ def test_logs_and_systems_do_not_tell_of_what_a_process_has(
             assert of in err
     status, out, err = run("snapshot", SYSTEM, "-o", tmp_path / "x.dlsnap", "--of", of)
     assert (status, out, (tmp_path / "x.dlsnap").exists()) == (3, "", False)
+
+
+# -- bytes that are not known
+
+
+@pytest.mark.parametrize("of", ["threads", "modules"])
+def test_without_a_list_of_regions_members_are_counted_and_have_no_bytes(
+    run: Any, ask: Any, tmp_path: Path, of: str
+) -> None:
+    file = _without_list(tmp_path)
+    told = ask("stat", file, "--of", of)
+    assert told["totals"] == {"used_bytes": None, "used_count": 2, "block_bytes": None}
+    for group in told["groups"]:
+        assert (group["used_bytes"], group["block_bytes"], group["largest"]) == (None, None, None)
+    assert "members-only-counted" in {item["code"] for item in told["diagnostics"]}
+    for row in csv.DictReader(io.StringIO(run("stat", file, "--of", of, "--format", "csv")[1])):
+        assert (row["used_bytes"], row["block_bytes"], row["largest"]) == ("", "", "")
+    text = run("stat", file, "--of", of)[1]
+    assert f"Total: 2 {of}" in text
+    assert " B" not in text
+    assert "KiB" not in text
+    for name in ("pprof", "speedscope", "collapsed"):
+        status, out, err = run("stat", file, "--of", of, "--format", name)
+        assert (status, out) == (2, "")
+        assert "only counted" in err
+
+
+def test_a_stack_that_is_not_found_is_not_taken_for_an_empty_one(ask: Any, tmp_path: Path) -> None:
+    process = _process()
+    process.dump.thread(9)
+    told = ask("stat", _written(tmp_path, "a", process), "--of", "threads")
+    assert told["totals"] == {"used_bytes": None, "used_count": 3, "block_bytes": None}
+
+
+@pytest.mark.parametrize("of", ["threads", "modules"])
+def test_what_counted_members_cannot_tell_is_a_wrong_question(
+    run: Any, tmp_path: Path, of: str
+) -> None:
+    files = []
+    for hour in range(3):
+        process = _process(HOUR * hour, more=20 * hour)
+        process.with_regions = False
+        files.append(_written(tmp_path, str(hour), process))
+    for line in (("diff", *files[:2]), ("trend", *files)):
+        for words in (
+            ("--fail-on", "bytes>=1"),
+            ("--fail-on", "site.percent>=1"),
+            ("--format", "html"),
+            ("--format", "sarif"),
+        ):
+            assert run(*line, "--of", of, *words)[0] == 2, words
+        assert run(*line, "--of", of, "--fail-on", "count>=1")[0] == 1
+        assert run(*line, "--of", of, "--fail-on", "count>=1000")[0] == 0
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_one_dump_with_bytes_and_one_without_are_compared_by_count(
+    ask: Any, run: Any, tmp_path: Path, swapped: bool
+) -> None:
+    sides = [_process(0), _process(HOUR, more=12)]
+    sides[swapped].with_regions = False
+    files = [_written(tmp_path, str(n), process) for n, process in enumerate(sides)]
+    for of, name in (("threads", "work.dll+0x1100"), ("modules", "more0.dll")):
+        told = ask("diff", *files, "--of", of)
+        grown = {site["name"]: site for site in told["sites"]}[name]
+        assert grown["delta_count"] == (12 if of == "threads" else 6)
+        assert {site["delta_bytes"] for site in told["sites"]} == {None}
+        assert told["totals"]["delta_bytes"] is None
+        assert "members-only-counted" in {item["code"] for item in told["diagnostics"]}
+        assert run("diff", *files, "--of", of, "--fail-on", "bytes>=1")[0] in (2, 3)
+
+
+# -- what is one and the same in two dumps
+
+
+@pytest.mark.parametrize(("of", "by"), EVERY)
+def test_two_boots_with_other_addresses_have_the_same_groups(
+    ask: Any, tmp_path: Path, of: str, by: str
+) -> None:
+    files = [
+        _written(tmp_path, str(n), _process(HOUR * n, shift=n * 0x7_3450_0000)) for n in range(2)
+    ]
+    line = "--of", of, "--by", by
+    first, second = (ask("stat", file, *line)["groups"] for file in files)
+    assert first == second
+    told = ask("diff", *files, *line)
+    assert (told["verdict"], told["sites"]) == ("no-growth", [])
+
+
+def test_threads_of_a_rebuilt_image_are_not_taken_for_those_at_the_same_place(
+    ask: Any, tmp_path: Path
+) -> None:
+    files = []
+    for hour, pdb in enumerate(("A" * 32, "B" * 32)):
+        process = ProcessBuilder(HOUR * hour).image("app.exe", pdb, 0x5F000000 + hour).heap()
+        for _ in range(3):
+            process.thread(process.bases["app.exe"] + 0x1234)
+        files.append(_written(tmp_path, str(hour), process))
+    told = ask("diff", *files, "--of", "threads")
+    assert [(s["name"], s["delta_count"]) for s in told["sites"]] == [
+        ("app.exe+0x1234", 3),
+        ("app.exe+0x1234", -3),
+    ]
+    assert len({site["key"] for site in told["sites"]}) == 2
+    assert any(item["code"].startswith("rebuilt") for item in told["diagnostics"])
+
+
+def test_symbols_name_the_functions_that_threads_began_with(ask: Any, tmp_path: Path) -> None:
+    files, store = [], tmp_path / "store"
+    for hour, (guid, rva) in enumerate((("A" * 32, 0x1234), ("B" * 32, 0x1534))):
+        process = ProcessBuilder(HOUR * hour).image("app.exe", guid, 0x5F000000 + hour).heap()
+        for _ in range(3 + 9 * hour):
+            process.thread(process.bases["app.exe"] + rva)
+        files.append(_written(tmp_path, str(hour), process))
+        put_in_store(
+            store,
+            PdbIdentity("x.pdb", guid, 1),
+            _pdb_with_function("?run@Worker@@QEAAXXZ", guid, rva),
+        )
+    line = "--of", "threads", "--symbols", str(store)
+    assert set(_groups(ask("stat", files[0], *line))) == {"app.exe!Worker::run"}
+    told = ask("diff", *files, *line)  # two builds, in which the function lies elsewhere
+    assert [(s["name"], s["delta_count"]) for s in told["sites"]] == [("app.exe!Worker::run", 9)]
+
+
+def _pdb_with_function(name: str, guid: str, rva: int) -> bytes:
+    builder = PdbBuilder(guid=guid, age=1)
+    builder.sections = [(".text", 0x1000, 0x4000)]
+    return builder.public(name, 1, rva - 0x1000).build()
+
+
+# -- snapshot files
+
+
+@pytest.fixture
+def taken(run: Any, tmp_path: Path) -> Callable[..., list[Path]]:
+    """Writes three dumps of a process that grows, and a snapshot file of each."""
+
+    def _taken(*words: str) -> list[Path]:
+        files = []
+        for hour in range(3):
+            dump = _written(tmp_path, f"dump{hour}", _process(HOUR * hour, more=20 * hour))
+            file = tmp_path / f"{hour}{''.join(words)}.dlsnap"
+            assert run("snapshot", dump, "-o", file, *words)[0] == 0
+            files += [dump, file]
+        return files
+
+    return _taken
+
+
+def _same(told: Any) -> Any:
+    """What has to be equal; why a figure is not known names the file."""
+    rows = [{**row, "reason": None} for row in told["account"]]
+    return {name: told[name] for name in ("verdict", "totals", "sites", "of", "by")} | {
+        "rows": rows
+    }
+
+
+@pytest.mark.parametrize(("of", "by"), EVERY)
+def test_a_snapshot_file_answers_as_its_dump_does(
+    ask: Any, taken: Callable[..., list[Path]], of: str, by: str
+) -> None:
+    files = taken()
+    dumps, snaps = files[::2], files[1::2]
+    line = "--of", of, "--by", by
+    for dump, snap in zip(dumps, snaps, strict=True):
+        first, second = (ask("stat", file, *line) for file in (dump, snap))
+        assert (first["groups"], first["totals"]) == (second["groups"], second["totals"])
+        assert first["groups"]
+    expected = _same(ask("diff", *dumps[:2], *line))
+    assert expected["verdict"] == "growth"
+    assert _same(ask("diff", *snaps[:2], *line)) == expected
+    assert _same(ask("diff", dumps[0], snaps[1], *line)) == expected
+    expected = _same(ask("trend", *dumps, *line))
+    assert _same(ask("trend", *snaps, *line)) == expected
+    assert _same(ask("trend", snaps[0], dumps[1], snaps[2], *line)) == expected
+
+
+@pytest.mark.parametrize(("of", "by"), EVERY)
+def test_a_snapshot_file_without_names_still_compares_with_its_own_kind_and_with_dumps(
+    ask: Any, taken: Callable[..., list[Path]], of: str, by: str
+) -> None:
+    files = taken("--strip-names")
+    dumps, snaps = files[::2], files[1::2]
+    line = "--of", of, "--by", by
+    text = json.dumps([ask("stat", snaps[2], *line), ask("diff", *snaps[:2], *line)])
+    for hidden in ("app.exe", "work.dll", "more0", "more1"):
+        assert hidden not in text.lower()
+    expected = ask("diff", *dumps[:2], *line)
+    numbers = [(site["delta_count"], site["delta_bytes"]) for site in expected["sites"]]
+    for pair in (snaps[:2], (dumps[0], snaps[1]), (snaps[0], dumps[1])):
+        told = ask("diff", *pair, *line)
+        assert told["totals"] == expected["totals"]
+        assert sorted((s["delta_count"], s["delta_bytes"]) for s in told["sites"]) == sorted(
+            numbers
+        )
+
+
+def test_function_names_are_not_in_a_snapshot_file_without_names(
+    run: Any, ask: Any, tmp_path: Path
+) -> None:
+    process = ProcessBuilder().image("app.exe").heap()
+    dump = _written(tmp_path, "a", process.thread(process.bases["app.exe"] + 0x1234))
+    data = _pdb_with_function("?secret@Worker@@QEAAXXZ", "A" * 32, 0x1234)
+    put_in_store(tmp_path / "store", PdbIdentity("x.pdb", "A" * 32, 1), data)
+    shown = {}
+    for words in ((), ("--strip-names",)):
+        file = tmp_path / f"a{len(words)}.dlsnap"
+        assert run("snapshot", dump, "-o", file, "--symbols", tmp_path / "store", *words)[0] == 0
+        shown[words] = _groups(ask("stat", file, "--of", "threads"))
+    assert set(shown[()]) == {"app.exe!Worker::secret"}
+    (name,) = shown[("--strip-names",)]
+    assert "secret" not in name.lower()
+    assert "app" not in name.lower()
+
+
+def test_an_older_snapshot_file_tells_of_handles_and_heaps_and_refuses_the_rest(
+    run: Any, ask: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = _process()
+    process.dump.handles([(4, "Event", "\\x"), (8, "Event", ""), (12, "File", "")])
+    dump, file = _written(tmp_path, "a", process), tmp_path / "a.dlsnap"
+    monkeypatch.setattr(recording, "all_populations", lambda session, snapshot: {})
+    assert run("snapshot", dump, "-o", file)[0] == 0
+    counts = {n: count for n, (count, _) in _groups(ask("stat", file, "--of", "handles")).items()}
+    assert counts == {"Event": 2, "File": 1}
+    assert _groups(ask("stat", file, "--of", "heaps")) == {"nt": (3, 3 * PAGE)}
+    for of in ("regions", "threads", "modules"):
+        status, out, err = run("stat", file, "--of", of)
+        assert (status, out) == (3, "")
+        assert "the file does not say; make it anew from the dump" in err
