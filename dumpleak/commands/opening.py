@@ -11,10 +11,10 @@ from dumpleak.commands.output import progress_bar
 from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
 from dumpleak.gate.gate import Gate
 from dumpleak.model.holding import StoredHolders
-from dumpleak.model.populations import BLOCKS, POPULATIONS
+from dumpleak.model.populations import POPULATIONS, grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
-from dumpleak.reports import DETAILED_REPORTS, REPORTS
+from dumpleak.reports import DETAILED_REPORTS, OF_BLOCKS, REPORTS
 from dumpleak.survey.open import Wanted, open_snapshot
 
 OF = click.option(
@@ -39,11 +39,10 @@ def grouping_of(of: str | None, by: str | None) -> str:
     Raises:
         UsageError: the population has no such grouping.
     """
-    population = POPULATIONS[of or BLOCKS]
-    if by is not None and by not in population.groupings:
-        keys = ", ".join(population.groupings)
-        raise click.UsageError(f"{of or BLOCKS} are not grouped by {by}; --by takes {keys}")
-    return by or population.default
+    try:
+        return grouping(of, by)
+    except ValueError as error:
+        raise click.UsageError(f"--by: {error}") from error
 
 
 def opened(
@@ -82,6 +81,10 @@ def opened(
             progress=progress,
         )
         snapshot = open_snapshot(dump, wanted)
+    if snapshot.is_listed and options.format in OF_BLOCKS:
+        raise click.UsageError(
+            f"--format {options.format} is of blocks, not of {snapshot.population}"
+        )
     if not snapshot.has_bytes and options.format not in REPORTS:
         raise click.UsageError(
             f"{snapshot.population} of {dump} are only counted: --format {', '.join(REPORTS)} show them"

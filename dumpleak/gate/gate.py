@@ -66,8 +66,9 @@ class GateResult:
         unused: Suppressions that match no site that grew.
         expired: Suppressions past their date; they suppress nothing.
         baseline: Name of the baseline's file, or "".
-        population: What was compared, `Snapshot.population`.
-        sized: Its members have bytes.
+        members: What was compared, `Snapshot.members`.
+        noun: What one of their groups is called.
+        sized: They have bytes.
     """
 
     conditions: tuple[Measured, ...]
@@ -75,7 +76,8 @@ class GateResult:
     unused: tuple[Suppression, ...] = ()
     expired: tuple[Suppression, ...] = ()
     baseline: str = ""
-    population: str = BLOCKS
+    members: str = BLOCKS
+    noun: str = "site"
     sized: bool = True
 
     @property
@@ -120,10 +122,10 @@ class GateResult:
             first = f"NO ANSWER; {'; '.join(told_unknown(m) for m in self.unanswered)}"
         else:
             first = "PASS"
-        count = f"{sum(f.count for f in counted)} {self.population}"
+        count = f"{sum(f.count for f in counted)} {self.members}"
         if self.sized:
             count = f"{sum(f.bytes for f in counted)} bytes in {count}"
-        parts = [first, f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {count}"]
+        parts = [first, f"{len(counted)} {self.noun}{'s' * (len(counted) != 1)} grew by {count}"]
         suppressed = sum(bool(f.suppressed) for f in self.findings)
         if suppressed:
             parts.append(f"{suppressed} suppressed")
@@ -197,7 +199,8 @@ class Gate:
             tuple(s for s in live if not any(s.matches(site.site) for site in grown)),
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
-            answer.base.population,
+            answer.base.members,
+            answer.base.noun if answer.base.is_listed else "site",
             answer.base.has_bytes,
         )
 

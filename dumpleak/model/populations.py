@@ -63,7 +63,7 @@ _STARTED = Trace(
     "Record who starts threads, while they become more:",
     "xperf -on PROC_THREAD+LOADER -stackwalk ThreadCreate",
 )
-_BY_THREAD = Trace("See which threads:", "dumpleak diff BASE CURRENT --of threads")
+_BY_THREAD = Trace("See which threads became more:", "dumpleak diff BASE CURRENT --of threads")
 _BY_HEAP = Trace("See what is in the heaps that grew:", "dumpleak diff BASE CURRENT --by heap")
 OF_VIRTUAL_ALLOC = Trace(
     "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
@@ -84,7 +84,9 @@ POPULATIONS: dict[str, Population] = {
                 "Record who maps views, while they become more:",
                 "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
             ),
-            "images": Trace("See which images:", "dumpleak diff BASE CURRENT --of modules"),
+            "images": Trace(
+                "See which modules became more:", "dumpleak diff BASE CURRENT --of modules"
+            ),
             "stacks": _BY_THREAD,
             "teb-peb": _BY_THREAD,
             "heaps": _BY_HEAP,
@@ -116,3 +118,18 @@ POPULATIONS: dict[str, Population] = {
         },
     ),
 }
+
+
+def grouping(of: str | None, by: str | None) -> str:
+    """The grouping to use, the population's first unless one is given.
+
+    Raises:
+        ValueError: there is no such population, or it has no such grouping.
+    """
+    population = POPULATIONS.get(of or BLOCKS)
+    if population is None:
+        raise ValueError(f"there is no population {of}; there are {', '.join(POPULATIONS)}")
+    if by is not None and by not in population.groupings:
+        keys = ", ".join(population.groupings)
+        raise ValueError(f"{of or BLOCKS} are not grouped by {by}, but by {keys}")
+    return by or population.default

@@ -46,6 +46,9 @@ TREND_REPORTS: dict[str, type[TrendReport]] = {
     "sarif": SarifReport,
 }
 
+# Formats that other tools know for lists of blocks.
+OF_BLOCKS = frozenset({"umdh", "umdh-d"})
+
 # Formats that show what `Snapshot.details` holds.
 DETAILED_REPORTS = frozenset({"html"})
 
@@ -53,6 +56,7 @@ __all__ = [
     "DETAILED_REPORTS",
     "DIFF_REPORTS",
     "INFO_REPORTS",
+    "OF_BLOCKS",
     "REPORTS",
     "STAT_REPORTS",
     "TREND_REPORTS",

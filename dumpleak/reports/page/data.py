@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.totals import Totals
@@ -134,6 +135,7 @@ class Page:
         series: Names of the points in time, for trends.
         memory: Memory by use: {"labels", "uses", "values"}; empty where unknown.
         tree: The flame graph; empty where there is none.
+        members: What is counted.
     """
 
     title: str
@@ -147,6 +149,7 @@ class Page:
     memory: dict[str, Any] = field(default_factory=dict)
     tree: dict[str, Any] = field(default_factory=dict)
     strings: Strings = field(default_factory=lambda: Strings())
+    members: str = BLOCKS
 
     @property
     def headline(self) -> str:
@@ -162,6 +165,7 @@ class Page:
         """What the script needs for the first view."""
         return {
             "series": self.series,
+            "members": self.members,
             "grids": [grid.data() for grid in self.grids],
             "memory": self.memory,
             "flame": bool(self.tree),
@@ -264,6 +268,8 @@ def meter(label: str, coverage: Coverage) -> Meter:
     """Coverage of one dump."""
     if coverage.never:
         return Meter(label, None, coverage.never, complete=False)
+    if isinstance(coverage, ListCovered):
+        return Meter(label, 1.0, coverage.told(), complete=True)
     return Meter(
         label,
         coverage.shown_share or 0.0,

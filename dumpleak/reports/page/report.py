@@ -5,13 +5,15 @@ The page's data are computed in `html_data`, the page is put together in `html_p
 
 from __future__ import annotations
 
-from typing import IO
+from collections.abc import Sequence
+from typing import IO, Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.info import Info
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.summary import (
     heading_of,
@@ -21,10 +23,13 @@ from dumpleak.reports.answers.summary import (
 )
 from dumpleak.reports.page.data import (
     ROW_NAME,
+    STACK_LEVELS,
     Column,
     Fact,
     Grid,
+    Meter,
     Page,
+    Strings,
     meter,
     notes,
     shown,
@@ -35,16 +40,21 @@ from dumpleak.reports.page.data import (
 )
 from dumpleak.reports.page.grids import account_grid, heap_grid, memory_map, module_grid
 from dumpleak.reports.page.page import write
-from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs
+from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
 from dumpleak.reports.rows import changed, holder_evidence, process_facts
 
-_DELTAS = (
-    Column("bytes +/-", "delta-bytes", "current minus base"),
-    Column("blocks +/-", "delta-count", "current minus base"),
-    Column("base", "bytes", minor=True),
-    Column("current", "bytes"),
-    Column("blocks", "count", "in the current dump", minor=True),
-)
+_LISTED_LEVELS = "All on top, then each group."
+
+
+def _delta_columns(members: str) -> tuple[Column, ...]:
+    """What changed; `members` is what is counted."""
+    return (
+        Column("bytes +/-", "delta-bytes", "current minus base"),
+        Column(f"{members} +/-", "delta-count", "current minus base"),
+        Column("base", "bytes", minor=True),
+        Column("current", "bytes"),
+        Column(members, "count", "in the current dump", minor=True),
+    )
 
 
 class HtmlReport:
@@ -103,7 +113,8 @@ def diff_page(comparison: Comparison) -> Page:
         shown(f"{program}: growth between two dumps"),
         summarize_comparison(comparison),
         [source_facts("Base", base.source), source_facts("Current", current.source)],
-        [meter("Base walked", base.coverage), meter("Current walked", current.coverage)],
+        _meters(("Base", "Current"), (base, current)),
+        members=base.members,
     )
     page.notes, page.notes_left_out = notes(comparison.diagnostics)
     page.memory = memory_map([("base", base), ("current", current)])
@@ -112,11 +123,11 @@ def diff_page(comparison: Comparison) -> Page:
     growth = sum(delta.delta_bytes for delta in comparison.sites if delta.delta_bytes > 0)
     grid = Grid(
         "sites",
-        _changed(heading_of(base)),
+        _changed(base),
         (
             Column("rank", "count", minor=True),
-            *_DELTAS,
-            Column("of growth", "share", "of the bytes of all sites that grew", minor=True),
+            *_delta_columns(base.members),
+            Column("of growth", "share", f"of the bytes of all {base.noun}s that grew", minor=True),
             Column("kind", "text", "what names the site", minor=True),
             Column(base.grouping, "name"),
         ),
@@ -147,7 +158,7 @@ def diff_page(comparison: Comparison) -> Page:
     if changed(comparison.account):
         page.grids.append(account_grid(comparison.account))
     page.grids.append(heap_grid(current.heaps, base.heaps))
-    page.tree = tree_data(build_tree(compared_pairs(comparison), "all sites"), page.strings)
+    page.tree = _tree(comparison, page.strings)
     return page
 
 
@@ -163,11 +174,12 @@ def trend_page(trend: Trend) -> Page:
         shown(f"{program}: trend over {len(trend.snapshots)} dumps"),
         summarize_trend(trend),
         [source_facts("First", base.source), source_facts("Last", current.source)],
-        [
-            meter(f"Dump {number} walked", snapshot.coverage)
-            for number, snapshot in enumerate(trend.snapshots, start=1)
-        ],
+        _meters(
+            [f"Dump {number}" for number, _ in enumerate(trend.snapshots, start=1)],
+            trend.snapshots,
+        ),
         series=labels,
+        members=base.members,
     )
     page.notes, page.notes_left_out = notes(trend.diagnostics)
     page.memory = memory_map(list(zip(labels, trend.snapshots, strict=True)))
@@ -180,11 +192,29 @@ def trend_page(trend: Trend) -> Page:
     if changed(trend.account):
         page.grids.append(account_grid(trend.account))
     page.grids.append(heap_grid(current.heaps, base.heaps))
-    page.tree = tree_data(build_tree(compared_pairs(trend), "all sites"), page.strings)
+    page.tree = _tree(trend, page.strings)
     return page
 
 
-def _changed(grouping: str) -> str:
+def _meters(names: Sequence[str], snapshots: Sequence[Snapshot]) -> list[Meter]:
+    """How much of each dump the answer rests on; what is listed was not walked."""
+    return [
+        meter(name if snapshot.is_listed else f"{name} walked", snapshot.coverage)
+        for name, snapshot in zip(names, snapshots, strict=True)
+    ]
+
+
+def _tree(answer: Comparison | Trend, strings: Strings) -> dict[str, Any]:
+    root = build_tree(compared_pairs(answer), root_name(answer.base))
+    return tree_data(
+        root, strings, levels=_LISTED_LEVELS if answer.base.is_listed else STACK_LEVELS
+    )
+
+
+def _changed(base: Snapshot) -> str:
+    grouping = heading_of(base)
+    if base.is_listed:
+        return f"{base.members.capitalize()} by {base.noun} that changed"
     if grouping in ("site", "tag"):
         return f"{grouping.capitalize()}s that changed"
     return f"Blocks by {grouping} that changed"
@@ -193,12 +223,12 @@ def _changed(grouping: str) -> str:
 def _trend_grid(page: Page, trend: Trend, labels: list[str]) -> Grid:
     grid = Grid(
         "sites",
-        _changed(heading_of(trend.base)),
+        _changed(trend.base),
         (
             Column("rank", "count", minor=True),
             Column("verdict", "text"),
             Column("bytes/hour", "rate", "robust rate under load"),
-            *_DELTAS[:2],
+            *_delta_columns(trend.base.members)[:2],
             Column("current", "bytes"),
             Column("series", "spark", "bytes in each dump"),
             Column("shape", "text", minor=True),
@@ -239,14 +269,15 @@ def _trend_grid(page: Page, trend: Trend, labels: list[str]) -> Grid:
 
 
 def _dump_grid(trend: Trend, labels: list[str]) -> Grid:
+    listed = trend.base.is_listed
     grid = Grid(
         "dumps",
         "Dumps",
         (
             Column("taken (UTC)", "text"),
-            Column("bytes in use", "bytes"),
-            Column("blocks", "count"),
-            Column("walked", "text"),
+            Column("bytes" if listed else "bytes in use", "bytes"),
+            Column(trend.base.members, "count"),
+            *(() if listed else (Column("walked", "text"),)),
             Column("file", "name"),
         ),
     )
@@ -257,7 +288,7 @@ def _dump_grid(trend: Trend, labels: list[str]) -> Grid:
                 label,
                 snapshot.totals.bytes,
                 snapshot.totals.count,
-                snapshot.coverage.shown_share,
+                *(() if listed else (snapshot.coverage.shown_share,)),
                 shown(snapshot.source.file) + " (after the load stopped)" * idle,
             ]
         )
@@ -266,7 +297,9 @@ def _dump_grid(trend: Trend, labels: list[str]) -> Grid:
 
 def _private_grid(deltas: tuple[SiteDelta, ...] | tuple[SiteTrend, ...]) -> Grid:
     grid = Grid(
-        "private", "Private memory outside heaps", (*_DELTAS, Column("allocations", "name"))
+        "private",
+        "Private memory outside heaps",
+        (*_delta_columns("blocks"), Column("allocations", "name")),
     )
     grid.rows = [[*_delta_values(delta), shown(delta.site.name)] for delta in deltas]
     return grid

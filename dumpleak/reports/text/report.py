@@ -20,7 +20,7 @@ from dumpleak.model.account import AccountRow
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.info import Info
-from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_address, format_bytes, format_count, format_share
@@ -29,7 +29,6 @@ from dumpleak.reports.answers.summary import (
     Summary,
     Tone,
     heading_of,
-    noun_of,
     summarize_comparison,
     summarize_info,
     summarize_trend,
@@ -47,6 +46,7 @@ from dumpleak.reports.text.tables import (
     counted_trends,
     delta_text,
     dumps_of,
+    members_told,
     memory_table,
     print_heaps,
     print_table,
@@ -152,7 +152,7 @@ class TextReport:
         if not snapshot.has_bytes:
             print_table(self._console, *counted_groups(snapshot, groups[:limit]))
             self._left_out(len(groups) - limit, "group")
-            self._line(f"Total: {snapshot.totals.count:,} {snapshot.population}")
+            self._line(f"Total: {members_told(snapshot)}")
             self._diagnostics(snapshot.diagnostics)
             return
         total = snapshot.totals.bytes
@@ -171,8 +171,11 @@ class TextReport:
         columns = [TextColumn(title) for title in ("bytes", snapshot.members, "largest", "share")]
         print_table(self._console, columns, heading_of(snapshot), rows)
         self._left_out(len(groups) - limit, "group")
-        of = "in use by the program" if snapshot.population in (BLOCKS, POOL) else snapshot.members
-        self._line(f"Total: {totals_text(snapshot.totals)} {of}")
+        total_told = f"{totals_text(snapshot.totals)} in use by the program"
+        if snapshot.is_listed:
+            what = POPULATIONS[snapshot.population].what_bytes
+            total_told = f"{format_bytes(total)} {what}, {members_told(snapshot)}"
+        self._line(f"Total: {total_told}")
         self._coverage("Heap memory walked", snapshot.coverage)
         self._better_dump(snapshot)
         self._diagnostics(snapshot.diagnostics)
@@ -224,7 +227,7 @@ class TextReport:
             )
 
     def _growth(self, comparison: Comparison, limit: int) -> None:
-        noun = f"changed {noun_of(comparison.base)}"
+        noun = f"changed {comparison.base.noun}"
         self._deltas(comparison, comparison.sites, heading_of(comparison.base), limit, noun)
         if comparison.private:
             self._line("Private memory outside heaps:", "bold")
@@ -277,7 +280,7 @@ class TextReport:
         self._left_out(len(deltas) - limit, noun)
 
     def _trends(self, trend: Trend, limit: int) -> None:
-        noun = f"changed {noun_of(trend.base)}"
+        noun = f"changed {trend.base.noun}"
         self._trend_table(trend.sites, trend, heading_of(trend.base), limit, noun)
         if trend.private:
             self._line("Private memory outside heaps:", "bold")

@@ -20,6 +20,7 @@ from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.memory import UseRow
+from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.totals import Totals
@@ -194,6 +195,12 @@ def site_lines(site: Site, snapshot: Snapshot | None = None) -> NameLines:
     holding = snapshot.held_by.get(site.key) if snapshot is not None else None
     lines += [f"  {visible(clause)}" for clause in (holding.evidence if holding else ())]
     return [Text(lines[0]), *(Text(line, "dim") for line in lines[1:])]
+
+
+def members_told(snapshot: Snapshot) -> str:
+    """How many members there are: "1 thread"."""
+    count, name = snapshot.totals.count, POPULATIONS[snapshot.population].member
+    return f"{count:,} {name if count == 1 else snapshot.members}"
 
 
 def totals_text(totals: Totals) -> str:
