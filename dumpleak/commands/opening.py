@@ -101,8 +101,6 @@ def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:
     of = next((snapshot.population for snapshot in snapshots if not snapshot.has_bytes), "")
     if gate is None or not of:
         return
-    if gate.baseline is not None or gate.suppressions:
-        raise click.UsageError(f"--baseline and --suppressions do not go with --of {of}")
     for condition in gate.conditions:
         counted = (*COUNTED_SITES, "count", f"count{PER_HOUR}")
         if not condition.is_of_account and condition.quantity not in counted:

@@ -579,3 +579,63 @@ def test_an_older_snapshot_file_tells_of_handles_and_heaps_and_refuses_the_rest(
         status, out, err = run("stat", file, "--of", of)
         assert (status, out) == (3, "")
         assert "the file does not say; make it anew from the dump" in err
+
+
+# -- gates
+
+
+@pytest.mark.parametrize("of", ["regions", "heaps", "threads", "modules", "handles"])
+def test_a_baseline_accepts_growth_of_every_population(run: Any, tmp_path: Path, of: str) -> None:
+    files = []
+    for hour in range(3):
+        process = _process(HOUR * hour, more=20 * hour)
+        process.dump.handles([(4 * n + 4, "Event", "") for n in range(10 + 200 * hour)])
+        files.append(_written(tmp_path, str(hour), process))
+    line = "--of", of, "--fail-on", "count>=1"
+    assert run("diff", *files[:2], *line)[0] == 1
+    accepted, level = tmp_path / "accepted.json", tmp_path / "level.dlsnap"
+    assert run("diff", *files[:2], "--of", of, "--format", "json", "-o", accepted)[0] == 0
+    assert run("snapshot", files[1], "-o", level)[0] == 0
+    for baseline in (accepted, level):
+        assert run("diff", *files[:2], *line, "--baseline", baseline)[0] == 0
+        status, _, err = run("diff", files[0], files[2], *line, "--baseline", baseline)
+        assert (status, f"{of}; baseline" in err) == (1, True)
+
+
+def test_a_baseline_of_another_population_is_refused(run: Any, tmp_path: Path) -> None:
+    files = [_written(tmp_path, str(n), _process(HOUR * n, more=20 * n)) for n in range(2)]
+    sizes = tmp_path / "sizes.json"
+    by_size = "--by", "size"
+    assert run("diff", *files, "--of", "regions", *by_size, "--format", "json", "-o", sizes)[0] == 0
+    status, _, err = run("diff", *files, *by_size, "--baseline", sizes)
+    assert (status, "of regions, and no baseline for blocks" in err) == (3, True)
+    blocks = tmp_path / "blocks.json"
+    assert run("diff", *files, *by_size, "--format", "json", "-o", blocks)[0] == 0
+    status, _, err = run("diff", *files, "--of", "regions", *by_size, "--baseline", blocks)
+    assert (status, "of blocks, and no baseline for regions" in err) == (3, True)
+    assert run("diff", *files, *by_size, "--baseline", blocks, "--fail-on", "count>=1")[0] == 0
+
+
+@pytest.mark.parametrize("of", ["threads", "handles"])
+def test_suppressions_name_groups_of_every_population(run: Any, tmp_path: Path, of: str) -> None:
+    files = []
+    for hour in range(2):
+        process = _process(HOUR * hour, more=20 * hour)
+        process.dump.handles([(4 * n + 4, "Event", "") for n in range(10 + 200 * hour)])
+        files.append(_written(tmp_path, str(hour), process))
+    name = "work.dll+0x*" if of == "threads" else "Event"
+    listed = tmp_path / "known.toml"
+    listed.write_text(f'[[suppress]]\nsite = "{name}"\nreason = "known"\nexpires = 2999-01-01\n')
+    line = "diff", *files, "--of", of, "--fail-on", "count>=1,site.count>=1"
+    assert run(*line)[0] == 1
+    assert run(*line, "--suppressions", listed)[0] == 0
+
+
+@pytest.mark.parametrize("name", ["umdh", "umdh-d"])
+def test_formats_that_list_blocks_are_not_given_other_members(
+    run: Any, tmp_path: Path, name: str
+) -> None:
+    files = [_written(tmp_path, str(n), _process(HOUR * n, more=3 * n)) for n in range(2)]
+    status, out, err = run("diff", *files, "--of", "threads", "--format", name)
+    assert (status, out) == (2, "")
+    assert "is of blocks, not of threads" in err

@@ -16,6 +16,7 @@ from report_samples import growth
 from truth import TESTDATA
 
 from dumpleak.model.coverage import Coverage, PoolsCovered
+from dumpleak.model.populations import POOL
 from dumpleak.model.subject import Subject
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.next_steps import COPY_AGAIN, better_dump_steps
@@ -202,7 +203,7 @@ def test_a_tag_in_several_pools_is_counted_once() -> None:
     many = sum(delta.delta_bytes > 0 for delta in comparison.sites)
     assert many > 1
     for side in (comparison.base, comparison.current):
-        side.heaps = [replace(heap, kind="pool") for heap in side.heaps]
+        side.population = POOL
 
     def tagged(*tags: str) -> str:
         rows = [
