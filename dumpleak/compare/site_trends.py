@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -160,6 +161,12 @@ class TrendFinder:
     def _judge(
         self, site: Site, points: tuple[Totals, ...], newcomers: Newcomers | None
     ) -> SiteTrend:
+        if self._has_bytes and self._members != BLOCKS and len({p.bytes for p in points}) == 1:
+            # Reservations without a committed page, say: they become more, their bytes do not.
+            counting = copy(self)
+            counting._has_bytes = False
+            rate = 0.0 if self._timed else None
+            return replace(counting._judge(site, points, newcomers), bytes_per_hour=rate)
         loaded = points[: self._under_load]
         fitted = fit(self._times, np.array([self._size(point) for point in loaded], np.float64))
         per_hour = theil_sen(self._times, np.array([point.count for point in loaded], np.float64))

@@ -28,7 +28,12 @@ from builders.process_builder import (
 from made_symbols import put_in_store
 from truth import TESTDATA
 
+from dumpleak.model.account_rows import account_of
+from dumpleak.model.totals import sum_of
+from dumpleak.process.session import Session
 from dumpleak.survey import recording
+from dumpleak.survey.info import process_snapshot
+from dumpleak.survey.populations import all_populations
 from windumps.images.modules import PdbIdentity
 
 HOUR = 3600
@@ -639,3 +644,128 @@ def test_formats_that_list_blocks_are_not_given_other_members(
     status, out, err = run("diff", *files, "--of", "threads", "--format", name)
     assert (status, out) == (2, "")
     assert "is of blocks, not of threads" in err
+
+
+# -- what people read
+
+
+def _grown(folder: Path, what: Callable[[ProcessBuilder, int], Any], dumps: int = 3) -> list[Path]:
+    """A series in which one thing becomes more by the hour."""
+    files = []
+    for hour in range(dumps):
+        process = _process(HOUR * hour)
+        what(process, 40 * hour)
+        files.append(_written(folder, f"grown{hour}", process))
+    return files
+
+
+def _threads(process: ProcessBuilder, count: int) -> None:
+    for _ in range(count):
+        process.thread(process.bases["work.dll"] + 0x1100)
+
+
+def _images(process: ProcessBuilder, count: int) -> None:
+    for _ in range(count):
+        process.image("plugin.dll")
+
+
+WORDS = {
+    "threads": (_threads, "Threads of 1 start function grew.", "ThreadCreate", "--of threads"),
+    "modules": (_images, "Modules of 1 name grew.", "ImageLoad", "--of modules"),
+    "mapped": (
+        lambda p, n: p.views(n, 0x40000),
+        "Regions of 1 use grew.",
+        "MapFile",
+        "--of regions",
+    ),
+    "private": (
+        lambda p, n: p.private(n, 0x40000),
+        "Regions of 1 use grew.",
+        "wpr -start VirtualAllocation",
+        "",
+    ),
+    "heaps": (lambda p, n: p.heap(n), "Heaps of 1 kind grew.", "--by heap", "--of heaps"),
+}
+
+
+@pytest.mark.parametrize("what", WORDS)
+def test_the_first_screen_says_what_grew_in_its_own_words_and_how_to_see_who_makes_it(
+    run: Any, tmp_path: Path, what: str
+) -> None:
+    grow, headline, trace, named = WORDS[what]
+    base, current, last = _grown(tmp_path, grow)
+    of = what if what in MEMBERS else "regions"
+    text = run("diff", base, current, "--of", of)[1]
+    first = text.split("\n\n")[0]
+    assert headline.lower() in first.splitlines()[0].lower()
+    assert trace in first
+    assert "gflags" not in text  # records heap calls only
+    assert f"all {of} are listed" in first
+    assert "blocks" not in text.replace("heap blocks", "").replace("bytes in heap blocks", "")
+    trend = run("trend", base, current, last, "--of", of)[1]
+    assert trend.startswith(f"Suspect: {headline.lower()[:-1]} steadily.")
+    assert trace in trend
+    # Whoever looks at blocks is led to it.
+    of_blocks = run("diff", base, current)[1].split("\n\n")[0]
+    assert "gflags" not in of_blocks
+    assert named in of_blocks
+
+
+@pytest.mark.parametrize("what", WORDS)
+def test_formats_for_ci_and_pages_say_what_they_count(run: Any, tmp_path: Path, what: str) -> None:
+    of = what if what in MEMBERS else "regions"
+    files = _grown(tmp_path, WORDS[what][0])[:2]
+    said = {
+        name: run("diff", *files, "--of", of, "--format", name, "--fail-on", "site.count>=1")[1]
+        for name in ("markdown", "junit", "sarif", "speedscope", "html")
+    }
+    assert f"Growth of {of}" in said["markdown"]
+    assert f"| bytes +/- | {of} +/- |" in said["markdown"]
+    assert f"all {of} are listed" in said["markdown"]
+    assert f"+40 {of}" in said["junit"]
+    assert "walked" not in said["markdown"] + said["junit"]
+    assert f"+40 {of}" in said["sarif"]
+    assert f"growth in {of}" in said["speedscope"]
+    assert f"{of} +/-" in said["html"]
+    assert f"all {of} are listed" in said["html"]
+    for name in ("markdown", "junit", "sarif", "speedscope"):
+        assert "block" not in said[name].replace("heap blocks", ""), name
+
+
+def test_reservations_that_become_more_are_suspect_though_they_have_no_bytes(
+    run: Any, ask: Any, tmp_path: Path
+) -> None:
+    files = _grown(tmp_path, lambda p, n: p.private(2 * n, 0, 0x10000))
+    told = ask("trend", *files, "--of", "regions", "--by", "protection")
+    (site,) = told["sites"]
+    assert (site["name"], site["confidence"]) == ("(reserved only)", "suspect")
+    assert (site["bytes_per_hour"], site["count_per_hour"]) == (0, 80)
+    assert [point["count"] for point in site["points"]] == [1, 81, 161]
+    few = _grown(tmp_path, lambda p, n: p.private(n // 40, 0, 0x10000))
+    told = ask("trend", *few, "--of", "regions", "--by", "protection")
+    assert [site["confidence"] for site in told["sites"]] == ["growth"]
+
+
+# -- dumps of the test data
+
+
+DUMPS = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))[::7]
+
+
+@pytest.mark.parametrize("path", DUMPS, ids=lambda path: "/".join(path.parts[-3:]))
+def test_every_population_adds_up_to_its_rows_of_the_account(path: Path) -> None:
+    session = Session.open(path)
+    process = process_snapshot(session)
+    figures = {figure.name: figure.value for figure in account_of(process)}
+    kept = all_populations(session, process)
+    for of, size, count in (
+        ("regions", "regions.committed_bytes", ""),
+        ("heaps", "heaps.committed_bytes", "heaps.count"),
+        ("threads", "stacks.bytes", "threads.count"),
+        ("modules", "modules.bytes", "modules.count"),
+    ):
+        assert kept[of].sized
+        for by in MEMBERS[of]:
+            totals = sum_of([totals for _, totals in kept[of].groups[by]])
+            assert totals.bytes == figures[size], (of, by)
+            assert not count or totals.count == figures[count], (of, by)

@@ -288,7 +288,8 @@ def dumps_of(trend: Trend) -> CountTable:
         rows.append((cells, [clean(source.file + " (after the load stopped)" * idle)]))
     titles: tuple[str, ...] = "time (UTC)", trend.base.population
     if sized:
-        titles = "time (UTC)", "bytes in use", trend.base.members
+        told = "bytes" if trend.base.is_listed else "bytes in use"
+        titles = "time (UTC)", told, trend.base.members
     if walked:
         titles = *titles, "walked"
     return [TextColumn(title) for title in titles], "dump", rows
