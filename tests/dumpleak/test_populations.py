@@ -684,7 +684,7 @@ WORDS = {
         "wpr -start VirtualAllocation",
         "",
     ),
-    "heaps": (lambda p, n: p.heap(n), "Heaps of 1 kind grew.", "--by heap", "--of heaps"),
+    "heaps": (lambda p, n: p.heap(n, 0), "Heaps of 1 kind grew.", "--by heap", "--of heaps"),
 }
 
 
