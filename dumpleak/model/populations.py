@@ -63,8 +63,8 @@ _STARTED = Trace(
     "Record who starts threads, while they become more:",
     "xperf -on PROC_THREAD+LOADER -stackwalk ThreadCreate",
 )
-_BY_THREAD = Trace("See which threads became more:", "dumpleak diff BASE CURRENT --of threads")
-_BY_HEAP = Trace("See what is in the heaps that grew:", "dumpleak diff BASE CURRENT --by heap")
+_BY_THREAD = Trace("Look at the threads:", "dumpleak diff BASE CURRENT --of threads")
+_BY_HEAP = Trace("Look at what is in the heaps:", "dumpleak diff BASE CURRENT --by heap")
 OF_VIRTUAL_ALLOC = Trace(
     "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
     "wpr -start VirtualAllocation -filemode",
@@ -78,15 +78,13 @@ POPULATIONS: dict[str, Population] = {
         "region",
         "committed",
         {
-            "": Trace("See what they are used for:", "dumpleak diff BASE CURRENT --of regions"),
+            "": Trace("Look at what they are used for:", "dumpleak diff BASE CURRENT --of regions"),
             "other-private": OF_VIRTUAL_ALLOC,
             "mapped": Trace(
                 "Record who maps views, while they become more:",
                 "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
             ),
-            "images": Trace(
-                "See which modules became more:", "dumpleak diff BASE CURRENT --of modules"
-            ),
+            "images": Trace("Look at the modules:", "dumpleak diff BASE CURRENT --of modules"),
             "stacks": _BY_THREAD,
             "teb-peb": _BY_THREAD,
             "heaps": _BY_HEAP,

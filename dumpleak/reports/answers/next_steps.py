@@ -115,12 +115,15 @@ def named_elsewhere(rows: Sequence[AccountRow], of: str) -> tuple[Step, ...]:
         rows: What grew, the worst first.
         of: The population that was looked at.
     """
-    first = [row.name.partition(".")[0] for row in rows[:_NAMED_ROWS]]
+    # Memory of heaps grows with their blocks, which are the answer already.
+    told = [
+        row.name for row in rows if row.name not in ("heaps.committed_bytes", "heaps.free_bytes")
+    ]
+    first = [name.partition(".")[0] for name in told[:_NAMED_ROWS]]
     found = dict.fromkeys(_NAMED_BY.get(name, name) for name in first)
     shown = [name for name in found if name in POPULATIONS and name not in (of, BLOCKS)]
     return tuple(
-        Step(f"See which {name} became more:", f"dumpleak diff BASE CURRENT --of {name}")
-        for name in shown
+        Step(f"Look at the {name}:", f"dumpleak diff BASE CURRENT --of {name}") for name in shown
     )
 
 
