@@ -2,6 +2,9 @@
 
 A population has members; each counts one, and may take bytes. A grouping (`--by`) gives each member a site.
 Who takes the members out of a dump stands in `dumpleak.survey.populations`, a row under the same name.
+
+A new population takes three places: its row here; its producer, named in `PRODUCERS` there; its name and keys
+among `of` and `by` of the schemas of stat, diff and trend. A new key of `--by` takes two: here and there.
 """
 
 from __future__ import annotations

@@ -273,14 +273,15 @@ def test_threads_that_are_not_listed_or_not_all_are_refused(run: Any, tmp_path: 
         assert f"list of threads {said}" in err or "does not list the process's threads" in err
 
 
-def test_a_dump_without_a_list_of_modules_has_no_answer_on_modules(
-    run: Any, tmp_path: Path
-) -> None:
+def test_modules_that_are_not_listed_or_not_all_are_refused(run: Any, tmp_path: Path) -> None:
     status, out, err = run(
         "stat", _written(tmp_path, "a", ProcessBuilder().heap().thread()), "--of", "modules"
     )
     assert (status, out) == (3, "")
     assert "does not list the process's modules" in err
+    status, out, err = run("stat", _with_cut(tmp_path, 4, 0, 9), "--of", "modules")
+    assert (status, out) == (3, "")
+    assert "no whole list of the process's modules" in err
 
 
 def _heapless(folder: Path) -> Path:
