@@ -18,6 +18,7 @@ whose text is one line for people.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,16 +26,13 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.diff import compare as compare_snapshots
 from dumpleak.compare.trend import Trend, find_trend
 from dumpleak.files.columns import arrow
-from dumpleak.files.detect import read_snapshot
 from dumpleak.files.umdh_log import matched
-from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
-from dumpleak.survey.heaps import take_snapshot
-from dumpleak.survey.pools import take_pool_snapshot
+from dumpleak.survey.open import Wanted, open_snapshot, require_population, walked
 from dumpleak.survey.recording import write_snapshot
 from windumps.blocks import SIZE_UNKNOWN
-from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
 
 if TYPE_CHECKING:
@@ -63,36 +61,46 @@ def open_dump(
     return Session.open(path, symbols, process)
 
 
-def snapshot(source: Source, by: str = "site") -> Snapshot:
+def snapshot(source: Source, by: str | None = None, *, of: str | None = None) -> Snapshot:
     """Adds up the used blocks of a process, or a kernel's pools; reads a snapshot file or a UMDH log.
 
     Args:
-        source: A file, or an open dump.
-        by: A key of `dumpleak.attribution.grouping.GROUPINGS`.
+        source: A file, or an open dump. A snapshot is returned as it is.
+        by: What groups are, a key of the population's groupings; the first of them unless it is given.
+        of: What is added up, a key of `dumpleak.model.populations.POPULATIONS`, "threads"; None for blocks
+            of a process and the pools of a system.
 
     Raises:
-        WindumpsError: the file cannot be used, or holds no heap.
+        WindumpsError: the file cannot be used, or does not tell of what is wanted.
+        ValueError: there is no such population, or it has no such grouping.
 
         >>> taken = snapshot("testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz", by="kind")
         >>> sum(totals.count for _, totals in taken.groups.values()) == taken.totals.count
         True
         >>> f"{taken.coverage.walked_share:.0%}"
         '100%'
+        >>> threads = snapshot("testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz", of="threads")
+        >>> threads.population, threads.grouping, threads.totals.count
+        ('threads', 'start', 3)
     """
+    wanted = Wanted(of=of, by=grouping(of, by), keep_blocks=True)
     if isinstance(source, Snapshot):
+        require_population(source.source.file, of, source.population)
         return source
     if not isinstance(source, Session):
-        held = read_snapshot(source, by)
-        if held is not None:
-            return held
-        source = Session.open(source)
-    if isinstance(source.dump, KernelDump):
-        symbols = source.symbols.provider if source.symbols is not None else None
-        return take_pool_snapshot(PoolReader(source.dump, symbols), by)
-    return take_snapshot(source, by, keep_blocks=True)
+        return open_snapshot(source, wanted)
+    symbols = source.symbols.provider if source.symbols is not None else None
+    return walked(source, replace(wanted, symbols=symbols))
 
 
-def compare(base: Source, current: Source, by: str = "site", force: bool = False) -> Comparison:
+def compare(
+    base: Source,
+    current: Source,
+    by: str | None = None,
+    force: bool = False,
+    *,
+    of: str | None = None,
+) -> Comparison:
     """Compares two dumps, snapshots or files.
 
     Args:
@@ -101,9 +109,11 @@ def compare(base: Source, current: Source, by: str = "site", force: bool = False
         by: The grouping, for what is not a snapshot yet.
         force: Compare even where coverage or process differ so much that the answer may mislead;
             otherwise the verdict is then `NOT_COMPARABLE` and there are no sites.
+        of: As for `snapshot`.
 
     Raises:
-        WindumpsError: a file cannot be used, or holds no heap.
+        WindumpsError: a file cannot be used, or does not tell of what is wanted.
+        ValueError: as `snapshot` has it; or two snapshots are grouped differently.
 
         >>> folder = "testdata/10.0.19041.3324-x64/leak-pair-ust"
         >>> found = compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz")
@@ -113,16 +123,21 @@ def compare(base: Source, current: Source, by: str = "site", force: bool = False
         Fate(kept=3968, gone=0, new=3126, renamed=0)
         >>> found.sites[0].site.name
         'app.exe+0x4446'
+        >>> of_regions = compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz", of="regions")
+        >>> [(s.site.name, s.delta_count) for s in of_regions.sites]
+        [('heaps', 2)]
     """
-    older, newer = matched(snapshot(base, by), snapshot(current, by))
+    older, newer = matched(snapshot(base, by, of=of), snapshot(current, by, of=of))
     return compare_snapshots(older, newer, force)
 
 
 def trend(
     dumps: Iterable[Source],
     after_idle: Source | None = None,
-    by: str = "site",
+    by: str | None = None,
     force: bool = False,
+    *,
+    of: str | None = None,
 ) -> Trend:
     """Finds the sites that grow steadily over three dumps and more.
 
@@ -131,9 +146,11 @@ def trend(
         after_idle: Taken after the load stopped.
         by: The grouping, for what is not a snapshot yet.
         force: As for `compare`.
+        of: As for `snapshot`.
 
     Raises:
-        WindumpsError: a file cannot be used, or the dumps make no series.
+        WindumpsError: a file cannot be used, does not tell of what is wanted, or the dumps make no series.
+        ValueError: as for `compare`.
 
         >>> folder = "testdata/10.0.22621.4541-x64/series-ust"
         >>> files = [f"{folder}/dump{number}.dmp.gz" for number in range(5)]
@@ -144,7 +161,7 @@ def trend(
          ('app.exe+0x2dc6', 'growth', 28000)]
     """
     series = [*dumps, *([after_idle] if after_idle is not None else [])]
-    taken = list(matched(*(snapshot(dump, by) for dump in series)))
+    taken = list(matched(*(snapshot(dump, by, of=of) for dump in series)))
     idle = taken.pop() if after_idle is not None else None
     return find_trend(taken, idle, force)
 
@@ -152,7 +169,7 @@ def trend(
 def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:
     """The groups of an answer, one row each, as an Arrow table; `.to_pandas()` makes a frame of it.
 
-    Columns are those of the commands' CSV, and `key`.
+    Columns are those of the commands' CSV, and `key`; bytes are null where members are only counted.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -165,6 +182,7 @@ def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:
         1160719
     """
     rows: Sequence[dict[str, Any]]
+    sized = answer.has_bytes if isinstance(answer, Snapshot) else answer.base.has_bytes
     if isinstance(answer, Snapshot):
         rows = [
             {
@@ -178,6 +196,8 @@ def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:
         ]
     else:
         rows = [_changed(site) for site in answer.sites]
+    if not sized:
+        rows = [_without_bytes(row) for row in rows]
     table: pa.Table = arrow().Table.from_pylist(rows)
     return table
 
@@ -205,6 +225,14 @@ def blocks_table(source: Snapshot) -> pa.Table:
         }
     )
     return table
+
+
+def _without_bytes(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of members that are only counted."""
+    empty: dict[str, Any] = {name: None for name in row if "bytes" in name or name == "largest"}
+    if "points" in row:
+        empty["points"] = [{**point, "bytes": None} for point in row["points"]]
+    return row | empty
 
 
 def _identity(site: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from builders.kernel_builder import System
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
+from builders.process_builder import ProcessBuilder
 from fuzz.command_lines import run
 from fuzz.dice import Dice
 from fuzz.dump_kinds import KERNEL_FORMS, KERNELS
@@ -18,6 +19,7 @@ from made_symbols import identity, made_pdb, put_in_store
 from truth import TESTDATA
 
 from dumpleak.attribution.grouping import GROUPINGS
+from dumpleak.model.populations import POPULATIONS
 from dumpleak.survey.pools import POOL_GROUPINGS
 from windumps import open_dump
 
@@ -42,6 +44,26 @@ HANDLE_LINES: list[Words] = [
     ("stat", "handles0.dmp", *HANDLES),
     ("diff", "handles0.dmp", "handles1.dmp", *HANDLES),
     ("trend", *(f"handles{n}.dmp" for n in range(4)), *HANDLES),
+]
+# Populations of a process, in all ways to name them: (--of, --by).
+OF_PROCESS = [
+    (of, by)
+    for of in ("regions", "heaps", "threads", "modules")
+    for by in POPULATIONS[of].groupings
+]
+MEMBER_LINES: list[Words] = [
+    (*line, "--of", of, "--by", by)
+    for of, by in OF_PROCESS
+    for line in (
+        ("stat", "whole0.dmp"),
+        ("diff", "whole0.dmp", "whole1.dmp"),
+        ("trend", *(f"whole{n}.dmp" for n in range(3))),
+    )
+] + [
+    ("stat", "listless.dmp", "--of", "threads"),
+    ("diff", "listless.dmp", "whole1.dmp", "--of", "modules"),
+    ("stat", "whole0.dlsnap", "--of", "regions"),
+    ("diff", "whole0.dlsnap", "whole1.dmp", "--of", "threads"),
 ]
 
 
@@ -100,6 +122,20 @@ def _handles(hours: int, counts: dict[str, int]) -> Callable[[Path], None]:
         made.handles([(4 * n, kind, text) for n, (text, kind) in enumerate(rows, 1)])
         made.module("C:\\app.exe", 0x400000, 0x5000).comment("taken by hand")
         file.write_bytes(made.build())
+
+    return make
+
+
+def _whole(hours: int, *, listed: bool = True) -> Callable[[Path], None]:
+    """A dump of a process with some of all that there are populations of, more of it every hour."""
+
+    def make(file: Path) -> None:
+        process = ProcessBuilder(3600 * hours).image("app.exe").heap(2 + 9 * hours, 3)
+        for number in range(2 + 20 * hours):
+            process.thread(process.bases["app.exe"] + 0x1200 + number % 2).views(1, 0x40000)
+            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll")
+        process.with_regions = listed
+        file.write_bytes(process.build())
 
     return make
 
@@ -240,6 +276,9 @@ MADE: dict[str, Callable[[Path], None]] = {
         f"handles{n}.dmp": _handles(n, {"Event": 100 + 300 * n, "File": 30, "": 2})
         for n in range(4)
     },
+    **{f"whole{n}.dmp": _whole(n) for n in range(3)},
+    "whole0.dlsnap": _kept(_whole(0)),
+    "listless.dmp": _whole(0, listed=False),
     **{f"run1-{n}.dlsnap": _kept(_later(n, n)) for n in range(3)},
     **{f"run2-{n}.dlsnap": _kept(_later(None, n)) for n in (3, 4)},
     **{f"counted{n}.dlsnap": _kept(_later(n, n, counted=True)) for n in range(3)},
@@ -294,6 +333,7 @@ ANSWERED: list[Words] = [
     ("trend", *RUNS),
     *(("trend", *COUNTED, "--by", by) for by in POOL_GROUPINGS),
     *((*line, "--by", by) for line in HANDLE_LINES for by in ("type", "name")),
+    *MEMBER_LINES,
     ("info", "handles1.dmp"),
     ("diff", BASE, CURRENT, "--holders"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
@@ -343,6 +383,10 @@ REFUSED: list[Words] = [
     ("stat", MIXED, *HANDLES),
     ("stat", POOLS, *HANDLES),
     ("stat", MIXED, "--of", "pool"),
+    ("stat", "listless.dmp", "--of", "regions"),
+    ("stat", "handles0.dmp", "--of", "heaps"),
+    ("stat", "before.log", "--of", "threads"),
+    ("trend", POOLS, MORE_POOLS, "later-pools.dmp", "--of", "modules"),
     ("diff", BASE, "before.log", "--by", "size"),
     ("trend", BASE, BASE, CURRENT),
 ]

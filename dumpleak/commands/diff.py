@@ -46,7 +46,7 @@ def diff(
 ) -> None:
     """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
     by = grouping_of(of, by)
-    gate = open_gate(gating, by, options)
+    gate = open_gate(gating, of, by, options)
     with answering(gate):
         older, newer = matched(
             opened(of, base, by, options, keep_blocks=True),

@@ -79,8 +79,14 @@ def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return gated
 
 
-def open_gate(given: GateOptions, by: str, options: Options) -> Gate | None:
+def open_gate(given: GateOptions, of: str | None, by: str, options: Options) -> Gate | None:
     """The gate the user asked for; None when there is none.
+
+    Args:
+        given: What the user asked of it.
+        of: The population that is compared; None for blocks or pool.
+        by: The grouping.
+        options: The command's.
 
     Raises:
         UsageError: a condition or the suppressions file was not understood.
@@ -94,7 +100,7 @@ def open_gate(given: GateOptions, by: str, options: Options) -> Gate | None:
         taken = "" if ">" in (given.fail_on or "") else _SHELL
         raise click.UsageError(f"--fail-on: {error}{taken}") from error
     return Gate(
-        conditions, _suppressions(given.suppressions), _baseline(given.baseline, by, options)
+        conditions, _suppressions(given.suppressions), _baseline(given.baseline, of, by, options)
     )
 
 
@@ -159,14 +165,14 @@ def _suppressions(path: str | None) -> list[Suppression]:
         raise click.UsageError(f"--suppressions: {error}") from error
 
 
-def _baseline(path: str | None, by: str, options: Options) -> Baseline | None:
+def _baseline(path: str | None, of: str | None, by: str, options: Options) -> Baseline | None:
     if path is None:
         return None
     head = read_head(path, 64)
     # A shell on Windows may have put the mark of UTF-8 or UTF-16 in front.
     if head.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"{"):
-        return json_baseline(path, by)
-    taken = opened(None, path, by, options)
+        return json_baseline(path, by, of)
+    taken = opened(of, path, by, options)
     check_grouping(path, taken.grouping, by)
     if taken.coverage.shortfall:
         click.echo(f"warning: the baseline {path}: {taken.coverage.shortfall}", err=True)

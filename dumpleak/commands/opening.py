@@ -11,9 +11,10 @@ from dumpleak.commands.output import progress_bar
 from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
 from dumpleak.gate.gate import Gate
 from dumpleak.model.holding import StoredHolders
-from dumpleak.model.populations import BLOCKS, POPULATIONS
+from dumpleak.model.populations import POPULATIONS, grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
+from dumpleak.reports import OF_BLOCKS
 from dumpleak.reports.formats import DETAILED, FORMATS
 from dumpleak.survey.open import Wanted, open_snapshot
 
@@ -27,8 +28,9 @@ BY = click.option(
     type=click.Choice(
         list(dict.fromkeys(key for p in POPULATIONS.values() for key in p.groupings))
     ),
-    help="What groups are; the default is site, of regions use, of handles type, of threads start, of "
-    "modules name, of heaps kind.",
+    help="What groups are. "
+    + " ".join(f"Of {of}: {', '.join(p.groupings)}." for of, p in POPULATIONS.items())
+    + " The first is the default.",
 )
 
 
@@ -38,12 +40,10 @@ def grouping_of(of: str | None, by: str | None) -> str:
     Raises:
         UsageError: the population has no such grouping.
     """
-    keys = POPULATIONS[of or BLOCKS].groupings
-    if by is not None and by not in keys:
-        raise click.UsageError(
-            f"{of or BLOCKS} are not grouped by {by}; --by takes {', '.join(keys)}"
-        )
-    return by or keys[0]
+    try:
+        return grouping(of, by)
+    except ValueError as error:
+        raise click.UsageError(f"--by: {error}") from error
 
 
 def opened(
@@ -82,6 +82,10 @@ def opened(
             progress=progress,
         )
         snapshot = open_snapshot(dump, wanted)
+    if snapshot.is_listed and options.format in OF_BLOCKS:
+        raise click.UsageError(
+            f"--format {options.format} is of blocks, not of {snapshot.population}"
+        )
     shown = [name for name in FORMATS if name not in DETAILED]
     if not snapshot.has_bytes and options.format not in shown:
         raise click.UsageError(
@@ -99,8 +103,6 @@ def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:
     of = next((snapshot.population for snapshot in snapshots if not snapshot.has_bytes), "")
     if gate is None or not of:
         return
-    if gate.baseline is not None or gate.suppressions:
-        raise click.UsageError(f"--baseline and --suppressions do not go with --of {of}")
     for condition in gate.conditions:
         counted = (*COUNTED_SITES, "count", f"count{PER_HOUR}")
         if not condition.is_of_account and condition.quantity not in counted:

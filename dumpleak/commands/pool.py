@@ -97,7 +97,7 @@ def pool(
     """Kernel pool by tag with the driver that owns it; with two dumps or snapshots, which tags grew."""
     if options.process is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
-    gate = open_gate(gating, "site", options)
+    gate = open_gate(gating, POOL, "site", options)
     if gate is not None or options.format in CI_FORMATS:
         _check_gated(current, whole=walk and not (tags or pools))
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)

@@ -62,7 +62,7 @@ def trend(
     them: less is noise, however regular.
     """
     by = grouping_of(of, by)
-    gate = open_gate(gating, by, options)
+    gate = open_gate(gating, of, by, options)
     under_load = [
         dump for dump in dumps if after_idle is None or not os.path.samefile(dump, after_idle)
     ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
 from dumpleak.model.account import ROWS
 from dumpleak.model.memory import Limit
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_share
@@ -129,6 +131,7 @@ class TrendFinder:
         limits: tuple[Limit, ...],
         when: datetime | None,
         has_bytes: bool = True,
+        members: str = BLOCKS,
     ) -> None:
         self._timed = hours is not None
         self._times: F64 = np.arange(float(under_load)) if hours is None else hours
@@ -136,7 +139,7 @@ class TrendFinder:
         self._after_idle = after_idle
         self._limits = limits
         self._when = when
-        self._has_bytes = has_bytes
+        self._has_bytes, self._members = has_bytes, members
 
     def trends(
         self, groups: list[dict[str, tuple[Site, Totals]]], newcomers: dict[str, Newcomers]
@@ -158,6 +161,12 @@ class TrendFinder:
     def _judge(
         self, site: Site, points: tuple[Totals, ...], newcomers: Newcomers | None
     ) -> SiteTrend:
+        if self._has_bytes and self._members != BLOCKS and len({p.bytes for p in points}) == 1:
+            # Reservations without a committed page, say: they become more, their bytes do not.
+            counting = copy(self)
+            counting._has_bytes = False
+            rate = 0.0 if self._timed else None
+            return replace(counting._judge(site, points, newcomers), bytes_per_hour=rate)
         loaded = points[: self._under_load]
         fitted = fit(self._times, np.array([self._size(point) for point in loaded], np.float64))
         per_hour = theil_sen(self._times, np.array([point.count for point in loaded], np.float64))
@@ -234,7 +243,8 @@ class TrendFinder:
         if self._has_bytes:
             enough = is_enough(growth, loaded[-1].count - loaded[0].count)
         if growth > 0 and not enough:
-            evidence.append(f"too little to tell from noise: less than {minimum(self._has_bytes)}")
+            least = minimum(self._has_bytes, self._members)
+            evidence.append(f"too little to tell from noise: less than {least}")
         suspect = enough and grew_steadily(fitted) and self._stays(points, newcomers)
         if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
             evidence.append(f"Mann-Kendall tau {fitted.tau:.2f}, p {fitted.p_value:.3f}")
@@ -261,11 +271,11 @@ def middle_of(under_load: int) -> int:
     return under_load // 2
 
 
-def minimum(has_bytes: bool) -> str:
-    """The least growth that can be told from noise, for people."""
+def minimum(has_bytes: bool, members: str) -> str:
+    """The least growth that can be told from noise, for people; `members` is what is counted."""
     if not has_bytes:
-        return f"{USUAL_COUNT + 1:,}"
-    return f"{MIN_BLOCKS} blocks and {format_bytes(MIN_BYTES)}, or {format_bytes(LARGE_BYTES)}"
+        return f"{USUAL_COUNT + 1:,} {members}"
+    return f"{MIN_BLOCKS} {members} and {format_bytes(MIN_BYTES)}, or {format_bytes(LARGE_BYTES)}"
 
 
 def has_counted_growth(series: Sequence[Snapshot], sites: Sequence[SiteTrend]) -> bool:

@@ -219,7 +219,8 @@ def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
     limits = series[under_load - 1].limits
     when = series[under_load - 1].source.time
     if not refused:
-        finder = TrendFinder(hours, under_load, idle, limits, when, series[0].has_bytes)
+        first = series[0]
+        finder = TrendFinder(hours, under_load, idle, limits, when, first.has_bytes, first.members)
         series, followed, notes_of_names = _followed(series, under_load)
         aligned = align_builds([s.groups for s in series], [s.modules for s in series])
         notes = [*aligned.diagnostics, *notes_of_names]

@@ -56,7 +56,7 @@ class StoredPopulation:
     Attributes:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
-        reason: Why the dump did not tell of it; "" when it did.
+        reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dumpleak.compare.answers import SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.model.populations import BLOCKS, POOL
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.stripping import hashed_key
 from dumpleak.model.totals import Totals
@@ -59,12 +60,13 @@ def snapshot_baseline(snapshot: Snapshot) -> Baseline:
     )
 
 
-def json_baseline(path: Path | str, by: str | None = None) -> Baseline:
+def json_baseline(path: Path | str, by: str | None = None, of: str | None = None) -> Baseline:
     """A baseline of the growth in an earlier `diff` or `trend`, written with `--format json`.
 
     Args:
         path: The file.
         by: The grouping it must be of; None for any.
+        of: The population it must be of; None for blocks or pool.
 
     Raises:
         BaselineError: the file is no such thing.
@@ -78,7 +80,7 @@ def json_baseline(path: Path | str, by: str | None = None) -> Baseline:
         schema = document["schema"]
         rows = [*document["sites"], *document.get("private", [])]
         growth = {
-            str(row["key"]): (_whole(row["delta_bytes"]), _whole(row["delta_count"]))
+            str(row["key"]): (_whole(row["delta_bytes"] or 0), _whole(row["delta_count"]))
             for row in rows
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -88,6 +90,9 @@ def json_baseline(path: Path | str, by: str | None = None) -> Baseline:
     if schema not in SCHEMAS:
         raise BaselineError(f"{path}: schema {schema!r} is no baseline; {' or '.join(SCHEMAS)} is")
     check_grouping(str(path), document.get("by"), by)
+    told = document.get("of", of)
+    if told != of and (of is not None or told not in (BLOCKS, POOL)):
+        raise BaselineError(f"{path}: it is of {told}, and no baseline for {of or BLOCKS}")
     return Baseline(str(path), growth=growth)
 
 

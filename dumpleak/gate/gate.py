@@ -67,7 +67,8 @@ class GateResult:
         expired: Suppressions past their date; they suppress nothing.
         baseline: Name of the baseline's file, or "".
         members: What was compared, `Snapshot.members`.
-        sized: Its members have bytes.
+        noun: What one of their groups is called.
+        sized: They have bytes.
     """
 
     conditions: tuple[Measured, ...]
@@ -76,6 +77,7 @@ class GateResult:
     expired: tuple[Suppression, ...] = ()
     baseline: str = ""
     members: str = BLOCKS
+    noun: str = "site"
     sized: bool = True
 
     @property
@@ -123,7 +125,7 @@ class GateResult:
         count = f"{sum(f.count for f in counted)} {self.members}"
         if self.sized:
             count = f"{sum(f.bytes for f in counted)} bytes in {count}"
-        parts = [first, f"{len(counted)} site{'s' * (len(counted) != 1)} grew by {count}"]
+        parts = [first, f"{len(counted)} {self.noun}{'s' * (len(counted) != 1)} grew by {count}"]
         suppressed = sum(bool(f.suppressed) for f in self.findings)
         if suppressed:
             parts.append(f"{suppressed} suppressed")
@@ -198,6 +200,7 @@ class Gate:
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
             answer.base.members,
+            answer.base.noun if answer.base.is_listed else "site",
             answer.base.has_bytes,
         )
 

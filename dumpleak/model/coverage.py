@@ -164,8 +164,32 @@ class PoolsCovered(Coverage):
         return "an unknown share" if self._is_unknown else super().share_text
 
 
+@dataclass(frozen=True)
 class ListCovered(Coverage):
-    """Coverage of members that the dump lists, all of them: a list that is cut is refused."""
+    """Coverage of members that the dump lists, all of them: a list that is cut is refused.
+
+    Nothing is walked, and no share of memory means anything: all numbers are 0.
+
+    Attributes:
+        members: What they are called, "threads".
+    """
+
+    members: str = "members"
+
+    @classmethod
+    def of(cls, members: str) -> ListCovered:
+        """Of members that are called so."""
+        return cls(0, 0, 0, 0, 0, members=members)
+
+    @property
+    def shown_share(self) -> float | None:
+        """None ever."""
+        return None
+
+    @property
+    def share_text(self) -> str:
+        """All of them."""
+        return "all"
 
     @property
     def shortfall(self) -> str:
@@ -173,8 +197,8 @@ class ListCovered(Coverage):
         return ""
 
     def told(self, whose: str = "") -> str:
-        """See `Coverage.told`."""
-        return "the dump lists all of them"
+        """What an answer rests on, for its first screen."""
+        return f"all {self.members} are listed"
 
 
 def is_list_cut(diagnostics: Iterable[Diagnostic]) -> bool:

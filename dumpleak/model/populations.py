@@ -2,14 +2,30 @@
 
 A population has members; each counts one, and may take bytes. A grouping (`--by`) gives each member a site.
 Who takes the members out of a dump stands in `dumpleak.survey.populations`, a row under the same name.
+
+A new population takes three places: its row here; its producer, named in `PRODUCERS` there; its name and keys
+among `of` and `by` of the schemas of stat, diff and trend. A new key of `--by` takes two: here and there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+
+
+class Trace(NamedTuple):
+    """How to see who makes members.
+
+    Attributes:
+        text: What the command tells.
+        command: The exact command.
+    """
+
+    text: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -17,21 +33,104 @@ class Population:
     """One kind of thing that can grow.
 
     Attributes:
-        groupings: Keys of `--by`, the default first.
+        groupings: Keys of `--by`, the default first, each with what one group is called.
+        member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
+        traces: What to do next when members become more, by the name of the group; "" for all others.
     """
 
-    groupings: tuple[str, ...]
+    groupings: dict[str, str]
+    member: str
     what_bytes: str = ""
+    traces: dict[str, Trace] = field(default_factory=dict)
+
+    @property
+    def default(self) -> str:
+        """The grouping when none was asked for."""
+        return next(iter(self.groupings))
 
 
-_OF_BLOCKS = ("site", "heap", "size", "kind", "stack", "source", "type", "tag", "driver", "module")
-POPULATIONS: dict[str, Population] = {
-    BLOCKS: Population(_OF_BLOCKS, "asked for"),
-    POOL: Population(_OF_BLOCKS, "charged"),
-    REGIONS: Population(("use", "size", "protection"), "committed"),
-    HEAPS: Population(("kind",), "committed"),
-    HANDLES: Population(("type", "name")),
-    THREADS: Population(("start",), "committed for their stacks"),
-    MODULES: Population(("name",), "committed"),
+_OF_BLOCKS = {
+    "site": "site",
+    "heap": "heap",
+    "size": "size",
+    "kind": "block kind",
+    "stack": "stack",
+    "source": "source line",
+    "type": "type",
+    "tag": "tag",
+    "driver": "driver",
+    "module": "module",
 }
+_STARTED = Trace(
+    "Record who starts threads, while they become more:",
+    "xperf -on PROC_THREAD+LOADER -stackwalk ThreadCreate",
+)
+_BY_THREAD = Trace("Look at the threads:", "dumpleak diff BASE CURRENT --of threads")
+_BY_HEAP = Trace("Look at what is in the heaps:", "dumpleak diff BASE CURRENT --by heap")
+OF_VIRTUAL_ALLOC = Trace(
+    "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
+    "wpr -start VirtualAllocation -filemode",
+)
+POPULATIONS: dict[str, Population] = {
+    BLOCKS: Population(_OF_BLOCKS, "block", "asked for"),
+    # The sites of the kernel's pools are tags.
+    POOL: Population(_OF_BLOCKS | {"site": "tag"}, "block", "charged"),
+    REGIONS: Population(
+        {"use": "use", "size": "size", "protection": "protection"},
+        "region",
+        "committed",
+        {
+            "": Trace("Look at what they are used for:", "dumpleak diff BASE CURRENT --of regions"),
+            "other-private": OF_VIRTUAL_ALLOC,
+            "mapped": Trace(
+                "Record who maps views, while they become more:",
+                "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
+            ),
+            "images": Trace("Look at the modules:", "dumpleak diff BASE CURRENT --of modules"),
+            "stacks": _BY_THREAD,
+            "teb-peb": _BY_THREAD,
+            "heaps": _BY_HEAP,
+        },
+    ),
+    HEAPS: Population({"kind": "kind"}, "heap", "committed", {"": _BY_HEAP}),
+    HANDLES: Population(
+        {"type": "type", "name": "name"},
+        "handle",
+        traces={
+            "": Trace(
+                "Record who opens handles and leaves them open, while they become more:",
+                "wpr -start Handle -filemode",
+            )
+        },
+    ),
+    THREADS: Population(
+        {"start": "start function"}, "thread", "committed for their stacks", {"": _STARTED}
+    ),
+    MODULES: Population(
+        {"name": "name"},
+        "module",
+        "committed",
+        {
+            "": Trace(
+                "Record who loads images, while they become more:",
+                "xperf -on PROC_THREAD+LOADER -stackwalk ImageLoad",
+            )
+        },
+    ),
+}
+
+
+def grouping(of: str | None, by: str | None) -> str:
+    """The grouping to use, the population's first unless one is given.
+
+    Raises:
+        ValueError: there is no such population, or it has no such grouping.
+    """
+    population = POPULATIONS.get(of or BLOCKS)
+    if population is None:
+        raise ValueError(f"there is no population {of}; there are {', '.join(POPULATIONS)}")
+    if by is not None and by not in population.groupings:
+        keys = ", ".join(population.groupings)
+        raise ValueError(f"{of or BLOCKS} are not grouped by {by}, but by {keys}")
+    return by or population.default

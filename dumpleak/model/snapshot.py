@@ -188,6 +188,16 @@ class Snapshot:
         return BLOCKS if self.is_pool else self.population
 
     @property
+    def noun(self) -> str:
+        """What one of its groups is called, "site", and of the kernel's pools "tag"."""
+        return POPULATIONS[self.population].groupings.get(self.grouping, "group")
+
+    @property
+    def is_listed(self) -> bool:
+        """Its members are no blocks but what a dump lists: threads, regions."""
+        return self.members != BLOCKS
+
+    @property
     def is_pool(self) -> bool:
         """It is of the kernel's pools and not of a process's heaps."""
         return self.population == POOL

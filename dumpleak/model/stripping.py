@@ -23,6 +23,9 @@ KEY_DIGEST_BYTES = 16
 _HASHED = re.compile(r"(module|type|function|source)-[0-9a-f]{8}")
 
 
+_OFFSET = re.compile(r"\+0x[0-9a-f]+$")
+
+
 _HASHED_KEY = re.compile(r"[a-z]+\|#[0-9a-f]{32}")
 
 
@@ -88,8 +91,9 @@ class Names:
             return f"{self.name('module', module)}{plus}{offset}"
         if self._keeps(module):
             return text
-        function, plus, offset = function.rpartition("+0x")
-        shown = f"{hashed_name('function', function)}{plus}{offset}"
+        found = _OFFSET.search(function)
+        behind = found[0] if found else ""
+        shown = f"{hashed_name('function', function.removesuffix(behind))}{behind}"
         return f"{hashed_name('module', module)}!{shown}"
 
     def module(self, module: Module) -> Module:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dumpleak.model.account import (
     CUT_HANDLES,
+    MODULES_CUT,
     NARROW_LIMIT,
     NO_COUNTERS,
     NO_FREE,
@@ -34,12 +35,19 @@ def outside_figures(session: Session) -> tuple[Figure, ...]:
     regions = dump.memory.regions
     figures = [
         _figure("threads.count", len(dump.threads), _why_no_threads(dump)),
-        _figure("modules.count", len(dump.modules), "" if dump.modules else NO_MODULES),
+        _figure("modules.count", len(dump.modules), why_no_modules(dump)),
     ]
     return (
         *(*figures, _of_handles(session), *_of_regions(session, regions)),
         *(*_address_space(session, regions), *_counters(session, regions)),
     )
+
+
+def why_no_modules(dump: Dump) -> str:
+    """Why a dump does not tell which modules there are; "" when it does."""
+    if not dump.modules:
+        return NO_MODULES
+    return "" if dump.modules_whole else MODULES_CUT
 
 
 def _of_handles(session: Session) -> Figure:

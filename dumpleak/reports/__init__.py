@@ -34,4 +34,7 @@ DIFF_REPORTS: dict[str, type[DiffReport]] = {
 }
 TREND_REPORTS: dict[str, type[TrendReport]] = {**CI_FORMATS}
 
-__all__ = ["CI_FORMATS", "DIFF_REPORTS", "STAT_REPORTS", "TREND_REPORTS"]
+# Formats that other tools know for lists of blocks.
+OF_BLOCKS = frozenset({"umdh", "umdh-d"})
+
+__all__ = ["CI_FORMATS", "DIFF_REPORTS", "OF_BLOCKS", "STAT_REPORTS", "TREND_REPORTS"]

@@ -371,6 +371,7 @@ class Document:
         summary: The first screen; None where there is nothing to judge.
         parts: All else, in the order it is read.
         series: Names of the points in time, for trends.
+        members: What is counted.
         judged_in: Who sees the first screen.
     """
 
@@ -378,6 +379,7 @@ class Document:
     summary: Summary | None
     parts: Sequence[Part]
     series: Sequence[str] = ()
+    members: str = "blocks"
     judged_in: View = View.PEOPLE
 
     def tables(self, view: View) -> list[Table[Any]]:

@@ -6,7 +6,7 @@ Addresses are hex strings, sizes plain bytes, times ISO 8601 in UTC.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -15,7 +15,7 @@ from dumpleak.compare.answers import SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.gate.gate import GateResult
 from dumpleak.model.account import AccountRow, Figure
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.snapshot import HeapRow, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
@@ -109,7 +109,12 @@ def account_json(row: AccountRow) -> dict[str, Any]:
 
 
 def coverage_json(coverage: Coverage) -> dict[str, int | str | None]:
-    """Of what never tells how much there was, that is null, and the reason stands beside it."""
+    """Of what never tells how much there was, that is null, and the reason stands beside it.
+
+    Members that the dump lists are not walked: all is null.
+    """
+    if isinstance(coverage, ListCovered):
+        return dict.fromkeys(f.name for f in fields(Coverage)) | {"list_cut": False}
     never = {"committed_bytes": None, "never": coverage.never} if coverage.never else {}
     return asdict(coverage) | never
 

@@ -53,9 +53,10 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
         CannotAnswerError: the input does not tell of what is wanted.
         WindumpsError: it cannot be used.
     """
-    if wanted.of in PRODUCERS and is_snapshot_file(path):
-        return stored_population(path, wanted.of, wanted.by)
-    held = read_snapshot(path, wanted.by, wanted.skip_frames)
+    of_blocks = wanted.of not in PRODUCERS
+    if not of_blocks and is_snapshot_file(path):
+        return stored_population(path, wanted.of or "", wanted.by)
+    held = read_snapshot(path, wanted.by if of_blocks else "site", wanted.skip_frames)
     if held is not None:
         require_population(path, wanted.of, held.population)
         return with_symbols(held, wanted.symbols, wanted.skip_frames)

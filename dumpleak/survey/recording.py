@@ -93,7 +93,7 @@ def write_snapshot(
         walk.add(source, used)
     metadata = walk.metadata()
     needed = metadata.populations.get(of or "")
-    if needed is not None and needed.reason:
+    if needed is not None and not needed.groups:
         raise CannotAnswerError(f"{session.dump.path}: {needed.reason}")
     if PATHS not in include:
         metadata = without_paths(metadata)

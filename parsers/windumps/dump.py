@@ -76,6 +76,7 @@ class Dump:
         pebs: PEBs that the dump names itself, by architecture ("x86", "x64").
         release: Gives mapped pages back to the system; what is read again is mapped again.
         threads_whole: False when the dump has no list of threads, or one that is cut.
+        modules_whole: The same of modules; those found in memory are among `modules` all the same.
         handles: Open handles of the process; None when the dump does not list them.
         vm_counters: None when the dump does not hold them.
     """
@@ -100,6 +101,7 @@ class Dump:
     release: Callable[[], None] = lambda: None
     pebs: dict[str, int] = field(default_factory=dict)
     threads_whole: bool = True
+    modules_whole: bool = True
     handles: Handles | None = None
     vm_counters: VmCounters | None = None
 

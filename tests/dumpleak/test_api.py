@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.process_builder import ProcessBuilder
 from truth import ROOT, TESTDATA
 
 import dumpleak
@@ -77,3 +78,71 @@ def test_what_cannot_be_answered_raises_a_typed_error(tmp_path: Path) -> None:
     nothing.write_bytes(b"nothing")
     with pytest.raises(WindumpsError, match="not a Windows dump"):
         dumpleak.snapshot(nothing)
+
+
+def _made(folder: Path, hour: int, *, listed: bool = True) -> Path:
+    """A process with a thread, a view and a heap more every hour."""
+    process = ProcessBuilder(3600 * hour).image("app.exe").heap(1 + hour)
+    for _ in range(2 + 5 * hour):
+        process.thread(process.bases["app.exe"] + 0x1234).views(1, 0x10000)
+    process.with_regions = listed
+    file = folder / f"{hour}{listed}.dmp"
+    file.write_bytes(process.build())
+    return file
+
+
+@pytest.mark.parametrize("of", ["regions", "heaps", "threads", "modules"])
+def test_every_population_is_answered_as_the_commands_answer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, of: str
+) -> None:
+    files = [_made(tmp_path, hour) for hour in range(3)]
+    for answer, line in (
+        (dumpleak.compare(*files[:2], of=of), ("diff", *files[:2])),
+        (dumpleak.trend(files, of=of), ("trend", *files)),
+        (dumpleak.compare(dumpleak.open_dump(files[0]), files[1], of=of), ("diff", *files[:2])),
+    ):
+        written = _json(capsys, *line, "--of", of)["sites"]
+        rows = dumpleak.sites_table(answer).to_pylist()
+        assert len(rows) == len(written)
+        for row, site in zip(rows, written, strict=True):
+            for name in row.keys() & site.keys() - {"bytes_per_hour", "count_per_hour"}:
+                assert row[name] == site[name], name
+    taken = dumpleak.snapshot(files[0], of=of)
+    groups = _json(capsys, "stat", files[0], "--of", of)["groups"]
+    table = dumpleak.sites_table(taken)
+    assert sorted(table["used_count"].to_pylist()) == sorted(g["used_count"] for g in groups)
+    assert sorted(table["used_bytes"].to_pylist()) == sorted(g["used_bytes"] for g in groups)
+
+
+def test_what_is_only_counted_has_no_bytes_in_tables(tmp_path: Path) -> None:
+    files = [_made(tmp_path, hour, listed=False) for hour in range(3)]
+    for answer in (
+        dumpleak.snapshot(files[0], of="threads"),
+        dumpleak.compare(*files[:2], of="threads"),
+        dumpleak.trend(files, of="threads"),
+    ):
+        (row,) = dumpleak.sites_table(answer).to_pylist()
+        told = {name: value for name, value in row.items() if "bytes" in name}
+        assert told
+        assert set(told.values()) == {None}
+        assert {point["bytes"] for point in row.get("points", ())} <= {None}
+
+
+def test_a_grouping_or_a_population_that_is_not_there_is_a_value_error(tmp_path: Path) -> None:
+    file = _made(tmp_path, 0)
+    with pytest.raises(ValueError, match="no population things"):
+        dumpleak.snapshot(file, of="things")
+    with pytest.raises(ValueError, match="threads are not grouped by site, but by start"):
+        dumpleak.snapshot(file, "site", of="threads")
+    with pytest.raises(ValueError, match="cannot compare groups by size with use"):
+        dumpleak.compare(dumpleak.snapshot(file, "size", of="regions"), file, of="regions")
+
+
+def test_a_dump_or_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> None:
+    file = _made(tmp_path, 0, listed=False)
+    with pytest.raises(WindumpsError, match="does not list the process's memory regions"):
+        dumpleak.snapshot(file, of="regions")
+    with pytest.raises(WindumpsError, match="tells of blocks, not of threads"):
+        dumpleak.snapshot(dumpleak.snapshot(file), of="threads")
+    with pytest.raises(WindumpsError, match="tells of blocks, not of pool"):
+        dumpleak.snapshot(file, of="pool")

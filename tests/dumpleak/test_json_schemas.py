@@ -18,6 +18,7 @@ from truth import ROOT
 
 import dumpleak
 from dumpleak.cli import main_group
+from dumpleak.model.populations import POPULATIONS
 
 SCHEMAS: dict[str, Any] = {
     Path(file.name).name.removesuffix(".schema.json"): json.loads(file.read_text("utf-8"))
@@ -135,6 +136,14 @@ def test_the_schemas_are_closed() -> None:
     for name, schema in SCHEMAS.items():
         for node in objects_of(schema):
             assert node.get("additionalProperties", True) is not True, (name, node)
+
+
+def test_the_schemas_name_every_population_and_every_grouping() -> None:
+    groupings = dict.fromkeys(by for p in POPULATIONS.values() for by in p.groupings)
+    for name in ("stat-1", "diff-1", "trend-1"):
+        told = SCHEMAS[name]["properties"]
+        assert told["of"]["enum"] == list(POPULATIONS), name
+        assert told["by"]["enum"] == list(groupings), name
 
 
 def test_what_schemas_share_they_say_alike() -> None:

@@ -16,10 +16,11 @@ from report_samples import growth
 from truth import TESTDATA
 
 from dumpleak.model.coverage import Coverage, PoolsCovered
+from dumpleak.model.populations import POOL
 from dumpleak.model.subject import Subject
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.next_steps import COPY_AGAIN, better_dump_steps
-from dumpleak.reports.answers.summary import count_of, noun_of, summarize_comparison
+from dumpleak.reports.answers.summary import count_of, summarize_comparison
 from dumpleak.survey.heaps import source_info
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +144,7 @@ def test_pool_and_diff_of_a_pair_agree_on_words_steps_and_coverage(run: Any) -> 
 def test_groups_by_driver_are_called_drivers(run: Any) -> None:
     assert " drivers grew." in run("diff", *SIDES, "--by", "driver")[1].splitlines()[0]
     comparison = growth()
-    assert noun_of(comparison.base) == "site"
+    assert comparison.base.noun == "site"
     assert count_of(2, "driver") == "2 drivers"
     comparison.base.grouping = "driver"
     assert "driver" in summarize_comparison(comparison).headline
@@ -202,7 +203,7 @@ def test_a_tag_in_several_pools_is_counted_once() -> None:
     many = sum(delta.delta_bytes > 0 for delta in comparison.sites)
     assert many > 1
     for side in (comparison.base, comparison.current):
-        side.population = "pool"
+        side.population = POOL
 
     def tagged(*tags: str) -> str:
         rows = [

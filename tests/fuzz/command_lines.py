@@ -14,18 +14,19 @@ from typing import Any
 
 import click
 import jsonschema
-from dumpleak.commands.populations import POPULATIONS
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.cli import main, main_group
-from dumpleak.model.snapshot import HANDLES
+from dumpleak.model.populations import POPULATIONS
+from dumpleak.survey.populations import PRODUCERS
 from fuzz.dice import Dice
 from fuzz.invariants import require
 from windumps.errors import WindumpsError
 
 INPUT, WHOLE, OUTPUT = "<input>", "<whole>", "<output>"
-BY, HANDLES_BY = "<grouping>", "<grouping of handles>"
-OF_HANDLES = ("--of", HANDLES, "--by", HANDLES_BY)
+BY = "<grouping>"
+OF, OF_BY = "<population that is no blocks>", "<grouping of it>"
+OF_MEMBERS = ("--of", OF, "--by", OF_BY)
 WRONG_USAGE, CANNOT_ANSWER = 2, 3
 ANY_FORMAT = (0, 1, WRONG_USAGE, CANNOT_ANSWER)  # of a line that not every format can write
 REFUSALS = (WRONG_USAGE, CANNOT_ANSWER)
@@ -47,7 +48,8 @@ class Line:
 
     Attributes:
         words: The command and its arguments; INPUT stands for the mutated file, WHOLE for one that
-            was not mutated, BY for any grouping of blocks, HANDLES_BY for one of handles.
+            was not mutated, BY for any grouping of blocks, OF for a population of `PRODUCERS` and OF_BY
+            for one of its groupings.
         more: Options that are there in half of all cases.
         codes: The exit codes it may end with; 2 only where a file of the user's own may be wrong.
     """
@@ -71,10 +73,10 @@ PROCESS_LINES = (
     Line(("trend", INPUT, WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("snapshot", INPUT)),
     Line(("snapshot", INPUT, "--format", "dlsnap", "--strip-names")),
-    Line(("stat", INPUT, *OF_HANDLES), codes=ANY_FORMAT),
-    Line(("diff", WHOLE, INPUT, *OF_HANDLES, "--fail-on", "count>=1"), ("--force",), ANY_FORMAT),
-    Line(("trend", WHOLE, INPUT, INPUT, *OF_HANDLES), ("--force",), ANY_FORMAT),
-    Line(("snapshot", INPUT, "--format", "dlsnap", "--of", "handles")),
+    Line(("stat", INPUT, *OF_MEMBERS), codes=ANY_FORMAT),
+    Line(("diff", WHOLE, INPUT, *OF_MEMBERS, "--fail-on", "count>=1"), ("--force",), ANY_FORMAT),
+    Line(("trend", WHOLE, INPUT, INPUT, *OF_MEMBERS), ("--force",), ANY_FORMAT),
+    Line(("snapshot", INPUT, "--format", "dlsnap", "--of", OF)),
 )
 KERNEL_LINES = (
     Line(("info", INPUT)),
@@ -99,7 +101,7 @@ SNAPSHOT_LINES = (
     Line(("stat", INPUT, "--by", BY)),
     Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("diff", INPUT, WHOLE, "--by", BY), ("--force",)),
-    Line(("stat", INPUT, *OF_HANDLES), codes=ANY_FORMAT),
+    Line(("stat", INPUT, *OF_MEMBERS), codes=ANY_FORMAT),
     Line(("heaps", INPUT)),
     Line(("symbols", INPUT)),
     Line(("pool", INPUT)),
@@ -209,7 +211,8 @@ def filled(line: Line, dice: Dice, mutated: Path, whole: Path) -> list[str]:
     """The words of a command line, with files, a grouping and a format in it."""
     command = line.words[0]
     places = {INPUT: str(mutated), WHOLE: str(whole), BY: dice.pick(groupings(command))}
-    places[HANDLES_BY] = dice.pick(POPULATIONS[HANDLES])
+    places[OF] = dice.pick(tuple(PRODUCERS))
+    places[OF_BY] = dice.pick(tuple(POPULATIONS[places[OF]].groupings))
     words = list(line.words)
     if line.more and dice.chance(0.5):
         words += line.more

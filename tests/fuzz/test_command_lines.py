@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from dumpleak.commands.populations import POPULATIONS
 
 from dumpleak.cli import main_group
+from dumpleak.model.populations import POPULATIONS
 from fuzz.command_lines import (
     KERNEL_LINES,
     LEFT_OUT,
@@ -37,14 +37,16 @@ def test_every_command_is_given_mutated_inputs() -> None:
 
 def test_every_option_of_every_command_is_in_some_cases() -> None:
     made: dict[str, set[str]] = {}
-    for number in range(60):
+    for number in range(120):
         for place, line in enumerate(LINES):
             words = filled(line, Dice(place, number), Path("in"), Path("whole"))
             made.setdefault(words[0], set()).update(words)
     for command, words in made.items():
         known = {word for word in OPTIONS[command] if word.startswith("--")}
         assert known - words - LEFT_OUT.keys() == set(), command
-    assert made["stat"] > POPULATIONS.keys() | set(POPULATIONS["handles"])
+    assert made["stat"] > POPULATIONS.keys() | {
+        by for p in POPULATIONS.values() for by in p.groupings
+    }
 
 
 def test_what_is_left_out_or_has_values_is_there() -> None:

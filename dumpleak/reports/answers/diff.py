@@ -16,7 +16,7 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of, noun_of, summarize_comparison
+from dumpleak.reports.answers.summary import heading_of, summarize_comparison
 from dumpleak.reports.document import (
     Change,
     Column,
@@ -48,13 +48,14 @@ from dumpleak.reports.json_report import (
     sized_json,
     source_json,
 )
-from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs
+from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
 from dumpleak.reports.rows import changed, holder_evidence
 
 CHANGED_DATA = data_columns(
     "rank kind name type tag delta_bytes delta_count base_bytes base_count current_bytes current_count"
 )
 _DATA = (*CHANGED_DATA, *data_columns("confidence evidence", evidence=Kind.CLAUSES))
+_LISTED_LEVELS = "All on top, then each group."
 _ACCOUNT = (
     Column("+/-", Kind.VALUE, views=View.TEXT),
     Column("bytes +/-", Kind.BYTES, views=View.PAGE, signed=True, hint="last minus first"),
@@ -73,8 +74,10 @@ def diff_document(comparison: Comparison, top: int | None) -> Document:
     parts += [
         Source("Base", base.source),
         Source("Current", current.source),
-        Meter("Base: heap memory walked", base.coverage),
-        Meter("Current: heap memory walked", current.coverage),
+        *(
+            Meter(name if side.is_listed else f"{name}: heap memory walked", side.coverage)
+            for name, side in (("Base", base), ("Current", current))
+        ),
         Notes(comparison.diagnostics),
         MemoryMap([("base", base.memory), ("current", current.memory)]),
         _data_table(comparison, top),
@@ -82,7 +85,12 @@ def diff_document(comparison: Comparison, top: int | None) -> Document:
     if not comparison.refused:
         parts += [changed_heap_table(base.heaps, current.heaps), tree_of(comparison)]
     program = current.source.program or base.source.program or "two dumps"
-    return Document(f"{program}: growth between two dumps", summarize_comparison(comparison), parts)
+    return Document(
+        f"{program}: growth between two dumps",
+        summarize_comparison(comparison),
+        parts,
+        members=base.members,
+    )
 
 
 def _growth(comparison: Comparison, top: int | None) -> list[Part]:
@@ -148,7 +156,7 @@ def _site_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
         comparison.sites,
         row,
         View.PEOPLE if comparison.sites else View.PAGE,
-        noun=f"changed {noun_of(base)}",
+        noun=f"changed {base.noun}",
         top=top,
         note="Growth alone is not a leak: look at what still grows in a third dump.",
         choose="kind",
@@ -197,7 +205,7 @@ def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
             Name(delta.site.name),
         ),
         View.PEOPLE if comparison.sites else View.PAGE,
-        noun=f"changed {noun_of(base)}",
+        noun=f"changed {base.noun}",
         top=top,
     )
 
@@ -243,6 +251,8 @@ def changed_cells(rank: int, delta: SiteDelta | SiteTrend, base: Snapshot) -> Ro
 def changed_title(base: Snapshot) -> str:
     """What stands above the table."""
     grouping = heading_of(base)
+    if base.is_listed:
+        return f"{base.members.capitalize()} by {base.noun} that changed"
     if grouping in ("site", "tag"):
         return f"{grouping.capitalize()}s that changed"
     return f"Blocks by {grouping} that changed"
@@ -276,7 +286,10 @@ def account_tables(rows: Sequence[AccountRow]) -> list[Part]:
 
 def tree_of(answer: Comparison | Trend) -> Tree:
     """All sites, changed or not."""
-    return Tree(lambda: build_tree(compared_pairs(answer), "all sites"))
+    return Tree(
+        lambda: build_tree(compared_pairs(answer), root_name(answer.base)),
+        levels=_LISTED_LEVELS if answer.base.is_listed else "",
+    )
 
 
 def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]:

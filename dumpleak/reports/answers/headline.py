@@ -22,7 +22,7 @@ def growth_headline(comparison: Comparison, many: str) -> str:
 
     Args:
         comparison: The comparison.
-        many: The heap sites that grew, "3 sites"; "" when none did.
+        many: The groups that grew, "3 sites", "threads of 1 start function"; "" when none did.
     """
     of_sites, outside = (
         sum(max(delta.delta_bytes, 0) for delta in deltas)
@@ -43,7 +43,8 @@ def growth_headline(comparison: Comparison, many: str) -> str:
     first = named[0] if named[0] != parts[2][1] else "; ".join(named)
     if many:
         first = first if parts[0][1] in first else f"{first}; {parts[0][1]}"
-    if not many or not comparison.base.has_bytes:
+    first = first[:1].upper() + first[1:]
+    if not many or comparison.base.is_listed:
         return f"{first}. Leaking? Two dumps cannot tell."
     if comparison.proof is not None and comparison.proof.blocks:
         whole = not find_hole(comparison.base).told

@@ -7,9 +7,11 @@ the dump and a reader copies the command: only plain ones stand in it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from dumpleak.model.account import AccountRow
+from dumpleak.model.populations import BLOCKS, OF_VIRTUAL_ALLOC, POPULATIONS, REGIONS, THREADS
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.subject import Subject
 from windumps.errors import KERNEL_DUMP_COMMAND
@@ -34,10 +36,10 @@ THIRD_DUMP = Step(
     "Take a third dump under the same load: what grows on is a suspect.",
     "dumpleak trend BASE CURRENT THIRD",
 )
-OUTSIDE_HEAPS = Step(
-    "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
-    "wpr -start VirtualAllocation -filemode",
-)
+OUTSIDE_HEAPS = Step(*OF_VIRTUAL_ALLOC)
+# Rows of the account that are not called as the population that names what is in them.
+_NAMED_BY = {"stacks": THREADS, "mapped": REGIONS}
+_NAMED_ROWS = 2
 
 COPY_AGAIN = Step("The file is cut: copy it again from where it was written.")
 
@@ -96,6 +98,32 @@ def record_stacks(source: SourceInfo) -> Step:
     return Step(
         "To see the call stacks that allocate, record them, restart the program, take new dumps:",
         f"gflags /i {program_of(source)} +ust",
+    )
+
+
+def trace_steps(of: str, names: Iterable[str]) -> tuple[Step, ...]:
+    """How to see who makes members of a population, by the names of the groups that grew."""
+    traces = POPULATIONS[of].traces
+    found = dict.fromkeys(traces.get(name, traces.get("")) for name in names)
+    return tuple(Step(*trace) for trace in found if trace is not None)
+
+
+def named_elsewhere(rows: Sequence[AccountRow], of: str) -> tuple[Step, ...]:
+    """How to see what is in rows of the account that grew and that a population lists one by one.
+
+    Args:
+        rows: What grew, the worst first.
+        of: The population that was looked at.
+    """
+    # Memory of heaps grows with their blocks, which are the answer already.
+    told = [
+        row.name for row in rows if row.name not in ("heaps.committed_bytes", "heaps.free_bytes")
+    ]
+    first = [name.partition(".")[0] for name in told[:_NAMED_ROWS]]
+    found = dict.fromkeys(_NAMED_BY.get(name, name) for name in first)
+    shown = [name for name in found if name in POPULATIONS and name not in (of, BLOCKS)]
+    return tuple(
+        Step(f"Look at the {name}:", f"dumpleak diff BASE CURRENT --of {name}") for name in shown
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
@@ -36,19 +36,27 @@ _DATA = data_columns(
 )
 
 
+def _members(snapshot: Snapshot) -> str:
+    """How many members there are: "1 thread"."""
+    count, name = snapshot.totals.count, POPULATIONS[snapshot.population].member
+    return f"{count:,} {name if count == 1 else snapshot.members}"
+
+
 def stat_document(snapshot: Snapshot, top: int | None) -> Document:
     """Grouped totals, the largest first."""
     groups = ranked_groups(snapshot)
     total, sized = snapshot.totals, snapshot.has_bytes
     if sized:
-        of = "in use by the program" if snapshot.population in (BLOCKS, POOL) else snapshot.members
-        said = f"Total: {format_bytes(total.bytes)} in {format_count(total.count)} {of}"
+        said = f"Total: {format_bytes(total.bytes)} in {format_count(total.count)} in use by the program"
+        if snapshot.is_listed:
+            what = POPULATIONS[snapshot.population].what_bytes
+            said = f"Total: {format_bytes(total.bytes)} {what}, {_members(snapshot)}"
         more: list[Part] = [
             Meter("Heap memory walked", snapshot.coverage),
             *better_dump_lines(snapshot),
         ]
     else:
-        said, more = f"Total: {total.count:,} {snapshot.population}", []
+        said, more = f"Total: {_members(snapshot)}", []
 
     def data(_: int, group: tuple[Site, Totals]) -> Row:
         site, totals = group

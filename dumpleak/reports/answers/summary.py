@@ -17,7 +17,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
-from dumpleak.model.populations import HEAPS
+from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
@@ -29,7 +29,9 @@ from dumpleak.reports.answers.next_steps import (
     Step,
     better_dump_steps,
     comparable_dumps_steps,
+    named_elsewhere,
     record_stacks,
+    trace_steps,
     track_driver,
 )
 from dumpleak.reports.document import Summary, Tone
@@ -39,23 +41,6 @@ from dumpleak.survey.leaks import LeakGroup, Leaks
 from windumps.heaps.page_heap import heap as page_heap
 
 USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
-# What one group is called, by `--by` key.
-_NOUNS = {
-    "site": "site",
-    "stack": "stack",
-    "source": "source line",
-    "type": "type",
-    "tag": "tag",
-    "driver": "driver",
-    "module": "module",
-    "size": "size",
-    "heap": "heap",
-    "kind": "block kind",
-    "name": "name",
-    "use": "use",
-    "protection": "protection",
-    "start": "start function",
-}
 NAMED = 3  # sites the summary names
 MAX_NAME = 80  # characters of each
 
@@ -89,13 +74,16 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     if comparison.verdict is Verdict.GROWTH:
         tone = Tone.CANNOT_TELL if forced else Tone.NOTICE
         sites_grown = _groups_grown(comparison)
-        many = count_of(sites_grown, noun_of(comparison.base)) if sites_grown else ""
+        many = groups_told(comparison.base, sites_grown) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"
         steps = _grown_steps(comparison, grown)
     else:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
-        headline = f"No {noun_of(comparison.base)} grew between these two dumps."
+        what = f"No {comparison.base.noun} grew"
+        if comparison.base.is_listed:
+            what = f"{comparison.base.members.capitalize()} did not grow"
+        headline = f"{what} between these two dumps."
         sure = "as sure as the load between the dumps was real"
     missing = holes_told(sides)
     more = f"; {missing}" if missing else ""
@@ -118,12 +106,12 @@ def summarize_trend(trend: Trend) -> Summary:
     steps: tuple[Step, ...] = ()
     if leaked:
         tone = Tone.BAD
-        many = count_of(len(leaked), noun_of(trend.base))
+        many = groups_told(trend.base, len(leaked))
         headline = f"Leaking: {many} grew steadily, and a stopped load did not give it back."
         sure = "leaked: steady growth that stayed after the load"
     elif suspects:
         tone = Tone.NOTICE
-        many = count_of(len(suspects), noun_of(trend.base))
+        many = groups_told(trend.base, len(suspects))
         headline = f"Suspect: {many} grew steadily."
         sure = "suspect: steady growth is no proof of a leak"
         step = Step(
@@ -140,7 +128,9 @@ def summarize_trend(trend: Trend) -> Summary:
         steps = (step,)
     else:
         tone = Tone.GOOD
-        headline = f"No {noun_of(trend.base)} grows steadily."
+        headline = f"No {trend.base.noun} grows steadily."
+        if trend.base.is_listed:
+            headline = f"{trend.base.members.capitalize()} do not grow steadily."
         sure = f"{len(trend.snapshots)} dumps"
         grew = what_grew(trend.account)
         if grew:
@@ -161,9 +151,7 @@ def summarize_trend(trend: Trend) -> Summary:
     missing = holes_told(trend.snapshots)
     more = f"; {missing}" if missing else ""
     facts.append(("How sure", f"{sure}; {covered}{more}"))
-    least = minimum(trend.base.has_bytes)
-    if not trend.base.has_bytes:
-        least += f" {trend.base.population}"
+    least = minimum(trend.base.has_bytes, trend.base.members)
     facts.append(
         ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {least}: less is noise")
     )
@@ -173,7 +161,7 @@ def summarize_trend(trend: Trend) -> Summary:
         tone,
         headline,
         tuple(facts),
-        steps + _stack_steps(trend.current.source, _of_heaps(trend, leaked or suspects)),
+        steps + _trend_steps(trend, leaked or suspects),
     )
 
 
@@ -247,9 +235,10 @@ def summarize_leaks(leaks: Leaks) -> Summary:
     later = Step(
         "See whether they become more: compare with a later dump.", "dumpleak diff THIS LATER"
     )
+    many = count_of(len(leaks.groups), POPULATIONS[BLOCKS].groupings[leaks.grouping])
     return Summary(
         Tone.CANNOT_TELL if lost else Tone.NOTICE,
-        f"{lost}Nothing points to blocks of {count_of(len(leaks.groups), _NOUNS[leaks.grouping])}.",
+        f"{lost}Nothing points to blocks of {many}.",
         tuple(facts),
         (later, *_stack_steps(leaks.source, leaks.groups)),
     )
@@ -313,11 +302,10 @@ def exhaustion_line(trend: Trend) -> str:
     )
 
 
-def noun_of(snapshot: Snapshot) -> str:
-    """What one of a snapshot's groups is called: "site", and of the kernel's pools "tag"."""
-    if snapshot.population == HEAPS:
-        return "kind"
-    return _NOUNS.get(heading_of(snapshot), "group")
+def groups_told(snapshot: Snapshot, count: int) -> str:
+    """How many of a snapshot's groups: "3 sites", "threads of 2 start functions"."""
+    told = count_of(count, snapshot.noun)
+    return f"{snapshot.members} of {told}" if snapshot.is_listed else told
 
 
 def heading_of(snapshot: Snapshot) -> str:
@@ -409,10 +397,22 @@ def _grown_steps(
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
         return THIRD_DUMP, track_driver([delta.site.driver for delta in grown])
+    seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)
+    if comparison.base.is_listed:
+        names = [delta.site.name for delta in grown[:NAMED]]
+        traced = trace_steps(comparison.base.population, names)
+        return tuple(dict.fromkeys((THIRD_DUMP, *traced, *seen)))
     steps = [THIRD_DUMP, *_stack_steps(comparison.current.source, _of_heaps(comparison, grown))]
     if any(id(delta) in outside for delta in grown[:NAMED]):
         steps.append(OUTSIDE_HEAPS)
-    return tuple(steps)
+    return (*steps, *seen)
+
+
+def _trend_steps(trend: Trend, grown: Sequence[SiteTrend]) -> tuple[Step, ...]:
+    """How to see who makes what grew steadily."""
+    if trend.base.is_listed:
+        return trace_steps(trend.base.population, [site.site.name for site in grown[:NAMED]])
+    return _stack_steps(trend.current.source, _of_heaps(trend, grown))
 
 
 def _of_heaps(
@@ -436,7 +436,7 @@ def _stack_steps(
 def _change(answer: Comparison | Trend) -> str:
     count = format_count(answer.delta_count, True)
     if not answer.base.has_bytes:
-        return f"{count} {answer.base.population} in all"
+        return f"{count} {answer.base.members} in all"
     return f"{format_bytes(answer.delta_bytes, True)} and {count} {answer.base.members} in all"
 
 

@@ -27,7 +27,7 @@ from dumpleak.reports.answers.diff import (
 )
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of, noun_of, summarize_trend
+from dumpleak.reports.answers.summary import heading_of, summarize_trend
 from dumpleak.reports.document import (
     Absent,
     Change,
@@ -86,7 +86,11 @@ def trend_document(trend: Trend, top: int | None) -> Document:
         Source("First", base.source, views=View.PAGE),
         Source("Last", current.source, views=View.PAGE),
         *(
-            Meter(f"Dump {number} walked", snapshot.coverage, View.PAGE)
+            Meter(
+                f"Dump {number}" + " walked" * (not snapshot.is_listed),
+                snapshot.coverage,
+                View.PAGE,
+            )
             for number, snapshot in enumerate(trend.snapshots, start=1)
         ),
         Notes(trend.diagnostics),
@@ -100,11 +104,12 @@ def trend_document(trend: Trend, top: int | None) -> Document:
         summarize_trend(trend),
         parts,
         labels,
+        base.members,
     )
 
 
 def _growth(trend: Trend, labels: Sequence[str], top: int | None) -> list[Part]:
-    noun = f"changed {noun_of(trend.base)}"
+    noun = f"changed {trend.base.noun}"
     table = _trend_table if trend.base.has_bytes else _counted_table
     parts: list[Part] = [table(trend, trend.sites, labels, noun, top)]
     if trend.private:
@@ -195,7 +200,11 @@ def _dump_table(trend: Trend) -> Table[Snapshot]:
     walked = not any(isinstance(each.coverage, ListCovered) for each in trend.snapshots)
     columns = (
         Column("time (UTC)", Kind.TIME),
-        *((Column("bytes in use", Kind.BYTES),) if sized else ()),
+        *(
+            (Column("bytes" if trend.base.is_listed else "bytes in use", Kind.BYTES),)
+            if sized
+            else ()
+        ),
         Column(trend.base.members if sized else trend.base.population, Kind.COUNT),
         *((Column("walked", Kind.VALUE),) if walked else ()),
         Column("dump", Kind.NAME),

@@ -42,10 +42,10 @@ def findings(judged: JudgedAnswer, top: int | None) -> Findings:
     return Findings(ranked[:limit], max(len(ranked) - limit, 0))
 
 
-def told(site: AnySite) -> str:
-    """One sentence on a site."""
+def told(site: AnySite, members: str) -> str:
+    """One sentence on a site; `members` is what it has, "blocks"."""
     change = (
-        f"{format_bytes(site.delta_bytes, True)} and {format_count(site.delta_count, True)} blocks "
+        f"{format_bytes(site.delta_bytes, True)} and {format_count(site.delta_count, True)} {members} "
         f"(from {format_bytes(site.base.bytes)} in {format_count(site.base.count)} to "
         f"{format_bytes(site.current.bytes)} in {format_count(site.current.count)})"
     )

@@ -56,7 +56,8 @@ class JunitReport:
                     ElementTree.SubElement(case, "skipped")
                 elif finding.failed:
                     failures += 1
-                    failure = _child(case, "failure", finding.site.confidence, told(finding.site))
+                    message = told(finding.site, answer.base.members)
+                    failure = _child(case, "failure", finding.site.confidence, message)
                     failure.text = xml_text(
                         "\n".join(_details(finding.site.site.frames, finding.failed))
                     )
@@ -82,14 +83,18 @@ class JunitReport:
         for side, snapshot in (("base", answer.base), ("current", answer.current)):
             shown = snapshot.coverage.shown_share
             share = "unknown" if shown is None else f"{shown:.4f}"
-            for key, value in (("file", snapshot.source.file), ("walked_share", share)):
+            facts = [("file", snapshot.source.file), ("walked_share", share)]
+            if snapshot.is_listed:
+                facts[1] = ("coverage", snapshot.coverage.told())
+            for key, value in facts:
                 ElementTree.SubElement(
                     properties, "property", {"name": f"{side}.{key}", "value": xml_text(value)}
                 )
         suite.extend(cases)
         out = ElementTree.SubElement(suite, "system-out")
         if not answer.refused and found.left_out:
-            out.text = f"{found.left_out} more sites that grew are left out; --top N shows more."
+            more = f"{found.left_out} more {answer.base.noun}s that grew are left out"
+            out.text = f"{more}; --top N shows more."
         ElementTree.SubElement(suite, "system-err")
         ElementTree.indent(root)
         self._stream.write('<?xml version="1.0" encoding="UTF-8"?>\n')

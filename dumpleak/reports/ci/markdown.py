@@ -10,6 +10,7 @@ from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Judged
 from dumpleak.model.account_rows import what_grew
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.ci.findings import Findings, JudgedAnswer, findings
 from dumpleak.reports.names import visible
@@ -26,12 +27,16 @@ class MarkdownReport:
 
     def diff(self, judged: Judged[Comparison], top: int | None) -> None:
         """The verdict and a table of sites that grew."""
-        self._answer(judged, top, "Memory growth")
+        listed = judged.answer.base.is_listed
+        what = f"Growth of {judged.answer.base.members}" if listed else "Memory growth"
+        self._answer(judged, top, what)
 
     def trend(self, judged: Judged[Trend], top: int | None) -> None:
         """The same over a series."""
         dumps = len(judged.answer.snapshots)
-        self._answer(judged, top, f"Memory trend over {dumps} dumps")
+        listed = judged.answer.base.is_listed
+        what = f"Trend of {judged.answer.base.members}" if listed else "Memory trend"
+        self._answer(judged, top, f"{what} over {dumps} dumps")
 
     def _answer(self, judged: JudgedAnswer, top: int | None, heading: str) -> None:
         answer, gate = judged.answer, judged.gate
@@ -50,10 +55,11 @@ class MarkdownReport:
                 self._line(f"- {_text(reason)}")
             return
         base, current = answer.base_totals, answer.current_totals
+        change = format_bytes(answer.delta_bytes, True), format_count(answer.delta_count, True)
         self._line(
-            f"**{format_bytes(answer.delta_bytes, True)}** and "
-            f"**{format_count(answer.delta_count, True)}** blocks in all: from {format_bytes(base.bytes)} in "
-            f"{format_count(base.count)} to {format_bytes(current.bytes)} in {format_count(current.count)}."
+            f"**{change[0]}** and **{change[1]}** {answer.base.members} in all: from "
+            f"{format_bytes(base.bytes)} in {format_count(base.count)} to {format_bytes(current.bytes)} in "
+            f"{format_count(current.count)}."
         )
         self._line()
         if gate is not None:
@@ -72,20 +78,21 @@ class MarkdownReport:
                 self._line()
         self._table(
             findings(judged, DEFAULT_TOP if top is None else top),
-            "tag" if answer.base.is_pool else "site",
+            answer.base,
             is_trend=isinstance(answer, Trend),
         )
         self._account(answer)
         self._line(_coverage(answer))
 
-    def _table(self, found: Findings, noun: str, *, is_trend: bool) -> None:
+    def _table(self, found: Findings, base: Snapshot, *, is_trend: bool) -> None:
+        noun = base.noun if base.is_listed else "tag" if base.is_pool else "site"
         if not found.shown:
             self._line(f"No {noun} grew.")
             self._line()
             return
         more = "bytes/hour | shape | verdict | " if is_trend else ""
         dashes = "---: | --- | --- | " if is_trend else ""
-        self._line(f"| bytes +/- | blocks +/- | {more}gate | {noun} |")
+        self._line(f"| bytes +/- | {base.members} +/- | {more}gate | {noun} |")
         self._line(f"| ---: | ---: | {dashes}--- | --- |")
         for finding in found.shown:
             site = finding.site

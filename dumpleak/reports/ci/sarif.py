@@ -58,7 +58,9 @@ class SarifReport:
             )
         if found is not None and found.left_out:
             notifications.append(
-                _note(f"{found.left_out} more sites that grew are left out; --top N shows more")
+                _note(
+                    f"{found.left_out} more {answer.base.noun}s that grew are left out; --top N shows more"
+                )
             )
         notifications += [_note(told_unknown(measured), "error") for measured in unanswered]
         run = {
@@ -82,13 +84,15 @@ class SarifReport:
                     "toolExecutionNotifications": notifications,
                 }
             ],
-            "results": [_result(finding) for finding in found.shown] if found else [],
+            "results": [_result(finding, answer.base.members) for finding in found.shown]
+            if found
+            else [],
         }
         json.dump({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, self._stream, indent=1)
         self._stream.write("\n")
 
 
-def _result(finding: Finding) -> dict[str, Any]:
+def _result(finding: Finding, members: str) -> dict[str, Any]:
     site = finding.site
     result: dict[str, Any] = {
         "ruleId": site.confidence,
@@ -98,7 +102,9 @@ def _result(finding: Finding) -> dict[str, Any]:
         else "warning"
         if site.confidence != "growth"
         else "note",
-        "message": {"text": f"{told(site)}. {'; '.join((*finding.failed, *site.evidence))}"},
+        "message": {
+            "text": f"{told(site, members)}. {'; '.join((*finding.failed, *site.evidence))}"
+        },
         "locations": [_location(site.site)],
         "partialFingerprints": {FINGERPRINT: fingerprint(site.site)},
         "properties": {

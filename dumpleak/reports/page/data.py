@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_address, format_bytes
@@ -129,6 +130,7 @@ class Page:
         notes_left_out: How many more there are.
         grids: Tables, in order; the first is the main one.
         series: Names of the points in time, for trends.
+        members: What is counted.
         memory: Memory by use: {"labels", "uses", "values"}; empty where unknown.
         tree: The flame graph; empty where there is none.
     """
@@ -141,6 +143,7 @@ class Page:
     notes_left_out: int = 0
     grids: list[Grid] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
+    members: str = BLOCKS
     memory: dict[str, Any] = field(default_factory=dict)
     tree: dict[str, Any] = field(default_factory=dict)
     strings: Strings = field(default_factory=lambda: Strings())
@@ -159,6 +162,7 @@ class Page:
         """What the script needs for the first view."""
         return {
             "series": self.series,
+            "members": self.members,
             "grids": [grid.data() for grid in self.grids],
             "memory": self.memory,
             "flame": bool(self.tree),
@@ -213,6 +217,8 @@ def meter(label: str, coverage: Coverage) -> Meter:
     """Coverage of one dump."""
     if coverage.never:
         return Meter(label, None, coverage.never, complete=False)
+    if isinstance(coverage, ListCovered):
+        return Meter(label, 1.0, coverage.told(), complete=True)
     return Meter(
         label,
         coverage.shown_share or 0.0,

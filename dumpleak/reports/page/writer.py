@@ -56,6 +56,7 @@ def page_of(document: Document) -> Page:
     """What the page shows."""
     summary = document.summary or doc.Summary(doc.Tone.GOOD, document.title)
     page = Page(shown(document.title), summary, [], [], series=list(document.series))
+    page.members = document.members
     for part in document.parts:
         match part:
             case doc.Table() if part.views & View.PAGE:

@@ -50,7 +50,9 @@ class PprofReport:
             pairs = compared_pairs(comparison)
         files = comparison.base.source.file, comparison.current.source.file
         profile = _Profile(_DIFF_TYPES, "delta_space")
-        profile.comments((f"dumpleak diff {files[0]} {files[1]}", *comparison.reasons))
+        profile.comments(
+            (f"dumpleak diff {files[0]} {files[1]}{_of(comparison.base)}", *comparison.reasons)
+        )
         for pair in pairs:
             base, current = pair.base, pair.current
             if current.count:
@@ -63,7 +65,7 @@ class PprofReport:
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
         """All groups of one dump."""
         profile = _Profile(_TYPES, "inuse_space")
-        profile.comments((f"dumpleak stat {snapshot.source.file}",))
+        profile.comments((f"dumpleak stat {snapshot.source.file}{_of(snapshot)}",))
         for pair in site_pairs({}, snapshot.groups):
             profile.sample(pair, (pair.current.count, pair.current.bytes), False)
         self._write(profile, snapshot.source.time)
@@ -71,6 +73,13 @@ class PprofReport:
     def _write(self, profile: _Profile, time: datetime | None) -> None:
         data = gzip.compress(profile.finish(time), mtime=0)
         binary_stream(self._stream, "profile.pb.gz").write(data)
+
+
+def _of(snapshot: Snapshot) -> str:
+    """What was counted, where that is no blocks."""
+    if not snapshot.is_listed:
+        return ""
+    return f" --of {snapshot.population} --by {snapshot.grouping}"
 
 
 class _Profile:

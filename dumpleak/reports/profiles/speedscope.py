@@ -19,18 +19,18 @@ from dumpleak.reports.profiles.stack_tree import SitePair, compared_pairs, path_
 SCHEMA = "https://www.speedscope.app/file-format-schema.json"
 _Weight = Callable[[SitePair], int]
 
-# (name, unit, weight of a site)
+# (name, with what members are called in it, unit, weight of a site)
 _DIFF_PROFILES: tuple[tuple[str, str, _Weight], ...] = (
     ("growth in bytes", "bytes", lambda pair: pair.current.bytes - pair.base.bytes),
     ("shrinkage in bytes", "bytes", lambda pair: pair.base.bytes - pair.current.bytes),
-    ("growth in blocks", "none", lambda pair: pair.current.count - pair.base.count),
-    ("shrinkage in blocks", "none", lambda pair: pair.base.count - pair.current.count),
+    ("growth in {members}", "none", lambda pair: pair.current.count - pair.base.count),
+    ("shrinkage in {members}", "none", lambda pair: pair.base.count - pair.current.count),
     ("current bytes", "bytes", lambda pair: pair.current.bytes),
     ("base bytes", "bytes", lambda pair: pair.base.bytes),
 )
 _PROFILES: tuple[tuple[str, str, _Weight], ...] = (
     ("bytes in use", "bytes", lambda pair: pair.current.bytes),
-    ("blocks in use", "none", lambda pair: pair.current.count),
+    ("{members} in use", "none", lambda pair: pair.current.count),
 )
 
 
@@ -47,25 +47,30 @@ class SpeedscopeReport:
         if not comparison.refused:
             pairs = compared_pairs(comparison)
         files = comparison.base.source.file, comparison.current.source.file
-        self._write(f"{files[0]} → {files[1]}", pairs, _DIFF_PROFILES)
+        self._write(f"{files[0]} → {files[1]}", pairs, _DIFF_PROFILES, comparison.base.members)
 
     def stat(self, snapshot: Snapshot, top: int | None) -> None:
         """All groups of one dump."""
-        self._write(snapshot.source.file, site_pairs({}, snapshot.groups), _PROFILES)
+        pairs = site_pairs({}, snapshot.groups)
+        self._write(snapshot.source.file, pairs, _PROFILES, snapshot.members)
 
     def _write(
         self,
-        name: str,
+        title: str,
         pairs: list[SitePair],
         profiles: Iterable[tuple[str, str, _Weight]],
+        members: str,
     ) -> None:
         frames: dict[str, int] = {}
         document = {
             "$schema": SCHEMA,
-            "name": visible(name),
+            "name": visible(title),
             "exporter": f"dumpleak@{__version__}",
             "activeProfileIndex": 0,
-            "profiles": [_profile(pairs, frames, *profile) for profile in profiles],
+            "profiles": [
+                _profile(pairs, frames, name.format(members=members), unit, weight)
+                for name, unit, weight in profiles
+            ],
             "shared": {"frames": [{"name": frame} for frame in frames]},
         }
         json.dump(document, self._stream)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 
 _KIND_NAMES = {
@@ -53,6 +54,11 @@ def site_pairs(
         if shown is not None and (before.count or after.count):
             pairs.append(SitePair(shown, before, after))
     return pairs
+
+
+def root_name(snapshot: Snapshot) -> str:
+    """What all groups are called together: "all sites", "all threads"."""
+    return f"all {snapshot.members}" if snapshot.is_listed else "all sites"
 
 
 def compared_pairs(answer: Comparison | Trend) -> list[SitePair]:

@@ -26,7 +26,7 @@ from windumps.dumps.kernel.dump import KernelDump
 # `CannotAnswerError` where the dump does not tell of the members, or not of all.
 Producer = Callable[[Session, Snapshot, str], Members]
 PRODUCERS: dict[str, Producer] = {
-    REGIONS: lambda session, process, by: region_members(session, by),
+    REGIONS: lambda session, process, by: region_members(session, process, by),
     HEAPS: lambda session, process, by: heap_members(process),
     HANDLES: lambda session, process, by: handle_members(session, by),
     THREADS: lambda session, process, by: thread_members(session),
@@ -69,13 +69,10 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     kept = file.metadata.populations.get(of) or _of_older_file(file, of)
     if kept is None:
         raise CannotAnswerError(f"{path}: {NOT_KEPT}; make it anew from the dump")
-    if kept.reason:
-        raise CannotAnswerError(f"{path}: {kept.reason}")
     groups = kept.groups.get(by)
     if groups is None:
-        raise CannotAnswerError(
-            f"{path}: a snapshot file keeps no names of {of}; ask the dump itself"
-        )
+        why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
+        raise CannotAnswerError(f"{path}: {why}")
     return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
 
 
@@ -95,12 +92,13 @@ def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopu
     found = {}
     for of, produce in PRODUCERS.items():
         keys = [by for by in POPULATIONS[of].groupings if (of, by) not in LEFT_OUT]
-        try:
-            members = {by: produce(session, process, by) for by in keys}
-        except CannotAnswerError as error:
-            found[of] = StoredPopulation(reason=str(error))
-            continue
+        members, reason = {}, ""
+        for by in keys:
+            try:
+                members[by] = produce(session, process, by)
+            except CannotAnswerError as error:
+                reason = reason or str(error)
         sized = all(each.size is not None for each in members.values())
         groups = {by: added_up(each) for by, each in members.items()}
-        found[of] = StoredPopulation(groups, sized)
+        found[of] = StoredPopulation(groups, sized, reason)
     return found

@@ -11,10 +11,14 @@ import numpy as np
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.group_sums import GroupSums
+from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, sum_of
 from windumps.arrays import I64
+from windumps.diagnostics import Diagnostic, Severity
+
+UNSIZED = ("members-only-counted", Severity.WARNING, "MemoryInfoListStream")
 
 
 class Members(NamedTuple):
@@ -66,9 +70,15 @@ def members_snapshot(
         groups: All members, as `added_up` gives them.
         sized: Their bytes are known.
     """
+    diagnostics = list(process.diagnostics)
+    if not sized and POPULATIONS[population].what_bytes:
+        diagnostics.append(
+            Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
+        )
     return replace(
         process,
         grouping=by,
+        diagnostics=diagnostics,
         groups={site.key: (site, totals) for site, totals in groups},
         totals=sum_of([totals for _, totals in groups]),
         private={},
@@ -78,7 +88,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=ListCovered(0, 0, 0, 0, 0),
+        coverage=ListCovered.of(population),
         limits=(),
         population=population,
         sized=sized,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from dumpleak.model.account import NO_MODULES
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import key_site
+from dumpleak.process.account import why_no_modules
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.members import Members, numbered
 from windumps.arrays import I64
@@ -19,11 +19,11 @@ def module_members(session: Session) -> Members:
     """All loaded images by name; their bytes only where the dump lists its regions.
 
     Raises:
-        CannotAnswerError: the dump does not list its modules.
+        CannotAnswerError: the dump does not list its modules, or not all of them.
     """
     modules, regions = session.dump.modules, session.dump.memory.regions
-    if not modules:
-        raise CannotAnswerError(NO_MODULES)
+    if why := why_no_modules(session.dump):
+        raise CannotAnswerError(why)
     sites, group = numbered(key_site("module|name", module.name) for module in modules)
     known = len(regions) > 0 and regions.whole
     return Members(sites, group, _committed(modules, regions) if known else None)

@@ -8,8 +8,10 @@ from dumpleak.model.account import NO_REGIONS, REGIONS_CUT
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError
 from dumpleak.model.memory import USES
 from dumpleak.model.sites import Site, key_site
-from dumpleak.process.memory_use import region_uses
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.process.memory_use import NO_THREADS, region_uses
 from dumpleak.process.session import Session
+from dumpleak.survey.populations.heap_rows import why_heaps_unknown
 from dumpleak.survey.populations.members import Members
 from windumps.arrays import I64
 from windumps.memory import Regions
@@ -32,19 +34,23 @@ _PROTECTIONS = {
 RESERVED = "(reserved only)"
 
 
-def region_members(session: Session, by: str) -> Members:
+def region_members(session: Session, process: Snapshot, by: str) -> Members:
     """All allocations of a process whose heaps were walked.
 
     Args:
         session: The open dump.
-        by: "use", "size" (committed bytes) or "protection" (of the first committed pages).
+        process: What is known of its heaps.
+        by: "use" (of most committed bytes), "size" (committed bytes) or "protection" (as "use").
 
     Raises:
-        CannotAnswerError: the dump does not list its regions, or not all of them.
+        CannotAnswerError: the dump does not list its regions, or not all of them, or it does not tell of what
+            use they are.
     """
     regions = session.dump.memory.regions
     if not len(regions) or not regions.whole:
         raise CannotAnswerError(f"{REGIONS_CUT if len(regions) else NO_REGIONS}; {BETTER_DUMP}")
+    if by == "use" and (why := _why_use_unknown(session, process)):
+        raise CannotAnswerError(f"what regions are used for is not known: {why}")
     taken = np.flatnonzero(regions.state != MEM_FREE)
     _, first, group = np.unique(
         regions.allocation_base[taken], return_index=True, return_inverse=True
@@ -63,23 +69,37 @@ def _site(by: str, value: int) -> Site:
     return key_site(f"region|{by}", names[by]() if by in names else str(value))
 
 
+def _why_use_unknown(session: Session, process: Snapshot) -> str:
+    """Why memory of heaps or stacks may look like other memory; "" where it cannot."""
+    known = all(view.threads_known for view in session.views)
+    return why_heaps_unknown(process) or ("" if known else NO_THREADS)
+
+
 def _uses(session: Session, regions: Regions, taken: I64, group: I64, size: I64) -> I64:
     """The use of most committed bytes of each allocation; of those without any, of its first region."""
     use = region_uses(session, regions)[taken].astype(np.int64)
-    held = np.zeros((len(size), len(USES)), np.int64)
-    committed = regions.state[taken] == MEM_COMMIT
-    weight = np.where(committed, regions.region_size[taken].astype(np.int64), 0)
-    np.add.at(held, (group, use), weight)
     _, first = np.unique(group, return_index=True)
-    return np.where(size > 0, held.argmax(axis=1), use[first])
+    return np.where(size > 0, _of_most(use, regions, taken, group, size), use[first])
 
 
 def _protections(session: Session, regions: Regions, taken: I64, group: I64, size: I64) -> I64:
+    protection = regions.protect[taken].astype(np.int64)
+    return np.where(size > 0, _of_most(protection, regions, taken, group, size), -1)
+
+
+def _of_most(value: I64, regions: Regions, taken: I64, group: I64, size: I64) -> I64:
+    """The value that most committed bytes of each allocation have."""
+    distinct, index = np.unique(value, return_inverse=True)
     committed = np.flatnonzero(regions.state[taken] == MEM_COMMIT)
-    allocation, first = np.unique(group[committed], return_index=True)
-    protection = np.full(len(size), -1, np.int64)
-    protection[allocation] = regions.protect[taken[committed[first]]]
-    return protection
+    pairs, pair = np.unique(
+        group[committed] * len(distinct) + index[committed], return_inverse=True
+    )
+    held = np.zeros(len(pairs), np.int64)
+    np.add.at(held, pair, regions.region_size[taken[committed]].astype(np.int64))
+    most = np.zeros(len(size), np.int64)
+    order = np.argsort(held, kind="stable")  # the largest is written last
+    most[pairs[order] // len(distinct)] = distinct[pairs[order] % len(distinct)]
+    return most
 
 
 def _protection(value: int) -> str:

@@ -18,7 +18,7 @@ NARROW_TEB = 0x2000  # of a WoW64 thread, behind its 64-bit TEB
 
 
 def thread_members(session: Session) -> Members:
-    """All threads; what their stacks have committed only where the dump lists its regions.
+    """All threads; what their stacks have committed only where the dump lists its regions, and all stacks.
 
     Raises:
         CannotAnswerError: the dump does not list its threads, or not all of them.
@@ -51,8 +51,8 @@ def _site(session: Session, thread: Thread) -> Site:
     return Site(SiteKind.GROUP, f"thread|start|{identity}+0x{rva:x}", name, places=(place,))
 
 
-def _stacks(session: Session) -> I64:
-    """Committed bytes of the stack of each thread; a WoW64 thread has two."""
+def _stacks(session: Session) -> I64 | None:
+    """Committed bytes of the stack of each thread; a WoW64 thread has two. None where one is not found."""
     regions = session.dump.memory.regions
     rows = (regions.state == MEM_COMMIT) & (regions.type == MEM_PRIVATE)
     bases, inverse = np.unique(regions.allocation_base[rows], return_inverse=True)
@@ -76,5 +76,7 @@ def _stacks(session: Session) -> I64:
         ends = thread.stack_start, told.get(thread.teb, 0), seconds.get(thread.teb, 0)
         stacks = [regions.row_of(address) for address in ends if address]
         mine = {int(regions.allocation_base[row]) for row in stacks if row >= 0}
+        if not mine:
+            return None
         sizes.append(sum(committed.get(base, 0) for base in mine))
     return np.array(sizes, np.int64)

@@ -104,7 +104,7 @@ class Flame {
     const t = this.tree;
     if (t.single) return [["bytes", bytes(t.current[node])]];
     return [
-      ["change", bytes(this.net(node), true)], ["blocks", count(t.counts[node], true)],
+      ["change", bytes(this.net(node), true)], [data.members, count(t.counts[node], true)],
       ["base", bytes(t.base[node])], ["current", bytes(t.current[node])],
       ["grew", bytes(t.grew[node], true)], ["shrank", bytes(-t.shrank[node], true)],
     ];

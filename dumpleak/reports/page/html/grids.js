@@ -263,7 +263,7 @@ function trendChart(points) {
   return {
     traces: [{
       type: "scatter", mode: "lines+markers", x: data.series, y: points.map((p) => p[0]),
-      text: points.map((p) => bytes(p[0]) + " in " + count(p[1]) + " blocks"),
+      text: points.map((p) => bytes(p[0]) + " in " + count(p[1]) + " " + data.members),
       hovertemplate: "%{x}: %{text}<extra></extra>", line: { color: colour("--link") },
     }],
     layout: { yaxis: { ...base().yaxis, ...byteAxis(Math.max(...points.map((p) => p[0]))), rangemode: "tozero" } },

@@ -73,6 +73,8 @@ def open_minidump(path: Path, data: U8) -> Dump:
         and streams.lists_all(listing, listed[0], listed[2], THREAD_SIZE)
     )
     memory = read_memory(streams)
+    place = streams.counted(c.StreamType.MODULE_LIST, MODULE_SIZE)
+    listed_modules = list(_modules(streams, place)) if place is not None else []
     return Dump(
         path=path,
         kind=NAME,
@@ -85,7 +87,8 @@ def open_minidump(path: Path, data: U8) -> Dump:
         full_memory=bool(streams.header.Flags & c.FULL_MEMORY_FLAG)
         or any(stream.kind == c.StreamType.MEMORY64_LIST for stream in streams.all),
         memory=memory,
-        modules=_images(streams, memory),
+        modules=_images(streams, memory, listed_modules),
+        modules_whole=place is not None and len(listed_modules) == place[2],
         unloaded_modules=list(_unloaded_modules(streams)),
         threads=threads,
         threads_whole=threads_whole,
@@ -167,10 +170,7 @@ def _comments(streams: Streams) -> list[str]:
     return comments
 
 
-def _modules(streams: Streams) -> Iterator[Module]:
-    place = streams.counted(c.StreamType.MODULE_LIST, MODULE_SIZE)
-    if place is None:
-        return
+def _modules(streams: Streams, place: tuple[int, int, int]) -> Iterator[Module]:
     for _, buffer in streams.buffers("MINIDUMP_MODULE", *place, MODULE_SIZE, MODULE_SIZE):
         raw = MINIDUMP_MODULE.parse(buffer)
         path = streams.string("MINIDUMP_MODULE.ModuleNameRva", raw.ModuleNameRva)
@@ -191,9 +191,9 @@ def _modules(streams: Streams) -> Iterator[Module]:
         )
 
 
-def _images(streams: Streams, memory: AddressSpace) -> list[Module]:
+def _images(streams: Streams, memory: AddressSpace, listed: list[Module]) -> list[Module]:
     """The listed modules, completed out of memory, and images there that the list lacks."""
-    modules = completed(memory, list(_modules(streams)))
+    modules = completed(memory, listed)
     unlisted = unlisted_images(memory, modules)
     if unlisted:
         streams.log.add(
