@@ -17,8 +17,7 @@ import jsonschema
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.cli import main, main_group
-from dumpleak.commands.populations import POPULATIONS
-from dumpleak.model.snapshot import HANDLES
+from dumpleak.model.populations import HANDLES, POPULATIONS
 from fuzz.dice import Dice
 from fuzz.invariants import require
 from windumps.errors import WindumpsError
@@ -209,7 +208,7 @@ def filled(line: Line, dice: Dice, mutated: Path, whole: Path) -> list[str]:
     """The words of a command line, with files, a grouping and a format in it."""
     command = line.words[0]
     places = {INPUT: str(mutated), WHOLE: str(whole), BY: dice.pick(groupings(command))}
-    places[HANDLES_BY] = dice.pick(POPULATIONS[HANDLES])
+    places[HANDLES_BY] = dice.pick(POPULATIONS[HANDLES].groupings)
     words = list(line.words)
     if line.more and dice.chance(0.5):
         words += line.more

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dumpleak.cli import main_group
-from dumpleak.commands.populations import POPULATIONS
+from dumpleak.model.populations import POPULATIONS
 from fuzz.command_lines import (
     KERNEL_LINES,
     LEFT_OUT,
@@ -44,7 +44,7 @@ def test_every_option_of_every_command_is_in_some_cases() -> None:
     for command, words in made.items():
         known = {word for word in OPTIONS[command] if word.startswith("--")}
         assert known - words - LEFT_OUT.keys() == set(), command
-    assert made["stat"] > POPULATIONS.keys() | set(POPULATIONS["handles"])
+    assert made["stat"] > POPULATIONS.keys() | set(POPULATIONS["handles"].groupings)
 
 
 def test_what_is_left_out_or_has_values_is_there() -> None:
