@@ -335,18 +335,6 @@ def _hours(under_load: list[Snapshot]) -> F64 | None:
     return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
 
 
-def find_newcomers(series: Sequence[Snapshot], under_load: int) -> dict[str, Newcomers]:
-    """What became of blocks that came in the first half of a series, for each group by key.
-
-    Empty where the dumps are not all of one process life, or do not know single blocks.
-
-    Args:
-        series: All snapshots in order of time.
-        under_load: How many of them were taken under load.
-    """
-    return _newcomers(series, under_load, _survivors(series, under_load))
-
-
 def _followed(
     series: list[Snapshot], under_load: int
 ) -> tuple[list[Snapshot], list[Survivors], list[Diagnostic]]:
@@ -386,7 +374,10 @@ def _survivors(series: Sequence[Snapshot], under_load: int) -> list[Survivors]:
 def _newcomers(
     series: Sequence[Snapshot], under_load: int, followed: Sequence[Survivors]
 ) -> dict[str, Newcomers]:
-    """As `find_newcomers`, from what became of the blocks."""
+    """What became of blocks that came in the first half of a series, for each group by key.
+
+    Empty where the dumps are not all of one process life, or do not know single blocks.
+    """
     middle = series[middle_of(under_load)]
     if not followed or middle.blocks is None:
         return {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
@@ -13,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.attribution.late_symbols import with_symbols
-from dumpleak.files.checked_json import SnapshotFileError
+from dumpleak.files.checked_json import SnapshotFileError, load_json
 from dumpleak.files.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
-from dumpleak.files.metadata import Metadata, from_json
+from dumpleak.files.metadata import Metadata
+from dumpleak.files.metadata_form import from_json
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.block_table import BY_STAMP, BlockTable, shape_identity
 from dumpleak.model.coverage import PoolsCovered
@@ -123,7 +123,7 @@ class SnapshotFile:
         if not 0 <= rows <= MAX_ROWS + MAX_ROWS_PER_BYTE * path.stat().st_size:
             raise self._damaged(f"{rows} blocks are more than a file of this size can hold")
         with self._checked():
-            self.metadata: Metadata = from_json(json.loads(unpack(raw)), str(path))
+            self.metadata: Metadata = from_json(load_json(unpack(raw)), str(path))
         if self.metadata.block_count != rows:
             raise self._damaged(f"it holds {rows} blocks and says {self.metadata.block_count}")
         snapshot = self.metadata.snapshot

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from dumpleak.compare.answers import SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.files.checked_json import Absent, Decoder, Signed, WrongMemberError, load_json
 from dumpleak.model.populations import BLOCKS, POOL
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.stripping import hashed_key
@@ -17,11 +17,28 @@ from windumps.errors import DumpError
 from windumps.files import read_head
 
 MAX_FILE_BYTES = 1 << 28
-SCHEMAS = ("dumpleak/diff/1", "dumpleak/trend/1")
 
 
 class BaselineError(DumpError):
     """A baseline file cannot be used; the message says why."""
+
+
+@dataclass
+class _Row:
+    key: str
+    delta_bytes: Signed | None  # of members without bytes
+    delta_count: Signed
+
+
+@dataclass
+class _Run:
+    """The JSON of an accepted `diff` or `trend`, as far as it is needed."""
+
+    schema: Literal["dumpleak/diff/1", "dumpleak/trend/1"]
+    by: str | None
+    of: str | None
+    sites: list[_Row]
+    private: Annotated[list[_Row], Absent([])]
 
 
 @dataclass(frozen=True)
@@ -76,27 +93,23 @@ def json_baseline(path: Path | str, by: str | None = None, of: str | None = None
     if len(raw) > MAX_FILE_BYTES:
         raise BaselineError(f"{path}: too large for a baseline")
     try:
-        document = json.loads(raw)
-        schema = document["schema"]
-        rows = [*document["sites"], *document.get("private", [])]
-        growth = {
-            str(row["key"]): (_whole(row["delta_bytes"] or 0), _whole(row["delta_count"]))
-            for row in rows
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        run = Decoder()(_Run, load_json(raw), "the file")
+    except ValueError as error:
+        why = f" ({error})" if isinstance(error, WrongMemberError) else ""
         raise BaselineError(
-            f"{path}: not a baseline; give a snapshot, or what diff or trend wrote with --format json"
+            f"{path}: not a baseline{why}; give a snapshot, or what diff or trend wrote with --format json"
         ) from error
-    if schema not in SCHEMAS:
-        raise BaselineError(f"{path}: schema {schema!r} is no baseline; {' or '.join(SCHEMAS)} is")
-    check_grouping(str(path), document.get("by"), by)
-    told = document.get("of", of)
+    check_grouping(str(path), run.by, by)
+    told = run.of or of
     if told != of and (of is not None or told not in (BLOCKS, POOL)):
         raise BaselineError(f"{path}: it is of {told}, and no baseline for {of or BLOCKS}")
+    growth = {
+        row.key: (row.delta_bytes or 0, row.delta_count) for row in (*run.sites, *run.private)
+    }
     return Baseline(str(path), growth=growth)
 
 
-def check_grouping(path: str, grouping: object, by: str | None) -> None:
+def check_grouping(path: str, grouping: str | None, by: str | None) -> None:
     """Refuses a baseline whose groups are others than those it is held against: no key would match.
 
     Raises:
@@ -110,9 +123,3 @@ def check_grouping(path: str, grouping: object, by: str | None) -> None:
 
 def _beyond(growth: int, allowed: int) -> int:
     return max(growth - max(allowed, 0), 0) if growth > 0 else growth
-
-
-def _whole(value: Any) -> int:
-    if not isinstance(value, int):
-        raise TypeError("not a whole number")
-    return value

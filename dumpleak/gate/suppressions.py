@@ -15,13 +15,28 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from dumpleak.files.checked_json import Absent, Decoder, WrongMemberError
 from dumpleak.model.sites import Site
 from windumps.files import read_head
 
 MAX_FILE_BYTES = 1 << 20
-_KEYS = {"site", "reason", "expires"}
+
+
+@dataclass
+class _Entry:
+    site: str
+    reason: str
+    expires: date
+
+
+@dataclass
+class _File:
+    suppress: Annotated[list[Any], Absent([])]
+
+
+_decode = Decoder(closed=(_Entry, _File))
 
 
 @dataclass(frozen=True)
@@ -68,21 +83,19 @@ def read_suppressions(path: Path | str, today: date | None = None) -> list[Suppr
         document = tomllib.loads(raw.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{path}: not a TOML file: {error}") from error
-    entries = document.get("suppress", [])
-    if set(document) - {"suppress"} or not isinstance(entries, list):
-        raise ValueError(
-            f"{path}: write one [[suppress]] with site, reason and expires for each site"
-        )
     day = today or datetime.now(UTC).date()
-    return [_entry(entry, f"{path}: entry {n}", day) for n, entry in enumerate(entries, start=1)]
+    try:
+        entries = _decode(_File, document, "the file").suppress
+        return [_suppression(entry, f"entry {n}", day) for n, entry in enumerate(entries, start=1)]
+    except WrongMemberError as error:
+        raise ValueError(
+            f"{path}: {error}; write one [[suppress]] with site, reason and expires for each site"
+        ) from error
 
 
-def _entry(entry: Any, where: str, today: date) -> Suppression:
-    if not isinstance(entry, dict) or set(entry) != _KEYS:
-        raise ValueError(f"{where}: a [[suppress]] has site, reason and expires, and nothing else")
-    site, reason, expires = entry["site"], entry["reason"], entry["expires"]
-    if not isinstance(site, str) or not isinstance(reason, str) or not site or not reason.strip():
-        raise ValueError(f"{where}: site and reason are texts that say something")
-    if isinstance(expires, datetime) or not isinstance(expires, date):
-        raise ValueError(f"{where}: expires is a day, 2027-01-31 (without quotes)")
-    return Suppression(site, reason.strip(), expires, expires < today)
+def _suppression(entry: object, where: str, today: date) -> Suppression:
+    read = _decode(_Entry, entry, where)
+    for name in ("site", "reason"):
+        if not getattr(read, name).strip():
+            raise WrongMemberError("a text that says something", f"{where}.{name}")
+    return Suppression(read.site, read.reason.strip(), read.expires, read.expires < today)

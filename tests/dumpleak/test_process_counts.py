@@ -13,7 +13,8 @@ from truth import TESTDATA
 
 from dumpleak.compare.answers import Comparison, Verdict
 from dumpleak.compare.diff import compare
-from dumpleak.files.metadata import from_json, to_json
+from dumpleak.files.metadata import to_json
+from dumpleak.files.metadata_form import from_json
 from dumpleak.files.reader import snapshot_info
 from dumpleak.gate.conditions import parse_gate
 from dumpleak.gate.gate import Gate

@@ -26,9 +26,11 @@ from dumpleak.files.detect import read_snapshot
 from dumpleak.files.metadata import Metadata, to_json
 from dumpleak.files.reader import SnapshotFile, read_snapshot_file
 from dumpleak.files.stripping import stripped_metadata
+from dumpleak.model.block_table import BY_PDB
 from dumpleak.model.optional_libraries import install_command
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
@@ -348,6 +350,15 @@ def test_a_newer_version_is_said_to_be_one(tiny: Path, tmp_path: Path) -> None:
         lambda m: m.update(diagnostics=[{"severity": "fatal"}]),
         lambda m: m.update(modules=3),
         lambda m: m["holders"][0].update(site=99999),
+        # What every version wrote is not taken for nothing where it is absent.
+        lambda m: m.pop("modules"),
+        lambda m: m.pop("texts"),
+        lambda m: m["totals"].pop("count"),
+        lambda m: m["groups"]["site"][0].pop("bytes"),
+        lambda m: m["holders"][0].pop("fields"),
+        lambda m: m["about"]["memory"].pop("rows"),
+        lambda m: m["classes"].update(owner=[0]),
+        lambda m: m.update(shapes_by=3),
     ],
 )
 def test_metadata_that_is_not_what_it_should_be_is_refused(
@@ -356,6 +367,31 @@ def test_metadata_that_is_not_what_it_should_be_is_refused(
     path = _altered(tiny, tmp_path / "a.dlsnap", change)
     with pytest.raises(SnapshotFileError, match=str(path)):
         read_snapshot(path, "site")
+
+
+def test_a_file_without_what_later_versions_added_is_read(tiny: Path, tmp_path: Path) -> None:
+    def older(metadata: Any) -> None:
+        for name in ("shapes_by", "about", "populations", "private_unknown", "by_regions"):
+            del metadata[name]
+        for name in ("in_file", "account", "unreferenced"):
+            metadata.pop(name, None)
+        for name in ("subject", "cut_bytes"):
+            del metadata["source"][name]
+        for name in ("unread_bytes", "list_cut"):
+            del metadata["coverage"][name]
+        for module in metadata["modules"]:
+            del module["checksum"]
+
+    old = SnapshotFile(_altered(tiny, tmp_path / "a.dlsnap", older)).metadata
+    new = SnapshotFile(tiny).metadata
+    assert (old.about, old.populations, old.shapes_by) == (None, {}, BY_PDB)
+    snapshot = old.snapshot
+    assert (snapshot.private_unknown, snapshot.by_regions, snapshot.in_file) == ("", True, None)
+    assert (snapshot.outside, snapshot.unreferenced) == (None, None)
+    assert (snapshot.source.subject, snapshot.source.cut_bytes) == (Subject.PROCESS, 0)
+    assert snapshot.coverage == new.snapshot.coverage
+    assert {module.checksum for module in snapshot.modules} == {0}
+    assert snapshot.groups == new.snapshot.groups
 
 
 @pytest.mark.parametrize(
@@ -490,5 +526,5 @@ def test_wrong_use_is_said(run: Any, arguments: list[Any], code: int, said: str)
 def test_a_sites_every_field_is_written(tiny: Path) -> None:
     assert set(Site.__dataclass_fields__) == {
         *("kind", "key", "name", "frames", "type", "tag", "driver", "lines", "places"),
-    }, "add the new field to dumpleak/snapshots/metadata.py and to this list"
+    }, "add the new field to dumpleak/files/metadata.py and to this list"
     assert to_json(SnapshotFile(tiny).metadata)["format"] == "dumpleak/snapshot/1"

@@ -15,6 +15,9 @@ from builders.minidump_builder import MinidumpBuilder
 from report_samples import growth
 from truth import TESTDATA
 
+from dumpleak.files.checked_json import WrongMemberError
+from dumpleak.files.metadata import to_json
+from dumpleak.files.metadata_form import from_json
 from dumpleak.model.coverage import Coverage, PoolsCovered
 from dumpleak.model.populations import POOL
 from dumpleak.model.subject import Subject
@@ -22,6 +25,7 @@ from dumpleak.process.session import Session
 from dumpleak.reports.answers.next_steps import COPY_AGAIN, better_dump_steps
 from dumpleak.reports.answers.summary import count_of, summarize_comparison
 from dumpleak.survey.heaps import source_info
+from dumpleak.survey.recording import write_snapshot
 
 ROOT = Path(__file__).resolve().parents[2]
 PROCESS = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
@@ -93,16 +97,18 @@ def test_a_process_and_a_system_are_not_to_be_compared_by_whatever_dump_is_taken
 def test_a_snapshot_keeps_the_subject_and_older_ones_tell_it_by_their_format(
     run: Any, tmp_path: Path
 ) -> None:
-    from dumpleak.files.checked_json import Fields, SnapshotFileError
-    from dumpleak.files.metadata import _read_subject
+    written = write_snapshot(Session.open(PROCESS), tmp_path / "b.dlsnap", holders=False)
+    document = json.loads(json.dumps(to_json(written)))
+    del document["source"]["subject"]
 
     def read(**members: str) -> Subject:
-        return _read_subject(Fields({"kind": "minidump", **members}, "source"))
+        altered = {**document, "source": document["source"] | members}
+        return from_json(altered, "b").snapshot.source.subject
 
     assert [read(subject=str(subject)) for subject in Subject] == list(Subject)
     assert read() is Subject.PROCESS
     assert read(kind="kernel dump") is read(kind="raw memory image") is Subject.SYSTEM
-    with pytest.raises(SnapshotFileError, match=r"source\.subject"):
+    with pytest.raises(WrongMemberError, match=r"source\.subject"):
         read(subject="kernel")
     taken = tmp_path / "a.dlsnap"
     run("snapshot", SIDES[0], "-o", taken)

@@ -90,11 +90,6 @@ class KernelSymbols:
         self._found: dict[str, KernelSymbol | None] = {}
 
     @property
-    def is_built_in(self) -> bool:
-        """The built-in table has this kernel."""
-        return bool(self._rvas)
-
-    @property
     def source(self) -> SymbolSource | None:
         """The symbols given by `use`."""
         return self._source[0] if self._source is not None else None

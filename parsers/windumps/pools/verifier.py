@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U32, U64
 from windumps.diagnostics import DiagnosticLog, Severity
@@ -203,12 +202,3 @@ def _counters(
         if paged + nonpaged == count and paged_bytes + nonpaged_bytes >= held:
             return paged, nonpaged, paged_bytes, nonpaged_bytes
     return None, None, None, None
-
-
-def callers_of(data: VerifierData, addresses: U64) -> tuple[U64, NDArray[np.bool_]]:
-    """The recorded caller of each block, and which blocks have one."""
-    if not len(data):
-        return np.zeros(len(addresses), np.uint64), np.zeros(len(addresses), np.bool_)
-    at = np.minimum(np.searchsorted(data.address, addresses), len(data) - 1)
-    known: NDArray[np.bool_] = data.address[at] == addresses
-    return np.where(known, data.caller[at], 0).astype(np.uint64), known

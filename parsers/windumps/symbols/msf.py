@@ -89,11 +89,6 @@ class MsfFile:
         """The error for a damaged part of this file."""
         return CorruptSymbolsError(self.name, structure, reason)
 
-    @property
-    def stream_count(self) -> int:
-        """How many streams the directory lists."""
-        return len(self._sizes)
-
     def stream(self, index: int) -> NDArray[np.uint8]:
         """All bytes of a stream, uint8; empty for one that does not exist.
 

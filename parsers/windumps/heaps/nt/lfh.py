@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from windumps.arrays import I64, U32, U64
+from windumps.arrays import I64, U64
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.heaps.nt.entries import UNUSED_LFH, Mask, user_extents
 from windumps.heaps.nt.lfh_areas import HEADER, SUBSEGMENT, AreaReader, Areas
@@ -191,18 +191,3 @@ def _joined(pieces: list[tuple[U64, I64]]) -> tuple[U64, I64]:
     users = [np.empty(0, np.uint64), *(user for user, _ in pieces)]
     rooms = [np.empty(0, np.int64), *(room for _, room in pieces)]
     return np.concatenate(users), np.concatenate(rooms)
-
-
-def equals_majority(values: U32, starts: I64) -> Mask:
-    """For each group beginning at `starts`: True where a value equals the group's most frequent
-    one.
-    """
-    result = np.zeros(len(values), bool)
-    ends = np.append(starts[1:], len(values))
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        group = values[start:end]
-        middle = np.partition(group, len(group) // 2)[
-            len(group) // 2
-        ]  # a majority holds the median
-        result[start:end] = group == middle
-    return result

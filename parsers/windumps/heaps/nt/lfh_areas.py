@@ -55,16 +55,7 @@ class Areas(NamedTuple):
 
     def take(self, keep: Mask) -> Areas:
         """The areas where `keep` is true."""
-        address, room, subsegment, stride, blocks, depth, first = self
-        return Areas(
-            address[keep],
-            room[keep],
-            subsegment[keep],
-            stride[keep],
-            blocks[keep],
-            depth[keep],
-            first[keep],
-        )
+        return Areas._make(column[keep] for column in self)
 
 
 @dataclass

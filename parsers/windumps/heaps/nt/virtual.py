@@ -91,16 +91,21 @@ def read_entries(
     """Reads `_HEAP.VirtualAllocdBlocks`, and tells whether it is cut; says so, too."""
     nodes, trouble = list_nodes(head, heap.address_of("VirtualAllocdBlocks"), context.pointer_size)
     if trouble is not None:
-        context.log.add(
-            "virtual-list-cut",
-            Severity.WARNING,
-            "_HEAP.VirtualAllocdBlocks",
-            heap.address,
-            f"{trouble}; large blocks may be missing",
-        )
+        say_list_cut(context, heap, trouble)
     if not nodes:
         return NO_ENTRIES, trouble is not None
     return entries_at(context, row, np.array(nodes, np.uint64)), trouble is not None
+
+
+def say_list_cut(context: HeapContext, heap: Record, trouble: str) -> None:
+    """Says that the list of large blocks does not lead to all of them."""
+    context.log.add(
+        "virtual-list-cut",
+        Severity.WARNING,
+        "_HEAP.VirtualAllocdBlocks",
+        heap.address,
+        f"{trouble}; large blocks may be missing",
+    )
 
 
 def entries_at(context: HeapContext, row: LayoutRow, entry: U64) -> Entries:

@@ -42,15 +42,7 @@ class Headers(NamedTuple):
 
     def take(self, keep: Mask) -> Headers:
         """Those where `keep` is true."""
-        return Headers(
-            self.present[keep],
-            self.start[keep],
-            self.end[keep],
-            self.owned[keep],
-            self.requested[keep],
-            self.actual[keep],
-            self.trace[keep],
-        )
+        return Headers._make(column[keep] for column in self)
 
 
 def read_headers(context: HeapContext, row: LayoutRow, at: U64, root: int) -> Headers:

@@ -53,7 +53,7 @@ class Nodes(NamedTuple):
 
     def take(self, keep: Mask | I64) -> Nodes:
         """The nodes where `keep` is true, or those with these numbers."""
-        return Nodes(*(column[keep] for column in self))  # type: ignore[arg-type]
+        return Nodes._make(column[keep] for column in self)
 
     def as_pages(self, which: Mask) -> Nodes:
         """The same; those marked are merely pages: what they say of a block is left over from earlier."""

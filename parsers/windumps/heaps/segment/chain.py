@@ -8,7 +8,7 @@ behind a hole: what is left of earlier chunks is never linked to what is there n
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,13 +42,7 @@ class Headers:
 
     def select(self, keep: Bools) -> Headers:
         """The rows where `keep` is true."""
-        return Headers(
-            self.size[keep],
-            self.previous[keep],
-            self.allocated[keep],
-            self.sound[keep],
-            self.bits[keep],
-        )
+        return Headers(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
 def decode_headers(

@@ -9,7 +9,7 @@ that count in the low 12 bits of its pointer to it. Where bitmap and count disag
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,20 +47,13 @@ class Subsegments:
 
     def select(self, keep: Bools) -> Subsegments:
         """The rows where `keep` is true."""
-        return Subsegments(
-            self.address[keep],
-            self.size[keep],
-            self.count[keep],
-            self.encoded[keep],
-            self.present[keep],
-            self.header[keep],
-        )
+        return Subsegments(*(getattr(self, f.name)[keep] for f in fields(self)))
 
 
 def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I64) -> Subsegments:
     """Reads the headers of many LFH subsegments at once."""
     name = "_HEAP_LFH_SUBSEGMENT"
-    fields = [
+    members = [
         field
         for field in (
             "FreeCount",
@@ -78,9 +71,9 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
     ]
     dtype = np.dtype(
         {
-            "names": fields,
-            "formats": [f"<u{row.field_size(name, field)}" for field in fields],
-            "offsets": [row.offset(name, field) for field in fields],
+            "names": members,
+            "formats": [f"<u{row.field_size(name, field)}" for field in members],
+            "offsets": [row.offset(name, field) for field in members],
             "itemsize": row.size(name),
         }
     )
@@ -91,7 +84,7 @@ def read_subsegments(memory: AddressSpace, row: LayoutRow, address: U64, size: I
     else:
         mask = (address & low) >> np.uint64(12)
     count = header["BlockCount"].astype(np.int64)
-    if "WitheldBlockCount" in fields:
+    if "WitheldBlockCount" in members:
         # In the kernel, blocks that would lie in two pages are never given out, and not counted.
         count += header["WitheldBlockCount"]
     return Subsegments(

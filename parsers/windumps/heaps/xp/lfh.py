@@ -40,15 +40,7 @@ class _Areas(NamedTuple):
     first_free: I64
 
     def take(self, keep: Mask) -> _Areas:
-        address, subsegment, stride, blocks, depth, first_free = self
-        return _Areas(
-            address[keep],
-            subsegment[keep],
-            stride[keep],
-            blocks[keep],
-            depth[keep],
-            first_free[keep],
-        )
+        return _Areas._make(column[keep] for column in self)
 
 
 @dataclass

@@ -17,7 +17,7 @@ from windumps.diagnostics import Severity
 from windumps.heaps.base import HeapContext
 from windumps.heaps.committed import allocation_starts, committed_around
 from windumps.heaps.nt.entries import FLAG_BUSY, Mask
-from windumps.heaps.nt.virtual import STRUCTURE, VirtualBlocks
+from windumps.heaps.nt.virtual import STRUCTURE, VirtualBlocks, say_list_cut
 from windumps.layouts.rows import LayoutRow, Record
 from windumps.memory.lists import list_nodes
 
@@ -50,13 +50,7 @@ def read_virtual_blocks(
     nodes, trouble = list_nodes(context.memory, head, context.pointer_size)
     unnamed: list[int] = []
     if trouble is not None:
-        context.log.add(
-            "virtual-list-cut",
-            Severity.WARNING,
-            "_HEAP.VirtualAllocdBlocks",
-            heap.address,
-            f"{trouble}; large blocks may be missing",
-        )
+        say_list_cut(context, heap, trouble)
         more, unnamed = _behind_the_cut(context, row, head, nodes)
         nodes += more
     found = _read(context, row, np.array(nodes, np.uint64))
@@ -73,14 +67,10 @@ def read_virtual_blocks(
 
 
 def _decoded(context: HeapContext, row: LayoutRow, found: _Entries) -> VirtualBlocks:
-    entry, header, unused, commit, reserve = (
-        found.entry[found.sound],
-        found.header[found.sound],
-        found.unused[found.sound],
-        found.commit[found.sound].astype(np.int64),
-        found.reserve[found.sound].astype(np.int64),
-    )
-    size = commit - unused
+    sound = _Entries._make(column[found.sound] for column in found)
+    entry, header = sound.entry, sound.header
+    commit, reserve = sound.commit.astype(np.int64), sound.reserve.astype(np.int64)
+    size = commit - sound.unused
     for index, address in enumerate(entry.tolist() if len(context.memory.regions) else []):
         committed = _committed(context, address)
         if committed != commit[index]:

@@ -112,8 +112,12 @@ class PoolAudit:
     def total(self, paged: bool) -> tuple[int, int, int, int]:
         """Of one pool: counted blocks and bytes, walked blocks and bytes of the counted tags."""
         rows = self.is_counted & (self.paged == paged)
-        columns = (self.counted_count, self.counted_bytes, self.walked_count, self.walked_bytes)
-        return tuple(int(column[rows].sum()) for column in columns)  # type: ignore[return-value]
+
+        def added(column: I64) -> int:
+            return int(column[rows].sum())
+
+        counted = added(self.counted_count), added(self.counted_bytes)
+        return *counted, added(self.walked_count), added(self.walked_bytes)
 
 
 def make_audit(
