@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from builders.kernel_builder import System
+from builders.live_log_builder import Tag, poolmon
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from fuzz.command_lines import run
 from fuzz.dice import Dice
@@ -68,6 +69,14 @@ def _put(file: Path, data: bytes) -> None:
 
 def _kernel(form: str, architecture: str) -> Callable[[Path], None]:
     return lambda file: _put(file, bytes(KERNEL_FORMS[form](System(architecture))))
+
+
+def _poolmon(step: int) -> Callable[[Path], None]:
+    tags = [
+        Tag("NtfF", "Paged", 9, 2, 700),
+        Tag("Leak", "Nonp", 50 + 1000 * step, 0, 6400 * (1 + step)),
+    ]
+    return lambda file: _put(file, poolmon(tags).encode())
 
 
 def _cut(dump: Path, share: float) -> Callable[[Path], None]:
@@ -251,12 +260,14 @@ MADE: dict[str, Callable[[Path], None]] = {
     "short.dmp": _short,
     "timeless.dmp": _timeless,
     "grown.dmp": _grown,
+    **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
     "suppressions.toml": _suppressions,
     "baseline.json": lambda file: _written("diff", BASE, CURRENT, "--format", "json", "-o", file),
     "store": _store,
 }
 MADE_DUMPS = [f"{row.name.replace('/', '-')}.dmp" for row in MADE_ROWS]
 MADE_KERNELS = [f"{form}-{arch}.dmp" for form, arch in KERNELS]
+POOLMON = [f"poolmon{n}.log" for n in range(3)]
 RUNS = [*(f"run1-{n}.dlsnap" for n in range(3)), *(f"run2-{n}.dlsnap" for n in (3, 4))]
 COUNTED = [f"counted{n}.dlsnap" for n in range(3)]
 WHOLE_SYSTEMS = [file for file in SYSTEMS if "truncated" not in file.parts]
@@ -281,6 +292,12 @@ ANSWERED: list[Words] = [
     *of_one(["before.dlsnap", "pools.dlsnap", "session.dlsnap"], "info", "modules", "symbols"),
     *of_one(["before.dlsnap", "mixed.dlsnap", "pools.dlsnap"], "stat", "heaps"),
     *of_one(["before.log"], "stat"),
+    *of_one(["poolmon0.log"], "stat", "pool"),
+    *(("diff", *POOLMON[:2], "--by", by) for by in ("site", "tag", "driver")),
+    ("diff", *POOLMON[:2], "--fail-on", "bytes>=1K"),
+    ("diff", "poolmon0.log", MORE_POOLS),
+    ("trend", *POOLMON),
+    ("pool", *POOLMON[:2]),
     *of_one(["cut.dmp", "damaged.dmp", "headless.dmp", "stub.dmp", "handles0.dmp"], "info"),
     *of_one(["cut.dmp", "damaged.dmp", "headless.dmp"], "heaps", "stat", "modules"),
     *(("stat", MIXED, "--by", by) for by in GROUPINGS),

@@ -9,7 +9,7 @@ from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
 from dumpleak.commands.output import output_to
 from dumpleak.compare.diff import compare, with_proof
-from dumpleak.files.umdh_log import matched
+from dumpleak.files.matching import matched
 from dumpleak.reports import DIFF_REPORTS
 
 

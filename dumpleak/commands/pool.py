@@ -10,13 +10,17 @@ from dumpleak.commands.options import TOP, Options, options_with
 from dumpleak.commands.output import EXIT_CANNOT_ANSWER, output_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
-from dumpleak.files.detect import is_snapshot_file
+from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file
+from dumpleak.files.poolmon_lines import is_log
+from dumpleak.files.poolmon_log import LoggedPools
 from dumpleak.files.stored_pools import StoredPools
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.errors import Progress
 from dumpleak.model.pool import ORDERS, POOLS
 from dumpleak.model.pool_source import PoolSource
 from dumpleak.reports.answers.pools import POOL_REPORTS
 from windumps import open_dump
+from windumps.files import read_head
 
 # `!poolused` sorts by digits.
 _DIGITS = {"2": "nonpaged", "4": "paged"}
@@ -78,9 +82,7 @@ def pool(
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
     with progress_bar(options) as progress:
         sources: list[PoolSource] = [
-            StoredPools(Path(name), pooltag)
-            if is_snapshot_file(name)
-            else PoolReader(open_dump(name), options.symbols, pooltag, progress)
+            _source(name, pooltag, options, progress)
             for name in (dump, current)
             if name is not None
         ]
@@ -103,3 +105,12 @@ def pool(
     if shortfall:
         click.echo(f"dumpleak: {shortfall}", err=True)
         raise SystemExit(EXIT_CANNOT_ANSWER)
+
+
+def _source(name: str, pooltag: Path | None, options: Options, progress: Progress) -> PoolSource:
+    """The pools of a snapshot file, a log or a dump."""
+    if is_snapshot_file(name):
+        return StoredPools(Path(name), pooltag)
+    if is_log(read_head(name, HEAD_BYTES)):
+        return LoggedPools(name, pooltag)
+    return PoolReader(open_dump(name), options.symbols, pooltag, progress)

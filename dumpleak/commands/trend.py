@@ -12,7 +12,7 @@ from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Op
 from dumpleak.commands.output import output_to
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
-from dumpleak.files.umdh_log import matched
+from dumpleak.files.matching import matched
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import TREND_REPORTS

@@ -39,7 +39,8 @@ def why_not_comparable(
     if base.is_pool != current.is_pool:
         what = {True: "the kernel's pools", False: "the heaps of a process"}
         return [f"{older} is of {what[base.is_pool]}, {newer} of {what[current.is_pool]}"]
-    if before.architecture != after.architecture:
+    machines = {before.architecture, after.architecture}
+    if len(machines) > 1 and not (base.is_pool and "" in machines):  # logs do not tell theirs
         reasons.append(
             f"{older} is of a {before.architecture or 'unknown'} process, "
             f"{newer} of a {after.architecture or 'unknown'} one"

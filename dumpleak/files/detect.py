@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.files import reader, umdh_lines, umdh_log
+from dumpleak.files import poolmon_lines, poolmon_log, reader, umdh_lines, umdh_log
 from dumpleak.model.snapshot import Snapshot
 from windumps.files import read_head
 
@@ -29,7 +29,8 @@ HEAD_BYTES = 0x10000
 
 SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
     SnapshotReader(reader.is_snapshot, reader.read_snapshot_file),
-    # Text with no magic number, so this comes last.
+    # Text with no magic number, so these come last.
+    SnapshotReader(poolmon_lines.is_log, poolmon_log.read_log),
     SnapshotReader(umdh_lines.is_log, umdh_log.read_log),
 )
 

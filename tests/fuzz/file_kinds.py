@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import zstandard
 from builders import cabinet_builder
+from builders.live_log_builder import Tag, poolmon
 from builders.pdb_builder import PdbBuilder
 from builders.types_builder import types_table
 from made_symbols import identity, made_pdb, put_in_store
@@ -46,6 +47,12 @@ LOG_COMMANDS = (
     Line(("diff", WHOLE, INPUT, "--by", "site"), ("--force",)),
     Line(("diff", INPUT, WHOLE, "--by", "stack"), ("--force",)),
     Line(("stat", INPUT)),
+)
+POOLMON_LINES = (
+    Line(("diff", WHOLE, INPUT), ("--force", "--fail-on", "bytes>=1M"), codes=(0, 1, 2, 3)),
+    Line(("diff", INPUT, WHOLE, "--by", "tag"), ("--force",)),
+    Line(("stat", INPUT)),
+    Line(("pool", WHOLE, INPUT)),
 )
 GATED = ("diff", str(BEFORE), str(AFTER), "--no-holders")
 SUPPRESSION_LINES = (
@@ -152,6 +159,15 @@ def umdh_log(folder: Path) -> Seed:
     return file_seed(LOG_COMMANDS, short, folder / "mutated.log", is_text=True)
 
 
+def poolmon_log(folder: Path) -> Seed:
+    rows = (
+        Tag(f"T{number:03}", "Nonp" if number % 2 else "Paged", 9 * number, number, 640 * number)
+        for number in range(40)
+    )
+    text = poolmon((*rows, Tag("NtfF", "Paged", 9, 2, 700, "[ntfs.sys  -  FileInfo.c]")))
+    return file_seed(POOLMON_LINES, text.encode(), folder / "mutated.log", is_text=True)
+
+
 def suppressions(folder: Path) -> Seed:
     text = "".join(
         f'[[suppress]]\nsite = "app.exe!C{number}::*"\nreason = "fills up"\n'
@@ -252,6 +268,7 @@ def file_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
         "snapshot-kernel": partial(kernel_snapshot, folder),
         "snapshot-metadata": partial(snapshot_metadata, folder),
         "umdh-log": partial(umdh_log, folder),
+        "poolmon-log": partial(poolmon_log, folder),
         "suppressions": partial(suppressions, folder),
         "baseline": partial(baseline, folder),
         "pooltag": partial(pooltag, folder),

@@ -1,0 +1,59 @@
+"""Logs of a live machine as the tools write them, with numbers of the tests' own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Tag(NamedTuple):
+    """One row of PoolMon: tag, "Nonp" or "Paged", allocations, frees, bytes."""
+
+    tag: str
+    type: str
+    allocs: int
+    frees: int
+    bytes: int
+    driver: str = ""
+
+
+def poolmon(
+    tags: Iterable[Tag],
+    nonpaged_kb: int = 0,
+    paged_kb: int = 0,
+    *,
+    live: bool = False,
+    title: str = "",
+    commit_kb: tuple[int, int] = (4_100_436, 17_517_136),
+) -> str:
+    """What `poolmon /n` writes, or with `live` what its window shows; sizes grow to hold the tags.
+
+    Args:
+        tags: The rows.
+        nonpaged_kb: The memory manager's total; 0 for a little more than the tags take.
+        paged_kb: The same of paged pool.
+        live: With changes in parentheses.
+        title: "System pool information" or the like.
+        commit_kb: Committed, and its limit.
+    """
+    rows = list(tags)
+    held = {kind: sum(row.bytes for row in rows if row.type == kind) for kind in ("Nonp", "Paged")}
+    nonpaged_kb = nonpaged_kb or held["Nonp"] // 1000 + 64
+    paged_kb = paged_kb or held["Paged"] // 1000 + 64
+    committed, limit = commit_kb
+    lines = [
+        " Memory:16468560K Avail:12072536K  PageFlts:468600648   InRam Krnl:56708K P:950888K",
+        f" Commit:{committed}K Limit:{limit}K Peak:11685564K            Pool N:{nonpaged_kb}K P:{paged_kb}K",
+        *([f" {title}"] if title else []),
+        *([] if live else [""]),
+        " Tag  Type     Allocs            Frees            Diff   Bytes       Per Alloc"
+        + "  Mapped_Driver" * any(row.driver for row in rows),
+        "",
+    ]
+    change = " (   0)" if live else ""
+    for tag, kind, allocs, frees, size, driver in rows:
+        count = allocs - frees
+        each = size // count if count else 0
+        line = f" {tag:4} {kind:5} {allocs % 2**32:9}{change} {frees % 2**32:9}{change} {count:8} "
+        lines.append(f"{line}{size:9}{change} {each:6}{' ' * bool(driver)}{driver}")
+    return "\n".join(lines) + "\n"
