@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from builders.kernel_builder import System
-from builders.live_log_builder import Tag, poolmon
+from builders.live_log_builder import Tag, counters, poolmon
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from fuzz.command_lines import run
 from fuzz.dice import Dice
@@ -37,6 +37,13 @@ GATE = ("--fail-on", "bytes>=1,site.percent>=1,handles.count>=1")
 AT_TIME, AT_UP_TIME, AN_HOUR = 0xFA8, 0x1030, 36_000_000_000  # _DUMP_HEADER64, units of 100 ns
 # A row of that dump's tracker table: tag, allocs, frees; bytes lie 16 behind its start.
 TRACKER, TRACKED_BYTES = struct.pack("<4sII", b"AcNb", 39409, 24150), 16
+COUNTERS = counters(
+    {
+        "\\Process(app)\\Private Bytes": [1e6, None, 9e6, 1e7],
+        "\\Process(app)\\Handle Count": [10, 10, 10, None],
+        "\\Process(other)\\Private Bytes": [1e6, 1e6, 1e6, 1e6],
+    }
+)
 HANDLES = ("--of", "handles")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
@@ -261,6 +268,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "timeless.dmp": _timeless,
     "grown.dmp": _grown,
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
+    "counters.csv": lambda file: _put(file, COUNTERS.encode()),
     "suppressions.toml": _suppressions,
     "baseline.json": lambda file: _written("diff", BASE, CURRENT, "--format", "json", "-o", file),
     "store": _store,
@@ -298,6 +306,10 @@ ANSWERED: list[Words] = [
     ("diff", "poolmon0.log", MORE_POOLS),
     ("trend", *POOLMON),
     ("pool", *POOLMON[:2]),
+    ("stat", "counters.csv"),
+    ("stat", "counters.csv", "--process", "app"),
+    *((command, "counters.csv", "--process", "app") for command in ("diff", "trend")),
+    ("diff", "counters.csv", "--process", "app", "--fail-on", "counters.private_bytes>=1M"),
     *of_one(["cut.dmp", "damaged.dmp", "headless.dmp", "stub.dmp", "handles0.dmp"], "info"),
     *of_one(["cut.dmp", "damaged.dmp", "headless.dmp"], "heaps", "stat", "modules"),
     *(("stat", MIXED, "--by", by) for by in GROUPINGS),
@@ -356,6 +368,7 @@ REFUSED: list[Words] = [
     *of_one(["handles0.dmp", "stub.dmp"], "heaps", "stat", "leaks", "allocations"),
     *of_one(["before.log"], "info", "heaps", "modules", "leaks", "allocations"),
     *of_one([MIXED], "pool", "processes"),
+    *of_one(["counters.csv"], "info", "heaps", "trend", "diff"),
     ("stat", POOLS, "--by", "stack"),
     ("stat", MIXED, *HANDLES),
     ("stat", POOLS, *HANDLES),

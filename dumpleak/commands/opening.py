@@ -8,6 +8,7 @@ import click
 
 from dumpleak.commands.options import HOLDERS_AUTO_BYTES, Options
 from dumpleak.commands.output import progress_bar
+from dumpleak.files.detect import read_series
 from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
 from dumpleak.gate.gate import Gate
 from dumpleak.model.holding import StoredHolders
@@ -15,7 +16,7 @@ from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.reports import DETAILED_REPORTS, REPORTS
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import Wanted, open_snapshot, require_population
 
 OF = click.option(
     "--of",
@@ -87,6 +88,24 @@ def opened(
             f"{snapshot.population} of {dump} are only counted: --format {', '.join(REPORTS)} show them"
         )
     return snapshot
+
+
+def opened_series(of: str | None, log: str, options: Options) -> list[Snapshot]:
+    """The samples of a log that has many, in order.
+
+    Raises:
+        UsageError: it is no such log, so that there is only one moment.
+        WindumpsError: the log cannot be used, or tells of another population.
+    """
+    series = read_series(log, options.process)
+    if series is None:
+        raise click.UsageError(f"{log} is of one moment: name a later one to compare it with")
+    require_population(log, of, series[-1].population)
+    if options.format not in REPORTS:
+        raise click.UsageError(
+            f"processes are only counted: --format {', '.join(REPORTS)} show them"
+        )
+    return series
 
 
 def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:

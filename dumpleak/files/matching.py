@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from dumpleak.files import umdh_log
 from dumpleak.files.poolmon_log import KIND, TAGS_UNKNOWN, LoggedPools
+from dumpleak.files.process_log import one_process
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import site_key
@@ -22,8 +23,9 @@ def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
     """Snapshots so that their sites can match, and with what logs lack beside each other.
 
     Raises:
-        CannotAnswerError: see `umdh_log.matched`.
+        CannotAnswerError: see `umdh_log.matched` and `one_process`.
     """
+    one_process(snapshots)
     return _with_lost_tags(_without_sessions(umdh_log.matched(*snapshots)))
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+PROCESSES = "processes"  # so far of logs only
 
 
 @dataclass(frozen=True)
@@ -34,4 +35,5 @@ POPULATIONS: dict[str, Population] = {
     HANDLES: Population(("type", "name")),
     THREADS: Population(("start",), "committed for their stacks"),
     MODULES: Population(("name",), "committed"),
+    PROCESSES: Population(("name",), "private"),
 }

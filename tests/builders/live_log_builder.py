@@ -57,3 +57,23 @@ def poolmon(
         line = f" {tag:4} {kind:5} {allocs % 2**32:9}{change} {frees % 2**32:9}{change} {count:8} "
         lines.append(f"{line}{size:9}{change} {each:6}{' ' * bool(driver)}{driver}")
     return "\n".join(lines) + "\n"
+
+
+def counters(
+    columns: dict[str, list[float | None]],
+    *,
+    minutes: int = 30,
+    zone: str = " (Romance Standard Time)(-60)",
+    host: str = "\\\\HOST",
+    hour: int = 9,
+) -> str:
+    r"""What typeperf and Performance Monitor write: "\Process(app)\Private Bytes" and its samples each."""
+    names = [f"(PDH-CSV 4.0){zone}", *(f"{host}{path}" for path in columns)]
+    lines = [",".join(f'"{name}"' for name in names)]
+    for number, values in enumerate(zip(*columns.values(), strict=True)):
+        past, minute = divmod(number * minutes, 60)
+        day, past = divmod(hour + past, 24)
+        texts = [f"11/{day + 1:02}/2026 {past:02}:{minute:02}:00.123"]
+        texts += [" " if value is None else f"{value:.6f}" for value in values]
+        lines.append(",".join(f'"{text}"' for text in texts))
+    return "\r\n".join(lines) + "\r\n"

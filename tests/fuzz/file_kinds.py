@@ -16,13 +16,13 @@ import numpy as np
 import pyarrow.parquet as parquet
 import zstandard
 from builders import cabinet_builder
-from builders.live_log_builder import Tag, poolmon
+from builders.live_log_builder import Tag, counters, poolmon
 from builders.pdb_builder import PdbBuilder
 from builders.types_builder import types_table
 from made_symbols import identity, made_pdb, put_in_store
 from truth import TESTDATA
 
-from fuzz.command_lines import INPUT, SNAPSHOT_LINES, WHOLE, Line, run, use_file
+from fuzz.command_lines import ANY_FORMAT, INPUT, SNAPSHOT_LINES, WHOLE, Line, run, use_file
 from fuzz.dice import Dice
 from fuzz.dump_kinds import unpacked
 from fuzz.invariants import require
@@ -53,6 +53,16 @@ POOLMON_LINES = (
     Line(("diff", INPUT, WHOLE, "--by", "tag"), ("--force",)),
     Line(("stat", INPUT)),
     Line(("pool", WHOLE, INPUT)),
+)
+COUNTER_LINES = (
+    Line(("trend", INPUT, "--process", "app"), ("--force",), ANY_FORMAT),
+    Line(
+        ("diff", INPUT, "--process", "app", "--fail-on", "handles.count>=1"),
+        ("--force",),
+        ANY_FORMAT,
+    ),
+    Line(("diff", WHOLE, INPUT, "--process", "app"), ("--force",), ANY_FORMAT),
+    Line(("stat", INPUT), codes=ANY_FORMAT),
 )
 GATED = ("diff", str(BEFORE), str(AFTER), "--no-holders")
 SUPPRESSION_LINES = (
@@ -168,6 +178,19 @@ def poolmon_log(folder: Path) -> Seed:
     return file_seed(POOLMON_LINES, text.encode(), folder / "mutated.log", is_text=True)
 
 
+def counter_log(folder: Path) -> Seed:
+    columns: dict[str, list[float | None]] = {
+        "\\Process(app)\\Private Bytes": [1e6 * number for number in range(1, 30)],
+        "\\Process(app)\\Handle Count": [300 + number % 3 for number in range(1, 30)],
+        "\\Process(app)\\ID Process": [4711.0] * 29,
+        "\\Process(other)\\Private Bytes": [None, *[5e5] * 28],
+        "\\Memory\\Committed Bytes": [4e9] * 29,
+    }
+    return file_seed(
+        COUNTER_LINES, counters(columns).encode(), folder / "mutated.csv", is_text=True
+    )
+
+
 def suppressions(folder: Path) -> Seed:
     text = "".join(
         f'[[suppress]]\nsite = "app.exe!C{number}::*"\nreason = "fills up"\n'
@@ -269,6 +292,7 @@ def file_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
         "snapshot-metadata": partial(snapshot_metadata, folder),
         "umdh-log": partial(umdh_log, folder),
         "poolmon-log": partial(poolmon_log, folder),
+        "counter-log": partial(counter_log, folder),
         "suppressions": partial(suppressions, folder),
         "baseline": partial(baseline, folder),
         "pooltag": partial(pooltag, folder),

@@ -369,6 +369,8 @@ class TextReport:
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
         if isinstance(coverage, ListCovered):
+            if coverage.never and ": " not in label:  # of a comparison the summary says it
+                self._line(coverage.never.capitalize(), "yellow")
             return
         label = label.replace(Coverage.memory, coverage.memory)
         label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
