@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from builders.kernel_builder import System
-from builders.live_log_builder import Tag, counters, poolmon
+from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from fuzz.command_lines import run
 from fuzz.dice import Dice
@@ -84,6 +84,16 @@ def _poolmon(step: int) -> Callable[[Path], None]:
         Tag("Leak", "Nonp", 50 + 1000 * step, 0, 6400 * (1 + step)),
     ]
     return lambda file: _put(file, poolmon(tags).encode())
+
+
+def _summary(step: int) -> Callable[[Path], None]:
+    text = handle_summary([("File", 25), ("Event", 9 + 1000 * step)])
+    return lambda file: _put(file, text.encode())
+
+
+def _processes(step: int) -> Callable[[Path], None]:
+    text = process_list([("app", 4711, 507, 20_934_656 << step), ("other", 12, 91, 1_000_000)])
+    return lambda file: _put(file, text.encode())
 
 
 def _cut(dump: Path, share: float) -> Callable[[Path], None]:
@@ -268,6 +278,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "timeless.dmp": _timeless,
     "grown.dmp": _grown,
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
+    **{f"handles{n}.txt": _summary(n) for n in range(3)},
+    **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
     "suppressions.toml": _suppressions,
     "baseline.json": lambda file: _written("diff", BASE, CURRENT, "--format", "json", "-o", file),
@@ -306,7 +318,11 @@ ANSWERED: list[Words] = [
     ("diff", "poolmon0.log", MORE_POOLS),
     ("trend", *POOLMON),
     ("pool", *POOLMON[:2]),
-    ("stat", "counters.csv"),
+    *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
+    ("diff", "handles0.txt", "handles1.txt"),
+    ("diff", "handles0.dmp", "handles1.txt", *HANDLES),
+    ("trend", *(f"handles{n}.txt" for n in range(3))),
+    ("diff", "processes0.csv", "processes1.csv", "--process", "app"),
     ("stat", "counters.csv", "--process", "app"),
     *((command, "counters.csv", "--process", "app") for command in ("diff", "trend")),
     ("diff", "counters.csv", "--process", "app", "--fail-on", "counters.private_bytes>=1M"),
@@ -369,6 +385,7 @@ REFUSED: list[Words] = [
     *of_one(["before.log"], "info", "heaps", "modules", "leaks", "allocations"),
     *of_one([MIXED], "pool", "processes"),
     *of_one(["counters.csv"], "info", "heaps", "trend", "diff"),
+    ("diff", "processes0.csv", "processes1.csv"),
     ("stat", POOLS, "--by", "stack"),
     ("stat", MIXED, *HANDLES),
     ("stat", POOLS, *HANDLES),

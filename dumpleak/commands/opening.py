@@ -99,7 +99,9 @@ def opened_series(of: str | None, log: str, options: Options) -> list[Snapshot]:
     """
     series = read_series(log, options.process)
     if series is None:
-        raise click.UsageError(f"{log} is of one moment: name a later one to compare it with")
+        raise click.UsageError(
+            f"Missing argument 'CURRENT': {log} is of one moment, name a later one"
+        )
     require_population(log, of, series[-1].population)
     if options.format not in REPORTS:
         raise click.UsageError(

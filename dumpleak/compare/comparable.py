@@ -40,7 +40,10 @@ def why_not_comparable(
         what = {True: "the kernel's pools", False: "the heaps of a process"}
         return [f"{older} is of {what[base.is_pool]}, {newer} of {what[current.is_pool]}"]
     machines = {before.architecture, after.architecture}
-    if len(machines) > 1 and not (base.is_pool and "" in machines):  # logs do not tell theirs
+    is_told = "" not in machines or not (
+        base.is_pool or not base.has_bytes
+    )  # logs do not tell theirs
+    if len(machines) > 1 and is_told:
         reasons.append(
             f"{older} is of a {before.architecture or 'unknown'} process, "
             f"{newer} of a {after.architecture or 'unknown'} one"

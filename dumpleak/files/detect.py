@@ -9,8 +9,10 @@ from typing import NamedTuple
 from dumpleak.files import (
     counter_csv,
     counter_log,
+    handle_summary,
     poolmon_lines,
     poolmon_log,
+    process_list,
     reader,
     umdh_lines,
     umdh_log,
@@ -40,6 +42,8 @@ SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
     SnapshotReader(reader.is_snapshot, reader.read_snapshot_file),
     # Text with no magic number, so these come last.
     SnapshotReader(counter_csv.is_log, counter_log.read_log, counter_log.last_of),
+    SnapshotReader(process_list.is_log, process_list.read_log, process_list.of_process),
+    SnapshotReader(handle_summary.is_log, handle_summary.read_log),
     SnapshotReader(poolmon_lines.is_log, poolmon_log.read_log),
     SnapshotReader(umdh_lines.is_log, umdh_log.read_log),
 )

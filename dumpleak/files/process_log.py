@@ -55,7 +55,9 @@ def check_grouping(path: str, by: str) -> None:
         CannotAnswerError: `by` is none of `GROUPINGS`.
     """
     if by not in GROUPINGS:
-        raise CannotAnswerError(f"{path}: a log of counters tells of processes, by name, and knows no {by}")
+        raise CannotAnswerError(
+            f"{path}: a log of counters tells of processes, by name, and knows no {by}"
+        )
 
 
 def choose(path: str, names: Iterable[str], wanted: str) -> str:
@@ -65,8 +67,8 @@ def choose(path: str, names: Iterable[str], wanted: str) -> str:
         CannotAnswerError: there is none, or more than one.
     """
     known = list(names)
-    plain = _plain(wanted)
-    found = [name for name in known if wanted.lower() == name.lower() or plain == _plain(name)]
+    plain = plain_name(wanted)
+    found = [name for name in known if wanted.lower() == name.lower() or plain == plain_name(name)]
     if len(found) != 1:
         why = "has several of that name" if found else f"has no process {wanted}"
         raise CannotAnswerError(f"{path}: the log {why}; it has {listed(known)}")
@@ -128,7 +130,8 @@ def one_process(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
     return snapshots
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A process's name as lists and users write it, for comparing."""
     return name.lower().removesuffix(".exe")
 
 

@@ -77,3 +77,34 @@ def counters(
         texts += [" " if value is None else f"{value:.6f}" for value in values]
         lines.append(",".join(f'"{text}"' for text in texts))
     return "\r\n".join(lines) + "\r\n"
+
+
+def handle_summary(counts: Iterable[tuple[str, int]], total: int | None = None) -> str:
+    """What `handle -s` writes."""
+    rows = list(counts)
+    lines = [
+        "",
+        "Nthandle v5.0 - Handle viewer",
+        "Copyright (C) 1997-2022 Mark Russinovich",
+        "Sysinternals - www.sysinternals.com",
+        "",
+        "Handle type summary:",
+        *(f"  {name:16}: {count}" for name, count in rows),
+        f"Total handles: {sum(count for _, count in rows) if total is None else total}",
+    ]
+    return "\r\n".join(lines) + "\r\n"
+
+
+def process_list(
+    rows: Iterable[tuple[str, int, int, int]], *, typed: bool = True, delimiter: str = ","
+) -> str:
+    """What `Get-Process | Export-Csv` writes of (name, id, handles, private bytes)."""
+    names = ("Name", "SI", "Handles", "VM", "WS", "PM", "NPM", "Path", "CPU", "Id", "Threads")
+    lines = ["#TYPE System.Diagnostics.Process"] * typed
+    lines.append(delimiter.join(f'"{name}"' for name in names))
+    for name, number, handles, private in rows:
+        path = f"C:\\Program Files\\{name}\\{name}.exe"
+        values = (name, 1, handles, 2_203_595_001_856, private + 4096, private, 29504, path, "")
+        fields = (*values, number, "System.Diagnostics.ProcessThreadCollection")
+        lines.append(delimiter.join(f'"{value}"' for value in fields))
+    return "\r\n".join(lines) + "\r\n"

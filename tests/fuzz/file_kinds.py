@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import zstandard
 from builders import cabinet_builder
-from builders.live_log_builder import Tag, counters, poolmon
+from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.pdb_builder import PdbBuilder
 from builders.types_builder import types_table
 from made_symbols import identity, made_pdb, put_in_store
@@ -62,6 +62,15 @@ COUNTER_LINES = (
         ANY_FORMAT,
     ),
     Line(("diff", WHOLE, INPUT, "--process", "app"), ("--force",), ANY_FORMAT),
+    Line(("stat", INPUT), codes=ANY_FORMAT),
+)
+SUMMARY_LINES = (
+    Line(("diff", WHOLE, INPUT, "--fail-on", "handles.count>=64"), ("--force",), ANY_FORMAT),
+    Line(("stat", INPUT), codes=ANY_FORMAT),
+)
+LIST_LINES = (
+    Line(("diff", WHOLE, INPUT, "--process", "app3"), ("--force",), ANY_FORMAT),
+    Line(("diff", INPUT, WHOLE, "--process", "4703"), ("--force",), ANY_FORMAT),
     Line(("stat", INPUT), codes=ANY_FORMAT),
 )
 GATED = ("diff", str(BEFORE), str(AFTER), "--no-holders")
@@ -191,6 +200,17 @@ def counter_log(folder: Path) -> Seed:
     )
 
 
+def handles_summed(folder: Path) -> Seed:
+    text = handle_summary((f"Type {number}", 40 * number) for number in range(30))
+    return file_seed(SUMMARY_LINES, text.encode(), folder / "mutated.txt", is_text=True)
+
+
+def processes_listed(folder: Path) -> Seed:
+    rows = [(f"app{number}", 4700 + number, 90 * number, 1_000_000 * number) for number in range(9)]
+    text = process_list([*rows, ("app4", 12, 9, 4096)])
+    return file_seed(LIST_LINES, text.encode(), folder / "mutated.csv", is_text=True)
+
+
 def suppressions(folder: Path) -> Seed:
     text = "".join(
         f'[[suppress]]\nsite = "app.exe!C{number}::*"\nreason = "fills up"\n'
@@ -293,6 +313,8 @@ def file_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
         "umdh-log": partial(umdh_log, folder),
         "poolmon-log": partial(poolmon_log, folder),
         "counter-log": partial(counter_log, folder),
+        "handle-summary": partial(handles_summed, folder),
+        "process-list": partial(processes_listed, folder),
         "suppressions": partial(suppressions, folder),
         "baseline": partial(baseline, folder),
         "pooltag": partial(pooltag, folder),
