@@ -146,9 +146,11 @@ def read_heading(path: Path | str) -> CounterFile:
         if name is None or parts is None:
             found.unknown.append(text)
             continue
-        instance = Instance(
-            parts["host"] or "", (parts["instance"] or "") if kind == "process" else MEMORY
-        )
+        called = parts["instance"] or ""
+        called += ".exe" * (
+            called.lower() == MEMORY.lower()
+        )  # a process of that name is none the less one
+        instance = Instance(parts["host"] or "", called if kind == "process" else MEMORY)
         counters = found.instances.setdefault(instance, {})
         if name in counters:
             found.twice.add(instance)
@@ -157,9 +159,15 @@ def read_heading(path: Path | str) -> CounterFile:
 
 
 def read_samples(
-    path: Path | str, heading: CounterFile, instances: list[Instance]
+    path: Path | str, heading: CounterFile, instances: list[Instance], *, only_last: bool = False
 ) -> dict[Instance, Samples]:
     """Reads the rows, of some instances.
+
+    Args:
+        path: The file.
+        heading: Of it.
+        instances: Of the heading.
+        only_last: Keep the last row only.
 
     Raises:
         CannotAnswerError: there are more rows than can be kept.
@@ -184,7 +192,7 @@ def read_samples(
             continue
         last = time
         kept += 1
-        if kept > MAX_ROWS or kept * columns > MAX_KEPT:
+        if kept > MAX_ROWS or (kept * columns > MAX_KEPT and not only_last):
             raise CannotAnswerError(
                 f"{path}: too long: choose a process, or thin it out with `relog -t`"
             )
@@ -193,6 +201,8 @@ def read_samples(
             for name, number in heading.instances[instance].items():
                 values[name], is_whole = _value(fields[number])
                 samples.damaged += not is_whole
+            if only_last:
+                samples.rows.clear()
             samples.rows.append(Sample(time, values))
     for samples in found.values():
         samples.damaged += damaged

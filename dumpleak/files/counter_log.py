@@ -77,14 +77,15 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
     processes = _processes(heading)
     if len(processes) < 2:
         return read_series(path)[-1]
-    all_samples = read_samples(path, heading, processes)
+    all_samples = read_samples(path, heading, processes, only_last=True)
     rows = {instance: samples.rows[-1] for instance, samples in all_samples.items() if samples.rows}
     # A process that is gone has no values any more.
     there = {i: row for i, row in rows.items() if any(v is not None for v in row.values.values())}
     if not there:
         raise CannotAnswerError(f"{path}: the log has no sample at its end")
     worst = max(all_samples.values(), key=lambda samples: samples.damaged)
-    private = {_name(heading, i): (1, row.values.get(PRIVATE)) for i, row in there.items()}
+    names = _names(heading, list(there))
+    private = {name: (1, there[i].values.get(PRIVATE)) for name, i in names.items()}
     time = next(iter(there.values())).time
     return of_all(_file(path, heading, worst, len(worst.rows)), private, time)
 
@@ -106,13 +107,13 @@ def _chosen(path: Path | str, heading: CounterFile, process: str | None) -> Inst
     if process is None:
         found = processes or list(heading.instances)
         if len(found) != 1:
-            names = listed(_name(heading, instance) for instance in found)
+            names = listed(_names(heading, found))
             raise CannotAnswerError(
                 f"{path}: the log is of several processes; choose one with --process NAME: {names}"
             )
         instance = found[0]
     else:
-        names_of = {_name(heading, instance): instance for instance in heading.instances}
+        names_of = _names(heading, list(heading.instances))
         instance = names_of[choose(str(path), names_of, process)]
     if instance in heading.twice:
         raise CannotAnswerError(
@@ -125,10 +126,10 @@ def _processes(heading: CounterFile) -> list[Instance]:
     return [i for i in heading.instances if i.name != MEMORY and i.name.lower() not in _SUMS]
 
 
-def _name(heading: CounterFile, instance: Instance) -> str:
-    """What a process is called: with its machine where a log is of several."""
-    hosts = {other.host.lower() for other in heading.instances}
-    return f"{instance.host}\\{instance.name}" if len(hosts) > 1 else instance.name
+def _names(heading: CounterFile, instances: list[Instance]) -> dict[str, Instance]:
+    """What processes are called: with their machine where a log is of several."""
+    several = len({instance.host.lower() for instance in heading.instances}) > 1
+    return {f"{i.host}\\{i.name}" if several else i.name: i for i in instances}
 
 
 def _figures(row: Sample) -> dict[str, int | None]:

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from dumpleak.files.live_text import lines_of
 from dumpleak.files.poolmon_lines import MAX_ROWS, PoolLog, parse
+from dumpleak.model.account import Figure
 from dumpleak.model.boots import Boot
 from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.errors import CannotAnswerError
@@ -42,6 +43,11 @@ from windumps.pool_tags import tag_text
 KIND = "poolmon log"
 GROUPINGS = ("site", "tag", "driver")
 TAGS_UNKNOWN = "pool-tags-unknown"  # code: tags are missing, nobody knows how much of the pool
+_HEADER = {
+    "memory.available_bytes": "available",
+    "memory.committed_bytes": "committed",
+    "memory.commit_limit_bytes": "commit_limit",
+}
 _NEVER = "a PoolMon log counts the blocks of each tag and shows none of them: no sizes, no contents"
 
 
@@ -263,6 +269,7 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
         diagnostics=pools.diagnostics,
         limits=_limits(pools.read),
         pool=pools,
+        outside=_account(pools.read, totals),
         population=POOL,
     )
 
@@ -303,6 +310,20 @@ def _heaps(log: PoolLog) -> list[HeapRow]:
                 )
             )
     return heaps
+
+
+def _account(log: PoolLog, totals: Totals) -> tuple[Figure, ...]:
+    """The system as a whole, by its tags and the log's header."""
+    figures = [Figure("pool.count", totals.count), Figure("pool.bytes", totals.bytes)]
+    for pool in POOLS[:2]:
+        listed = any(where == pool for _, where in log.rows)
+        name, why = f"pool.{pool}_bytes", f"the log lists no tags of {pool} pool"
+        figures.append(Figure(name, log.total(pool)) if listed else Figure(name, None, why))
+    for name, key in _HEADER.items():
+        size = log.memory.get(key)
+        why = "" if size is not None else "the log lacks its header"
+        figures.append(Figure(name, None if size is None else size << 10, why))
+    return tuple(figures)
 
 
 def _limits(log: PoolLog) -> tuple[Limit, ...]:

@@ -91,10 +91,12 @@ ROWS: dict[str, RowKind] = {
 LOG_ROWS: dict[str, RowKind] = {
     "counters.pool_paged_bytes": RowKind(BYTES, "paged pool charged to the process", 1 << 18),
     "counters.pool_nonpaged_bytes": RowKind(BYTES, "nonpaged pool charged to the process", 1 << 18),
+    "pool.count": RowKind(COUNT, "pool blocks"),
+    "pool.bytes": RowKind(BYTES, "bytes in pool blocks"),
     "pool.paged_bytes": RowKind(BYTES, "paged pool", 16 << 20),
     "pool.nonpaged_bytes": RowKind(BYTES, "nonpaged pool", 16 << 20),
     "memory.available_bytes": RowKind(BYTES, "available memory"),
-    "memory.committed_bytes": RowKind(BYTES, "committed memory of the system", 64 << 20),
+    "memory.committed_bytes": RowKind(BYTES, "committed memory of the system", 256 << 20),
     "memory.commit_limit_bytes": RowKind(BYTES, "limit of committed memory"),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")

@@ -248,3 +248,31 @@ def test_a_log_of_counters_and_a_dump_are_two_things(write: Write, run: Any) -> 
 def test_other_text_is_no_log_of_counters() -> None:
     assert not is_log(b'"Name","PM"\r\n"app","1"\r\n')
     assert is_log(counters(USUAL).encode("utf-16")[:80])
+
+
+def test_a_heading_of_very_many_processes_is_read_in_bounded_time(write: Write) -> None:
+    names = ",".join(f'"\\\\H{n % 2}\\Process(p{n})\\Private Bytes"' for n in range(60_000))
+    row = ",".join(['"11/30/2026 09:00:00.123"', *['"1.000000"'] * 60_000])
+    path = write(f'"(PDH-CSV 4.0)",{names}\r\n{row}\r\n{row.replace("09:00", "10:00")}\r\n')
+    with pytest.raises(WindumpsError, match=r"H0.p0, H0.p10, .* and 59980 more"):
+        read_series(path)
+    found = read_snapshot(path, "site")
+    assert found is not None
+    assert found.totals.count == 60_000
+
+
+def test_a_process_called_memory_is_not_the_machine(write: Write) -> None:
+    path = write(
+        counters({r"\Process(Memory)\Private Bytes": GROWING, r"\Memory\Commit Limit": FLAT})
+    )
+    assert points(path) == {"counters.private_bytes": GROWING}
+
+
+def test_three_files_are_a_series_of_their_last_samples(write: Write, run: Any) -> None:
+    files = [
+        write(counters({PRIVATE: [1e7 * (n + 1) + v for v in (1, 2)]}, hour=9 + n), name=f"{n}.csv")
+        for n in range(3)
+    ]
+    code, output, _ = run("trend", *files, "--format", "json")
+    rows = {row["name"]: row["points"] for row in json.loads(output)["account"]}
+    assert (code, rows) == (0, {"counters.private_bytes": [10000002, 20000002, 30000002]})

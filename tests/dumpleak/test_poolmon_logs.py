@@ -315,3 +315,22 @@ def test_lines_without_an_end_are_read_in_bounded_time() -> None:
     line = f" EtwB Nonp {' ' * 16000}6394"
     assert parse([line] * 50).damaged == 50
     assert not is_log(b"Tag " * 10_000)
+
+
+def test_a_log_tells_the_account_of_its_system(write: Write, run: Any) -> None:
+    logs = [
+        write(f"{n}.log", poolmon(leaking(n), commit_kb=(4_000_000 + 500_000 * n, 9_000_000)))
+        for n in range(2)
+    ]
+    code, output, _ = run("diff", *logs, "--format", "json")
+    rows = {row["name"]: row for row in json.loads(output)["account"]}
+    assert code == 0
+    assert rows["pool.nonpaged_bytes"]["delta"] == rows["pool.bytes"]["delta"] == 4_096_000
+    assert rows["pool.count"]["delta"] == 1000
+    assert rows["memory.committed_bytes"]["delta"] == 512_000_000
+    assert rows["memory.commit_limit_bytes"]["base"] == 9_216_000_000
+    code, _, said = run("diff", *logs, "--fail-on", "memory.committed_bytes>=256M")
+    assert (code, said.startswith("SUMMARY: FAIL memory.committed_bytes")) == (1, True)
+    only_paged = write("paged.log", poolmon([row for row in USUAL if row.type == "Paged"]))
+    code, _, said = run("diff", only_paged, logs[0], "--fail-on", "pool.nonpaged_bytes>=64M")
+    assert code == 3
