@@ -334,3 +334,11 @@ def test_a_log_tells_the_account_of_its_system(write: Write, run: Any) -> None:
     only_paged = write("paged.log", poolmon([row for row in USUAL if row.type == "Paged"]))
     code, _, said = run("diff", only_paged, logs[0], "--fail-on", "pool.nonpaged_bytes>=64M")
     assert code == 3
+
+
+def test_the_account_of_a_system_is_not_called_a_process(write: Write, run: Any) -> None:
+    logs = [write(f"{n}.log", poolmon(leaking(9 * n))) for n in range(2)]
+    for form in ("text", "html"):
+        _, output, _ = run("diff", *logs, "--format", form)
+        assert "he system as a whole" in output
+        assert "process as a whole" not in output

@@ -9,7 +9,7 @@ from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.units import format_address
 from dumpleak.reports.page.data import Column, Grid, Row, shown
-from dumpleak.reports.rows import changed
+from dumpleak.reports.rows import changed, whole_of
 from windumps.images.modules import Module
 
 
@@ -53,10 +53,10 @@ def heap_grid(rows: Sequence[HeapRow], base: Sequence[HeapRow] | None = None) ->
 
 
 def account_grid(rows: Sequence[AccountRow]) -> Grid:
-    """What changed of the process as a whole; a count and bytes have columns of their own."""
+    """What changed of the process, or the system, as a whole; a count and bytes have columns of their own."""
     grid = Grid(
         "account",
-        "The process as a whole",
+        f"The {whole_of(rows)} as a whole",
         (
             Column("bytes +/-", "delta-bytes", "last minus first"),
             Column("count +/-", "delta-count", "last minus first"),

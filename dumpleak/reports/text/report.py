@@ -35,7 +35,7 @@ from dumpleak.reports.answers.summary import (
     summarize_trend,
 )
 from dumpleak.reports.names import visible
-from dumpleak.reports.rows import block_rows, changed, process_facts, ranked_groups
+from dumpleak.reports.rows import block_rows, changed, process_facts, ranked_groups, whole_of
 from dumpleak.reports.text.consoles import ReportConsole
 from dumpleak.reports.text.tables import (
     WIDE,
@@ -285,7 +285,7 @@ class TextReport:
         self._whole_process(trend.account)
 
     def _whole_process(self, rows: Sequence[AccountRow]) -> None:
-        """What changed of the process as a whole."""
+        """What changed of the process, or the system, as a whole."""
         shown = changed(rows)
         if not shown:
             return
@@ -307,7 +307,7 @@ class TextReport:
             )
             for row in shown
         ]
-        print_table(self._console, columns, "the process as a whole", cells)
+        print_table(self._console, columns, f"the {whole_of(rows)} as a whole", cells)
 
     def _trend_table(
         self, sites: Sequence[SiteTrend], trend: Trend, heading: str, limit: int, noun: str
