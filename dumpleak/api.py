@@ -26,7 +26,7 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.diff import compare as compare_snapshots
 from dumpleak.compare.trend import Trend, find_trend
 from dumpleak.files.columns import arrow
-from dumpleak.files.umdh_log import matched
+from dumpleak.files.matching import matched
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from builders.kernel_builder import System
+from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from builders.process_builder import ProcessBuilder
 from fuzz.command_lines import run
@@ -38,6 +39,13 @@ GATE = ("--fail-on", "bytes>=1,site.percent>=1,handles.count>=1")
 AT_TIME, AT_UP_TIME, AN_HOUR = 0xFA8, 0x1030, 36_000_000_000  # _DUMP_HEADER64, units of 100 ns
 # A row of that dump's tracker table: tag, allocs, frees; bytes lie 16 behind its start.
 TRACKER, TRACKED_BYTES = struct.pack("<4sII", b"AcNb", 39409, 24150), 16
+COUNTERS = counters(
+    {
+        "\\Process(app)\\Private Bytes": [1e6, None, 9e6, 1e7],
+        "\\Process(app)\\Handle Count": [10, 10, 10, None],
+        "\\Process(other)\\Private Bytes": [1e6, 1e6, 1e6, 1e6],
+    }
+)
 HANDLES = ("--of", "handles")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
@@ -90,6 +98,24 @@ def _put(file: Path, data: bytes) -> None:
 
 def _kernel(form: str, architecture: str) -> Callable[[Path], None]:
     return lambda file: _put(file, bytes(KERNEL_FORMS[form](System(architecture))))
+
+
+def _poolmon(step: int) -> Callable[[Path], None]:
+    tags = [
+        Tag("NtfF", "Paged", 9, 2, 700),
+        Tag("Leak", "Nonp", 50 + 1000 * step, 0, 6400 * (1 + step)),
+    ]
+    return lambda file: _put(file, poolmon(tags).encode())
+
+
+def _summary(step: int) -> Callable[[Path], None]:
+    text = handle_summary([("File", 25), ("Event", 9 + 1000 * step)])
+    return lambda file: _put(file, text.encode())
+
+
+def _processes(step: int) -> Callable[[Path], None]:
+    text = process_list([("app", 4711, 507, 20_934_656 << step), ("other", 12, 91, 1_000_000)])
+    return lambda file: _put(file, text.encode())
 
 
 def _cut(dump: Path, share: float) -> Callable[[Path], None]:
@@ -290,12 +316,17 @@ MADE: dict[str, Callable[[Path], None]] = {
     "short.dmp": _short,
     "timeless.dmp": _timeless,
     "grown.dmp": _grown,
+    **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
+    **{f"handles{n}.txt": _summary(n) for n in range(3)},
+    **{f"processes{n}.csv": _processes(n) for n in range(2)},
+    "counters.csv": lambda file: _put(file, COUNTERS.encode()),
     "suppressions.toml": _suppressions,
     "baseline.json": lambda file: _written("diff", BASE, CURRENT, "--format", "json", "-o", file),
     "store": _store,
 }
 MADE_DUMPS = [f"{row.name.replace('/', '-')}.dmp" for row in MADE_ROWS]
 MADE_KERNELS = [f"{form}-{arch}.dmp" for form, arch in KERNELS]
+POOLMON = [f"poolmon{n}.log" for n in range(3)]
 RUNS = [*(f"run1-{n}.dlsnap" for n in range(3)), *(f"run2-{n}.dlsnap" for n in (3, 4))]
 COUNTED = [f"counted{n}.dlsnap" for n in range(3)]
 WHOLE_SYSTEMS = [file for file in SYSTEMS if "truncated" not in file.parts]
@@ -320,6 +351,20 @@ ANSWERED: list[Words] = [
     *of_one(["before.dlsnap", "pools.dlsnap", "session.dlsnap"], "info", "modules", "symbols"),
     *of_one(["before.dlsnap", "mixed.dlsnap", "pools.dlsnap"], "stat", "heaps"),
     *of_one(["before.log"], "stat"),
+    *of_one(["poolmon0.log"], "stat", "pool"),
+    *(("diff", *POOLMON[:2], "--by", by) for by in ("site", "tag", "driver")),
+    ("diff", *POOLMON[:2], "--fail-on", "bytes>=1K"),
+    ("diff", "poolmon0.log", MORE_POOLS),
+    ("trend", *POOLMON),
+    ("pool", *POOLMON[:2]),
+    *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
+    ("diff", "handles0.txt", "handles1.txt"),
+    ("diff", "handles0.dmp", "handles1.txt", *HANDLES),
+    ("trend", *(f"handles{n}.txt" for n in range(3))),
+    ("diff", "processes0.csv", "processes1.csv", "--process", "app"),
+    ("stat", "counters.csv", "--process", "app"),
+    *((command, "counters.csv", "--process", "app") for command in ("diff", "trend")),
+    ("diff", "counters.csv", "--process", "app", "--fail-on", "counters.private_bytes>=1M"),
     *of_one(["cut.dmp", "damaged.dmp", "headless.dmp", "stub.dmp", "handles0.dmp"], "info"),
     *of_one(["cut.dmp", "damaged.dmp", "headless.dmp"], "heaps", "stat", "modules"),
     *(("stat", MIXED, "--by", by) for by in GROUPINGS),
@@ -379,6 +424,8 @@ REFUSED: list[Words] = [
     *of_one(["handles0.dmp", "stub.dmp"], "heaps", "stat", "leaks", "allocations"),
     *of_one(["before.log"], "info", "heaps", "modules", "leaks", "allocations"),
     *of_one([MIXED], "pool", "processes"),
+    *of_one(["counters.csv"], "info", "heaps", "trend", "diff"),
+    ("diff", "processes0.csv", "processes1.csv"),
     ("stat", POOLS, "--by", "stack"),
     ("stat", MIXED, *HANDLES),
     ("stat", POOLS, *HANDLES),

@@ -5,11 +5,19 @@ from __future__ import annotations
 import click
 
 from dumpleak.commands.gating import GateOptions, answering, finish, gate_options, judged, open_gate
-from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_holders, opened
+from dumpleak.commands.opening import (
+    BY,
+    OF,
+    check_gate,
+    grouping_of,
+    look_for_holders,
+    opened,
+    opened_series,
+)
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
 from dumpleak.commands.output import answer_to, output_to
 from dumpleak.compare.diff import compare, with_proof
-from dumpleak.files.umdh_log import matched
+from dumpleak.files.matching import matched
 from dumpleak.reports import DIFF_REPORTS
 from dumpleak.reports.answers.diff import diff_document, diff_json
 from dumpleak.reports.formats import FORMATS, Answer
@@ -24,7 +32,7 @@ from dumpleak.reports.formats import FORMATS, Answer
     "  dumpleak diff before.log after.log --by stack --skip-frames allocators.txt"
 )
 @click.argument("base", type=click.Path(exists=True, dir_okay=False))
-@click.argument("current", type=click.Path(exists=True, dir_okay=False))
+@click.argument("current", required=False, type=click.Path(exists=True, dir_okay=False))
 @OF
 @BY
 @gate_options
@@ -35,7 +43,7 @@ from dumpleak.reports.formats import FORMATS, Answer
 @options_with([*FORMATS, *DIFF_REPORTS])
 def diff(
     base: str,
-    current: str,
+    current: str | None,
     of: str | None,
     by: str | None,
     force: bool,
@@ -44,14 +52,21 @@ def diff(
     gating: GateOptions,
     options: Options,
 ) -> None:
-    """Which allocation sites grew from BASE to CURRENT, ranked by bytes."""
+    """Which allocation sites grew from BASE to CURRENT, ranked by bytes.
+
+    A log with many samples is compared with itself, its last sample with its first.
+    """
     by = grouping_of(of, by)
     gate = open_gate(gating, of, by, options)
     with answering(gate):
-        older, newer = matched(
-            opened(of, base, by, options, keep_blocks=True),
-            opened(of, current, by, options, holders=holders is not False, keep_blocks=True),
-        )
+        if current is None:
+            series = opened_series(of, base, options)
+            older, newer = matched(series[0], series[-1])
+        else:
+            older, newer = matched(
+                opened(of, base, by, options, keep_blocks=True),
+                opened(of, current, by, options, holders=holders is not False, keep_blocks=True),
+            )
         check_gate(gate, (older, newer))
         comparison = compare(older, newer, force)
         grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]

@@ -131,7 +131,9 @@ def answering(gate: Gate | None) -> Iterator[None]:
 def finish(gate: Gate | None, judged: Judged[Comparison] | Judged[Trend]) -> None:
     """Says on stderr how it ended, and ends with the exit code for that."""
     answer, result = judged.answer, judged.gate
-    if answer.refused or (result is None and answer.doubts):
+    # Suppressions and a baseline alone ask for nothing, and what is in doubt is no answer.
+    asked = result is not None and result.conditions
+    if answer.refused or (answer.doubts and not asked):
         why = f"the dumps are not comparable: {'; '.join(answer.reasons)}"
         if answer.doubts:
             why = "; ".join(answer.doubts)
@@ -146,8 +148,7 @@ def finish(gate: Gate | None, judged: Judged[Comparison] | Judged[Trend]) -> Non
     click.echo(f"{result.summary}{'; compared by force' if answer.reasons else ''}", err=True)
     if result.failed:
         raise SystemExit(EXIT_GATE)
-    # Suppressions alone ask for nothing, and what is in doubt is no answer.
-    if result.unanswered or (answer.doubts and not result.conditions):
+    if result.unanswered:
         raise SystemExit(EXIT_CANNOT_ANSWER)
 
 

@@ -8,6 +8,7 @@ import click
 
 from dumpleak.commands.options import HOLDERS_AUTO_BYTES, Options
 from dumpleak.commands.output import progress_bar
+from dumpleak.files.detect import read_series
 from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
 from dumpleak.gate.gate import Gate
 from dumpleak.model.holding import StoredHolders
@@ -16,7 +17,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.reports import OF_BLOCKS
 from dumpleak.reports.formats import DETAILED, FORMATS
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import Wanted, open_snapshot, require_population
 
 OF = click.option(
     "--of",
@@ -86,12 +87,37 @@ def opened(
         raise click.UsageError(
             f"--format {options.format} is of blocks, not of {snapshot.population}"
         )
-    shown = [name for name in FORMATS if name not in DETAILED]
-    if not snapshot.has_bytes and options.format not in shown:
-        raise click.UsageError(
-            f"{snapshot.population} of {dump} are only counted: --format {', '.join(shown)} show them"
-        )
+    if not snapshot.has_bytes:
+        _check_counted(f"{snapshot.population} of {dump}", options)
     return snapshot
+
+
+def _check_counted(members: str, options: Options) -> None:
+    """Refuses formats that show sizes of members without bytes.
+
+    Raises:
+        UsageError: the format is one.
+    """
+    shown = [name for name in FORMATS if name not in DETAILED]
+    if options.format not in shown:
+        raise click.UsageError(f"{members} are only counted: --format {', '.join(shown)} show them")
+
+
+def opened_series(of: str | None, log: str, options: Options) -> list[Snapshot]:
+    """The samples of a log that has many, in order.
+
+    Raises:
+        UsageError: it is no such log, so that there is only one moment.
+        WindumpsError: the log cannot be used, or tells of another population.
+    """
+    series = read_series(log, options.process)
+    if series is None:
+        raise click.UsageError(
+            f"Missing argument 'CURRENT': {log} is of one moment, name a later one"
+        )
+    require_population(log, of, series[-1].population)
+    _check_counted("processes", options)
+    return series
 
 
 def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:

@@ -19,9 +19,12 @@ from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, output_to, p
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
-from dumpleak.files.detect import is_snapshot_file
+from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file
+from dumpleak.files.poolmon_lines import is_log
+from dumpleak.files.poolmon_log import LoggedPools
 from dumpleak.files.stored_pools import StoredPools
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.errors import Progress
 from dumpleak.model.pool import ORDERS, POOLS
 from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.populations import POOL
@@ -37,6 +40,7 @@ from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.open import Wanted, open_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
+from windumps.files import read_head
 
 # `!poolused` sorts by digits.
 _DIGITS = {"2": "nonpaged", "4": "paged"}
@@ -103,9 +107,7 @@ def pool(
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
     with progress_bar(options) as progress:
         sources: list[PoolSource] = [
-            StoredPools(Path(name), pooltag)
-            if is_snapshot_file(name)
-            else PoolReader(open_dump(name), options.symbols, pooltag, progress)
+            _source(name, pooltag, options, progress)
             for name in (dump, current)
             if name is not None
         ]
@@ -158,3 +160,12 @@ def _snapshot(source: PoolSource, name: str) -> Snapshot:
     if isinstance(source, PoolReader):
         return take_pool_snapshot(source)
     return open_snapshot(name, Wanted(of=POOL))
+
+
+def _source(name: str, pooltag: Path | None, options: Options, progress: Progress) -> PoolSource:
+    """The pools of a snapshot file, a log or a dump."""
+    if is_snapshot_file(name):
+        return StoredPools(Path(name), pooltag)
+    if is_log(read_head(name, HEAD_BYTES)):
+        return LoggedPools(name, pooltag)
+    return PoolReader(open_dump(name), options.symbols, pooltag, progress)

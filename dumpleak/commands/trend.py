@@ -7,12 +7,21 @@ import os
 import click
 
 from dumpleak.commands.gating import GateOptions, answering, finish, gate_options, judged, open_gate
-from dumpleak.commands.opening import BY, OF, check_gate, grouping_of, look_for_holders, opened
+from dumpleak.commands.opening import (
+    BY,
+    OF,
+    check_gate,
+    grouping_of,
+    look_for_holders,
+    opened,
+    opened_series,
+)
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
 from dumpleak.commands.output import answer_to, output_to
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
-from dumpleak.files.umdh_log import matched
+from dumpleak.files.detect import is_series
+from dumpleak.files.matching import matched
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports import TREND_REPORTS
@@ -68,9 +77,14 @@ def trend(
     ]
     idle = [after_idle] if after_idle else []
     with answering(gate):
-        snapshots = matched(*_opened(under_load, idle, of, by, holders is not False, options))
+        if len(under_load) == 1 and is_series(under_load[0]):
+            series = opened_series(of, under_load[0], options)
+            taken = [*series, *(opened(of, dump, by, options) for dump in idle)]
+        else:
+            taken = _opened(under_load, idle, of, by, holders is not False, options)
+        snapshots = matched(*taken)
         check_gate(gate, snapshots)
-        loaded = list(snapshots[: len(under_load)])
+        loaded = list(snapshots[: len(snapshots) - len(idle)])
         found = find_trend(loaded, snapshots[-1] if idle else None, force)
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]

@@ -37,7 +37,11 @@ def why_not_comparable(
     if base.population != current.population:
         return [f"{older} is of {_what(base)}, {newer} of {_what(current)}"]
     before, after = base.source, current.source
-    if before.architecture != after.architecture:
+    machines = {before.architecture, after.architecture}
+    is_told = "" not in machines or not (
+        base.is_pool or not base.has_bytes
+    )  # logs do not tell theirs
+    if len(machines) > 1 and is_told:
         reasons.append(
             f"{older} is of a {before.architecture or 'unknown'} process, "
             f"{newer} of a {after.architecture or 'unknown'} one"

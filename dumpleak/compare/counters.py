@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dumpleak.compare.answers import Verdict
@@ -69,9 +70,10 @@ def compare_pools(
         onward = same_boot and not is_older(*sources)
         bits = current.counter_bits if onward else 0
         before, after = ({row.number: row for row in side.rows()} for side in (base, current))
+        told = [pool for pool in POOLS if pool != "session" or not _is_unsaid(base, current)]
         for tag in before.keys() | after.keys():
             pair = _both(before.get(tag), after.get(tag), (base, current), accounts)
-            deltas.append(TagDelta(*pair, _deltas(*pair, bits)))
+            deltas.append(TagDelta(*pair, _deltas(*pair, bits, told)))
         deltas.sort(key=_rank)
     grew = any((delta.total("bytes") or 0) > 0 for delta in deltas)
     verdict = Verdict.GROWTH if grew else Verdict.NO_GROWTH
@@ -95,7 +97,8 @@ def why_pools_differ(
 ) -> list[str]:
     """Why a comparison of two dumps would lie; empty when it does not."""
     reasons = []
-    if base.source.architecture != current.source.architecture:
+    machines = {base.source.architecture, current.source.architecture}
+    if len(machines) > 1 and "" not in machines:  # logs do not tell theirs
         reasons.append(
             f"the base is of a kernel for {base.source.architecture}, the current dump of one for "
             f"{current.source.architecture}"
@@ -145,9 +148,15 @@ def _none(known: TagRow, side: PoolSource, account: PoolAccount) -> TagRow:
     return TagRow(known.number, known.tag, dict.fromkeys(known.pools, counters), source, owner)
 
 
-def _deltas(base: TagRow, current: TagRow, bits: int) -> dict[str, Counters]:
+def _is_unsaid(base: PoolSource, current: PoolSource) -> bool:
+    """Only one of the two tells of session pool, which is no difference."""
+    one, other = (side.has_session_pool for side in (base, current))
+    return one != other and bool(base.why_no_session_pool or current.why_no_session_pool)
+
+
+def _deltas(base: TagRow, current: TagRow, bits: int, told: Iterable[str]) -> dict[str, Counters]:
     deltas = {}
-    for pool in POOLS:
+    for pool in told:
         if pool not in base.pools and pool not in current.pools:
             continue
         before, after = base.pools.get(pool, NONE), current.pools.get(pool, NONE)

@@ -20,6 +20,7 @@ _UNKNOWN_SIZE = {
     HEAP_LIST_CUT: "the list of heaps is cut",
     "pool-tags-unknown": "counters of some pool tags are not in the dump",
     "pool-large-unknown": "large blocks of the pools are not known",
+    "pool-counters-fell": "the system was restarted since the log before, or they are swapped",
 }
 # Bytes between the beginnings of two neighbouring blocks, at least (_HEAP_ENTRY's size).
 _GRANULARITY = {"x86": 8, "x64": 16}

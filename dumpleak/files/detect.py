@@ -6,7 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.files import reader, umdh_lines, umdh_log
+from dumpleak.files import (
+    counter_csv,
+    counter_log,
+    handle_summary,
+    poolmon_lines,
+    poolmon_log,
+    process_list,
+    reader,
+    umdh_lines,
+    umdh_log,
+)
 from dumpleak.model.snapshot import Snapshot
 from windumps.files import read_head
 
@@ -23,31 +33,62 @@ class SnapshotReader(NamedTuple):
 
     detect: Callable[[bytes], bool]
     read: Callable[[Path, str, tuple[str, ...]], Snapshot]
+    of_process: Callable[[Path, str], Snapshot] | None = None
 
 
 HEAD_BYTES = 0x10000
 
 SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
     SnapshotReader(reader.is_snapshot, reader.read_snapshot_file),
-    # Text with no magic number, so this comes last.
+    # Text with no magic number, so these come last.
+    SnapshotReader(counter_csv.is_log, counter_log.read_log, counter_log.last_of),
+    SnapshotReader(process_list.is_log, process_list.read_log, process_list.of_process),
+    SnapshotReader(handle_summary.is_log, handle_summary.read_log),
+    SnapshotReader(poolmon_lines.is_log, poolmon_log.read_log),
     SnapshotReader(umdh_lines.is_log, umdh_log.read_log),
 )
 
 
-def read_snapshot(path: Path | str, by: str, skip_frames: tuple[str, ...] = ()) -> Snapshot | None:
+def read_snapshot(
+    path: Path | str, by: str, skip_frames: tuple[str, ...] = (), process: str | None = None
+) -> Snapshot | None:
     """The snapshot a file holds; None when it is no such file, but a dump or anything else.
 
     Args:
         path: The file.
         by: The grouping wanted, a key of `GROUPINGS`.
         skip_frames: See `Session.skip_frames`.
+        process: Which one, of a log of several.
 
     Raises:
         WindumpsError: the file is a snapshot that cannot be used.
         OSError: it cannot be read.
     """
     reader = _reader(path)
-    return reader.read(Path(path), by, skip_frames) if reader else None
+    if reader is None:
+        return None
+    if process is not None and reader.of_process is not None:
+        return reader.of_process(Path(path), process)
+    return reader.read(Path(path), by, skip_frames)
+
+
+def read_series(path: Path | str, process: str | None) -> list[Snapshot] | None:
+    """The snapshots of a file that holds one process at many moments; None when it is no such file.
+
+    Raises:
+        WindumpsError: it cannot be used, or holds several processes and none was chosen.
+        OSError: it cannot be read.
+    """
+    return counter_log.read_series(path, process) if is_series(path) else None
+
+
+def is_series(path: Path | str) -> bool:
+    """True for files that hold one process at many moments.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return counter_csv.is_log(read_head(path, HEAD_BYTES))
 
 
 def is_snapshot_file(path: Path | str) -> bool:

@@ -88,6 +88,18 @@ ROWS: dict[str, RowKind] = {
         BYTES, "private bytes that Windows counts and nothing in the dump explains", 4 << 20
     ),
 }
+# Rows that only logs of counters have: a handle, a thread or an open file takes some hundred bytes of these.
+LOG_ROWS: dict[str, RowKind] = {
+    "counters.pool_paged_bytes": RowKind(BYTES, "paged pool charged to the process", 1 << 18),
+    "counters.pool_nonpaged_bytes": RowKind(BYTES, "nonpaged pool charged to the process", 1 << 18),
+    "pool.count": RowKind(COUNT, "pool blocks"),
+    "pool.bytes": RowKind(BYTES, "bytes in pool blocks"),
+    "pool.paged_bytes": RowKind(BYTES, "paged pool", 16 << 20),
+    "pool.nonpaged_bytes": RowKind(BYTES, "nonpaged pool", 16 << 20),
+    "memory.available_bytes": RowKind(BYTES, "available memory"),
+    "memory.committed_bytes": RowKind(BYTES, "committed memory of the system", 256 << 20),
+    "memory.commit_limit_bytes": RowKind(BYTES, "limit of committed memory"),
+}
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
 _OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
@@ -207,4 +219,8 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
 
 
 def _kind(name: str) -> RowKind:
-    return ROWS.get(name) or RowKind(COUNT if name.endswith("count") else BYTES, name)
+    return (
+        ROWS.get(name)
+        or LOG_ROWS.get(name)
+        or RowKind(COUNT if name.endswith("count") else BYTES, name)
+    )

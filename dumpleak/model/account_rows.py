@@ -16,12 +16,13 @@ from dumpleak.model.account import (
     _figure,
 )
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.subject import Subject
 
 
 def account_of(snapshot: Snapshot) -> tuple[Figure, ...]:
     """All figures of a snapshot, in the order of `ROWS`; rows that do not apply are absent."""
-    if snapshot.is_pool:
-        return ()
+    if snapshot.is_pool or (snapshot.outside and snapshot.source.subject is Subject.LOG):
+        return snapshot.outside or ()  # counters are all that a log has of a process
     figures = {figure.name: figure for figure in (*_of_heaps(snapshot), *_outside(snapshot))}
     known = [figures[name] for name in ROWS if name in figures]
     return (*known, *(figure for name, figure in figures.items() if name not in ROWS))

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+PROCESSES = "processes"  # so far of logs only
 
 
 class Trace(NamedTuple):
@@ -118,6 +119,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    PROCESSES: Population({"name": "process"}, "process", "private"),
 }
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.owners import MEDIUM, STRONG, Owner, Ownership
+from dumpleak.owners.by_table import BUILT_IN_WEIGHT, WILDCARD_SHARE, WRITTEN_WEIGHT
 from dumpleak.owners.tag_calls import Call, CallFinder, Symbolize
 from dumpleak.owners.tag_scan import Place, TagHits, scan_images
 from dumpleak.owners.tag_table import BUILT_IN, KERNEL, TagNote, TagTable, built_in_table
@@ -27,7 +28,7 @@ MAX_OWNERS = 5
 MAX_PLACES = 3  # places in code named for one driver
 NEGLIGIBLE = 0.15  # candidates below it are named only where there is no better one
 
-_VERIFIER, _USER_TABLE, _BUILT_IN, _WILDCARD = 0.99, 0.5, 0.45, 0.7
+_VERIFIER = 0.99
 _CALLS = {
     Call.POOL: (0.9, "gives it to"),
     Call.IMPORT: (0.8, "gives it to an imported function"),
@@ -160,7 +161,7 @@ class TagOwners:
         for module, rows in self._rows.get(tag, []):
             found.setdefault(self._drivers[module].name, []).extend(self._of_image(module, rows))
         description = ""
-        for table, weight in ((self._written, _USER_TABLE), (built_in_table(), _BUILT_IN)):
+        for table, weight in ((self._written, WRITTEN_WEIGHT), (built_in_table(), BUILT_IN_WEIGHT)):
             note = table.find(text) if table is not None else None
             if note is not None:
                 description = description or note.description
@@ -211,7 +212,7 @@ class TagOwners:
 
     def _of_note(self, note: TagNote, weight: float) -> list[tuple[str, _Evidence]]:
         if not note.is_exact:
-            weight *= _WILDCARD
+            weight *= WILDCARD_SHARE
         source = f"the {note.source}" if note.source == BUILT_IN else note.source
         loaded = {driver.name.lower(): driver.name for driver in self._drivers}
         unloaded = {driver.name.lower() for driver in self._kernel.unloaded}

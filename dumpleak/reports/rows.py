@@ -66,9 +66,15 @@ def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
     return list(holding.evidence) if holding is not None else []
 
 
+def whole_of(rows: Iterable[AccountRow]) -> str:
+    """What an account is of: "process", or "system"."""
+    of_system = any(row.name.startswith(("pool.", "memory.")) for row in rows)
+    return "system" if of_system else "process"
+
+
 def changed(rows: Iterable[AccountRow]) -> list[AccountRow]:
     """Rows of the account that are worth showing: what changed, but for what the sites tell."""
-    told = ("blocks.", "private.count", "private.bytes")
+    told = ("blocks.", "private.count", "private.bytes", "pool.count", "pool.bytes")
     return [
         row
         for row in rows

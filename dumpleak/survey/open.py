@@ -27,7 +27,7 @@ class Wanted:
         of: A key of `POPULATIONS`; None for blocks of a process, and the pools of a system.
         by: One of its groupings.
         symbols: Where names of functions come from; None for none.
-        process: A process of a kernel dump, by id or by the name of its program.
+        process: A process of a kernel dump, by id or by the name of its program, or of a log of several.
         skip_frames: Patterns of frames that name no site, besides the built-in ones.
         details: Also collect what only some reports show, `Snapshot.details` and `Snapshot.memory`.
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
@@ -56,9 +56,12 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
     of_blocks = wanted.of not in PRODUCERS
     if not of_blocks and is_snapshot_file(path):
         return stored_population(path, wanted.of or "", wanted.by)
-    held = read_snapshot(path, wanted.by if of_blocks else "site", wanted.skip_frames)
+    by = wanted.by if of_blocks else "site"  # a log of other members knows no other grouping
+    held = read_snapshot(path, by, wanted.skip_frames, wanted.process)
     if held is not None:
         require_population(path, wanted.of, held.population)
+        if not of_blocks and held.grouping != wanted.by:
+            held = read_snapshot(path, wanted.by, wanted.skip_frames, wanted.process) or held
         return with_symbols(held, wanted.symbols, wanted.skip_frames)
     session = Session.open(path, wanted.symbols, wanted.process)
     return walked(session, wanted)

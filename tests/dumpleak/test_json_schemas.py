@@ -36,7 +36,6 @@ NEVER_NULL: dict[str, str] = {
     "*.build": "every dump here whose answers are these says its build",
     "*-1.time": "every system and log here tells its time",
     "info-1:system.time": "every system here tells its time",
-    "pool-1:*.time": "every system here tells its time",
     "heaps-1:heap.used_*": "here are either all heaps of a process read or none, which is refused",
     "leaks-1.p*": "every dump here with stacks and images names its process",
     "leaks-1.lost_share": "every dump here with stacks and images lists its regions",
@@ -47,7 +46,6 @@ NEVER_NULL: dict[str, str] = {
     "info-1:system.processors": "every system here has its kernel",
     "info-1:system.up_time_seconds": "every system here tells its time",
     "pool-1:*session_*": "no counters of session pool are partly absent here",
-    "pool-1:delta.driver": "every tag that changes here has an owner",
 }
 
 Answer = Callable[[Words], tuple[int, str, str]]

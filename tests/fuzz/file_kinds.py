@@ -16,12 +16,13 @@ import numpy as np
 import pyarrow.parquet as parquet
 import zstandard
 from builders import cabinet_builder
+from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.pdb_builder import PdbBuilder
 from builders.types_builder import types_table
 from made_symbols import identity, made_pdb, put_in_store
 from truth import TESTDATA
 
-from fuzz.command_lines import INPUT, SNAPSHOT_LINES, WHOLE, Line, run, use_file
+from fuzz.command_lines import ANY_FORMAT, INPUT, SNAPSHOT_LINES, WHOLE, Line, run, use_file
 from fuzz.dice import Dice
 from fuzz.dump_kinds import unpacked
 from fuzz.invariants import require
@@ -46,6 +47,31 @@ LOG_COMMANDS = (
     Line(("diff", WHOLE, INPUT, "--by", "site"), ("--force",)),
     Line(("diff", INPUT, WHOLE, "--by", "stack"), ("--force",)),
     Line(("stat", INPUT)),
+)
+POOLMON_LINES = (
+    Line(("diff", WHOLE, INPUT), ("--force", "--fail-on", "bytes>=1M"), codes=(0, 1, 2, 3)),
+    Line(("diff", INPUT, WHOLE, "--by", "tag"), ("--force",)),
+    Line(("stat", INPUT)),
+    Line(("pool", WHOLE, INPUT)),
+)
+COUNTER_LINES = (
+    Line(("trend", INPUT, "--process", "app"), ("--force",), ANY_FORMAT),
+    Line(
+        ("diff", INPUT, "--process", "app", "--fail-on", "handles.count>=1"),
+        ("--force",),
+        ANY_FORMAT,
+    ),
+    Line(("diff", WHOLE, INPUT, "--process", "app"), ("--force",), ANY_FORMAT),
+    Line(("stat", INPUT), codes=ANY_FORMAT),
+)
+SUMMARY_LINES = (
+    Line(("diff", WHOLE, INPUT, "--fail-on", "handles.count>=64"), ("--force",), ANY_FORMAT),
+    Line(("stat", INPUT), codes=ANY_FORMAT),
+)
+LIST_LINES = (
+    Line(("diff", WHOLE, INPUT, "--process", "app3"), ("--force",), ANY_FORMAT),
+    Line(("diff", INPUT, WHOLE, "--process", "4703"), ("--force",), ANY_FORMAT),
+    Line(("stat", INPUT), codes=ANY_FORMAT),
 )
 GATED = ("diff", str(BEFORE), str(AFTER), "--no-holders")
 SUPPRESSION_LINES = (
@@ -152,6 +178,39 @@ def umdh_log(folder: Path) -> Seed:
     return file_seed(LOG_COMMANDS, short, folder / "mutated.log", is_text=True)
 
 
+def poolmon_log(folder: Path) -> Seed:
+    rows = (
+        Tag(f"T{number:03}", "Nonp" if number % 2 else "Paged", 9 * number, number, 640 * number)
+        for number in range(40)
+    )
+    text = poolmon((*rows, Tag("NtfF", "Paged", 9, 2, 700, "[ntfs.sys  -  FileInfo.c]")))
+    return file_seed(POOLMON_LINES, text.encode(), folder / "mutated.log", is_text=True)
+
+
+def counter_log(folder: Path) -> Seed:
+    columns: dict[str, list[float | None]] = {
+        "\\Process(app)\\Private Bytes": [1e6 * number for number in range(1, 30)],
+        "\\Process(app)\\Handle Count": [300 + number % 3 for number in range(1, 30)],
+        "\\Process(app)\\ID Process": [4711.0] * 29,
+        "\\Process(other)\\Private Bytes": [None, *[5e5] * 28],
+        "\\Memory\\Committed Bytes": [4e9] * 29,
+    }
+    return file_seed(
+        COUNTER_LINES, counters(columns).encode(), folder / "mutated.csv", is_text=True
+    )
+
+
+def handles_summed(folder: Path) -> Seed:
+    text = handle_summary((f"Type {number}", 40 * number) for number in range(30))
+    return file_seed(SUMMARY_LINES, text.encode(), folder / "mutated.txt", is_text=True)
+
+
+def processes_listed(folder: Path) -> Seed:
+    rows = [(f"app{number}", 4700 + number, 90 * number, 1_000_000 * number) for number in range(9)]
+    text = process_list([*rows, ("app4", 12, 9, 4096)])
+    return file_seed(LIST_LINES, text.encode(), folder / "mutated.csv", is_text=True)
+
+
 def suppressions(folder: Path) -> Seed:
     text = "".join(
         f'[[suppress]]\nsite = "app.exe!C{number}::*"\nreason = "fills up"\n'
@@ -252,6 +311,10 @@ def file_seeds(folder: Path) -> dict[str, Callable[[], Seed]]:
         "snapshot-kernel": partial(kernel_snapshot, folder),
         "snapshot-metadata": partial(snapshot_metadata, folder),
         "umdh-log": partial(umdh_log, folder),
+        "poolmon-log": partial(poolmon_log, folder),
+        "counter-log": partial(counter_log, folder),
+        "handle-summary": partial(handles_summed, folder),
+        "process-list": partial(processes_listed, folder),
         "suppressions": partial(suppressions, folder),
         "baseline": partial(baseline, folder),
         "pooltag": partial(pooltag, folder),

@@ -49,7 +49,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
-from dumpleak.reports.rows import changed, holder_evidence
+from dumpleak.reports.rows import changed, holder_evidence, whole_of
 
 CHANGED_DATA = data_columns(
     "rank kind name type tag delta_bytes delta_count base_bytes base_count current_bytes current_count"
@@ -63,7 +63,6 @@ _ACCOUNT = (
     Column("base", Kind.VALUE),
     Column("current", Kind.VALUE),
     Column("state", hint="grew: by more than a healthy process shows"),
-    Column("the process as a whole", Kind.NAME),
 )
 
 
@@ -269,7 +268,7 @@ def totals_told(totals: Totals) -> str:
 
 
 def account_tables(rows: Sequence[AccountRow]) -> list[Part]:
-    """What changed of the process as a whole; none where nothing did."""
+    """What changed of the process, or the system, as a whole; none where nothing did."""
 
     def cells(_: int, row: AccountRow) -> Row:
         of_bytes = row.unit == BYTES
@@ -280,8 +279,10 @@ def account_tables(rows: Sequence[AccountRow]) -> list[Part]:
         )
 
     shown = changed(rows)
-    title = "The process as a whole"
-    return [Table("account", title, _ACCOUNT, shown, cells, View.PEOPLE)] if shown else []
+    title = f"the {whole_of(rows)} as a whole"
+    columns = (*_ACCOUNT, Column(title, Kind.NAME))
+    title = title.capitalize()
+    return [Table("account", title, columns, shown, cells, View.PEOPLE)] if shown else []
 
 
 def tree_of(answer: Comparison | Trend) -> Tree:

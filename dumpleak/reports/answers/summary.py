@@ -17,7 +17,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
-from dumpleak.model.populations import BLOCKS, POPULATIONS
+from dumpleak.model.populations import BLOCKS, POPULATIONS, PROCESSES
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
@@ -134,7 +134,8 @@ def summarize_trend(trend: Trend) -> Summary:
         sure = f"{len(trend.snapshots)} dumps"
         grew = what_grew(trend.account)
         if grew:
-            tone, headline = Tone.NOTICE, f"{rows_told(grew)}. {headline}"
+            alone = trend.base.population == PROCESSES  # the rows are what there is of a process
+            tone, headline = Tone.NOTICE, f"{rows_told(grew)}. {'' if alone else headline}".rstrip()
     facts += _restarts(trend)
     if trend.by_counters and not (leaked or suspects):
         tone = Tone.NOTICE

@@ -156,12 +156,14 @@ class TextWriter:
 
     def _coverage(self, label: str, coverage: Coverage) -> None:
         if isinstance(coverage, ListCovered):
-            return
-        if coverage.never:
-            self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")
+            if coverage.never and ": " not in label:  # of a comparison the summary says it
+                self._line(coverage.never.capitalize(), "yellow")
             return
         label = label.replace(Coverage.memory, coverage.memory)
         label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
+        if coverage.never:
+            self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")
+            return
         if coverage.shown_share is None:
             whose = label.partition(": ")[0] if ": " in label else "Coverage"
             self._line(f"{whose}: {coverage.told()}", "yellow")

@@ -1,0 +1,169 @@
+"""A file of performance counters as a series of snapshots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dumpleak.files.counter_csv import (
+    MEMORY,
+    PROCESS_ID,
+    CounterFile,
+    Instance,
+    Sample,
+    Samples,
+    read_heading,
+    read_samples,
+)
+from dumpleak.files.process_log import (
+    PRIVATE,
+    LogFile,
+    check_grouping,
+    choose,
+    listed,
+    of_all,
+    of_one,
+)
+from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.snapshot import Snapshot
+
+KIND = "performance log"
+MAX_SNAPSHOTS = 48  # of a series: as many as a line of a table shows
+_SUMS = ("_total", "idle")  # instances that are no process
+
+
+def read_series(path: Path | str, process: str | None = None) -> list[Snapshot]:
+    """One process at the moments of a log, at most `MAX_SNAPSHOTS` spread evenly over it.
+
+    Args:
+        path: The log.
+        process: As its counters name it; None where the log is of one. `MEMORY` for the machine itself.
+
+    Raises:
+        CannotAnswerError: the log has several processes, or nothing that is known.
+        OSError: it cannot be read.
+    """
+    heading = _heading(path)
+    instance = _chosen(path, heading, process)
+    samples = read_samples(path, heading, [instance])[instance]
+    known = [row for row in samples.rows if any(v is not None for v in _figures(row).values())]
+    if not known:
+        raise CannotAnswerError(f"{path}: the log has no sample of {instance.name}")
+    file = _file(path, heading, samples, len(known))
+    last = len(known) - 1
+    count = min(len(known), MAX_SNAPSHOTS)
+    shown = sorted({round(number * last / max(count - 1, 1)) for number in range(count)})
+    return [_snapshot(file, instance, known[number], number + 1) for number in shown]
+
+
+def last_of(path: Path | str, process: str) -> Snapshot:
+    """One process at the last moment of a log; errors as `read_series` has them."""
+    return read_series(path, process)[-1]
+
+
+def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
+    """The last moment of a log: its process, or all of them by name.
+
+    Args:
+        path: The log.
+        by: See `check_grouping`.
+        skip_frames: Not used: there are no stacks.
+
+    Raises:
+        CannotAnswerError: as `read_series`.
+        OSError: it cannot be read.
+    """
+    check_grouping(str(path), by)
+    heading = _heading(path)
+    processes = _processes(heading)
+    if len(processes) < 2:
+        return read_series(path)[-1]
+    all_samples = read_samples(path, heading, processes, only_last=True)
+    rows = {instance: samples.rows[-1] for instance, samples in all_samples.items() if samples.rows}
+    # A process that is gone has no values any more.
+    there = {i: row for i, row in rows.items() if any(v is not None for v in row.values.values())}
+    if not there:
+        raise CannotAnswerError(f"{path}: the log has no sample at its end")
+    worst = max(all_samples.values(), key=lambda samples: samples.damaged)
+    names = _names(heading, list(there))
+    private = {name: (1, there[i].values.get(PRIVATE)) for name, i in names.items()}
+    time = next(iter(there.values())).time
+    return of_all(_file(path, heading, worst, len(worst.rows)), private, time)
+
+
+def _heading(path: Path | str) -> CounterFile:
+    heading = read_heading(path)
+    if not heading.instances:
+        names = listed({text[:100] for text in heading.unknown})
+        raise CannotAnswerError(
+            f"{path}: none of its counters is known by its English name: {names}. On a system of another "
+            r"language write the names in the first line in English, \\HOST\Process(app)\Private Bytes, "
+            "Virtual Bytes, Working Set, Handle Count, Thread Count, or log such counters"
+        )
+    return heading
+
+
+def _chosen(path: Path | str, heading: CounterFile, process: str | None) -> Instance:
+    processes = _processes(heading)
+    if process is None:
+        found = processes or list(heading.instances)
+        if len(found) != 1:
+            names = listed(_names(heading, found))
+            raise CannotAnswerError(
+                f"{path}: the log is of several processes; choose one with --process NAME: {names}"
+            )
+        instance = found[0]
+    else:
+        names_of = _names(heading, list(heading.instances))
+        instance = names_of[choose(str(path), names_of, process)]
+    if instance in heading.twice:
+        raise CannotAnswerError(
+            f"{path}: several processes are called {instance.name}, and the log does not tell them apart"
+        )
+    return instance
+
+
+def _processes(heading: CounterFile) -> list[Instance]:
+    return [i for i in heading.instances if i.name != MEMORY and i.name.lower() not in _SUMS]
+
+
+def _names(heading: CounterFile, instances: list[Instance]) -> dict[str, Instance]:
+    """What processes are called: with their machine where a log is of several."""
+    several = len({instance.host.lower() for instance in heading.instances}) > 1
+    return {f"{i.host}\\{i.name}" if several else i.name: i for i in instances}
+
+
+def _figures(row: Sample) -> dict[str, int | None]:
+    return {name: value for name, value in row.values.items() if name != PROCESS_ID}
+
+
+def _snapshot(file: LogFile, instance: Instance, row: Sample, number: int) -> Snapshot:
+    return of_one(
+        file,
+        instance.name,
+        _figures(row),
+        label=f", sample {number}",
+        host=instance.host,
+        time=row.time,
+        process_id=row.values.get(PROCESS_ID),
+    )
+
+
+def _file(path: Path | str, heading: CounterFile, samples: Samples, count: int) -> LogFile:
+    notes = []
+    if samples.damaged:
+        message = f"{samples.damaged} lines or values of the log are damaged and were left out"
+        notes.append(("counters-damaged", message))
+    if samples.backwards:
+        message = f"{samples.backwards} samples were left out: the clock ran back before them"
+        notes.append(("counters-clock", message))
+    if heading.bias is None:
+        message = "the log does not say its time zone: times are those of its machine"
+        notes.append(("counters-local-time", message))
+    if count > MAX_SNAPSHOTS:
+        message = f"{MAX_SNAPSHOTS} of {count} samples are shown, spread evenly from the first to the last"
+        notes.append(("counters-thinned", message))
+    gaps = len(samples.rows) - count
+    if gaps > 0:
+        message = f"{gaps} samples have no values: the process was not there, or could not be read"
+        notes.append(("counters-gaps", message))
+    return LogFile(str(path), KIND, tuple(notes))

@@ -1,0 +1,143 @@
+"""Inputs of a comparison brought together: what one of them cannot tell is no difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+from dumpleak.files import umdh_log
+from dumpleak.files.poolmon_log import KIND, TAGS_UNKNOWN, LoggedPools
+from dumpleak.files.process_log import one_process
+from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.pool import POOLS
+from dumpleak.model.pool_sites import site_key
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import sum_of
+from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
+
+_SESSION = "session pool"
+_HALF = 1 << 31  # a counter of 32 bits that was beyond may have wrapped
+
+
+def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
+    """Snapshots so that their sites can match, and with what logs lack beside each other.
+
+    Raises:
+        CannotAnswerError: see `umdh_log.matched` and `one_process`.
+    """
+    one_process(snapshots)
+    return _with_lost_tags(_without_sessions(umdh_log.matched(*snapshots)))
+
+
+def _without_sessions(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+    """Dumps without their session pool, beside a PoolMon log, which shows that only alone (/s).
+
+    Raises:
+        CannotAnswerError: the grouping does not tell it apart.
+    """
+    logs = [side.pool for side in snapshots if isinstance(side.pool, LoggedPools)]
+    if not logs or any(log.has_session_pool for log in logs):
+        return snapshots
+    return tuple(map(_without_session, snapshots))
+
+
+def _without_session(side: Snapshot) -> Snapshot:
+    session = [row for row in side.heaps if row.label == _SESSION and row.used_count]
+    if not session:
+        return side
+    if side.grouping != "site":
+        raise CannotAnswerError(
+            f"{side.source.file}: its groups by {side.grouping} count session pool too, which a PoolMon log "
+            "does not show; compare by site"
+        )
+    groups = {key: group for key, group in side.groups.items() if not key.endswith("|session")}
+    message = "session pool is left out, as a PoolMon log shows it only alone (/s)"
+    left = replace(
+        side,
+        groups=groups,
+        totals=sum_of(totals for _, totals in groups.values()),
+        heaps=[row for row in side.heaps if row.label != _SESSION],
+    )
+    return _noted(left, message, "poolmon-left-out", sum(row.used_bytes or 0 for row in session))
+
+
+def _with_lost_tags(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
+    """PoolMon logs that lack tags of their neighbours say so.
+
+    A kernel's trackers forget no tag, so a log that lacks one of an earlier log or dump is cut or filtered,
+    or the system was restarted. A tag that an earlier log lacks may be new; it is not where that log counts
+    less of the pool than it ought to.
+    """
+    sides = list(snapshots)
+    for number, (before, after) in enumerate(pairwise(snapshots)):
+        if not (before.is_pool and after.is_pool):
+            continue
+        if fell := _fallen(before, after):
+            message = (
+                f"counters of {fell} tags, which only rise, are below those of {before.source.file}: the "
+                "system was restarted in between, or the two are swapped"
+            )
+            sides[number + 1] = _noted(sides[number + 1], message, "pool-counters-fell")
+        older, newer = _tags(before), _tags(after)
+        lost = older.keys() - newer.keys()
+        if lost and isinstance(after.pool, LoggedPools):
+            size = sum(older[key] for key in lost)
+            message = _lacking(len(lost), before)
+            sides[number + 1] = _noted(sides[number + 1], message, TAGS_UNKNOWN, size)
+        new = {key for key in newer.keys() - older.keys() if newer[key]}
+        if new and isinstance(before.pool, LoggedPools):
+            size = sum(newer[key] for key in new)
+            if before.pool.read.damaged or _lacks(before, after, size):
+                sides[number] = _noted(sides[number], _lacking(len(new), after), MEMORY_CUT, size)
+    return tuple(sides)
+
+
+def _lacks(before: Snapshot, after: Snapshot, size: int) -> bool:
+    """Whether what the tags of a log come to leaves room for tags that it does not have."""
+    slack = _slack(before), _slack(after)
+    return slack[0] is None or slack[1] is None or slack[0] - slack[1] > size // 2
+
+
+def _slack(side: Snapshot) -> int | None:
+    """What the memory manager counts of the pools and no tag does; None when it is unknown."""
+    held = [row.committed_bytes for row in side.heaps]
+    known = [size for size in held if size is not None]
+    if len(known) < len(held):
+        return None
+    return sum(known) - sum(row.used_bytes or 0 for row in side.heaps)
+
+
+def _tags(side: Snapshot) -> dict[str, int]:
+    """Bytes of each tag and pool that a side lists, by the key of its site."""
+    if isinstance(side.pool, LoggedPools):
+        return {
+            site_key(number, POOLS.index(pool)): counters.bytes or 0
+            for (number, pool), counters in side.pool.read.rows.items()
+        }
+    if side.grouping != "site":
+        return {}
+    return {key: totals.bytes for key, (_, totals) in side.groups.items()}
+
+
+def _fallen(before: Snapshot, after: Snapshot) -> int:
+    """How many tags have made fewer allocations, or frees, than before; a wrapped counter may have not."""
+    if not (isinstance(before.pool, LoggedPools) and isinstance(after.pool, LoggedPools)):
+        return 0
+    later = after.pool.read.rows
+    pairs = [(row, later[key]) for key, row in before.pool.read.rows.items() if key in later]
+    return sum(
+        _HALF > (old.allocs or 0) > (new.allocs or 0) or _HALF > (old.frees or 0) > (new.frees or 0)
+        for old, new in pairs
+    )
+
+
+def _lacking(lost: int, other: Snapshot) -> str:
+    return (
+        f"the log lacks {lost} tags that {other.source.file} has: it is cut or filtered, or the system was "
+        "restarted in between"
+    )
+
+
+def _noted(side: Snapshot, message: str, code: str, size: int = 0) -> Snapshot:
+    note = Diagnostic(code, Severity.WARNING, KIND, None, message, size)
+    return replace(side, diagnostics=[*side.diagnostics, note])
