@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -235,3 +236,18 @@ def test_a_verdict_for_pages_is_not_said_twice_by_terminals() -> None:
     document = Document("made", Summary(Tone.BAD, "bad"), (), judged_in=View.PAGE)
     assert _text(document) == []
     assert page_of(document).summary.tone is Tone.BAD
+
+
+@pytest.mark.parametrize("asked", LINES)
+def test_every_answer_has_a_page(asked: str, tmp_path: Path, run: Any) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("plotly")
+    path = tmp_path / "page.html"
+    code, _, _ = run(*LINES[asked], "--format", "html", "-o", path)
+    held = re.search(r' id="data">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
+    assert code == 0
+    assert held is not None
+    grids = json.loads(held[1])["grids"]
+    assert grids[0]["rows"]
+    for grid in grids:
+        assert {len(row) for row in grid["rows"]} <= {len(grid["columns"])}
