@@ -10,6 +10,7 @@ from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import is_list_cut
+from dumpleak.model.populations import BLOCKS, POOL
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.stripping import hashed_name
@@ -34,11 +35,10 @@ def why_not_comparable(
     reasons = []
     older, newer = names
     if base.population != current.population:
-        return [f"{older} is of {base.population}, {newer} of {current.population}"]
+        what = {POOL: "the kernel's pools", BLOCKS: "the heaps of a process"}
+        told = [what.get(side.population, side.population) for side in (base, current)]
+        return [f"{older} is of {told[0]}, {newer} of {told[1]}"]
     before, after = base.source, current.source
-    if base.is_pool != current.is_pool:
-        what = {True: "the kernel's pools", False: "the heaps of a process"}
-        return [f"{older} is of {what[base.is_pool]}, {newer} of {what[current.is_pool]}"]
     if before.architecture != after.architecture:
         reasons.append(
             f"{older} is of a {before.architecture or 'unknown'} process, "

@@ -55,4 +55,4 @@ def _place() -> str:
     try:
         return distribution("dumpleak").name
     except PackageNotFoundError:
-        return str(Path(__file__).resolve().parents[1])
+        return str(Path(__file__).resolve().parents[2])
