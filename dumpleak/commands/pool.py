@@ -11,6 +11,7 @@ from dumpleak.commands.output import EXIT_CANNOT_ANSWER, output_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file
+from dumpleak.files.matching import mark_lost_tags
 from dumpleak.files.poolmon_lines import is_log
 from dumpleak.files.poolmon_log import LoggedPools
 from dumpleak.files.stored_pools import StoredPools
@@ -90,6 +91,7 @@ def pool(
             answer = take_pool(sources[0], selection, walk)
             shortfall = answer.account.shortfall
         else:
+            mark_lost_tags(sources[0], sources[1], walk=walk)
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
             shortfall = ""  # what is missing is a reason why the two are not comparable
     with output_to(options) as stream:
