@@ -29,7 +29,8 @@ from dumpleak.reports.formats import FORMATS, Answer
     " testdata/10.0.19041.3324-x64/leak-pair-aslr/after.dmp.gz\n"
     '  dumpleak diff before.dmp after.dmp --fail-on "bytes>=1M"\n'
     '  dumpleak diff before.dmp after.dmp --of handles --fail-on "count>=1000"\n'
-    "  dumpleak diff before.log after.log --by stack --skip-frames allocators.txt"
+    "  dumpleak diff before.log after.log --by stack --skip-frames allocators.txt\n"
+    "  dumpleak diff counters.csv --process app"
 )
 @click.argument("base", type=click.Path(exists=True, dir_okay=False))
 @click.argument("current", required=False, type=click.Path(exists=True, dir_okay=False))

@@ -20,6 +20,7 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file
+from dumpleak.files.matching import mark_lost_tags
 from dumpleak.files.poolmon_lines import is_log
 from dumpleak.files.poolmon_log import LoggedPools
 from dumpleak.files.stored_pools import StoredPools
@@ -114,6 +115,7 @@ def pool(
         if current is None:
             answer = take_pool(sources[0], selection, walk)
         elif options.format not in CI_FORMATS:
+            mark_lost_tags(sources[0], sources[1], walk=walk)
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
     if current is None:
         answer_to(options, Answer(lambda: pool_document(answer, top), lambda: pool_json(answer)))

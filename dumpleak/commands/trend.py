@@ -37,7 +37,8 @@ _FILE = click.Path(exists=True, dir_okay=False)
     " testdata/10.0.22621.4541-x64/series-ust/dump2.dmp.gz"
     " testdata/10.0.22621.4541-x64/series-ust/dump4.dmp.gz"
     " --after-idle testdata/10.0.22621.4541-x64/series-ust/dump5.dmp.gz\n"
-    "  dumpleak trend monday.dmp tuesday.dmp wednesday.dmp --format json"
+    "  dumpleak trend monday.dmp tuesday.dmp wednesday.dmp --format json\n"
+    "  dumpleak trend counters.csv --process app"
 )
 @click.argument("dumps", nargs=-1, required=True, type=_FILE)
 @click.option(

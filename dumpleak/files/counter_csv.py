@@ -176,7 +176,7 @@ def read_samples(
     found = {instance: Samples() for instance in instances}
     columns = sum(len(heading.instances[instance]) for instance in instances) or 1
     damaged = backwards = kept = 0
-    last: datetime | None = None
+    row: tuple[datetime, list[str]] | None = None
     lines = _lines(path)
     next(lines, None)
     for line in lines:
@@ -187,27 +187,36 @@ def read_samples(
         if fields is None or time is None:
             damaged += 1
             continue
-        if last is not None and time <= last:
+        if row is not None and time <= row[0]:
             backwards += 1
             continue
-        last = time
         kept += 1
         if kept > MAX_ROWS or (kept * columns > MAX_KEPT and not only_last):
             raise CannotAnswerError(
                 f"{path}: too long: choose a process, or thin it out with `relog -t`"
             )
-        for instance, samples in found.items():
-            values = {}
-            for name, number in heading.instances[instance].items():
-                values[name], is_whole = _value(fields[number])
-                samples.damaged += not is_whole
-            if only_last:
-                samples.rows.clear()
-            samples.rows.append(Sample(time, values))
+        row = time, fields
+        if not only_last:
+            _add(found, heading, row)
+    if only_last and row is not None:
+        _add(found, heading, row)
     for samples in found.values():
         samples.damaged += damaged
         samples.backwards = backwards
     return found
+
+
+def _add(
+    found: dict[Instance, Samples], heading: CounterFile, row: tuple[datetime, list[str]]
+) -> None:
+    """Takes one row in."""
+    time, fields = row
+    for instance, samples in found.items():
+        values = {}
+        for name, number in heading.instances[instance].items():
+            values[name], is_whole = _value(fields[number])
+            samples.damaged += not is_whole
+        samples.rows.append(Sample(time, values))
 
 
 def _lines(path: Path | str) -> Iterator[str]:

@@ -11,6 +11,7 @@ from dumpleak.files.process_log import one_process
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import site_key
+from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import sum_of
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
@@ -72,30 +73,78 @@ def _with_lost_tags(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
     for number, (before, after) in enumerate(pairwise(snapshots)):
         if not (before.is_pool and after.is_pool):
             continue
-        if fell := _fallen(before, after):
-            message = (
-                f"counters of {fell} tags, which only rise, are below those of {before.source.file}: the "
-                "system was restarted in between, or the two are swapped"
-            )
+        if fell := _fallen(before.pool, after.pool):
+            message = _falling(fell, before.source.file)
             sides[number + 1] = _noted(sides[number + 1], message, "pool-counters-fell")
         older, newer = _tags(before), _tags(after)
         lost = older.keys() - newer.keys()
         if lost and isinstance(after.pool, LoggedPools):
             size = sum(older[key] for key in lost)
-            message = _lacking(len(lost), before)
+            message = _lacking(len(lost), before.source.file)
             sides[number + 1] = _noted(sides[number + 1], message, TAGS_UNKNOWN, size)
         new = {key for key in newer.keys() - older.keys() if newer[key]}
         if new and isinstance(before.pool, LoggedPools):
             size = sum(newer[key] for key in new)
-            if before.pool.read.damaged or _lacks(before, after, size):
-                sides[number] = _noted(sides[number], _lacking(len(new), after), MEMORY_CUT, size)
+            if before.pool.read.damaged or _is_less(_slack(before), _slack(after), size):
+                sides[number] = _noted(
+                    sides[number], _lacking(len(new), after.source.file), MEMORY_CUT, size
+                )
     return tuple(sides)
 
 
-def _lacks(before: Snapshot, after: Snapshot, size: int) -> bool:
-    """Whether what the tags of a log come to leaves room for tags that it does not have."""
-    slack = _slack(before), _slack(after)
-    return slack[0] is None or slack[1] is None or slack[0] - slack[1] > size // 2
+def mark_lost_tags(base: PoolSource, current: PoolSource, *, walk: bool) -> None:
+    """The same for the pools themselves: what a log lacks is unknown, not none.
+
+    Args:
+        base: The earlier side.
+        current: The later one.
+        walk: Dumps are asked for their blocks, too: they may know tags that no tracker has.
+    """
+    if not (isinstance(base, LoggedPools) or isinstance(current, LoggedPools)):
+        return
+    for side in (base, current):
+        side.account(walk)
+    older, newer = (_listed(side) for side in (base, current))
+    if lost := older.keys() - newer.keys():
+        _mark(current, len(lost), base)
+    new = {key for key, size in newer.items() if size} - older.keys()
+    if new and isinstance(base, LoggedPools):
+        slack = base.slack, current.slack if isinstance(current, LoggedPools) else None
+        if _is_less(*slack, sum(newer[key] for key in new)):
+            _mark(base, len(new), current)
+    if fell := _fallen(base, current):
+        message = _falling(fell, base.source.file)
+        current.log.add("pool-counters-fell", Severity.WARNING, KIND, None, message)
+
+
+def _listed(side: PoolSource) -> dict[tuple[int, str], int]:
+    """Bytes by tag and pool, of all that a side lists."""
+    if isinstance(side, LoggedPools):
+        return {key: counters.bytes or 0 for key, counters in side.read.rows.items()}
+    return {
+        (row.number, pool): counters.bytes or 0
+        for row in side.rows()
+        for pool, counters in row.pools.items()
+        if pool != "session" and counters.count
+    }
+
+
+def _mark(side: PoolSource, lost: int, other: PoolSource) -> None:
+    if isinstance(side, LoggedPools):
+        side.absent_entries += lost
+        message = _lacking(lost, other.source.file)
+        side.log.add(TAGS_UNKNOWN, Severity.WARNING, KIND, None, message)
+
+
+def _is_less(base: int | None, current: int | None, size: int) -> bool:
+    """Whether what the tags of a log come to leaves room for tags that it does not have.
+
+    Args:
+        base: What the memory manager counts of the pools and no tag does; None when unknown.
+        current: The same of the later side.
+        size: Of the tags that the log lacks.
+    """
+    return base is None or current is None or base - current > size // 2
 
 
 def _slack(side: Snapshot) -> int | None:
@@ -119,21 +168,28 @@ def _tags(side: Snapshot) -> dict[str, int]:
     return {key: totals.bytes for key, (_, totals) in side.groups.items()}
 
 
-def _fallen(before: Snapshot, after: Snapshot) -> int:
+def _fallen(before: object, after: object) -> int:
     """How many tags have made fewer allocations, or frees, than before; a wrapped counter may have not."""
-    if not (isinstance(before.pool, LoggedPools) and isinstance(after.pool, LoggedPools)):
+    if not (isinstance(before, LoggedPools) and isinstance(after, LoggedPools)):
         return 0
-    later = after.pool.read.rows
-    pairs = [(row, later[key]) for key, row in before.pool.read.rows.items() if key in later]
+    later = after.read.rows
+    pairs = [(row, later[key]) for key, row in before.read.rows.items() if key in later]
     return sum(
         _HALF > (old.allocs or 0) > (new.allocs or 0) or _HALF > (old.frees or 0) > (new.frees or 0)
         for old, new in pairs
     )
 
 
-def _lacking(lost: int, other: Snapshot) -> str:
+def _falling(fell: int, other: str) -> str:
     return (
-        f"the log lacks {lost} tags that {other.source.file} has: it is cut or filtered, or the system was "
+        f"counters of {fell} tags, which only rise, are below those of {other}: the system was restarted in "
+        "between, or the two are swapped"
+    )
+
+
+def _lacking(lost: int, other: str) -> str:
+    return (
+        f"the log lacks {lost} tags that {other} has: it is cut or filtered, or the system was "
         "restarted in between"
     )
 

@@ -23,7 +23,7 @@ from dumpleak.files.live_text import decoded
 from dumpleak.model.pool import Counters
 from windumps.pool_tags import plain_tags
 
-MAX_ROWS = 1 << 17
+MAX_ROWS = 1 << 15  # a kernel has some thousand tags
 _WORD = 1 << 32
 _POSSIBLE = 1 << 56  # blocks or bytes: more is damage
 _NUMBER = r"(-?\d{1,20})"
@@ -76,10 +76,10 @@ def is_log(head: bytes) -> bool:
 
 
 def parse(lines: Iterable[str]) -> PoolLog:
-    """Reads a log line by line; stops when there are more rows than any kernel has tags."""
+    """Reads a log line by line; stops where it is two, and at more rows than any kernel has tags."""
     log = PoolLog()
     for line in lines:
-        if len(log.rows) + log.damaged > MAX_ROWS:
+        if log.repeated or len(log.rows) + log.damaged > MAX_ROWS:
             break
         if match := _ROW.fullmatch(line):
             _add_row(log, match)

@@ -71,7 +71,6 @@ class LoggedPools:
     """
 
     counter_bits = 32
-    absent_entries = 0
     has_trackers = True
     handles: list[OpenObjects] | None = None  # a log tells of none
 
@@ -79,12 +78,22 @@ class LoggedPools:
         self.file = str(path)
         self.log = DiagnosticLog()
         self.read = parse(lines_of(path))
+        self.absent_entries = self.read.damaged
         self._refuse()
         self._written = self._pooltag(Path(path), pooltag)
         self._say()
         self._rows = self._by_tag()
         if any((row.total("allocs") or 0) >> 32 for row in self._rows):
             self.counter_bits = 64
+
+    @property
+    def slack(self) -> int | None:
+        """What the memory manager counts of the pools and no tag does; None without a header."""
+        header = [self.read.memory.get(f"{pool}_pool") for pool in POOLS[:2]]
+        known = [kilobytes << 10 for kilobytes in header if kilobytes is not None]
+        if len(known) < len(header) or self.read.in_sessions:
+            return None
+        return sum(known) - sum(self.read.total(pool) for pool in POOLS[:2])
 
     @property
     def source(self) -> SourceInfo:

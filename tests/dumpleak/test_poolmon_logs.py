@@ -342,3 +342,19 @@ def test_the_account_of_a_system_is_not_called_a_process(write: Write, run: Any)
         _, output, _ = run("diff", *logs, "--format", form)
         assert "he system as a whole" in output
         assert "process as a whole" not in output
+
+
+def test_pool_shows_no_growth_of_tags_that_a_cut_log_lacks(write: Write, run: Any) -> None:
+    whole = write("whole.log", poolmon(leaking(1)))
+    cut = write("cut.log", "".join(poolmon(leaking(0)).splitlines(keepends=True)[:-3]))
+    for sides in ((cut, whole), (whole, cut)):
+        code, output, _ = run("pool", *sides, "--format", "json")
+        rows = {row["tag"]: row for row in json.loads(output)["tags"]}
+        assert code == 0
+        assert rows["Leak"]["delta_nonpaged_bytes"] is None
+        _, output, _ = run("pool", *sides)
+        assert "tags that" in output
+        assert "it is cut or filtered" in output
+    other = write("other.log", poolmon(leaking(0)))
+    _, output, _ = run("pool", whole, other)
+    assert "or the two are swapped" in output
