@@ -23,6 +23,7 @@ from dumpleak.model.units import format_bytes
 from dumpleak.process.known_memory import KnownMemory, inside_spans
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
+from windumps.arrays import ADDRESS_LIMIT
 from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
@@ -103,7 +104,9 @@ def _uses_in_file(session: Session) -> dict[str, list[int]]:
     known = KnownMemory()
     found: dict[str, list[int]] = {}
     for use, ranges in spans.items():
-        pieces = [piece for span in ranges for piece in known.add(*span)]
+        # An image whose end lies behind the address space is a damaged one.
+        inside = [(start, min(end, ADDRESS_LIMIT - 1)) for start, end in ranges]
+        pieces = [piece for span in inside for piece in known.add(*span)]
         table = np.array(pieces, np.uint64).reshape(-1, 2)
         sizes = session.dump.memory.present_each(table[:, 0], table[:, 1])
         found[use] = sizes[sizes > 0].tolist()

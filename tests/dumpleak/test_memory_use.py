@@ -223,3 +223,12 @@ def test_a_snapshot_file_keeps_what_is_known_of_private_memory(
     assert read is not None
     for name in ("private", "private_unknown", "by_regions", "in_file"):
         assert getattr(read, name) == getattr(expected, name)
+
+
+def test_an_image_whose_end_lies_behind_the_address_space_stops_nothing() -> None:
+    dump = _without_regions(open_dump(DUMP))
+    last = dump.modules[-1]
+    far = dataclasses.replace(last, base_address=(1 << 64) - 0x2000, size_bytes=0x10000)
+    dump.modules.append(far)
+    use = memory_by_use(Session(dump))
+    assert sum(row.present_bytes for row in use.rows) <= dump.memory.total_bytes

@@ -82,9 +82,9 @@ KERNEL_LINES = (
     Line(("info", INPUT)),
     Line(("modules", INPUT)),
     Line(("processes", INPUT)),
-    Line(("pool", INPUT), ("--no-walk",)),
-    Line(("pool", WHOLE, INPUT)),
-    Line(("pool", INPUT, WHOLE)),
+    Line(("pool", INPUT), ("--no-walk",), ANY_FORMAT),
+    Line(("pool", WHOLE, INPUT), codes=ANY_FORMAT),
+    Line(("pool", INPUT, WHOLE), codes=ANY_FORMAT),
     Line(("allocations", INPUT)),
     Line(("stat", INPUT, "--by", BY)),
     Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
@@ -104,7 +104,7 @@ SNAPSHOT_LINES = (
     Line(("stat", INPUT, *OF_MEMBERS), codes=ANY_FORMAT),
     Line(("heaps", INPUT)),
     Line(("symbols", INPUT)),
-    Line(("pool", INPUT)),
+    Line(("pool", INPUT), codes=ANY_FORMAT),
 )
 # Options that a case may have besides those of its line. Switches and choices are known by themselves; these
 # are values of the others, in which INPUT and WHOLE stand for files.

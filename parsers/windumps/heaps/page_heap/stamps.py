@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from windumps.arrays import PAGE_SIZE, U64
+from windumps.arrays import ADDRESS_LIMIT, PAGE_SIZE, U64
 from windumps.heaps.base import HeapContext
 from windumps.heaps.nt.entries import Mask
 from windumps.heaps.page_heap.light import (
@@ -74,6 +74,7 @@ class Stamps:
     def roots_in(self, start: int, end: int) -> list[int]:
         """Roots that headers of light blocks in [start, end) name, the most frequent first."""
         found = self._all()
+        end = min(end, ADDRESS_LIMIT - 1)  # of a damaged heap
         inside = (found.header >= np.uint64(start)) & (found.header < np.uint64(end)) & ~found.full
         roots, counts = np.unique(found.root[inside], return_counts=True)
         return [int(root) for root in roots[np.argsort(-counts, kind="stable")]]
