@@ -52,7 +52,7 @@ POOLMON_LINES = (
     Line(("diff", WHOLE, INPUT), ("--force", "--fail-on", "bytes>=1M"), codes=(0, 1, 2, 3)),
     Line(("diff", INPUT, WHOLE, "--by", "tag"), ("--force",)),
     Line(("stat", INPUT)),
-    Line(("pool", WHOLE, INPUT)),
+    Line(("pool", WHOLE, INPUT), codes=ANY_FORMAT),
 )
 COUNTER_LINES = (
     Line(("trend", INPUT, "--process", "app"), ("--force",), ANY_FORMAT),
@@ -78,7 +78,7 @@ SUPPRESSION_LINES = (
     Line((*GATED, "--fail-on", "bytes>=1", "--suppressions", INPUT), codes=(0, 1, 2, 3)),
 )
 BASELINE_LINES = (Line((*GATED, "--fail-on", "bytes>=1", "--baseline", INPUT)),)
-POOLTAG_LINES = (Line(("pool", str(KERNEL), "--no-walk", "--pooltag", INPUT)),)
+POOLTAG_LINES = (Line(("pool", str(KERNEL), "--no-walk", "--pooltag", INPUT), codes=ANY_FORMAT),)
 
 
 def written(path: Path, *words: str) -> bytes:
