@@ -20,7 +20,7 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file
-from dumpleak.files.matching import mark_lost_tags
+from dumpleak.files.matching import mark_lost_tags, matched
 from dumpleak.files.poolmon_lines import is_log
 from dumpleak.files.poolmon_log import LoggedPools
 from dumpleak.files.stored_pools import StoredPools
@@ -135,7 +135,8 @@ def pool(
         if gate is None:
             return
     with answering(gate):
-        base, after = (_snapshot(*named) for named in zip(sources, (dump, current), strict=True))
+        names = dump, current
+        base, after = matched(*(_snapshot(*each) for each in zip(sources, names, strict=True)))
         judgement = judged(gate, compare(base, after))
     if options.format in CI_FORMATS:
         with output_to(options) as stream:

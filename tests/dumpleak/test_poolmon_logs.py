@@ -280,6 +280,17 @@ def test_logs_in_the_wrong_order_pass_no_gate(write: Write, run: Any) -> None:
     assert "SUMMARY: NO ANSWER" in said
 
 
+def test_the_gate_of_pool_answers_for_lost_tags_as_that_of_diff_does(
+    write: Write, run: Any
+) -> None:
+    lines = poolmon(leaking(1)).splitlines(keepends=True)
+    pair = write("0.log", poolmon(leaking(0))), write("cut.log", "".join(lines[:-2]))
+    gate = ("--fail-on", "bytes>=1M")
+    ends = [run(command, *pair, *gate) for command in ("diff", "pool")]
+    assert [code for code, _, _ in ends] == [3, 3]
+    assert all("SUMMARY: NO ANSWER" in said for _, _, said in ends)
+
+
 def test_counters_that_wrapped_are_no_damage(write: Write) -> None:
     rows = [Tag("Wrap", "Nonp", (1 << 32) + 5, (1 << 32) - 5, 640)]
     assert held(write("pool.log", poolmon(rows))) == {"tag|Wrap|nonpaged": (10, 640)}
