@@ -10,15 +10,13 @@ from dumpleak.commands.options import DUMP, Options, options_with
 from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
-from dumpleak.kernel.answerable import why_no_answer
-from dumpleak.kernel.info import take_kernel_info
+from dumpleak.kernel.system_info import describe
 from dumpleak.model.info import Info
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.info import info_document, info_json
 from dumpleak.reports.answers.kernel import kernel_document, kernel_json
 from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.info import take_info
-from dumpleak.symbols.kernel import use_symbols
 from windumps.dumps.kernel.dump import KernelDump
 
 
@@ -38,9 +36,7 @@ def info(dump: str, options: Options) -> None:
         session = Session.open(dump, options.symbols, options.process)
     if isinstance(session.dump, KernelDump):
         with progress_bar(options):
-            use_symbols(session.dump, options.symbols)  # before anything is read with them
-            answer_of_pools = why_no_answer(session.dump)
-        taken = take_kernel_info(session.dump, options.symbols, answer_of_pools)
+            taken = describe(session.dump, options.symbols)
         answer_to(options, Answer(lambda: kernel_document(taken), lambda: kernel_json(taken)))
         return
     with progress_bar(options) as progress:

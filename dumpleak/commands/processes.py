@@ -6,9 +6,11 @@ import click
 
 from dumpleak.commands.options import DUMP, TOP, Options, options_with
 from dumpleak.commands.output import answer_to
-from dumpleak.kernel.info import kernel_source, listed_processes
+from dumpleak.kernel.answerable import pools_of
+from dumpleak.kernel.info import kernel_source
+from dumpleak.kernel.processes import read_processes
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.reports.answers.kernel import processes_document, processes_json
+from dumpleak.reports.answers.processes import processes_document, processes_json
 from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.symbols.kernel import use_symbols
 from windumps import open_dump
@@ -33,9 +35,10 @@ def processes(dump: str, top: int | None, options: Options) -> None:
     said = use_symbols(opened, options.symbols)
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
+    found = read_processes(opened, pools_of(opened, options.symbols))
     listed = (
         kernel_source(opened),
-        listed_processes(opened),
+        found.all,
         str(opened.process_layout),
         [*opened.diagnostics, *said],
     )

@@ -136,8 +136,9 @@ def from_json(document: Any, file: str) -> Metadata:
     _check_classes(stored.classes, tables)
     snapshot = _snapshot(stored, tables.pop("site"), file)
     snapshot.coverage = _coverage(decode, stored)
-    if not snapshot.is_pool:
-        snapshot.outside = stored.account if stored.account is not None else _older(stored.about)
+    snapshot.outside = stored.account
+    if stored.account is None and not snapshot.is_pool:
+        snapshot.outside = _older(stored.about)
     if stored.unreferenced is not None:
         snapshot.unreferenced = unpack_flags(stored.unreferenced, stored.blocks)
     return Metadata(

@@ -32,6 +32,7 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
     """The account over several dumps: every row that one of them has."""
     sides = [{figure.name: figure for figure in account_of(snapshot)} for snapshot in snapshots]
     names = dict.fromkeys(name for side in sides for name in side)
+    of_system = all(snapshot.source.subject is Subject.SYSTEM for snapshot in snapshots)
     rows = []
     for name in names:
         unit = next(side[name].measure for side in sides if name in side)
@@ -42,7 +43,7 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
             if figure.value is None
         ]
         points = tuple(figure.value for figure in found)
-        rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons))))
+        rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons)), of_system))
     return tuple(rows)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dumpleak.compare.handle_holders import holder_clauses
+from dumpleak.kernel.account import system_account
 from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.pools import PoolReader
@@ -88,6 +89,7 @@ def take_pool_snapshot(reader: PoolReader, by: str = "site", details: bool = Fal
         modules=tuple(reader.dump.modules),
         pool=PoolView(reader, _tags_of(rows), {row.number: row.owner for row in rows}),
         boot=reader.boot,
+        outside=system_account(reader.dump, reader, rows),
         population=POOL,
     )
     keep_refuted(snapshot, rows, refuted_counters(reader))

@@ -45,6 +45,12 @@ class KernelProcess:
         is_wow64: A 32-bit process on a 64-bit system.
         private_commit_bytes: What it has committed for itself; None when unknown.
         handle_count: Open handles; None until somebody reads them (`kernel_handles`).
+        exit_time: When it ended; None while it runs, and until somebody reads it (`process_figures`), as the
+            three below.
+        thread_count: Threads that run.
+        nonpaged_quota_bytes: Nonpaged pool charged to it.
+        paged_quota_bytes: Paged pool charged to it.
+        is_listed: It is in the kernel's list of processes.
     """
 
     address: int
@@ -58,6 +64,11 @@ class KernelProcess:
     is_wow64: bool = False
     private_commit_bytes: int | None = None
     handle_count: int | None = None
+    exit_time: datetime | None = None
+    thread_count: int | None = None
+    nonpaged_quota_bytes: int | None = None
+    paged_quota_bytes: int | None = None
+    is_listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -253,6 +264,14 @@ def _process(
         process_id=process_id,
         private_commit_bytes=None if commit is None or not trusted else commit * PAGE_SIZE,
     )
+
+
+def process_at(memory: AddressSpace, layout: ProcessLayout, address: int) -> KernelProcess | None:
+    """The process whose `_EPROCESS` lies at an address; None unless everything there fits one."""
+    checks = _checks(memory, layout.row, address)
+    if len(checks) < _CHECKS or not all(checks):
+        return None
+    return _process(memory, layout.row, address, layout.source != "probed")
 
 
 def from_record(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess:
