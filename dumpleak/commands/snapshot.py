@@ -16,7 +16,7 @@ from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from dumpleak.survey.open import require_population
 from dumpleak.survey.pool_recording import write_pool_snapshot
-from dumpleak.survey.populations import PRODUCERS
+from dumpleak.survey.populations import is_produced
 from dumpleak.survey.recording import INCLUDABLE, write_snapshot
 from dumpleak.survey.umdh_log import write_log
 from windumps.dumps.kernel.dump import KernelDump
@@ -79,13 +79,13 @@ def snapshot(
             raise click.UsageError("-o FILE is needed: a snapshot file is not text")
         session = Session.open(dump, options.symbols, options.process)
         is_system = isinstance(session.dump, KernelDump)
-        if of not in PRODUCERS or is_system:
+        if not is_produced(of):
             require_population(dump, of, POOL if is_system else BLOCKS)
         if isinstance(session.dump, KernelDump):
             with progress_bar(options) as progress:
                 reader = PoolReader(session.dump, options.symbols, progress=progress)
                 names = include, strip_names, keep_name
-                write_pool_snapshot(reader, options.output, *names)
+                write_pool_snapshot(reader, options.output, *names, of=of)
             return
         with progress_bar(options) as progress:
             write_snapshot(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
 
@@ -24,10 +24,12 @@ class Answerable(NamedTuple):
     note: str = ""
 
 
-def pools_of(dump: KernelDump, symbols: Symbols | None = None) -> PoolReader | None:
+def pools_of(
+    dump: KernelDump, symbols: Symbols | None = None, progress: Progress = no_progress
+) -> PoolReader | None:
     """The pools of a dump; None where it has none."""
     try:
-        return PoolReader(dump, symbols)
+        return PoolReader(dump, symbols, progress=progress)
     except CannotAnswerError:
         return None
 

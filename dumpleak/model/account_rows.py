@@ -21,7 +21,12 @@ from dumpleak.model.subject import Subject
 
 def account_of(snapshot: Snapshot) -> tuple[Figure, ...]:
     """All figures of a snapshot, in the order of `ROWS`; rows that do not apply are absent."""
-    if snapshot.is_pool or (snapshot.outside and snapshot.source.subject is Subject.LOG):
+    subject = snapshot.source.subject
+    if (
+        subject is Subject.SYSTEM
+        or snapshot.is_pool
+        or (snapshot.outside and subject is Subject.LOG)
+    ):
         return snapshot.outside or ()  # counters are all that a log has of a process
     figures = {figure.name: figure for figure in (*_of_heaps(snapshot), *_outside(snapshot))}
     known = [figures[name] for name in ROWS if name in figures]

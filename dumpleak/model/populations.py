@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
-PROCESSES = "processes"  # so far of logs only
+PROCESSES = "processes"  # of a system
 
 
 class Trace(NamedTuple):
@@ -96,7 +96,7 @@ POPULATIONS: dict[str, Population] = {
     ),
     HEAPS: Population({"kind": "kind"}, "heap", "committed", {"": _BY_HEAP}),
     HANDLES: Population(
-        {"type": "type", "name": "name"},
+        {"type": "type", "name": "name", "process": "process"},
         "handle",
         traces={
             "": Trace(
@@ -106,7 +106,10 @@ POPULATIONS: dict[str, Population] = {
         },
     ),
     THREADS: Population(
-        {"start": "start function"}, "thread", "committed for their stacks", {"": _STARTED}
+        {"start": "start function", "process": "process"},
+        "thread",
+        "committed for their stacks",
+        {"": _STARTED},
     ),
     MODULES: Population(
         {"name": "name"},
@@ -119,7 +122,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
-    PROCESSES: Population({"name": "process"}, "process", "private"),
+    PROCESSES: Population({"name": "process", "state": "state"}, "process", "private"),
 }
 
 

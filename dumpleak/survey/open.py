@@ -14,7 +14,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
-from dumpleak.survey.populations import PRODUCERS, stored_population, take_population
+from dumpleak.survey.populations import is_produced, stored_population, take_population
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
 
@@ -53,7 +53,7 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
         CannotAnswerError: the input does not tell of what is wanted.
         WindumpsError: it cannot be used.
     """
-    of_blocks = wanted.of not in PRODUCERS
+    of_blocks = not is_produced(wanted.of)
     if not of_blocks and is_snapshot_file(path):
         return stored_population(path, wanted.of or "", wanted.by)
     by = wanted.by if of_blocks else "site"  # a log of other members knows no other grouping
@@ -69,8 +69,8 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
 
 def walked(session: Session, wanted: Wanted) -> Snapshot:
     """The snapshot of an open dump; errors as `open_snapshot` has them."""
-    if wanted.of is not None and wanted.of in PRODUCERS:
-        return take_population(session, wanted.of, wanted.by, wanted.progress)
+    if wanted.of is not None and is_produced(wanted.of):
+        return take_population(session, wanted.of, wanted.by, wanted.progress, wanted.symbols)
     is_system = isinstance(session.dump, KernelDump)
     require_population(session.dump.path, wanted.of, POOL if is_system else BLOCKS)
     if isinstance(session.dump, KernelDump):

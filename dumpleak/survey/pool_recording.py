@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.files.columns import arrow
-from dumpleak.files.metadata import About, Metadata
+from dumpleak.files.metadata import About, Metadata, StoredPopulation
 from dumpleak.files.pool_metadata import PoolRecord
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.kernel.processes import read_processes
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import driver_of
 from dumpleak.survey.pools import POOL_GROUPINGS, PoolView, refuted_counters, take_pool_snapshot
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, System, all_of_system
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
 
@@ -32,6 +35,7 @@ def write_pool_snapshot(
     include: tuple[str, ...] = (),
     strip_names: bool = False,
     keep_names: tuple[str, ...] = (),
+    of: str | None = None,
 ) -> None:
     """Walks the pools of a dump and writes their snapshot; arguments and errors as `write_snapshot`."""
     arrow()  # better now than after a long walk
@@ -50,12 +54,24 @@ def write_pool_snapshot(
         about=_about(reader),
         block_count=len(columns["address"]),
         pool=_record(reader),
+        populations=_populations(reader),
     )
+    needed = metadata.populations.get(of or "")
+    if needed is not None and not needed.groups:
+        raise CannotAnswerError(f"{reader.dump.path}: {needed.reason}")
     if PATHS not in include:
         metadata = without_paths(metadata)
     if strip_names:
         metadata = stripped_metadata(metadata, keep_names)
     write_columns(path, metadata, columns)
+
+
+def _populations(reader: PoolReader) -> dict[str, StoredPopulation]:
+    """What the system has besides pool; of a dump without a list of processes only why there is none."""
+    try:
+        return all_of_system(System(reader.dump, reader, read_processes(reader.dump, reader)))
+    except CannotAnswerError as error:
+        return {of: StoredPopulation(reason=str(error)) for of in SYSTEM_PRODUCERS}
 
 
 def _record(reader: PoolReader) -> PoolRecord:

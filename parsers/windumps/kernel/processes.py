@@ -16,6 +16,7 @@ from windumps.layouts.kernel import (
     PROCESS_LAYOUTS,
     THREAD_LAYOUTS,
 )
+from windumps.layouts.process_figures import thread_starts
 from windumps.layouts.rows import LayoutChoice, LayoutRow, candidates, choose_layout
 from windumps.memory import AddressSpace, RunMemory
 from windumps.memory.lists import list_nodes
@@ -73,10 +74,11 @@ class KernelProcess:
 
 @dataclass(frozen=True)
 class KernelThread:
-    """One thread of a process: its id and the address of its TEB (0: none)."""
+    """One thread of a process: its id, the address of its TEB, and of what it began with (0: none)."""
 
     thread_id: int
     teb: int
+    start_address: int = 0
 
 
 ProcessLayout = LayoutChoice[tuple[int, ...]]
@@ -319,8 +321,10 @@ def threads(
 
     def score(candidate: LayoutRow) -> tuple[float, list[KernelThread]] | None:
         found, fitting = [], 0
+        place = candidate.offset("_ETHREAD", "ThreadListEntry")
+        starts = thread_starts(architecture, build, place)
         for node in nodes:
-            address = node - candidate.offset("_ETHREAD", "ThreadListEntry")
+            address = node - place
             cid = address + candidate.offset("_ETHREAD", "Cid")
             try:
                 owner = memory.read_uint(cid, candidate.pointer_size)
@@ -330,8 +334,20 @@ def threads(
                 continue
             if owner == process.process_id:
                 fitting += 1
-                found.append(KernelThread(number, teb))
+                start = _start(memory, address, starts, candidate.pointer_size)
+                found.append(KernelThread(number, teb, start))
         return (fitting / len(nodes), found) if nodes else None
 
     choice = choose_layout(THREAD_LAYOUTS, architecture, build, score)
     return choice.fit if choice is not None else []
+
+
+def _start(memory: AddressSpace, thread: int, places: tuple[int, int] | None, pointer: int) -> int:
+    """What a thread began with: the program's function, else the system's; 0 where that is not known."""
+    if places is None:
+        return 0
+    try:
+        first, of_program = (memory.read_uint(thread + place, pointer) for place in places)
+    except MemoryReadError:
+        return 0
+    return of_program or first
