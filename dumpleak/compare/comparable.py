@@ -9,6 +9,7 @@ from pathlib import Path
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.model.account_rows import account_of
+from dumpleak.model.boots import is_same_boot
 from dumpleak.model.coverage import is_list_cut
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import SiteKind
@@ -39,7 +40,7 @@ def why_not_comparable(
     before, after = base.source, current.source
     machines = {before.architecture, after.architecture}
     is_told = "" not in machines or not (
-        base.is_pool or not base.has_bytes
+        base.is_pool or base.is_listed or not base.has_bytes
     )  # logs do not tell theirs
     if len(machines) > 1 and is_told:
         reasons.append(
@@ -60,10 +61,18 @@ def why_not_comparable(
     for which, snapshot in zip(names, (base, current), strict=True):
         if snapshot.coverage.shortfall:
             reasons.append(f"{which}: {snapshot.coverage.shortfall}")
-    if not reasons and (same_dump(base, current) or same_life(base, current).life is Life.SAME):
+    one_life = same_life(base, current).life is Life.SAME or _is_one_run(base, current)
+    if not reasons and (same_dump(base, current) or one_life):
         # Between two runs of a program the order need not matter to who compares them.
         reasons += why_no_pair(base, current, names)
     return reasons
+
+
+def _is_one_run(base: Snapshot, current: Snapshot) -> bool:
+    """What is listed of one run of a system."""
+    if base.boot is None or current.boot is None:
+        return False
+    return base.is_listed and is_same_boot(base.boot, current.boot)
 
 
 def _what(snapshot: Snapshot) -> str:

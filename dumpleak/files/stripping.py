@@ -50,6 +50,8 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
             )
             for of, kept in metadata.populations.items()
         },
+        processes=metadata.processes
+        and tuple(replace(row, name=names.name("module", row.name)) for row in metadata.processes),
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool_blocks import PoolBlocks
+from dumpleak.model.process_rows import ENDED, RUNNING, UNLISTED
 from windumps.diagnostics import DiagnosticLog
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.kernel.handles import HandleTable, read_handles
@@ -81,8 +82,8 @@ def is_running(process: KernelProcess) -> bool:
 def state_of(process: KernelProcess) -> str:
     """What became of a process, for people."""
     if process.exit_time is not None:
-        return "ended"
-    return "running" if process.is_listed else "unlisted"
+        return ENDED
+    return RUNNING if process.is_listed else UNLISTED
 
 
 def read_processes(dump: KernelDump, pools: WalkedPools | None = None) -> SystemProcesses:

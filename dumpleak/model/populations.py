@@ -122,7 +122,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
-    PROCESSES: Population({"name": "process", "state": "state"}, "process", "private"),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
 }
 
 

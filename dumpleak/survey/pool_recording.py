@@ -23,8 +23,10 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import driver_of
+from dumpleak.model.process_rows import ProcessRow
 from dumpleak.survey.pools import POOL_GROUPINGS, PoolView, refuted_counters, take_pool_snapshot
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, System, all_of_system
+from dumpleak.survey.processes import process_rows
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
 
@@ -40,6 +42,7 @@ def write_pool_snapshot(
     """Walks the pools of a dump and writes their snapshot; arguments and errors as `write_snapshot`."""
     arrow()  # better now than after a long walk
     snapshot = take_pool_snapshot(reader)
+    populations, rows = _populations(reader)
     drivers = list(POOL_GROUPINGS["driver"](reader, reader.rows()).values())
     number_of = {site.key: number for number, (site, _) in enumerate(drivers)}
     sites = [site for site, _ in snapshot.groups.values()]
@@ -54,7 +57,8 @@ def write_pool_snapshot(
         about=_about(reader),
         block_count=len(columns["address"]),
         pool=_record(reader),
-        populations=_populations(reader),
+        populations=populations,
+        processes=rows,
     )
     needed = metadata.populations.get(of or "")
     if needed is not None and not needed.groups:
@@ -66,12 +70,15 @@ def write_pool_snapshot(
     write_columns(path, metadata, columns)
 
 
-def _populations(reader: PoolReader) -> dict[str, StoredPopulation]:
+def _populations(
+    reader: PoolReader,
+) -> tuple[dict[str, StoredPopulation], tuple[ProcessRow, ...] | None]:
     """What the system has besides pool; of a dump without a list of processes only why there is none."""
     try:
-        return all_of_system(System(reader.dump, reader, read_processes(reader.dump, reader)))
+        system = System(reader.dump, reader, read_processes(reader.dump, reader))
     except CannotAnswerError as error:
-        return {of: StoredPopulation(reason=str(error)) for of in SYSTEM_PRODUCERS}
+        return {of: StoredPopulation(reason=str(error)) for of in SYSTEM_PRODUCERS}, None
+    return all_of_system(system), process_rows(system.processes)
 
 
 def _record(reader: PoolReader) -> PoolRecord:

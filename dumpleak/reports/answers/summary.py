@@ -316,7 +316,8 @@ def heading_of(snapshot: Snapshot) -> str:
 
 def count_of(count: int, noun: str) -> str:
     """The text "3 sites"."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:

@@ -17,6 +17,7 @@ from dumpleak.model.account import Figure
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.populations import HANDLES, MODULES, POPULATIONS, PROCESSES, THREADS
+from dumpleak.model.process_rows import RUNNING
 from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import sum_of
@@ -81,7 +82,7 @@ def process_site(process: KernelProcess) -> Site:
     """All processes of one program, and apart from them those that ended."""
     state = state_of(process)
     name = process.name or "(no name)"
-    if state == "running":
+    if state == RUNNING:
         return Site(SiteKind.GROUP, process_key(name), name)
     return Site(SiteKind.GROUP, f"{process_key(name)}|{state}", f"{name} ({state})")
 
@@ -177,11 +178,15 @@ def take_system_population(
     Raises:
         CannotAnswerError: the dump does not tell of it, or not of all members.
     """
-    produce = SYSTEM_PRODUCERS.get(of)
-    if produce is None:
+    if of not in SYSTEM_PRODUCERS:
         raise CannotAnswerError(f"{of} of a whole system are not told; name one with --process")
-    system = System.of(dump, symbols, progress)
-    members = produce(system, by)
+    return system_snapshot(System.of(dump, symbols, progress), of, by)
+
+
+def system_snapshot(system: System, of: str, by: str) -> Snapshot:
+    """A population of an opened system, a key of `SYSTEM_PRODUCERS`; errors as above."""
+    dump = system.dump
+    members = SYSTEM_PRODUCERS[of](system, by)
     groups = added_up(members)
     return Snapshot(
         source=kernel_source(dump),
