@@ -13,6 +13,7 @@ from dumpleak.model.account_rows import what_grew
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_bytes
+from dumpleak.reports.answers.system_facts import memory_facts
 
 NAMED_ROWS = 3
 WORTH_TELLING = 0.1  # share of the largest free piece whose loss is told
@@ -91,7 +92,7 @@ def account_facts(answer: Comparison | Trend) -> list[tuple[str, str]]:
         if row.name == LARGEST_FREE and (row.delta or 0) <= -WORTH_TELLING * (row.base or 0) < 0:
             text = f"{row.kind.label} fell from {row.told(row.base)} to {row.told(row.current)}"
             facts.append(("Addresses", text))
-    return facts
+    return facts + memory_facts(answer.account)
 
 
 def _rate_told(trend: Trend, row: AccountRow) -> str:

@@ -34,6 +34,7 @@ from dumpleak.reports.answers.next_steps import (
     trace_steps,
     track_driver,
 )
+from dumpleak.reports.answers.system_facts import system_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
@@ -398,7 +399,9 @@ def _grown_steps(
     """What next, after what grew most: heap calls and VirtualAlloc are recorded in different ways."""
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
-        return THIRD_DUMP, track_driver([delta.site.driver for delta in grown])
+        rows = what_grew(comparison.account)
+        tracked = (track_driver([delta.site.driver for delta in grown]),) if grown else ()
+        return (THIRD_DUMP, *system_steps(rows, comparison.base.population), *tracked)
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)
     if comparison.base.is_listed:
         names = [delta.site.name for delta in grown[:NAMED]]
