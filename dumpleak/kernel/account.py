@@ -11,9 +11,11 @@ from dumpleak.model.account import Figure
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS, TagRow
 from windumps.dumps.kernel.dump import KernelDump
+from windumps.memory.table_pages import count_table_pages
 
 NO_TAGS = "counters of some pool tags are not in the dump"
 NO_COMMIT = "the dump does not tell what every process has committed"
+NO_TABLES = "the roots of the processes' page tables are not in the dump"
 NO_THREADS = "the dump does not tell how many threads every process has"
 # Rows of the account and the counters of the memory manager that tell them.
 _MEMORY = {
@@ -58,7 +60,7 @@ def system_account(
     if rows is None and pools is not None:
         rows = pools.rows()
     of_pools = _of_pools(rows) if rows is not None else []
-    figures = [*of_pools, *of_processes, *_of_memory(dump)]
+    figures = [*of_pools, *of_processes, *_of_memory(dump), _of_page_tables(dump)]
     return (*figures, *_unexplained({figure.name: figure for figure in figures}))
 
 
@@ -110,6 +112,17 @@ def _of_memory(dump: KernelDump) -> list[Figure]:
         for row, name in _MEMORY.items()
         if name in counters
     ]
+
+
+def _of_page_tables(dump: KernelDump) -> Figure:
+    name = "memory.page_table_bytes"
+    if dump.physical is None or dump.paging is None or not dump.processes:
+        return Figure(name, None, NO_TABLES)
+    mask = dump.paging.root_mask
+    roots = dict.fromkeys(process.directory_table_base & mask for process in dump.processes)
+    pages = count_table_pages(dump.physical, dump.paging, list(roots))
+    reason = f"{pages.absent} pages of page tables are not in the dump"
+    return _figure(name, pages.bytes, reason)
 
 
 def _unexplained(figures: dict[str, Figure]) -> list[Figure]:

@@ -106,6 +106,7 @@ SYSTEM_ROWS: dict[str, RowKind] = {
     "memory.commit_limit_bytes": RowKind(BYTES, "limit of committed memory"),
     "memory.driver_bytes": RowKind(BYTES, "memory that drivers took outside pool", 32 << 20),
     "memory.shared_bytes": RowKind(BYTES, "shared committed memory", 64 << 20),
+    "memory.page_table_bytes": RowKind(BYTES, "memory of page tables", 64 << 20),
     "memory.unexplained_bytes": RowKind(
         BYTES, "committed memory that nothing in the dump explains", 256 << 20
     ),
