@@ -22,6 +22,7 @@ from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
+from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told, rows_told
 from dumpleak.reports.answers.next_steps import (
     OUTSIDE_HEAPS,
@@ -34,7 +35,6 @@ from dumpleak.reports.answers.next_steps import (
     trace_steps,
     track_driver,
 )
-from dumpleak.reports.answers.system_facts import system_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
