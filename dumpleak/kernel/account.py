@@ -57,9 +57,10 @@ def system_account(
         of_processes = _of_processes(processes or read_processes(dump, pools))
     except CannotAnswerError as error:
         of_processes = [Figure(name, None, str(error)) for name in _OF_PROCESSES]
-    if rows is None and pools is not None:
-        rows = pools.rows()
-    of_pools = _of_pools(rows) if rows is not None else []
+    of_pools: list[Figure] = []
+    if pools is not None:
+        counted = pools.has_trackers and not pools.pools.is_walked and rows is None
+        of_pools = _of_trackers(pools) if counted else _of_pools(rows or pools.rows())
     figures = [*of_pools, *of_processes, *_of_memory(dump), _of_page_tables(dump)]
     return (*figures, *_unexplained({figure.name: figure for figure in figures}))
 
@@ -95,6 +96,26 @@ def _of_pools(rows: Sequence[TagRow]) -> list[Figure]:
             for pool in POOLS[:2]
         ),
     ]
+
+
+def _of_trackers(pools: PoolReader) -> list[Figure]:
+    """The same by the kernel's counters alone, without looking for whose the tags are."""
+    sessions = [session.totals for session in pools.pools.sessions]
+    totals = pools.pools.trackers
+    whole = all(each.complete.all() for each in (totals, *sessions))
+    sums = {
+        name: sum(int(getattr(each, name).sum()) for each in (totals, *sessions))
+        for name in ("nonpaged_count", "paged_count")
+    }
+    nonpaged, paged = int(totals.nonpaged_bytes.sum()), int(totals.paged_bytes.sum())
+    of_sessions = sum(int((t.nonpaged_bytes + t.paged_bytes).sum()) for t in sessions)
+    values = {
+        "pool.count": sum(sums.values()),
+        "pool.bytes": nonpaged + paged + of_sessions,
+        "pool.nonpaged_bytes": nonpaged,
+        "pool.paged_bytes": paged,
+    }
+    return [_figure(name, value if whole else None, NO_TAGS) for name, value in values.items()]
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

@@ -148,10 +148,7 @@ def test_snapshot_files_keep_the_account(run: Any, tmp_path: Path) -> None:
 def test_two_dumps_with_nothing_changed_show_no_growth(run: Any, tmp_path: Path) -> None:
     first = _counted(tmp_path, "before", BEFORE)
     second = tmp_path / "later.dmp"
-    raw = bytearray(first.read_bytes())
-    for place in (0xFA8, 0x1030):  # a minute later
-        struct.pack_into("<Q", raw, place, struct.unpack_from("<Q", raw, place)[0] + 600_000_000)
-    second.write_bytes(raw)
+    second.write_bytes(_later(first.read_bytes()))
     for line in (
         ("diff",),
         ("diff", "--of", "processes"),
@@ -162,3 +159,23 @@ def test_two_dumps_with_nothing_changed_show_no_growth(run: Any, tmp_path: Path)
         told = json.loads(out)
         assert (code, told["verdict"]) == (0, "no-growth")
         assert {row["state"] for row in told["account"]} <= {"steady", "unknown"}
+
+
+@pytest.mark.parametrize("build", ["7601-x64", "22621-x64", "26100-x64"])
+def test_pool_by_counters_alone_is_what_the_tags_add_up_to(
+    build: str, run: Any, tmp_path: Path
+) -> None:
+    path = FilledSystem(tmp_path, build).fill().save()
+    walked = _rows(run, "info", path)
+    (later := tmp_path / "later.dmp").write_bytes(_later(path.read_bytes()))
+    counted = _rows(run, "diff", path, later, of=("--of", "processes"))
+    for name in ("pool.count", "pool.bytes", "pool.nonpaged_bytes", "pool.paged_bytes"):
+        assert counted[name]["base"] == walked[name]["value"] > 0
+
+
+def _later(raw: bytes) -> bytes:
+    """The same a minute later."""
+    made = bytearray(raw)
+    for place in (0xFA8, 0x1030):
+        struct.pack_into("<Q", made, place, struct.unpack_from("<Q", raw, place)[0] + 600_000_000)
+    return bytes(made)

@@ -82,6 +82,8 @@ KERNEL_LINES = (
     Line(("info", INPUT)),
     Line(("modules", INPUT)),
     Line(("processes", INPUT)),
+    Line(("processes", WHOLE, INPUT)),
+    Line(("stat", INPUT, *OF_MEMBERS), codes=ANY_FORMAT),
     Line(("pool", INPUT), ("--no-walk",), ANY_FORMAT),
     Line(("pool", WHOLE, INPUT), codes=ANY_FORMAT),
     Line(("pool", INPUT, WHOLE), codes=ANY_FORMAT),
