@@ -1,7 +1,8 @@
 """Declarations of ELF core files as hypervisors write them, and nothing else.
 
 Sources: the System V ABI (ELF header, program header, section header); QEMU's
-`contrib/elf2dmp/qemu_elf.h` for the note with a processor's registers; VirtualBox's `DBGFCoreWrite` writes the same headers.
+`contrib/elf2dmp/qemu_elf.h` for the note with a processor's registers; VirtualBox's
+`DBGFCoreWrite` writes the same headers.
 """
 
 from __future__ import annotations
