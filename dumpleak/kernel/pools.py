@@ -21,6 +21,8 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pool_source import OpenObjects
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.owners.contents import drivers_in
+from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
 from dumpleak.symbols.dump_symbols import DumpSymbols
@@ -185,7 +187,11 @@ class PoolReader:
         """Whose tag it is; of a kernel without tags, whose quota blocks with a process for a tag count."""
         if self.pools.keeps_no_tags and tag_text(tag) == tag.to_bytes(4, "little").hex():
             return Ownership(tag_text(tag), description=f"no tag: charged to {self._process(tag)}")
-        return self.owners.of(tag)
+        known = self.owners.of(tag)
+        if known.on_behalf and self.pools.is_walked:
+            found, looked_at = drivers_in(self.dump.kernel, *self.blocks.of(tag))
+            return with_callers(known, found, looked_at)
+        return known
 
     def _process(self, address: int) -> str:
         """A process by its object, for people."""
