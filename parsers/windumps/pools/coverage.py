@@ -38,7 +38,8 @@ class PoolCoverage:
             blocks and does not read so: only counters of all tags can tell that none is lost there.
         is_bounded: All tables of pages that lead to the pools are here.
         fragments: Headers that begin what large blocks leave of their last page, in nonpaged and paged
-            pool; each takes one unit, charged to the tag "Frag".
+            pool; each takes one unit, charged to the tag "Frag" while its large block is there.
+        orphans: The same where the large block is none any more, or not known, and blocks behind are used.
         notes: What a reader of the numbers must know.
     """
 
@@ -56,6 +57,7 @@ class PoolCoverage:
     doubtful_bytes: int = 0
     is_bounded: bool = True
     fragments: list[int] = field(default_factory=lambda: [0, 0])
+    orphans: list[int] = field(default_factory=lambda: [0, 0])
     notes: list[str] = field(default_factory=list)
 
     @property

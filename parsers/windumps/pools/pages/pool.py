@@ -270,9 +270,7 @@ class PagePool:
         account.used_bytes += int(found.size[used].sum())
         account.free_count += int((~used & ~own).sum())
         account.cached_count += int(cached.sum())
-        paged = is_paged(self.pools(found.type[own]))
-        account.fragments[0] += int((~paged).sum())
-        account.fragments[1] += int(paged.sum())
+        self._count_fragments(chunk, np.flatnonzero(own), used)
         caller = caller_offsets(
             self.scope.memory.data,
             chunk.offset[found.page] + found.start,
@@ -291,6 +289,17 @@ class PagePool:
             tag=plain_tags(found.tag),
         )
         return blocks.select(~own) if own.any() else blocks
+
+    def _count_fragments(self, chunk: Chunk, own: I64, used: NDArray[np.bool_]) -> None:
+        """Headers of tails: the kernel counts those right behind a large block (seen on 6002 and 7601)."""
+        found = chunk.blocks
+        page, paged = found.page[own], is_paged(self.pools(found.type[own])).astype(np.int64)
+        behind = self.ends.within(chunk.page[page]) == found.start[own]
+        alive = np.bincount(found.page[used], minlength=len(chunk.page))[page] > 0
+        orphan = ~behind & alive & (chunk.start[page] == found.start[own])
+        for rows, counts in ((behind, self.coverage.fragments), (orphan, self.coverage.orphans)):
+            for pool in paged[rows].tolist():
+                counts[pool] += 1
 
     @property
     def has_marks(self) -> bool:

@@ -136,9 +136,7 @@ def make_audit(
     both = np.where(counted[:, None], rows + gap, 0)
     key = np.array(keys, np.int64)
     left = _less_own_tables(key, gap, coverage, evidence)
-    own = ((key >> 1 == POOL_TAG) & (left != gap).any(axis=1)) | (
-        (key >> 1 == FRAGMENT_TAG) & both.any(axis=1)
-    )
+    own = (left != gap).any(axis=1)
     gap = _less_overflow(key, left, rows, counted)
     doubtful = np.isin((key >> 1).astype(np.uint32), totals.tag[totals.is_doubtful])
     compared = _Compared(key, gap, rows, both, counted, doubtful, own)
@@ -154,7 +152,7 @@ def make_audit(
     unseen = evidence.unseen_bytes
     if unseen is not None and unseen <= _TRUSTED_UNSEEN * max(int(rows[:, 1].sum()), 1):
         source[:] = Source.WALKED
-    source[own & (key >> 1 == POOL_TAG)] = Source.UNKNOWN
+    source[own] = Source.UNKNOWN
     source[counted & ~refuted] = Source.COUNTED
     idle = counted & ~refuted & ~both.any(axis=1) & ~rows.any(axis=1)
     keep = ~idle
@@ -228,7 +226,7 @@ class _Compared(NamedTuple):
         both: int64, blocks and bytes counted; 0 where they are not.
         counted: bool, the trackers know the total.
         doubtful: bool, see `TagTotals.is_doubtful`.
-        own: bool, what is counted is not, or not only, blocks that a walk finds: the pool's own.
+        own: bool, what is counted are not only blocks that a walk finds: tables of the pool's own.
     """
 
     key: I64
@@ -257,6 +255,7 @@ def _refuted(compared: _Compared, evidence: Evidence) -> NDArray[np.bool_]:
     bad |= ~_makes_sense(gap, evidence.unit)
     over = -gap[:, 0]
     bad |= over > np.maximum(_LISTED, _LISTED_SHARE * rows[:, 0])
+    bad |= (over > 0) & (key >> 1 == FRAGMENT_TAG)  # no list has them
     unseen = evidence.unseen_bytes
     if unseen is not None:
         bad |= (gap[:, 1] > unseen) | (gap[:, 0] > unseen // evidence.unit)
@@ -320,8 +319,7 @@ def _doubt(
     lost = sure & refuted & (held > 0) & small
     if evidence.memory_bytes is not None:
         lost &= held <= evidence.memory_bytes
-    unseen = refuted & compared.own & compared.possible
-    return int(-held[over].sum() + held[lost].sum() + compared.both[unseen, 1].sum())
+    return int(-held[over].sum()) + int(held[lost].sum())
 
 
 def _choose(
