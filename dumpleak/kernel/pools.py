@@ -217,14 +217,12 @@ class PoolReader:
             sources = self._sources()
             counted = self._counted()
             for tag in sorted(counted.keys() | {tag for tag, _ in sources}):
-                walked = self._walked(tag) if self.pools.is_walked else {}
                 pools, source = {}, TRACKERS
                 for pool in POOLS[:2]:
-                    which = sources.get((tag, pool), Source.COUNTED)
+                    which, found = sources.get((tag, pool), (Source.COUNTED, NONE))
                     pools[pool] = counted.get(tag, {}).get(pool, NONE)
                     if which == Source.WALKED:
-                        pools[pool] = walked.get(pool, UNKNOWN)
-                        source = WALK
+                        pools[pool], source = found, WALK
                     elif which == Source.UNKNOWN:
                         pools[pool] = UNKNOWN
                 rows[tag] = TagRow(tag, tag_text(tag), pools, source, self.owner(tag))
@@ -267,15 +265,16 @@ class PoolReader:
                     bytes=max(held.bytes - int(audit.walked_bytes[mine].sum()), 0),
                 )
 
-    def _sources(self) -> dict[tuple[int, str], Source]:
-        """Which numbers of each tag and pool are believed, as far as blocks were looked for."""
+    def _sources(self) -> dict[tuple[int, str], tuple[Source, Counters]]:
+        """Which numbers of each tag and pool are believed, where blocks were looked for; and those found."""
         if not self.pools.is_walked:
             return {}
         audit = self.pools.audit
+        columns = (audit.tag, audit.paged, audit.source, audit.walked_count, audit.walked_bytes)
         return {
-            (tag, POOLS[paged]): Source(source)
-            for tag, paged, source in zip(
-                audit.tag.tolist(), audit.paged.tolist(), audit.source.tolist(), strict=True
+            (tag, POOLS[paged]): (Source(source), Counters(None, None, count, held))
+            for tag, paged, source, count, held in zip(
+                *(column.tolist() for column in columns), strict=True
             )
         }
 
