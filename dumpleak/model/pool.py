@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool_blocks import NewBlocks
@@ -32,6 +32,22 @@ class Counters:
     def is_empty(self) -> bool:
         """The tag never had a block in this pool, as far as is known."""
         return not any((self.allocs, self.frees, self.count, self.bytes)) and self.bytes is not None
+
+    def __add__(self, other: Counters) -> Counters:
+        return self._with(other, lambda mine, its: mine + its)
+
+    def __sub__(self, other: Counters) -> Counters:
+        return self._with(other, lambda mine, its: mine - its)
+
+    def _with(self, other: Counters, change: Callable[[int, int], int]) -> Counters:
+        """Each quantity with the other's; None where either is unknown."""
+        sides = (astuple(self), astuple(other))
+        return Counters(
+            *(
+                None if mine is None or its is None else change(mine, its)
+                for mine, its in zip(*sides, strict=True)
+            )
+        )
 
     @property
     def per_alloc(self) -> int | None:

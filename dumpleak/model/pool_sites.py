@@ -16,10 +16,6 @@ Refuted = tuple[int, int, int, int]
 OWNER_UNKNOWN = "(owner unknown)"
 
 
-# Codes of diagnostics that say what stands in a `PoolAccount`.
-SAID = frozenset({"pool-ranking", "pool-residual", "pool-tags-unknown", "pool-large-unknown"})
-
-
 def site_key(number: int, pool: int | None = None) -> str:
     """The key of a tag's blocks, in one of `POOLS` or in all."""
     tag = tag_text(number)

@@ -17,6 +17,7 @@ from dumpleak.compare.pool_answers import Selection, take_pool
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
+from dumpleak.survey.pools import take_pool_snapshot
 from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, groupings, use_file
 from fuzz.dice import Dice
 from fuzz.invariants import check_session, check_snapshot
@@ -138,7 +139,7 @@ def kernel_seed(data: bytes, folder: Path) -> Seed:
     def read() -> None:
         dump = open_dump(whole)
         if isinstance(dump, KernelDump) and not dump.why_no_pool:
-            take_pool(PoolReader(dump), Selection())
+            take_pool(take_pool_snapshot(PoolReader(dump), even_short=True), Selection())
 
     places = places_read(read)
     head = list(range(0, min(HEADER_BYTES, len(data)), 4))

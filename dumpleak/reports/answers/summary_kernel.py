@@ -13,7 +13,7 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
-from dumpleak.reports.answers.summary import NAMED, covered_told
+from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
 from dumpleak.reports.document import Summary, Tone
 
 
@@ -64,12 +64,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     """Of the pools of two dumps."""
     comparison, pools = growth.comparison, growth.selection.pools
     if comparison.verdict is Verdict.NOT_COMPARABLE:
-        return Summary(
-            Tone.CANNOT_TELL,
-            "Cannot tell: the two dumps are not comparable.",
-            tuple(("Why", reason) for reason in comparison.reasons),
-            better_dump_steps(comparison.current),
-        )
+        return summarize_comparison(comparison)
     changes = [(delta.total("bytes", pools), delta) for delta in growth.deltas]
     grown = sorted(
         ((size, delta) for size, delta in changes if size is not None and size > 0),
@@ -84,9 +79,9 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
-    if is_older(comparison.base, comparison.current):
+    if is_older(comparison.base.source, comparison.current.source):
         facts.append(("Order", SWAPPED))
-    if not comparison.same_boot:
+    if not growth.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
     facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     if not grown:
