@@ -22,12 +22,12 @@ from builders.driver_builder import (
 )
 from builders.kernel_builder import PAGE, System, full
 
-from dumpleak.files.pool_metadata import PoolRecord
-from dumpleak.files.stripping import stripped_pool
+from dumpleak.files.stripping import stripped_pools
 from dumpleak.model.owners import Owner, Ownership
 from dumpleak.model.pool import NONE, TRACKERS, TagRow, owner_of_both
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_sites import tag_site
+from dumpleak.model.pools import Pools
 from dumpleak.model.stripping import Names
 from dumpleak.owners.contents import drivers_in
 from dumpleak.owners.on_behalf import with_callers
@@ -400,5 +400,5 @@ def test_names_of_drivers_that_are_equally_likely_or_gone_can_be_left_out() -> N
     assert site.name.startswith("AbCd, ")
     assert "acme" not in site.name + (site.driver or "")
     account = PoolAccount(TRACKERS, "", "", "", 0, 2, 0, None, None, 0, None, 0, 0, 0, (), ())
-    record = PoolRecord(rows, account, True, 64, 0, False, "", 0, None)
-    assert "acme" not in str(stripped_pool(record, names, ()))
+    pools = Pools(rows, account, True, 64, 0, False, "")
+    assert "acme" not in str(stripped_pools(pools, names, ()).rows)
