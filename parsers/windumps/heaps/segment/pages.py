@@ -227,8 +227,9 @@ def _unconfirmed(
 
     Those of more units are confirmed by the descriptors of the others.
     """
-    wrong: NDArray[np.bool_] = first["UnusedBytes"] > 1 << context.unit_shift
-    return (uses == Use.PAGES) & (length == 1) & wrong
+    lone: NDArray[np.bool_] = (uses == Use.PAGES) & (length == 1)
+    lone &= first["UnusedBytes"] > 1 << context.unit_shift
+    return lone
 
 
 def _read_batch(
