@@ -54,4 +54,4 @@ def stat(
         answer_to(
             options, Answer(lambda: stat_document(snapshot, top), lambda: stat_json(snapshot))
         )
-    require(snapshot.coverage)
+    require(snapshot.shortfall)

@@ -43,6 +43,8 @@ def system_account(
     pools: PoolReader | None,
     rows: Sequence[TagRow] | None = None,
     processes: SystemProcesses | None = None,
+    *,
+    walk: bool = True,
 ) -> tuple[Figure, ...]:
     """All figures of a system that its dump may tell.
 
@@ -51,10 +53,11 @@ def system_account(
         pools: Its pools; None where they cannot be told about.
         rows: Its tags, where they were put together already.
         processes: Its processes, likewise.
+        walk: Pool blocks may be looked at for processes that no list has.
     """
     of_processes: list[Figure]
     try:
-        of_processes = _of_processes(processes or read_processes(dump, pools))
+        of_processes = _of_processes(processes or read_processes(dump, pools, walk=walk))
     except CannotAnswerError as error:
         of_processes = [Figure(name, None, str(error)) for name in _OF_PROCESSES]
     of_pools: list[Figure] = []

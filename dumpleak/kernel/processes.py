@@ -86,7 +86,9 @@ def state_of(process: KernelProcess) -> str:
     return RUNNING if process.is_listed else UNLISTED
 
 
-def read_processes(dump: KernelDump, pools: WalkedPools | None = None) -> SystemProcesses:
+def read_processes(
+    dump: KernelDump, pools: WalkedPools | None = None, *, walk: bool = True
+) -> SystemProcesses:
     """All processes of a system.
 
     Pool blocks are walked only where the kernel counts more process objects than its list has.
@@ -94,6 +96,7 @@ def read_processes(dump: KernelDump, pools: WalkedPools | None = None) -> System
     Args:
         dump: The dump.
         pools: Its pools; None where they cannot be read.
+        walk: Their blocks may be looked at.
 
     Raises:
         CannotAnswerError: the dump has no list of processes.
@@ -102,7 +105,7 @@ def read_processes(dump: KernelDump, pools: WalkedPools | None = None) -> System
     if layout is None:
         raise CannotAnswerError(f"{dump.path}: {dump.why_no_processes}")
     listed = dump.processes
-    blocks, why_not_all = _blocks(dump, pools)
+    blocks, why_not_all = _blocks(dump, pools, walk=walk)
     found = list(listed)
     if blocks is not None:
         found += unlisted_processes(dump.kernel, layout, listed, blocks.of(PROCESS_TAG), dump.log)
@@ -119,7 +122,9 @@ def _none_left(process: KernelProcess) -> int | None:
     return 0 if process.exit_time is not None else None
 
 
-def _blocks(dump: KernelDump, pools: WalkedPools | None) -> tuple[PoolBlocks | None, str]:
+def _blocks(
+    dump: KernelDump, pools: WalkedPools | None, *, walk: bool
+) -> tuple[PoolBlocks | None, str]:
     """The pool's blocks where some may be process objects that no list has; else why nobody can tell."""
     if pools is None:
         return None, "the pools, in which process objects lie, cannot be read"
@@ -127,10 +132,10 @@ def _blocks(dump: KernelDump, pools: WalkedPools | None) -> tuple[PoolBlocks | N
     if counted is not None and counted <= len(dump.processes):
         return None, ""
     many = "an unknown number of" if counted is None else str(counted)
-    if pools.why_no_walk:
-        return None, (
-            f"the kernel counts {many} process objects and lists {len(dump.processes)}: {pools.why_no_walk}"
-        )
+    why = pools.why_no_walk or ("" if walk else "the blocks of the pools were not looked at")
+    if why:
+        counts = f"the kernel counts {many} process objects and lists {len(dump.processes)}"
+        return None, f"{counts}: {why}"
     return pools.blocks, ""
 
 

@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 
 from dumpleak.files.columns import arrow
 from dumpleak.files.metadata import About, Metadata, StoredPopulation
-from dumpleak.files.pool_metadata import PoolRecord
 from dumpleak.files.stripping import stripped_metadata
-from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.kernel.processes import read_processes
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import driver_of
+from dumpleak.model.pools import Pools
 from dumpleak.model.process_rows import ProcessRow
-from dumpleak.survey.pools import POOL_GROUPINGS, PoolView, refuted_counters, take_pool_snapshot
+from dumpleak.survey.pools import POOL_GROUPINGS, take_pool_snapshot
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, System, all_of_system
 from dumpleak.survey.processes import process_rows
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
@@ -43,10 +42,13 @@ def write_pool_snapshot(
     arrow()  # better now than after a long walk
     snapshot = take_pool_snapshot(reader)
     populations, rows = _populations(reader)
-    drivers = list(POOL_GROUPINGS["driver"](reader, reader.rows()).values())
+    pools = snapshot.pool
+    if pools is None:
+        raise ValueError("a snapshot of no pools")
+    drivers = list(POOL_GROUPINGS["driver"](pools).values())
     number_of = {site.key: number for number, (site, _) in enumerate(drivers)}
     sites = [site for site, _ in snapshot.groups.values()]
-    columns = _columns(snapshot.pool, list(snapshot.groups), [row.label for row in snapshot.heaps])
+    columns = _columns(pools, list(snapshot.groups), [row.label for row in snapshot.heaps])
     metadata = Metadata(
         snapshot,
         {"driver": drivers},
@@ -56,7 +58,6 @@ def write_pool_snapshot(
         },
         about=_about(reader),
         block_count=len(columns["address"]),
-        pool=_record(reader),
         populations=populations,
         processes=rows,
     )
@@ -81,22 +82,6 @@ def _populations(
     return all_of_system(system), process_rows(system.processes)
 
 
-def _record(reader: PoolReader) -> PoolRecord:
-    """Counters and owners of tags, and what the pools as a whole are held against."""
-    return PoolRecord(
-        rows=tuple(reader.rows()),
-        account=account_for(reader, walk=True),
-        has_trackers=reader.has_trackers,
-        counter_bits=reader.counter_bits,
-        absent_entries=reader.absent_entries,
-        has_session_pool=reader.has_session_pool,
-        why_no_session_pool=reader.why_no_session_pool,
-        kernel_base=reader.boot.kernel_base,
-        up_time=reader.boot.up_time,
-        refuted=tuple(refuted_counters(reader)),
-    )
-
-
 def _about(reader: PoolReader) -> About:
     """Of the dump; a kernel's memory is not accounted for by use."""
     dump = reader.dump
@@ -105,17 +90,16 @@ def _about(reader: PoolReader) -> About:
     return About(dump.full_memory, memory.total_bytes, 0, None, unloaded, MemoryByUse((), False))
 
 
-def _columns(view: object, keys: list[str], labels: list[str]) -> dict[str, NDArray[Any]]:
+def _columns(pools: Pools, keys: list[str], labels: list[str]) -> dict[str, NDArray[Any]]:
     """The blocks of the sites, ascending by address."""
     parts: list[tuple[NDArray[Any], ...]] = []
     heaps = [labels.index(f"{pool} pool") if f"{pool} pool" in labels else 0 for pool in POOLS]
-    if isinstance(view, PoolView):
-        for number, key in enumerate(keys):
-            tag, pool = view.tags[key]
-            blocks = view.reader.blocks.as_blocks(tag, pool)
-            heap = np.full(len(blocks), heaps[pool or 0], np.uint16)
-            site = np.full(len(blocks), number, np.int32)
-            parts.append((blocks.address, blocks.block_bytes, blocks.kind, heap, site))
+    for number, key in enumerate(keys):
+        tag, pool = pools.tags[key]
+        blocks = pools.blocks().as_blocks(tag, pool)
+        heap = np.full(len(blocks), heaps[pool or 0], np.uint16)
+        site = np.full(len(blocks), number, np.int32)
+        parts.append((blocks.address, blocks.block_bytes, blocks.kind, heap, site))
     nothing = tuple(np.empty(0, kind) for kind in ("u8", "i8", "u1", "u2", "i4"))
     address, size, kind, heap, site = (
         np.concatenate(column) for column in zip(nothing, *parts, strict=True)

@@ -17,6 +17,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
+from dumpleak.model.owners import drivers_named
 from dumpleak.model.populations import BLOCKS, POPULATIONS, PROCESSES
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
@@ -400,7 +401,8 @@ def _grown_steps(
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
         rows = what_grew(comparison.account)
-        tracked = (track_driver([delta.site.driver for delta in grown]),) if grown else ()
+        whose = [drivers_named(delta.site.driver) for delta in grown]
+        tracked = (track_driver(whose),) if grown else ()
         return (THIRD_DUMP, *system_steps(rows, comparison.base.population), *tracked)
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)
     if comparison.base.is_listed:

@@ -95,7 +95,6 @@ def members_snapshot(
         private={},
         heaps=[] if process.is_pool else process.heaps,
         pool=None,
-        explain=None,
         refuted={},
         refuted_unknown="",
         private_unknown="",
