@@ -81,6 +81,12 @@ def test_memory_that_drivers_took_is_named_before_tags_that_grew_a_little(
     assert "available memory fell from 12.0 GiB to 256 MiB: pool +" in told
     assert "drivers outside pool +10.9 GiB, processes 0 B" in told
     assert "TrackLockedPages" in told
+    code, out, _ = run("pool", *pair)
+    assert (code, out.startswith("+10.9 GiB memory that drivers took outside pool; ")) == (0, True)
+    assert "TrackLockedPages" in out
+    code, out, _ = run("pool", *pair, "--format", "json")
+    told = {row["name"]: row["delta"] for row in json.loads(out)["system"]}
+    assert told["memory.driver_bytes"] == 11 * GIB - 60 * MIB
     assert run("diff", *pair, "--fail-on", "memory.driver_bytes>=1G")[0] == 1
     assert run("diff", *pair, "--fail-on", "memory.driver_bytes>=11G")[0] == 0
 

@@ -12,6 +12,7 @@ from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
     COUNTERS,
@@ -49,7 +50,7 @@ from dumpleak.reports.document import (
     View,
     data_columns,
 )
-from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.json_report import account_json, diagnostics_json, source_json
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
 _TWINS = " ".join(f"delta_{name}" for name in (*COUNTERS.split(), "bytes", "count"))
@@ -109,6 +110,9 @@ def pool_growth_document(growth: PoolGrowth, top: int | None) -> Document:
             said = "Restarted in between, or it cannot be told: allocs and frees begin anew."
             parts.append(Line(said, Style.WARNING))
         parts += _growth_lines(growth, DEFAULT_TOP if top is None else top)
+        # What the pools come to stands above.
+        others = [row for row in comparison.account if not row.name.startswith("pool.")]
+        parts += account_tables(others)
     parts += [
         *side_parts("Base", "Base: ", "Base", comparison.base.source, growth.base),
         *side_parts("Current", "Current: ", "Current", comparison.current.source, growth.current),
@@ -223,6 +227,7 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "reasons": list(comparison.reasons),
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
+        "system": [account_json(row) for row in comparison.account],
         "tags": [_delta(delta, rank) for rank, delta in enumerate(growth.deltas, start=1)],
         "diagnostics": diagnostics_json(growth.diagnostics),
     }
