@@ -109,7 +109,8 @@ def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:
     """The memory manager's counters; those only the build speaks for are held against the pool trackers.
 
     Pool in use cannot be less than what the trackers add up to, and is not many times as much. The other
-    counters that only the build speaks for stand in one structure with paged pool, and fall with it.
+    counters that only the build speaks for stand in one structure with paged pool, and fall with it; those of
+    a variable that was searched for count all committed memory, of which pool is a part.
     """
     if not any(counter.by_build for counter in dump.counters):
         return tuple(dump.counters)
@@ -125,11 +126,20 @@ def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:
         for counter in dump.counters
         if counter.name in tracked and totals.is_found
     }
+    committed = next((c.bytes for c in dump.counters if c.name == "committed"), None)
+    # All pool is committed memory; what the structure says of itself was checked when it was found.
+    holds_pool = totals.is_found and sum(tracked.values()) <= (committed or 0)
+
+    def is_borne_out(counter: Counter) -> bool:
+        if counter.searched:
+            return holds_pool and agrees.get("paged_pool", True)
+        return agrees.get(counter.name, agrees.get("paged_pool", False))
+
     return tuple(
         replace(
             counter, bytes=None, source=f"{counter.source}: the pool trackers do not bear it out"
         )
-        if counter.by_build and not agrees.get(counter.name, agrees.get("paged_pool", False))
+        if counter.by_build and not is_borne_out(counter)
         else counter
         for counter in dump.counters
     )
