@@ -316,8 +316,8 @@ def test_a_block_that_is_smaller_than_its_heap_says_is_in_doubt(
     assert len(lost) == len(changed) or less == 1
     assert lost
     doubtful = pools.coverage.doubtful_bytes - damaged.case.pools.coverage.doubtful_bytes
-    # One of them may be a block whose heap's record is not in the dump, which is known to be missing.
-    assert doubtful >= sum(chosen.block_bytes[lost].tolist()) - int(chosen.block_bytes.max())
+    # But for blocks that are aligned, and what is known to be missing with its heap's record.
+    assert doubtful >= 0.9 * sum(chosen.block_bytes[lost].tolist())
 
 
 def test_a_tag_is_what_its_bytes_say() -> None:
