@@ -178,19 +178,21 @@ class PageTableMemory(AddressSpace):
         return absent
 
     def leaf_tables(self) -> tuple[U64, NDArray[np.bool_]]:
-        """First address of what each leaf table of the kernel maps, and whether it leads to any page.
+        """First address of what each leaf table of the kernel maps, and whether it reads like a table.
 
+        One that was overwritten leads to no page, or most of its entries to pages that are not in the dump.
         Without those that only map tables, as Windows maps its own.
         """
         upper = self._tables.upper_tables()[0]
         address = [np.empty(0, np.uint64)]
-        there: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+        good: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
         for leaves in self._leaves(self._tables.half, self._limit):
-            rows = self._tables.offsets(leaves)
             plain = ~np.isin(leaves.base, upper)
+            rows = self._tables.offsets(leaves)[plain]
             address.append(leaves.first[plain])
-            there.append(np.asarray((rows[plain] >= 0).any(axis=1)))
-        return np.concatenate(address), np.concatenate(there)
+            sound = (rows >= 0).any(axis=1)
+            good.append(sound & (2 * (rows == ABSENT).sum(axis=1) <= rows.shape[1]))
+        return np.concatenate(address), np.concatenate(good)
 
     @property
     def table_bytes(self) -> int:

@@ -188,7 +188,11 @@ class PageTables:
             strides=(1,),
         )
         raw = window[offsets[there]].view(self.entry_type)
-        return raw.reshape(-1, self.pages_per_region).astype(np.uint64), there
+        entries = raw.reshape(-1, self.pages_per_region).astype(np.uint64)
+        # All leading to one page: a filler in place of a table that could not be read.
+        filled = (entries == entries[:, :1]).all(axis=1) & self.paging.is_valid(entries[:, 0])
+        there[there] = ~filled
+        return entries[~filled], there
 
     def _decode(self, entries: U64, follow: bool = True) -> tuple[U64, I64]:
         """Leaf entries to physical addresses, and 0 or a state; prototypes if `follow`."""
