@@ -15,7 +15,7 @@ from dumpleak.commands.gating import (
     open_gate,
 )
 from dumpleak.commands.options import TOP, Options, options_with
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, output_to, progress_bar
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
@@ -30,14 +30,14 @@ from dumpleak.model.pool import ORDERS, POOLS
 from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.populations import POOL
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports import CI_FORMATS, DIFF_REPORTS
+from dumpleak.reports.answers.diff import diff_document, diff_json
 from dumpleak.reports.answers.pools import (
     pool_document,
     pool_growth_document,
     pool_growth_json,
     pool_json,
 )
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, OF_CI, Answer, formats_of
 from dumpleak.survey.open import Wanted, open_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
@@ -86,7 +86,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @gate_options
 @TOP
-@options_with([*FORMATS, *CI_FORMATS])
+@options_with([*FORMATS, *GROWTH_FORMATS])
 def pool(
     dump: str,
     current: str | None,
@@ -103,7 +103,8 @@ def pool(
     if options.process is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
     gate = open_gate(gating, POOL, "site", options)
-    if gate is not None or options.format in CI_FORMATS:
+    of_growth = options.format in (GROWTH_FORMATS if current is None else OF_CI)
+    if gate is not None or of_growth:
         _check_gated(current, whole=walk and not (tags or pools))
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
     with progress_bar(options) as progress:
@@ -114,7 +115,7 @@ def pool(
         ]
         if current is None:
             answer = take_pool(sources[0], selection, walk)
-        elif options.format not in CI_FORMATS:
+        elif not of_growth:
             mark_lost_tags(sources[0], sources[1], walk=walk)
             growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
     if current is None:
@@ -123,7 +124,7 @@ def pool(
             click.echo(f"dumpleak: {answer.account.shortfall}", err=True)
             raise SystemExit(EXIT_CANNOT_ANSWER)
         return
-    if options.format not in CI_FORMATS:
+    if not of_growth:
         answer_to(
             options,
             Answer(lambda: pool_growth_document(growth, top), lambda: pool_growth_json(growth)),
@@ -138,9 +139,15 @@ def pool(
         names = dump, current
         base, after = matched(*(_snapshot(*each) for each in zip(sources, names, strict=True)))
         judgement = judged(gate, compare(base, after))
-    if options.format in CI_FORMATS:
-        with output_to(options) as stream:
-            DIFF_REPORTS[options.format](stream).diff(judgement, top)
+    if of_growth:
+        answer_to(
+            options,
+            Answer(
+                lambda: diff_document(judgement.answer, top, judgement.gate),
+                lambda: diff_json(judgement.answer, judgement.gate),
+                formats_of(GROWTH_FORMATS, judgement, top),
+            ),
+        )
     finish(gate, judgement)
 
 

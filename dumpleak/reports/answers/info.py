@@ -22,7 +22,6 @@ from dumpleak.reports.document import (
     Notes,
     Part,
     Source,
-    Style,
     Table,
     View,
     properties,
@@ -35,6 +34,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.rows import process_facts
+from dumpleak.reports.values import Style
 
 _USES = (
     Column("committed", Kind.BYTES),

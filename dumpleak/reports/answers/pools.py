@@ -44,13 +44,13 @@ from dumpleak.reports.document import (
     Notes,
     Part,
     Row,
-    Style,
     Table,
     Tree,
     View,
     data_columns,
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.values import Style
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
 _TWINS = " ".join(f"delta_{name}" for name in (*COUNTERS.split(), "bytes", "count"))
