@@ -10,7 +10,7 @@ from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.heaps import heap_table
 from dumpleak.reports.answers.modules import module_table
-from dumpleak.reports.answers.summary import summarize_info
+from dumpleak.reports.answers.summary_dump import summarize_info
 from dumpleak.reports.document import (
     Column,
     Document,

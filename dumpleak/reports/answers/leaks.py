@@ -8,7 +8,7 @@ from typing import Any
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
 from dumpleak.reports.answers.sites import site_detail, site_name
-from dumpleak.reports.answers.summary import summarize_leaks
+from dumpleak.reports.answers.summary_dump import summarize_leaks
 from dumpleak.reports.document import (
     Column,
     Document,
