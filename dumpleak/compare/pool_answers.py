@@ -86,7 +86,7 @@ class PoolGrowth:
         selection: What was asked for.
         deltas: The tags that are shown, in order.
         base: What is known of the base's pools as a whole.
-        current: The same of the later dump.
+        current: What is known of the later dump's.
     """
 
     comparison: PoolComparison

@@ -93,7 +93,7 @@ def _with_lost_tags(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
 
 
 def mark_lost_tags(base: PoolSource, current: PoolSource, *, walk: bool) -> None:
-    """The same for the pools themselves: what a log lacks is unknown, not none.
+    """Makes unknown, in the pools themselves, what a log lacks: it is not none.
 
     Args:
         base: The earlier side.
@@ -141,7 +141,7 @@ def _is_less(base: int | None, current: int | None, size: int) -> bool:
 
     Args:
         base: What the memory manager counts of the pools and no tag does; None when unknown.
-        current: The same of the later side.
+        current: What it counts of the later side.
         size: Of the tags that the log lacks.
     """
     return base is None or current is None or base - current > size // 2

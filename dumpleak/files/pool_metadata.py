@@ -183,7 +183,7 @@ def _row(stored: _Tag) -> TagRow:
 
 
 def said_anew(record: PoolRecord, say: Callable[[str], str]) -> PoolRecord:
-    """The same with each sentence in it said otherwise; names of drivers stay."""
+    """A record of pools with each sentence in it said otherwise; names of drivers stay."""
     account = record.account
     return replace(
         record,

@@ -102,7 +102,7 @@ class Name:
         more: Said behind it.
         lines: Said under it.
         style: How it stands out.
-        id: The same in the next report, for links; "" for none.
+        id: For links, and equal in the next report; "" for none.
         detail: Makes what its row opens to.
     """
 

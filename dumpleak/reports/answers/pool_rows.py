@@ -201,7 +201,7 @@ def owner_detail(owner: Ownership, more: Sequence[str] = ()) -> Detail:
 
 
 def growth_detail(delta: TagDelta, width: int) -> Detail:
-    """The same of a tag that changed, with its new blocks."""
+    """Whose a tag that changed is, in which pools it did, and its new blocks."""
     pools = [
         f"{pool} pool: {format_bytes(change.bytes, True)}, {format_count(change.count or 0, True)} blocks"
         for pool, change in delta.deltas.items()

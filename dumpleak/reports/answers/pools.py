@@ -213,7 +213,7 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
 
 
 def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
-    """The same of two dumps: counters of each tag that changed, each with its `delta_` twin."""
+    """Schema dumpleak/pool/1 of two dumps: counters of each tag that changed, each with its `delta_` twin."""
     comparison = growth.comparison
     return {
         "schema": "dumpleak/pool/1",
