@@ -57,7 +57,7 @@ def allocations(dump: str, state: str, top: int | None, options: Options) -> Non
     for item in session.diagnostics:
         if item.severity != "info":
             click.echo(f"{item.severity}: {item.message}", err=True)
-    require(coverage(session))
+    require(coverage(session).shortfall)
 
 
 def _pool_allocations(dump: KernelDump, state: str, top: int | None, options: Options) -> None:

@@ -98,7 +98,7 @@ def snapshot(
                 progress,
                 of,
             )
-        require(coverage(session))
+        require(coverage(session).shortfall)
         return
     if include or strip_names or keep_name or of not in (None, BLOCKS):
         raise click.UsageError(
@@ -107,4 +107,4 @@ def snapshot(
     with output_to(options) as stream, progress_bar(options) as progress:
         session = Session.open(dump, options.symbols, options.process)
         FORMATS[options.format](session, stream, progress)
-    require(coverage(session))
+    require(coverage(session).shortfall)

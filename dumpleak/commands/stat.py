@@ -54,4 +54,4 @@ def stat(
             formats_of(STAT_FORMATS, snapshot),
         ),
     )
-    require(snapshot.coverage)
+    require(snapshot.shortfall)

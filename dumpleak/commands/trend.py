@@ -121,8 +121,8 @@ def _opened(
         return (place in (0, middle, last)) + (holders and place == last)
 
     def opened_for(number: int, place: int) -> Snapshot:
-        kept = {"holders": holders and place == last, "keep_blocks": needs(place) > 0}
-        return opened(of, files[number], by, options, **kept)
+        wanted, kept = holders and place == last, needs(place) > 0
+        return opened(of, files[number], by, options, holders=wanted, keep_blocks=kept)
 
     snapshots = [opened_for(number, number) for number in range(len(files))]
     for place, number in enumerate(time_order(snapshots[: len(under_load)])):

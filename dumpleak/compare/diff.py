@@ -24,6 +24,7 @@ from dumpleak.compare.comparable import (
     order_diagnostics,
     why_not_comparable,
 )
+from dumpleak.compare.counters import explained
 from dumpleak.compare.identities import identified
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.renaming import followed
@@ -210,11 +211,8 @@ def _explained(
     base: Snapshot, current: Snapshot, sites: tuple[SiteDelta, ...]
 ) -> tuple[SiteDelta, ...]:
     """The sites that grew most, with what the snapshots can tell of their growth."""
-    explain = current.explain
-    if explain is None:
-        return sites
     grown = [delta for delta in sites[:EXPLAINED_SITES] if delta.delta_bytes > 0]
-    notes = [explain(base, delta.site) for delta in grown]
+    notes = [explained(base, current, delta.site) for delta in grown]
     told = [
         replace(delta, notes=note, evidence=(*delta.evidence, *note))
         for delta, note in zip(grown, notes, strict=True)

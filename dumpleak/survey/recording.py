@@ -276,6 +276,7 @@ def without_paths(metadata: Metadata) -> Metadata:
             snapshot,
             groups=sites,
             modules=modules,
+            pool=snapshot.pool and said_anew(snapshot.pool, without_folders),
             heaps=[replace(row, reason=without_folders(row.reason)) for row in snapshot.heaps],
             diagnostics=[
                 replace(item, message=without_folders(item.message))
@@ -284,7 +285,6 @@ def without_paths(metadata: Metadata) -> Metadata:
         ),
         tables=tables,
         about=about,
-        pool=metadata.pool and said_anew(metadata.pool, without_folders),
     )
 
 
