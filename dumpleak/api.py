@@ -97,8 +97,8 @@ def compare(
     base: Source,
     current: Source,
     by: str | None = None,
-    force: bool = False,
     *,
+    force: bool = False,
     of: str | None = None,
 ) -> Comparison:
     """Compares two dumps, snapshots or files.
@@ -128,15 +128,15 @@ def compare(
         [('heaps', 2)]
     """
     older, newer = matched(snapshot(base, by, of=of), snapshot(current, by, of=of))
-    return compare_snapshots(older, newer, force)
+    return compare_snapshots(older, newer, force=force)
 
 
 def trend(
     dumps: Iterable[Source],
     after_idle: Source | None = None,
     by: str | None = None,
-    force: bool = False,
     *,
+    force: bool = False,
     of: str | None = None,
 ) -> Trend:
     """Finds the sites that grow steadily over three dumps and more.
@@ -163,7 +163,7 @@ def trend(
     series = [*dumps, *([after_idle] if after_idle is not None else [])]
     taken = list(matched(*(snapshot(dump, by, of=of) for dump in series)))
     idle = taken.pop() if after_idle is not None else None
-    return find_trend(taken, idle, force)
+    return find_trend(taken, idle, force=force)
 
 
 def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:

@@ -86,7 +86,7 @@ def trend(
         snapshots = matched(*taken)
         check_gate(gate, snapshots)
         loaded = list(snapshots[: len(snapshots) - len(idle)])
-        found = find_trend(loaded, snapshots[-1] if idle else None, force)
+        found = find_trend(loaded, snapshots[-1] if idle else None, force=force)
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)

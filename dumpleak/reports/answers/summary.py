@@ -152,7 +152,7 @@ def summarize_trend(trend: Trend) -> Summary:
     missing = holes_told(trend.snapshots)
     more = f"; {missing}" if missing else ""
     facts.append(("How sure", f"{sure}; {covered}{more}"))
-    least = minimum(trend.base.has_bytes, trend.base.members)
+    least = minimum(trend.base.members, has_bytes=trend.base.has_bytes)
     facts.append(
         ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {least}: less is noise")
     )
