@@ -18,7 +18,6 @@ whose text is one line for people.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from dumpleak.files.matching import matched
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
-from dumpleak.survey.open import Wanted, open_snapshot, require_population, walked
+from dumpleak.survey.open import Wanted, open_snapshot, require_population, subject_in
 from dumpleak.survey.recording import write_snapshot
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.symbols.provider import Symbols
@@ -90,7 +89,7 @@ def snapshot(source: Source, by: str | None = None, *, of: str | None = None) ->
     if not isinstance(source, Session):
         return open_snapshot(source, wanted)
     symbols = source.symbols.provider if source.symbols is not None else None
-    return walked(source, replace(wanted, symbols=symbols))
+    return subject_in(source, symbols).snapshot(wanted)
 
 
 def compare(

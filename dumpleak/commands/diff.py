@@ -43,6 +43,7 @@ from dumpleak.reports.formats import FORMATS, Answer
 @TOP
 @options_with([*FORMATS, *DIFF_REPORTS])
 def diff(
+    *,
     base: str,
     current: str | None,
     of: str | None,

@@ -78,6 +78,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @TOP
 @options_with([*FORMATS, *CI_FORMATS])
 def pool(
+    *,
     dump: str,
     current: str | None,
     sort: str,

@@ -56,6 +56,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @TOP
 @options_with([*FORMATS, *TREND_REPORTS])
 def trend(
+    *,
     dumps: tuple[str, ...],
     after_idle: str | None,
     of: str | None,
@@ -82,7 +83,7 @@ def trend(
             series = opened_series(of, under_load[0], options)
             taken = [*series, *(opened(of, dump, by, options) for dump in idle)]
         else:
-            taken = _opened(under_load, idle, of, by, holders is not False, options)
+            taken = _opened(under_load, idle, of, by, options, holders=holders is not False)
         snapshots = matched(*taken)
         check_gate(gate, snapshots)
         loaded = list(snapshots[: len(snapshots) - len(idle)])
@@ -109,8 +110,9 @@ def _opened(
     idle: list[str],
     of: str | None,
     by: str,
-    holders: bool,
     options: Options,
+    *,
+    holders: bool,
 ) -> list[Snapshot]:
     """All dumps, in the order given.
 
