@@ -43,12 +43,8 @@ class HeapSource:
         """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
         process.
         """
-        return self.entry_label(self.view.is_secondary, self.entry.architecture, self.entry.ordinal)
-
-    @staticmethod
-    def entry_label(secondary: bool, architecture: str, ordinal: int) -> str:
-        """The label of the heap that has this number among those of one half of a process."""
-        return f"{architecture} heap {ordinal}" if secondary else f"heap {ordinal}"
+        half = f"{self.entry.architecture} " if self.view.is_secondary else ""
+        return f"{half}heap {self.entry.ordinal}"
 
 
 class Session:
