@@ -15,10 +15,9 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.reports.answers.process_growth import process_growth_document, process_growth_json
 from dumpleak.reports.answers.processes import processes_document, processes_json
 from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.survey.open import open_subject
 from dumpleak.survey.processes import open_processes
 from dumpleak.symbols.kernel import use_symbols
-from windumps import open_dump
-from windumps.dumps.kernel.dump import KernelDump
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -59,11 +58,7 @@ def processes(dump: str, current: str | None, top: int | None, options: Options)
 
 def _list(dump: str, top: int | None, options: Options) -> None:
     """The processes of one dump."""
-    opened = open_dump(dump)
-    if not isinstance(opened, KernelDump):
-        raise CannotAnswerError(
-            f"{dump}: a {opened.kind} of one process; only kernel dumps list processes"
-        )
+    opened = open_subject(dump).system("only kernel dumps list processes")
     said = use_symbols(opened, options.symbols)
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")

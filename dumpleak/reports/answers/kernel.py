@@ -20,13 +20,13 @@ from dumpleak.reports.document import (
     Part,
     Row,
     Source,
-    Style,
     Table,
     Tone,
     View,
     properties,
 )
 from dumpleak.reports.json_report import diagnostics_json, figure_json, module_json, source_json
+from dumpleak.reports.values import Style
 from windumps.images.modules import Module
 from windumps.kernel.bug_checks import BugCheck
 from windumps.kernel.counters import Counter

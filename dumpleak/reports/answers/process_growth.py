@@ -14,12 +14,9 @@ from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.headline import rows_told
 from dumpleak.reports.answers.next_steps import Step
 from dumpleak.reports.document import (
-    Absent,
-    Change,
     Column,
     Document,
     Kind,
-    Name,
     Notes,
     Row,
     Source,
@@ -31,6 +28,7 @@ from dumpleak.reports.document import (
     data_columns,
 )
 from dumpleak.reports.json_report import account_json, diagnostics_json, source_json
+from dumpleak.reports.values import Absent, Change, Name
 
 _SHORT = {
     "private_commit_bytes": "commit +/-",

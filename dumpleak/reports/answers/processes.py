@@ -10,7 +10,6 @@ from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
 from dumpleak.reports.document import (
-    Absent,
     Column,
     Document,
     Kind,
@@ -25,6 +24,7 @@ from dumpleak.reports.document import (
     data_columns,
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.values import Absent
 from windumps.diagnostics import Diagnostic
 from windumps.kernel.processes import KernelProcess
 

@@ -19,10 +19,8 @@ from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot
 from dumpleak.survey.populations.modules import module_members
 from dumpleak.survey.populations.regions import region_members
-from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, take_system_population
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
-from windumps.dumps.kernel.dump import KernelDump
-from windumps.symbols.provider import Symbols
 
 # From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
 # `CannotAnswerError` where the dump does not tell of the members, or not of all.
@@ -45,26 +43,19 @@ def is_produced(of: str | None) -> bool:
 
 
 def take_population(
-    session: Session,
-    of: str,
-    by: str,
-    progress: Progress = no_progress,
-    symbols: Symbols | None = None,
+    session: Session, of: str, by: str, progress: Progress = no_progress
 ) -> Snapshot:
-    """A population of a process or a system, grouped; the account is that of the whole.
+    """A population of a process, grouped; the account is that of the whole process.
 
     Args:
         session: The open dump.
         of: A key of `PRODUCERS`.
         by: One of its groupings.
         progress: Told of each heap.
-        symbols: Where names of a system come from; a session has its own.
 
     Raises:
         CannotAnswerError: the dump does not tell of it, or not of all members.
     """
-    if isinstance(session.dump, KernelDump):
-        return take_system_population(session.dump, of, by, symbols, progress)
     if of not in PRODUCERS:
         raise CannotAnswerError(f"{session.dump.path}: one process; a system has {of}")
     process = process_snapshot(session, progress)
