@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from dumpleak.compare.account_trends import RowTrend, row_trends
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.fragmented import fragmented_heaps
+from dumpleak.compare.site_trends import Exhaustion
+from dumpleak.compare.trend import Trend
 from dumpleak.model.account import AccountRow
 from dumpleak.model.coverage import Coverage
+from dumpleak.model.memory import Limit
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.reports.answers.account_facts import end_told, fragmentation_facts, rate_told
+from dumpleak.reports.answers.summary_trend import summarize_trend
 
 MIB, GIB = 1 << 20, 1 << 30
 START = datetime(2026, 11, 30, 8, tzinfo=UTC)
@@ -105,3 +111,33 @@ def test_a_heap_of_one_side_or_one_that_was_not_read_is_not_called_fragmented() 
     unknown = _heap("heap 1", MIB, None, None)
     assert fragmented_heaps([unknown], [grown]) == []
     assert fragmented_heaps([_heap("heap 1", MIB, 0, 0)], [unknown]) == []
+
+
+def _series(points: Sequence[int]) -> Trend:
+    """A series without growth whose largest free piece of address space has these sizes."""
+    taken = [
+        replace(
+            _snapshot(START + timedelta(hours=n)), limits=(Limit("address space", GIB, 2 * GIB),)
+        )
+        for n in range(len(points))
+    ]
+    row = AccountRow("address_space.largest_free_bytes", "bytes", tuple(points))
+    end = Exhaustion(taken[-1].limits[0], None, 0.0)
+    return Trend(tuple(taken), False, Verdict.NO_GROWTH, (), (), (), end, (), account=(row,))
+
+
+def test_a_series_says_first_that_the_largest_free_piece_shrinks_to_its_end() -> None:
+    found = summarize_trend(_series([601 * MIB, 401 * MIB, 201 * MIB]))
+    assert found.headline.startswith("Largest free piece of address space shrinks. ")
+    facts = dict(found.facts)
+    assert (
+        "601 MiB to 201 MiB; going on like this, about 2026-11-30 11:00 UTC" in facts["Addresses"]
+    )
+    assert facts["When it ends"] == (
+        "1.0 GiB of address space left in pieces, of which about 2026-11-30 11:00 UTC none is large enough."
+    )
+
+
+def test_a_piece_that_shrinks_a_little_is_nothing_to_say_first() -> None:
+    found = summarize_trend(_series([1901 * MIB, 1900 * MIB, 1899 * MIB]))
+    assert found.headline == "No site grows steadily."

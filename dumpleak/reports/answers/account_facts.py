@@ -15,6 +15,8 @@ from dumpleak.reports.answers.next_steps import Step, named_elsewhere
 
 AVAILABLE, DRIVERS = "memory.available_bytes", "memory.driver_bytes"
 _TAKERS = {"pool.bytes": "pool", DRIVERS: "drivers outside pool", "processes.bytes": "processes"}
+ADDRESS_SPACE = "address space"  # the limit of that name
+NEAR = 10
 NAMED_HEAPS = 2
 WORTH_TELLING = 0.1  # share of available memory whose loss is told
 # Documented for bug check 0xCB: the kernel then remembers who locked pages.
@@ -49,6 +51,24 @@ def end_told(trend: RowTrend | None) -> str:
     if trend is None or trend.edge is None or trend.time is None:
         return ""
     return f"; going on like this, about {trend.time:%Y-%m-%d %H:%M} UTC {trend.edge.what}"
+
+
+def shrinking_told(trend: Trend) -> str:
+    """What shrinks steadily and nears its end: "Available memory shrinks"; "" for nothing.
+
+    An end is near when it comes sooner than the series went on, ten times over.
+    """
+    first, last = trend.base.source.time, trend.current.source.time
+    if first is None or last is None:
+        return ""
+    near = last + NEAR * (last - first)
+    found = [
+        row.row.kind.label
+        for row in trends_of(trend).values()
+        if row.edge is not None and row.edge.falls and row.time is not None and row.time <= near
+    ]
+    told = ", ".join(found)
+    return f"{told[:1].upper()}{told[1:]} shrinks" if told else ""
 
 
 def fragmentation_facts(
