@@ -40,7 +40,6 @@ NEVER_NULL: dict[str, str] = {
     "leaks-1.p*": "every dump here with stacks and images names its process",
     "leaks-1.lost_share": "every dump here with stacks and images lists its regions",
     "leaks-1:diagnostic.address": "every trouble of these dumps is at some place",
-    "*.private_commit_bytes": "every layout of processes that is used here has it",
     "info-1:system.kdbg*": "every system here has its debugger data block",
     "info-1:system.kernel_base": "every system here has its kernel",
     "info-1:system.processors": "every system here has its kernel",
