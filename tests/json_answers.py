@@ -284,7 +284,7 @@ def _store(file: Path) -> None:
 
 
 def _system(which: str, *ended: str, filled: bool = True) -> Callable[[Path], None]:
-    """A system whose processes hold something; the later one more. Some of its programs ended."""
+    """A system whose processes hold something; the later one more. Up to two processes of some programs ended."""
 
     def make(file: Path) -> None:
         folder = file.with_suffix(".parts")
@@ -296,7 +296,7 @@ def _system(which: str, *ended: str, filled: bool = True) -> Callable[[Path], No
             made.holds("acmesvc.exe", pages=0x4000, threads=1, nonpaged=0x200000)
             made.handles("acmesvc.exe", 200)
         for name in ended:
-            for process in made.named(name):
+            for process in made.named(name)[:2]:
                 made.end(process, listed=False)
         file.write_bytes(made.save().read_bytes())
 

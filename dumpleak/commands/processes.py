@@ -66,7 +66,7 @@ def _list(dump: str, top: int | None, options: Options) -> None:
         found = read_processes(opened, pools_of(opened, options.symbols))
     listed = (
         kernel_source(opened),
-        found.all,
+        found,
         str(opened.process_layout),
         [*opened.diagnostics, *said],
     )

@@ -6,6 +6,7 @@ creation it is followed, and what only such processes grew by is told apart from
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +17,7 @@ from dumpleak.model.account_rows import what_grew
 from dumpleak.model.process_rows import FIGURES, RUNNING, ProcessRow, ProcessTable
 from dumpleak.model.sites import process_key
 
+MAX_CLAUSES = 3
 _Life = tuple[str, int, datetime]
 
 
@@ -52,6 +54,7 @@ class ProgramDelta:
         current_count: How many there are.
         same: How many are on both sides; None where nothing tells processes apart.
         figures: By the keys of `FIGURES`.
+        held_by: Clauses on who keeps those of the current side alive; of ended ones.
     """
 
     name: str
@@ -60,6 +63,7 @@ class ProgramDelta:
     current_count: int
     same: int | None
     figures: dict[str, FigureDelta]
+    held_by: tuple[str, ...] = ()
 
     @property
     def excess(self) -> float:
@@ -83,7 +87,7 @@ class ProgramDelta:
     def evidence(self) -> tuple[str, ...]:
         """Clauses on which processes these are."""
         if not self.base_count:
-            return ("not in the base",)
+            return ("not in the base", *self.held_by)
         if not self.current_count:
             return ("gone in the current dump",)
         if self.same is None:
@@ -91,9 +95,8 @@ class ProgramDelta:
         if self.same == self.base_count == self.current_count:
             return ("the same processes" if self.same > 1 else "the same process",)
         gone, came = self.base_count - self.same, self.current_count - self.same
-        return (
-            f"{self.same} the same, {gone} gone, {came} new: restarted, or others of that name",
-        )
+        told = f"{self.same} the same, {gone} gone, {came} new: restarted, or others of that name"
+        return (told, *self.held_by)
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,13 @@ def _delta(base: Sequence[ProcessRow], current: Sequence[ProcessRow]) -> Program
         for name, older, newer, first, last in columns
     }
     count = None if same is None else len(same)
-    return ProgramDelta(shown.name, shown.state, len(base), len(current), count, figures)
+    held = Counter(clause for row in current for clause in row.held_by)
+    clauses = tuple(
+        f"{many} of them: {clause}" if len(current) > 1 else clause
+        for clause, many in held.most_common(MAX_CLAUSES)
+    )
+    sizes = len(base), len(current)
+    return ProgramDelta(shown.name, shown.state, *sizes, count, figures, clauses)
 
 
 def _columns(rows: Sequence[ProcessRow]) -> list[list[int | None]]:

@@ -53,7 +53,11 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
             for of, kept in metadata.populations.items()
         },
         processes=metadata.processes
-        and tuple(replace(row, name=names.name("module", row.name)) for row in metadata.processes),
+        # Clauses on holders name their programs.
+        and tuple(
+            replace(row, name=names.name("module", row.name), held_by=())
+            for row in metadata.processes
+        ),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -14,10 +14,12 @@ from dumpleak.model.process_rows import ENDED, RUNNING, UNLISTED
 from windumps.diagnostics import DiagnosticLog
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.kernel.handles import HandleTable, read_handles
+from windumps.kernel.object_references import ObjectHolder, holders_of, open_handles
 from windumps.kernel.process_figures import PROCESS_TAG, unlisted_processes, with_figures
 from windumps.kernel.processes import KernelProcess
 from windumps.pools.kernel_pools import KernelPools
 
+NAMED_HOLDERS = 3
 NO_HANDLES = "handle tables of processes are not in the dump, or their layout is not known"
 EMPTY_HANDLES = "the handle tables in the dump hold no handles: they were not written"
 
@@ -56,12 +58,28 @@ class SystemProcesses:
         tables: Handle tables, as far as they were read.
         why_not_all: Why there may be more that ended; "" when there are none.
         why_no_handles: Why it is not known how many handles are open; "" when it is.
+        holders: Whose handles lead to ended processes, by address of these.
+        open_handles: How many handles of ended processes are open, as the objects count; None where unknown.
     """
 
     all: tuple[KernelProcess, ...]
     tables: tuple[HandleTable, ...]
     why_not_all: str = ""
     why_no_handles: str = ""
+    holders: dict[int, tuple[ObjectHolder, ...]] = field(default_factory=dict)
+    open_handles: dict[int, int | None] = field(default_factory=dict)
+
+    def held_by(self, process: KernelProcess) -> tuple[str, ...]:
+        """Clauses on who keeps an ended process alive; empty for one that runs."""
+        if process.exit_time is None:
+            return ()
+        return tuple(
+            said_of_holders(
+                self.holders.get(process.address, ()),
+                self.open_handles.get(process.address),
+                self.why_no_handles,
+            )
+        )
 
     @property
     def running(self) -> tuple[KernelProcess, ...]:
@@ -114,7 +132,40 @@ def read_processes(
     counts = {t.process.address: len(t.objects) for t in tables if not t.absent_pages}
     # No process runs without handles: an empty table is one that was not filled in or not read.
     found = [replace(p, handle_count=counts.get(p.address) or _none_left(p)) for p in found]
-    return SystemProcesses(tuple(found), tables, why_not_all, _why_no_handles(found, tables))
+    ended = [process.address for process in found if process.exit_time is not None]
+    return SystemProcesses(
+        tuple(found),
+        tables,
+        why_not_all,
+        _why_no_handles(found, tables),
+        holders_of(dump.kernel, tables, ended),
+        {address: open_handles(dump.kernel, address) for address in ended},
+    )
+
+
+def said_of_holders(
+    holders: Sequence[ObjectHolder], opened: int | None, why_unknown: str
+) -> list[str]:
+    """Who keeps an object alive, for people.
+
+    Args:
+        holders: Whose handles lead to it.
+        opened: How many handles of it are open, as it counts itself; None when unknown.
+        why_unknown: Why other handles of it may not be known; "" when all are.
+    """
+    said = [
+        f"{holder.name} (pid {holder.process_id}) has {holder.handles} handle"
+        f"{'s' * (holder.handles != 1)} of it"
+        for holder in holders[:NAMED_HOLDERS]
+    ]
+    if len(holders) > NAMED_HOLDERS:
+        said.append(f"{len(holders) - NAMED_HOLDERS} more processes have handles of it")
+    known = sum(holder.handles for holder in holders)
+    if why_unknown and (opened is None or opened > known):
+        said.append(f"who {'else ' * bool(holders)}holds it is unknown: {why_unknown}")
+    elif not holders:
+        said.append("no handle leads to it: a driver, or the kernel, refers to it by pointer")
+    return said
 
 
 def _none_left(process: KernelProcess) -> int | None:

@@ -34,6 +34,7 @@ class ProcessRow:
         thread_count: Threads.
         nonpaged_quota_bytes: Nonpaged pool charged to it.
         paged_quota_bytes: Paged pool charged to it.
+        held_by: Clauses on who keeps it alive, of an ended one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ProcessRow:
     thread_count: int | None = None
     nonpaged_quota_bytes: int | None = None
     paged_quota_bytes: int | None = None
+    held_by: tuple[str, ...] = ()
 
     def figures(self) -> Iterator[int | None]:
         """What it holds, in the order of `FIGURES`."""

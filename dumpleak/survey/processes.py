@@ -70,6 +70,7 @@ def process_rows(processes: SystemProcesses) -> tuple[ProcessRow, ...]:
             thread_count=process.thread_count,
             nonpaged_quota_bytes=process.nonpaged_quota_bytes,
             paged_quota_bytes=process.paged_quota_bytes,
+            held_by=processes.held_by(process),
         )
         for process in processes.all
     )

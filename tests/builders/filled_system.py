@@ -118,6 +118,10 @@ class FilledSystem:
         objects = [address - 0x30 for _, address in self.processes]
         self._handles(self.address(name), [objects[n % len(objects)] for n in range(count)])
 
+    def leads(self, name: str, objects: list[int]) -> None:
+        """Handles of objects, by the addresses of these, for the first process with a name."""
+        self._handles(self.address(name), [address - 0x30 for address in objects])
+
     def _handles(self, process: int, objects: list[int]) -> None:
         assert len(objects) < PAGE // 16
         code = self.get(process + self.n.table) + self.n.code

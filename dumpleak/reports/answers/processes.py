@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from dumpleak.kernel.processes import is_running, state_of
+from dumpleak.kernel.processes import SystemProcesses, is_running, state_of
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
@@ -28,6 +29,7 @@ from dumpleak.reports.values import Absent
 from windumps.diagnostics import Diagnostic
 from windumps.kernel.processes import KernelProcess
 
+MOST_CLAUSES, MOST_PROGRAMS = 5, 3
 _ADDRESSES = "eprocess", "directory_table_base", "peb"
 _PROCESS_COLUMNS = (
     Column("pid", Kind.COUNT, "pid", View.PAGE),
@@ -55,19 +57,21 @@ _PROCESS_DATA = (
 
 def processes_document(
     source: SourceInfo,
-    processes: Sequence[KernelProcess],
+    found: SystemProcesses,
     layout: str,
     diagnostics: Sequence[Diagnostic],
     top: int | None,
 ) -> Document:
-    """One row a process, in the kernel's order."""
+    """One row a process, in the kernel's order; who keeps the ended ones alive."""
+    told = processes_told(found.all)
     return Document(
         "Processes",
-        summarize_kernel(source, processes_told(processes), True, Tone.GOOD),
+        summarize_kernel(source, told, True, Tone.GOOD),
         (
             Source("File", source, told=""),
-            process_table(processes, len(processes) if top is None else top),
-            Line(f"{processes_told(processes)}."),
+            process_table(found.all, len(found.all) if top is None else top),
+            Line(f"{told}."),
+            *_kept_alive(found),
             Line(f"Layout of _EPROCESS: {layout}"),
             Notes(diagnostics),
         ),
@@ -86,6 +90,24 @@ def processes_told(processes: Sequence[KernelProcess] | None) -> str:
     if ended:
         text += f", {ended} ended and kept alive: something still refers to them"
     return text + (f", {unlisted} in no list of the kernel" if unlisted else "")
+
+
+def _kept_alive(found: SystemProcesses) -> list[Line]:
+    """Who keeps ended processes alive: the clauses that hold for most of them."""
+    names: dict[str, Counter[str]] = {}
+    for process in found.ended:
+        for clause in found.held_by(process):
+            names.setdefault(clause, Counter())[process.name] += 1
+    ranked = sorted(names.items(), key=lambda item: -item[1].total())
+    lines = []
+    for clause, programs in ranked[:MOST_CLAUSES]:
+        first = programs.most_common(MOST_PROGRAMS)
+        whose = ", ".join(f"{name} x{many}" if many > 1 else name for name, many in first)
+        more = ", …" * (len(programs) > MOST_PROGRAMS)
+        lines.append(Line(f"  {whose}{more}: {clause}."))
+    if len(ranked) > MOST_CLAUSES:
+        lines.append(Line("  … and others; --format json has all of them."))
+    return lines
 
 
 def process_table(
@@ -134,9 +156,24 @@ def process_json(process: KernelProcess) -> dict[str, Any]:
     }
 
 
+def _held_json(found: SystemProcesses, process: KernelProcess) -> dict[str, Any]:
+    """An ended process, and who keeps it alive."""
+    return {
+        "pid": process.process_id,
+        "name": process.name,
+        "eprocess": format_address(process.address),
+        "open_handles": found.open_handles.get(process.address),
+        "holders": [
+            {"pid": holder.process_id, "name": holder.name, "handles": holder.handles}
+            for holder in found.holders.get(process.address, ())
+        ],
+        "evidence": list(found.held_by(process)),
+    }
+
+
 def processes_json(
     source: SourceInfo,
-    processes: Sequence[KernelProcess],
+    found: SystemProcesses,
     layout: str,
     diagnostics: Sequence[Diagnostic],
 ) -> dict[str, Any]:
@@ -145,6 +182,7 @@ def processes_json(
         "schema": "dumpleak/processes/1",
         **source_json(source),
         "layout": layout,
-        "processes": [process_json(process) for process in processes],
+        "processes": [process_json(process) for process in found.all],
+        "kept_alive": [_held_json(found, process) for process in found.ended],
         "diagnostics": diagnostics_json(diagnostics),
     }
