@@ -284,7 +284,7 @@ def _store(file: Path) -> None:
 
 
 def _system(which: str, *ended: str, filled: bool = True) -> Callable[[Path], None]:
-    """A system whose processes hold something; the later one more. Up to two processes of some programs ended."""
+    """A system whose processes hold something, the later one more; up to two of some programs ended."""
 
     def make(file: Path) -> None:
         folder = file.with_suffix(".parts")
