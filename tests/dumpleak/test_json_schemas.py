@@ -34,7 +34,6 @@ VALIDATORS = {
 # What may be null and is not in any answer here, by pattern, and why.
 NEVER_NULL: dict[str, str] = {
     "*.build": "every dump here whose answers are these says its build",
-    "*-1.time": "every system and log here tells its time",
     "info-1:system.time": "every system here tells its time",
     "processes-1:listed.time": "every system here tells its time",
     "processes-1:listed.kept_alive*": "the header of every ended process here is in its dump",

@@ -10,6 +10,8 @@ from typing import Any
 from builders.filled_system import FilledSystem
 from builders.live_log_builder import process_list
 
+from dumpleak.reports.formats import FORMATS
+
 MIB = 1 << 20
 
 
@@ -127,6 +129,9 @@ def test_a_dump_in_the_wrong_order_is_no_answer(run: Any, tmp_path: Path) -> Non
     assert (code, "one and the same file" in err) == (3, True)
     code, _, err = run("processes", after, before)
     assert (code, "taken before" in err) == (3, True)
+    for form in FORMATS:  # a document in each, without a row
+        code, out, _ = run("processes", after, before, "--format", form)
+        assert (code, bool(out)) == (3, True)
 
 
 def test_what_has_no_processes_is_refused(run: Any, tmp_path: Path) -> None:

@@ -65,15 +65,16 @@ NAMED = 3
 def process_growth_document(growth: ProcessGrowth, top: int | None) -> Document:
     """The verdict, what grew, the system as a whole."""
     comparison = growth.comparison
+    views = View.ALL if growth.programs else View.PAGE | View.DATA
     table = Table(
-        "processes", "Processes that changed", _COLUMNS, growth.programs, _cells, View.ALL, _DATA,
+        "processes", "Processes that changed", _COLUMNS, growth.programs, _cells, views, _DATA,
         noun="changed program", top=top,
     )  # fmt: skip
     return Document(
         "Processes: growth between two moments",
         _summary(growth),
         [
-            *([table] if growth.programs else []),
+            table,
             *account_tables(comparison.account),
             Source("Base", comparison.base.source),
             Source("Current", comparison.current.source),
