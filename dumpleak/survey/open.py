@@ -23,8 +23,8 @@ from dumpleak.survey.info import take_info
 from dumpleak.survey.pages import pool_pages, process_pages
 from dumpleak.survey.pool_recording import write_pool_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
-from dumpleak.survey.populations import is_produced, stored_population, take_population
-from dumpleak.survey.populations.system import take_system_population
+from dumpleak.survey.populations import PRODUCERS, is_produced, stored_population, take_population
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, take_system_population
 from dumpleak.survey.recording import write_snapshot
 from windumps import Dump
 from windumps.blocks import Blocks, State
@@ -167,7 +167,7 @@ class OpenedProcess:
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; gives why that says too little, "" when it is enough."""
-        if not is_produced(asked.of):
+        if asked.of not in PRODUCERS:
             require_population(self.dump.path, asked.of, BLOCKS)
         write_snapshot(
             *(self._session, path, asked.include),
@@ -246,7 +246,7 @@ class OpenedSystem:
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; one that says too little is not written."""
-        if not is_produced(asked.of):
+        if asked.of not in SYSTEM_PRODUCERS:
             require_population(self.dump.path, asked.of, POOL)
         names = asked.strip_names, asked.keep_names
         write_pool_snapshot(self._pools(progress), path, asked.include, *names, of=asked.of)

@@ -34,6 +34,7 @@ from dumpleak.process.session import Session
 from dumpleak.survey import recording
 from dumpleak.survey.info import process_snapshot
 from dumpleak.survey.populations import all_populations
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from windumps.images.modules import PdbIdentity
 
 HOUR = 3600
@@ -347,13 +348,25 @@ def test_logs_and_systems_do_not_tell_of_what_a_process_has(
     log = tmp_path / "a.log"
     pair = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
     assert run("snapshot", pair / "before.dmp.gz", "--format", "umdh", "-o", log)[0] == 0
-    for file in (log, SYSTEM):
+    of_system = of in SYSTEM_PRODUCERS
+    for file in (log, *((SYSTEM,) if not of_system else ())):
         for line in (("stat", file), ("diff", file, file), ("trend", file, file, file)):
             status, out, err = run(*line, "--of", of)
             assert (status, out) == (3, ""), line
             assert of in err
     status, out, err = run("snapshot", SYSTEM, "-o", tmp_path / "x.dlsnap", "--of", of)
-    assert (status, out, (tmp_path / "x.dlsnap").exists()) == (3, "", False)
+    told = (0, "", True) if of_system else (3, "", False)
+    assert (status, out, (tmp_path / "x.dlsnap").exists()) == told
+
+
+def test_a_snapshot_of_one_process_is_refused_where_processes_are_asked_for(
+    run: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.dlsnap"
+    dump = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"
+    status, out, err = run("snapshot", dump, "-o", file, "--of", "processes")
+    assert (status, out, file.exists()) == (3, "", False)
+    assert "processes" in err
 
 
 # -- bytes that are not known
