@@ -202,7 +202,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         unnamed += not frames
         name = f"BackTrace{trace:X}"
         cut = by == "stack"
-        site = stack_site(frames, cut) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
+        site = stack_site(frames, cut=cut) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
         _add(groups, site, Totals(stack.count, stack.bytes, stack.block_bytes, stack.largest))
     highest = max([log.highest, *log.heaps, *(module.base_address for module in modules)])
     architecture = "x64" if highest >> 32 else "x86"

@@ -43,10 +43,12 @@ class HeapSource:
         """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
         process.
         """
-        return self.entry_label(self.view.is_secondary, self.entry.architecture, self.entry.ordinal)
+        return self.entry_label(
+            self.entry.architecture, self.entry.ordinal, secondary=self.view.is_secondary
+        )
 
     @staticmethod
-    def entry_label(secondary: bool, architecture: str, ordinal: int) -> str:
+    def entry_label(architecture: str, ordinal: int, *, secondary: bool) -> str:
         """The label of the heap that has this number among those of one half of a process."""
         return f"{architecture} heap {ordinal}" if secondary else f"heap {ordinal}"
 
@@ -84,9 +86,9 @@ class Session:
                 [thread.teb for thread in dump.threads],
                 dump.modules,
                 dump.pebs,
-                dump.threads_whole,
                 dump.process_id,
-                dump.full_memory,
+                threads_whole=dump.threads_whole,
+                full_memory=dump.full_memory,
             )
         if self.symbols is not None:
             for view in self.views:

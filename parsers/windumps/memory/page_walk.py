@@ -185,7 +185,7 @@ class PageTables:
         raw = window[offsets[there]].view(self.entry_type)
         return raw.reshape(-1, self.pages_per_region).astype(np.uint64), there
 
-    def _decode(self, entries: U64, follow: bool = True) -> tuple[U64, I64]:
+    def _decode(self, entries: U64, *, follow: bool = True) -> tuple[U64, I64]:
         """Leaf entries to physical addresses, and 0 or a state; prototypes if `follow`."""
         paging = self.paging
         valid = paging.is_valid(entries)
