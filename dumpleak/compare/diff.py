@@ -1,9 +1,7 @@
-"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at
-all.
+"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at all.
 
-As pprof does it: base, current, delta = current - base, which may be negative; both absolute
-values are kept.
-Only snapshots come in, so a dump and a snapshot file are compared by the same code.
+As pprof does it: base, current, delta = current - base, which may be negative; both absolute values are
+kept. Only snapshots come in, so a dump and a snapshot file are compared by the same code.
 
 What a comparison shows is growth. It is never called a leak here.
 """

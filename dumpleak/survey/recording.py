@@ -1,4 +1,4 @@
-"""Writes snapshot files."""
+"""Writes snapshot files of a process: what comparing commands need of a dump, and nothing of its memory."""
 
 from __future__ import annotations
 

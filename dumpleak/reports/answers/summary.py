@@ -1,4 +1,4 @@
-"""The first thing a reader wants: is it leaking, what, who, how sure, what next. For text and page alike.
+"""The first screen about two dumps: is it leaking, what, who, how sure, what next; and what all share.
 
 Each answer that cannot be given ends with the command that gets a better dump.
 """
