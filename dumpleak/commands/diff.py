@@ -42,6 +42,7 @@ from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
 @TOP
 @options_with([*FORMATS, *DIFF_FORMATS])
 def diff(
+    *,
     base: str,
     current: str | None,
     of: str | None,
@@ -68,7 +69,7 @@ def diff(
                 opened(of, current, by, options, holders=holders is not False, keep_blocks=True),
             )
         check_gate(gate, (older, newer))
-        comparison = compare(older, newer, force)
+        comparison = compare(older, newer, force=force)
         grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
         if grown:
             look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)

@@ -77,6 +77,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @TOP
 @options_with([*FORMATS, *GROWTH_FORMATS])
 def pool(
+    *,
     dump: str,
     current: str | None,
     sort: str,

@@ -55,6 +55,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @TOP
 @options_with([*FORMATS, *GROWTH_FORMATS])
 def trend(
+    *,
     dumps: tuple[str, ...],
     after_idle: str | None,
     of: str | None,
@@ -81,11 +82,11 @@ def trend(
             series = opened_series(of, under_load[0], options)
             taken = [*series, *(opened(of, dump, by, options) for dump in idle)]
         else:
-            taken = _opened(under_load, idle, of, by, holders is not False, options)
+            taken = _opened(under_load, idle, of, by, options, holders=holders is not False)
         snapshots = matched(*taken)
         check_gate(gate, snapshots)
         loaded = list(snapshots[: len(snapshots) - len(idle)])
-        found = find_trend(loaded, snapshots[-1] if idle else None, force)
+        found = find_trend(loaded, snapshots[-1] if idle else None, force=force)
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)
@@ -105,8 +106,9 @@ def _opened(
     idle: list[str],
     of: str | None,
     by: str,
-    holders: bool,
     options: Options,
+    *,
+    holders: bool,
 ) -> list[Snapshot]:
     """All dumps, in the order given.
 

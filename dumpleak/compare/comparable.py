@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
@@ -129,24 +130,32 @@ def _same_file(one: str, other: str) -> bool:
         return False
 
 
+class Growth(NamedTuple):
+    """What is seen to change.
+
+    Attributes:
+        grown_bytes: What all sites of blocks that grew did so by.
+        shrunk_bytes: What all that shrank did so by: what has another name in one dump is among it.
+        private_bytes: Growth of private memory outside heaps.
+    """
+
+    grown_bytes: int
+    shrunk_bytes: int
+    private_bytes: int
+
+
 def doubts(
-    series: Sequence[Snapshot],
-    grown_bytes: int,
-    shrunk_bytes: int,
-    private_bytes: int,
-    others_grew: bool,
-    names: Sequence[str],
+    series: Sequence[Snapshot], names: Sequence[str], growth: Growth, *, others_grew: bool
 ) -> list[str]:
     """Why what is seen to grow, or not to grow, may be what a dump does not show; empty when it is sure.
 
     Args:
         series: The dumps, in order of time.
-        grown_bytes: What all sites of blocks that grew did so by.
-        shrunk_bytes: What all that shrank did so by: what has another name in one dump is among it.
-        private_bytes: Growth of private memory outside heaps.
+        names: What to call them.
+        growth: What is seen of blocks.
         others_grew: A row of the account grew, which is no matter of blocks.
-        names: What to call the dumps.
     """
+    grown_bytes, shrunk_bytes, private_bytes = growth
     found = []
     for number, (name, snapshot) in enumerate(zip(names, series, strict=True)):
         hole = find_hole(snapshot)

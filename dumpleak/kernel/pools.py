@@ -133,7 +133,9 @@ class PoolReader:
         Raises:
             CannotAnswerError: as `blocks`.
         """
-        account = self.account(walk)  # the walk comes first: it may know tags that no tracker has
+        account = self.account(
+            walk=walk
+        )  # the walk comes first: it may know tags that no tracker has
         return Pools(
             tuple(self.rows()),
             account,
@@ -148,9 +150,9 @@ class PoolReader:
             find_owner=self.owner,
         )
 
-    def account(self, walk: bool) -> PoolAccount:
+    def account(self, *, walk: bool) -> PoolAccount:
         """Trackers and blocks held against each other; `walk` looks for blocks in any case."""
-        return account_for(self, walk)
+        return account_for(self, walk=walk)
 
     @cached_property
     def blocks(self) -> PoolBlocks:

@@ -43,14 +43,8 @@ class HeapSource:
         """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
         process.
         """
-        return self.entry_label(
-            self.entry.architecture, self.entry.ordinal, secondary=self.view.is_secondary
-        )
-
-    @staticmethod
-    def entry_label(architecture: str, ordinal: int, *, secondary: bool) -> str:
-        """The label of the heap that has this number among those of one half of a process."""
-        return f"{architecture} heap {ordinal}" if secondary else f"heap {ordinal}"
+        half = f"{self.entry.architecture} " if self.view.is_secondary else ""
+        return f"{half}heap {self.entry.ordinal}"
 
 
 class Session:

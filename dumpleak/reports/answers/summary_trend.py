@@ -62,7 +62,7 @@ def summarize_trend(trend: Trend) -> Summary:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
     growth = sum(site.delta_bytes for site in sites if site.delta_bytes > 0)
-    least = minimum(trend.base.has_bytes, trend.base.members)
+    least = minimum(trend.base.members, has_bytes=trend.base.has_bytes)
     facts = (
         ("What", f"{change_told(trend)}{elapsed(trend.base, trend.current)}"),
         *_restarts(trend),

@@ -118,8 +118,8 @@ def absent_pages(memory: AddressSpace, pages: U64) -> U64:
 def lost_tables(memory: AddressSpace, pages: U64) -> tuple[int, bool]:
     """What the page tables around some pages do not lead to, though they are there.
 
-    A table without any page that is in the dump may be one that was overwritten, or could not be read, as
-    well as one whose pages are all gone.
+    A table that leads to no page of the dump may be one that was overwritten, or could not be read, as well
+    as one whose pages are all gone.
 
     Args:
         memory: Where the pool lies.
@@ -131,8 +131,8 @@ def lost_tables(memory: AddressSpace, pages: U64) -> tuple[int, bool]:
     """
     if not isinstance(memory, PageTableMemory):
         return 0, True
-    first, has_pages = memory.leaf_tables()
-    span = first[~has_pages] >> np.uint64(SPAN_BITS)
+    first, is_sound = memory.leaf_tables()
+    span = first[~is_sound] >> np.uint64(SPAN_BITS)
     among = np.isin(span, pages >> np.uint64(SPAN_BITS))
     is_bounded = bool(among.all()) and not memory.lost_upper_tables()
     return int(among.sum()) * memory.table_bytes, is_bounded

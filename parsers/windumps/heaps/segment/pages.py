@@ -313,6 +313,10 @@ def _read_batch(
     tilings = list(tile_all(uses, sizes, offsets, pages, context, above))
     for index, tiling in enumerate(tilings):
         tiling.repaired += np.flatnonzero(headless[index]).tolist()
+    # A block of one unit has a single descriptor, and nothing confirms it: what it says must be possible.
+    wrong = (uses == Use.PAGES) & (sizes == 1) & (tables.descriptors["UnusedBytes"] > 1 << shift)
+    for index, unit in np.argwhere(wrong).tolist():
+        tilings[index].give_up(unit)
     lost_bytes, absent = _lost(memory, context, tables, tilings, pages, log)
     counts = np.array([len(tiling.starts) for tiling in tilings], np.int64)
     segment = np.repeat(np.arange(len(tilings), dtype=np.int64), counts)
