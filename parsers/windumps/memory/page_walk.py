@@ -113,7 +113,7 @@ class PageTables:
 
     def upper_tables(self) -> tuple[U64, bool]:
         """All tables above the last level; and whether one of the kernel's is not there or leads nowhere."""
-        halves = [self._upper_tables(is_kernel) for is_kernel in (False, True)]
+        halves = [self._upper_tables(is_kernel=is_kernel) for is_kernel in (False, True)]
         return np.concatenate([tables for tables, _ in halves]), halves[1][1]
 
     def _upper_tables(self, *, is_kernel: bool) -> tuple[U64, bool]:
