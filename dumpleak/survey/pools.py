@@ -147,7 +147,7 @@ def _said(account: PoolAccount) -> list[Diagnostic]:
                 *(RESIDUAL[0], Severity.INFO, RESIDUAL[1], None),
                 f"{len(account.residuals)} tags have other blocks than the trackers count, "
                 f"{rest:+} bytes in all, most {worst.tag} {worst.pool} with {worst.bytes:+} bytes",
-                abs(rest),
+                min(abs(rest), _POSSIBLE),
             )
         )
     if account.unknown_tags:
