@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from dumpleak.kernel.account import system_account
 from dumpleak.kernel.pools import POSSIBLE, PoolReader
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import DetailSums
@@ -79,6 +80,7 @@ def take_pool_snapshot(
         modules=tuple(reader.dump.modules),
         pool=pools,
         boot=reader.boot,
+        outside=system_account(reader.dump, reader, rows, walk=walk),
         population=POOL,
     )
     keep_refuted(snapshot, rows, pools.refuted)
