@@ -246,21 +246,16 @@ class OpenedSystem:
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; one that says too little is not written."""
-<<<<<<< HEAD
         if not is_produced(asked.of):
             require_population(self.dump.path, asked.of, POOL)
-        names = asked.strip_names, asked.keep_names
-        write_pool_snapshot(self._pools(progress), path, asked.include, *names, of=asked.of)
-=======
-        require_population(self.dump.path, asked.of, POOL)
         write_pool_snapshot(
             self._pools(progress),
             path,
             asked.include,
             strip_names=asked.strip_names,
             keep_names=asked.keep_names,
+            of=asked.of,
         )
->>>>>>> team-rep13
         return ""
 
     def _pools(self, progress: Progress, pooltag: Path | None = None) -> PoolReader:
