@@ -177,6 +177,42 @@ def test_facts_about_builds_are_rows() -> None:
     assert found == []
 
 
+MOST_LINES, MOST_LINES_OF_FUNCTIONS = 400, 60
+
+
+def _crowded(text: str) -> list[str]:
+    """What of a file is too long, or takes yes and no by place."""
+    found = ["the file"] if text.count("\n") > MOST_LINES else []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if (node.end_lineno or 0) - node.lineno >= MOST_LINES_OF_FUNCTIONS:
+            found.append(f"{node.name} is long")
+        is_command = any("click" in ast.unparse(each) for each in node.decorator_list)
+        by_place = () if is_command else (*node.args.posonlyargs, *node.args.args)
+        found += [
+            f"{node.name}: {each.arg}"
+            for each in by_place
+            if each.annotation is not None and ast.unparse(each.annotation) == "bool"
+        ]
+    return found
+
+
+def test_what_is_crowded_is_seen() -> None:
+    body = "    pass\n" * MOST_LINES_OF_FUNCTIONS
+    assert _crowded(f"def f(a: int, b: bool, *, c: bool) -> None:\n{body}") == [
+        "f is long",
+        "f: b",
+    ]
+    assert _crowded("\n" * (MOST_LINES + 1)) == ["the file"]
+    assert _crowded("@click.command()\ndef f(force: bool): ...") == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short_and_bools_have_names(path: Path) -> None:
+    assert _crowded(path.read_text(encoding="utf-8")) == []
+
+
 def test_every_package_is_installed() -> None:
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = set(setup["tool"]["setuptools"]["packages"]) - {"dumpleak.demo_dumps"}

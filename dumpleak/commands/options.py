@@ -61,13 +61,9 @@ def _symbols(
     return symbols
 
 
-def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that mean the same everywhere, with a choice of formats; the first is the default.
-
-    The command gets them as one `Options`, its parameter `options`.
-    """
-    choice = list(formats)
-    options = (
+def _common(formats: list[str]) -> tuple[Callable[[Any], Any], ...]:
+    """The options themselves."""
+    return (
         click.option(
             "--process",
             metavar="PID|NAME",
@@ -96,11 +92,19 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
         click.option(
             "--format",
             "format_",
-            type=click.Choice(choice),
-            default=choice[0],
+            type=click.Choice(formats),
+            default=formats[0],
             show_default=True,
         ),
     )
+
+
+def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options that mean the same everywhere, with a choice of formats; the first is the default.
+
+    The command gets them as one `Options`, its parameter `options`.
+    """
+    options = _common(list(formats))
 
     def add(command: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(command)

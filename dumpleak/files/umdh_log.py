@@ -223,6 +223,25 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
     # A log does not say what was committed; all that it lists is covered.
     covered = totals.block_bytes
     program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
+    return Snapshot(
+        SourceInfo(
+            *(file, KIND, "Windows", architecture, 0, log.taken, None, program, None),
+            subject=Subject.LOG,
+        ),
+        by,
+        groups,
+        totals,
+        {},
+        heaps,
+        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
+        _notes(log, unnamed),
+        # Without identities nobody can tell builds apart, or find the PDBs.
+        modules=tuple(code.modules) if log.images else (),
+    )
+
+
+def _notes(log: Log, unnamed: int) -> list[Diagnostic]:
+    """What the log does not say; `unnamed` stacks are not in it."""
     notes = [Diagnostic("umdh-log", Severity.INFO, KIND, None, LogCoverage.never)]
     if not log.is_counted:
         message = (
@@ -239,21 +258,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
             f"{unnamed} of {len(log.stacks)} stacks are not in the log; they are shown by number"
         )
         notes.append(Diagnostic("umdh-stack-absent", Severity.WARNING, KIND, None, message))
-    return Snapshot(
-        SourceInfo(
-            *(file, KIND, "Windows", architecture, 0, log.taken, None, program, None),
-            subject=Subject.LOG,
-        ),
-        by,
-        groups,
-        totals,
-        {},
-        heaps,
-        LogCoverage(covered, covered, covered, len(heaps), len(heaps)),
-        notes,
-        # Without identities nobody can tell builds apart, or find the PDBs.
-        modules=tuple(code.modules) if log.images else (),
-    )
+    return notes
 
 
 def _frames(namer: FrameNamer, text: str) -> list[Frame]:

@@ -171,7 +171,10 @@ class TagOwners:
                 description = description or note.description
                 for name, evidence in self._of_note(note, weight):
                     found.setdefault(name, []).append(evidence)
-        owners = [self._owner(name, evidence, name in proven) for name, evidence in found.items()]
+        owners = [
+            self._owner(name, evidence, is_proven=name in proven)
+            for name, evidence in found.items()
+        ]
         owners.sort(key=lambda owner: (-owner.score, owner.driver.lower()))
         good = [owner for owner in owners if owner.score >= NEGLIGIBLE] or owners
         is_known = bool(owners) and owners[0].score >= MEDIUM
@@ -213,7 +216,7 @@ class TagOwners:
             if name.lower() not in loaded and not name.lower().startswith(_DUMP_COPIES)
         ]
 
-    def _owner(self, name: str, evidence: list[_Evidence], is_proven: bool) -> Owner:
+    def _owner(self, name: str, evidence: list[_Evidence], *, is_proven: bool) -> Owner:
         evidence = sorted(evidence, key=lambda item: -item.weight)
         doubt = 1.0
         for item in evidence:

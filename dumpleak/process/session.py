@@ -80,9 +80,9 @@ class Session:
                 [thread.teb for thread in dump.threads],
                 dump.modules,
                 dump.pebs,
-                dump.threads_whole,
                 dump.process_id,
-                dump.full_memory,
+                threads_whole=dump.threads_whole,
+                full_memory=dump.full_memory,
             )
         if self.symbols is not None:
             for view in self.views:

@@ -299,7 +299,15 @@ def left_out(count: int, noun: str) -> str:
     return f"… and {count} more {noun}{ending}; --top N shows more." if count > 0 else ""
 
 
-def properties(rows: Iterable[tuple[str, object]]) -> Table[tuple[str, object]]:
-    """The table of what is no list: property and value, for machines."""
+def properties(source: SourceInfo, rows: Iterable[tuple[str, object]]) -> Table[tuple[str, object]]:
+    """The table of what is no list: property and value, for machines; first those of the dump."""
+    of_dump = (
+        ("file", source.file),
+        ("kind", source.kind),
+        ("machine", source.machine),
+        ("architecture", source.architecture),
+        ("build", source.build or None),
+        ("time", source.time.isoformat() if source.time else None),
+    )
     columns = data_columns("property value")
-    return Table("properties", "", columns, list(rows), lambda _, row: row, View.DATA)
+    return Table("properties", "", columns, [*of_dump, *rows], lambda _, row: row, View.DATA)

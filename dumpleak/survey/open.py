@@ -248,8 +248,14 @@ class OpenedSystem:
         """Writes its snapshot file; one that says too little is not written."""
         if asked.of not in SYSTEM_PRODUCERS:
             require_population(self.dump.path, asked.of, POOL)
-        names = asked.strip_names, asked.keep_names
-        write_pool_snapshot(self._pools(progress), path, asked.include, *names, of=asked.of)
+        write_pool_snapshot(
+            self._pools(progress),
+            path,
+            asked.include,
+            strip_names=asked.strip_names,
+            keep_names=asked.keep_names,
+            of=asked.of,
+        )
         return ""
 
     def _pools(self, progress: Progress, pooltag: Path | None = None) -> PoolReader:

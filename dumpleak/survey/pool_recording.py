@@ -34,6 +34,7 @@ def write_pool_snapshot(
     reader: PoolReader,
     path: Path | str,
     include: tuple[str, ...] = (),
+    *,
     strip_names: bool = False,
     keep_names: tuple[str, ...] = (),
     of: str | None = None,

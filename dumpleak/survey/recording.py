@@ -1,4 +1,4 @@
-"""Writes snapshot files."""
+"""Writes snapshot files of a process: what comparing commands need of a dump, and nothing of its memory."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def write_snapshot(
     session: Session,
     path: Path | str,
     include: tuple[str, ...] = (),
+    *,
     strip_names: bool = False,
     keep_names: tuple[str, ...] = (),
     holders: bool | int = True,

@@ -162,7 +162,7 @@ class _LogWriter:
 
 
 def write_comparison(
-    comparison: Comparison, stream: IO[str], decimal: bool = False, top: int | None = None
+    comparison: Comparison, stream: IO[str], top: int | None = None, *, decimal: bool = False
 ) -> None:
     """Writes a comparison as UMDH does; largest growth first.
 

@@ -42,7 +42,7 @@ def rate_told(trend: RowTrend) -> str:
     steady = f"up in {trend.rising} of {trend.intervals} intervals"
     if trend.per_hour is None:
         return f"{row.kind.label}: {steady}"
-    rate = row.told(round(trend.per_hour), True)
+    rate = row.told(round(trend.per_hour), signed=True)
     return f"{row.kind.label}: {rate} an hour, {steady}{end_told(trend)}"
 
 
@@ -77,8 +77,8 @@ def fragmentation_facts(
     """Heaps whose committed memory grew while what is used of it did not."""
     found = fragmented_heaps(base, current)
     told = [
-        f"{heap.label} committed {format_bytes(heap.committed, True)} and uses "
-        f"{format_bytes(heap.used, True)} of it; {format_share(heap.share, 1, 0)} of it is free now"
+        f"{heap.label} committed {format_bytes(heap.committed, signed=True)} and uses "
+        f"{format_bytes(heap.used, signed=True)} of it; {format_share(heap.share, 1, 0)} of it is free now"
         for heap in found[:NAMED_HEAPS]
     ]
     more = f"; and {len(found) - NAMED_HEAPS} more heaps" if len(found) > NAMED_HEAPS else ""
@@ -95,7 +95,7 @@ def memory_facts(
         return []
     text = f"{row.kind.label} fell from {row.told(row.base)} to {row.told(row.current)}"
     parts = [
-        f"{who} {known[name].told(known[name].delta, True)}"
+        f"{who} {known[name].told(known[name].delta, signed=True)}"
         for name, who in _TAKERS.items()
         if name in known
     ]

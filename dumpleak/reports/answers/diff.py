@@ -274,7 +274,7 @@ def account_tables(rows: Sequence[AccountRow]) -> list[Part]:
     def cells(_: int, row: AccountRow) -> Row:
         of_bytes = row.unit == BYTES
         return (
-            row.told(row.delta, True),
+            row.told(row.delta, signed=True),
             *(row.delta if of_bytes else None, None if of_bytes else row.delta),
             *(row.told(row.base), row.told(row.current), row.told_state, row.kind.label),
         )

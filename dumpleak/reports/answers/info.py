@@ -61,7 +61,7 @@ def info_document(info: Info) -> Document:
     parts += [
         Notes(info.diagnostics),
         module_table("Modules", info.modules, info.unloaded_modules, View.PAGE),
-        properties(_properties(info)),
+        properties(info.source, _properties(info)),
     ]
     return Document(f"{program}: dump", summarize_info(info), parts)
 
@@ -105,12 +105,6 @@ def _properties(info: Info) -> list[tuple[str, object]]:
     """For machines; memory by use as `memory_by_use.<use>.<column>`."""
     source = info.source
     rows: list[tuple[str, object]] = [
-        ("file", source.file),
-        ("kind", source.kind),
-        ("machine", source.machine),
-        ("architecture", source.architecture),
-        ("build", source.build or None),
-        ("time", source.time.isoformat() if source.time else None),
         ("program", source.program),
         ("process_id", source.process_id),
         ("full_memory", info.full_memory),

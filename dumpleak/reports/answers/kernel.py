@@ -21,7 +21,6 @@ from dumpleak.reports.document import (
     Row,
     Source,
     Table,
-    Tone,
     View,
     properties,
 )
@@ -49,10 +48,10 @@ def kernel_document(info: KernelInfo) -> Document:
     ]
     if info.processes is not None:
         parts.append(process_table(info.processes, views=View.PAGE))
-    parts.append(properties(_properties(info)))
+    parts.append(properties(source, _properties(info)))
     advice = f"Good enough to look for leaks? {info.advice}"
     parts.append(Line(advice, Style.GOOD if info.usable else Style.BAD))
-    summary = summarize_kernel(source, advice, info.usable, Tone.GOOD)
+    summary = summarize_kernel(source, advice, usable=info.usable)
     return Document("Kernel dump", summary, parts, judged_in=View.PAGE)
 
 
@@ -99,14 +98,8 @@ def _counters(counters: Sequence[Counter]) -> list[Part]:
 
 def _properties(info: KernelInfo) -> list[tuple[str, object]]:
     """For machines; None where unknown."""
-    source, check = info.source, info.bug_check
+    check = info.bug_check
     return [
-        ("file", source.file),
-        ("kind", source.kind),
-        ("machine", source.machine),
-        ("architecture", source.architecture),
-        ("build", source.build or None),
-        ("time", source.time.isoformat() if source.time else None),
         ("dump_type", info.dump_type),
         ("dump_type_name", info.dump_type_name),
         ("full_memory", info.full_memory),

@@ -125,8 +125,8 @@ def _account_lines(label: str, account: PoolAccount) -> Iterator[Line]:
         )
     for residual in account.residuals[:MAX_RESIDUALS]:
         yield Line(
-            f"  Residual: {residual.tag} {residual.pool} {format_count(residual.count, True)} blocks, "
-            f"{format_bytes(residual.bytes, True)}"
+            f"  Residual: {residual.tag} {residual.pool} {format_count(residual.count, signed=True)} blocks, "
+            f"{format_bytes(residual.bytes, signed=True)}"
         )
     yield from (Line(f"  {note}") for note in account.notes)
     more = len(account.residuals) - MAX_RESIDUALS
@@ -203,7 +203,8 @@ def owner_detail(owner: Ownership, more: Sequence[str] = ()) -> Detail:
 def growth_detail(delta: TagDelta, width: int) -> Detail:
     """Whose a tag that changed is, in which pools it did, and its new blocks."""
     pools = [
-        f"{pool} pool: {format_bytes(change.bytes, True)}, {format_count(change.count or 0, True)} blocks"
+        f"{pool} pool: {format_bytes(change.bytes, signed=True)}, "
+        f"{format_count(change.count or 0, signed=True)} blocks"
         for pool, change in delta.deltas.items()
         if change.bytes is not None and not change.is_empty
     ]

@@ -193,8 +193,8 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
 
 def _explained(delta: TagDelta, pointer_size: int) -> Iterator[Line]:
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
-    blocks = "" if count is None else f", {format_count(count, True)} blocks"
-    yield Line(f"{delta.current.tag}: {format_bytes(size, True)}{blocks}", Style.HEADING)
+    blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
+    yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
     if owner.description:
         yield Line(f"  {owner.description}")
     for candidate in owner.owners[:2]:

@@ -113,7 +113,11 @@ def _told(program: ProgramDelta) -> str:
     for name, kind in FIGURES.items():
         delta = program.figures[name].delta
         if delta is not None and program.excess_of(name) > 1:
-            value = format_bytes(delta, True) if kind.unit == BYTES else format_count(delta, True)
+            value = (
+                format_bytes(delta, signed=True)
+                if kind.unit == BYTES
+                else format_count(delta, signed=True)
+            )
             parts.append(f"{value} {kind.label}")
     more = program.current_count - program.base_count
     if more > 0:

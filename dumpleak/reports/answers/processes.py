@@ -19,7 +19,6 @@ from dumpleak.reports.document import (
     Row,
     Source,
     Table,
-    Tone,
     View,
     Width,
     data_columns,
@@ -66,7 +65,7 @@ def processes_document(
     told = processes_told(found.all)
     return Document(
         "Processes",
-        summarize_kernel(source, told, True, Tone.GOOD),
+        summarize_kernel(source, told, usable=True),
         (
             Source("File", source, told=""),
             process_table(found.all, len(found.all) if top is None else top),

@@ -37,7 +37,7 @@ def review_parts(judged: JudgedAnswer, top: int | None) -> Iterator[Part]:
         points = [
             (
                 f"{row.kind.label}: ",
-                _strong(row.told(row.delta, True)),
+                _strong(row.told(row.delta, signed=True)),
                 f" (from {row.told(row.base)} to {row.told(row.current)})",
             )
             for row in grew
@@ -57,11 +57,14 @@ def _heading(judged: JudgedAnswer) -> str:
 def _change(judged: JudgedAnswer) -> Remarks:
     answer = judged.answer
     base, current = answer.base_totals, answer.current_totals
-    count = _strong(format_count(answer.delta_count, True)), f" {answer.base.members} in all: from "
+    count = (
+        _strong(format_count(answer.delta_count, signed=True)),
+        f" {answer.base.members} in all: from ",
+    )
     if not answer.base.has_bytes:
         return _paragraph(*count, f"{format_count(base.count)} to {format_count(current.count)}.")
     return _paragraph(
-        _strong(format_bytes(answer.delta_bytes, True)),
+        _strong(format_bytes(answer.delta_bytes, signed=True)),
         " and ",
         *count,
         f"{format_bytes(base.bytes)} in {format_count(base.count)} to {format_bytes(current.bytes)} in "

@@ -1,4 +1,4 @@
-"""The first thing a reader wants: is it leaking, what, who, how sure, what next. For text and page alike.
+"""The first screen about two dumps: is it leaking, what, who, how sure, what next; and what all share.
 
 Each answer that cannot be given ends with the command that gets a better dump.
 """
@@ -165,10 +165,10 @@ def who_told(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[
         return []
     named = []
     for delta in islice(grown, NAMED):
-        size = format_count(delta.delta_count, True)  # of what is only counted
+        size = format_count(delta.delta_count, signed=True)  # of what is only counted
         if growth:
             share = _share(delta.delta_bytes, growth)
-            size = f"{format_bytes(delta.delta_bytes, True)}, {share} of growth"
+            size = f"{format_bytes(delta.delta_bytes, signed=True)}, {share} of growth"
         named.append(f"{cut_middle(delta.site.name, MAX_NAME)} ({size})")
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
     return [("Who", ", ".join(named) + more)]
@@ -215,10 +215,12 @@ def stack_steps(
 
 def change_told(answer: Comparison | Trend) -> str:
     """By how much all grew together."""
-    count = format_count(answer.delta_count, True)
+    count = format_count(answer.delta_count, signed=True)
     if not answer.base.has_bytes:
         return f"{count} {answer.base.members} in all"
-    return f"{format_bytes(answer.delta_bytes, True)} and {count} {answer.base.members} in all"
+    return (
+        f"{format_bytes(answer.delta_bytes, signed=True)} and {count} {answer.base.members} in all"
+    )
 
 
 def covered_told(sides: Sequence[Coverage]) -> str:

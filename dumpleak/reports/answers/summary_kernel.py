@@ -1,4 +1,4 @@
-"""The first screen of answers about kernel dumps; see `summary`."""
+"""The first screen about the dump of a system: what it is good for, and what its pools hold."""
 
 from __future__ import annotations
 
@@ -20,17 +20,11 @@ from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comp
 from dumpleak.reports.document import Summary, Tone
 
 
-def summarize_kernel(source: SourceInfo, headline: str, usable: bool, tone: Tone) -> Summary:
-    """Of a dump as such.
-
-    Args:
-        source: The dump.
-        headline: What it is good for.
-        usable: It is good for something.
-        tone: When it is.
-    """
-    steps = () if usable else better_dump_steps(source)
-    return Summary(tone if usable else Tone.CANNOT_TELL, headline, (), steps)
+def summarize_kernel(source: SourceInfo, headline: str, *, usable: bool) -> Summary:
+    """What a dump is good for, and how to get a better one where that is nothing."""
+    if usable:
+        return Summary(Tone.GOOD, headline)
+    return Summary(Tone.CANNOT_TELL, headline, (), better_dump_steps(source))
 
 
 def summarize_pool(answer: PoolAnswer) -> Summary:
@@ -75,7 +69,12 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     )
     net = sum(size for size, _ in changes if size is not None)
     blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
-    facts = [("What", f"{format_bytes(net, True)} and {format_count(blocks, True)} blocks in all")]
+    facts = [
+        (
+            "What",
+            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all",
+        )
+    ]
     if grown:
         facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
         facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
@@ -136,4 +135,4 @@ def _named(row: TagRow, size: int | None) -> str:
 
 
 def _grown(delta: TagDelta, size: int) -> str:
-    return f"{delta.current.tag} {delta.owner.whose} ({format_bytes(size, True)})"
+    return f"{delta.current.tag} {delta.owner.whose} ({format_bytes(size, signed=True)})"

@@ -127,7 +127,7 @@ def _restarts(trend: Trend) -> list[tuple[str, str]]:
         text += "; ".join(run.reasons) if run.refused else change_told(run)
         grown = [site for site in run.sites if site.delta_bytes > 0][:NAMED]
         told = [
-            f"{site.site.name} {format_bytes(site.delta_bytes, True)}"
+            f"{site.site.name} {format_bytes(site.delta_bytes, signed=True)}"
             + f" ({site.confidence})" * (len(run.snapshots) >= MIN_DUMPS)
             for site in grown
         ]
@@ -141,8 +141,8 @@ def _counted_only(trend: Trend) -> str:
     """Sites whose counters grow though no block bears that out."""
     steady = len(trend.snapshots) >= MIN_DUMPS
     told = ", ".join(
-        f"{site.site.name} ({format_bytes(site.delta_bytes, True)}, {format_count(site.delta_count, True)} "
-        "blocks)"
+        f"{site.site.name} ({format_bytes(site.delta_bytes, signed=True)}, "
+        f"{format_count(site.delta_count, signed=True)} blocks)"
         for site in trend.by_counters[:NAMED]
     )
     verdict = "suspect by counters alone" if steady else "grown by counters alone"

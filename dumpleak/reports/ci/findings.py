@@ -44,8 +44,9 @@ def findings(judged: JudgedAnswer, top: int | None) -> Findings:
 
 def told(site: AnySite, members: str) -> str:
     """One sentence on a site; `members` is what it has, "blocks"."""
+    grown = format_bytes(site.delta_bytes, signed=True), format_count(site.delta_count, signed=True)
     change = (
-        f"{format_bytes(site.delta_bytes, True)} and {format_count(site.delta_count, True)} {members} "
+        f"{grown[0]} and {grown[1]} {members} "
         f"(from {format_bytes(site.base.bytes)} in {format_count(site.base.count)} to "
         f"{format_bytes(site.current.bytes)} in {format_count(site.current.count)})"
     )

@@ -11,9 +11,9 @@ from dumpleak.survey.umdh_log import write_comparison
 
 def write_hexadecimal(judged: Judged[Comparison], top: int | None, stream: IO[str]) -> None:
     """As UMDH writes numbers unless it is told otherwise."""
-    write_comparison(judged.answer, stream, False, top)
+    write_comparison(judged.answer, stream, top, decimal=False)
 
 
 def write_decimal(judged: Judged[Comparison], top: int | None, stream: IO[str]) -> None:
     """As `umdh -d` writes them."""
-    write_comparison(judged.answer, stream, True, top)
+    write_comparison(judged.answer, stream, top, decimal=True)

@@ -81,7 +81,7 @@ def _number(value: Any, column: Column) -> str:
     if column.kind is Kind.RATE:
         return f"{value:+.1f}"
     form = format_bytes if column.kind is Kind.BYTES else format_count
-    return form(value, column.signed)
+    return form(value, signed=column.signed)
 
 
 def delta_style(delta: int, share: float) -> str:

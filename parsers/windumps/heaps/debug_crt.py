@@ -174,33 +174,28 @@ class DebugCrt:
         found = [_read(piece, sure) for piece, sure in zip(pieces, chosen, strict=True)]
         lost = np.zeros(len(blocks), np.bool_)
         lost[rows[doubtful]] = True
-        address, size = blocks.address.copy(), blocks.size.copy()
-        state, trace = blocks.state.copy(), blocks.trace.copy()
-        source_file, source_line = blocks.source_file.copy(), blocks.source_line.copy()
-        for blocks_of_form in found:
-            row, kept = blocks_of_form.row, blocks_of_form.block_use == FREE_BLOCK
-            data = blocks.address[row] + np.uint64(self._header_bytes)
-            inner, unknown = self._behind_alignment(data, blocks_of_form.data_size)
-            lost[row[unknown]] = True
-            named = ~kept & (blocks_of_form.file_name != 0)
-            address[row] = inner
-            unclear = kept | (inner != data)
-            size[row] = np.where(unclear, SIZE_UNKNOWN, blocks_of_form.data_size)
-            state[row[kept]] = State.FREE
-            trace[row[kept]] = 0
-            source_file[row] = np.where(named, blocks_of_form.file_name, 0)
-            source_line[row] = np.where(named, blocks_of_form.line, 0)
-        replaced = replace(
-            blocks,
-            address=address,
-            size=size,
-            state=state,
-            trace=trace,
-            source_file=source_file,
-            source_line=source_line,
-        )
+        replaced = self._as_asked(blocks, found, lost)
         self._report(blocks, pieces, chosen, np.flatnonzero(lost))
         return replaced.select(~lost)
+
+    def _as_asked(self, blocks: Blocks, found: list[_Found], lost: NDArray[np.bool_]) -> Blocks:
+        """The rows as the program sees them; `lost` gets those whose pointer is overwritten."""
+        names = "address", "size", "state", "trace", "source_file", "source_line"
+        columns = {name: getattr(blocks, name).copy() for name in names}
+        for of_form in found:
+            row, kept = of_form.row, of_form.block_use == FREE_BLOCK
+            data = blocks.address[row] + np.uint64(self._header_bytes)
+            inner, unknown = self._behind_alignment(data, of_form.data_size)
+            lost[row[unknown]] = True
+            named = ~kept & (of_form.file_name != 0)
+            unclear = kept | (inner != data)
+            columns["address"][row] = inner
+            columns["size"][row] = np.where(unclear, SIZE_UNKNOWN, of_form.data_size)
+            columns["state"][row[kept]] = State.FREE
+            columns["trace"][row[kept]] = 0
+            columns["source_file"][row] = np.where(named, of_form.file_name, 0)
+            columns["source_line"][row] = np.where(named, of_form.line, 0)
+        return replace(blocks, **columns)
 
     def _candidates(self, blocks: Blocks) -> NDArray[np.int64]:
         """Rows of used blocks with a fence where a header ends; in most processes none.

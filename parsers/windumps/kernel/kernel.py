@@ -283,14 +283,19 @@ def _find_kdbg(
     memory: AddressSpace, address: int, *, is_32bit: bool, base: int, header: ImageHeader | None
 ) -> Kdbg | None:
     """KDBG where the dump's header says, by the built-in table, or by a search of the kernel's image."""
-    found = kdbg_block.read(memory, address, is_32bit, base, "header") if address else None
+    found = kdbg_block.read(memory, address, base, "header", is_32bit=is_32bit) if address else None
     if found is not None or header is None:
         return found
     rva = built_in_rvas(header.pdb).get("KdDebuggerDataBlock", 0)
     if rva:
         found = kdbg_block.read(
-            memory, base + rva, is_32bit, base, "built-in table of public symbols"
+            memory, base + rva, base, "built-in table of public symbols", is_32bit=is_32bit
         )
     return found or kdbg_block.scan(
-        memory, base, base + header.size_bytes, is_32bit, base, "search of the kernel's image"
+        memory,
+        base,
+        base + header.size_bytes,
+        base,
+        "search of the kernel's image",
+        is_32bit=is_32bit,
     )

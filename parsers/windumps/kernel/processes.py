@@ -216,7 +216,7 @@ def processes(
     nodes, trouble = list_nodes(memory, head, row.pointer_size)
     found = []
     for node in nodes[:MAX_PROCESSES]:
-        process = _process(memory, row, node - links, layout.source != "probed")
+        process = _process(memory, row, node - links, trusted=layout.source != "probed")
         if process is None:
             log.add(
                 "bad-process",
@@ -254,7 +254,7 @@ def _name(memory: AddressSpace, row: LayoutRow, address: int) -> str | None:
 
 
 def _process(
-    memory: AddressSpace, row: LayoutRow, address: int, trusted: bool
+    memory: AddressSpace, row: LayoutRow, address: int, *, trusted: bool
 ) -> KernelProcess | None:
     """One process, None when it cannot be one; of a layout that is not trusted no numbers are taken."""
     process_id = _field(memory, row, address, "UniqueProcessId") if address > 0 else None
@@ -273,7 +273,7 @@ def process_at(memory: AddressSpace, layout: ProcessLayout, address: int) -> Ker
     checks = _checks(memory, layout.row, address)
     if len(checks) < _CHECKS or not all(checks):
         return None
-    return _process(memory, layout.row, address, layout.source != "probed")
+    return _process(memory, layout.row, address, trusted=layout.source != "probed")
 
 
 def from_record(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess:

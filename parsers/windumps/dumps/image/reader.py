@@ -58,7 +58,7 @@ def open_elf(path: Path, data: U8) -> KernelDump:
     else:
         name = ELF_NAME
         layout = c.SEGMENT64 if is_64bit else c.SEGMENT32
-        rows = _segments(data, header, layout, is_64bit)
+        rows = _segments(data, header, layout, is_64bit=is_64bit)
         physical, missing = _loaded(data, rows)
         architecture = c.ARCHITECTURES.get(header.Machine, "")
         hints = [
@@ -151,7 +151,7 @@ def _only_the_proven(
     return dump
 
 
-def _segments(data: U8, header: Any, layout: Layout, is_64bit: bool) -> Any:
+def _segments(data: U8, header: Any, layout: Layout, *, is_64bit: bool) -> Any:
     count = int(header.SegmentCount)
     if count == c.PN_XNUM:
         at = header.SectionTable + c.SECTION_INFO[c.CLASS64 if is_64bit else c.CLASS32]

@@ -78,7 +78,7 @@ def read_header(data: U8) -> KernelHeader:
             f"this is a kernel dump of a processor that is not read ({architecture or 'machine type'} "
             f"0x{machine or 0:x}); x86, x64 and ARM64 are"
         )
-    runs, page_count, run_count = _physical_memory(raw.PhysicalMemoryBlock, is_64bit)
+    runs, page_count, run_count = _physical_memory(raw.PhysicalMemoryBlock, is_64bit=is_64bit)
     pae = fields.get("PaeEnabled")
     return KernelHeader(
         is_64bit=is_64bit,
@@ -121,7 +121,7 @@ def _text(raw: bytes) -> str:
 
 
 def _physical_memory(
-    block: bytes, is_64bit: bool
+    block: bytes, *, is_64bit: bool
 ) -> tuple[tuple[tuple[int, int], ...] | None, int | None, int]:
     """Runs, page count and number of runs told; None where they were not written or cannot be.
 

@@ -179,7 +179,10 @@ def _kernel_memory(
 def _open_triage(path: Path, data: U8, header: KernelHeader, log: DiagnosticLog) -> KernelDump:
     triage = read_triage(data, header, log)
     block = kdbg.parse(
-        triage.kdbg, header.integer("KdDebuggerDataBlock"), not header.is_64bit, "triage dump"
+        triage.kdbg,
+        header.integer("KdDebuggerDataBlock"),
+        "triage dump",
+        is_32bit=not header.is_64bit,
     )
     drivers = triage.drivers
     base = block.kernel_base if block is not None else 0

@@ -58,7 +58,7 @@ def audit(context: HeapContext, account: HeapAccount, found: Found) -> None:
     missing = 0
     if rest:
         possible = _possible(context, committed) and committed <= reserved
-        missing = _missing(context, account, rest, possible)
+        missing = _missing(context, account, rest, possible=possible)
         _say(
             context,
             account,
@@ -99,7 +99,7 @@ def _audit_large(context: HeapContext, account: HeapAccount, found: Found) -> tu
     rest = size - int(found.large.commit.sum())
     if not rest:
         return 0, 0
-    missing = _missing(context, account, rest, _possible(context, size))
+    missing = _missing(context, account, rest, possible=_possible(context, size))
     _say(
         context,
         account,
@@ -139,7 +139,7 @@ def _possible(context: HeapContext, counter: int) -> bool:
     return counter % PAGE_SIZE == 0 and counter < limit
 
 
-def _missing(context: HeapContext, account: HeapAccount, rest: int, possible: bool) -> int:
+def _missing(context: HeapContext, account: HeapAccount, rest: int, *, possible: bool) -> int:
     """Bytes that were not found; of a counter that cannot be right, no more than there is."""
     if rest <= 0 or possible:
         return max(rest, 0)
