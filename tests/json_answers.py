@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builders.filled_system import FilledSystem
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
@@ -58,6 +59,7 @@ OF_PROCESS = [
     (of, by)
     for of in ("regions", "heaps", "threads", "modules")
     for by in POPULATIONS[of].groupings
+    if by != "process"  # of a system only
 ]
 MEMBER_LINES: list[Words] = [
     (*line, "--of", of, "--by", by)
@@ -281,6 +283,26 @@ def _store(file: Path) -> None:
     put_in_store(file, wanted, made_pdb(wanted))
 
 
+def _system(which: str, *ended: str, filled: bool = True) -> Callable[[Path], None]:
+    """A system whose processes hold something, the later one more; up to two of some programs ended."""
+
+    def make(file: Path) -> None:
+        folder = file.with_suffix(".parts")
+        folder.mkdir(exist_ok=True)
+        made = FilledSystem(folder, which=which)
+        if filled:
+            made.fill()
+        if filled and which == "after":
+            made.holds("acmesvc.exe", pages=0x4000, threads=1, nonpaged=0x200000)
+            made.handles("acmesvc.exe", 200)
+        for name in ended:
+            for process in made.named(name)[:2]:
+                made.end(process, listed=False)
+        file.write_bytes(made.save().read_bytes())
+
+    return make
+
+
 # Files that are made for this, by name.
 MADE: dict[str, Callable[[Path], None]] = {
     "before.log": _log(BASE),
@@ -309,6 +331,11 @@ MADE: dict[str, Callable[[Path], None]] = {
     **{f"run2-{n}.dlsnap": _kept(_later(None, n)) for n in (3, 4)},
     **{f"counted{n}.dlsnap": _kept(_later(n, n, counted=True)) for n in range(3)},
     "later-pools.dmp": _later(48, 48),
+    "system0.dmp": _system("before"),
+    "system1.dmp": _system("after", "svchost.exe"),
+    "bare.dmp": _system("before", filled=False),
+    "ended.dmp": _system("after", "svchost.exe", filled=False),
+    "system0.dlsnap": _kept(_system("before")),
     **{f"log{n}.log": _log(SERIES[n]) for n in range(3)},
     "filled.dmp": _filled,
     "torn.dmp": _torn,
@@ -336,6 +363,29 @@ def of_one(files: Iterable[object], *commands: str) -> list[Words]:
     return [(command, file) for file in files for command in commands]
 
 
+SYSTEM = "system0.dmp", "system1.dmp"
+OF_SYSTEM = [
+    ("processes", "name"),
+    ("processes", "state"),
+    ("handles", "process"),
+    ("handles", "type"),
+    ("threads", "process"),
+    ("threads", "start"),
+    ("modules", "name"),
+]
+SYSTEM_LINES: list[Words] = [
+    *(("stat", SYSTEM[0], "--of", of, "--by", by) for of, by in OF_SYSTEM),
+    *(("diff", *SYSTEM, "--of", of, "--by", by) for of, by in OF_SYSTEM),
+    ("diff", "system0.dlsnap", SYSTEM[1], "--of", "processes"),
+    ("processes", *SYSTEM),
+    ("processes", "system0.dlsnap", SYSTEM[1]),
+    ("processes", "bare.dmp", "ended.dmp"),
+    ("processes", "processes0.csv", "processes1.csv"),
+    ("processes", SYSTEM[1], SYSTEM[0]),  # the wrong order
+    *of_one(SYSTEM, "info", "processes"),
+    ("pool", *SYSTEM),
+    ("trend", POOLS, MORE_POOLS, "later-pools.dmp", "--of", "modules"),
+]
 # What has an answer, whatever the exit code: it is a document.
 ANSWERED: list[Words] = [
     *of_one(PROCESSES, "info", "heaps", "stat"),
@@ -379,6 +429,7 @@ ANSWERED: list[Words] = [
     *(("trend", *COUNTED, "--by", by) for by in POOL_GROUPINGS),
     *((*line, "--by", by) for line in HANDLE_LINES for by in ("type", "name")),
     *MEMBER_LINES,
+    *SYSTEM_LINES,
     ("info", "handles1.dmp"),
     ("diff", BASE, CURRENT, "--holders"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
@@ -433,7 +484,7 @@ REFUSED: list[Words] = [
     ("stat", "listless.dmp", "--of", "regions"),
     ("stat", "handles0.dmp", "--of", "heaps"),
     ("stat", "before.log", "--of", "threads"),
-    ("trend", POOLS, MORE_POOLS, "later-pools.dmp", "--of", "modules"),
+    ("trend", POOLS, MORE_POOLS, "later-pools.dmp", "--of", "regions"),
     ("diff", BASE, "before.log", "--by", "size"),
     ("trend", BASE, BASE, CURRENT),
 ]

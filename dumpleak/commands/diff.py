@@ -67,6 +67,7 @@ def diff(
             older, newer = matched(
                 opened(of, base, by, options, keep_blocks=True),
                 opened(of, current, by, options, holders=holders is not False, keep_blocks=True),
+                of=of,
             )
         check_gate(gate, (older, newer))
         comparison = compare(older, newer, force=force)

@@ -1,36 +1,72 @@
-"""`dumpleak processes`: the processes of a kernel dump."""
+"""`dumpleak processes`: the processes of a system, of one dump or of two."""
 
 from __future__ import annotations
 
 import click
 
-from dumpleak.commands.options import DUMP, TOP, Options, options_with
-from dumpleak.commands.output import answer_to
-from dumpleak.kernel.info import kernel_source, listed_processes
+from dumpleak.commands.options import TOP, Options, options_with
+from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, progress_bar
+from dumpleak.compare.answers import Verdict
+from dumpleak.compare.process_growth import compare_processes
+from dumpleak.kernel.answerable import pools_of
+from dumpleak.kernel.info import kernel_source
+from dumpleak.kernel.processes import read_processes
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.reports.answers.kernel import processes_document, processes_json
+from dumpleak.reports.answers.process_growth import process_growth_document, process_growth_json
+from dumpleak.reports.answers.processes import processes_document, processes_json
 from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.open import open_subject
+from dumpleak.survey.processes import open_processes
 from dumpleak.symbols.kernel import use_symbols
+
+_FILE = click.Path(exists=True, dir_okay=False)
 
 
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak processes testdata/kernel/22621-x64/tiny-pair/after.dmp.xz\n"
-    "  dumpleak processes MEMORY.DMP --format csv -o processes.csv"
+    "  dumpleak processes testdata/kernel/22621-x64/tiny-pair/before.dmp.xz"
+    " testdata/kernel/22621-x64/tiny-pair/after.dmp.xz\n"
+    "  dumpleak processes MEMORY.DMP --format csv -o processes.csv\n"
+    "  dumpleak processes monday.csv tuesday.csv"
 )
-@DUMP
+@click.argument("dump", type=_FILE)
+@click.argument("current", required=False, type=_FILE)
 @TOP
 @options_with(FORMATS)
-def processes(dump: str, top: int | None, options: Options) -> None:
-    """Processes of a kernel dump: id, parent, name, start, private commit, handles."""
+def processes(dump: str, current: str | None, top: int | None, options: Options) -> None:
+    """Processes of a kernel dump: id, parent, name, start, private commit, handles; of two, which grew.
+
+    Two may also be snapshots of systems, or lists that Get-Process | Export-Csv wrote.
+    """
+    if current is None:
+        _list(dump, top, options)
+        return
+    with progress_bar(options) as progress:
+        sides = [open_processes(name, options.symbols, progress) for name in (dump, current)]
+    growth = compare_processes(*sides)
+    answer_to(
+        options,
+        Answer(lambda: process_growth_document(growth, top), lambda: process_growth_json(growth)),
+    )
+    if growth.verdict is Verdict.NOT_COMPARABLE:
+        comparison = growth.comparison
+        why = "; ".join((*comparison.reasons, *comparison.doubts))
+        click.echo(f"dumpleak: the dumps are not comparable: {why}", err=True)
+        raise SystemExit(EXIT_CANNOT_ANSWER)
+
+
+def _list(dump: str, top: int | None, options: Options) -> None:
+    """The processes of one dump."""
     opened = open_subject(dump).system("only kernel dumps list processes")
     said = use_symbols(opened, options.symbols)
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
+    with progress_bar(options):
+        found = read_processes(opened, pools_of(opened, options.symbols))
     listed = (
         kernel_source(opened),
-        listed_processes(opened),
+        found,
         str(opened.process_layout),
         [*opened.diagnostics, *said],
     )

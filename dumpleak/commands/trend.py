@@ -83,7 +83,7 @@ def trend(
             taken = [*series, *(opened(of, dump, by, options) for dump in idle)]
         else:
             taken = _opened(under_load, idle, of, by, options, holders=holders is not False)
-        snapshots = matched(*taken)
+        snapshots = matched(*taken, of=of)
         check_gate(gate, snapshots)
         loaded = list(snapshots[: len(snapshots) - len(idle)])
         found = find_trend(loaded, snapshots[-1] if idle else None, force=force)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.model.account_rows import account_of
+from dumpleak.model.boots import is_same_boot
 from dumpleak.model.coverage import is_list_cut
 from dumpleak.model.pool import TRACKERS, WALK
 from dumpleak.model.pool_account import PoolAccount
@@ -42,7 +43,7 @@ def why_not_comparable(
     before, after = base.source, current.source
     machines = {before.architecture, after.architecture}
     # Logs of counters do not tell theirs.
-    is_told = "" not in machines or (base.has_bytes and not base.is_pool)
+    is_told = "" not in machines or not (base.is_pool or base.is_listed or not base.has_bytes)
     if len(machines) > 1 and is_told:
         reasons.append(
             f"{older} is of a {before.architecture or 'unknown'} {base.owner}, "
@@ -64,10 +65,18 @@ def why_not_comparable(
             reasons.append(f"{which}: {snapshot.shortfall}")
     if not reasons and base.pool and current.pool:
         reasons += _counted_alike(base.pool.account, current.pool.account, names)
-    if not reasons and (same_dump(base, current) or same_life(base, current).life is Life.SAME):
+    one_life = same_life(base, current).life is Life.SAME or _is_one_run(base, current)
+    if not reasons and (same_dump(base, current) or one_life):
         # Between two runs of a program the order need not matter to who compares them.
         reasons += why_no_pair(base, current, names)
     return reasons
+
+
+def _is_one_run(base: Snapshot, current: Snapshot) -> bool:
+    """What is listed of one run of a system."""
+    if base.boot is None or current.boot is None:
+        return False
+    return base.is_listed and is_same_boot(base.boot, current.boot)
 
 
 def _what(snapshot: Snapshot) -> str:

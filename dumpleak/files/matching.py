@@ -12,6 +12,7 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import site_key
 from dumpleak.model.pools import Pools
+from dumpleak.model.populations import PROCESSES
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import sum_of
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
@@ -20,13 +21,18 @@ _SESSION = "session pool"
 _HALF = 1 << 31  # a counter of 32 bits that was beyond may have wrapped
 
 
-def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
+def matched(*snapshots: Snapshot, of: str | None = None) -> tuple[Snapshot, ...]:
     """Snapshots so that their sites can match, and with what logs lack beside each other.
+
+    Args:
+        snapshots: In order of time.
+        of: The population that the user named: processes of a log are compared only when they are meant.
 
     Raises:
         CannotAnswerError: see `umdh_log.matched` and `one_process`.
     """
-    one_process(snapshots)
+    if of != PROCESSES:
+        one_process(snapshots)
     return _with_lost_tags(_without_sessions(umdh_log.matched(*snapshots)))
 
 

@@ -10,6 +10,7 @@ from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
 from dumpleak.model.memory import MemoryByUse
+from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
 from windumps.images.modules import Module
@@ -68,6 +69,7 @@ class Metadata:
         about: The dump; None where nobody noted it.
         shapes_by: How the column `shape` calls images, see `content_shape`.
         populations: What the process had besides blocks, by population; those of older files are absent.
+        processes: Those of a system, one by one; None of one process, and in older files.
     """
 
     snapshot: Snapshot
@@ -77,6 +79,7 @@ class Metadata:
     about: About | None = None
     shapes_by: int = BY_STAMP
     populations: dict[str, StoredPopulation] = field(default_factory=dict)
+    processes: tuple[ProcessRow, ...] | None = None
 
 
 class _Texts:
@@ -150,7 +153,12 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         if snapshot.unreferenced is None
         else pack_flags(snapshot.unreferenced),
         **pool,
+        "processes": _processes(metadata.processes),
     }
+
+
+def _processes(rows: tuple[ProcessRow, ...] | None) -> list[dict[str, Any]] | None:
+    return None if rows is None else [_times(asdict(row)) for row in rows]
 
 
 def _about(about: About) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit
 from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Place, Site
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
@@ -73,6 +74,7 @@ class _Metadata:
     account: tuple[Figure, ...] | None
     unreferenced: str | None
     pool: StoredPool | None
+    processes: tuple[ProcessRow, ...] | None
 
 
 @dataclass
@@ -152,6 +154,7 @@ def from_json(document: Any, file: str) -> Metadata:
         stored.about,
         stored.shapes_by or BY_PDB,
         stored.populations or {},
+        stored.processes,
     )
 
 

@@ -73,6 +73,16 @@ def read_log(path: Path | str, by: str = "site", process: str | None = None) -> 
     rows, file = _read(path)
     if len(rows) == 1:
         return _one(file, rows[0])
+    return _all(rows, file)
+
+
+def read_all(path: Path | str) -> tuple[Snapshot, list[Row]]:
+    """All processes of a list, added up by name and one by one; errors as `read_log`."""
+    rows, file = _read(path)
+    return _all(rows, file), rows
+
+
+def _all(rows: list[Row], file: LogFile) -> Snapshot:
     private: dict[str, tuple[int, int | None]] = {}
     for row in rows:
         count, size = private.get(row.name, (0, 0))

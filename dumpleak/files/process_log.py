@@ -14,7 +14,7 @@ from dumpleak.model.account import Figure
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.populations import PROCESSES
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import Site, SiteKind, process_key
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals, sum_of
@@ -136,9 +136,7 @@ def plain_name(name: str) -> str:
 
 
 def _groups(totals: Mapping[str, Totals]) -> dict[str, tuple[Site, Totals]]:
-    sites = [
-        (Site(SiteKind.GROUP, f"name|{name.lower()}", name), each) for name, each in totals.items()
-    ]
+    sites = [(Site(SiteKind.GROUP, process_key(name), name), each) for name, each in totals.items()]
     return {site.key: (site, each) for site, each in sites}
 
 

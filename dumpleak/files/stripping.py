@@ -52,6 +52,12 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
             )
             for of, kept in metadata.populations.items()
         },
+        processes=metadata.processes
+        # Clauses on holders name their programs.
+        and tuple(
+            replace(row, name=names.name("module", row.name), held_by=())
+            for row in metadata.processes
+        ),
     )
 
 

@@ -69,7 +69,9 @@ def account_for(reader: OpenedPools, *, walk: bool) -> PoolAccount:
         absent_bytes=coverage.absent_bytes if coverage is not None else 0,
         damaged_bytes=coverage.damaged_bytes if coverage is not None else 0,
         missing_bytes=reader.dump.missing_bytes,
-        residuals=tuple(_residuals(audit)) if audit is not None else (),
+        residuals=tuple(_residuals(audit, len(reader.dump.memory.data)))
+        if audit is not None
+        else (),
         notes=tuple(coverage.notes) if coverage is not None else (),
         tags_by_blocks=len(np.unique(audit.tag[by_blocks])) if audit is not None else 0,
         by_blocks_bytes=int(audit.walked_bytes[by_blocks].sum()) if audit is not None else 0,
@@ -139,8 +141,12 @@ def _matched(audit: PoolAudit) -> int:
     return int(np.maximum(both, 0).sum())
 
 
-def _residuals(audit: PoolAudit) -> list[Residual]:
-    rows = audit.differs
+def _residuals(audit: PoolAudit, most: int) -> list[Residual]:
+    """Where the two differ; by more than `most` bytes counters that are refuted say nothing at all."""
+    rows = audit.differs & (
+        (audit.source == Source.COUNTED)
+        | ((audit.residual_bytes <= most) & (audit.residual_bytes >= -most))
+    )
     columns = (audit.tag, audit.paged, audit.residual_count, audit.residual_bytes)
     found = [
         Residual(tag_text(tag), "paged" if paged else "nonpaged", count, held)

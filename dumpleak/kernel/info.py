@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from dumpleak.model.account import Figure
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.subjects import subject_of
 from dumpleak.symbols.kernel import use_symbols
-from windumps.diagnostics import Diagnostic, DiagnosticLog
+from windumps.diagnostics import Diagnostic
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.images.modules import Module
 from windumps.kernel.bug_checks import BugCheck
 from windumps.kernel.counters import Counter
-from windumps.kernel.handles import read_handles
 from windumps.kernel.processes import KernelProcess
 from windumps.kernel.variables import KernelSymbol
 from windumps.pools.kernel_pools import KernelPools
@@ -61,7 +61,8 @@ class KernelInfo:
         drivers: Loaded images.
         unloaded: Images unloaded before, the newest first.
         current_process: The process that ran; None when the dump does not keep a copy of it.
-        processes: All processes; None when the dump has no list of them.
+        processes: All processes, ended ones that are still there included; None when the dump has no list of
+            them.
         process_layout: Which layout of `_EPROCESS` was used, and how well it checked out.
         counters: The memory manager's own numbers.
         image_bytes: (bytes of all drivers, of that in the dump).
@@ -69,6 +70,7 @@ class KernelInfo:
         usable: Pool leaks can be looked for.
         advice: Why or why not, and what to do next.
         diagnostics: What was left out, and why.
+        account: The system in figures.
     """
 
     source: SourceInfo
@@ -100,21 +102,15 @@ class KernelInfo:
     usable: bool
     advice: str
     diagnostics: tuple[Diagnostic, ...]
-
-
-def listed_processes(dump: KernelDump) -> list[KernelProcess]:
-    """All processes, with the number of their handles where handle tables can be read whole."""
-    tables = read_handles(dump.kernel, dump.processes, DiagnosticLog())
-    counts = {t.process.address: len(t.objects) for t in tables if not t.absent_pages}
-    # No process runs without handles: an empty table is one that was not filled in or not read.
-    return [replace(p, handle_count=counts.get(p.address) or None) for p in dump.processes]
+    account: tuple[Figure, ...]
 
 
 def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:
     """The memory manager's counters; those only the build speaks for are held against the pool trackers.
 
     Pool in use cannot be less than what the trackers add up to, and is not many times as much. The other
-    counters that only the build speaks for stand in one structure with paged pool, and fall with it.
+    counters that only the build speaks for stand in one structure with paged pool, and fall with it; those of
+    a variable that was searched for count all committed memory, of which pool is a part.
     """
     if not any(counter.by_build for counter in dump.counters):
         return tuple(dump.counters)
@@ -130,29 +126,43 @@ def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:
         for counter in dump.counters
         if counter.name in tracked and totals.is_found
     }
+    committed = next((c.bytes for c in dump.counters if c.name == "committed"), None)
+    # All pool is committed memory; what the structure says of itself was checked when it was found.
+    holds_pool = totals.is_found and sum(tracked.values()) <= (committed or 0)
+
+    def is_borne_out(counter: Counter) -> bool:
+        if counter.searched:
+            return holds_pool and agrees.get("paged_pool", True)
+        return agrees.get(counter.name, agrees.get("paged_pool", False))
+
     return tuple(
         replace(
             counter, bytes=None, source=f"{counter.source}: the pool trackers do not bear it out"
         )
-        if counter.by_build and not agrees.get(counter.name, agrees.get("paged_pool", False))
+        if counter.by_build and not is_borne_out(counter)
         else counter
         for counter in dump.counters
     )
 
 
 def take_kernel_info(
-    dump: KernelDump, symbols: Symbols | None = None, pools: tuple[str, str] = ("", "")
+    dump: KernelDump,
+    symbols: Symbols | None = None,
+    pools: tuple[str, str] = ("", ""),
+    processes: tuple[KernelProcess, ...] | None = None,
+    account: tuple[Figure, ...] = (),
 ) -> KernelInfo:
     """Describes a kernel dump.
 
     Args:
         dump: The dump.
         symbols: Where names come from.
-        pools: Why its pools cannot be told about, and what to know when they can, see `why_no_answer`.
+        pools: Why its pools cannot be told about, and what to know when they can, see `Answerable`.
+        processes: All processes; None when the dump has no list of them.
+        account: The account of the system.
     """
     said = use_symbols(dump, symbols)
     kernel, block = dump.kernel, dump.kdbg
-    processes = None if dump.process_layout is None else tuple(listed_processes(dump))
     memory = dump.memory if dump.physical is None else dump.physical
     return KernelInfo(
         source=kernel_source(dump),
@@ -190,6 +200,7 @@ def take_kernel_info(
         usable=not (dump.why_no_pool or pools[0]),
         advice=_advice(dump, *pools),
         diagnostics=(*dump.diagnostics, *said),
+        account=account,
     )
 
 

@@ -42,7 +42,7 @@ from windumps.pools.trackers.audit import Source
 from windumps.symbols.provider import Symbols
 
 _QUANTITIES = ("allocs", "frees", "count", "bytes")
-_POSSIBLE = 1 << 56  # blocks or bytes: counters beyond are of a damaged dump
+POSSIBLE = 1 << 56  # blocks or bytes: counters beyond are of a damaged dump
 
 
 class PoolReader:
@@ -259,7 +259,7 @@ class PoolReader:
         return [
             (tag, int(paged), count, held)
             for tag, paged, count, held in found
-            if 0 <= count <= _POSSIBLE and 0 <= held <= _POSSIBLE
+            if 0 <= count <= POSSIBLE and 0 <= held <= POSSIBLE
         ]
 
     def _counted(self) -> dict[int, dict[str, Counters]]:

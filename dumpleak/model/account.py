@@ -88,17 +88,33 @@ ROWS: dict[str, RowKind] = {
         BYTES, "private bytes that Windows counts and nothing in the dump explains", 4 << 20
     ),
 }
-# Rows that only logs of counters have: a handle, a thread or an open file takes some hundred bytes of these.
-LOG_ROWS: dict[str, RowKind] = {
+# Rows of systems, and of logs of counters. A handle, a thread or an open file takes some hundred bytes of
+# pool. The kernel starts and ends threads and opens handles by the hundred; caches of files and pages move by
+# much more than one process. An ended process that is kept alive a while is usual, dozens are not.
+SYSTEM_ROWS: dict[str, RowKind] = {
     "counters.pool_paged_bytes": RowKind(BYTES, "paged pool charged to the process", 1 << 18),
     "counters.pool_nonpaged_bytes": RowKind(BYTES, "nonpaged pool charged to the process", 1 << 18),
     "pool.count": RowKind(COUNT, "pool blocks"),
     "pool.bytes": RowKind(BYTES, "bytes in pool blocks"),
     "pool.paged_bytes": RowKind(BYTES, "paged pool", 16 << 20),
     "pool.nonpaged_bytes": RowKind(BYTES, "nonpaged pool", 16 << 20),
+    "processes.count": RowKind(COUNT, "processes", 16),
+    "processes.ended_count": RowKind(COUNT, "ended processes that something keeps alive", 4),
+    "processes.bytes": RowKind(BYTES, "private memory of processes", 256 << 20),
     "memory.available_bytes": RowKind(BYTES, "available memory"),
     "memory.committed_bytes": RowKind(BYTES, "committed memory of the system", 256 << 20),
     "memory.commit_limit_bytes": RowKind(BYTES, "limit of committed memory"),
+    "memory.driver_bytes": RowKind(BYTES, "memory that drivers took outside pool", 32 << 20),
+    "memory.shared_bytes": RowKind(BYTES, "shared committed memory", 64 << 20),
+    "memory.page_table_bytes": RowKind(BYTES, "memory of page tables", 64 << 20),
+    "memory.unexplained_bytes": RowKind(
+        BYTES, "committed memory that nothing in the dump explains", 256 << 20
+    ),
+}
+# Of a whole system the same rows move by more.
+_OF_SYSTEM = {
+    "handles.count": RowKind(COUNT, "handles", 2000),
+    "threads.count": RowKind(COUNT, "threads", 200),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
 _OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
@@ -110,6 +126,7 @@ SUMS = {
     "regions.reserved_bytes": "regions.reserved_bytes",
     "counters.private_bytes": UNEXPLAINED,
     "counters.virtual_bytes": "regions.reserved_bytes",
+    "memory.committed_bytes": "memory.unexplained_bytes",
 }
 
 
@@ -144,12 +161,14 @@ class AccountRow:
         unit: `BYTES` or `COUNT`.
         points: Its value in each dump, in order of time.
         reason: Why one is not known; "" when all are.
+        of_system: It is of a system and not of a process.
     """
 
     name: str
     unit: str
     points: tuple[int | None, ...]
     reason: str = ""
+    of_system: bool = False
 
     @property
     def base(self) -> int | None:
@@ -171,7 +190,8 @@ class AccountRow:
     @property
     def kind(self) -> RowKind:
         """What it is, and how much growth of it is usual."""
-        return _kind(self.name)
+        found = _OF_SYSTEM.get(self.name) if self.of_system else None
+        return found or _kind(self.name)
 
     @property
     def state(self) -> State:
@@ -225,6 +245,6 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
 def _kind(name: str) -> RowKind:
     return (
         ROWS.get(name)
-        or LOG_ROWS.get(name)
+        or SYSTEM_ROWS.get(name)
         or RowKind(COUNT if name.endswith("count") else BYTES, name)
     )

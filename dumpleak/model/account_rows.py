@@ -21,7 +21,12 @@ from dumpleak.model.subject import Subject
 
 def account_of(snapshot: Snapshot) -> tuple[Figure, ...]:
     """All figures of a snapshot, in the order of `ROWS`; rows that do not apply are absent."""
-    if snapshot.is_pool or (snapshot.outside and snapshot.source.subject is Subject.LOG):
+    subject = snapshot.source.subject
+    if (
+        subject is Subject.SYSTEM
+        or snapshot.is_pool
+        or (snapshot.outside and subject is Subject.LOG)
+    ):
         return snapshot.outside or ()  # counters are all that a log has of a process
     figures = {figure.name: figure for figure in (*_of_heaps(snapshot), *_outside(snapshot))}
     known = [figures[name] for name in ROWS if name in figures]
@@ -32,6 +37,7 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
     """The account over several dumps: every row that one of them has."""
     sides = [{figure.name: figure for figure in account_of(snapshot)} for snapshot in snapshots]
     names = dict.fromkeys(name for side in sides for name in side)
+    of_system = all(snapshot.source.subject is Subject.SYSTEM for snapshot in snapshots)
     rows = []
     for name in names:
         unit = next(side[name].measure for side in sides if name in side)
@@ -42,7 +48,7 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
             if figure.value is None
         ]
         points = tuple(figure.value for figure in found)
-        rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons))))
+        rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons)), of_system))
     return tuple(rows)
 
 

@@ -112,6 +112,21 @@ class PoolBlocks:
         keys = np.searchsorted(self._rows_of.keys, np.array([low, high], np.uint64))
         return slice(*self._rows_of.starts[keys].tolist())
 
+    def tags_at(self, addresses: U64) -> I64:
+        """The tag of the block that each address lies in; -1 where there is none."""
+        rows = self._rows_of
+        found = np.full(len(addresses), -1, np.int64)
+        if not len(rows.address):
+            return found
+        order = np.argsort(rows.address)
+        start = rows.address[order]
+        row = np.searchsorted(start, addresses, "right").astype(np.int64) - 1
+        block = order[np.maximum(row, 0)]
+        inside = (row >= 0) & (addresses - rows.address[block] < rows.size[block].astype(np.uint64))
+        key = np.searchsorted(rows.starts, block[inside], "right") - 1
+        found[inside] = (rows.keys[key] >> _POOL_BITS).astype(np.int64)
+        return found
+
     def as_blocks(self, tag: int, pool: int | None = None) -> Blocks:
         """A tag's blocks as `Blocks`."""
         address, size = self.of(tag, pool)

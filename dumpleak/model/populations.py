@@ -16,7 +16,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
-PROCESSES = "processes"  # so far of logs only
+PROCESSES = "processes"  # of a system
 
 
 class Trace(NamedTuple):
@@ -111,7 +111,7 @@ POPULATIONS: dict[str, Population] = {
     ),
     HEAPS: Population({"kind": "kind"}, "heap", "committed", {"": _BY_HEAP}),
     HANDLES: Population(
-        {"type": "type", "name": "name"},
+        {"type": "type", "name": "name", "process": "process"},
         "handle",
         traces={
             "": Trace(
@@ -121,7 +121,10 @@ POPULATIONS: dict[str, Population] = {
         },
     ),
     THREADS: Population(
-        {"start": "start function"}, "thread", "committed for their stacks", {"": _STARTED}
+        {"start": "start function", "process": "process"},
+        "thread",
+        "committed for their stacks",
+        {"": _STARTED},
     ),
     MODULES: Population(
         {"name": "name"},
@@ -134,7 +137,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
-    PROCESSES: Population({"name": "process"}, "process", "private"),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
 }
 
 

@@ -104,6 +104,21 @@ def key_site(label: str, name: str) -> Site:
     return Site(SiteKind.GROUP, f"{label}|{name}".lower(), name)
 
 
+OWN_CODE = " (its own code)"  # behind a program's name: threads that began there
+_CUT_NAME = 14  # characters that the kernel keeps of a program's name
+_PROGRAM = ".exe"
+
+
+def process_key(name: str) -> str:
+    """The key of all processes of one program, whoever names it: the kernel cuts, lists leave out ".exe"."""
+    plain = name.lower()
+    endings = [_PROGRAM]
+    if len(name) == _CUT_NAME:
+        endings += [_PROGRAM[:size] for size in range(len(_PROGRAM) - 1, 0, -1)]
+    ending = next((end for end in endings if plain.endswith(end) and plain != end), "")
+    return f"name|{plain.removesuffix(ending)}"
+
+
 def size_name(size: int) -> str:
     """What a group by size is called."""
     return "unknown" if size == SIZE_UNKNOWN else str(size)

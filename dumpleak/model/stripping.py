@@ -10,7 +10,7 @@ from hashlib import blake2b
 
 from dumpleak.model.block_table import BlockTable
 from dumpleak.model.owners import drivers_named, either
-from dumpleak.model.sites import Place, Site, SiteKind
+from dumpleak.model.sites import OWN_CODE, Place, Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
 from windumps.images.modules import Module
@@ -53,6 +53,10 @@ def hashed_key(key: str) -> str:
         return key
     digest = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=KEY_DIGEST_BYTES)
     return f"{key.partition('|')[0]}|#{digest.hexdigest()}"
+
+
+_OF_PROCESS = "name|"  # in keys of processes and of what is theirs, see `process_key`
+_BEHIND = OWN_CODE, " (ended)", " (unlisted)"
 
 
 class Names:
@@ -131,6 +135,9 @@ class Names:
                 return f"{head}{said}{self.name('type', type_)}" if said else name
             case SiteKind.TAG | SiteKind.GROUP if site.driver and name.endswith(site.driver):
                 return name.removesuffix(site.driver) + self._drivers(site.driver)
+            case SiteKind.GROUP if _OF_PROCESS in site.key:
+                behind = next((end for end in _BEHIND if name.endswith(end)), "")
+                return self.name("module", name.removesuffix(behind)) + behind
             case SiteKind.GROUP if site.key.startswith("thread|"):
                 return self.frame(name)
             case SiteKind.GROUP if site.key.startswith("module|") and not name.startswith("("):

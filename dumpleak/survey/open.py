@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.files.detect import is_snapshot_file, read_snapshot
-from dumpleak.kernel.answerable import why_no_answer
-from dumpleak.kernel.info import KernelInfo, take_kernel_info
+from dumpleak.kernel.info import KernelInfo
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.kernel.system_info import describe
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.info import Info
@@ -23,9 +23,9 @@ from dumpleak.survey.info import take_info
 from dumpleak.survey.pages import pool_pages, process_pages
 from dumpleak.survey.pool_recording import write_pool_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
-from dumpleak.survey.populations import PRODUCERS, stored_population, take_population
+from dumpleak.survey.populations import is_produced, stored_population, take_population
+from dumpleak.survey.populations.system import take_system_population
 from dumpleak.survey.recording import write_snapshot
-from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import Diagnostic
@@ -85,7 +85,7 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
         CannotAnswerError: the input does not tell of what is wanted.
         WindumpsError: it cannot be used.
     """
-    of_blocks = wanted.of not in PRODUCERS
+    of_blocks = not is_produced(wanted.of)
     if not of_blocks and is_snapshot_file(path):
         return stored_population(path, wanted.of or "", wanted.by)
     by = wanted.by if of_blocks else "site"  # a log of other members knows no other grouping
@@ -131,7 +131,7 @@ class OpenedProcess:
     def snapshot(self, wanted: Wanted) -> Snapshot:
         """What is wanted of it; errors as `open_snapshot` has them."""
         session = self._session
-        if wanted.of is not None and wanted.of in PRODUCERS:
+        if wanted.of is not None and is_produced(wanted.of):
             return take_population(session, wanted.of, wanted.by, wanted.progress)
         require_population(self.dump.path, wanted.of, BLOCKS, self.dump.kind)
         session.skip_frames = wanted.skip_frames
@@ -167,7 +167,7 @@ class OpenedProcess:
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; gives why that says too little, "" when it is enough."""
-        if asked.of not in PRODUCERS:
+        if not is_produced(asked.of):
             require_population(self.dump.path, asked.of, BLOCKS)
         write_snapshot(
             *(self._session, path, asked.include),
@@ -213,8 +213,10 @@ class OpenedSystem:
 
     def snapshot(self, wanted: Wanted) -> Snapshot:
         """What is wanted of it; errors as `open_snapshot` has them."""
-        if wanted.of is not None and wanted.of in PRODUCERS:
-            return take_population(self._session, wanted.of, wanted.by, wanted.progress)
+        if wanted.of is not None and is_produced(wanted.of):
+            return take_system_population(
+                self._system, wanted.of, wanted.by, self._symbols, wanted.progress
+            )
         require_population(self.dump.path, wanted.of, POOL, self.dump.kind)
         return take_pool_snapshot(
             self._pools(wanted.progress, wanted.pooltag),
@@ -226,8 +228,7 @@ class OpenedSystem:
 
     def info(self, progress: Progress) -> KernelInfo:
         """What it is and holds."""
-        use_symbols(self._system, self._symbols)  # before anything is read with them
-        return take_kernel_info(self._system, self._symbols, why_no_answer(self._system))
+        return describe(self._system, self._symbols)
 
     def pages(self, state: State | None, wanted: Wanted) -> Iterator[BlockPage]:
         """The blocks of its pools, or those of one state; errors as `PoolReader` has them."""
@@ -245,13 +246,15 @@ class OpenedSystem:
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; one that says too little is not written."""
-        require_population(self.dump.path, asked.of, POOL)
+        if not is_produced(asked.of):
+            require_population(self.dump.path, asked.of, POOL)
         write_pool_snapshot(
             self._pools(progress),
             path,
             asked.include,
             strip_names=asked.strip_names,
             keep_names=asked.keep_names,
+            of=asked.of,
         )
         return ""
 

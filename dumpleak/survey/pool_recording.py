@@ -13,14 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.files.columns import arrow
-from dumpleak.files.metadata import About, Metadata
+from dumpleak.files.metadata import About, Metadata, StoredPopulation
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.kernel.processes import read_processes
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import driver_of
 from dumpleak.model.pools import Pools
+from dumpleak.model.process_rows import ProcessRow
 from dumpleak.survey.pools import POOL_GROUPINGS, take_pool_snapshot
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, System, all_of_system
+from dumpleak.survey.processes import process_rows
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
 
@@ -32,10 +37,12 @@ def write_pool_snapshot(
     *,
     strip_names: bool = False,
     keep_names: tuple[str, ...] = (),
+    of: str | None = None,
 ) -> None:
     """Walks the pools of a dump and writes their snapshot; arguments and errors as `write_snapshot`."""
     arrow()  # better now than after a long walk
     snapshot = take_pool_snapshot(reader)
+    populations, rows = _populations(reader)
     pools = snapshot.pool
     if pools is None:
         raise ValueError("a snapshot of no pools")
@@ -52,12 +59,28 @@ def write_pool_snapshot(
         },
         about=_about(reader),
         block_count=len(columns["address"]),
+        populations=populations,
+        processes=rows,
     )
+    needed = metadata.populations.get(of or "")
+    if needed is not None and not needed.groups:
+        raise CannotAnswerError(f"{reader.dump.path}: {needed.reason}")
     if PATHS not in include:
         metadata = without_paths(metadata)
     if strip_names:
         metadata = stripped_metadata(metadata, keep_names)
     write_columns(path, metadata, columns)
+
+
+def _populations(
+    reader: PoolReader,
+) -> tuple[dict[str, StoredPopulation], tuple[ProcessRow, ...] | None]:
+    """What the system has besides pool; of a dump without a list of processes only why there is none."""
+    try:
+        system = System(reader.dump, reader, read_processes(reader.dump, reader))
+    except CannotAnswerError as error:
+        return {of: StoredPopulation(reason=str(error)) for of in SYSTEM_PRODUCERS}, None
+    return all_of_system(system), process_rows(system.processes)
 
 
 def _about(reader: PoolReader) -> About:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from dumpleak.kernel.pools import PoolReader
+from dumpleak.kernel.account import system_account
+from dumpleak.kernel.pools import POSSIBLE, PoolReader
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import DetailSums
 from dumpleak.model.memory import Limit
@@ -79,6 +80,7 @@ def take_pool_snapshot(
         modules=tuple(reader.dump.modules),
         pool=pools,
         boot=reader.boot,
+        outside=system_account(reader.dump, reader, rows, walk=walk),
         population=POOL,
     )
     keep_refuted(snapshot, rows, pools.refuted)
@@ -147,7 +149,7 @@ def _said(account: PoolAccount) -> list[Diagnostic]:
                 *(RESIDUAL[0], Severity.INFO, RESIDUAL[1], None),
                 f"{len(account.residuals)} tags have other blocks than the trackers count, "
                 f"{rest:+} bytes in all, most {worst.tag} {worst.pool} with {worst.bytes:+} bytes",
-                abs(rest),
+                min(abs(rest), POSSIBLE),
             )
         )
     if account.unknown_tags:

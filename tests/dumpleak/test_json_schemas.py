@@ -34,13 +34,13 @@ VALIDATORS = {
 # What may be null and is not in any answer here, by pattern, and why.
 NEVER_NULL: dict[str, str] = {
     "*.build": "every dump here whose answers are these says its build",
-    "*-1.time": "every system and log here tells its time",
     "info-1:system.time": "every system here tells its time",
+    "processes-1:listed.time": "every system here tells its time",
+    "processes-1:listed.kept_alive*": "the header of every ended process here is in its dump",
     "heaps-1:heap.used_*": "here are either all heaps of a process read or none, which is refused",
     "leaks-1.p*": "every dump here with stacks and images names its process",
     "leaks-1.lost_share": "every dump here with stacks and images lists its regions",
     "leaks-1:diagnostic.address": "every trouble of these dumps is at some place",
-    "*.private_commit_bytes": "every layout of processes that is used here has it",
     "info-1:system.kdbg*": "every system here has its debugger data block",
     "info-1:system.kernel_base": "every system here has its kernel",
     "info-1:system.processors": "every system here has its kernel",

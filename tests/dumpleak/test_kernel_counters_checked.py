@@ -31,7 +31,7 @@ def test_counters_that_the_trackers_bear_out_are_those_of_the_truth() -> None:
 @pytest.mark.parametrize("value", [PAGE, 1 << 40])
 def test_counters_that_they_do_not_bear_out_are_unknown(value: int) -> None:
     dump = _dump()
-    dump.counters = [  # type: ignore[misc]
+    vars(dump)["counters"] = [
         Counter("paged_pool", value, "a field", by_build=True),
         Counter("driver_commit", 5 * PAGE, "another", by_build=True),
         Counter("committed", 7 * PAGE, "a variable"),
@@ -41,3 +41,15 @@ def test_counters_that_they_do_not_bear_out_are_unknown(value: int) -> None:
     assert "trackers do not bear it out" in paged.source
     assert driver.bytes is None
     assert committed.bytes == 7 * PAGE
+
+
+@pytest.mark.parametrize(("committed", "known"), [(1 << 30, True), (PAGE, False)])
+def test_a_variable_that_was_searched_for_counts_at_least_the_pools(
+    committed: int, known: bool
+) -> None:
+    dump = _dump()
+    vars(dump)["counters"] = [
+        Counter("committed", committed, "found", by_build=True, searched=True),
+        Counter("available", 5 * PAGE, "found", by_build=True, searched=True),
+    ]
+    assert [counter.bytes is not None for counter in checked_counters(dump)] == [known, known]

@@ -19,6 +19,7 @@ from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.cli import main, main_group
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.survey.populations import PRODUCERS
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from fuzz.dice import Dice
 from fuzz.invariants import require
 from windumps.errors import WindumpsError
@@ -48,7 +49,7 @@ class Line:
 
     Attributes:
         words: The command and its arguments; INPUT stands for the mutated file, WHOLE for one that
-            was not mutated, BY for any grouping of blocks, OF for a population of `PRODUCERS` and OF_BY
+            was not mutated, BY for any grouping of blocks, OF for one that has a producer and OF_BY
             for one of its groupings.
         more: Options that are there in half of all cases.
         codes: The exit codes it may end with; 2 only where a file of the user's own may be wrong.
@@ -82,6 +83,8 @@ KERNEL_LINES = (
     Line(("info", INPUT)),
     Line(("modules", INPUT)),
     Line(("processes", INPUT)),
+    Line(("processes", WHOLE, INPUT)),
+    Line(("stat", INPUT, *OF_MEMBERS), codes=ANY_FORMAT),
     Line(("pool", INPUT), ("--no-walk",), ANY_FORMAT),
     Line(("pool", WHOLE, INPUT), codes=ANY_FORMAT),
     Line(("pool", INPUT, WHOLE), codes=ANY_FORMAT),
@@ -211,7 +214,7 @@ def filled(line: Line, dice: Dice, mutated: Path, whole: Path) -> list[str]:
     """The words of a command line, with files, a grouping and a format in it."""
     command = line.words[0]
     places = {INPUT: str(mutated), WHOLE: str(whole), BY: dice.pick(groupings(command))}
-    places[OF] = dice.pick(tuple(PRODUCERS))
+    places[OF] = dice.pick(tuple({**PRODUCERS, **SYSTEM_PRODUCERS}))
     places[OF_BY] = dice.pick(tuple(POPULATIONS[places[OF]].groupings))
     words = list(line.words)
     if line.more and dice.chance(0.5):

@@ -24,6 +24,7 @@ from fuzz.criteria import CRITERIA, Answer, Trial, by_kind, named
 from fuzz.damages import Damaged
 from fuzz.dice import Dice
 from fuzz.kernel_damages import POOL_DAMAGES
+from fuzz.kernel_subjects import KernelSubject
 from fuzz.running import Rounds, chosen, kept, read_rows, trial_options
 from fuzz.subject import Subject
 from fuzz.subjects import subjects
@@ -224,7 +225,12 @@ def main() -> int:
         choices=CRITERIA,
         help="a criterion that ends no run",
     )
+    parser.add_argument(
+        "--all-commands", action="store_true", help="each trial of a kernel asks all, not one in 16"
+    )
     given = parser.parse_args()
+    if given.all_commands:
+        KernelSubject.commands_in = 1
     names, damages = chosen(subjects(), given.only), chosen(POOL_DAMAGES, given.damage)
     if given.list:
         print("\n".join(names))

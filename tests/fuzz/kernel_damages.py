@@ -13,6 +13,7 @@ from fuzz.damages import (
     Damageable,
     Damaged,
     Narrowed,
+    cut_tail,
     dropped,
     filled,
     overwritten,
@@ -113,10 +114,16 @@ def blind(how: PoolDamage) -> PoolDamage:
     return damage
 
 
+def filler(_: Dice) -> bytes:
+    """What WinDbg writes in place of pages that it could not read."""
+    return (0xDEADFEED).to_bytes(4, "little") * (PAGE // 4)
+
+
 _PAGES: dict[str, Damage] = {
     "drop": dropped(ONE),
     "zero": filled(ONE, zeros),
     "fill": filled(ONE, something),
+    "filler": filled(ONE, filler),
 }
 
 POOL_DAMAGES: dict[str, Callable[[Any, Dice], Damaged]] = {
@@ -129,6 +136,8 @@ POOL_DAMAGES: dict[str, Callable[[Any, Dice], Damaged]] = {
     "trackers-drop-20%": at(TRACKERS, dropped(20)),
     "trackers-zero-20%": at(TRACKERS, filled(20, zeros)),
     "pool-zero-20%": at(POOL, filled(20, zeros)),
+    "pool-filler-5%": at(POOL, filled(5, filler)),
+    "cut-tail": cut_tail,
     **{
         f"blind-{place}-{name}": blind(at(place, how))
         for place in (POOL, LARGE, TABLES)

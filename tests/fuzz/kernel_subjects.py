@@ -43,7 +43,6 @@ from windumps.pools.trackers.table import TRACKER
 
 POOLS_PART = 0
 MOST_GAP = 17  # units in front of what a caller gets, header and gap of an aligned block
-ALL_COMMANDS_IN = 16  # of so many trials one asks every command
 # Not blocks of anyone: the pool's own tables, and what begins the tails of large blocks.
 OWN_TAGS = frozenset({POOL_TAG, FRAGMENT_TAG})
 
@@ -52,7 +51,12 @@ class KernelSubject(Subject):
     """The pools of a kernel; blocks and counters of sessions are left out.
 
     Pages are frames of physical memory; their addresses are physical ones.
+
+    Attributes:
+        commands_in: Of so many trials one asks every command.
     """
+
+    commands_in: ClassVar[int] = 16
 
     damages: ClassVar[dict[str, Any]] = POOL_DAMAGES
     is_slow = True
@@ -171,7 +175,7 @@ class KernelSubject(Subject):
             shares["stat"] = share_of(take_pool_snapshot(reader).coverage)
         except CannotAnswerError:
             shares["stat"] = NO_ANSWER
-        if zlib.crc32(data) % ALL_COMMANDS_IN == 0:
+        if zlib.crc32(data) % self.commands_in == 0:
             shares |= by_commands(data)
         if account.shortfall and len(set(shares.values())) == 1:
             raise CannotAnswerError(account.shortfall)

@@ -14,6 +14,7 @@ from fuzz.damages import DAMAGES, PAGE, WORD
 from fuzz.dice import Dice
 from fuzz.honesty import Row, family, judged, tried
 from fuzz.kernel_damages import POOL_DAMAGES
+from fuzz.kernel_subjects import KernelSubject
 from fuzz.subject import Subject
 from fuzz.subjects import subjects
 from windumps.dumps.kernel.reader import open_kernel_dump
@@ -26,6 +27,7 @@ POOLS = [name for name in OWN if "/kernel" in name]
 PROCESSES = [name for name in OWN if name not in POOLS]
 TINY = "testdata/10.0.19041.3324-x64/tiny/dump"
 KERNEL = "testdata/kernel/22621-x64/tiny-pair/after"
+COUNTED = "testdata/kernel/14393-x64/tiny-pair/after"
 HEAP = 0x10000
 
 
@@ -76,6 +78,20 @@ def test_a_lie_that_was_found_is_told_no_more(name: str, damage: str) -> None:
     seed, number = FOUND[name, damage]
     row = tried(_subject(f"testdata/{name}/after"), f"testdata/{name}/after", damage, seed, number)
     assert row.broken == {}
+
+
+def test_counters_beyond_all_memory_are_told_alike_by_all_commands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = _subject(COUNTED)
+    assert isinstance(subject, KernelSubject)
+    monkeypatch.setattr(KernelSubject, "commands_in", 1)
+    data = bytearray(subject.data)
+    for row in subject.rows[:3]:
+        data[row + 16 : row + 24] = (0x7F << 56).to_bytes(8, "little")  # NonPagedBytes
+    answer = subject.answer(bytes(data))
+    assert len(answer.shares) > 4
+    assert len(set(answer.shares.values())) == 1
 
 
 # -- the criteria

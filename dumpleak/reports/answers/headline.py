@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 from dumpleak.compare.answers import Comparison, Proof
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
@@ -11,8 +10,14 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_bytes
+from dumpleak.reports.answers.account_facts import (
+    end_told,
+    fragmentation_facts,
+    memory_facts,
+    rate_told,
+    trends_of,
+)
 
 NAMED_ROWS = 3
 WORTH_TELLING = 0.1  # share of the largest free piece whose loss is told
@@ -85,25 +90,15 @@ def account_facts(answer: Comparison | Trend) -> list[tuple[str, str]]:
     """What else of the process grew, and what is left of its address space where it shrank."""
     rows = what_grew(answer.account)
     facts = [("Account", rows_told(rows))] if rows else []
-    if rows and isinstance(answer, Trend) and answer.base.source.subject is Subject.LOG:
-        facts.append(("Rates", "; ".join(_rate_told(answer, row) for row in rows[:NAMED_ROWS])))
+    trends = trends_of(answer)
+    if rows and trends:
+        facts.append(("Rates", "; ".join(rate_told(trends[row.name]) for row in rows[:NAMED_ROWS])))
+    facts += fragmentation_facts(answer.base.heaps, answer.current.heaps)
     for row in answer.account:
         if row.name == LARGEST_FREE and (row.delta or 0) <= -WORTH_TELLING * (row.base or 0) < 0:
             text = f"{row.kind.label} fell from {row.told(row.base)} to {row.told(row.current)}"
-            facts.append(("Addresses", text))
-    return facts
-
-
-def _rate_told(trend: Trend, row: AccountRow) -> str:
-    """How fast a row grew, and how steadily: "private bytes: +9.5 MiB an hour, up in 19 of 19 intervals"."""
-    known = [point for point in row.points if point is not None]
-    ups = sum(after > before for before, after in pairwise(known))
-    steady = f"up in {ups} of {len(known) - 1} intervals"
-    first, last = trend.base.source.time, trend.current.source.time
-    if first is None or last is None or last <= first:
-        return f"{row.kind.label}: {steady}"
-    hours = (last - first).total_seconds() / 3600
-    return f"{row.kind.label}: {row.told(round((row.delta or 0) / hours), signed=True)} an hour, {steady}"
+            facts.append(("Addresses", text + end_told(trends.get(row.name))))
+    return facts + memory_facts(answer.account, trends)
 
 
 def holes_told(snapshots: Sequence[Snapshot]) -> str:

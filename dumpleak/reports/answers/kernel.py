@@ -1,4 +1,4 @@
-"""Answers about kernel dumps: what one is, and the processes it lists."""
+"""The answer about a kernel dump: what it is."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dumpleak.kernel.info import KernelInfo
-from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.modules import module_table
+from dumpleak.reports.answers.processes import process_json, process_table, processes_told
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
 from dumpleak.reports.document import (
     Column,
@@ -22,109 +22,15 @@ from dumpleak.reports.document import (
     Source,
     Table,
     View,
-    Width,
-    data_columns,
     properties,
 )
-from dumpleak.reports.json_report import diagnostics_json, module_json, source_json
-from dumpleak.reports.values import Absent, Style
-from windumps.diagnostics import Diagnostic
+from dumpleak.reports.json_report import diagnostics_json, figure_json, module_json, source_json
+from dumpleak.reports.values import Style
 from windumps.images.modules import Module
 from windumps.kernel.bug_checks import BugCheck
 from windumps.kernel.counters import Counter
-from windumps.kernel.processes import KernelProcess
 
 _COUNTS = frozenset({"system_ptes"})  # counters that are not bytes
-_ADDRESSES = "eprocess", "directory_table_base", "peb"
-_PROCESS_COLUMNS = (
-    Column("pid", Kind.COUNT, "pid", View.PAGE),
-    Column("parent", Kind.COUNT, "parent_pid", View.PAGE, width=Width.WIDE),
-    # Ids are no numbers to read: no thousands.
-    Column("pid", Kind.VALUE, views=View.TEXT),
-    Column("parent", Kind.VALUE, views=View.TEXT),
-    Column("private commit", Kind.BYTES, "private_commit_bytes"),
-    Column("handles", Kind.COUNT, "handle_count"),
-    Column("created (UTC)", Kind.TIME, "create_time", width=Width.WIDE),
-    Column("WoW64", Kind.FLAG, "is_wow64", View.TEXT),
-    *data_columns("eprocess directory_table_base peb", **dict.fromkeys(_ADDRESSES, Kind.ADDRESS)),
-    Column("name", Kind.NAME, "name"),
-)
-_PROCESS_DATA = (
-    "pid parent_pid name create_time is_wow64 private_commit_bytes handle_count eprocess "
-    "directory_table_base peb"
-)
-
-
-def processes_document(
-    source: SourceInfo,
-    processes: Sequence[KernelProcess],
-    layout: str,
-    diagnostics: Sequence[Diagnostic],
-    top: int | None,
-) -> Document:
-    """One row a process, in the kernel's order."""
-    return Document(
-        "Processes",
-        summarize_kernel(source, f"{len(processes)} processes", usable=True),
-        (
-            Source("File", source, told=""),
-            _process_table(processes, len(processes) if top is None else top),
-            Line(f"Layout of _EPROCESS: {layout}"),
-            Notes(diagnostics),
-        ),
-        judged_in=View.PAGE,
-    )
-
-
-def _process_table(
-    processes: Sequence[KernelProcess], top: int | None = None, views: View = View.ALL
-) -> Table[KernelProcess]:
-    return Table(
-        "processes", "Processes", _PROCESS_COLUMNS, processes, _process_cells, views, _PROCESS_DATA,
-        noun="process", top=top, folded=True,
-    )  # fmt: skip
-
-
-def _process_cells(_: int, process: KernelProcess) -> Row:
-    known = process.private_commit_bytes, process.handle_count, process.create_time
-    return (
-        *(process.process_id, process.parent_id) * 2,
-        *(Absent.UNKNOWN if value is None else value for value in known),
-        *(process.is_wow64, process.address, process.directory_table_base, process.peb or None),
-        process.name,
-    )
-
-
-def process_json(process: KernelProcess) -> dict[str, Any]:
-    """One process; None for what is unknown."""
-    return {
-        "pid": process.process_id,
-        "parent_pid": process.parent_id,
-        "name": process.name,
-        "create_time": process.create_time.isoformat() if process.create_time else None,
-        "is_wow64": process.is_wow64,
-        "private_commit_bytes": process.private_commit_bytes,
-        "handle_count": process.handle_count,
-        "eprocess": format_address(process.address),
-        "directory_table_base": format_address(process.directory_table_base),
-        "peb": format_address(process.peb) if process.peb else None,
-    }
-
-
-def processes_json(
-    source: SourceInfo,
-    processes: Sequence[KernelProcess],
-    layout: str,
-    diagnostics: Sequence[Diagnostic],
-) -> dict[str, Any]:
-    """Schema dumpleak/processes/1; all processes are written."""
-    return {
-        "schema": "dumpleak/processes/1",
-        **source_json(source),
-        "layout": layout,
-        "processes": [process_json(process) for process in processes],
-        "diagnostics": diagnostics_json(diagnostics),
-    }
 
 
 def kernel_document(info: KernelInfo) -> Document:
@@ -141,7 +47,7 @@ def kernel_document(info: KernelInfo) -> Document:
         module_table("Drivers", info.drivers, info.unloaded, View.PAGE),
     ]
     if info.processes is not None:
-        parts.append(_process_table(info.processes, views=View.PAGE))
+        parts.append(process_table(info.processes, views=View.PAGE))
     parts.append(properties(source, _properties(info)))
     advice = f"Good enough to look for leaks? {info.advice}"
     parts.append(Line(advice, Style.GOOD if info.usable else Style.BAD))
@@ -161,7 +67,7 @@ def _facts(info: KernelInfo) -> list[tuple[str, str]]:
         ("Page tables", info.paging or "none"),
         ("Processors", str(info.processor_count or "unknown")),
         ("Drivers", f"{len(info.drivers)} loaded, {len(info.unloaded)} unloaded"),
-        ("Processes", "not in the dump" if info.processes is None else str(len(info.processes))),
+        ("Processes", processes_told(info.processes)),
         *((("Running", f"{running.name} (pid {running.process_id})"),) if running else ()),
         *(("Comment", comment) for comment in info.comments),
     ]
@@ -208,6 +114,7 @@ def _properties(info: KernelInfo) -> list[tuple[str, object]]:
         ("usable", info.usable),
         ("advice", info.advice),
         *((f"counters.{counter.name}", counter.bytes) for counter in info.counters),
+        *((f"account.{figure.name}", figure.value) for figure in info.account),
     ]
 
 
@@ -242,6 +149,7 @@ def kernel_json(info: KernelInfo) -> dict[str, Any]:
             counter.name: {"value": counter.bytes, "source": counter.source}
             for counter in info.counters
         },
+        "account": [figure_json(figure) for figure in info.account],
         "pool": {"usable": info.usable},
         "usable": info.usable,
         "advice": info.advice,

@@ -13,6 +13,7 @@ from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
     COUNTERS,
@@ -50,7 +51,7 @@ from dumpleak.reports.document import (
     View,
     data_columns,
 )
-from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.json_report import account_json, diagnostics_json, source_json
 from dumpleak.reports.values import Style
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
@@ -113,6 +114,9 @@ def pool_growth_document(
             said = "Restarted in between, or it cannot be told: allocs and frees begin anew."
             parts.append(Line(said, Style.WARNING))
         parts += _growth_lines(growth, DEFAULT_TOP if top is None else top)
+        # What the pools come to stands above.
+        others = [row for row in comparison.account if not row.name.startswith("pool.")]
+        parts += account_tables(others)
     parts += [
         *side_parts("Base", "Base: ", "Base", comparison.base.source, growth.base),
         *side_parts("Current", "Current: ", "Current", comparison.current.source, growth.current),
@@ -228,6 +232,7 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "reasons": list(comparison.reasons),
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
+        "system": [account_json(row) for row in comparison.account],
         "tags": [_delta(delta, rank) for rank, delta in enumerate(growth.deltas, start=1)],
         "diagnostics": diagnostics_json(growth.diagnostics),
     }

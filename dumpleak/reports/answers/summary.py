@@ -20,6 +20,7 @@ from dumpleak.model.owners import drivers_named
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
+from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
     OUTSIDE_HEAPS,
@@ -96,7 +97,8 @@ def heading_of(snapshot: Snapshot) -> str:
 
 def count_of(count: int, noun: str) -> str:
     """The text "3 sites"."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:
@@ -178,7 +180,10 @@ def _grown_steps(
     """What next, after what grew most: heap calls and VirtualAlloc are recorded in different ways."""
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
-        return THIRD_DUMP, track_driver([drivers_named(delta.site.driver) for delta in grown])
+        rows = what_grew(comparison.account)
+        whose = [drivers_named(delta.site.driver) for delta in grown]
+        tracked = (track_driver(whose),) if grown else ()
+        return (THIRD_DUMP, *system_steps(rows, comparison.base.population), *tracked)
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)
     if comparison.base.is_listed:
         names = [delta.site.name for delta in grown[:NAMED]]

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import WALK, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.account_facts import system_steps
+from dumpleak.reports.answers.headline import account_facts, rows_told
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
 from dumpleak.reports.document import Summary, Tone
@@ -82,15 +85,23 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         facts.append(("Order", SWAPPED))
     if not growth.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
+    facts += account_facts(comparison)
     facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
-    if not grown:
+    rows = what_grew(comparison.account)
+    outside = rows_told(rows)
+    if not grown and not rows:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
+    steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
+    if not grown:
+        headline = f"{outside}. No tag grew. Leaking? Two dumps cannot tell."
+        return Summary(Tone.NOTICE, headline, tuple(facts), steps)
     many = f"{len(grown):,} tag{'s' * (len(grown) != 1)}"
+    first = f"{outside}; {many}" if rows else many
     return Summary(
         Tone.NOTICE,
-        f"{many} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
+        f"{first} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (THIRD_DUMP, track_driver([delta.owner.drivers for _, delta in grown])),
+        (*steps, track_driver([delta.owner.drivers for _, delta in grown])),
     )
 
 

@@ -11,7 +11,8 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.populations import PROCESSES
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.answers.headline import account_facts, rows_told
+from dumpleak.reports.answers.account_facts import ADDRESS_SPACE, shrinking_told, trends_of
+from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
 from dumpleak.reports.answers.next_steps import Step, trace_steps
 from dumpleak.reports.answers.summary import (
     NAMED,
@@ -104,6 +105,8 @@ def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -
     if grew:
         alone = trend.base.population == PROCESSES  # the rows are what there is of a process
         tone, headline = Tone.NOTICE, f"{rows_told(grew)}. {'' if alone else headline}".rstrip()
+    elif shrinking := shrinking_told(trend):
+        tone, headline = Tone.NOTICE, f"{shrinking}. {headline}"
     return _Verdict(tone, headline, f"{len(trend.snapshots)} dumps")
 
 
@@ -151,15 +154,17 @@ def exhaustion_line(trend: Trend) -> str:
     end = trend.exhaustion
     if end is None:
         return ""
+    left = f"{format_bytes(end.limit.free_bytes)} of {end.limit.name} left"
+    pieces = trends_of(trend).get(LARGEST_FREE) if end.limit.name == ADDRESS_SPACE else None
+    if pieces and pieces.time and (end.time is None or pieces.time < end.time):
+        return f"{left} in pieces, of which about {pieces.time:%Y-%m-%d %H:%M} UTC none is large enough."
     when = (
         f"used up about {end.time:%Y-%m-%d %H:%M} UTC, earlier where it is in pieces"
         if end.time
         else "the sites that are suspect do not use it up"
     )
     rate = format_bytes(round(end.bytes_per_hour))
-    return (
-        f"{format_bytes(end.limit.free_bytes)} of {end.limit.name} left; at {rate} an hour {when}."
-    )
+    return f"{left}; at {rate} an hour {when}."
 
 
 def _trend_steps(trend: Trend, grown: Sequence[SiteTrend]) -> tuple[Step, ...]:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dumpleak.compare.account_trends import RowTrend
 from dumpleak.compare.refuted import why_unknown
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.reports.answers.account_facts import trends_of
 from dumpleak.reports.answers.diff import (
     CHANGED_DATA,
     KIND,
@@ -281,7 +283,7 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
             "delta_count": trend.delta_count,
             **both_json(trend.base_totals, trend.current_totals),
         },
-        "account": [{**account_json(row), "points": list(row.points)} for row in trend.account],
+        "account": _account(trend),
         "gate": gate_json(gate),
         "exhaustion": _exhaustion(trend),
         "sites": [
@@ -336,6 +338,25 @@ def _trend(rank: int, trend: SiteTrend, more_evidence: Iterable[str] = ()) -> di
         "newcomers": trend.newcomers._asdict() if trend.newcomers else None,
         "exhaustion": time_json(trend.exhaustion),
     }
+
+
+def _account(trend: Trend) -> list[dict[str, Any]]:
+    trends = trends_of(trend)
+    return [
+        {
+            **account_json(row),
+            "points": list(row.points),
+            "per_hour": _rate(trends[row.name].per_hour),
+            "ends": _ends(trends[row.name]),
+        }
+        for row in trend.account
+    ]
+
+
+def _ends(trend: RowTrend) -> dict[str, Any] | None:
+    if trend.edge is None:
+        return None
+    return {"value": trend.edge.value, "what": trend.edge.what, "time": time_json(trend.time)}
 
 
 def _rate(per_hour: float | None) -> float | None:

@@ -19,8 +19,8 @@ from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot
 from dumpleak.survey.populations.modules import module_members
 from dumpleak.survey.populations.regions import region_members
+from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
-from windumps.dumps.kernel.dump import KernelDump
 
 # From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
 # `CannotAnswerError` where the dump does not tell of the members, or not of all.
@@ -29,11 +29,17 @@ PRODUCERS: dict[str, Producer] = {
     REGIONS: lambda session, process, by: region_members(session, process, by),
     HEAPS: lambda session, process, by: heap_members(process),
     HANDLES: lambda session, process, by: handle_members(session, by),
-    THREADS: lambda session, process, by: thread_members(session),
+    THREADS: lambda session, process, by: thread_members(session, by),
     MODULES: lambda session, process, by: module_members(session),
 }
-# What snapshot files leave out: names of objects tell what files and keys somebody had open.
-LEFT_OUT = {(HANDLES, "name")}
+# What snapshot files of processes leave out: names of objects tell what files and keys somebody had open; by
+# process only systems are told.
+LEFT_OUT = {(HANDLES, "name"), (HANDLES, "process"), (THREADS, "process")}
+
+
+def is_produced(of: str | None) -> bool:
+    """A population of a process or of a system, and not blocks of either."""
+    return of is not None and (of in PRODUCERS or of in SYSTEM_PRODUCERS)
 
 
 def take_population(
@@ -50,8 +56,8 @@ def take_population(
     Raises:
         CannotAnswerError: the dump does not tell of it, or not of all members.
     """
-    if isinstance(session.dump, KernelDump):
-        raise CannotAnswerError(f"{of} of a whole system are not told; name one with --process")
+    if of not in PRODUCERS:
+        raise CannotAnswerError(f"{session.dump.path}: one process; a system has {of}")
     process = process_snapshot(session, progress)
     members = PRODUCERS[of](session, process, by)
     sized = members.size is not None

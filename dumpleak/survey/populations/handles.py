@@ -8,7 +8,7 @@ from dumpleak.model.account import CUT_HANDLES, NO_HANDLES
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.process.session import Session
-from dumpleak.survey.populations.members import Members
+from dumpleak.survey.populations.members import Members, one_process
 
 BY_TYPE = "type"
 
@@ -23,6 +23,7 @@ def handle_members(session: Session, by: str) -> Members:
     Raises:
         CannotAnswerError: the dump does not list its handles, or not all of them.
     """
+    one_process(by)
     handles = session.dump.handles
     if handles is None:
         raise CannotAnswerError(NO_HANDLES)

@@ -10,6 +10,7 @@ import numpy as np
 
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import ListCovered
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
@@ -48,6 +49,16 @@ def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
     return distinct, np.array(numbers, np.int64)
 
 
+def one_process(by: str) -> None:
+    """Refuses to tell members of one process apart by process.
+
+    Raises:
+        CannotAnswerError: that is asked for.
+    """
+    if by == "process":
+        raise CannotAnswerError("the dump is of one process; by process a system is told")
+
+
 def added_up(members: Members) -> list[Group]:
     """The groups that have members, with their totals."""
     sums = GroupSums()
@@ -82,6 +93,10 @@ def members_snapshot(
         groups={site.key: (site, totals) for site, totals in groups},
         totals=sum_of([totals for _, totals in groups]),
         private={},
+        heaps=[] if process.is_pool else process.heaps,
+        pool=None,
+        refuted={},
+        refuted_unknown="",
         private_unknown="",
         by_regions=True,
         in_file=None,

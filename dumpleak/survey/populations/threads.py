@@ -8,21 +8,23 @@ from dumpleak.model.account import NO_THREADS, THREADS_CUT
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import Place, Site, SiteKind, image_identity, key_site
 from dumpleak.process.session import Session
-from dumpleak.survey.populations.members import Members, numbered
+from dumpleak.survey.populations.members import Members, numbered, one_process
 from windumps.arrays import I64
 from windumps.dump import Thread
+from windumps.images.modules import Module
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 
 UNKNOWN = "(start address not in the dump)"
 NARROW_TEB = 0x2000  # of a WoW64 thread, behind its 64-bit TEB
 
 
-def thread_members(session: Session) -> Members:
+def thread_members(session: Session, by: str = "start") -> Members:
     """All threads; what their stacks have committed only where the dump lists its regions, and all stacks.
 
     Raises:
         CannotAnswerError: the dump does not list its threads, or not all of them.
     """
+    one_process(by)
     dump = session.dump
     if not dump.threads or not dump.threads_whole:
         raise CannotAnswerError(THREADS_CUT if dump.threads else NO_THREADS)
@@ -44,7 +46,11 @@ def _site(session: Session, thread: Thread) -> Site:
     rva = start - image.base_address
     symbols = session.symbols
     found = symbols.data(image, rva) if symbols is not None else None
-    function = found.function if found is not None else ""
+    return start_site(image, rva, found.function if found is not None else "")
+
+
+def start_site(image: Module, rva: int, function: str) -> Site:
+    """All threads that began with one function of an image; "" where its name is not known."""
     name = f"{image.name}!{function}" if function else f"{image.name}+0x{rva:x}"
     identity = image_identity(image)
     place = Place(image.name.lower(), identity, rva, function)

@@ -19,6 +19,7 @@ from windumps.arrays import PAGE_SIZE
 from windumps.builds import WITHOUT_PARTITIONS
 from windumps.errors import MemoryReadError
 from windumps.kernel.kernel import Kernel
+from windumps.kernel.partition import find_partition
 from windumps.symbols.base import find_field
 
 MAX_BYTES = 1 << 56  # more is no counter of memory but damage
@@ -35,12 +36,14 @@ class Counter:
         source: Where it comes from, or why it is unknown.
         by_build: Its place is that of another kernel of the same build. Revisions of one build differ there,
             so something else must bear the value out.
+        searched: Nothing names the variable; it was found by what it holds (`partition`).
     """
 
     name: str
     bytes: int | None
     source: str
     by_build: bool = False
+    searched: bool = False
 
 
 # In the order they are shown. (name, KDBG field, bytes of its unit, bytes of the variable or 0 for a
@@ -195,11 +198,15 @@ def _fields_of_variables(kernel: Kernel) -> Iterator[Counter]:
     offsets = (
         dict(zip(_COLUMNS, row, strict=True)) if row and kernel.architecture != "arm64" else {}
     )
+    symbols = kernel.symbols.source
+    places = {variable: kernel.symbol(variable) for variable in _STRUCTURES}
+    # Offsets that symbols give belong to a kernel whose variables have names.
+    searched = find_partition(kernel, offsets) if places[_PARTITION] is None and offsets else None
     for name, (variable, path) in _FIELDS.items():
-        address = kernel.symbol(variable)
+        is_searched = variable == _PARTITION and searched is not None
+        address = searched if is_searched else places[variable]
         if address is None:
             continue
-        symbols = kernel.symbols.source
         found = find_field(symbols, _STRUCTURES[variable], path) if symbols is not None else None
         offset = found.offset if found is not None else offsets.get(name)
         if found is None and not offset:
@@ -211,8 +218,9 @@ def _fields_of_variables(kernel: Kernel) -> Iterator[Counter]:
             continue
         if 0 < value < MAX_BYTES // PAGE_SIZE:
             how = "symbols" if found is not None else f"layout of build {kernel.build}"
+            how += ", found by its structure" * is_searched
             source = f"nt!{variable}.{path} ({how})"
-            yield Counter(name, value * PAGE_SIZE, source, by_build=found is None)
+            yield Counter(name, value * PAGE_SIZE, source, found is None, is_searched)
 
 
 def _paged_pool_pages(kernel: Kernel) -> int:

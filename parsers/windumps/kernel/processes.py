@@ -16,6 +16,7 @@ from windumps.layouts.kernel import (
     PROCESS_LAYOUTS,
     THREAD_LAYOUTS,
 )
+from windumps.layouts.process_figures import thread_starts
 from windumps.layouts.rows import LayoutChoice, LayoutRow, candidates, choose_layout
 from windumps.memory import AddressSpace, RunMemory
 from windumps.memory.lists import list_nodes
@@ -45,6 +46,12 @@ class KernelProcess:
         is_wow64: A 32-bit process on a 64-bit system.
         private_commit_bytes: What it has committed for itself; None when unknown.
         handle_count: Open handles; None until somebody reads them (`handles.py`).
+        exit_time: When it ended; None while it runs, and until somebody reads it (`process_figures`), as the
+            three below.
+        thread_count: Threads that run.
+        nonpaged_quota_bytes: Nonpaged pool charged to it.
+        paged_quota_bytes: Paged pool charged to it.
+        is_listed: It is in the kernel's list of processes.
     """
 
     address: int
@@ -58,14 +65,20 @@ class KernelProcess:
     is_wow64: bool = False
     private_commit_bytes: int | None = None
     handle_count: int | None = None
+    exit_time: datetime | None = None
+    thread_count: int | None = None
+    nonpaged_quota_bytes: int | None = None
+    paged_quota_bytes: int | None = None
+    is_listed: bool = True
 
 
 @dataclass(frozen=True)
 class KernelThread:
-    """One thread of a process: its id and the address of its TEB (0: none)."""
+    """One thread of a process: its id, the address of its TEB, and of what it began with (0: none)."""
 
     thread_id: int
     teb: int
+    start_address: int = 0
 
 
 ProcessLayout = LayoutChoice[tuple[int, ...]]
@@ -255,6 +268,14 @@ def _process(
     )
 
 
+def process_at(memory: AddressSpace, layout: ProcessLayout, address: int) -> KernelProcess | None:
+    """The process whose `_EPROCESS` lies at an address; None unless everything there fits one."""
+    checks = _checks(memory, layout.row, address)
+    if len(checks) < _CHECKS or not all(checks):
+        return None
+    return _process(memory, layout.row, address, trusted=layout.source != "probed")
+
+
 def from_record(memory: AddressSpace, row: LayoutRow, address: int) -> KernelProcess:
     """One `_EPROCESS` as it is; absent fields are 0."""
     kind = "x86" if row.architecture == "x86" else "x64"
@@ -300,8 +321,10 @@ def threads(
 
     def score(candidate: LayoutRow) -> tuple[float, list[KernelThread]] | None:
         found, fitting = [], 0
+        place = candidate.offset("_ETHREAD", "ThreadListEntry")
+        starts = thread_starts(architecture, build, place)
         for node in nodes:
-            address = node - candidate.offset("_ETHREAD", "ThreadListEntry")
+            address = node - place
             cid = address + candidate.offset("_ETHREAD", "Cid")
             try:
                 owner = memory.read_uint(cid, candidate.pointer_size)
@@ -311,8 +334,20 @@ def threads(
                 continue
             if owner == process.process_id:
                 fitting += 1
-                found.append(KernelThread(number, teb))
+                start = _start(memory, address, starts, candidate.pointer_size)
+                found.append(KernelThread(number, teb, start))
         return (fitting / len(nodes), found) if nodes else None
 
     choice = choose_layout(THREAD_LAYOUTS, architecture, build, score)
     return choice.fit if choice is not None else []
+
+
+def _start(memory: AddressSpace, thread: int, places: tuple[int, int] | None, pointer: int) -> int:
+    """What a thread began with: the program's function, else the system's; 0 where that is not known."""
+    if places is None:
+        return 0
+    try:
+        first, of_program = (memory.read_uint(thread + place, pointer) for place in places)
+    except MemoryReadError:
+        return 0
+    return of_program or first

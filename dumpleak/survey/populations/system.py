@@ -1,0 +1,221 @@
+"""Populations of a whole system: processes, their handles and threads, drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dumpleak.files.metadata import StoredPopulation
+from dumpleak.kernel.account import system_account
+from dumpleak.kernel.answerable import pools_of
+from dumpleak.kernel.info import kernel_source
+from dumpleak.kernel.pools import PoolReader
+from dumpleak.kernel.processes import SystemProcesses, read_processes, state_of, total
+from dumpleak.model.account import Figure
+from dumpleak.model.coverage import ListCovered
+from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.populations import HANDLES, MODULES, POPULATIONS, PROCESSES, THREADS
+from dumpleak.model.process_rows import RUNNING
+from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.totals import sum_of
+from dumpleak.survey.populations.handles import handle_site
+from dumpleak.survey.populations.members import Members, added_up, numbered
+from dumpleak.survey.populations.threads import start_site
+from windumps.dumps.kernel.dump import KernelDump
+from windumps.images.modules import ModuleMap
+from windumps.kernel.object_types import object_type
+from windumps.kernel.processes import KernelProcess, KernelThread, threads
+from windumps.symbols.provider import Symbols
+
+BY_PROCESS = "process"
+NO_TYPES = "the types of kernel objects are known by their pool blocks, which cannot be read"
+_NOWHERE = "(object not in a known pool block)"
+
+
+@dataclass(frozen=True)
+class System:
+    """A system opened to list what is in it.
+
+    Attributes:
+        dump: The dump.
+        pools: Its pools; None where it has none.
+        processes: Its processes.
+    """
+
+    dump: KernelDump
+    pools: PoolReader | None
+    processes: SystemProcesses
+
+    @classmethod
+    def of(
+        cls, dump: KernelDump, symbols: Symbols | None = None, progress: Progress = no_progress
+    ) -> System:
+        """Opens one.
+
+        Raises:
+            CannotAnswerError: the dump has no list of processes.
+        """
+        pools = pools_of(dump, symbols, progress)
+        return cls(dump, pools, read_processes(dump, pools))
+
+    def account(self) -> tuple[Figure, ...]:
+        """The account of the system."""
+        return system_account(self.dump, self.pools, processes=self.processes)
+
+
+def _processes(system: System, by: str) -> Members:
+    """All processes; ended ones apart, since a list of a live system shows none."""
+    found = system.processes
+    if found.why_not_all:
+        raise CannotAnswerError(f"there may be more processes: {found.why_not_all}")
+    make = process_site if by == "name" else _state_site
+    sites, group = numbered(make(process) for process in found.all)
+    sizes = [process.private_commit_bytes for process in found.all]
+    known = total(found.all, lambda process: process.private_commit_bytes) is not None
+    return Members(sites, group, np.array(sizes, np.int64) if known else None)
+
+
+def process_site(process: KernelProcess) -> Site:
+    """All processes of one program, and apart from them those that ended."""
+    state = state_of(process)
+    name = process.name or "(no name)"
+    if state == RUNNING:
+        return Site(SiteKind.GROUP, process_key(name), name)
+    return Site(SiteKind.GROUP, f"{process_key(name)}|{state}", f"{name} ({state})")
+
+
+def _state_site(process: KernelProcess) -> Site:
+    return key_site("state", state_of(process))
+
+
+def _handles(system: System, by: str) -> Members:
+    if why := system.processes.why_no_handles:
+        raise CannotAnswerError(why)
+    tables = system.processes.tables
+    if by == BY_PROCESS:
+        sites, owner = numbered(_owner_site("handle", table.process) for table in tables)
+        return Members(sites, owner.repeat([len(table.objects) for table in tables]), None)
+    if by != "type":
+        raise CannotAnswerError(f"handles of a system are not told by {by}")
+    if system.pools is None or (why := system.pools.why_no_walk):
+        raise CannotAnswerError(NO_TYPES if system.pools is None else why)
+    objects = np.concatenate([table.objects for table in tables])
+    tags = system.pools.blocks.tags_at(objects)
+    kinds, index = np.unique(tags, return_inverse=True)
+    names = [object_type(tag) if tag >= 0 else _NOWHERE for tag in kinds.tolist()]
+    sites, group = numbered(handle_site(by, name) for name in names)
+    return Members(sites, group[index], None)
+
+
+def _owner_site(label: str, process: KernelProcess) -> Site:
+    name = process.name or "(no name)"
+    return Site(SiteKind.GROUP, f"{label}|{BY_PROCESS}|{process_key(name)}", name)
+
+
+def _threads(system: System, by: str) -> Members:
+    dump = system.dump
+    layout = dump.process_layout
+    images = ModuleMap(dump.kernel.drivers)
+    if layout is None:
+        raise CannotAnswerError(dump.why_no_processes)
+    found: list[Site] = []
+    lost = 0
+    for process in system.processes.running:
+        listed = threads(dump.kernel.memory, layout, dump.architecture, dump.build, process)
+        # Where the kernel's own count is not known, an empty list is a list that was not read.
+        lost += len(listed) < (1 if process.thread_count is None else process.thread_count)
+        if by == BY_PROCESS:
+            found += [_owner_site("thread", process)] * len(listed)
+        else:
+            found += [_start_site(images, process, thread) for thread in listed]
+    if lost:
+        raise CannotAnswerError(f"lists of threads of {lost} processes are not whole in the dump")
+    sites, group = numbered(found)
+    return Members(sites, group, None)
+
+
+def _start_site(images: ModuleMap, process: KernelProcess, thread: KernelThread) -> Site:
+    """By the driver's function a thread began with; those of programs by the program."""
+    image = images.at(thread.start_address) if thread.start_address else None
+    if image is not None:
+        return start_site(image, thread.start_address - image.base_address, "")
+    if not thread.start_address:
+        return key_site("thread|start", "(start address not in the dump)")
+    name = process.name or "(no name)"
+    return Site(SiteKind.GROUP, f"thread|start|{process_key(name)}", f"{name}{OWN_CODE}")
+
+
+def _drivers(system: System, by: str) -> Members:
+    drivers = system.dump.kernel.drivers
+    if not drivers:
+        raise CannotAnswerError("the dump has no list of drivers")
+    sites, group = numbered(key_site(f"module|{by}", driver.name) for driver in drivers)
+    return Members(sites, group, np.array([driver.size_bytes for driver in drivers], np.int64))
+
+
+SYSTEM_PRODUCERS: dict[str, Callable[[System, str], Members]] = {
+    PROCESSES: _processes,
+    HANDLES: _handles,
+    THREADS: _threads,
+    MODULES: _drivers,
+}
+# What only systems, or only processes, are grouped by.
+_KEYS = {HANDLES: ("process", "type"), THREADS: ("start", "process")}
+
+
+def take_system_population(
+    dump: KernelDump,
+    of: str,
+    by: str,
+    symbols: Symbols | None = None,
+    progress: Progress = no_progress,
+) -> Snapshot:
+    """A population of a system, grouped; the account is that of the whole system.
+
+    Raises:
+        CannotAnswerError: the dump does not tell of it, or not of all members.
+    """
+    if of not in SYSTEM_PRODUCERS:
+        raise CannotAnswerError(f"{of} of a whole system are not told; name one with --process")
+    return system_snapshot(System.of(dump, symbols, progress), of, by)
+
+
+def system_snapshot(system: System, of: str, by: str) -> Snapshot:
+    """A population of an opened system, a key of `SYSTEM_PRODUCERS`; errors as above."""
+    dump = system.dump
+    members = SYSTEM_PRODUCERS[of](system, by)
+    groups = added_up(members)
+    return Snapshot(
+        source=kernel_source(dump),
+        grouping=by,
+        groups={site.key: (site, totals) for site, totals in groups},
+        totals=sum_of([totals for _, totals in groups]),
+        private={},
+        heaps=[],
+        coverage=ListCovered.of(of),
+        diagnostics=list(dump.diagnostics),
+        modules=tuple(dump.modules),
+        outside=system.account(),
+        population=of,
+        sized=members.size is not None,
+        boot=system.pools.boot if system.pools is not None else None,
+    )
+
+
+def all_of_system(system: System) -> dict[str, StoredPopulation]:
+    """Every population with its groupings, as a snapshot file keeps them, or why the dump lacks it."""
+    found = {}
+    for of, produce in SYSTEM_PRODUCERS.items():
+        members, reason = {}, ""
+        for by in _KEYS.get(of, tuple(POPULATIONS[of].groupings)):
+            try:
+                members[by] = produce(system, by)
+            except CannotAnswerError as error:
+                reason = reason or str(error)
+        sized = all(each.size is not None for each in members.values())
+        groups = {by: added_up(each) for by, each in members.items()}
+        found[of] = StoredPopulation(groups, sized, reason)
+    return found

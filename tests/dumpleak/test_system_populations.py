@@ -1,0 +1,177 @@
+"""Processes, handles, threads and drivers of a system: counted one by one, and compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.filled_system import NUMBERS, FilledSystem
+from builders.live_log_builder import process_list
+
+MIB = 1 << 20
+BUILDS = pytest.mark.parametrize("build", list(NUMBERS))
+
+
+def _groups(run: Any, *line: object) -> dict[str, tuple[int, int | None]]:
+    code, out, err = run("stat", *line, "--format", "json")
+    assert (code, err) == (0, "")
+    return {g["name"]: (g["used_count"], g["used_bytes"]) for g in json.loads(out)["groups"]}
+
+
+@BUILDS
+def test_processes_are_told_with_what_each_has_committed(
+    build: str, run: Any, tmp_path: Path
+) -> None:
+    made = FilledSystem(tmp_path, build).fill()
+    made.holds("acmesvc.exe", pages=0x1234)
+    path = made.save()
+    found = _groups(run, path, "--of", "processes")
+    assert found["acmesvc.exe"] == (1, 0x1234 * 0x1000)
+    assert found["svchost.exe"] == (3, 3 * MIB)
+    assert sum(count for count, _ in found.values()) == len(made.processes)
+
+
+@BUILDS
+def test_ended_processes_stand_apart_whether_the_kernel_lists_them_or_not(
+    build: str, run: Any, tmp_path: Path
+) -> None:
+    made = FilledSystem(tmp_path, build).fill()
+    first, second, _ = made.named("svchost.exe")
+    made.end(first, listed=False)
+    made.end(second, listed=True)
+    path = made.save()
+    found = _groups(run, path, "--of", "processes")
+    assert found["svchost.exe"] == (1, MIB)
+    assert found["svchost.exe (ended)"] == (2, 2 * MIB)
+    states = _groups(run, path, "--of", "processes", "--by", "state")
+    assert states == {"running": (10, 10 * MIB), "ended": (2, 2 * MIB)}
+
+
+def test_without_any_commit_processes_are_only_counted(run: Any, tmp_path: Path) -> None:
+    path = FilledSystem(tmp_path).save()
+    assert _groups(run, path, "--of", "processes")["svchost.exe"] == (3, None)
+
+
+@BUILDS
+def test_handles_are_told_by_process_and_by_type(build: str, run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path, build).fill(handles=3)
+    made.handles("acmesvc.exe", 40)
+    path = made.save()
+    by_process = _groups(run, path, "--of", "handles", "--by", "process")
+    assert by_process["acmesvc.exe"] == (40, None)
+    assert by_process["svchost.exe"] == (9, None)
+    # All of them are of process objects, as the tag of their blocks says.
+    assert _groups(run, path, "--of", "handles") == {"Process": (11 * 3 + 40, None)}
+
+
+def test_handle_tables_that_are_not_wholly_there_are_said_and_not_counted(
+    run: Any, tmp_path: Path
+) -> None:
+    made = FilledSystem(tmp_path).fill()
+    table = made.get(made.address("lsass.exe") + made.n.table)
+    made.pointer(table + made.n.code, 0xFFFFE0FFFFFF0000)
+    path = made.save()
+    code, out, err = run("stat", path, "--of", "handles", "--by", "process")
+    assert (code, out) == (3, "")
+    assert "handle tables of 1 processes are not wholly in the dump" in err
+    code, out, _ = run("processes", path, "--format", "json")
+    told = {p["name"]: p["handle_count"] for p in json.loads(out)["processes"]}
+    assert (told["lsass.exe"], told["services.exe"]) == (None, 4)
+
+
+def test_empty_handle_tables_of_all_processes_are_no_answer(run: Any, tmp_path: Path) -> None:
+    code, out, err = run("stat", FilledSystem(tmp_path).save(), "--of", "handles")
+    assert (code, out) == (3, "")
+    assert "hold no handles" in err
+
+
+@BUILDS
+def test_threads_are_told_by_process(build: str, run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path, build).fill()
+    found = _groups(run, made.save(), "--of", "threads", "--by", "process")
+    assert found["svchost.exe"] == (3, None)
+    assert sum(count for count, _ in found.values()) == len(made.processes)
+
+
+def test_threads_of_a_list_that_is_not_whole_are_no_answer(run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path).fill()
+    made.holds("acmesvc.exe", threads=9)  # of which the list has one
+    code, out, err = run("stat", made.save(), "--of", "threads")
+    assert (code, out) == (3, "")
+    assert "lists of threads of 1 processes are not whole" in err
+
+
+def test_drivers_are_the_modules_of_a_system(run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path)
+    found = _groups(run, made.save(), "--of", "modules")
+    assert found == {m["name"]: (1, m["size"]) for m in made.truth["modules"]}
+
+
+def _pair(folder: Path) -> tuple[Path, Path]:
+    before = FilledSystem(folder).fill().save()
+    made = FilledSystem(folder, which="after").fill()
+    made.holds("acmesvc.exe", pages=0x10000)
+    made.handles("acmesvc.exe", 200)
+    for process in made.named("svchost.exe"):
+        made.end(process, listed=False)
+    return before, made.save()
+
+
+def test_the_program_that_grew_is_named_and_fails_a_gate(run: Any, tmp_path: Path) -> None:
+    before, after = _pair(tmp_path)
+    line = "diff", before, after, "--of", "processes"
+    code, out, _ = run(*line, "--format", "json")
+    found = json.loads(out)
+    first = found["sites"][0]
+    assert (code, found["verdict"], first["name"]) == (0, "growth", "acmesvc.exe")
+    assert first["delta_bytes"] == 255 * MIB
+    assert run(*line, "--fail-on", "site.bytes>=200M")[0] == 1
+    assert run(*line, "--fail-on", "processes.ended_count>=3")[0] == 1
+    assert run(*line, "--fail-on", "processes.ended_count>=4")[0] == 0
+
+
+def test_snapshot_files_answer_as_their_dumps_do(run: Any, tmp_path: Path) -> None:
+    dumps = _pair(tmp_path)
+    files = [tmp_path / f"{number}.dlsnap" for number in range(2)]
+    for dump, file in zip(dumps, files, strict=True):
+        assert run("snapshot", dump, "-o", file, "--of", "processes")[0] == 0
+    for of in (
+        ("processes",),
+        ("processes", "--by", "state"),
+        ("handles", "--by", "process"),
+        ("threads",),
+        ("modules",),
+    ):
+        answers = []
+        for pair in (dumps, files, (dumps[0], files[1])):
+            code, out, err = run("diff", *pair, "--of", *of, "--format", "json")
+            assert (code, err) == (0, "")
+            told = json.loads(out)
+            answers.append((told["sites"], told["verdict"], [r["delta"] for r in told["account"]]))
+        assert answers[0] == answers[1] == answers[2]
+
+
+def test_a_list_of_live_processes_is_compared_with_a_dump(run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path).fill()
+    rows = [
+        (name.removesuffix(".exe"), number, 9, MIB)
+        for number, (name, _) in enumerate(made.processes)
+    ]
+    rows = [(n, i, h, 77 * MIB if n == "acmesvc" else size) for n, i, h, size in rows]
+    log = tmp_path / "later.csv"
+    log.write_text(process_list(rows))
+    code, out, _ = run("diff", made.save(), log, "--of", "processes", "--format", "json")
+    changed = {site["name"]: site["delta_bytes"] for site in json.loads(out)["sites"]}
+    assert (code, changed) == (0, {"acmesvc": 76 * MIB})
+
+
+def test_what_a_dump_of_one_process_does_not_have_is_refused(run: Any, tmp_path: Path) -> None:
+    from builders.process_builder import ProcessBuilder
+
+    path = tmp_path / "app.dmp"
+    path.write_bytes(ProcessBuilder().image("app.exe").heap().thread().build())
+    for line in (("--of", "processes"), ("--of", "threads", "--by", "process")):
+        code, out, err = run("stat", path, *line)
+        assert (code, out, len(err.splitlines())) == (3, "", 1)
