@@ -72,6 +72,17 @@ def test_diff_names_the_type_that_grew_and_has_no_bytes(run: Any, tmp_path: Path
     assert (first["delta_bytes"], first["delta_count"]) == ("", "800")
 
 
+def test_a_comment_counts_handles_and_shows_no_bytes(run: Any, tmp_path: Path) -> None:
+    files = [_dump(tmp_path, 3600 * hour, {"Event": 100 + 800 * hour}) for hour in range(3)]
+    for line, more in ((("diff", *files[:2]), ""), (("trend", *files), "shape | verdict | ")):
+        status, out, _ = run(*line, *OF, "--format", "markdown")
+        assert status == 0
+        assert f"\n| handles +/- | {more}gate | type |\n" in out
+        assert "`Event`" in out
+        assert " B" not in out
+    assert "**+1,600** handles in all: from 100 to 1,700." in out
+
+
 def test_one_type_for_another_is_growth_of_that_type(run: Any, tmp_path: Path) -> None:
     base = _dump(tmp_path, 0, {"Event": 100, "File": 900})
     current = _dump(tmp_path, 3600, {"Event": 900, "File": 100})
@@ -118,7 +129,7 @@ def test_what_handles_cannot_tell_is_a_wrong_question(
 def test_what_is_asked_for_by_name_and_is_not_there_is_refused(run: Any) -> None:
     status, out, err = run("stat", TINY, "--of", "pool")
     assert (status, out) == (3, "")
-    assert "tells of blocks, not of pool" in err
+    assert "pools are in" in err
     assert json.loads(run("stat", TINY, "--of", "blocks", "--format", "json")[1])["of"] == "blocks"
 
 

@@ -102,15 +102,17 @@ def _sites(judged: JudgedAnswer, top: int) -> Iterator[Part]:
         Column("gate", views=View.REVIEW),
         Column(noun, Kind.NAME, views=View.REVIEW),
     )
-    sized = slice(0 if base.has_bytes else 1, None)
-    yield Table(
-        "grown",
-        "",
-        columns[sized],
-        found.shown,
-        lambda _, finding: _cells(finding)[sized],
-        View.REVIEW,
-    )
+    told = [
+        place
+        for place, column in enumerate(columns)
+        if base.has_bytes or column.kind is not Kind.BYTES
+    ]
+
+    def row(_: int, finding: Finding) -> Row:
+        cells = _cells(finding)
+        return [cells[place] for place in told]
+
+    yield Table("grown", "", [columns[place] for place in told], found.shown, row, View.REVIEW)
     if found.left_out:
         yield _paragraph(f"… and {found.left_out} more.")
 
