@@ -18,7 +18,6 @@ whose text is one line for people.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,7 @@ from dumpleak.files.matching import matched
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
-from dumpleak.survey.open import Wanted, open_snapshot, require_population, walked
+from dumpleak.survey.open import Wanted, open_snapshot, require_population, subject_in
 from dumpleak.survey.recording import write_snapshot
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.symbols.provider import Symbols
@@ -90,15 +89,15 @@ def snapshot(source: Source, by: str | None = None, *, of: str | None = None) ->
     if not isinstance(source, Session):
         return open_snapshot(source, wanted)
     symbols = source.symbols.provider if source.symbols is not None else None
-    return walked(source, replace(wanted, symbols=symbols))
+    return subject_in(source, symbols).snapshot(wanted)
 
 
 def compare(
     base: Source,
     current: Source,
     by: str | None = None,
-    force: bool = False,
     *,
+    force: bool = False,
     of: str | None = None,
 ) -> Comparison:
     """Compares two dumps, snapshots or files.
@@ -128,15 +127,15 @@ def compare(
         [('heaps', 2)]
     """
     older, newer = matched(snapshot(base, by, of=of), snapshot(current, by, of=of))
-    return compare_snapshots(older, newer, force)
+    return compare_snapshots(older, newer, force=force)
 
 
 def trend(
     dumps: Iterable[Source],
     after_idle: Source | None = None,
     by: str | None = None,
-    force: bool = False,
     *,
+    force: bool = False,
     of: str | None = None,
 ) -> Trend:
     """Finds the sites that grow steadily over three dumps and more.
@@ -163,7 +162,7 @@ def trend(
     series = [*dumps, *([after_idle] if after_idle is not None else [])]
     taken = list(matched(*(snapshot(dump, by, of=of) for dump in series)))
     idle = taken.pop() if after_idle is not None else None
-    return find_trend(taken, idle, force)
+    return find_trend(taken, idle, force=force)
 
 
 def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:

@@ -158,16 +158,16 @@ def _run(arguments: list[str]) -> Any:
         return 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code
     except NotADumpError as error:
         about = (why_no_dump(word) for word in arguments if str(error).startswith(f"{word}: "))
-        return _fail(next(filter(None, about), str(error)), debug)
+        return _fail(next(filter(None, about), str(error)), debug=debug)
     except WindumpsError as error:
-        return _fail(str(error), debug)
+        return _fail(str(error), debug=debug)
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{place}{error.strerror or error}", debug)
+        return _fail(f"{place}{error.strerror or error}", debug=debug)
     except Exception as error:  # the one place: a traceback helps nobody at two in the morning
         return _fail(
             f"internal error ({type(error).__name__}: {error}); please report it with --debug",
-            debug,
+            debug=debug,
         )
 
 
@@ -200,7 +200,7 @@ def _ending_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _fail(message: str, debug: bool) -> int:
+def _fail(message: str, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
     click.echo(f"dumpleak: {message}", err=True)

@@ -84,7 +84,7 @@ class _SiteNamer:
             self._frame(text, place, line)
             for text, place, line in zip(site.frames, site.places, lines, strict=True)
         ]
-        named = stack_site(frames, self._cut)
+        named = stack_site(frames, cut=self._cut)
         return replace(
             site,
             key=named.key if self._cut else site.key,

@@ -158,7 +158,7 @@ def module_stem(name: str) -> str:
     return _EXTENSION.sub("", name)
 
 
-def stack_site(frames: Sequence[Frame], cut: bool = False) -> Site:
+def stack_site(frames: Sequence[Frame], *, cut: bool = False) -> Site:
     """The site of one stack.
 
     Args:
@@ -198,6 +198,7 @@ class StackAttributor:
         table: SiteTable,
         symbolize: Symbolize | None = None,
         allocators: Sequence[str] = ALLOCATOR_FRAMES,
+        *,
         cut: bool = False,
     ) -> None:
         if symbolize is None:
@@ -224,7 +225,7 @@ class StackAttributor:
         return np.array([known[trace] for trace in values.tolist()], np.int64)[inverse]
 
     def _site(self, stack: tuple[int, ...]) -> int:
-        return self._table.index_of(stack_site(self._namer.frames(stack), self._cut))
+        return self._table.index_of(stack_site(self._namer.frames(stack), cut=self._cut))
 
     def _reader(self, view: ProcessView) -> StackTraces:
         reader = self._readers.get(view.architecture)

@@ -51,7 +51,7 @@ _PLACES: tuple[Traversable, ...] = (
     help="No progress bar on a terminal.",
 )
 @click.option("--debug", is_flag=True, help="Show a traceback when something fails.")
-def demo(show: bool, output: str | None, no_progress: bool, debug: bool) -> None:
+def demo(*, show: bool, output: str | None, no_progress: bool, debug: bool) -> None:
     """Compares two dumps that come with dumpleak, and writes the page about them.
 
     They are of a program that leaks, Windows 11 24H2 with recorded call stacks, made for tests.

@@ -22,4 +22,4 @@ def heaps(dump: str, options: Options) -> None:
     """One row a heap: committed, used, free, overhead."""
     snapshot = opened(None, dump, "heap", options)
     answer_to(options, Answer(lambda: heaps_document(snapshot), lambda: heaps_json(snapshot)))
-    require(snapshot.coverage)
+    require(snapshot.shortfall)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -10,16 +12,18 @@ from dumpleak.commands.options import DUMP, Options, options_with
 from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
-from dumpleak.kernel.answerable import why_no_answer
-from dumpleak.kernel.info import take_kernel_info
+from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.info import Info
-from dumpleak.process.session import Session
 from dumpleak.reports.answers.info import info_document, info_json
 from dumpleak.reports.answers.kernel import kernel_document, kernel_json
+from dumpleak.reports.document import Document
 from dumpleak.reports.formats import FORMATS, Answer
-from dumpleak.survey.info import take_info
-from dumpleak.symbols.kernel import use_symbols
-from windumps.dumps.kernel.dump import KernelDump
+from dumpleak.survey.open import open_subject
+
+_WRITERS: dict[type, tuple[Callable[[Any], Document], Callable[[Any], dict[str, Any]]]] = {
+    Info: (info_document, info_json),
+    KernelInfo: (kernel_document, kernel_json),
+}
 
 
 @click.command(
@@ -31,22 +35,11 @@ from windumps.dumps.kernel.dump import KernelDump
 @options_with(FORMATS)
 def info(dump: str, options: Options) -> None:
     """What a dump is, what it holds and lacks, and whether leaks can be looked for in it."""
+    answer: Info | KernelInfo
     if is_snapshot_file(dump):
-        _write(snapshot_info(Path(dump)), options)
-        return
-    with progress_bar(options):
-        session = Session.open(dump, options.symbols, options.process)
-    if isinstance(session.dump, KernelDump):
-        with progress_bar(options):
-            use_symbols(session.dump, options.symbols)  # before anything is read with them
-            answer_of_pools = why_no_answer(session.dump)
-        taken = take_kernel_info(session.dump, options.symbols, answer_of_pools)
-        answer_to(options, Answer(lambda: kernel_document(taken), lambda: kernel_json(taken)))
-        return
-    with progress_bar(options) as progress:
-        answer = take_info(session, progress)
-    _write(answer, options)
-
-
-def _write(answer: Info, options: Options) -> None:
-    answer_to(options, Answer(lambda: info_document(answer), lambda: info_json(answer)))
+        answer = snapshot_info(Path(dump))
+    else:
+        with progress_bar(options) as progress:
+            answer = open_subject(dump, options.symbols, options.process).info(progress)
+    document, json = _WRITERS[type(answer)]
+    answer_to(options, Answer(lambda: document(answer), lambda: json(answer)))

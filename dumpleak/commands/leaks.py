@@ -33,4 +33,4 @@ def leaks(dump: str, by: str, top: int | None, options: Options) -> None:
         session.skip_frames = options.skip_frames
         found = find_leaks(session, by, progress)
     answer_to(options, Answer(lambda: leaks_document(found, top), lambda: leaks_json(found)))
-    require(found.coverage)
+    require(found.coverage.shortfall)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 
@@ -15,8 +16,7 @@ from dumpleak.model.holding import StoredHolders
 from dumpleak.model.populations import POPULATIONS, grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
-from dumpleak.reports import OF_BLOCKS
-from dumpleak.reports.formats import DETAILED, FORMATS
+from dumpleak.reports.formats import DETAILED, FORMATS, OF_BLOCKS
 from dumpleak.survey.open import Wanted, open_snapshot, require_population
 
 OF = click.option(
@@ -55,6 +55,7 @@ def opened(
     *,
     holders: bool = False,
     keep_blocks: bool = False,
+    asked: Wanted | None = None,
 ) -> Snapshot:
     """Opens whatever the user named, grouped.
 
@@ -65,13 +66,15 @@ def opened(
         options: The command's.
         holders: Keep what `look_for_holders` needs.
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
+        asked: What else is wanted, of the kernel's pools say.
 
     Raises:
         UsageError: the format cannot show members without bytes.
         WindumpsError: as `open_snapshot`.
     """
     with progress_bar(options) as progress:
-        wanted = Wanted(
+        wanted = replace(
+            asked or Wanted(),
             of=of,
             by=by,
             symbols=options.symbols,

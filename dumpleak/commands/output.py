@@ -22,7 +22,6 @@ from rich.progress import (
 from rich.text import Text
 
 from dumpleak.commands.options import Options
-from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress as ProgressCallback
 from dumpleak.model.errors import no_progress
 from dumpleak.model.units import format_bytes
@@ -34,10 +33,10 @@ EXIT_GATE = 1
 EXIT_CANNOT_ANSWER = 3
 
 
-def require(covered: Coverage) -> None:
-    """Ends with exit code 3 when what was shown covers too little to count as an answer."""
-    if covered.shortfall:
-        click.echo(f"dumpleak: {covered.shortfall}", err=True)
+def require(shortfall: str) -> None:
+    """Ends with exit code 3 when what was shown says too little to count as an answer; "" is enough."""
+    if shortfall:
+        click.echo(f"dumpleak: {shortfall}", err=True)
         raise SystemExit(EXIT_CANNOT_ANSWER)
 
 

@@ -14,34 +14,23 @@ from dumpleak.commands.gating import (
     judged,
     open_gate,
 )
+from dumpleak.commands.opening import opened
 from dumpleak.commands.options import TOP, Options, options_with
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, output_to, progress_bar
-from dumpleak.compare.answers import Verdict
+from dumpleak.commands.output import answer_to, require
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
-from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file
-from dumpleak.files.matching import mark_lost_tags, matched
-from dumpleak.files.poolmon_lines import is_log
-from dumpleak.files.poolmon_log import LoggedPools
-from dumpleak.files.stored_pools import StoredPools
-from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.errors import Progress
+from dumpleak.files.matching import matched
 from dumpleak.model.pool import ORDERS, POOLS
-from dumpleak.model.pool_source import PoolSource
 from dumpleak.model.populations import POOL
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports import CI_FORMATS, DIFF_REPORTS
 from dumpleak.reports.answers.pools import (
     pool_document,
     pool_growth_document,
     pool_growth_json,
     pool_json,
 )
-from dumpleak.reports.formats import FORMATS, Answer
-from dumpleak.survey.open import Wanted, open_snapshot
-from dumpleak.survey.pools import take_pool_snapshot
-from windumps import open_dump
-from windumps.files import read_head
+from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, OF_CI, Answer, formats_of
+from dumpleak.survey.open import Wanted
 
 # `!poolused` sorts by digits.
 _DIGITS = {"2": "nonpaged", "4": "paged"}
@@ -86,8 +75,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @gate_options
 @TOP
-@options_with([*FORMATS, *CI_FORMATS])
+@options_with([*FORMATS, *GROWTH_FORMATS])
 def pool(
+    *,
     dump: str,
     current: str | None,
     sort: str,
@@ -103,44 +93,34 @@ def pool(
     if options.process is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
     gate = open_gate(gating, POOL, "site", options)
-    if gate is not None or options.format in CI_FORMATS:
+    of_growth = options.format in (GROWTH_FORMATS if current is None else OF_CI)
+    if gate is not None or of_growth:
         _check_gated(current, whole=walk and not (tags or pools))
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
-    with progress_bar(options) as progress:
-        sources: list[PoolSource] = [
-            _source(name, pooltag, options, progress)
-            for name in (dump, current)
-            if name is not None
-        ]
-        if current is None:
-            answer = take_pool(sources[0], selection, walk)
-        elif options.format not in CI_FORMATS:
-            mark_lost_tags(sources[0], sources[1], walk=walk)
-            growth = take_growth(sources[0], sources[1], selection, walk, top or EXPLAINED_TAGS)
+
+    asked = Wanted(pooltag=pooltag, walk=walk, even_short=True)
+
+    def snapshot(name: str) -> Snapshot:
+        return opened(POOL, name, "site", options, asked=asked)
+
     if current is None:
+        answer = take_pool(snapshot(dump), selection)
         answer_to(options, Answer(lambda: pool_document(answer, top), lambda: pool_json(answer)))
-        if answer.account.shortfall:
-            click.echo(f"dumpleak: {answer.account.shortfall}", err=True)
-            raise SystemExit(EXIT_CANNOT_ANSWER)
+        require(answer.account.shortfall)
         return
-    if options.format not in CI_FORMATS:
-        answer_to(
-            options,
-            Answer(lambda: pool_growth_document(growth, top), lambda: pool_growth_json(growth)),
-        )
-        if gate is None and growth.comparison.verdict is Verdict.NOT_COMPARABLE:
-            reasons = "; ".join(growth.comparison.reasons)
-            click.echo(f"dumpleak: the dumps are not comparable: {reasons}", err=True)
-            raise SystemExit(EXIT_CANNOT_ANSWER)
-        if gate is None:
-            return
     with answering(gate):
-        names = dump, current
-        base, after = matched(*(_snapshot(*each) for each in zip(sources, names, strict=True)))
-        judgement = judged(gate, compare(base, after))
-    if options.format in CI_FORMATS:
-        with output_to(options) as stream:
-            DIFF_REPORTS[options.format](stream).diff(judgement, top)
+        base, after = matched(snapshot(dump), snapshot(current))
+        comparison = compare(base, after)
+        judgement = judged(gate, comparison)
+        growth = take_growth(comparison, selection, (top or EXPLAINED_TAGS) if walk else 0)
+    answer_to(
+        options,
+        Answer(
+            lambda: pool_growth_document(growth, top, judgement.gate),
+            lambda: pool_growth_json(growth),
+            formats_of(GROWTH_FORMATS, judgement, top),
+        ),
+    )
     finish(gate, judgement)
 
 
@@ -156,19 +136,3 @@ def _check_gated(current: str | None, *, whole: bool) -> None:
         raise click.UsageError(
             "all tags are judged, by their blocks too: --tag, --type and --no-walk do not go with that"
         )
-
-
-def _snapshot(source: PoolSource, name: str) -> Snapshot:
-    """The pools as `diff` compares them."""
-    if isinstance(source, PoolReader):
-        return take_pool_snapshot(source)
-    return open_snapshot(name, Wanted(of=POOL))
-
-
-def _source(name: str, pooltag: Path | None, options: Options, progress: Progress) -> PoolSource:
-    """The pools of a snapshot file, a log or a dump."""
-    if is_snapshot_file(name):
-        return StoredPools(Path(name), pooltag)
-    if is_log(read_head(name, HEAD_BYTES)):
-        return LoggedPools(name, pooltag)
-    return PoolReader(open_dump(name), options.symbols, pooltag, progress)

@@ -10,9 +10,8 @@ from dumpleak.kernel.info import kernel_source, listed_processes
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.reports.answers.kernel import processes_document, processes_json
 from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.survey.open import open_subject
 from dumpleak.symbols.kernel import use_symbols
-from windumps import open_dump
-from windumps.dumps.kernel.dump import KernelDump
 
 
 @click.command(
@@ -25,11 +24,7 @@ from windumps.dumps.kernel.dump import KernelDump
 @options_with(FORMATS)
 def processes(dump: str, top: int | None, options: Options) -> None:
     """Processes of a kernel dump: id, parent, name, start, private commit, handles."""
-    opened = open_dump(dump)
-    if not isinstance(opened, KernelDump):
-        raise CannotAnswerError(
-            f"{dump}: a {opened.kind} of one process; only kernel dumps list processes"
-        )
+    opened = open_subject(dump).system("only kernel dumps list processes")
     said = use_symbols(opened, options.symbols)
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")

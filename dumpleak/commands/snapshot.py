@@ -9,17 +9,13 @@ import click
 
 from dumpleak.commands.options import DUMP, HOLDERS, HOLDERS_AUTO_BYTES, Options, options_with
 from dumpleak.commands.output import output_to, progress_bar, require
-from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.errors import CannotAnswerError, Progress
-from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
+from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
-from dumpleak.survey.open import require_population
-from dumpleak.survey.pool_recording import write_pool_snapshot
-from dumpleak.survey.populations import PRODUCERS
-from dumpleak.survey.recording import INCLUDABLE, write_snapshot
+from dumpleak.survey.open import Recording, open_subject
+from dumpleak.survey.recording import INCLUDABLE
 from dumpleak.survey.umdh_log import write_log
-from windumps.dumps.kernel.dump import KernelDump
 
 FILE_FORMAT = "dlsnap"
 
@@ -65,6 +61,7 @@ FORMATS: dict[str, Callable[[Session, IO[str], Progress], None]] = {"umdh": _wri
 @HOLDERS
 @options_with([FILE_FORMAT, *FORMATS])
 def snapshot(
+    *,
     dump: str,
     include: tuple[str, ...],
     strip_names: bool,
@@ -77,28 +74,12 @@ def snapshot(
     if options.format == FILE_FORMAT:
         if options.output is None:
             raise click.UsageError("-o FILE is needed: a snapshot file is not text")
-        session = Session.open(dump, options.symbols, options.process)
-        is_system = isinstance(session.dump, KernelDump)
-        if of not in PRODUCERS or is_system:
-            require_population(dump, of, POOL if is_system else BLOCKS)
-        if isinstance(session.dump, KernelDump):
-            with progress_bar(options) as progress:
-                reader = PoolReader(session.dump, options.symbols, progress=progress)
-                names = include, strip_names, keep_name
-                write_pool_snapshot(reader, options.output, *names)
-            return
+        limit = HOLDERS_AUTO_BYTES if holders is None else holders
+        asked = Recording(include, strip_names, keep_name, limit, of)
+        opened = open_subject(dump, options.symbols, options.process)
         with progress_bar(options) as progress:
-            write_snapshot(
-                session,
-                options.output,
-                include,
-                strip_names,
-                keep_name,
-                HOLDERS_AUTO_BYTES if holders is None else holders,
-                progress,
-                of,
-            )
-        require(coverage(session))
+            shortfall = opened.record(options.output, asked, progress)
+        require(shortfall)
         return
     if include or strip_names or keep_name or of not in (None, BLOCKS):
         raise click.UsageError(
@@ -107,4 +88,4 @@ def snapshot(
     with output_to(options) as stream, progress_bar(options) as progress:
         session = Session.open(dump, options.symbols, options.process)
         FORMATS[options.format](session, stream, progress)
-    require(coverage(session))
+    require(coverage(session).shortfall)

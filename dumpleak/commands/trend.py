@@ -17,16 +17,15 @@ from dumpleak.commands.opening import (
     opened_series,
 )
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
-from dumpleak.commands.output import answer_to, output_to
+from dumpleak.commands.output import answer_to
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.detect import is_series
 from dumpleak.files.matching import matched
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports import TREND_REPORTS
 from dumpleak.reports.answers.trend import trend_document, trend_json
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, Answer, formats_of
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -54,8 +53,9 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with([*FORMATS, *TREND_REPORTS])
+@options_with([*FORMATS, *GROWTH_FORMATS])
 def trend(
+    *,
     dumps: tuple[str, ...],
     after_idle: str | None,
     of: str | None,
@@ -82,25 +82,22 @@ def trend(
             series = opened_series(of, under_load[0], options)
             taken = [*series, *(opened(of, dump, by, options) for dump in idle)]
         else:
-            taken = _opened(under_load, idle, of, by, holders is not False, options)
+            taken = _opened(under_load, idle, of, by, options, holders=holders is not False)
         snapshots = matched(*taken)
         check_gate(gate, snapshots)
         loaded = list(snapshots[: len(snapshots) - len(idle)])
-        found = find_trend(loaded, snapshots[-1] if idle else None, force)
+        found = find_trend(loaded, snapshots[-1] if idle else None, force=force)
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)
-    if options.format in TREND_REPORTS:
-        with output_to(options) as stream:
-            TREND_REPORTS[options.format](stream).trend(answer, top)
-    else:
-        answer_to(
-            options,
-            Answer(
-                lambda: trend_document(found, top),
-                lambda: trend_json(found, answer.gate),
-            ),
-        )
+    answer_to(
+        options,
+        Answer(
+            lambda: trend_document(found, top, answer.gate),
+            lambda: trend_json(found, answer.gate),
+            formats_of(GROWTH_FORMATS, answer, top),
+        ),
+    )
     finish(gate, answer)
 
 
@@ -109,8 +106,9 @@ def _opened(
     idle: list[str],
     of: str | None,
     by: str,
-    holders: bool,
     options: Options,
+    *,
+    holders: bool,
 ) -> list[Snapshot]:
     """All dumps, in the order given.
 
@@ -125,8 +123,8 @@ def _opened(
         return (place in (0, middle, last)) + (holders and place == last)
 
     def opened_for(number: int, place: int) -> Snapshot:
-        kept = {"holders": holders and place == last, "keep_blocks": needs(place) > 0}
-        return opened(of, files[number], by, options, **kept)
+        wanted, kept = holders and place == last, needs(place) > 0
+        return opened(of, files[number], by, options, holders=wanted, keep_blocks=kept)
 
     snapshots = [opened_for(number, number) for number in range(len(files))]
     for place, number in enumerate(time_order(snapshots[: len(under_load)])):

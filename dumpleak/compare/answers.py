@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from dumpleak.compare.life import LifeAnswer
 from dumpleak.compare.survivors import Fate, Survivors
@@ -23,8 +24,73 @@ class Verdict(StrEnum):
     NOT_COMPARABLE = "not-comparable"
 
 
+class Ends(Protocol):
+    """Something with totals in the first dump and in the last."""
+
+    @property
+    def base(self) -> Totals:
+        """In the first."""
+
+    @property
+    def current(self) -> Totals:
+        """In the last."""
+
+
+class Change:
+    """What a site did between the first dump and the last."""
+
+    @property
+    def delta_bytes(self: Ends) -> int:
+        """Last minus first."""
+        return self.current.bytes - self.base.bytes
+
+    @property
+    def delta_count(self: Ends) -> int:
+        """Last minus first."""
+        return self.current.count - self.base.count
+
+
+class AllEnds(Protocol):
+    """An answer with totals over all its rows."""
+
+    @property
+    def base_totals(self) -> Totals:
+        """In the first dump."""
+
+    @property
+    def current_totals(self) -> Totals:
+        """In the last dump."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it comes to."""
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it comes to nothing."""
+
+
+class Compared:
+    """What an answer about two dumps, and about many, tells as a whole."""
+
+    @property
+    def refused(self: AllEnds) -> bool:
+        """Nothing was compared; the reasons say why."""
+        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
+
+    @property
+    def delta_bytes(self: AllEnds) -> int:
+        """Growth over all rows, last minus first."""
+        return self.current_totals.bytes - self.base_totals.bytes
+
+    @property
+    def delta_count(self: AllEnds) -> int:
+        """Growth over all rows, last minus first."""
+        return self.current_totals.count - self.base_totals.count
+
+
 @dataclass(frozen=True)
-class SiteDelta:
+class SiteDelta(Change):
     """One site in both dumps.
 
     Attributes:
@@ -42,16 +108,6 @@ class SiteDelta:
     evidence: tuple[str, ...] = ()
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
-
-    @property
-    def delta_bytes(self) -> int:
-        """Current minus base."""
-        return self.current.bytes - self.base.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Current minus base."""
-        return self.current.count - self.base.count
 
     @property
     def grew(self) -> bool:
@@ -82,7 +138,7 @@ class Proof:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Compared):
     """Two dumps compared.
 
     Attributes:
@@ -91,7 +147,7 @@ class Comparison:
         verdict: See `Verdict`.
         reasons: Why they are not comparable; also given when that was overruled.
         sites: Sites whose bytes or count changed, largest growth first.
-        private: The same for private memory outside heaps; empty where one dump does not tell of it.
+        private: Private memory outside heaps that changed; empty where one dump does not tell of it.
         base_totals: Over all that `sites` and `private` are of.
         current_totals: Over all that `sites` and `private` are of.
         diagnostics: Of both dumps; messages begin with the dump they concern.
@@ -122,25 +178,10 @@ class Comparison:
     @property
     def grown(self) -> list[SiteDelta]:
         """Sites that grew, private memory outside heaps included, the worst first."""
-        return sites_that_grew((*self.sites, *self.private), self.base.has_bytes)
-
-    @property
-    def refused(self) -> bool:
-        """Nothing was compared; the reasons say why."""
-        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
-
-    @property
-    def delta_bytes(self) -> int:
-        """Growth over all sites, current minus base."""
-        return self.current_totals.bytes - self.base_totals.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Growth over all sites, current minus base."""
-        return self.current_totals.count - self.base_totals.count
+        return sites_that_grew((*self.sites, *self.private), has_bytes=self.base.has_bytes)
 
 
-def sites_that_grew(sites: Sequence[SiteDelta], has_bytes: bool) -> list[SiteDelta]:
+def sites_that_grew(sites: Sequence[SiteDelta], *, has_bytes: bool) -> list[SiteDelta]:
     """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
     if has_bytes:
         grown = [delta for delta in sites if delta.grew]

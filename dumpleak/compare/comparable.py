@@ -5,12 +5,15 @@ from __future__ import annotations
 import filecmp
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import is_list_cut
-from dumpleak.model.populations import BLOCKS
+from dumpleak.model.pool import TRACKERS, WALK
+from dumpleak.model.pool_account import PoolAccount
+from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.stripping import hashed_name
@@ -38,12 +41,11 @@ def why_not_comparable(
         return [f"{older} is of {_what(base)}, {newer} of {_what(current)}"]
     before, after = base.source, current.source
     machines = {before.architecture, after.architecture}
-    is_told = "" not in machines or not (
-        base.is_pool or not base.has_bytes
-    )  # logs do not tell theirs
+    # Logs of counters do not tell theirs.
+    is_told = "" not in machines or (base.has_bytes and not base.is_pool)
     if len(machines) > 1 and is_told:
         reasons.append(
-            f"{older} is of a {before.architecture or 'unknown'} process, "
+            f"{older} is of a {before.architecture or 'unknown'} {base.owner}, "
             f"{newer} of a {after.architecture or 'unknown'} one"
         )
     programs = before.program.lower(), after.program.lower()
@@ -58,8 +60,10 @@ def why_not_comparable(
         reasons += _cut(base, current, names)
         reasons += _stacks_once(base, current, names)
     for which, snapshot in zip(names, (base, current), strict=True):
-        if snapshot.coverage.shortfall:
-            reasons.append(f"{which}: {snapshot.coverage.shortfall}")
+        if snapshot.shortfall:
+            reasons.append(f"{which}: {snapshot.shortfall}")
+    if not reasons and base.pool and current.pool:
+        reasons += _counted_alike(base.pool.account, current.pool.account, names)
     if not reasons and (same_dump(base, current) or same_life(base, current).life is Life.SAME):
         # Between two runs of a program the order need not matter to who compares them.
         reasons += why_no_pair(base, current, names)
@@ -68,9 +72,18 @@ def why_not_comparable(
 
 def _what(snapshot: Snapshot) -> str:
     """What a snapshot tells of, for people."""
-    if snapshot.is_pool:
-        return "the kernel's pools"
-    return "the heaps of a process" if snapshot.population == BLOCKS else snapshot.population
+    return POPULATIONS[snapshot.population].all_of_them or snapshot.population
+
+
+def _counted_alike(base: PoolAccount, current: PoolAccount, names: tuple[str, str]) -> list[str]:
+    """Pools of which only one was counted by the kernel."""
+    ways = {TRACKERS: "the kernel's trackers", WALK: "a walk over its blocks"}
+    if base.ranking == current.ranking:
+        return []
+    return [
+        f"the totals of {names[0]} come from {ways[base.ranking]} and those of {names[1]} from "
+        f"{ways[current.ranking]}: a difference may be what the walk did not see"
+    ]
 
 
 def why_no_pair(
@@ -117,24 +130,32 @@ def _same_file(one: str, other: str) -> bool:
         return False
 
 
+class Growth(NamedTuple):
+    """What is seen to change.
+
+    Attributes:
+        grown_bytes: What all sites of blocks that grew did so by.
+        shrunk_bytes: What all that shrank did so by: what has another name in one dump is among it.
+        private_bytes: Growth of private memory outside heaps.
+    """
+
+    grown_bytes: int
+    shrunk_bytes: int
+    private_bytes: int
+
+
 def doubts(
-    series: Sequence[Snapshot],
-    grown_bytes: int,
-    shrunk_bytes: int,
-    private_bytes: int,
-    others_grew: bool,
-    names: Sequence[str],
+    series: Sequence[Snapshot], names: Sequence[str], growth: Growth, *, others_grew: bool
 ) -> list[str]:
     """Why what is seen to grow, or not to grow, may be what a dump does not show; empty when it is sure.
 
     Args:
         series: The dumps, in order of time.
-        grown_bytes: What all sites of blocks that grew did so by.
-        shrunk_bytes: What all that shrank did so by: what has another name in one dump is among it.
-        private_bytes: Growth of private memory outside heaps.
+        names: What to call them.
+        growth: What is seen of blocks.
         others_grew: A row of the account grew, which is no matter of blocks.
-        names: What to call the dumps.
     """
+    grown_bytes, shrunk_bytes, private_bytes = growth
     found = []
     for number, (name, snapshot) in enumerate(zip(names, series, strict=True)):
         hole = find_hole(snapshot)

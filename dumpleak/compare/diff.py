@@ -1,8 +1,6 @@
-"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at
-all.
+"""Compares two snapshots: which sites grew, by how much, and whether the two may be compared at all.
 
-As pprof does it: base, current, delta = current - base, which may be negative; both absolute
-values are kept.
+As pprof does it: base, current, delta = current - base, which may be negative; both absolute values are kept.
 Only snapshots come in, so a dump and a snapshot file are compared by the same code.
 
 What a comparison shows is growth. It is never called a leak here.
@@ -10,42 +8,30 @@ What a comparison shows is growth. It is never called a leak here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dumpleak.compare.answers import Comparison, Proof, SiteDelta, Verdict, sites_that_grew
+from dumpleak.compare.answers import Comparison, Proof, SiteDelta, sites_that_grew
 from dumpleak.compare.builds import align_builds, more_is_named
-from dumpleak.compare.comparable import (
-    doubts,
-    labelled,
-    order_diagnostics,
-    why_not_comparable,
-)
-from dumpleak.compare.identities import identified
+from dumpleak.compare.comparable import labelled, order_diagnostics, why_not_comparable
+from dumpleak.compare.counters import explained
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.renaming import followed
-from dumpleak.compare.same_private import with_same_bytes, with_same_private
-from dumpleak.compare.survivors import Fate, Survivors
+from dumpleak.compare.series import judge, made_alike, private_notes, rows_total
+from dumpleak.compare.survivors import Fate
 from dumpleak.model.account import AccountRow
-from dumpleak.model.account_rows import account_rows, what_grew, why_no_private
+from dumpleak.model.account_rows import account_rows
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.stripping import alike
-from dumpleak.model.totals import Totals, sum_of
+from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_share
-from windumps.diagnostics import Diagnostic, Severity
-
-if TYPE_CHECKING:
-    pass
 
 EXPLAINED_SITES = 20  # of which more is told than totals
 SIDES = ("the base", "the current dump")
 
 
-def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Comparison:
+def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Comparison:
     """Compares two snapshots made with the same grouping.
 
     Args:
@@ -56,106 +42,50 @@ def compare(base: Snapshot, current: Snapshot, force: bool = False) -> Compariso
     Raises:
         ValueError: the snapshots were grouped differently.
     """
-    if base.grouping != current.grouping:
-        raise ValueError(f"cannot compare groups by {base.grouping} with {current.grouping}")
-    (base, current), said_of_private = with_same_private(
-        identified(with_same_bytes(alike(base, current)))
-    )
-    reasons = tuple(why_not_comparable(base, current))
-    diagnostics = (
+    series = made_alike((base, current), SIDES)
+    base, current = series.snapshots
+    reasons = why_not_comparable(base, current)
+    notes = [
         *labelled("base", base.diagnostics),
         *labelled("current", current.diagnostics),
-    )
-    diagnostics += (*order_diagnostics(base.source, current.source), *said_of_private)
-    refused = bool(reasons) and not force
+        *order_diagnostics(base.source, current.source),
+        *series.said,
+    ]
     sites: tuple[SiteDelta, ...] = ()
     private: tuple[SiteDelta, ...] = ()
     account: tuple[AccountRow, ...] = ()
-    doubted: tuple[str, ...] = ()
-    life = same_life(base, current)
-    survivors: Survivors | None = None
-    names: dict[str, str] = {}
-    unknown = private_unknown((base, current), SIDES)
-    if not refused:
+    life, survivors = same_life(base, current), None
+    if force or not reasons:
+        names: dict[str, str] = {}
         if life.life is Life.SAME:
             base, current, survivors, names = followed(base, current)
-        fates = survivors.by_key if survivors is not None else {}
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
-        diagnostics += tuple(aligned.diagnostics)
+        notes += aligned.diagnostics
+        fates = survivors.by_key if survivors is not None else {}
         sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
         sites = _explained(base, current, sites)
-        if not unknown:
+        if not series.private_unknown:
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))
-    grown = bool(sites_that_grew((*sites, *private), base.has_bytes))
-    grown_bytes, private_bytes = (
-        sum(max(delta.delta_bytes, 0) for delta in deltas) for deltas in (sites, private)
-    )
-    shrunk_bytes = -sum(min(delta.delta_bytes, 0) for delta in sites)
-    others_grew = bool(what_grew(account))
-    if not refused:
-        doubted = tuple(
-            doubts(
-                (base, current),
-                grown_bytes,
-                shrunk_bytes,
-                private_bytes,
-                grown or others_grew,
-                SIDES,
-            )
-        )
-    if force:
-        reasons, doubted = (*reasons, *doubted), ()
-    diagnostics += tuple(private_notes((base, current), unknown))
-    diagnostics += tuple(
-        Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
-        for reason in (*reasons, *doubted)
-    )
-    verdict = Verdict.GROWTH if grown or others_grew else Verdict.NO_GROWTH
+    counted = bool(sites_that_grew((*sites, *private), has_bytes=base.has_bytes))
+    judged = judge(series, reasons, sites, private, account, counted=counted, force=force)
+    with_private = not series.private_unknown
     return Comparison(
         base,
         current,
-        Verdict.NOT_COMPARABLE if refused or doubted else verdict,
-        reasons,
+        judged.verdict,
+        judged.reasons,
         sites,
         private,
-        rows_total(base, not unknown),
-        rows_total(current, not unknown),
-        diagnostics,
+        rows_total(base, with_private=with_private),
+        rows_total(current, with_private=with_private),
+        (*notes, *private_notes(series), *judged.diagnostics),
         life,
         survivors,
-        doubts=doubted,
+        doubts=judged.doubts,
         account=account,
-        private_unknown=unknown,
+        private_unknown=series.private_unknown,
     )
-
-
-def private_unknown(series: Sequence[Snapshot], names: Sequence[str]) -> str:
-    """Why private memory outside heaps cannot be compared; "" where every dump tells of it.
-
-    Memory that one dump does not list and another does would be growth that never was.
-    """
-    found = [
-        f"{name}: {why}"
-        for name, snapshot in zip(names, series, strict=True)
-        if (why := why_no_private(snapshot))
-    ]
-    return "; ".join(found)
-
-
-def private_notes(series: Sequence[Snapshot], unknown: str) -> list[Diagnostic]:
-    """Says that private memory outside heaps is left out, where a dump has some."""
-    if not unknown or not any(snapshot.private for snapshot in series):
-        return []
-    message = f"private memory outside heaps is not compared: {unknown}"
-    return [Diagnostic("private-not-compared", Severity.WARNING, "comparison", None, message)]
-
-
-def rows_total(snapshot: Snapshot, with_private: bool) -> Totals:
-    """Over all rows that are compared: blocks, and private memory outside heaps where it is known."""
-    if not with_private:
-        return snapshot.totals
-    return sum_of([snapshot.totals, *(totals for _, totals in snapshot.private.values())])
 
 
 def with_proof(comparison: Comparison) -> Comparison:
@@ -210,11 +140,8 @@ def _explained(
     base: Snapshot, current: Snapshot, sites: tuple[SiteDelta, ...]
 ) -> tuple[SiteDelta, ...]:
     """The sites that grew most, with what the snapshots can tell of their growth."""
-    explain = current.explain
-    if explain is None:
-        return sites
     grown = [delta for delta in sites[:EXPLAINED_SITES] if delta.delta_bytes > 0]
-    notes = [explain(base, delta.site) for delta in grown]
+    notes = [explained(base, current, delta.site) for delta in grown]
     told = [
         replace(delta, notes=note, evidence=(*delta.evidence, *note))
         for delta, note in zip(grown, notes, strict=True)

@@ -9,53 +9,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from dumpleak.model.pool_source import PoolSource
+from dumpleak.model.pools import Pools
 from windumps.pool_tags import tag_text
 
 # Pool tags of objects that handles are made for (documented in pooltag.txt as "… objects").
 OBJECT_TAGS = frozenset(
     (
-        *(
-            "Proc",
-            "Thre",
-            "Toke",
-            "File",
-            "Even",
-            "Muta",
-            "Sema",
-            "Time",
-            "Sect",
-            "Key ",
-            "Job ",
-            "Dire",
-        ),
-        *(
-            "Symb",
-            "Port",
-            "ALPC",
-            "Devi",
-            "Driv",
-            "IoCo",
-            "TpWo",
-            "Desk",
-            "Wind",
-            "EtwR",
-            "Prof",
-            "Call",
-        ),
-        *("Sess", "Part", "TmTx", "TmRm", "TmEn", "TmTm", "Wait", "DbgO", "Icp "),
+        *("Proc", "Thre", "Toke", "File", "Even", "Muta", "Sema", "Time", "Sect", "Key "),
+        *("Job ", "Dire", "Symb", "Port", "ALPC", "Devi", "Driv", "IoCo", "TpWo", "Desk"),
+        *("Wind", "EtwR", "Prof", "Call", "Sess", "Part", "TmTx", "TmRm", "TmEn", "TmTm"),
+        *("Wait", "DbgO", "Icp "),
     )
 )
 MAX_HOLDERS = 2
 
 
-def held_by_process(reader: PoolSource, tag: int) -> dict[tuple[int, str], int]:
+def held_by_process(pools: Pools, tag: int) -> dict[tuple[int, str], int]:
     """How many handles of each process, by (id, name), lead to blocks of a tag."""
-    addresses, sizes = reader.blocks.of(tag)
+    addresses, sizes = pools.blocks().of(tag)
     order = np.argsort(addresses)
     start, end = addresses[order], (addresses + sizes.astype(np.uint64))[order]
     held = {}
-    for table in reader.handles or ():
+    for table in pools.handles() or ():
         if not len(start) or not len(table.objects):
             continue
         row = np.searchsorted(start, table.objects, "right").astype(np.int64) - 1
@@ -66,18 +41,19 @@ def held_by_process(reader: PoolSource, tag: int) -> dict[tuple[int, str], int]:
     return held
 
 
-def holder_clauses(base: PoolSource, current: PoolSource, tag: int) -> tuple[str, ...]:
+def holder_clauses(base: Pools, current: Pools, tag: int) -> tuple[str, ...]:
     """Who holds most of a tag's growth; empty for tags of other things than objects."""
     if tag_text(tag) not in OBJECT_TAGS:
         return ()
-    if base.handles is None or current.handles is None:
+    old, new = base.handles(), current.handles()
+    if old is None or new is None:
         return ("kernel objects: who holds them is unknown, a snapshot keeps no handle tables",)
     before, after = held_by_process(base, tag), held_by_process(current, tag)
-    if not current.handles:
+    if not new:
         return ("kernel objects: who holds them is unknown, handle tables could not be read",)
     grown = [(count - before.get(who, 0), count, who) for who, count in after.items()]
     grown = sorted((row for row in grown if row[0] > 0), key=lambda row: (-row[0], row[2]))
-    absent = {t.process_id for t in (*base.handles, *current.handles) if t.absent_pages}
+    absent = {t.process_id for t in (*old, *new) if t.absent_pages}
     lost = f"handle tables of {len(absent)} processes are not wholly in the dumps" if absent else ""
     if not grown:
         if lost:

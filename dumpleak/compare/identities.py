@@ -61,7 +61,7 @@ def identified(series: Sequence[Snapshot]) -> list[Snapshot]:
     }
     found = []
     for snapshot, of_heaps, of_images in zip(series, labels, images, strict=True):
-        renamer = SiteRenamer(snapshot, of_images, of_heaps, known, shapes_anew)
+        renamer = SiteRenamer(snapshot, of_images, of_heaps, known, shapes_anew=shapes_anew)
         found.append(renamer.renamed())
     return found
 
@@ -129,7 +129,7 @@ def _images(series: Sequence[Snapshot], lives: Sequence[int]) -> list[dict[Image
             other
             for other in others
             if other.snapshot != record.snapshot
-            and _are_one(record, other, life == lives[other.snapshot])
+            and _are_one(record, other, in_one_life=life == lives[other.snapshot])
         ]
         found = _best(record, same)
         if found is not None:
@@ -178,7 +178,7 @@ def _records(number: int, snapshot: Snapshot) -> dict[Image, _Record]:
     return found
 
 
-def _are_one(one: _Record, other: _Record, in_one_life: bool) -> bool:
+def _are_one(one: _Record, other: _Record, *, in_one_life: bool) -> bool:
     """Whether two records are of one build: by what both say, or by where one process has them."""
     same = same_build(one.module, other.module)
     if same is None:

@@ -1,20 +1,24 @@
-"""The answers of `dumpleak pool`, ready to be written: which tags, in which order, and how sure it is."""
+"""What `dumpleak pool` shows of snapshots of the pools: which tags, in which order, as PoolMon counts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
-from dumpleak.compare.counters import PoolComparison, compare_pools, with_blocks
+from dumpleak.compare.answers import Comparison
+from dumpleak.compare.counters import tag_deltas, with_blocks
+from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.model.pool import ORDERS, POOLS, Order, TagDelta, TagRow
-from dumpleak.model.pool_account import PoolAccount
-from dumpleak.model.pool_source import PoolSource
-from dumpleak.model.snapshot import SourceInfo
+from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
+from dumpleak.model.pool_account import PoolAccount, is_said_by_account
+from dumpleak.model.pools import Pools
+from dumpleak.model.snapshot import Snapshot, SourceInfo
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
+_Tag = TypeVar("_Tag", TagRow, TagDelta)
 
 
 @dataclass(frozen=True)
@@ -37,25 +41,27 @@ class Selection:
             fnmatchcase(tag, pattern) or fnmatchcase(tag.rstrip(), pattern) for pattern in self.tags
         )
 
-    def rows(self, rows: Sequence[TagRow]) -> list[TagRow]:
+    def rows(self, rows: Iterable[TagRow]) -> list[TagRow]:
         """The rows that are shown, in order."""
+        return self._shown(rows, lambda row: row.tag, lambda row: row.pools)
+
+    def deltas(self, deltas: Iterable[TagDelta]) -> list[TagDelta]:
+        """The tags that are shown of a comparison, in order: those of which anything changed."""
+        return self._shown(deltas, lambda delta: delta.current.tag, lambda delta: delta.deltas)
+
+    def _shown(
+        self,
+        rows: Iterable[_Tag],
+        tag_of: Callable[[_Tag], str],
+        pools_of: Callable[[_Tag], dict[str, Counters]],
+    ) -> list[_Tag]:
         chosen = [
             row
             for row in rows
-            if self.wants(row.tag)
-            and any(pool in row.pools and not row.pools[pool].is_empty for pool in self.pools)
+            if self.wants(tag_of(row))
+            and any(p in pools_of(row) and not pools_of(row)[p].is_empty for p in self.pools)
         ]
         return sorted(chosen, key=lambda row: self.order.key(row, self.pools))
-
-    def deltas(self, deltas: Sequence[TagDelta]) -> list[TagDelta]:
-        """The tags that are shown of a comparison, in order: those of which anything changed."""
-        chosen = [
-            delta
-            for delta in deltas
-            if self.wants(delta.current.tag)
-            and any(pool in delta.deltas and not delta.deltas[pool].is_empty for pool in self.pools)
-        ]
-        return sorted(chosen, key=lambda delta: self.order.key(delta, self.pools))
 
 
 @dataclass(frozen=True)
@@ -79,77 +85,96 @@ class PoolAnswer:
 
 @dataclass(frozen=True)
 class PoolGrowth:
-    """The pools of two dumps.
+    """Two snapshots of the pools compared, by tag.
 
     Attributes:
-        comparison: All of it.
+        comparison: What `diff` says of them.
         selection: What was asked for.
         deltas: The tags that are shown, in order.
         base: What is known of the base's pools as a whole.
-        current: The same of the later dump.
+        current: What is known of the later dump's.
+        same_boot: The system was not restarted in between.
+        diagnostics: Of both; messages begin with the dump they concern.
     """
 
-    comparison: PoolComparison
+    comparison: Comparison
     selection: Selection
     deltas: tuple[TagDelta, ...]
     base: PoolAccount
     current: PoolAccount
+    same_boot: bool
+    diagnostics: tuple[Diagnostic, ...]
 
 
-def take_pool(source: PoolSource, selection: Selection, walk: bool = True) -> PoolAnswer:
-    """Reads the pools of one dump.
+def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
+    """The pools of one snapshot.
 
-    Args:
-        source: The dump or its snapshot.
-        selection: What to show.
-        walk: Also read the blocks and hold them against the trackers.
+    Raises:
+        CannotAnswerError: it does not tell of what is selected.
     """
-    _check_sessions(source, selection)
-    account = source.account(walk)  # the walk comes first: it may know tags that no tracker has
-    rows = selection.rows(source.rows())
-    return PoolAnswer(source.source, selection, tuple(rows), account, tuple(source.diagnostics))
+    pools = _pools(snapshot, selection)
+    rows = selection.rows(pools.rows)
+    notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
+    return PoolAnswer(snapshot.source, selection, tuple(rows), pools.account, _shown(notes))
 
 
 def take_growth(
-    base: PoolSource,
-    current: PoolSource,
-    selection: Selection,
-    walk: bool = True,
-    explained: int = EXPLAINED_TAGS,
+    comparison: Comparison, selection: Selection, explained: int = EXPLAINED_TAGS
 ) -> PoolGrowth:
-    """Compares the pools of two dumps.
+    """The pools of two snapshots that were compared.
 
     Args:
-        base: The earlier dump.
-        current: The later one.
+        comparison: Of snapshots by site.
         selection: What to show.
-        walk: Also read the blocks and hold them against the trackers.
         explained: How many of the tags shown have their new blocks looked at.
-    """
-    for source in (base, current):
-        _check_sessions(source, selection)
-    accounts = base.account(walk), current.account(walk)
-    comparison = compare_pools(base, current, accounts)
-    deltas = selection.deltas(comparison.tags)
-    if walk:
-        deltas[:explained] = [
-            with_blocks(delta, base, current, comparison.same_boot) for delta in deltas[:explained]
-        ]
-    return PoolGrowth(comparison, selection, tuple(deltas), *accounts)
-
-
-def _check_sessions(source: PoolSource, selection: Selection) -> None:
-    """Where only session pool is asked for and none was read, says whether there is any.
 
     Raises:
-        CannotAnswerError: there is or may be, and its counters were not found.
+        CannotAnswerError: one does not tell of what is selected.
     """
-    if set(selection.pools) != {"session"} or source.has_session_pool:
-        return
-    why = source.why_no_session_pool
-    if not why:
+    base, current = comparison.base, comparison.current
+    sides = [_pools(side, selection) for side in (base, current)]
+    deltas = selection.deltas(tag_deltas(comparison))
+    deltas[:explained] = [with_blocks(delta, base, current) for delta in deltas[:explained]]
+    notes = comparison.diagnostics
+    for which, side in zip(("base", "current"), sides, strict=True):
+        said = _no_sessions(side, selection)
+        notes += tuple(replace(item, message=f"{which}: {item.message}") for item in said)
+    return PoolGrowth(
+        comparison,
+        selection,
+        tuple(deltas),
+        sides[0].account,
+        sides[1].account,
+        is_same_boot(base.boot, current.boot),
+        _shown(notes),
+    )
+
+
+def _pools(snapshot: Snapshot, selection: Selection) -> Pools:
+    """What a snapshot tells by tag."""
+    pools, file = snapshot.pool, snapshot.source.file
+    if pools is None:
         raise CannotAnswerError(
-            f"{source.source.file}: session pool: the counters of its tags were not found; the other pools "
+            f"{file}: this snapshot keeps no counters of pool tags, as an older version wrote it; make "
+            "it anew from the dump"
+        )
+    only_sessions = set(selection.pools) == {"session"}
+    if only_sessions and not (pools.has_session_pool or pools.why_no_session_pool):
+        raise CannotAnswerError(
+            f"{file}: session pool: the counters of its tags were not found; the other pools "
             "are known without --type session"
         )
-    source.log.add("no-session-pool", Severity.WARNING, "_MM_SESSION_SPACE", None, why)
+    return pools
+
+
+def _no_sessions(pools: Pools, selection: Selection) -> list[Diagnostic]:
+    """Where only session pool is asked for, says why there is none."""
+    why = pools.why_no_session_pool
+    if set(selection.pools) != {"session"} or pools.has_session_pool:
+        return []
+    return [Diagnostic("no-session-pool", Severity.WARNING, "_MM_SESSION_SPACE", None, why)]
+
+
+def _shown(notes: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
+    """Without what stands in the account, which is shown as such."""
+    return tuple(item for item in notes if not is_said_by_account(item))

@@ -50,6 +50,7 @@ class SiteRenamer:
         images: Mapping[Image, Image],
         labels: Mapping[str, str],
         known: Mapping[str, Module],
+        *,
         shapes_anew: bool,
     ) -> None:
         self._snapshot = snapshot

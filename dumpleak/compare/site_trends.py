@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from dumpleak.compare.answers import Change
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
 from dumpleak.model.account import ROWS
 from dumpleak.model.memory import Limit
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import Site
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_share
 from windumps.arrays import F64
-
-if TYPE_CHECKING:
-    from dumpleak.model.snapshot import Snapshot
 
 # Fewer dumps under load show growth, but no shape.
 MIN_DUMPS = 3
@@ -54,7 +53,7 @@ class Newcomers(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SiteTrend:
+class SiteTrend(Change):
     """One site over all dumps.
 
     Attributes:
@@ -63,7 +62,7 @@ class SiteTrend:
         bytes_per_hour: Robust rate under load; None where the dumps do not tell their times, and of what
             is only counted.
         bytes_per_hour_range: Its 95 % confidence interval.
-        count_per_hour: The same for blocks.
+        count_per_hour: Robust rate of members under load.
         shape: How the bytes run under load; of what is only counted, how their number runs.
         confidence: "growth", "suspect" or "leaked".
         evidence: Why, one clause each.
@@ -94,16 +93,6 @@ class SiteTrend:
         """Totals in the last dump."""
         return self.points[-1]
 
-    @property
-    def delta_bytes(self) -> int:
-        """Last minus first."""
-        return self.current.bytes - self.base.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Last minus first."""
-        return self.current.count - self.base.count
-
 
 @dataclass(frozen=True)
 class Exhaustion:
@@ -123,23 +112,14 @@ class Exhaustion:
 class TrendFinder:
     """Judges sites; knows the times and what the series ends with."""
 
-    def __init__(
-        self,
-        hours: F64 | None,
-        under_load: int,
-        after_idle: bool,
-        limits: tuple[Limit, ...],
-        when: datetime | None,
-        has_bytes: bool = True,
-        members: str = BLOCKS,
-    ) -> None:
-        self._timed = hours is not None
+    def __init__(self, series: Sequence[Snapshot], under_load: int) -> None:
+        hours, last = _hours(series[:under_load]), series[under_load - 1]
+        self.timed = hours is not None
         self._times: F64 = np.arange(float(under_load)) if hours is None else hours
         self._under_load = under_load
-        self._after_idle = after_idle
-        self._limits = limits
-        self._when = when
-        self._has_bytes, self._members = has_bytes, members
+        self._after_idle = under_load < len(series)
+        self._limits, self._when = last.limits, last.source.time
+        self._has_bytes, self._members = series[0].has_bytes, series[0].members
 
     def trends(
         self, groups: list[dict[str, tuple[Site, Totals]]], newcomers: dict[str, Newcomers]
@@ -158,6 +138,15 @@ class TrendFinder:
         found.sort(key=lambda t: (rank[t.confidence], -t.delta_bytes, -t.delta_count, t.site.key))
         return tuple(found)
 
+    def exhaustion(self, trends: Sequence[SiteTrend]) -> Exhaustion | None:
+        """When everything that leaks, or may, has used up what limits the process."""
+        rate = sum(
+            trend.bytes_per_hour or 0.0
+            for trend in trends
+            if trend.confidence != "growth" and (trend.bytes_per_hour or 0) > 0
+        )
+        return first_reached(self._limits, rate, self._when)
+
     def _judge(
         self, site: Site, points: tuple[Totals, ...], newcomers: Newcomers | None
     ) -> SiteTrend:
@@ -165,13 +154,13 @@ class TrendFinder:
             # Reservations without a committed page, say: they become more, their bytes do not.
             counting = copy(self)
             counting._has_bytes = False
-            rate = 0.0 if self._timed else None
+            rate = 0.0 if self.timed else None
             return replace(counting._judge(site, points, newcomers), bytes_per_hour=rate)
         loaded = points[: self._under_load]
         fitted = fit(self._times, np.array([self._size(point) for point in loaded], np.float64))
         per_hour = theil_sen(self._times, np.array([point.count for point in loaded], np.float64))
         confidence, evidence = self._confidence(fitted, points, newcomers)
-        if self._timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
+        if self.timed and confidence != "growth" and len(loaded) >= MIN_DUMPS:
             low, high = (round(end) for end in (fitted.low, fitted.high))
             unit = "bytes " * self._has_bytes
             evidence.append(f"{round(fitted.slope)} {unit}an hour (95 %: {low} to {high})")
@@ -180,16 +169,16 @@ class TrendFinder:
                 f"{newcomers.kept:,} of {newcomers.new:,} blocks that came in the first half are still there"
             )
         exhaustion = None
-        if self._timed and confidence != "growth":
+        if self.timed and confidence != "growth":
             first = first_reached(self._limits, fitted.slope, self._when)
             exhaustion = first.time if first else None
-        by_bytes = self._timed and self._has_bytes
+        by_bytes = self.timed and self._has_bytes
         return SiteTrend(
             site,
             points,
             fitted.slope if by_bytes else None,
             (fitted.low, fitted.high) if by_bytes and len(loaded) >= MIN_DUMPS else None,
-            per_hour if self._timed else None,
+            per_hour if self.timed else None,
             fitted.shape,
             confidence,
             tuple(evidence),
@@ -243,7 +232,7 @@ class TrendFinder:
         if self._has_bytes:
             enough = is_enough(growth, loaded[-1].count - loaded[0].count)
         if growth > 0 and not enough:
-            least = minimum(self._has_bytes, self._members)
+            least = minimum(self._members, has_bytes=self._has_bytes)
             evidence.append(f"too little to tell from noise: less than {least}")
         suspect = enough and grew_steadily(fitted) and self._stays(points, newcomers)
         if len(loaded) >= MIN_DUMPS and fitted.shape is not Shape.FLAT:
@@ -266,12 +255,19 @@ class TrendFinder:
         return "leaked" if leaked else "growth", evidence
 
 
+def _hours(under_load: Sequence[Snapshot]) -> F64 | None:
+    """Hours since the first dump; None where a dump does not tell its time, or two tell the same."""
+    times = [s.source.time.timestamp() for s in under_load if s.source.time is not None]
+    hours = (np.array(times) - times[0]) / HOUR if times else np.empty(0)
+    return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
+
+
 def middle_of(under_load: int) -> int:
     """Which dump of a series ends its first half."""
     return under_load // 2
 
 
-def minimum(has_bytes: bool, members: str) -> str:
+def minimum(members: str, *, has_bytes: bool) -> str:
     """The least growth that can be told from noise, for people; `members` is what is counted."""
     if not has_bytes:
         return f"{USUAL_COUNT + 1:,} {members}"

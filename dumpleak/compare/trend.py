@@ -11,43 +11,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import combinations, pairwise
 
 import numpy as np
 
-from dumpleak.compare.answers import Verdict
+from dumpleak.compare.answers import Compared, Verdict
 from dumpleak.compare.builds import align_builds
-from dumpleak.compare.comparable import doubts, labelled, same_dump, why_not_comparable
-from dumpleak.compare.diff import private_notes, private_unknown, rows_total
-from dumpleak.compare.identities import identified
+from dumpleak.compare.comparable import labelled, same_dump, why_not_comparable
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.refuted import grown_by_counters, unknown_notes
 from dumpleak.compare.renaming import joined
-from dumpleak.compare.same_private import with_same_bytes, with_same_private
+from dumpleak.compare.series import judge, made_alike, private_notes, rows_total
 from dumpleak.compare.site_trends import (
-    HOUR,
     LAST_DATE,
     MIN_DUMPS,
     Exhaustion,
     Newcomers,
     SiteTrend,
     TrendFinder,
-    first_reached,
     has_counted_growth,
     middle_of,
 )
 from dumpleak.compare.survivors import Survivors, find_survivors
 from dumpleak.model.account import AccountRow
-from dumpleak.model.account_rows import account_rows, what_grew
+from dumpleak.model.account_rows import account_rows
 from dumpleak.model.boots import runs_of
-from dumpleak.model.memory import Limit
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.stripping import alike
 from dumpleak.model.totals import Totals
-from windumps.arrays import F64
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
+
+_UNTIMED = Diagnostic(
+    *("no-times", Severity.WARNING, "comparison", None),
+    "the dumps do not tell when they were taken, or two the same time: no rates, and intervals count as "
+    "equal",
+)
 
 
 class TrendError(WindumpsError):
@@ -55,7 +53,7 @@ class TrendError(WindumpsError):
 
 
 @dataclass(frozen=True)
-class Trend:
+class Trend(Compared):
     """A series of dumps compared.
 
     Attributes:
@@ -65,7 +63,7 @@ class Trend:
         reasons: Why they are not comparable; also given when that was overruled.
         sites: Sites whose bytes or count changed: leaked ones first, then suspects, then the rest, each by
             growth.
-        private: The same for private memory outside heaps.
+        private: Private memory outside heaps that changed, in that order.
         exhaustion: When memory ends; None when no limit is known.
         diagnostics: Of all dumps; messages begin with the dump they concern.
         doubts: Why a series that was compared comes to no verdict: a dump may hide what it would need.
@@ -99,11 +97,6 @@ class Trend:
         return f"the system was restarted {places}" if places else ""
 
     @property
-    def refused(self) -> bool:
-        """Nothing was compared; the reasons say why."""
-        return self.verdict is Verdict.NOT_COMPARABLE and not self.doubts
-
-    @property
     def base(self) -> Snapshot:
         """The first dump."""
         return self.snapshots[0]
@@ -116,26 +109,16 @@ class Trend:
     @property
     def base_totals(self) -> Totals:
         """Of the first dump, over all that `sites` and `private` are of."""
-        return rows_total(self.base, not self.private_unknown)
+        return rows_total(self.base, with_private=not self.private_unknown)
 
     @property
     def current_totals(self) -> Totals:
         """Of the last dump, over all that `sites` and `private` are of."""
-        return rows_total(self.current, not self.private_unknown)
-
-    @property
-    def delta_bytes(self) -> int:
-        """Last minus first, over all rows."""
-        return self.current_totals.bytes - self.base_totals.bytes
-
-    @property
-    def delta_count(self) -> int:
-        """Last minus first, over all rows."""
-        return self.current_totals.count - self.base_totals.count
+        return rows_total(self.current, with_private=not self.private_unknown)
 
 
 def find_trend(
-    snapshots: Sequence[Snapshot], after_idle: Snapshot | None = None, force: bool = False
+    snapshots: Sequence[Snapshot], after_idle: Snapshot | None = None, *, force: bool = False
 ) -> Trend:
     """Finds the sites that grow steadily.
 
@@ -151,12 +134,13 @@ def find_trend(
     """
     series = _in_order(list(snapshots), after_idle)
     runs = runs_of([snapshot.boot for snapshot in series])
+    idle = after_idle is not None
     if len(runs) == 1:
-        return _judge_run(series, after_idle is not None, force)
-    return _over_restarts([[series[n] for n in run] for run in runs], after_idle is not None, force)
+        return _judge_run(series, idle=idle, force=force)
+    return _over_restarts([[series[n] for n in run] for run in runs], idle=idle, force=force)
 
 
-def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) -> Trend:
+def _over_restarts(runs: list[list[Snapshot]], *, idle: bool, force: bool) -> Trend:
     """Judges each run of the system by itself: counters and blocks begin anew with it.
 
     The longest run is the answer, and the last one where it ends with the dump after idle.
@@ -168,7 +152,7 @@ def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) ->
         (before[-1].source.file, after[0].source.file) for before, after in pairwise(runs)
     )
     main = len(runs) - 1
-    if not after_idle:
+    if not idle:
         main = max(range(len(runs)), key=lambda number: (len(runs[number]), number))
     if len(runs[main]) < MIN_DUMPS:
         places = " and ".join(f"between {before} and {after}" for before, after in restarts)
@@ -176,9 +160,9 @@ def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) ->
             f"the system was restarted {places}: a trend needs {MIN_DUMPS} dumps or more of one run, and "
             f"the one that would be judged has {len(runs[main])}"
         )
-    answer = _judge_run(runs[main], after_idle, force)
+    answer = _judge_run(runs[main], idle=idle, force=force)
     others = tuple(
-        _judge_run(run, False, force)
+        _judge_run(run, idle=False, force=force)
         for number, run in enumerate(runs)
         if number != main and len(run) > 1
     )
@@ -197,66 +181,54 @@ def _over_restarts(runs: list[list[Snapshot]], after_idle: bool, force: bool) ->
     )
 
 
-def _judge_run(ordered: list[Snapshot], idle: bool, force: bool) -> Trend:
+def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
     """As `find_trend`, of dumps in order of time."""
-    series = identified(with_same_bytes(_all_alike(ordered)))
-    series, said_of_private = with_same_private(series)
-    _check_differ(series)
-    if len({snapshot.grouping for snapshot in series}) > 1:
-        raise ValueError("cannot compare snapshots that are grouped differently")
-    reasons = _reasons(series)
-    refused = bool(reasons) and not force
-    under_load = len(series) - idle
-    hours = _hours(series[:under_load])
+    series = made_alike(ordered)
+    _check_differ(series.snapshots)
+    reasons = _reasons(series.snapshots)
+    under_load = len(ordered) - idle
+    finder = TrendFinder(series.snapshots, under_load)
+    dumps = series.snapshots
     sites: tuple[SiteTrend, ...] = ()
     private: tuple[SiteTrend, ...] = ()
     by_counters: tuple[SiteTrend, ...] = ()
-    notes: list[Diagnostic] = []
     account: tuple[AccountRow, ...] = ()
-    doubted: list[str] = []
-    names = [snapshot.source.file for snapshot in series]
-    unknown = private_unknown(series, names)
-    limits = series[under_load - 1].limits
-    when = series[under_load - 1].source.time
-    if not refused:
-        first = series[0]
-        finder = TrendFinder(hours, under_load, idle, limits, when, first.has_bytes, first.members)
-        series, followed, notes_of_names = _followed(series, under_load)
-        aligned = align_builds([s.groups for s in series], [s.modules for s in series])
-        notes = [*aligned.diagnostics, *notes_of_names]
-        sites = finder.trends(aligned.groups, _newcomers(series, under_load, followed))
-        if not unknown:
-            private = finder.trends([snapshot.private for snapshot in series], {})
-        account = account_rows(series)
-        by_counters = grown_by_counters(finder, series, sites)
-        notes += unknown_notes(series)
-    grown_bytes, private_bytes = (
-        sum(max(trend.delta_bytes, 0) for trend in trends) for trends in (sites, private)
+    notes: list[Diagnostic] = []
+    if force or not reasons:
+        dumps, followed, notes_of_names = _followed(dumps, under_load)
+        aligned = align_builds([s.groups for s in dumps], [s.modules for s in dumps])
+        sites = finder.trends(aligned.groups, _newcomers(dumps, under_load, followed))
+        if not series.private_unknown:
+            private = finder.trends([snapshot.private for snapshot in dumps], {})
+        account = account_rows(dumps)
+        by_counters = grown_by_counters(finder, dumps, sites)
+        notes = [*aligned.diagnostics, *notes_of_names, *unknown_notes(dumps)]
+    counted = has_counted_growth(dumps, sites)
+    judged = judge(
+        series._replace(snapshots=dumps),
+        *(reasons, sites, private, account),
+        counted=counted,
+        force=force,
     )
-    shrunk_bytes = -sum(min(trend.delta_bytes, 0) for trend in sites)
-    others_grew = bool(what_grew(account)) or has_counted_growth(series, sites)
-    if not refused:
-        doubted = doubts(series, grown_bytes, shrunk_bytes, private_bytes, others_grew, names)
-    if force:
-        reasons, doubted = [*reasons, *doubted], []
-    verdict = Verdict.GROWTH if grown_bytes or private_bytes or others_grew else Verdict.NO_GROWTH
     return Trend(
-        tuple(series),
+        tuple(dumps),
         idle,
-        Verdict.NOT_COMPARABLE if refused or doubted else verdict,
-        tuple(reasons),
+        judged.verdict,
+        judged.reasons,
         sites,
         private,
-        None if refused else _all_together(sites, private, limits, when),
-        tuple(
-            _diagnostics(series, [*reasons, *doubted], hours is None)
-            + said_of_private
-            + private_notes(series, unknown)
-            + notes
+        finder.exhaustion((*sites, *private)) if force or not reasons else None,
+        (
+            *(item for s in dumps for item in labelled(s.source.file, s.diagnostics)),
+            *judged.diagnostics,
+            *([] if finder.timed else [_UNTIMED]),
+            *series.said,
+            *private_notes(series),
+            *notes,
         ),
-        doubts=tuple(doubted),
+        doubts=judged.doubts,
         account=account,
-        private_unknown=unknown,
+        private_unknown=series.private_unknown,
         by_counters=by_counters,
     )
 
@@ -307,12 +279,6 @@ def _check_differ(series: list[Snapshot]) -> None:
             )
 
 
-def _all_alike(series: list[Snapshot]) -> list[Snapshot]:
-    """All without names when one of them is."""
-    stripped = next((snapshot for snapshot in series if snapshot.stripped), None)
-    return series if stripped is None else [alike(stripped, snapshot)[1] for snapshot in series]
-
-
 def _reasons(series: list[Snapshot]) -> list[str]:
     """Why the series is none: what neighbours would lie about, and a process that was started anew."""
     reasons: dict[str, None] = {}
@@ -326,13 +292,6 @@ def _reasons(series: list[Snapshot]) -> list[str]:
                 f"the process was started anew between {names[0]} and {names[1]}: {life.why}"
             ] = None
     return list(reasons)
-
-
-def _hours(under_load: list[Snapshot]) -> F64 | None:
-    """Hours since the first dump; None where a dump does not tell its time, or two tell the same."""
-    times = [s.source.time.timestamp() for s in under_load if s.source.time is not None]
-    hours = (np.array(times) - times[0]) / HOUR if times else np.empty(0)
-    return hours if len(hours) == len(under_load) and (np.diff(hours) > 0).all() else None
 
 
 def _followed(
@@ -389,37 +348,3 @@ def _newcomers(
         key: Newcomers(int(came), int(stayed))
         for key, came, stayed in zip(table.keys, *counts, strict=True)
     }
-
-
-def _all_together(
-    sites: tuple[SiteTrend, ...],
-    private: tuple[SiteTrend, ...],
-    limits: tuple[Limit, ...],
-    when: datetime | None,
-) -> Exhaustion | None:
-    rate = sum(
-        trend.bytes_per_hour or 0.0
-        for trend in (*sites, *private)
-        if trend.confidence != "growth" and (trend.bytes_per_hour or 0) > 0
-    )
-    return first_reached(limits, rate, when)
-
-
-def _diagnostics(series: list[Snapshot], reasons: list[str], untimed: bool) -> list[Diagnostic]:
-    found = [item for s in series for item in labelled(s.source.file, s.diagnostics)]
-    found += [
-        Diagnostic("not-comparable", Severity.ERROR, "comparison", None, reason)
-        for reason in reasons
-    ]
-    if untimed:
-        found.append(
-            Diagnostic(
-                "no-times",
-                Severity.WARNING,
-                "comparison",
-                None,
-                "the dumps do not tell when they were taken, or two the same time: no rates, and intervals "
-                "count as equal",
-            )
-        )
-    return found

@@ -55,23 +55,20 @@ def read_series(path: Path | str, process: str | None = None) -> list[Snapshot]:
     return [_snapshot(file, instance, known[number], number + 1) for number in shown]
 
 
-def last_of(path: Path | str, process: str) -> Snapshot:
-    """One process at the last moment of a log; errors as `read_series` has them."""
-    return read_series(path, process)[-1]
-
-
-def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
+def read_log(path: Path | str, by: str = "site", process: str | None = None) -> Snapshot:
     """The last moment of a log: its process, or all of them by name.
 
     Args:
         path: The log.
         by: See `check_grouping`.
-        skip_frames: Not used: there are no stacks.
+        process: As `read_series` has it; None for all.
 
     Raises:
         CannotAnswerError: as `read_series`.
         OSError: it cannot be read.
     """
+    if process is not None:
+        return read_series(path, process)[-1]
     check_grouping(str(path), by)
     heading = _heading(path)
     processes = _processes(heading)

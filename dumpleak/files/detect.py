@@ -21,55 +21,93 @@ from dumpleak.model.snapshot import Snapshot
 from windumps.files import read_head
 
 
+class Asked(NamedTuple):
+    """What is asked of a file that holds a snapshot.
+
+    Attributes:
+        by: The grouping, a key of `GROUPINGS`.
+        skip_frames: See `Session.skip_frames`.
+        process: Which one, of a log of several; None for all.
+        pooltag: A `pooltag.txt` the user named.
+    """
+
+    by: str
+    skip_frames: tuple[str, ...] = ()
+    process: str | None = None
+    pooltag: Path | None = None
+
+
 class SnapshotReader(NamedTuple):
     """One kind of file that holds a snapshot.
 
     Attributes:
         detect: True when the first bytes of a file (`HEAD_BYTES` at most) are of this kind; cheap.
-        read: Reads the file into a snapshot with the grouping asked for (`--by`), its stacks
-            named without the frames of `Session.skip_frames`; raises `WindumpsError` when it cannot
-            be used or knows too little for that grouping.
+        read: Reads the file into a snapshot; raises `WindumpsError` when it cannot be used or knows too
+            little for what is asked.
     """
 
     detect: Callable[[bytes], bool]
-    read: Callable[[Path, str, tuple[str, ...]], Snapshot]
-    of_process: Callable[[Path, str], Snapshot] | None = None
+    read: Callable[[Path, Asked], Snapshot]
 
 
 HEAD_BYTES = 0x10000
 
 SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
-    SnapshotReader(reader.is_snapshot, reader.read_snapshot_file),
+    SnapshotReader(
+        reader.is_snapshot,
+        lambda path, asked: reader.read_snapshot_file(
+            path, asked.by, asked.skip_frames, asked.pooltag
+        ),
+    ),
     # Text with no magic number, so these come last.
-    SnapshotReader(counter_csv.is_log, counter_log.read_log, counter_log.last_of),
-    SnapshotReader(process_list.is_log, process_list.read_log, process_list.of_process),
-    SnapshotReader(handle_summary.is_log, handle_summary.read_log),
-    SnapshotReader(poolmon_lines.is_log, poolmon_log.read_log),
-    SnapshotReader(umdh_lines.is_log, umdh_log.read_log),
+    SnapshotReader(
+        counter_csv.is_log,
+        lambda path, asked: counter_log.read_log(path, asked.by, asked.process),
+    ),
+    SnapshotReader(
+        process_list.is_log,
+        lambda path, asked: process_list.read_log(path, asked.by, asked.process),
+    ),
+    SnapshotReader(
+        handle_summary.is_log, lambda path, asked: handle_summary.read_log(path, asked.by)
+    ),
+    SnapshotReader(
+        poolmon_lines.is_log,
+        lambda path, asked: poolmon_log.read_log(path, asked.by, asked.pooltag),
+    ),
+    SnapshotReader(
+        umdh_lines.is_log,
+        lambda path, asked: umdh_log.read_log(path, asked.by, asked.skip_frames),
+    ),
 )
 
 
 def read_snapshot(
-    path: Path | str, by: str, skip_frames: tuple[str, ...] = (), process: str | None = None
+    path: Path | str,
+    by: str,
+    skip_frames: tuple[str, ...] = (),
+    process: str | None = None,
+    pooltag: Path | None = None,
 ) -> Snapshot | None:
     """The snapshot a file holds; None when it is no such file, but a dump or anything else.
 
     Args:
         path: The file.
-        by: The grouping wanted, a key of `GROUPINGS`.
-        skip_frames: See `Session.skip_frames`.
-        process: Which one, of a log of several.
+        by: As `Asked` has it, and so the others.
+        skip_frames: Frames.
+        process: Process.
+        pooltag: Table.
 
     Raises:
         WindumpsError: the file is a snapshot that cannot be used.
         OSError: it cannot be read.
     """
     reader = _reader(path)
-    if reader is None:
-        return None
-    if process is not None and reader.of_process is not None:
-        return reader.of_process(Path(path), process)
-    return reader.read(Path(path), by, skip_frames)
+    return (
+        reader.read(Path(path), Asked(by, skip_frames, process, pooltag))
+        if reader is not None
+        else None
+    )
 
 
 def read_series(path: Path | str, process: str | None) -> list[Snapshot] | None:

@@ -46,13 +46,12 @@ def is_log(head: bytes) -> bool:
     return any(_HEADING.fullmatch(line) for line in decoded(head).splitlines())
 
 
-def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
+def read_log(path: Path | str, by: str = "site") -> Snapshot:
     """Reads a summary into a snapshot of handles, with the keys that a dump's handles have.
 
     Args:
         path: The file.
         by: Of `GROUPINGS`.
-        skip_frames: Not used: there are no stacks.
 
     Raises:
         CannotAnswerError: it is cut, or damaged, or cannot be grouped so.

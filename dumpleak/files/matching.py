@@ -6,12 +6,12 @@ from dataclasses import replace
 from itertools import pairwise
 
 from dumpleak.files import umdh_log
-from dumpleak.files.poolmon_log import KIND, TAGS_UNKNOWN, LoggedPools
+from dumpleak.files.poolmon_log import KIND, TAGS_UNKNOWN
 from dumpleak.files.process_log import one_process
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import site_key
-from dumpleak.model.pool_source import PoolSource
+from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import sum_of
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
@@ -36,7 +36,7 @@ def _without_sessions(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
     Raises:
         CannotAnswerError: the grouping does not tell it apart.
     """
-    logs = [side.pool for side in snapshots if isinstance(side.pool, LoggedPools)]
+    logs = [side.pool for side in snapshots if side.pool and side.pool.may_lack_tags]
     if not logs or any(log.has_session_pool for log in logs):
         return snapshots
     return tuple(map(_without_session, snapshots))
@@ -63,7 +63,7 @@ def _without_session(side: Snapshot) -> Snapshot:
 
 
 def _with_lost_tags(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
-    """PoolMon logs that lack tags of their neighbours say so.
+    """PoolMon logs that lack tags of their neighbours say so: such tags are unknown, not none.
 
     A kernel's trackers forget no tag, so a log that lacks one of an earlier log or dump is cut or filtered,
     or the system was restarted. A tag that an earlier log lacks may be new; it is not where that log counts
@@ -78,62 +78,26 @@ def _with_lost_tags(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
             sides[number + 1] = _noted(sides[number + 1], message, "pool-counters-fell")
         older, newer = _tags(before), _tags(after)
         lost = older.keys() - newer.keys()
-        if lost and isinstance(after.pool, LoggedPools):
+        if lost and after.pool and after.pool.may_lack_tags:
             size = sum(older[key] for key in lost)
             message = _lacking(len(lost), before.source.file)
-            sides[number + 1] = _noted(sides[number + 1], message, TAGS_UNKNOWN, size)
+            marked = _noted(sides[number + 1], message, TAGS_UNKNOWN, size)
+            sides[number + 1] = _without_entries(marked, len(lost))
         new = {key for key in newer.keys() - older.keys() if newer[key]}
-        if new and isinstance(before.pool, LoggedPools):
+        if new and before.pool and before.pool.may_lack_tags:
             size = sum(newer[key] for key in new)
-            if before.pool.read.damaged or _is_less(_slack(before), _slack(after), size):
-                sides[number] = _noted(
-                    sides[number], _lacking(len(new), after.source.file), MEMORY_CUT, size
-                )
+            if before.pool.absent_entries or _is_less(_slack(before), _slack(after), size):
+                message = _lacking(len(new), after.source.file)
+                marked = _noted(sides[number], message, MEMORY_CUT, size)
+                sides[number] = _without_entries(marked, len(new))
     return tuple(sides)
 
 
-def mark_lost_tags(base: PoolSource, current: PoolSource, *, walk: bool) -> None:
-    """The same for the pools themselves: what a log lacks is unknown, not none.
-
-    Args:
-        base: The earlier side.
-        current: The later one.
-        walk: Dumps are asked for their blocks, too: they may know tags that no tracker has.
-    """
-    if not (isinstance(base, LoggedPools) or isinstance(current, LoggedPools)):
-        return
-    for side in (base, current):
-        side.account(walk)
-    older, newer = (_listed(side) for side in (base, current))
-    if lost := older.keys() - newer.keys():
-        _mark(current, len(lost), base)
-    new = {key for key, size in newer.items() if size} - older.keys()
-    if new and isinstance(base, LoggedPools):
-        slack = base.slack, current.slack if isinstance(current, LoggedPools) else None
-        if _is_less(*slack, sum(newer[key] for key in new)):
-            _mark(base, len(new), current)
-    if fell := _fallen(base, current):
-        message = _falling(fell, base.source.file)
-        current.log.add("pool-counters-fell", Severity.WARNING, KIND, None, message)
-
-
-def _listed(side: PoolSource) -> dict[tuple[int, str], int]:
-    """Bytes by tag and pool, of all that a side lists."""
-    if isinstance(side, LoggedPools):
-        return {key: counters.bytes or 0 for key, counters in side.read.rows.items()}
-    return {
-        (row.number, pool): counters.bytes or 0
-        for row in side.rows()
-        for pool, counters in row.pools.items()
-        if pool != "session" and counters.count
-    }
-
-
-def _mark(side: PoolSource, lost: int, other: PoolSource) -> None:
-    if isinstance(side, LoggedPools):
-        side.absent_entries += lost
-        message = _lacking(lost, other.source.file)
-        side.log.add(TAGS_UNKNOWN, Severity.WARNING, KIND, None, message)
+def _without_entries(side: Snapshot, lost: int) -> Snapshot:
+    """A log of which so many tags more are known to be missing."""
+    pools = side.pool
+    entries = pools.absent_entries + lost if pools else 0
+    return replace(side, pool=pools and replace(pools, absent_entries=entries))
 
 
 def _is_less(base: int | None, current: int | None, size: int) -> bool:
@@ -141,7 +105,7 @@ def _is_less(base: int | None, current: int | None, size: int) -> bool:
 
     Args:
         base: What the memory manager counts of the pools and no tag does; None when unknown.
-        current: The same of the later side.
+        current: What it counts of the later side.
         size: Of the tags that the log lacks.
     """
     return base is None or current is None or base - current > size // 2
@@ -158,22 +122,28 @@ def _slack(side: Snapshot) -> int | None:
 
 def _tags(side: Snapshot) -> dict[str, int]:
     """Bytes of each tag and pool that a side lists, by the key of its site."""
-    if isinstance(side.pool, LoggedPools):
+    if side.pool and side.pool.may_lack_tags:
         return {
-            site_key(number, POOLS.index(pool)): counters.bytes or 0
-            for (number, pool), counters in side.pool.read.rows.items()
+            site_key(row.number, POOLS.index(pool)): counters.bytes or 0
+            for row in side.pool.rows
+            for pool, counters in row.pools.items()
         }
     if side.grouping != "site":
         return {}
     return {key: totals.bytes for key, (_, totals) in side.groups.items()}
 
 
-def _fallen(before: object, after: object) -> int:
+def _fallen(before: Pools | None, after: Pools | None) -> int:
     """How many tags have made fewer allocations, or frees, than before; a wrapped counter may have not."""
-    if not (isinstance(before, LoggedPools) and isinstance(after, LoggedPools)):
+    if not (before and after and before.may_lack_tags and after.may_lack_tags):
         return 0
-    later = after.read.rows
-    pairs = [(row, later[key]) for key, row in before.read.rows.items() if key in later]
+    later = {row.number: row.pools for row in after.rows}
+    pairs = [
+        (old, later[row.number][pool])
+        for row in before.rows
+        for pool, old in row.pools.items()
+        if pool in later.get(row.number, ())
+    ]
     return sum(
         _HALF > (old.allocs or 0) > (new.allocs or 0) or _HALF > (old.frees or 0) > (new.frees or 0)
         for old, new in pairs

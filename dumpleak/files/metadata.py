@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from dumpleak.files.columns import pack_flags
-from dumpleak.files.pool_metadata import PoolRecord, record_json
+from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.snapshot import Snapshot
@@ -66,7 +66,6 @@ class Metadata:
             the column `detail` counts the classes of one site) and its group in each of `tables`.
         block_count: Rows of the file.
         about: The dump; None where nobody noted it.
-        pool: Of a kernel's pools, what their rows and sites do not say; None for heaps, and in old files.
         shapes_by: How the column `shape` calls images, see `content_shape`.
         populations: What the process had besides blocks, by population; those of older files are absent.
     """
@@ -76,7 +75,6 @@ class Metadata:
     classes: dict[str, list[int]] = field(default_factory=dict)
     block_count: int = 0
     about: About | None = None
-    pool: PoolRecord | None = None
     shapes_by: int = BY_STAMP
     populations: dict[str, StoredPopulation] = field(default_factory=dict)
 
@@ -114,7 +112,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         }
         for of, kept in metadata.populations.items()
     }
-    pool = {} if metadata.pool is None else {"pool": record_json(metadata.pool)}
+    pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}
     return {
         "format": FORMAT,
         "source": _times(asdict(snapshot.source) | {"file": None}),

@@ -17,7 +17,7 @@ from dumpleak.files.checked_json import (
 )
 from dumpleak.files.columns import unpack_flags
 from dumpleak.files.metadata import FORMAT, About, Metadata, StoredPopulation
-from dumpleak.files.pool_metadata import POOL_HINTS, StoredPool, record_of
+from dumpleak.files.pool_metadata import POOL_HINTS, StoredPool, boot_of, pools_of
 from dumpleak.model.account import NO_REGIONS, Figure, older_figures
 from dumpleak.model.block_table import BY_PDB
 from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
@@ -136,8 +136,12 @@ def from_json(document: Any, file: str) -> Metadata:
     _check_classes(stored.classes, tables)
     snapshot = _snapshot(stored, tables.pop("site"), file)
     snapshot.coverage = _coverage(decode, stored)
-    if not snapshot.is_pool:
-        snapshot.outside = stored.account if stored.account is not None else _older(stored.about)
+    snapshot.outside = stored.account
+    if stored.account is None and not snapshot.is_pool:
+        snapshot.outside = _older(stored.about)
+    if stored.pool is not None:
+        snapshot.pool = pools_of(stored.pool, len(snapshot.groups))
+        snapshot.boot = boot_of(stored.pool, snapshot.source)
     if stored.unreferenced is not None:
         snapshot.unreferenced = unpack_flags(stored.unreferenced, stored.blocks)
     return Metadata(
@@ -146,7 +150,6 @@ def from_json(document: Any, file: str) -> Metadata:
         stored.classes,
         stored.blocks,
         stored.about,
-        record_of(stored.pool, len(snapshot.groups)) if stored.pool is not None else None,
         stored.shapes_by or BY_PDB,
         stored.populations or {},
     )

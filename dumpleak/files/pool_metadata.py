@@ -13,45 +13,17 @@ from dumpleak.model.owners import CONFIDENCES, Owner, Ownership
 from dumpleak.model.pool import POOLS, TRACKERS, WALK, Counters, TagRow, sited
 from dumpleak.model.pool_account import PoolAccount, Residual
 from dumpleak.model.pool_sites import Refuted
+from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import SourceInfo
 from windumps.pool_tags import tag_text
 
 _MICROSECOND = timedelta(microseconds=1)
 _REFUTED = ("tag", "pool", "count", "bytes")
 _COUNTERS = ("allocs", "frees", "count", "bytes")
-
-
-@dataclass(frozen=True)
-class PoolRecord:
-    """What is known of the pools of one dump.
-
-    Attributes:
-        rows: One a tag, ascending by number.
-        account: Of the pools as a whole, after a walk.
-        has_trackers: See `PoolSource`, as for the next four.
-        counter_bits: Width of allocs and frees.
-        absent_entries: Entries of the tracker tables that are not in the dump.
-        has_session_pool: The counters of session pool were found.
-        why_no_session_pool: Why there is none.
-        kernel_base: See `Boot`.
-        up_time: See `Boot`.
-        refuted: See `refuted_counters`.
-    """
-
-    rows: tuple[TagRow, ...]
-    account: PoolAccount
-    has_trackers: bool
-    counter_bits: int
-    absent_entries: int
-    has_session_pool: bool
-    why_no_session_pool: str
-    kernel_base: int
-    up_time: timedelta | None
-    refuted: tuple[Refuted, ...] = ()
-
-    def boot(self, source: SourceInfo) -> Boot:
-        """Which run of the system it is of."""
-        return Boot(self.kernel_base, source.time, self.up_time, source.file)
+# Members of `Pools` that stand in the object as they are.
+_PLAIN = (
+    *("has_trackers", "counter_bits", "absent_entries", "has_session_pool", "why_no_session_pool"),
+)
 
 
 _TagNumber = Annotated[int, Bounds(0, (1 << 32) - 1)]
@@ -68,6 +40,8 @@ class _Tag:
     owners: tuple[Owner, ...]
     description: str
     note: str
+    on_behalf: str
+    unloaded: tuple[str, ...]
 
 
 @dataclass
@@ -88,7 +62,11 @@ class StoredPool:
 
 # Where a member is less, or more, than its class says.
 POOL_HINTS: dict[type, dict[str, Any]] = {
-    _Tag: {"source": Literal[TRACKERS, WALK]},
+    _Tag: {
+        "source": Literal[TRACKERS, WALK],
+        "on_behalf": Annotated[str, Absent("")],
+        "unloaded": Annotated[tuple[str, ...], Absent([])],
+    },
     StoredPool: {"refuted": Annotated[tuple[_RefutedRow, ...], Absent([])]},
     Owner: {"score": Fraction, "confidence": Literal[CONFIDENCES]},
     Residual: {"pool": Literal[POOLS], "count": Signed, "bytes": Signed},
@@ -108,20 +86,16 @@ POOL_HINTS: dict[type, dict[str, Any]] = {
 }
 
 
-def record_json(record: PoolRecord) -> dict[str, Any]:
+def pools_json(pools: Pools, boot: Boot | None) -> dict[str, Any]:
     """The JSON object."""
-    up_time = record.up_time
+    up_time = boot.up_time if boot else None
     return {
-        "tags": [_row_json(row) for row in record.rows],
-        "account": asdict(record.account),
-        "has_trackers": record.has_trackers,
-        "counter_bits": record.counter_bits,
-        "absent_entries": record.absent_entries,
-        "has_session_pool": record.has_session_pool,
-        "why_no_session_pool": record.why_no_session_pool,
-        "kernel_base": record.kernel_base,
+        "tags": [_row_json(row) for row in pools.rows],
+        "account": asdict(pools.account),
+        **{name: getattr(pools, name) for name in _PLAIN},
+        "kernel_base": boot.kernel_base if boot else 0,
         "up_time_microseconds": None if up_time is None else up_time // _MICROSECOND,
-        "refuted": [dict(zip(_REFUTED, row, strict=True)) for row in record.refuted],
+        "refuted": [dict(zip(_REFUTED, row, strict=True)) for row in pools.refuted],
     }
 
 
@@ -137,10 +111,12 @@ def _row_json(row: TagRow) -> dict[str, Any]:
         "owners": [asdict(candidate) for candidate in owner.owners],
         "description": owner.description,
         "note": owner.note,
+        "on_behalf": owner.on_behalf,
+        "unloaded": list(owner.unloaded),
     }
 
 
-def record_of(stored: StoredPool, site_count: int) -> PoolRecord:
+def pools_of(stored: StoredPool, site_count: int) -> Pools:
     """What the JSON object says.
 
     Args:
@@ -156,19 +132,15 @@ def record_of(stored: StoredPool, site_count: int) -> PoolRecord:
         raise WrongMemberError("a list of tags in order, each once", "metadata.pool.tags")
     if len(sited(rows)) != site_count:
         raise WrongMemberError("in accord with the list of sites", "metadata.pool.tags")
+    plain = {name: getattr(stored, name) for name in _PLAIN}
+    return Pools(rows, stored.account, refuted=stored.refuted, **plain)
+
+
+def boot_of(stored: StoredPool, source: SourceInfo) -> Boot:
+    """Which run of the system it is of."""
     up_time = stored.up_time_microseconds
-    return PoolRecord(
-        rows,
-        stored.account,
-        stored.has_trackers,
-        stored.counter_bits,
-        stored.absent_entries,
-        stored.has_session_pool,
-        stored.why_no_session_pool,
-        stored.kernel_base,
-        None if up_time is None else up_time * _MICROSECOND,
-        stored.refuted,
-    )
+    told = None if up_time is None else up_time * _MICROSECOND
+    return Boot(stored.kernel_base, source.time, told, source.file)
 
 
 def _row(stored: _Tag) -> TagRow:
@@ -177,31 +149,27 @@ def _row(stored: _Tag) -> TagRow:
         raise WrongMemberError(
             f"of {', '.join(POOLS)}", f"metadata.pool: pools of tag {stored.tag:#x}"
         )
-    owner = Ownership(text, stored.owners, stored.description, stored.note)
+    owner = Ownership(
+        text, stored.owners, stored.description, stored.note, stored.on_behalf, stored.unloaded
+    )
     pools = {pool: Counters(*stored.pools[pool]) for pool in POOLS if pool in stored.pools}
     return TagRow(stored.tag, text, pools, stored.source, owner)
 
 
-def said_anew(record: PoolRecord, say: Callable[[str], str]) -> PoolRecord:
-    """The same with each sentence in it said otherwise; names of drivers stay."""
-    account = record.account
+def said_anew(pools: Pools, say: Callable[[str], str]) -> Pools:
+    """Pools with each sentence about them said otherwise; names of drivers stay."""
+
+    def owner(old: Ownership) -> Ownership:
+        owners = tuple(
+            replace(each, evidence=tuple(say(text) for text in each.evidence))
+            for each in old.owners
+        )
+        return replace(old, owners=owners, description=say(old.description), note=say(old.note))
+
+    account = pools.account
     return replace(
-        record,
-        rows=tuple(
-            replace(
-                row,
-                owner=replace(
-                    row.owner,
-                    owners=tuple(
-                        replace(owner, evidence=tuple(say(text) for text in owner.evidence))
-                        for owner in row.owner.owners
-                    ),
-                    description=say(row.owner.description),
-                    note=say(row.owner.note),
-                ),
-            )
-            for row in record.rows
-        ),
+        pools,
+        rows=tuple(replace(row, owner=owner(row.owner)) for row in pools.rows),
         account=replace(
             account,
             reason=say(account.reason),
@@ -209,5 +177,5 @@ def said_anew(record: PoolRecord, say: Callable[[str], str]) -> PoolRecord:
             walk=say(account.walk),
             notes=tuple(say(text) for text in account.notes),
         ),
-        why_no_session_pool=say(record.why_no_session_pool),
+        why_no_session_pool=say(pools.why_no_session_pool),
     )

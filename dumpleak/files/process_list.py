@@ -55,18 +55,20 @@ def is_log(head: bytes) -> bool:
     return _heading(first) is not None
 
 
-def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = ()) -> Snapshot:
-    """All processes of a list, by name.
+def read_log(path: Path | str, by: str = "site", process: str | None = None) -> Snapshot:
+    """All processes of a list, by name; or one of them.
 
     Args:
         path: The list.
         by: See `check_grouping`.
-        skip_frames: Not used: there are no stacks.
+        process: See `of_process`; None for all.
 
     Raises:
         CannotAnswerError: it is cut, or lists nothing.
         OSError: it cannot be read.
     """
+    if process is not None:
+        return of_process(path, process)
     check_grouping(str(path), by)
     rows, file = _read(path)
     if len(rows) == 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.holding import StoredHolders
 from dumpleak.model.info import Info, coverage_advice
+from dumpleak.model.pool import sited
+from dumpleak.model.pool_blocks import PoolBlocks
+from dumpleak.model.pools import Pools
 from dumpleak.model.refuted_counters import keep_refuted
 from dumpleak.model.sites import Site, SiteKind, heap_name, key_site, size_name
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals
 from windumps.arrays import I32
 from windumps.blocks import SIZE_UNKNOWN, Kind
+from windumps.diagnostics import Diagnostic, Severity
 
 # A snapshot of equal blocks packs well; more rows for its bytes than this is made to fill memory.
 MAX_ROWS = 1 << 20
@@ -40,19 +45,27 @@ def is_snapshot(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
-def read_snapshot_file(path: Path, by: str, skip_frames: tuple[str, ...] = ()) -> Snapshot:
+def read_snapshot_file(
+    path: Path, by: str, skip_frames: tuple[str, ...] = (), pooltag: Path | None = None
+) -> Snapshot:
     """Reads a snapshot file.
 
     Args:
         path: The file.
         by: The grouping wanted, a key of `GROUPINGS`.
         skip_frames: See `Session.skip_frames`.
+        pooltag: A `pooltag.txt` that was asked for; it is not used, and that is said.
 
     Raises:
         SnapshotFileError: the file is damaged, no snapshot, or does not know the grouping.
         MissingExtraError: pyarrow is not installed.
     """
-    return with_symbols(SnapshotFile(path).snapshot(by), None, skip_frames)
+    snapshot = with_symbols(SnapshotFile(path).snapshot(by), None, skip_frames)
+    if pooltag is not None:
+        message = f"{pooltag} is not used: owners are as they were found when the snapshot was made"
+        note = Diagnostic("pooltag-file", Severity.WARNING, "pooltag.txt", None, message)
+        snapshot.diagnostics = [*snapshot.diagnostics, note]
+    return snapshot
 
 
 def snapshot_info(path: Path) -> Info:
@@ -129,9 +142,9 @@ class SnapshotFile:
         snapshot = self.metadata.snapshot
         if snapshot.is_pool and not isinstance(snapshot.coverage, PoolsCovered):
             snapshot.coverage = PoolsCovered(*astuple(snapshot.coverage))
-        record = self.metadata.pool
-        if record is not None:
-            snapshot.boot = record.boot(snapshot.source)
+        if snapshot.pool is not None:
+            snapshot.pool = replace(snapshot.pool, blocks=cache(self._pool_blocks))
+            snapshot.diagnostics += self._not_kept(snapshot.pool)
 
     def snapshot(self, by: str) -> Snapshot:
         """The snapshot with its blocks grouped.
@@ -141,9 +154,8 @@ class SnapshotFile:
         """
         held = self.metadata.snapshot.held_by if by == "site" else {}
         snapshot = replace(self.metadata.snapshot, grouping=by, held_by={}, unreferenced=None)
-        record = self.metadata.pool
-        if record is not None:
-            keep_refuted(snapshot, record.rows, record.refuted)
+        if snapshot.pool is not None:
+            keep_refuted(snapshot, snapshot.pool.rows, snapshot.pool.refuted)
         if held:
             snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):
@@ -175,6 +187,28 @@ class SnapshotFile:
         if not snapshot.is_pool:
             snapshot.blocks = lambda: self._table(self._class_numbers(of_class), keys)
         return snapshot
+
+    def _pool_blocks(self) -> PoolBlocks:
+        """Used blocks, of tags and pools that the snapshot has as sites."""
+        columns = self.columns("address", "block_bytes", "kind", "site")
+        pools = self.metadata.snapshot.pool
+        rows = sited(pools.rows) if pools is not None else []
+        keys = np.array([row.number << 2 | pool for row, pool in rows], np.uint64)
+        key = keys[columns["site"]] if len(keys) else keys
+        return PoolBlocks.of_columns(
+            key, columns["address"], columns["block_bytes"], columns["kind"]
+        )
+
+    def _not_kept(self, pools: Pools) -> list[Diagnostic]:
+        """Says which blocks the file leaves out."""
+        found, kept = pools.account.walked_count, self.metadata.block_count
+        if found is None or kept >= found:
+            return []
+        message = (
+            f"the snapshot keeps {kept} of {found} blocks that were found; the rest are of tags and "
+            "pools that no tracker counts, and are not among sizes and addresses of new blocks"
+        )
+        return [Diagnostic("pool-blocks-not-kept", Severity.INFO, "snapshot", None, message)]
 
     def columns(self, *names: str) -> dict[str, NDArray[Any]]:
         """Whole columns, checked: addresses ascend, sizes are possible, numbers are in range.

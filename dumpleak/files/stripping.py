@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from dumpleak.files.pool_metadata import PoolRecord, said_anew
+from dumpleak.files.pool_metadata import said_anew
+from dumpleak.model.pools import Pools
 from dumpleak.model.stripping import Names, _without, stripped_snapshot
 from windumps.images.modules import Module
 
@@ -21,7 +22,7 @@ _EVIDENCE_LEFT_OUT = "evidence that names code is left out"
 
 
 def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
-    """The same for all that a snapshot file holds."""
+    """All that a snapshot file holds, with its names hashed."""
     names = Names(kept)
     about = metadata.about
     if about is not None:
@@ -31,11 +32,12 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
         *metadata.snapshot.modules,
         *(metadata.about.unloaded_modules if metadata.about else ()),
     )
+    snapshot = stripped_snapshot(metadata.snapshot, kept)
+    snapshot.pool = snapshot.pool and stripped_pools(snapshot.pool, names, images)
     return replace(
         metadata,
         about=about,
-        pool=metadata.pool and stripped_pool(metadata.pool, names, images),
-        snapshot=stripped_snapshot(metadata.snapshot, kept),
+        snapshot=snapshot,
         tables={
             name: [(names.site(site), totals) for site, totals in table]
             for name, table in metadata.tables.items()
@@ -53,34 +55,39 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
     )
 
 
-def stripped_pool(record: PoolRecord, names: Names, images: Iterable[Module]) -> PoolRecord:
-    """The same for owners of pool tags.
+def stripped_pools(pools: Pools, names: Names, images: Iterable[Module]) -> Pools:
+    """Pools by tag, with the names of their owners hashed.
 
     What speaks for a driver names its code, and a description may name whose it is: both are left out, but
     for drivers that are kept.
     """
-    drivers = {owner.driver for row in record.rows for owner in row.owner.owners}
-    every = drivers | {image.name for image in images}
+    drivers = {owner.driver for row in pools.rows for owner in row.owner.owners}
+    unloaded = {name for row in pools.rows for name in row.owner.unloaded}
+    every = drivers | unloaded | {image.name for image in images}
     # The longest first: one name may be the end of another.
     shown = {name: names.name("module", name) for name in sorted(every, key=lambda n: -len(n))}
     hidden = [old.lower() for old, new in shown.items() if old and old != new]
-    said = said_anew(record, lambda text: _without(text, shown))
+    said = said_anew(pools, lambda text: _without(text, shown))
     rows = []
-    for old, row in zip(record.rows, said.rows, strict=True):
+    for old, row in zip(pools.rows, said.rows, strict=True):
         owners = []
-        for owner in old.owner.owners:
-            kept = shown[owner.driver] == owner.driver
+        for one in old.owner.owners:
+            kept = shown[one.driver] == one.driver
             evidence = [
                 text
-                for text in owner.evidence
+                for text in one.evidence
                 if kept and not any(name in text.lower() for name in hidden)
             ]
-            if len(evidence) < len(owner.evidence):
+            if len(evidence) < len(one.evidence):
                 evidence.append(_EVIDENCE_LEFT_OUT)
-            owners.append(replace(owner, driver=shown[owner.driver], evidence=tuple(evidence)))
+            owners.append(replace(one, driver=shown[one.driver], evidence=tuple(evidence)))
         open_ = bool(owners) and owners[0].driver == old.owner.owners[0].driver
         description = row.owner.description if open_ else ""
-        rows.append(
-            replace(row, owner=replace(row.owner, owners=tuple(owners), description=description))
+        owner = replace(
+            row.owner,
+            owners=tuple(owners),
+            description=description,
+            unloaded=tuple(shown[name] for name in old.owner.unloaded),
         )
+        rows.append(replace(row, owner=owner))
     return replace(said, rows=tuple(rows))

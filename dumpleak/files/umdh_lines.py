@@ -63,8 +63,8 @@ class Log:
 
     Attributes:
         modules: Loaded ones, as UMDH lists them.
-        images: The same with their identities, in logs that we wrote.
-        unloaded: As `images`.
+        images: Loaded ones with their identities, in logs that we wrote.
+        unloaded: Unloaded ones with their identities, in logs that we wrote.
         stacks: By number.
         heaps: By address, in order.
         highest: The highest address of a block.
@@ -133,7 +133,7 @@ def parse(lines: Iterable[str]) -> Log:
     for raw in lines:
         line = raw.strip()
         if line.startswith("//"):
-            in_modules = _read_comment(log, line, in_modules)
+            in_modules = _read_comment(log, line, in_modules=in_modules)
         elif match := _BLOCK.match(line):
             size, overhead, address, trace = (int(text, 16) for text in match.groups())
             log.highest = max(log.highest, address)
@@ -170,7 +170,7 @@ def parse(lines: Iterable[str]) -> Log:
     return log
 
 
-def _read_comment(log: Log, line: str, in_modules: bool) -> bool:
+def _read_comment(log: Log, line: str, *, in_modules: bool) -> bool:
     """Reads a comment line; tells whether the lines that follow are modules."""
     if match := _IMAGE.fullmatch(line):
         base, size, stamp = (int(match[n], 16) for n in (2, 3, 4))

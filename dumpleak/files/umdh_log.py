@@ -96,7 +96,7 @@ def matched(*snapshots: Snapshot) -> tuple[Snapshot, ...]:
     by_symbol = any(
         site.frames and not site.places for log in logs for site, _ in log.groups.values()
     )
-    sides = tuple(as_log(side, by_name, by_symbol) for side in _ended(snapshots))
+    sides = tuple(as_log(side, by_name=by_name, by_symbol=by_symbol) for side in _ended(snapshots))
     for side, whole in zip(sides, snapshots, strict=True):
         if not side.groups and whole.groups:
             raise CannotAnswerError(
@@ -133,7 +133,7 @@ def _ended(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
     return tuple(found)
 
 
-def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> Snapshot:
+def as_log(snapshot: Snapshot, *, by_name: bool = True, by_symbol: bool = True) -> Snapshot:
     """What a UMDH log would tell of a snapshot, to compare it with one.
 
     Args:
@@ -152,7 +152,7 @@ def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> 
             shown = site
             if by_name and site.frames:
                 # Without places, so that nobody looks for differences between builds.
-                shown = replace(site, key=stack_key(_names(site, by_symbol)), places=())
+                shown = replace(site, key=stack_key(_names(site, by_symbol=by_symbol)), places=())
             _add(groups, shown, totals)
     kept = _total(groups)
     notes = []
@@ -177,7 +177,7 @@ def as_log(snapshot: Snapshot, by_name: bool = True, by_symbol: bool = True) -> 
     )
 
 
-def _names(site: Site, by_symbol: bool) -> list[str]:
+def _names(site: Site, *, by_symbol: bool) -> list[str]:
     if site.places and not by_symbol:
         return [_by_name(f"{place.module}+0x{place.rva:x}") for place in site.places]
     return [_by_name(frame) for frame in site.frames]
@@ -202,7 +202,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         unnamed += not frames
         name = f"BackTrace{trace:X}"
         cut = by == "stack"
-        site = stack_site(frames, cut) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
+        site = stack_site(frames, cut=cut) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
         _add(groups, site, Totals(stack.count, stack.bytes, stack.block_bytes, stack.largest))
     highest = max([log.highest, *log.heaps, *(module.base_address for module in modules)])
     architecture = "x64" if highest >> 32 else "x86"

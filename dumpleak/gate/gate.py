@@ -44,7 +44,7 @@ class Finding:
     Attributes:
         site: The site.
         bytes: Growth that counts: less what a baseline accepted.
-        count: The same in blocks.
+        count: How many members more, less what a baseline accepted.
         failed: Texts of the conditions that it breaks.
         suppressed: Why it does not count; "" when it does.
     """
@@ -260,7 +260,7 @@ def _of_site(condition: Condition, finding: Finding, scale: Scale) -> Span:
         whole, counted = (
             (site.delta_bytes, finding.bytes) if of_bytes else (site.delta_count, finding.count)
         )
-        return scale.rate(rate * counted / whole if whole > 0 else 0.0, of_bytes)
+        return scale.rate(rate * counted / whole if whole > 0 else 0.0, of_bytes=of_bytes)
     of = Part.PRIVATE if is_private(site.site) else Part.SITE
     return scale.span(condition, finding.bytes, finding.count, site.base.bytes, of)
 
@@ -310,5 +310,5 @@ def _unreferenced(condition: Condition, answer: Answer, scale: Scale, barred: st
             "later one with all its memory, and --holders",
         )
     if condition.quantity == "unreferenced.bytes":
-        return decide(condition, scale.new_span(proof.bytes, False), barred)
-    return decide(condition, scale.new_span(proof.unreferenced, True), barred)
+        return decide(condition, scale.new_span(proof.bytes, blocks=False), barred)
+    return decide(condition, scale.new_span(proof.unreferenced, blocks=True), barred)

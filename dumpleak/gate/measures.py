@@ -93,13 +93,13 @@ class Scale:
         Args:
             condition: The condition that asks.
             bytes_: Growth.
-            count: The same in blocks.
+            count: How many members more.
             base_bytes: What percent are of; growth from nothing is infinitely many.
             of: What grew.
         """
         base = self._base
         quantity = condition.quantity.removesuffix(PER_HOUR)
-        doubt = self._doubt(of, quantity == "count")
+        doubt = self._doubt(of, blocks=quantity == "count")
         span = self._around(count if quantity == "count" else bytes_, doubt, of)
         if quantity == "percent":
             span = Span(
@@ -126,12 +126,12 @@ class Scale:
             added, hidden = added // unit, hidden // unit
         return self._per_hour(condition, self._around(delta, (added, hidden)))
 
-    def new_span(self, value: int, blocks: bool) -> Span:
+    def new_span(self, value: int, *, blocks: bool) -> Span:
         """Of blocks that came since the base: what that does not show may have been there before."""
-        added, _ = self._doubt(Part.HEAPS, blocks)
+        added, _ = self._doubt(Part.HEAPS, blocks=blocks)
         return Span(value, value - added, value, 0.0, self.why)
 
-    def rate(self, rate: float, of_bytes: bool) -> Span:
+    def rate(self, rate: float, *, of_bytes: bool) -> Span:
         """Of a robust rate over a series: each pair of dumps may be off by what one of them hides."""
         holes = [hole.most_bytes if of_bytes else hole.most_blocks for hole in self.holes]
         most = max(holes) / self._interval if max(holes) else 0.0
@@ -148,7 +148,7 @@ class Scale:
         why = self.why_of_series if condition.quantity.endswith(PER_HOUR) else self.why
         return Span(max(value, 0.0), max(low, 0.0), high, unseen.hole, why)
 
-    def _doubt(self, of: Part, blocks: bool = False) -> tuple[float, float]:
+    def _doubt(self, of: Part, *, blocks: bool = False) -> tuple[float, float]:
         """(what may be no growth, what may come on top), in bytes or as many blocks."""
         base, current = self._base, self._current
         added, hidden = base.most_bytes, current.most_bytes

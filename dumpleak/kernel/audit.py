@@ -36,7 +36,7 @@ class OpenedPools(Protocol):
         """Used blocks; asking for them walks all pools."""
 
 
-def account_for(reader: OpenedPools, walk: bool) -> PoolAccount:
+def account_for(reader: OpenedPools, *, walk: bool) -> PoolAccount:
     """Holds trackers and blocks against each other.
 
     Args:
@@ -78,14 +78,14 @@ def account_for(reader: OpenedPools, walk: bool) -> PoolAccount:
         refuted_tags=len(np.unique(audit.tag[by_blocks & audit.is_counted]))
         if audit is not None
         else 0,
-        pool_count=_pool_count(reader, walk),
+        pool_count=_pool_count(reader, walk=walk),
         large_unknown=large_unknown,
         pool_bytes=_pool_bytes(reader) if large_unknown else None,
         doubt_bytes=audit.doubt_bytes if audit is not None else 0,
     )
 
 
-def _pool_count(reader: OpenedPools, walk: bool) -> int:
+def _pool_count(reader: OpenedPools, *, walk: bool) -> int:
     """Nonpaged, paged, and session pool where something of it is known."""
     counted = any(len(session.totals) for session in reader.pools.sessions)
     session = POOLS.index("session")

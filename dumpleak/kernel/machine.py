@@ -1,4 +1,4 @@
-"""What the machine that runs this has memory for."""
+"""Whether the machine that runs this has memory enough for a walk over all blocks of a dump's pools."""
 
 from __future__ import annotations
 

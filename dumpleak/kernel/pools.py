@@ -19,16 +19,19 @@ from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import PoolBlocks
-from dumpleak.model.pool_source import OpenObjects
+from dumpleak.model.pool_sites import Refuted
+from dumpleak.model.pools import OpenObjects, Pools
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.owners.contents import drivers_in
+from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
-from dumpleak.owners.tag_table import PoolTagFileError, TagTable, find_pooltag, read_pooltag
+from dumpleak.owners.tag_table import pooltag_for
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump
 from windumps.blocks import Blocks
 from windumps.builds import WITHOUT_SESSION_POOL
-from windumps.diagnostics import Diagnostic, DiagnosticLog, Severity
+from windumps.diagnostics import Diagnostic, DiagnosticLog
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.images.modules import Module
@@ -38,9 +41,12 @@ from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import Source
 from windumps.symbols.provider import Symbols
 
+_QUANTITIES = ("allocs", "frees", "count", "bytes")
+POSSIBLE = 1 << 56  # blocks or bytes: counters beyond are of a damaged dump
+
 
 class PoolReader:
-    """The pools of one kernel dump, a `PoolSource`.
+    """The pools of one kernel dump.
 
     Args:
         dump: The open dump.
@@ -72,27 +78,13 @@ class PoolReader:
         self._progress = progress
         self._said = list(use_symbols(dump, symbols))
         self._symbols = DumpSymbols(symbols) if symbols is not None else None
-        self.written = self._pooltag(pooltag)
+        self.written = pooltag_for(dump.path.parent, pooltag, self.log, "pooltag.txt")
         self.pools = KernelPools(
             dump.kernel,
             self.log,
             dump.address_space,
             [process.directory_table_base for process in dump.processes],
         )
-
-    def _pooltag(self, given: Path | None) -> TagTable | None:
-        if given is not None:
-            return read_pooltag(given)
-        found = find_pooltag(self.dump.path.parent)
-        if found is None:
-            return None
-        try:
-            return read_pooltag(found)
-        except (PoolTagFileError, OSError) as error:
-            self.log.add(
-                "pooltag-file", Severity.WARNING, "pooltag.txt", None, f"{error}; it is not used"
-            )
-            return None
 
     @property
     def source(self) -> SourceInfo:
@@ -132,9 +124,35 @@ class PoolReader:
             return "no process of the dump has session space of its own"
         return ""
 
-    def account(self, walk: bool) -> PoolAccount:
+    def read(self, *, walk: bool = True) -> Pools:
+        """All that is told of the pools by tag.
+
+        Args:
+            walk: Look for blocks also where the trackers do without.
+
+        Raises:
+            CannotAnswerError: as `blocks`.
+        """
+        account = self.account(
+            walk=walk
+        )  # the walk comes first: it may know tags that no tracker has
+        return Pools(
+            tuple(self.rows()),
+            account,
+            self.has_trackers,
+            self.counter_bits,
+            self.absent_entries,
+            self.has_session_pool,
+            self.why_no_session_pool,
+            tuple(self.refuted()) if account.walked_bytes is not None else (),
+            blocks=lambda: self.blocks,
+            handles=lambda: self.handles,
+            find_owner=self.owner,
+        )
+
+    def account(self, *, walk: bool) -> PoolAccount:
         """Trackers and blocks held against each other; `walk` looks for blocks in any case."""
-        return account_for(self, walk)
+        return account_for(self, walk=walk)
 
     @cached_property
     def blocks(self) -> PoolBlocks:
@@ -185,7 +203,11 @@ class PoolReader:
         """Whose tag it is; of a kernel without tags, whose quota blocks with a process for a tag count."""
         if self.pools.keeps_no_tags and tag_text(tag) == tag.to_bytes(4, "little").hex():
             return Ownership(tag_text(tag), description=f"no tag: charged to {self._process(tag)}")
-        return self.owners.of(tag)
+        known = self.owners.of(tag)
+        if known.on_behalf and self.pools.is_walked:
+            found, looked_at = drivers_in(self.dump.kernel, *self.blocks.of(tag))
+            return with_callers(known, found, looked_at)
+        return known
 
     def _process(self, address: int) -> str:
         """A process by its object, for people."""
@@ -226,13 +248,25 @@ class PoolReader:
         self._add_sessions(rows)
         return [rows[tag] for tag in sorted(rows)]
 
+    def refuted(self) -> list[Refuted]:
+        """What the trackers say where the blocks refute them: (tag, number in `POOLS`, blocks, bytes)."""
+        if not self.has_trackers:
+            return []
+        audit = self.pools.audit
+        rows = audit.is_counted & (audit.source != Source.COUNTED)
+        columns = (audit.tag, audit.paged, audit.counted_count, audit.counted_bytes)
+        found = zip(*(column[rows].tolist() for column in columns), strict=True)
+        return [
+            (tag, int(paged), count, held)
+            for tag, paged, count, held in found
+            if 0 <= count <= POSSIBLE and 0 <= held <= POSSIBLE
+        ]
+
     def _counted(self) -> dict[int, dict[str, Counters]]:
         """What the trackers say, by tag and pool."""
         totals = self.pools.trackers
         columns = [
-            getattr(totals, f"{pool}_{name}").tolist()
-            for pool in POOLS[:2]
-            for name in ("allocs", "frees", "count", "bytes")
+            getattr(totals, f"{pool}_{name}").tolist() for pool in POOLS[:2] for name in _QUANTITIES
         ]
         counted = {}
         for tag, complete, *values in zip(
@@ -286,31 +320,15 @@ class PoolReader:
         for session in self.pools.sessions:
             totals = session.totals
             columns = (
-                totals.tag,
-                totals.complete,
-                totals.nonpaged_allocs + totals.paged_allocs,
-                totals.nonpaged_frees + totals.paged_frees,
-                totals.nonpaged_count + totals.paged_count,
-                totals.nonpaged_bytes + totals.paged_bytes,
+                getattr(totals, f"nonpaged_{name}") + getattr(totals, f"paged_{name}")
+                for name in _QUANTITIES
             )
             for tag, complete, *values in zip(
-                *(column.tolist() for column in columns), strict=True
+                *(column.tolist() for column in (totals.tag, totals.complete, *columns)),
+                strict=True,
             ):
-                before = sums.get(tag, NONE)
-                sums[tag] = (
-                    Counters(
-                        before.allocs + values[0],
-                        before.frees + values[1],
-                        before.count + values[2],
-                        before.bytes + values[3],
-                    )
-                    if complete
-                    and before.allocs is not None
-                    and before.frees is not None
-                    and before.count is not None
-                    and before.bytes is not None
-                    else UNKNOWN
-                )
+                more = Counters(*values) if complete else UNKNOWN
+                sums[tag] = sums.get(tag, NONE) + more
         for tag, counters in sums.items():
             row = rows.get(tag)
             if row is None:

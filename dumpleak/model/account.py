@@ -192,11 +192,15 @@ class AccountRow:
         """The state for people; "" for more of what is no growth: to call it steady would be wrong."""
         return "" if self.state is State.STEADY and not self.kind.threshold else str(self.state)
 
-    def told(self, value: int | None, signed: bool = False) -> str:
+    def told(self, value: int | None, *, signed: bool = False) -> str:
         """A value of this row for people."""
         if value is None:
             return "unknown"
-        return format_bytes(value, signed) if self.unit == BYTES else format_count(value, signed)
+        return (
+            format_bytes(value, signed=signed)
+            if self.unit == BYTES
+            else format_count(value, signed=signed)
+        )
 
 
 def _figure(name: str, value: int, reason: str) -> Figure:

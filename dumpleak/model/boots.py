@@ -25,15 +25,15 @@ class Boot:
     file: str
 
 
-def is_same_boot(base: Boot, current: Boot) -> bool:
+def is_same_boot(base: Boot | None, current: Boot | None) -> bool:
     """True when the system was not restarted between two dumps: addresses and counters go on.
 
     That is so when it was already up at the time of the earlier dump. Both dumps must say when they were
     taken and how long the system had been up, and have their kernel at one address.
     """
-    if not base.kernel_base or base.kernel_base != current.kernel_base:
+    if base is None or current is None or not base.kernel_base:
         return False
-    return _was_up(base, current) is True
+    return base.kernel_base == current.kernel_base and _was_up(base, current) is True
 
 
 def was_restarted(base: Boot, current: Boot) -> bool:

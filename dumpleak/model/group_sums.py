@@ -1,6 +1,6 @@
-"""What a page shows of one site besides its totals: how large its blocks are, and where some lie.
+"""Used blocks added up by group, and what a page shows of one besides: sizes, and where some blocks lie.
 
-Only reports that show them ask for them: they cost memory for each group of blocks.
+Only reports that show these details ask for them: they cost memory for each group of blocks.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool_blocks import NewBlocks
@@ -32,6 +32,22 @@ class Counters:
     def is_empty(self) -> bool:
         """The tag never had a block in this pool, as far as is known."""
         return not any((self.allocs, self.frees, self.count, self.bytes)) and self.bytes is not None
+
+    def __add__(self, other: Counters) -> Counters:
+        return self._with(other, lambda mine, its: mine + its)
+
+    def __sub__(self, other: Counters) -> Counters:
+        return self._with(other, lambda mine, its: mine - its)
+
+    def _with(self, other: Counters, change: Callable[[int, int], int]) -> Counters:
+        """Each quantity with the other's; None where either is unknown."""
+        sides = (astuple(self), astuple(other))
+        return Counters(
+            *(
+                None if mine is None or its is None else change(mine, its)
+                for mine, its in zip(*sides, strict=True)
+            )
+        )
 
     @property
     def per_alloc(self) -> int | None:
@@ -115,13 +131,24 @@ class TagDelta:
         return owner_of_both(self.base.owner, self.current.owner)
 
 
+# Nothing frees what a driver left: no cache, no use.
+LEFT_BEHIND = "{} is no longer loaded: what is left of its blocks is leaked, no cache"
+
+
 def owner_of_both(base: Ownership, current: Ownership) -> Ownership:
     """The owner of a tag in two dumps: by the later one, unless only the earlier one can tell.
 
     So it is with a driver that was unloaded in between and left its blocks behind.
     """
     if current.driver is None and base.driver is not None:
-        return replace(base, note="only the base shows its owner")
+        gone = [name for name in base.drivers if name.lower() in map(str.lower, current.unloaded)]
+        return replace(
+            base,
+            note=LEFT_BEHIND.format(" and ".join(gone))
+            if gone
+            else "only the base shows its owner",
+            unloaded=tuple(gone),
+        )
     return current
 
 

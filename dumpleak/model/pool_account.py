@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.pool import TRACKERS
+from windumps.diagnostics import Diagnostic
 from windumps.errors import BETTER_KERNEL_DUMP
 
 # Blocks alone are no answer when less than this share of the pool could be walked.
@@ -13,6 +14,16 @@ MIN_WALKED_SHARE = 0.98
 
 
 MAX_UNKNOWN_SHARE = 0.5  # of tags, beyond which counters are no answer
+# (code, structure) of diagnostics that say what stands in a `PoolAccount`.
+RANKING = ("pool-ranking", "_POOL_TRACKER_TABLE")
+RESIDUAL = ("pool-residual", "_POOL_TRACKER_TABLE")
+TAGS_UNKNOWN = ("pool-tags-unknown", "_POOL_TRACKER_TABLE")
+LARGE_UNKNOWN = ("pool-large-unknown", "PoolBigPageTable")
+
+
+def is_said_by_account(item: Diagnostic) -> bool:
+    """True for what stands in a `PoolAccount` as well."""
+    return (item.code, item.structure) in (RANKING, RESIDUAL, TAGS_UNKNOWN, LARGE_UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -94,7 +105,7 @@ class PoolAccount:
         """Memory of the pools that may hold blocks and was not read."""
         return self.absent_bytes + self.damaged_bytes
 
-    def covered(self, by_trackers: bool = True) -> PoolsCovered | None:
+    def covered(self, *, by_trackers: bool = True) -> PoolsCovered | None:
         """How much of the pools was read and is accounted for; None when nobody looked for blocks.
 
         Blocks that the trackers count and nobody found were not walked, and yet no total lacks them.
@@ -124,6 +135,13 @@ class PoolAccount:
         return PoolsCovered(
             walked, present, committed, pools, pools, counted_bytes=counted, unbounded=unbounded
         )
+
+    @property
+    def counted(self) -> PoolsCovered:
+        """Coverage of totals where nobody looked for blocks: all that the trackers count is known."""
+        size, pools = self.tracked_bytes or 0, self.pool_count
+        unbounded = bool(self.unknown_tags)
+        return PoolsCovered(0, size, size, pools, pools, counted_bytes=size, unbounded=unbounded)
 
     @property
     def said_of_blocks(self) -> str:

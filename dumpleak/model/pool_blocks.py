@@ -148,9 +148,9 @@ def said_of_new(found: NewBlocks, pointer_size: int) -> list[str]:
 
 
 def new_blocks(
-    base: PoolBlocks, current: PoolBlocks, tag: int, same_boot: bool, pool: int | None = None
+    base: PoolBlocks, current: PoolBlocks, tag: int, pool: int | None = None, *, same_boot: bool
 ) -> NewBlocks:
-    """Which blocks of a tag came."""
+    """Which blocks of a tag came, in one of `POOLS` by number or in all."""
     old_address, old_size = base.of(tag, pool)
     order = np.argsort(old_address)  # of several pools they stand pool by pool
     old_address, old_size = old_address[order], old_size[order]

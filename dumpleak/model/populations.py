@@ -12,6 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from windumps.errors import BETTER_KERNEL_DUMP
+
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
 PROCESSES = "processes"  # so far of logs only
@@ -38,12 +40,18 @@ class Population:
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
         traces: What to do next when members become more, by the name of the group; "" for all others.
+        all_of_them: What all members together are called, where that is not the population's name.
+        owner: Whose they are.
+        found_in: Where to look when a file of one process does not tell of them.
     """
 
     groupings: dict[str, str]
     member: str
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
+    all_of_them: str = ""
+    owner: str = "process"
+    found_in: str = ""
 
     @property
     def default(self) -> str:
@@ -74,9 +82,16 @@ OF_VIRTUAL_ALLOC = Trace(
     "wpr -start VirtualAllocation -filemode",
 )
 POPULATIONS: dict[str, Population] = {
-    BLOCKS: Population(_OF_BLOCKS, "block", "asked for"),
+    BLOCKS: Population(_OF_BLOCKS, "block", "asked for", all_of_them="the heaps of a process"),
     # The sites of the kernel's pools are tags.
-    POOL: Population(_OF_BLOCKS | {"site": "tag"}, "block", "charged"),
+    POOL: Population(
+        _OF_BLOCKS | {"site": "tag"},
+        "block",
+        "charged",
+        all_of_them="the kernel's pools",
+        owner="kernel",
+        found_in=f"pools are in dumps of the kernel: {BETTER_KERNEL_DUMP}",
+    ),
     REGIONS: Population(
         {"use": "use", "size": "size", "protection": "protection"},
         "region",

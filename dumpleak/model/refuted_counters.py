@@ -11,7 +11,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 
 # Groupings of what the trackers count, and the group of a tag's counters in one of `POOLS`.
-_COUNTED: dict[str, Callable[[TagRow, int], Site]] = {
+COUNTED: dict[str, Callable[[TagRow, int], Site]] = {
     "site": tag_site,
     "tag": lambda row, pool: tag_site(row),
     "driver": lambda row, pool: driver_of(row.owner.driver),
@@ -23,12 +23,12 @@ def keep_refuted(snapshot: Snapshot, rows: Iterable[TagRow], refuted: Sequence[R
 
     A group of several tags or pools counts those that are not refuted as they are.
     """
-    group_of = _COUNTED.get(snapshot.grouping)
+    group_of = COUNTED.get(snapshot.grouping)
     snapshot.refuted, snapshot.refuted_unknown = {}, ""
     if refuted and group_of is None:
         snapshot.refuted_unknown = (
             f"the blocks refute counters of pool tags, and counters do not tell the {snapshot.grouping} of "
-            f"blocks: what grows by counters only is shown by {', '.join(_COUNTED)}"
+            f"blocks: what grows by counters only is shown by {', '.join(COUNTED)}"
         )
     if not refuted or group_of is None:
         return

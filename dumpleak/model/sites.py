@@ -1,9 +1,7 @@
 """Allocation sites: who allocated, keyed so that the same site in two dumps is one.
 
-A key and a name hold no absolute address: code is module + RVA keyed on the module's PDB identity,
-a heap is
-its position in the process's list. Two machines, two boots and two load addresses give the same
-keys.
+A key and a name hold no absolute address: code is module + RVA keyed on the module's PDB identity, a heap is
+its position in the process's list. Two machines, two boots and two load addresses give the same keys.
 """
 
 from __future__ import annotations

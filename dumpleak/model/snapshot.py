@@ -16,6 +16,7 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
+from dumpleak.model.pools import Pools
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.subject import Subject
@@ -132,8 +133,7 @@ class Snapshot:
         held_by: What `holders` told, by key, for reports.
         stripped: Names of types, modules and functions are hashed.
         kept_names: Patterns of those that are not.
-        pool: What growth of the kernel's pools is explained by; None for heaps, and for snapshots read
-            from files.
+        pool: What is known of the kernel's pools by tag; None for what is no system, and for old files.
         outside: Figures of the account that the rest of a snapshot does not tell, see `account`; None for
             logs, and for snapshot files that were written without.
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
@@ -142,7 +142,6 @@ class Snapshot:
         refuted: Of the kernel's pools, groups whose counters the blocks refute, with what these count.
         refuted_unknown: Why there is no telling of such groups though there are such counters; "" when there
             is, and where there are none.
-        explain: Gives clauses on a site's growth since another snapshot; None where there are none.
         population: What is added up, a key of `POPULATIONS`.
         sized: The bytes of its members are known; where they are not, they are all 0.
     """
@@ -164,10 +163,9 @@ class Snapshot:
     held_by: dict[str, Holding] = field(default_factory=dict)
     stripped: bool = False
     kept_names: tuple[str, ...] = ()
-    pool: object | None = None
+    pool: Pools | None = None
     outside: tuple[Figure, ...] | None = None
     unreferenced: NDArray[np.bool_] | None = None
-    explain: Callable[[Snapshot, Site], tuple[str, ...]] | None = None
     private_unknown: str = ""
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None
@@ -178,6 +176,11 @@ class Snapshot:
     refuted_unknown: str = ""
 
     @property
+    def shortfall(self) -> str:
+        """Why its answer says too little to stand; "" when it covers enough."""
+        return (self.pool.account.shortfall if self.pool else "") or self.coverage.shortfall
+
+    @property
     def has_bytes(self) -> bool:
         """Its members have sizes; else they are only counted."""
         return self.sized and bool(POPULATIONS[self.population].what_bytes)
@@ -186,6 +189,11 @@ class Snapshot:
     def members(self) -> str:
         """What its members are called, "blocks"."""
         return BLOCKS if self.is_pool else self.population
+
+    @property
+    def owner(self) -> str:
+        """Whose its members are: a "process" or the "kernel"."""
+        return POPULATIONS[self.population].owner
 
     @property
     def noun(self) -> str:

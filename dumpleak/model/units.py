@@ -8,22 +8,22 @@ _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 
 
-def format_bytes(count: int, signed: bool = False) -> str:
+def format_bytes(count: int, *, signed: bool = False) -> str:
     """Bytes with a binary unit: "1.5 MiB"; with `signed` always with a sign."""
     value, unit = float(abs(count)), 0
     while value >= 1024 and unit < len(_UNITS) - 1:
         value /= 1024
         unit += 1
     number = f"{value:.0f}" if unit == 0 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
-    return f"{_sign(count, signed)}{number} {_UNITS[unit]}"
+    return f"{_sign(count, signed=signed)}{number} {_UNITS[unit]}"
 
 
-def format_count(count: int, signed: bool = False) -> str:
+def format_count(count: int, *, signed: bool = False) -> str:
     """A number with thousands separators; with `signed` always with a sign."""
-    return f"{_sign(count, signed)}{abs(count):,}"
+    return f"{_sign(count, signed=signed)}{abs(count):,}"
 
 
-def format_share(part: float, whole: float, digits: int = 1, complete: bool = True) -> str:
+def format_share(part: float, whole: float, digits: int = 1, *, complete: bool = True) -> str:
     """A share as "97.4%"; 100% only where part and whole are equal and nothing else is missing.
 
     Args:
@@ -55,5 +55,5 @@ def parse_size(text: str) -> int:
     return int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
 
-def _sign(count: int, signed: bool) -> str:
+def _sign(count: int, *, signed: bool) -> str:
     return "-" if count < 0 else "+" if signed and count > 0 else ""

@@ -97,7 +97,7 @@ def scan_images(
             pages = _Pages(memory, first, min(first + CHUNK_PAGES * PAGE_SIZE, end))
             present[index] += pages.count
             budget -= pages.count
-            at, tag, split = finder.find(pages.bytes, machine == "arm64")
+            at, tag, split = finder.find(pages.bytes, is_arm64=machine == "arm64")
             inside = pages.holds(at) & pages.holds(at + 3)
             found_at, found, halves = at[inside], tag[inside], split[inside]
             for begin in range(0, len(found), FINDS_AT_ONCE):
@@ -231,7 +231,7 @@ class _Finder:
         self._flags = self._low.view(np.uint8) | self._high.view(np.uint8) << 1
 
     def find(
-        self, data: U8, is_arm64: bool
+        self, data: U8, *, is_arm64: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.bool_]]:
         """(offset, tag, split over two instructions) of each find in whole pages and one more; none
         begins in that last page.

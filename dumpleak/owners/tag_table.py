@@ -13,6 +13,7 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
+from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import WindumpsError
 from windumps.files import read_head
 
@@ -178,3 +179,30 @@ def find_pooltag(folder: Path) -> Path | None:
     except OSError:
         return None
     return next((files[name] for name in FILE_NAMES if name in files), None)
+
+
+def pooltag_for(
+    folder: Path, given: Path | None, log: DiagnosticLog, structure: str
+) -> TagTable | None:
+    """The table a user named, or one that lies in a folder; None where there is none that can be used.
+
+    Args:
+        folder: Where to look.
+        given: The one that was named.
+        log: Told of one that was found and is of no use.
+        structure: What the log calls it.
+
+    Raises:
+        PoolTagFileError: `given` says nothing.
+        OSError: it cannot be read.
+    """
+    found = given or find_pooltag(folder)
+    if found is None:
+        return None
+    try:
+        return read_pooltag(found)
+    except (PoolTagFileError, OSError) as error:
+        if given is not None:
+            raise
+        log.add("pooltag-file", Severity.WARNING, structure, None, f"{error}; it is not used")
+        return None

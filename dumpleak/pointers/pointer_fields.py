@@ -35,7 +35,7 @@ class FieldFinder:
         self._index = index
         self._labels = labels
 
-    def fields(self, group: int, skip_first: bool = False) -> tuple[str, ...]:
+    def fields(self, group: int, *, skip_first: bool = False) -> tuple[str, ...]:
         """The fields that hold pointers of one kind, "+0x10 -> app::Node"; at most `SHOWN`.
 
         Args:

@@ -43,12 +43,8 @@ class HeapSource:
         """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
         process.
         """
-        return self.entry_label(self.view.is_secondary, self.entry.architecture, self.entry.ordinal)
-
-    @staticmethod
-    def entry_label(secondary: bool, architecture: str, ordinal: int) -> str:
-        """See `label`."""
-        return f"{architecture} heap {ordinal}" if secondary else f"heap {ordinal}"
+        half = f"{self.entry.architecture} " if self.view.is_secondary else ""
+        return f"{half}heap {self.entry.ordinal}"
 
 
 class Session:
@@ -64,8 +60,8 @@ class Session:
         views: The process as each pointer size sees it; the dump's own first.
         heaps: All heaps of all views, in order.
         modules: Look-up of images by address.
-        images: The same with unloaded images whose memory is not in use again: what still points
-            there means them.
+        images: Look-up that has unloaded images, too, whose memory is not in use again: what still
+            points there means them.
         skip_frames: Patterns of stack frames that are left out of names besides the allocators'
             (`ALLOCATOR_FRAMES`), as `module!function`; to be set before blocks are attributed.
     """
@@ -84,9 +80,9 @@ class Session:
                 [thread.teb for thread in dump.threads],
                 dump.modules,
                 dump.pebs,
-                dump.threads_whole,
                 dump.process_id,
-                dump.full_memory,
+                threads_whole=dump.threads_whole,
+                full_memory=dump.full_memory,
             )
         if self.symbols is not None:
             for view in self.views:

@@ -16,6 +16,7 @@ from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.gate.gate import GateResult
 from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.coverage import Coverage, ListCovered
+from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
@@ -129,6 +130,19 @@ def both_json(base: Totals, current: Totals) -> dict[str, int]:
     }
 
 
+def named_json(site: Site) -> dict[str, Any]:
+    """A site as such."""
+    return {
+        "kind": site.kind,
+        "name": site.name,
+        "frames": list(site.frames),
+        "lines": list(site.lines),
+        "type": site.type,
+        "tag": site.tag,
+        "driver": site.driver,
+    }
+
+
 def site_json(
     rank: int, delta: SiteDelta | SiteTrend, more_evidence: Iterable[str] = ()
 ) -> dict[str, Any]:
@@ -137,13 +151,7 @@ def site_json(
     return {
         "rank": rank,
         "key": site.key,
-        "kind": site.kind,
-        "name": site.name,
-        "frames": list(site.frames),
-        "lines": list(site.lines),
-        "type": site.type,
-        "tag": site.tag,
-        "driver": site.driver,
+        **named_json(site),
         "delta_bytes": delta.delta_bytes,
         "delta_count": delta.delta_count,
         **both_json(delta.base, delta.current),

@@ -1,4 +1,4 @@
-"""Rows that several formats share."""
+"""What several answers and formats take from the model in the same way: rows of blocks, groups, accounts."""
 
 from __future__ import annotations
 

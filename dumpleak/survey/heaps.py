@@ -26,6 +26,7 @@ def take_snapshot(
     session: Session,
     by: str = "site",
     progress: Progress = no_progress,
+    *,
     details: bool = False,
     keep_blocks: bool = False,
     holders: bool = False,

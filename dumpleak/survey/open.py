@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.files.detect import is_snapshot_file, read_snapshot
+from dumpleak.kernel.answerable import why_no_answer
+from dumpleak.kernel.info import KernelInfo, take_kernel_info
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
-from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.info import Info
+from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.process.session import Session
+from dumpleak.process.coverage import coverage
+from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.heaps import take_snapshot
+from dumpleak.survey.info import take_info
+from dumpleak.survey.pages import pool_pages, process_pages
+from dumpleak.survey.pool_recording import write_pool_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from dumpleak.survey.populations import PRODUCERS, stored_population, take_population
+from dumpleak.survey.recording import write_snapshot
+from dumpleak.symbols.kernel import use_symbols
+from windumps import Dump
+from windumps.blocks import Blocks, State
+from windumps.diagnostics import Diagnostic
 from windumps.dumps.kernel.dump import KernelDump
+from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.symbols.provider import Symbols
 
 
@@ -33,6 +48,9 @@ class Wanted:
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         holders: Keep what `Snapshot.holders` needs.
         progress: Told of the work.
+        pooltag: A `pooltag.txt` that tells of pool tags; one beside the dump is found without.
+        walk: Look for blocks of the pools also where the kernel's counters do without.
+        even_short: Also take of the pools what is no answer, for what the dump lacks.
     """
 
     of: str | None = None
@@ -44,6 +62,20 @@ class Wanted:
     keep_blocks: bool = False
     holders: bool = False
     progress: Progress = no_progress
+    pooltag: Path | None = None
+    walk: bool = True
+    even_short: bool = False
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is asked of a snapshot file, as `write_snapshot` has it."""
+
+    include: tuple[str, ...] = ()
+    strip_names: bool = False
+    keep_names: tuple[str, ...] = ()
+    holders: bool | int = True
+    of: str | None = None
 
 
 def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
@@ -57,36 +89,200 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
     if not of_blocks and is_snapshot_file(path):
         return stored_population(path, wanted.of or "", wanted.by)
     by = wanted.by if of_blocks else "site"  # a log of other members knows no other grouping
-    held = read_snapshot(path, by, wanted.skip_frames, wanted.process)
+    held = read_snapshot(path, by, wanted.skip_frames, wanted.process, wanted.pooltag)
     if held is not None:
-        require_population(path, wanted.of, held.population)
+        require_population(path, wanted.of, held.population, "snapshot")
         if not of_blocks and held.grouping != wanted.by:
             held = read_snapshot(path, wanted.by, wanted.skip_frames, wanted.process) or held
         return with_symbols(held, wanted.symbols, wanted.skip_frames)
-    session = Session.open(path, wanted.symbols, wanted.process)
-    return walked(session, wanted)
+    return open_subject(path, wanted.symbols, wanted.process).snapshot(wanted)
 
 
-def walked(session: Session, wanted: Wanted) -> Snapshot:
-    """The snapshot of an open dump; errors as `open_snapshot` has them."""
-    if wanted.of is not None and wanted.of in PRODUCERS:
-        return take_population(session, wanted.of, wanted.by, wanted.progress)
-    is_system = isinstance(session.dump, KernelDump)
-    require_population(session.dump.path, wanted.of, POOL if is_system else BLOCKS)
+class OpenedProcess:
+    """One process, opened.
+
+    Attributes:
+        dump: The dump.
+    """
+
+    why_no_images = ""  # a process without a list of images has none to show
+
+    def __init__(self, session: Session) -> None:
+        self.dump: Dump = session.dump
+        self._session = session
+        self._walk: Iterator[tuple[HeapSource, Blocks]] = iter(())
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was left out so far."""
+        return self._session.diagnostics
+
+    def system(self, what: str) -> KernelDump:
+        """The dump as one of a system.
+
+        Args:
+            what: What it is asked for.
+
+        Raises:
+            CannotAnswerError: it is none.
+        """
+        raise CannotAnswerError(f"{self.dump.path}: a {self.dump.kind} of one process; {what}")
+
+    def snapshot(self, wanted: Wanted) -> Snapshot:
+        """What is wanted of it; errors as `open_snapshot` has them."""
+        session = self._session
+        if wanted.of is not None and wanted.of in PRODUCERS:
+            return take_population(session, wanted.of, wanted.by, wanted.progress)
+        require_population(self.dump.path, wanted.of, BLOCKS, self.dump.kind)
+        session.skip_frames = wanted.skip_frames
+        return take_snapshot(
+            session,
+            wanted.by,
+            wanted.progress,
+            details=wanted.details,
+            keep_blocks=wanted.keep_blocks,
+            holders=wanted.holders,
+        )
+
+    def info(self, progress: Progress) -> Info:
+        """What it is and holds."""
+        return take_info(self._session, progress)
+
+    def pages(self, state: State | None, wanted: Wanted) -> Iterator[BlockPage]:
+        """Its blocks, or those of one state.
+
+        Raises:
+            CannotAnswerError: no heap can be read.
+        """
+        self._session.skip_frames = wanted.skip_frames
+        self._session.require_heaps()
+        self._walk = self._session.blocks(wanted.progress)
+        return process_pages(self._session, self._walk, state)
+
+    def shortfall(self) -> str:
+        """Why what `pages` gave is too little; "" when it is enough."""
+        for _ in self._walk:
+            pass  # what nobody asked to see still tells how much of the heaps can be read
+        return coverage(self._session).shortfall
+
+    def record(self, path: str, asked: Recording, progress: Progress) -> str:
+        """Writes its snapshot file; gives why that says too little, "" when it is enough."""
+        if asked.of not in PRODUCERS:
+            require_population(self.dump.path, asked.of, BLOCKS)
+        write_snapshot(
+            *(self._session, path, asked.include),
+            strip_names=asked.strip_names,
+            keep_names=asked.keep_names,
+            holders=asked.holders,
+            progress=progress,
+            of=asked.of,
+        )
+        return coverage(self._session).shortfall
+
+
+class OpenedSystem:
+    """A whole system, opened; asked as a process is.
+
+    Attributes:
+        dump: The dump.
+    """
+
+    def __init__(self, session: Session, dump: KernelDump, symbols: Symbols | None) -> None:
+        self.dump: Dump = dump
+        self._session, self._system, self._symbols = session, dump, symbols
+        self._reader: PoolReader | None = None
+
+    @property
+    def diagnostics(self) -> list[Diagnostic]:
+        """What was left out so far."""
+        return self._reader.diagnostics if self._reader else self.dump.diagnostics
+
+    @property
+    def why_no_images(self) -> str:
+        """Why it lists no drivers; "" when it does."""
+        dump = self._system
+        if dump.modules:
+            return ""
+        cut = "the file is cut: copy it again from where it was written"
+        advice = cut if dump.missing_bytes else BETTER_KERNEL_DUMP
+        return dump.why_no_pool or f"the list of drivers is not in the dump; {advice}"
+
+    def system(self, what: str) -> KernelDump:
+        """The dump as one of a system."""
+        return self._system
+
+    def snapshot(self, wanted: Wanted) -> Snapshot:
+        """What is wanted of it; errors as `open_snapshot` has them."""
+        if wanted.of is not None and wanted.of in PRODUCERS:
+            return take_population(self._session, wanted.of, wanted.by, wanted.progress)
+        require_population(self.dump.path, wanted.of, POOL, self.dump.kind)
+        return take_pool_snapshot(
+            self._pools(wanted.progress, wanted.pooltag),
+            wanted.by,
+            details=wanted.details,
+            walk=wanted.walk,
+            even_short=wanted.even_short,
+        )
+
+    def info(self, progress: Progress) -> KernelInfo:
+        """What it is and holds."""
+        use_symbols(self._system, self._symbols)  # before anything is read with them
+        return take_kernel_info(self._system, self._symbols, why_no_answer(self._system))
+
+    def pages(self, state: State | None, wanted: Wanted) -> Iterator[BlockPage]:
+        """The blocks of its pools, or those of one state; errors as `PoolReader` has them."""
+        return pool_pages(self._pools(wanted.progress), state)
+
+    def shortfall(self) -> str:
+        """Why what `pages` gave is too little; "" when it is enough."""
+        lost = self._system.missing_bytes
+        if not lost:
+            return ""
+        return (
+            f"{self.dump.path}: the file is cut: {lost} bytes of memory are missing, and blocks in "
+            "them; copy it again from where it was written"
+        )
+
+    def record(self, path: str, asked: Recording, progress: Progress) -> str:
+        """Writes its snapshot file; one that says too little is not written."""
+        require_population(self.dump.path, asked.of, POOL)
+        names = asked.strip_names, asked.keep_names
+        write_pool_snapshot(self._pools(progress), path, asked.include, *names)
+        return ""
+
+    def _pools(self, progress: Progress, pooltag: Path | None = None) -> PoolReader:
+        self._reader = PoolReader(self._system, self._symbols, pooltag, progress)
+        return self._reader
+
+
+def open_subject(
+    path: Path | str, symbols: Symbols | None = None, process: str | None = None
+) -> OpenedProcess | OpenedSystem:
+    """Opens a dump, of whatever it is; arguments and errors as `Session.open` has them."""
+    return subject_in(Session.open(path, symbols, process), symbols)
+
+
+def subject_in(session: Session, symbols: Symbols | None) -> OpenedProcess | OpenedSystem:
+    """What an open dump is of."""
     if isinstance(session.dump, KernelDump):
-        reader = PoolReader(session.dump, wanted.symbols, progress=wanted.progress)
-        return take_pool_snapshot(reader, wanted.by, wanted.details)
-    session.skip_frames = wanted.skip_frames
-    return take_snapshot(
-        session, wanted.by, wanted.progress, wanted.details, wanted.keep_blocks, wanted.holders
-    )
+        return OpenedSystem(session, session.dump, symbols)
+    return OpenedProcess(session)
 
 
-def require_population(path: Path | str, wanted: str | None, told: str) -> None:
+def require_population(path: Path | str, wanted: str | None, told: str, kind: str = "") -> None:
     """Refuses what a file does not tell of.
+
+    Args:
+        path: The file.
+        wanted: A population; None for whatever it tells of.
+        told: The one it tells of.
+        kind: What the file is, "minidump".
 
     Raises:
         CannotAnswerError: it tells of another population.
     """
     if wanted is not None and wanted != told:
+        elsewhere = POPULATIONS[wanted].found_in
+        if kind and elsewhere:
+            raise CannotAnswerError(f"{path}: a {kind} of one process; {elsewhere}")
         raise CannotAnswerError(f"{path} tells of {told}, not of {wanted}")

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from dumpleak.files.columns import arrow
 from dumpleak.files.metadata import About, Metadata
-from dumpleak.files.pool_metadata import PoolRecord
 from dumpleak.files.stripping import stripped_metadata
-from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import driver_of
-from dumpleak.survey.pools import POOL_GROUPINGS, PoolView, refuted_counters, take_pool_snapshot
+from dumpleak.model.pools import Pools
+from dumpleak.survey.pools import POOL_GROUPINGS, take_pool_snapshot
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
 
@@ -36,10 +35,13 @@ def write_pool_snapshot(
     """Walks the pools of a dump and writes their snapshot; arguments and errors as `write_snapshot`."""
     arrow()  # better now than after a long walk
     snapshot = take_pool_snapshot(reader)
-    drivers = list(POOL_GROUPINGS["driver"](reader, reader.rows()).values())
+    pools = snapshot.pool
+    if pools is None:
+        raise ValueError("a snapshot of no pools")
+    drivers = list(POOL_GROUPINGS["driver"](pools).values())
     number_of = {site.key: number for number, (site, _) in enumerate(drivers)}
     sites = [site for site, _ in snapshot.groups.values()]
-    columns = _columns(snapshot.pool, list(snapshot.groups), [row.label for row in snapshot.heaps])
+    columns = _columns(pools, list(snapshot.groups), [row.label for row in snapshot.heaps])
     metadata = Metadata(
         snapshot,
         {"driver": drivers},
@@ -49,29 +51,12 @@ def write_pool_snapshot(
         },
         about=_about(reader),
         block_count=len(columns["address"]),
-        pool=_record(reader),
     )
     if PATHS not in include:
         metadata = without_paths(metadata)
     if strip_names:
         metadata = stripped_metadata(metadata, keep_names)
     write_columns(path, metadata, columns)
-
-
-def _record(reader: PoolReader) -> PoolRecord:
-    """Counters and owners of tags, and what the pools as a whole are held against."""
-    return PoolRecord(
-        rows=tuple(reader.rows()),
-        account=account_for(reader, walk=True),
-        has_trackers=reader.has_trackers,
-        counter_bits=reader.counter_bits,
-        absent_entries=reader.absent_entries,
-        has_session_pool=reader.has_session_pool,
-        why_no_session_pool=reader.why_no_session_pool,
-        kernel_base=reader.boot.kernel_base,
-        up_time=reader.boot.up_time,
-        refuted=tuple(refuted_counters(reader)),
-    )
 
 
 def _about(reader: PoolReader) -> About:
@@ -82,17 +67,16 @@ def _about(reader: PoolReader) -> About:
     return About(dump.full_memory, memory.total_bytes, 0, None, unloaded, MemoryByUse((), False))
 
 
-def _columns(view: object, keys: list[str], labels: list[str]) -> dict[str, NDArray[Any]]:
+def _columns(pools: Pools, keys: list[str], labels: list[str]) -> dict[str, NDArray[Any]]:
     """The blocks of the sites, ascending by address."""
     parts: list[tuple[NDArray[Any], ...]] = []
     heaps = [labels.index(f"{pool} pool") if f"{pool} pool" in labels else 0 for pool in POOLS]
-    if isinstance(view, PoolView):
-        for number, key in enumerate(keys):
-            tag, pool = view.tags[key]
-            blocks = view.reader.blocks.as_blocks(tag, pool)
-            heap = np.full(len(blocks), heaps[pool or 0], np.uint16)
-            site = np.full(len(blocks), number, np.int32)
-            parts.append((blocks.address, blocks.block_bytes, blocks.kind, heap, site))
+    for number, key in enumerate(keys):
+        tag, pool = pools.tags[key]
+        blocks = pools.blocks().as_blocks(tag, pool)
+        heap = np.full(len(blocks), heaps[pool or 0], np.uint16)
+        site = np.full(len(blocks), number, np.int32)
+        parts.append((blocks.address, blocks.block_bytes, blocks.kind, heap, site))
     nothing = tuple(np.empty(0, kind) for kind in ("u8", "i8", "u1", "u2", "i4"))
     address, size, kind, heap, site = (
         np.concatenate(column) for column in zip(nothing, *parts, strict=True)

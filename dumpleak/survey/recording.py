@@ -1,4 +1,4 @@
-"""Writes snapshot files."""
+"""Writes snapshot files of a process: what comparing commands need of a dump, and nothing of its memory."""
 
 from __future__ import annotations
 
@@ -258,7 +258,7 @@ class _Pairs:
 
 
 def without_paths(metadata: Metadata) -> Metadata:
-    """The same without folders: they may hold the names of users."""
+    """What is written, without folders: they may hold the names of users."""
     snapshot = metadata.snapshot
     sites = {key: (_without_paths(site), totals) for key, (site, totals) in snapshot.groups.items()}
     tables = {
@@ -276,6 +276,7 @@ def without_paths(metadata: Metadata) -> Metadata:
             snapshot,
             groups=sites,
             modules=modules,
+            pool=snapshot.pool and said_anew(snapshot.pool, without_folders),
             heaps=[replace(row, reason=without_folders(row.reason)) for row in snapshot.heaps],
             diagnostics=[
                 replace(item, message=without_folders(item.message))
@@ -284,7 +285,6 @@ def without_paths(metadata: Metadata) -> Metadata:
         ),
         tables=tables,
         about=about,
-        pool=metadata.pool and said_anew(metadata.pool, without_folders),
     )
 
 

@@ -1,1 +1,1 @@
-"""Symbols for what a dump holds."""
+"""Symbols for the images of a dump: which it wants, which are there, what they name."""

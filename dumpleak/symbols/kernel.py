@@ -1,4 +1,4 @@
-"""The user's symbols for the kernel of a dump."""
+"""The user's symbols, handed to the kernel of a dump before anything is read with them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """What can go wrong while a dump is read, as types.
 
-Two kinds of trouble are kept apart. When reading cannot go on, one of these exceptions is raised;
-when
-only a part is unreadable, the part is left out and a `windumps.diagnostics.Diagnostic` says so in
-the result.
+Two kinds of trouble are kept apart. When reading cannot go on, one of these exceptions is raised; when only a
+part is unreadable, the part is left out and a `windumps.diagnostics.Diagnostic` says so in the result.
 """
 
 from __future__ import annotations

@@ -19,7 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from dumpleak.model.account_rows import account_of
+from dumpleak.process.account import outside_figures
+from dumpleak.process.memory_use import private_memory
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import heap_rows
+from dumpleak.survey.info import process_snapshot
 
 
 def _heap_ranges(session: Session) -> list[tuple[int, int]]:
@@ -73,8 +78,23 @@ def minidump_read(path: str) -> dict[str, Any]:
     return {"bytes": sum(size for _, size in ranges), "seconds": time.process_time() - started}
 
 
+def account(path: str) -> dict[str, Any]:
+    """The account of the process, after the walk, whose cost is not counted."""
+    session = Session.open(path)
+    taken = process_snapshot(session)
+    started = time.process_time()
+    heap_rows(session)
+    private_memory(session)
+    outside_figures(session)
+    rows = account_of(taken)
+    seconds = time.process_time() - started
+    size = sum(size for _, size in _heap_ranges(session))
+    return {"bytes": size, "seconds": seconds, "rows": len(rows)}
+
+
 READERS: dict[str, Callable[[str], dict[str, Any]]] = {
     "walk": walk,
+    "account": account,
     "numpy": numpy_pass,
     "minidump": minidump_read,
 }

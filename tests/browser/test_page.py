@@ -100,13 +100,13 @@ def test_sites_come_ranked_and_sort_by_any_column(
     sites = pair_json["sites"]
     with opened(browser, pair) as watched:
         assert watched.column("sites", 1) == [
-            format_bytes(site["delta_bytes"], True) for site in sites
+            format_bytes(site["delta_bytes"], signed=True) for site in sites
         ]
         watched.page.get_by_role("button", name="blocks +/-").first.click()
         counts = sorted((site["delta_count"] for site in sites), reverse=True)
-        assert watched.column("sites", 2) == [format_count(count, True) for count in counts]
+        assert watched.column("sites", 2) == [format_count(count, signed=True) for count in counts]
         watched.page.get_by_role("button", name="blocks +/-").first.click()
-        assert watched.column("sites", 2)[0] == format_count(counts[-1], True)
+        assert watched.column("sites", 2)[0] == format_count(counts[-1], signed=True)
         watched.page.locator("#sites thead button", has_text="site").click()
         assert watched.column("sites", 8) == sorted(watched.column("sites", 8))
 
@@ -164,8 +164,8 @@ def test_the_flame_graph_shows_the_numbers_of_the_json_report(
     totals = pair_json["totals"]
     with opened(browser, pair, charts=True) as watched:
         facts = watched.facts()
-        assert facts["change"] == format_bytes(totals["delta_bytes"], True)
-        assert facts["blocks"] == format_count(totals["delta_count"], True)
+        assert facts["change"] == format_bytes(totals["delta_bytes"], signed=True)
+        assert facts["blocks"] == format_count(totals["delta_count"], signed=True)
         assert facts["base"] == format_bytes(totals["base_bytes"])
         assert facts["current"] == format_bytes(totals["current_bytes"])
         drawn = watched.page.evaluate("document.getElementById('flame-chart').data[0]")
@@ -182,7 +182,7 @@ def test_the_flame_graph_shows_the_numbers_of_the_json_report(
                 for s in pair_json["sites"]
                 if s["frames"][-len(frames) :] == frames
             ),
-            True,
+            signed=True,
         )
         watched.page.select_option("#flame select", "current")
         drawn = watched.page.evaluate("document.getElementById('flame-chart').data[0]")

@@ -132,7 +132,9 @@ def test_what_is_unknown_of_private_memory_leaves_blocks_alone() -> None:
 
 
 def test_blocks_that_the_base_may_have_had_are_not_called_new() -> None:
-    assert "blocks that the base does not show are" in proof_told(Proof(2, 3, 64, True), False)
+    assert "blocks that the base does not show are" in proof_told(
+        Proof(2, 3, 64, True), whole_base=False
+    )
 
 
 def test_blocks_of_no_bytes_grow_by_their_number() -> None:

@@ -17,8 +17,10 @@ from truth import TESTDATA
 
 from dumpleak.files.checked_json import SnapshotFileError
 from dumpleak.files.columns import pack
-from dumpleak.files.stored_pools import StoredPools
+from dumpleak.files.reader import SnapshotFile
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.survey.open import Wanted, open_snapshot
 from windumps import open_dump
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -37,6 +39,10 @@ def snapshots(
     for side, file in zip(pair, files, strict=True):
         assert run(capsys, "snapshot", side.dump, "-o", file, *options) == (0, "", "")
     return files
+
+
+def take(path: Path) -> Snapshot:
+    return open_snapshot(path, Wanted(of="pool"))
 
 
 def besides_files(told: dict[str, Any]) -> dict[str, Any]:
@@ -67,11 +73,13 @@ def test_snapshots_answer_as_their_dumps_do(
         assert besides_files(told) == besides_files(whole)
         for mine, other in zip(told["tags"], whole["tags"], strict=True):
             assert mine["holders"] == ([NO_HANDLES] if other["holders"] else [])
-    stored, reader = StoredPools(files[1]), PoolReader(open_dump(dumps[1]))
-    assert stored.has_session_pool == reader.has_session_pool
-    assert stored.why_no_session_pool == reader.why_no_session_pool
-    assert (stored.boot.time, stored.boot.up_time) == (reader.boot.time, reader.boot.up_time)
-    assert stored.counter_bits == reader.counter_bits
+    stored, read = (take(name) for name in (files[1], dumps[1]))
+    assert (stored.pool, read.pool) != (None, None)
+    for name in ("has_session_pool", "why_no_session_pool", "counter_bits", "rows", "account"):
+        assert getattr(stored.pool, name) == getattr(read.pool, name)
+    assert stored.boot is not None
+    assert read.boot is not None
+    assert (stored.boot.time, stored.boot.up_time) == (read.boot.time, read.boot.up_time)
 
 
 def test_counters_are_the_truth_s(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,14 +231,16 @@ DAMAGE: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_altered_counters_are_a_typed_error(name: str, stored: Path, tmp_path: Path) -> None:
     path = altered(stored, tmp_path / "altered.dlsnap", DAMAGE[name])
     with pytest.raises(SnapshotFileError, match=r"altered\.dlsnap: ") as error:
-        StoredPools(path)
+        SnapshotFile(path)
     assert "\n" not in str(error.value)
 
 
 def test_an_altered_file_is_read_where_nothing_was_altered(stored: Path, tmp_path: Path) -> None:
     path = altered(stored, tmp_path / "same.dlsnap", lambda metadata: None)
-    assert StoredPools(path).rows() == StoredPools(stored).rows()
-    assert StoredPools(path).account(True) == StoredPools(stored).account(True)
+    read, same = take(stored).pool, take(path).pool
+    assert read is not None
+    assert same is not None
+    assert (same.rows, same.account) == (read.rows, read.account)
 
 
 def test_blocks_of_tags_that_no_tracker_counts_are_said_to_be_left_out(
@@ -239,6 +249,6 @@ def test_blocks_of_tags_that_no_tracker_counts_are_said_to_be_left_out(
     def more(metadata: dict[str, Any]) -> None:
         metadata["pool"]["account"]["walked_count"] += 3
 
-    told = StoredPools(altered(stored, tmp_path / "more.dlsnap", more)).diagnostics
+    told = take(altered(stored, tmp_path / "more.dlsnap", more)).diagnostics
     assert [item.code for item in told].count("pool-blocks-not-kept") == 1
-    assert "pool-blocks-not-kept" not in [item.code for item in StoredPools(stored).diagnostics]
+    assert "pool-blocks-not-kept" not in [item.code for item in take(stored).diagnostics]

@@ -192,8 +192,8 @@ def patched(dump: KernelDump, patches: dict[int, bytes], path: Path) -> KernelDu
 
 @pytest.mark.parametrize("pair", [p for p in TINY if p[1].build in BUILDS], ids=lambda p: p[1].name)
 def test_the_process_whose_handles_hold_the_growth_is_named(pair: Pair, tmp_path: Path) -> None:
-    base = PoolReader(open_dump(pair[0].dump))
-    current = with_handles(pair[1], "Toke", ["services.exe"], tmp_path / "made.dmp")
+    base = PoolReader(open_dump(pair[0].dump)).read()
+    current = with_handles(pair[1], "Toke", ["services.exe"], tmp_path / "made.dmp").read()
     tag = tag_number("Toke")
     blocks, absent = all_blocks(pair[1])
     count = sum(owner == "Toke" and at not in absent for at, (owner, _) in blocks.items())
@@ -208,8 +208,9 @@ def test_the_process_whose_handles_hold_the_growth_is_named(pair: Pair, tmp_path
 
 @pytest.mark.parametrize("pair", [p for p in TINY if p[1].build in BUILDS], ids=lambda p: p[1].name)
 def test_holders_are_ranked_by_what_came(pair: Pair, tmp_path: Path) -> None:
-    base = PoolReader(open_dump(pair[0].dump))
-    current = with_handles(pair[1], "Toke", ["services.exe", "lsass.exe"], tmp_path / "made.dmp")
+    base = PoolReader(open_dump(pair[0].dump)).read()
+    made = tmp_path / "made.dmp"
+    current = with_handles(pair[1], "Toke", ["services.exe", "lsass.exe"], made).read()
     clauses = holder_clauses(base, current, tag_number("Toke"))
     assert [clause.split()[0] for clause in clauses][:2] in (
         ["services.exe", "lsass.exe"],
@@ -367,7 +368,8 @@ def test_without_trackers_tags_are_ranked_by_the_walk_and_that_is_said(pair: Pai
     readers = [PoolReader(open_dump(side.dump)) for side in pair]
     for reader in readers:
         reader.pools.__dict__["trackers"] = TagTotals.nothing("PoolTrackTable was not found")
-    growth = take_growth(readers[0], readers[1], Selection())
+    sides = [take_pool_snapshot(reader) for reader in readers]
+    growth = take_growth(compare(sides[0], sides[1]), Selection())
     assert growth.comparison.reasons == ()
     assert {row.current.tag for row in growth.deltas[:3]} == set(OWNERS)
     first = growth.deltas[0].current
@@ -380,7 +382,7 @@ def test_without_trackers_tags_are_ranked_by_the_walk_and_that_is_said(pair: Pai
     assert "trackers are not known" in growth.current.reason
     # One side with trackers and one without: a difference may be what the walk did not see.
     whole = PoolReader(open_dump(pair[0].dump))
-    mixed = take_growth(whole, readers[1], Selection())
+    mixed = take_growth(compare(take_pool_snapshot(whole), sides[1]), Selection())
     assert (mixed.comparison.verdict, mixed.deltas) == ("not-comparable", ())
     assert "what the walk did not see" in mixed.comparison.reasons[0]
     snapshot = take_pool_snapshot(readers[1])

@@ -32,8 +32,10 @@ from rich.cells import cell_len
 from truth import TESTDATA, TruthDump
 
 from dumpleak.cli import main
+from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth, Selection, take_growth, take_pool
 from dumpleak.kernel.pools import PoolReader
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.diff import diff_document
 from dumpleak.reports.answers.heaps import heaps_document
 from dumpleak.reports.answers.info import info_document
@@ -44,6 +46,7 @@ from dumpleak.reports.answers.trend import trend_document
 from dumpleak.reports.document import Document
 from dumpleak.reports.text.cells import sparkline
 from dumpleak.reports.text.writer import write_text
+from dumpleak.survey.pools import take_pool_snapshot
 from windumps import open_dump
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -53,24 +56,25 @@ PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
 KERNEL_PAIR = TESTDATA / "kernel" / "7601-x64" / "tiny-pair"
 
 
-def _kernel_dump(name: str) -> PoolReader:
-    return PoolReader(open_dump(KERNEL_PAIR / name))
+def _pools(name: str) -> Snapshot:
+    taken = take_pool_snapshot(PoolReader(open_dump(KERNEL_PAIR / f"{name}.dmp.xz")))
+    return replace(taken, source=replace(taken.source, file=f"{name}.dmp.xz"))
 
 
 @lru_cache(maxsize=1)
 def kernel_pool() -> PoolAnswer:
-    answer = take_pool(_kernel_dump("after.dmp.xz"), Selection())
-    return replace(answer, source=replace(answer.source, file="after.dmp.xz"))
+    return take_pool(_pools("after"), Selection())
 
 
 @lru_cache(maxsize=1)
 def kernel_pool_growth() -> PoolGrowth:
-    growth = take_growth(_kernel_dump("before.dmp.xz"), _kernel_dump("after.dmp.xz"), Selection())
+    growth = take_growth(compare(_pools("before"), _pools("after")), Selection())
     told = growth.comparison
-    sides = {
-        side: replace(getattr(told, side), file=f"{side}.dmp.xz") for side in ("base", "current")
-    }
-    return replace(growth, comparison=replace(told, **sides))
+    base, current = (
+        replace(side, source=replace(side.source, file=f"{name}.dmp.xz"))
+        for name, side in (("base", told.base), ("current", told.current))
+    )
+    return replace(growth, comparison=replace(told, base=base, current=current))
 
 
 SCREENS: dict[str, Callable[[], Document]] = {

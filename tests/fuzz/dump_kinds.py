@@ -17,6 +17,7 @@ from dumpleak.compare.pool_answers import Selection, take_pool
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
+from dumpleak.survey.pools import take_pool_snapshot
 from fuzz.command_lines import KERNEL_LINES, PROCESS_LINES, groupings, use_file
 from fuzz.dice import Dice
 from fuzz.invariants import check_session, check_snapshot
@@ -57,7 +58,7 @@ KERNELS = (
     *(("bitmap", architecture) for architecture in ("x64", "pae")),
     *(("summary", architecture) for architecture in ("x64", "x86")),
     *(("triage", architecture) for architecture in ("x64", "pae")),
-    *((form, "x64") for form in ("ranges8", "ranges10", "elf", "raw")),
+    *((form, "x64") for form in ("ranges8", "ranges10", "elf", "xen", "raw")),
 )
 KERNEL_FORMS: dict[str, Callable[[kernel_builder.System], bytes]] = {
     "full": kernel_builder.full,
@@ -67,6 +68,7 @@ KERNEL_FORMS: dict[str, Callable[[kernel_builder.System], bytes]] = {
     "ranges8": lambda system: kernel_builder.ranges(system, 8),
     "ranges10": lambda system: kernel_builder.ranges(system, 10),
     "elf": kernel_builder.elf_core,
+    "xen": kernel_builder.xen_core,
     "raw": kernel_builder.raw_image,
 }
 
@@ -137,7 +139,7 @@ def kernel_seed(data: bytes, folder: Path) -> Seed:
     def read() -> None:
         dump = open_dump(whole)
         if isinstance(dump, KernelDump) and not dump.why_no_pool:
-            take_pool(PoolReader(dump), Selection())
+            take_pool(take_pool_snapshot(PoolReader(dump), even_short=True), Selection())
 
     places = places_read(read)
     head = list(range(0, min(HEADER_BYTES, len(data)), 4))

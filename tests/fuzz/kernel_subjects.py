@@ -168,7 +168,7 @@ class KernelSubject(Subject):
         reader = PoolReader(_open(data))
         blocks = Blocks.concatenate([piece.used for piece in reader.walk()])
         blocks = blocks.select(~is_session(blocks.heap) & (blocks.tag != POOL_TAG))
-        account = reader.account(True)
+        account = reader.account(walk=True)
         self._reader, self._clean = reader, blocks
         shares = {"pool": _said(account)}
         try:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
-from builders.segment_heap_builder import SegmentHeapBuilder
-from builders.segment_numbers import ALL, Numbers
+from builders.segment_heap_builder import PAGE, SEGMENT_SIZE, SegmentHeapBuilder
+from builders.segment_numbers import ALL, X64_19041, Numbers
 from segment_heaps import context_for, used_sizes, walk
 from truth import ROOT
 
 from windumps.errors import HeapError
 from windumps.heaps.segment.heap import open_segment_heap
-from windumps.layouts.rows import candidates
+from windumps.layouts.rows import candidates, rows_from
 from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
 from windumps.memory import RunMemory
 
@@ -95,6 +97,31 @@ def test_without_its_row_a_heap_is_read_exactly_or_refused(numbers: Numbers) -> 
         assert heap.account.unwalked_bytes > 0
 
 
+def test_a_new_build_is_a_row_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = replace(X64_19041, build=30000, tree=0x58, end=0x110, contexts=0x140, delayed=0x300)
+    made, memory = _made(numbers)
+    context = context_for(memory, "x64", 30000)
+    without, _, _ = walk(context, made.heap)
+    assert without.choice.score < 1.0
+    moved = {
+        "LargeAllocMetadata": (0x58, "list"),
+        "LargeReservedPages": (0x68, "ptr"),
+        "LargeCommittedPages": (0x70, "ptr"),
+        "UncommittedBase": (0x110, "ptr"),
+        "ReservedLimit": (0x118, "ptr"),
+        "SegContexts": (0x140, ""),
+    }
+    older = candidates(SEGMENT_HEAP_ROWS, "x64", 19041)[0].structures
+    row = rows_from(
+        "segment heap", "x64", older, [(30000, 30000, "made", {"_SEGMENT_HEAP": moved})]
+    )
+    monkeypatch.setattr("windumps.heaps.segment.heap.SEGMENT_HEAP_ROWS", (*SEGMENT_HEAP_ROWS, *row))
+    heap, blocks, said = walk(context_for(memory, "x64", 30000), made.heap)
+    assert used_sizes(blocks) == made.used
+    assert said == []
+    assert heap.layout.endswith("the build's own row, 100% of checks hold")
+
+
 def _offset(types: dict[str, Any], structure: str, *names: str) -> int:
     at = 0
     for name in names:
@@ -133,3 +160,25 @@ def test_the_builders_numbers_are_those_of_published_types(numbers: Numbers) -> 
     assert numbers.lfh == tuple(_offset(types, "_HEAP_LFH_SUBSEGMENT", name) for name in names)
     names = ("Size", "Signature")
     assert numbers.vs[:2] == tuple(_offset(types, "_HEAP_VS_SUBSEGMENT", name) for name in names)
+
+
+def test_a_block_of_one_page_whose_only_descriptor_contradicts_itself_is_not_believed() -> None:
+    numbers = next(row for row in ALL if (row.architecture, row.build) == ("x64", 14393))
+    made = SegmentHeapBuilder(numbers=numbers)
+    made.vs([24, 100, None, 17, 3000])
+    made.lfh(96, [64, None, 47, 20])
+    small = made.pages(3000)
+    made.pages(150_000)
+    memory = made.build()
+    _, blocks, said = walk(context_for(memory, "x64", 14393), made.heap)
+    assert (used_sizes(blocks), said) == (made.used, [])
+    page = small - small % PAGE
+    segment = page - page % SEGMENT_SIZE
+    at = segment + (page - segment) // PAGE * numbers.descriptor[0] + numbers.descriptor[1]
+    (offset,) = memory.locate(np.array([at], np.uint64), 4)
+    data, runs = memory.data.copy(), memory.runs
+    data[offset : offset + 4] = 0xB1
+    damaged = RunMemory(data, runs.address, runs.size, runs.offset)
+    _, blocks, said = walk(context_for(damaged, "x64", 14393), made.heap)
+    assert used_sizes(blocks) == {a: s for a, s in made.used.items() if a != small}
+    assert [(item.code, item.bytes_affected) for item in said] == [("page-range-damaged", PAGE)]

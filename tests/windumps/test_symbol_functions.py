@@ -103,7 +103,7 @@ def test_no_name_is_given_outside_the_sections(sample: Path, library: str | None
     symbolizer = Symbolizer(lambda _: sample, load_library() if library else None, DiagnosticLog())
     for rva in (0, 0x10, 0x1FFF, 0x4FFF, 0x9000, 1 << 40):
         assert symbolizer.locate(MODULE, rva) is None
-    assert symbolizer.locate(MODULE, 0, True) is None
+    assert symbolizer.locate(MODULE, 0, is_return_address=True) is None
 
 
 def test_without_a_pdb_there_is_no_name_and_no_complaint() -> None:

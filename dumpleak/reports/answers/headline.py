@@ -36,7 +36,7 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         (of_sites / HIDDEN_BYTES, f"{many} grew" if many else ""),
         (
             outside / HIDDEN_BYTES,
-            f"{format_bytes(outside, True)} private memory outside heaps" if outside else "",
+            f"{format_bytes(outside, signed=True)} private memory outside heaps" if outside else "",
         ),
         (rows[0].excess if rows else 0.0, rows_told(rows)),
     ]
@@ -50,11 +50,11 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         return f"{first}. Leaking? Two dumps cannot tell."
     if comparison.proof is not None and comparison.proof.blocks:
         whole = not find_hole(comparison.base).told
-        return f"{first}. {proof_told(comparison.proof, whole)}"
+        return f"{first}. {proof_told(comparison.proof, whole_base=whole)}"
     return f"{first}. Leaking? Two dumps cannot tell it from a cache that fills."
 
 
-def proof_told(proof: Proof, whole_base: bool = True) -> str:
+def proof_told(proof: Proof, *, whole_base: bool = True) -> str:
     """What references say of blocks, in one sentence.
 
     Args:
@@ -75,7 +75,7 @@ def proof_told(proof: Proof, whole_base: bool = True) -> str:
 
 def rows_told(rows: Sequence[AccountRow]) -> str:
     """What grew of the process as a whole: "+795 threads, +15.5 MiB committed memory of thread stacks"."""
-    told = [f"{row.told(row.delta, True)} {row.kind.label}" for row in rows[:NAMED_ROWS]]
+    told = [f"{row.told(row.delta, signed=True)} {row.kind.label}" for row in rows[:NAMED_ROWS]]
     return ", ".join(told) + (
         f", and {len(rows) - NAMED_ROWS} more" if len(rows) > NAMED_ROWS else ""
     )
@@ -103,7 +103,7 @@ def _rate_told(trend: Trend, row: AccountRow) -> str:
     if first is None or last is None or last <= first:
         return f"{row.kind.label}: {steady}"
     hours = (last - first).total_seconds() / 3600
-    return f"{row.kind.label}: {row.told(round((row.delta or 0) / hours), True)} an hour, {steady}"
+    return f"{row.kind.label}: {row.told(round((row.delta or 0) / hours), signed=True)} an hour, {steady}"
 
 
 def holes_told(snapshots: Sequence[Snapshot]) -> str:

@@ -10,7 +10,7 @@ from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.heaps import heap_table
 from dumpleak.reports.answers.modules import module_table
-from dumpleak.reports.answers.summary import summarize_info
+from dumpleak.reports.answers.summary_dump import summarize_info
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -22,7 +22,6 @@ from dumpleak.reports.document import (
     Notes,
     Part,
     Source,
-    Style,
     Table,
     View,
     properties,
@@ -35,6 +34,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.rows import process_facts
+from dumpleak.reports.values import Style
 
 _USES = (
     Column("committed", Kind.BYTES),
@@ -61,7 +61,7 @@ def info_document(info: Info) -> Document:
     parts += [
         Notes(info.diagnostics),
         module_table("Modules", info.modules, info.unloaded_modules, View.PAGE),
-        properties(_properties(info)),
+        properties(info.source, _properties(info)),
     ]
     return Document(f"{program}: dump", summarize_info(info), parts)
 
@@ -105,12 +105,6 @@ def _properties(info: Info) -> list[tuple[str, object]]:
     """For machines; memory by use as `memory_by_use.<use>.<column>`."""
     source = info.source
     rows: list[tuple[str, object]] = [
-        ("file", source.file),
-        ("kind", source.kind),
-        ("machine", source.machine),
-        ("architecture", source.architecture),
-        ("build", source.build or None),
-        ("time", source.time.isoformat() if source.time else None),
         ("program", source.program),
         ("process_id", source.process_id),
         ("full_memory", info.full_memory),

@@ -11,7 +11,6 @@ from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
 from dumpleak.reports.document import (
-    Absent,
     Column,
     Document,
     Facts,
@@ -21,15 +20,14 @@ from dumpleak.reports.document import (
     Part,
     Row,
     Source,
-    Style,
     Table,
-    Tone,
     View,
     Width,
     data_columns,
     properties,
 )
 from dumpleak.reports.json_report import diagnostics_json, module_json, source_json
+from dumpleak.reports.values import Absent, Style
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 from windumps.kernel.bug_checks import BugCheck
@@ -67,7 +65,7 @@ def processes_document(
     """One row a process, in the kernel's order."""
     return Document(
         "Processes",
-        summarize_kernel(source, f"{len(processes)} processes", True, Tone.GOOD),
+        summarize_kernel(source, f"{len(processes)} processes", usable=True),
         (
             Source("File", source, told=""),
             _process_table(processes, len(processes) if top is None else top),
@@ -144,10 +142,10 @@ def kernel_document(info: KernelInfo) -> Document:
     ]
     if info.processes is not None:
         parts.append(_process_table(info.processes, views=View.PAGE))
-    parts.append(properties(_properties(info)))
+    parts.append(properties(source, _properties(info)))
     advice = f"Good enough to look for leaks? {info.advice}"
     parts.append(Line(advice, Style.GOOD if info.usable else Style.BAD))
-    summary = summarize_kernel(source, advice, info.usable, Tone.GOOD)
+    summary = summarize_kernel(source, advice, usable=info.usable)
     return Document("Kernel dump", summary, parts, judged_in=View.PAGE)
 
 
@@ -194,14 +192,8 @@ def _counters(counters: Sequence[Counter]) -> list[Part]:
 
 def _properties(info: KernelInfo) -> list[tuple[str, object]]:
     """For machines; None where unknown."""
-    source, check = info.source, info.bug_check
+    check = info.bug_check
     return [
-        ("file", source.file),
-        ("kind", source.kind),
-        ("machine", source.machine),
-        ("architecture", source.architecture),
-        ("build", source.build or None),
-        ("time", source.time.isoformat() if source.time else None),
         ("dump_type", info.dump_type),
         ("dump_type_name", info.dump_type_name),
         ("full_memory", info.full_memory),

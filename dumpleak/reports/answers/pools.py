@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -36,6 +36,7 @@ from dumpleak.reports.answers.pool_rows import (
     tag_name,
     totals_by_pool,
 )
+from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
 from dumpleak.reports.document import (
     DEFAULT_TOP,
@@ -44,13 +45,13 @@ from dumpleak.reports.document import (
     Notes,
     Part,
     Row,
-    Style,
     Table,
     Tree,
     View,
     data_columns,
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.values import Style
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
 _TWINS = " ".join(f"delta_{name}" for name in (*COUNTERS.split(), "bytes", "count"))
@@ -98,23 +99,26 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
     )
 
 
-def pool_growth_document(growth: PoolGrowth, top: int | None) -> Document:
+def pool_growth_document(
+    growth: PoolGrowth, top: int | None, gate: GateResult | None = None
+) -> Document:
     """The pools of two dumps: the summary, what changed, what is known of the tags that grew most, and
     how sure it is.
     """
     comparison, pools = growth.comparison, growth.selection.pools
     parts: list[Part] = []
-    refused = comparison.verdict is Verdict.NOT_COMPARABLE
+    refused = comparison.refused
     if not refused:
-        if not comparison.same_boot:
+        if not growth.same_boot:
             said = "Restarted in between, or it cannot be told: allocs and frees begin anew."
             parts.append(Line(said, Style.WARNING))
         parts += _growth_lines(growth, DEFAULT_TOP if top is None else top)
     parts += [
-        *side_parts("Base", "Base: ", "Base", comparison.base, growth.base),
-        *side_parts("Current", "Current: ", "Current", comparison.current, growth.current),
-        Notes(comparison.diagnostics),
+        *side_parts("Base", "Base: ", "Base", comparison.base.source, growth.base),
+        *side_parts("Current", "Current: ", "Current", comparison.current.source, growth.current),
+        Notes(growth.diagnostics),
         _delta_table(growth, top, View.DATA if refused else View.PAGE | View.DATA),
+        *review_parts(Judged(comparison, gate), top),
     ]
     if not refused:
         rows, older = [d.current for d in growth.deltas], [d.base for d in growth.deltas]
@@ -132,7 +136,7 @@ def pool_growth_document(growth: PoolGrowth, top: int | None) -> Document:
 
 def _delta_table(growth: PoolGrowth, top: int | None, views: View) -> Table[TagDelta]:
     pools = growth.selection.pools
-    width = 4 if growth.comparison.current.architecture == "x86" else 8
+    width = 4 if growth.comparison.current.source.architecture == "x86" else 8
 
     def row(rank: int, delta: TagDelta) -> Row:
         twins = flat_counters(delta.deltas, "delta_")
@@ -174,7 +178,7 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
         for delta in growth.deltas[:limit]
         for pool, change in not_empty(delta.deltas, growth.selection.pools)
     ]
-    width = 4 if growth.comparison.current.architecture == "x86" else 8
+    width = 4 if growth.comparison.current.source.architecture == "x86" else 8
     grown = [delta for delta in growth.deltas if (delta.total("bytes") or 0) > 0]
     return [
         Table("pools", "", GROWTH_COLUMNS, shown, growth_cells, View.TEXT),
@@ -185,8 +189,8 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
 
 def _explained(delta: TagDelta, pointer_size: int) -> Iterator[Line]:
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
-    blocks = "" if count is None else f", {format_count(count, True)} blocks"
-    yield Line(f"{delta.current.tag}: {format_bytes(size, True)}{blocks}", Style.HEADING)
+    blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
+    yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
     if owner.description:
         yield Line(f"  {owner.description}")
     for candidate in owner.owners[:2]:
@@ -213,19 +217,19 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
 
 
 def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
-    """The same of two dumps: counters of each tag that changed, each with its `delta_` twin."""
+    """Schema dumpleak/pool/1 of two dumps: counters of each tag that changed, each with its `delta_` twin."""
     comparison = growth.comparison
     return {
         "schema": "dumpleak/pool/1",
-        "base": source_json(comparison.base),
-        "current": source_json(comparison.current),
-        "same_boot": comparison.same_boot,
+        "base": source_json(comparison.base.source),
+        "current": source_json(comparison.current.source),
+        "same_boot": growth.same_boot,
         "verdict": comparison.verdict,
         "reasons": list(comparison.reasons),
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
         "tags": [_delta(delta, rank) for rank, delta in enumerate(growth.deltas, start=1)],
-        "diagnostics": diagnostics_json(comparison.diagnostics),
+        "diagnostics": diagnostics_json(growth.diagnostics),
     }
 
 

@@ -18,18 +18,17 @@ from dumpleak.reports.document import (
     Kind,
     Line,
     Meter,
-    Name,
     Notes,
     Part,
     Row,
-    Share,
     Source,
     Table,
     View,
     data_columns,
 )
-from dumpleak.reports.json_report import coverage_json, diagnostics_json, sized_json
+from dumpleak.reports.json_report import coverage_json, diagnostics_json, named_json, sized_json
 from dumpleak.reports.rows import holder_evidence, ranked_groups
+from dumpleak.reports.values import Name, Share
 
 _DATA = data_columns(
     "kind name type tag used_bytes used_count block_bytes largest evidence", evidence=Kind.CLAUSES
@@ -142,13 +141,7 @@ def stat_json(snapshot: Snapshot) -> dict[str, Any]:
         },
         "groups": [
             {
-                "kind": site.kind,
-                "name": site.name,
-                "frames": list(site.frames),
-                "lines": list(site.lines),
-                "type": site.type,
-                "tag": site.tag,
-                "driver": site.driver,
+                **named_json(site),
                 "used_bytes": totals.bytes,
                 "used_count": totals.count,
                 "block_bytes": totals.block_bytes,

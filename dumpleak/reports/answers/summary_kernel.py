@@ -1,32 +1,27 @@
-"""The first screen of answers about kernel dumps; see `summary`."""
+"""The first screen about the dump of a system: what it is good for, and what its pools hold."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import WALK, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
-from dumpleak.reports.answers.summary import NAMED, covered_told
+from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
 from dumpleak.reports.document import Summary, Tone
 
 
-def summarize_kernel(source: SourceInfo, headline: str, usable: bool, tone: Tone) -> Summary:
-    """Of a dump as such.
-
-    Args:
-        source: The dump.
-        headline: What it is good for.
-        usable: It is good for something.
-        tone: When it is.
-    """
-    steps = () if usable else better_dump_steps(source)
-    return Summary(tone if usable else Tone.CANNOT_TELL, headline, (), steps)
+def summarize_kernel(source: SourceInfo, headline: str, *, usable: bool) -> Summary:
+    """What a dump is good for, and how to get a better one where that is nothing."""
+    if usable:
+        return Summary(Tone.GOOD, headline)
+    return Summary(Tone.CANNOT_TELL, headline, (), better_dump_steps(source))
 
 
 def summarize_pool(answer: PoolAnswer) -> Summary:
@@ -41,6 +36,7 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     facts = [("What", what)]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
+        facts.extend(_limits(row.owner for _, row in held[:NAMED]))
     facts.append(("How sure", _sure([answer.account])))
     if answer.account.shortfall:
         headline = f"Cannot tell: {answer.account.shortfall}"
@@ -62,12 +58,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     """Of the pools of two dumps."""
     comparison, pools = growth.comparison, growth.selection.pools
     if comparison.verdict is Verdict.NOT_COMPARABLE:
-        return Summary(
-            Tone.CANNOT_TELL,
-            "Cannot tell: the two dumps are not comparable.",
-            tuple(("Why", reason) for reason in comparison.reasons),
-            better_dump_steps(comparison.current),
-        )
+        return summarize_comparison(comparison)
     changes = [(delta.total("bytes", pools), delta) for delta in growth.deltas]
     grown = sorted(
         ((size, delta) for size, delta in changes if size is not None and size > 0),
@@ -75,15 +66,21 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     )
     net = sum(size for size, _ in changes if size is not None)
     blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
-    facts = [("What", f"{format_bytes(net, True)} and {format_count(blocks, True)} blocks in all")]
+    facts = [
+        (
+            "What",
+            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all",
+        )
+    ]
     if grown:
         facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
+        facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
-    if is_older(comparison.base, comparison.current):
+    if is_older(comparison.base.source, comparison.current.source):
         facts.append(("Order", SWAPPED))
-    if not comparison.same_boot:
+    if not growth.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
     facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     if not grown:
@@ -93,8 +90,17 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         Tone.NOTICE,
         f"{many} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (THIRD_DUMP, track_driver([delta.owner.driver for _, delta in grown])),
+        (THIRD_DUMP, track_driver([delta.owner.drivers for _, delta in grown])),
     )
+
+
+def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
+    """What must be known of who is named: drivers that are gone, callers that nobody knows."""
+    for owner in owners:
+        if owner.unloaded and owner.note:
+            yield "Unloaded", f"{owner.tag}: {owner.note}"
+        elif owner.on_behalf:
+            yield "Caller", f"{owner.tag}: {owner.note}"
 
 
 def _sure(accounts: Sequence[PoolAccount]) -> str:
@@ -114,11 +120,8 @@ def _sure(accounts: Sequence[PoolAccount]) -> str:
 
 def _named(row: TagRow, size: int | None) -> str:
     amount = "unknown" if size is None else format_bytes(size)
-    return f"{row.tag} of {row.owner.label or 'an unknown driver'} ({amount})"
+    return f"{row.tag} {row.owner.whose} ({amount})"
 
 
 def _grown(delta: TagDelta, size: int) -> str:
-    return (
-        f"{delta.current.tag} of {delta.owner.label or 'an unknown driver'} "
-        f"({format_bytes(size, True)})"
-    )
+    return f"{delta.current.tag} {delta.owner.whose} ({format_bytes(size, signed=True)})"

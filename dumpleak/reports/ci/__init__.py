@@ -1,1 +1,1 @@
-"""Reports for build servers: JUnit, SARIF, Markdown."""
+"""Growth and what a gate says of it, for build servers: JUnit, SARIF."""

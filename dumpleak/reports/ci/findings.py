@@ -44,8 +44,9 @@ def findings(judged: JudgedAnswer, top: int | None) -> Findings:
 
 def told(site: AnySite, members: str) -> str:
     """One sentence on a site; `members` is what it has, "blocks"."""
+    grown = format_bytes(site.delta_bytes, signed=True), format_count(site.delta_count, signed=True)
     change = (
-        f"{format_bytes(site.delta_bytes, True)} and {format_count(site.delta_count, True)} {members} "
+        f"{grown[0]} and {grown[1]} {members} "
         f"(from {format_bytes(site.base.bytes)} in {format_count(site.base.count)} to "
         f"{format_bytes(site.current.bytes)} in {format_count(site.current.count)})"
     )
@@ -55,7 +56,7 @@ def told(site: AnySite, members: str) -> str:
 
 
 def fingerprint(site: Site) -> str:
-    """The same for a site in later builds, as far as names go; hexadecimal.
+    """A number that a site keeps in later builds, as far as names go; hexadecimal.
 
     Offsets in functions move with every build and are left out, as are the frames before the one that names
     the site: they are an allocator's, and change with the system. Without symbols a frame is an offset in its

@@ -1,1 +1,1 @@
-"""Profiles for other tools: pprof, speedscope, collapsed stacks, UMDH."""
+"""Sites for the tools of others, all of them, changed or not: pprof, speedscope, collapsed stacks, UMDH."""

@@ -1,1 +1,1 @@
-"""Reports for terminals."""
+"""Documents for terminals and pipes."""

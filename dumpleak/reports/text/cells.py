@@ -8,8 +8,9 @@ from typing import Any
 from rich.text import Text
 
 from dumpleak.model.units import format_address, format_bytes, format_count
-from dumpleak.reports.document import Absent, Change, Column, Kind, Name, Said, Style
+from dumpleak.reports.document import Column, Kind
 from dumpleak.reports.names import visible
+from dumpleak.reports.values import Absent, Change, Name, Said, Style
 
 STYLES = {
     Style.PLAIN: "",
@@ -80,7 +81,7 @@ def _number(value: Any, column: Column) -> str:
     if column.kind is Kind.RATE:
         return f"{value:+.1f}"
     form = format_bytes if column.kind is Kind.BYTES else format_count
-    return form(value, column.signed)
+    return form(value, signed=column.signed)
 
 
 def delta_style(delta: int, share: float) -> str:

@@ -74,7 +74,7 @@ def complete_heap_list(
             view.heap_addresses += extra
             view.heap_list_source += " and ntdll's list of heaps"
     if len(view.memory.regions) or not whole:
-        whole |= _search(view, context, kinds, by_peb, whole)
+        whole |= _search(view, context, kinds, by_peb=by_peb, whole=whole)
     if view.heap_addresses and not whole and (not view.heap_count or not by_peb):
         _say_cut(view, "no whole list of heaps is in the dump; heaps may be missing")
 
@@ -92,6 +92,7 @@ def _search(
     view: ProcessView,
     context: HeapContext,
     kinds: Sequence[Searchable],
+    *,
     by_peb: bool,
     whole: bool,
 ) -> bool:

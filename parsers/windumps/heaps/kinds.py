@@ -126,7 +126,7 @@ def process_heaps(view: ProcessView, most: int = MAX_HEAPS) -> list[ProcessHeap]
     heaps = [
         _rootless(context, address, ordinal)
         if address in pages.rootless
-        else _open(context, address, ordinal, there[ordinal])
+        else _open(context, address, ordinal, there=there[ordinal])
         for ordinal, address in enumerate(view.heap_addresses)
     ]
     for entry in heaps:
@@ -152,7 +152,7 @@ def _may_be_there(context: HeapContext, addresses: list[int]) -> list[bool]:
     return present
 
 
-def _open(context: HeapContext, address: int, ordinal: int, there: bool) -> ProcessHeap:
+def _open(context: HeapContext, address: int, ordinal: int, *, there: bool) -> ProcessHeap:
     def unread(kind: str, reason: str) -> ProcessHeap:
         context.log.add(
             f"heap-{'absent' if kind == 'absent' else 'not-read'}",

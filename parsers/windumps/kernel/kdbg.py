@@ -110,7 +110,7 @@ class Kdbg:
         return self.value("KernBase")
 
 
-def parse(raw: bytes, address: int, is_32bit: bool, source: str) -> Kdbg | None:
+def parse(raw: bytes, address: int, source: str, *, is_32bit: bool) -> Kdbg | None:
     """A block that is not encoded; None when `raw` is none, or not all of it."""
     size = int.from_bytes(raw[TAG_OFFSET + 4 : TAG_OFFSET + 8], "little")
     if raw[TAG_OFFSET : TAG_OFFSET + 4] != TAG or not MIN_SIZE <= size <= min(MAX_SIZE, len(raw)):
@@ -124,7 +124,7 @@ def is_at(memory: AddressSpace, address: int) -> bool:
 
 
 def read(
-    memory: AddressSpace, address: int, is_32bit: bool, kernel_base: int, source: str
+    memory: AddressSpace, address: int, kernel_base: int, source: str, *, is_32bit: bool
 ) -> Kdbg | None:
     """Reads the block at an address, plain or encoded.
 
@@ -136,10 +136,10 @@ def read(
         source: How the address was come by, for people.
     """
     raw = memory.read_available(address, MAX_SIZE) if address else b""
-    found = parse(raw, address, is_32bit, source)
+    found = parse(raw, address, source, is_32bit=is_32bit)
     if found is None and kernel_base and not is_32bit:
         decoded = decode(raw, kernel_base)
-        plain = parse(decoded, address, False, f"{source}, decoded") if decoded else None
+        plain = parse(decoded, address, f"{source}, decoded", is_32bit=False) if decoded else None
         found = (
             None
             if plain is None
@@ -178,7 +178,7 @@ def _unwrapped(word: int, rotation: int) -> int:
 
 
 def scan(
-    memory: AddressSpace, start: int, end: int, is_32bit: bool, kernel_base: int, source: str
+    memory: AddressSpace, start: int, end: int, kernel_base: int, source: str, *, is_32bit: bool
 ) -> Kdbg | None:
     """Searches a range (the kernel's image) for the block, plain or encoded.
 
@@ -200,7 +200,7 @@ def scan(
             hits += np.flatnonzero(np.isin(window[:-1] ^ window[1:], wanted)).tolist()
         for hit in sorted(hits):
             place = at + hit * 8 - TAG_OFFSET
-            found = read(memory, place, is_32bit, kernel_base, source)
+            found = read(memory, place, kernel_base, source, is_32bit=is_32bit)
             if found is not None:
                 return found
     return None

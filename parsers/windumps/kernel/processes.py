@@ -44,7 +44,7 @@ class KernelProcess:
         wow64_peb: Address of its 32-bit PEB; 0 when it is no WoW64 process.
         is_wow64: A 32-bit process on a 64-bit system.
         private_commit_bytes: What it has committed for itself; None when unknown.
-        handle_count: Open handles; None until somebody reads them (`kernel_handles`).
+        handle_count: Open handles; None until somebody reads them (`handles.py`).
     """
 
     address: int
@@ -203,7 +203,7 @@ def processes(
     nodes, trouble = list_nodes(memory, head, row.pointer_size)
     found = []
     for node in nodes[:MAX_PROCESSES]:
-        process = _process(memory, row, node - links, layout.source != "probed")
+        process = _process(memory, row, node - links, trusted=layout.source != "probed")
         if process is None:
             log.add(
                 "bad-process",
@@ -241,7 +241,7 @@ def _name(memory: AddressSpace, row: LayoutRow, address: int) -> str | None:
 
 
 def _process(
-    memory: AddressSpace, row: LayoutRow, address: int, trusted: bool
+    memory: AddressSpace, row: LayoutRow, address: int, *, trusted: bool
 ) -> KernelProcess | None:
     """One process, None when it cannot be one; of a layout that is not trusted no numbers are taken."""
     process_id = _field(memory, row, address, "UniqueProcessId") if address > 0 else None

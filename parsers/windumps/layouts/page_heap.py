@@ -2,9 +2,9 @@
 
 Three forms are known. XP keeps busy blocks on a list. The types in ntdll's PDBs (6.1.7601 to 10.0.22621)
 keep them in an AVL tree; 2003 x64 has them, too, and they lead for 2003 x86 and Vista, of which no dump was
-at hand. verifier.dll of Windows 7 and
-later has the tree too, but blocks of its own form: shorter, with a state, without the sizes of what lies
-before the guard page and of what the header takes, and all blocks of a region on a list in order of address.
+at hand. verifier.dll of Windows 7 and later has the tree too, but blocks of its own form: shorter, with a
+state, without the sizes of what lies before the guard page and of what the header takes, and all blocks of a
+region on a list in order of address.
 
 Sources: ntdll PDBs for the second form; heaps that ntdll 5.1.2600.5512 (x86) and verifier.dll 6.2.9200,
 10.0.14393 and 10.0.19041 (x86) laid out for the others, whose x64 rows follow by natural alignment. What

@@ -1,11 +1,8 @@
 """Layouts of Windows structures that differ by build: rows of offsets, looked up by name.
 
-Code asks `layout.offset("_HEAP", "FirstEntry")` and never compares build numbers. A table (one
-file per
-component, e.g. `heap_layouts`) holds a row for each (architecture, first build) whose offsets
-differ from
-the row before. `candidates` gives the rows to try: the one for the build first, then its
-neighbours, so
+Code asks `layout.offset("_HEAP", "FirstEntry")` and never compares build numbers. A table (one file a
+component, as `nt_heap.py`) holds a row for each (architecture, first build) whose offsets differ from those
+of the row before. `candidates` gives the rows to try: the one for the build first, then its neighbours, so
 that a build without a row of its own is tried all the same and judged by self-consistency.
 """
 

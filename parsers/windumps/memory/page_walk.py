@@ -113,10 +113,10 @@ class PageTables:
 
     def upper_tables(self) -> tuple[U64, bool]:
         """All tables above the last level; and whether one of the kernel's is not there or leads nowhere."""
-        halves = [self._upper_tables(is_kernel) for is_kernel in (False, True)]
+        halves = [self._upper_tables(is_kernel=is_kernel) for is_kernel in (False, True)]
         return np.concatenate([tables for tables, _ in halves]), halves[1][1]
 
-    def _upper_tables(self, is_kernel: bool) -> tuple[U64, bool]:
+    def _upper_tables(self, *, is_kernel: bool) -> tuple[U64, bool]:
         paging = self.paging
         root = np.array([self.root], np.uint64)
         tables, found, is_lost = root, [root], False
@@ -194,7 +194,7 @@ class PageTables:
         there[there] = ~filled
         return entries[~filled], there
 
-    def _decode(self, entries: U64, follow: bool = True) -> tuple[U64, I64]:
+    def _decode(self, entries: U64, *, follow: bool = True) -> tuple[U64, I64]:
         """Leaf entries to physical addresses, and 0 or a state; prototypes if `follow`."""
         paging = self.paging
         valid = paging.is_valid(entries)

@@ -32,7 +32,7 @@ class PoolCoverage:
             header, and the trackers miss as many of their tags.
         damaged_bytes: Parts that could not be walked because of damage.
         absent_pages: Pages of pool that are not in the dump and may hold small blocks.
-        absent_large_pages: The same inside large allocations, which are known all the same.
+        absent_large_pages: Pages inside large allocations that are not in the dump, though these are known.
         is_whole: All places where blocks can be are known: what was not walked is counted above.
         doubtful_bytes: Memory among that of the pools, or where tables of it are missing, that may hold
             blocks and does not read so: only counters of all tags can tell that none is lost there.

@@ -267,7 +267,7 @@ class KernelPools:
             used = np.array([missing.get(key, (1, 0))[0] > 0 for key in keys], np.bool_)
             free += int((~used).sum())
             total += len(used)
-            yield walk.decided(root, found, used, False)
+            yield walk.decided(root, found, used, lost=False)
         if total:
             self.coverage.notes.append(
                 f"of {total} blocks the heap does not tell whether they are used, for a chain of free ones "
@@ -308,7 +308,7 @@ class KernelPools:
             start += len(found.size)
             if mine.any():
                 yield walk.decided(
-                    root, found.select(mine), np.ones(int(mine.sum()), np.bool_), True
+                    root, found.select(mine), np.ones(int(mine.sum()), np.bool_), lost=True
                 )
         left = int((~good).sum())
         if good.any() or left:

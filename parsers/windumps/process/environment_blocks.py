@@ -139,7 +139,7 @@ def private_pages(memory: AddressSpace) -> Iterator[U64]:
                 yield pages
 
 
-def private_memory_is_whole(memory: AddressSpace, says_full: bool) -> bool:
+def private_memory_is_whole(memory: AddressSpace, *, says_full: bool) -> bool:
     """True when all private memory that can be read is in the dump, so that a search of it misses nothing.
 
     Args:

@@ -248,7 +248,7 @@ class StackTraces:
         in_image[used] = self._code.index_of(addresses[used]) >= 0
         return Frames(addresses, used, (present == used).all(axis=1), in_image)
 
-    def _report(self, failed: U64, numbers: bool) -> None:
+    def _report(self, failed: U64, *, numbers: bool) -> None:
         """Says of each trace why it gives no stack; the log folds what comes too often."""
         if numbers:
             where = "the stack trace database" + (

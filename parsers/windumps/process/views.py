@@ -114,8 +114,9 @@ def process_views(
     tebs: Iterable[int],
     modules: list[Module],
     known_pebs: Mapping[str, int] | None = None,
-    threads_whole: bool = True,
     process_id: int | None = None,
+    *,
+    threads_whole: bool = True,
     full_memory: bool = False,
 ) -> list[ProcessView]:
     """Finds the PEBs of a process and reads their heap lists.
@@ -200,7 +201,7 @@ def _search(
     if threads.whole and threads.tebs:
         return True
     whole = len(blocks[native]) > 0 and found < MAX_THREADS
-    whole = whole and private_memory_is_whole(memory, threads.full_memory)
+    whole = whole and private_memory_is_whole(memory, says_full=threads.full_memory)
     what = "a cut list of threads" if threads.tebs else "no list of threads"
     message = (
         f"the dump has {what}; {found} thread environment blocks were found by their structure"

@@ -91,7 +91,9 @@ class Symbolizer:
         self._modules: dict[str, _ModuleSymbols | None] = {}
         self._problems: dict[str, list[Diagnostic]] = {}
 
-    def locate(self, module: Module, rva: int, is_return_address: bool = False) -> Location | None:
+    def locate(
+        self, module: Module, rva: int, *, is_return_address: bool = False
+    ) -> Location | None:
         """The function (or data) and source line at an address.
 
         Args:

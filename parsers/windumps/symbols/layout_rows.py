@@ -203,7 +203,7 @@ def _structure(
             if all(row.has(name, field) for row in rows):
                 raise LayoutNotInSymbolsError(f"the symbols do not describe {name}.{field}")
             continue
-        _check_width(place, name, kind, rows[0].pointer_size, component.bit_fields)
+        _check_width(place, name, kind, rows[0].pointer_size, bit_fields=component.bit_fields)
         if place.offset + place.size > layout.size or layout.size > MAX_STRUCTURE_BYTES:
             raise LayoutNotInSymbolsError(f"{name}.{field} lies outside {name}")
         found[field] = place.offset, kind
@@ -215,7 +215,7 @@ def _structure(
 
 
 def _check_width(
-    field: FieldLayout, structure: str, kind: str, pointer: int, bit_fields: bool
+    field: FieldLayout, structure: str, kind: str, pointer: int, *, bit_fields: bool
 ) -> None:
     """A number may be wider in the symbols than what is read (its low bytes then), never narrower."""
     if not kind:

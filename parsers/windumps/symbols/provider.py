@@ -115,11 +115,13 @@ class Symbols:
         known = self._of(module)
         return self._symbolizer.pdb(module) if known.symbols.found else known.table
 
-    def locate(self, module: Module, rva: int, is_return_address: bool = False) -> Location | None:
+    def locate(
+        self, module: Module, rva: int, *, is_return_address: bool = False
+    ) -> Location | None:
         """See `Symbolizer.locate`; without a PDB a volatility3 table names what is not far behind."""
         known = self._of(module)
         if known.table is None:
-            return self._symbolizer.locate(module, rva, is_return_address)
+            return self._symbolizer.locate(module, rva, is_return_address=is_return_address)
         try:
             near = known.table.nearest(rva - is_return_address)
         except SymbolError as error:

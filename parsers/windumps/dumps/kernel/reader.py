@@ -1,6 +1,6 @@
 """Kernel crash dumps of every kind, opened.
 
-A dump of any kind comes down to physical memory (`kernel_pages.PageMap`), a root of page tables and
+A dump of any kind comes down to physical memory (`PageMap`), a root of page tables and
 the address of the list of drivers; the rest is found through the memory itself. Which kind of page
 tables a dump has is decided by what can be read through them, not by the header alone.
 """
@@ -179,7 +179,10 @@ def _kernel_memory(
 def _open_triage(path: Path, data: U8, header: KernelHeader, log: DiagnosticLog) -> KernelDump:
     triage = read_triage(data, header, log)
     block = kdbg.parse(
-        triage.kdbg, header.integer("KdDebuggerDataBlock"), not header.is_64bit, "triage dump"
+        triage.kdbg,
+        header.integer("KdDebuggerDataBlock"),
+        "triage dump",
+        is_32bit=not header.is_64bit,
     )
     drivers = triage.drivers
     base = block.kernel_base if block is not None else 0

@@ -116,6 +116,7 @@ def _say_cut(
     starts: U64,
     cut: U64,
     message: str,
+    *,
     hides_memory: bool = True,
 ) -> None:
     """One diagnostic for all rows of which `cut` bytes were taken away."""

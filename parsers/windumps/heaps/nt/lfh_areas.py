@@ -99,7 +99,7 @@ class AreaReader:
         return self.context.memory.gather(at, f"<u{self.context.pointer_size}")[0].astype(np.uint64)
 
     def describe(
-        self, user: U64, room: I64, subsegment: U64, damaged: bool = False
+        self, user: U64, room: I64, subsegment: U64, *, damaged: bool = False
     ) -> tuple[Areas, Mask]:
         """Reads each area's subsegment, and tells which areas agree with theirs; of areas with a
         `damaged` header only by the subsegment.

@@ -55,13 +55,13 @@ class Stamps:
 
     def light(self, root: int) -> U64:
         """Headers of the light blocks that name a root."""
-        return self._naming(root, False)
+        return self._naming(root, full=False)
 
     def full(self, root: int) -> U64:
         """Headers in front of blocks with pages of their own that name a root."""
-        return self._naming(root, True)
+        return self._naming(root, full=True)
 
-    def _naming(self, root: int, full: bool) -> U64:
+    def _naming(self, root: int, *, full: bool) -> U64:
         found = self._all()
         header: U64 = found.header[(found.root == np.uint64(root)) & (found.full == full)]
         return header

@@ -44,7 +44,7 @@ class SpecialBlocks(NamedTuple):
     pool: NDArray[np.uint8]
 
     def blocks(self) -> Blocks:
-        """The same as blocks; each takes a page."""
+        """These allocations as blocks; each takes a page."""
         count = len(self.address)
         return Blocks.build(
             self.address,
@@ -71,7 +71,7 @@ def special_blocks(
     rows = []
     for page, offset in _pages(memory, ranges, others):
         for at_start in (True, False):
-            rows += list(_candidates(memory, page, offset, form, at_start))
+            rows += list(_candidates(memory, page, offset, form, at_start=at_start))
         if len(rows) > MAX_PAGES:
             break
     rows.sort()
@@ -100,7 +100,7 @@ def _pages(
 
 
 def _candidates(
-    memory: AddressSpace, page: U64, offset: I64, form: HeaderForm, at_start: bool
+    memory: AddressSpace, page: U64, offset: I64, form: HeaderForm, *, at_start: bool
 ) -> Iterator[tuple[int, int, int, int]]:
     """(address, size, tag, pool) of the pages whose header is at their start, or at their end."""
     data, unit = memory.data, form.unit

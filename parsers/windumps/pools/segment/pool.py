@@ -205,7 +205,7 @@ class HeapPool:
             self.candidates.append((root, found.select(fresh)))
 
     def decided(
-        self, root: PoolHeap, found: Candidates, used: NDArray[np.bool_], lost: bool
+        self, root: PoolHeap, found: Candidates, used: NDArray[np.bool_], *, lost: bool
     ) -> Blocks:
         """Candidates as blocks, used and free; `lost` when their heap's record is not in the dump."""
         address = found.header

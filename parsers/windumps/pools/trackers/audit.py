@@ -113,7 +113,7 @@ class PoolAudit:
         unequal: NDArray[np.bool_] = (self.residual_count != 0) | (self.residual_bytes != 0)
         return self.is_counted & unequal
 
-    def total(self, paged: bool) -> tuple[int, int, int, int]:
+    def total(self, *, paged: bool) -> tuple[int, int, int, int]:
         """Of one pool: counted blocks and bytes, walked blocks and bytes of the counted tags."""
         rows = self.is_counted & (self.paged == paged)
 

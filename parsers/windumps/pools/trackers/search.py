@@ -157,7 +157,7 @@ def _array(
                 break
             continue
         is_one = pointer not in found and _is_sibling(
-            kernel.memory, row, pointer, keys, present, beyond or not expected
+            kernel.memory, row, pointer, keys, present, is_extra=beyond or not expected
         )
         if not is_one:
             unknown |= not beyond
@@ -176,6 +176,7 @@ def _is_sibling(
     address: int,
     keys: NDArray[np.uint32],
     present: NDArray[np.bool_],
+    *,
     is_extra: bool,
 ) -> bool:
     """Has the same tags in the same slots, or none there yet.
