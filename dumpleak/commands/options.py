@@ -66,8 +66,33 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
 
     The command gets them as one `Options`, its parameter `options`.
     """
-    choice = list(formats)
-    options = (
+    options = _common(list(formats))
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(command)
+        def checked(**given: Any) -> Any:
+            _refuse_more(click.get_current_context())
+            _keep_inputs(given)
+            del given["debug"]  # who catches errors asks the context
+            common = Options(
+                format=given.pop("format_"),
+                output=given.pop("output"),
+                no_progress=given.pop("no_progress"),
+                symbols=given.pop("symbols"),
+                process=given.pop("process"),
+                skip_frames=given.pop("skip_frames", ()),
+            )
+            return command(options=common, **given)
+
+        for option in options:
+            checked = option(checked)
+        return checked
+
+    return add
+
+
+def _common(formats: list[str]) -> tuple[Callable[..., Any], ...]:
+    return (
         click.option(
             "--process",
             metavar="PID|NAME",
@@ -96,33 +121,11 @@ def options_with(formats: Iterable[str]) -> Callable[[Callable[..., Any]], Calla
         click.option(
             "--format",
             "format_",
-            type=click.Choice(choice),
-            default=choice[0],
+            type=click.Choice(formats),
+            default=formats[0],
             show_default=True,
         ),
     )
-
-    def add(command: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(command)
-        def checked(**given: Any) -> Any:
-            _refuse_more(click.get_current_context())
-            _keep_inputs(given)
-            del given["debug"]  # who catches errors asks the context
-            common = Options(
-                format=given.pop("format_"),
-                output=given.pop("output"),
-                no_progress=given.pop("no_progress"),
-                symbols=given.pop("symbols"),
-                process=given.pop("process"),
-                skip_frames=given.pop("skip_frames", ()),
-            )
-            return command(options=common, **given)
-
-        for option in options:
-            checked = option(checked)
-        return checked
-
-    return add
 
 
 def output_place(context: click.Context, option: click.Parameter, value: str | None) -> str | None:

@@ -21,7 +21,7 @@ from dumpleak.model.subject import Subject
 
 def account_of(snapshot: Snapshot) -> tuple[Figure, ...]:
     """All figures of a snapshot, in the order of `ROWS`; rows that do not apply are absent."""
-    if snapshot.is_pool or (snapshot.outside and snapshot.source.subject is Subject.LOG):
+    if not snapshot.of_process or (snapshot.outside and snapshot.source.subject is Subject.LOG):
         return snapshot.outside or ()  # counters are all that a log has of a process
     figures = {figure.name: figure for figure in (*_of_heaps(snapshot), *_outside(snapshot))}
     known = [figures[name] for name in ROWS if name in figures]
@@ -92,7 +92,7 @@ def why_no_private(snapshot: Snapshot) -> str:
         return ""
     covered = snapshot.coverage
     unread = covered.heaps_listed - covered.heaps_read
-    if unread and not snapshot.is_pool:
+    if unread and snapshot.of_process:
         return f"memory of {unread} heaps that could not be read is among it"
     if snapshot.private_unknown:
         return snapshot.private_unknown
