@@ -13,6 +13,7 @@ from windumps.dumps.kernel.dump import KernelDump
 OF_KIND = {
     kernel_open.NAME: Subject.SYSTEM,
     memory_image.ELF_NAME: Subject.SYSTEM,
+    memory_image.XEN_NAME: Subject.SYSTEM,
     memory_image.RAW_NAME: Subject.SYSTEM,
     kernel_process.KIND: Subject.PROCESS_OF_SYSTEM,
 }

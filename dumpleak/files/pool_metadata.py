@@ -40,6 +40,8 @@ class _Tag:
     owners: tuple[Owner, ...]
     description: str
     note: str
+    on_behalf: str
+    unloaded: tuple[str, ...]
 
 
 @dataclass
@@ -60,7 +62,11 @@ class StoredPool:
 
 # Where a member is less, or more, than its class says.
 POOL_HINTS: dict[type, dict[str, Any]] = {
-    _Tag: {"source": Literal[TRACKERS, WALK]},
+    _Tag: {
+        "source": Literal[TRACKERS, WALK],
+        "on_behalf": Annotated[str, Absent("")],
+        "unloaded": Annotated[tuple[str, ...], Absent([])],
+    },
     StoredPool: {"refuted": Annotated[tuple[_RefutedRow, ...], Absent([])]},
     Owner: {"score": Fraction, "confidence": Literal[CONFIDENCES]},
     Residual: {"pool": Literal[POOLS], "count": Signed, "bytes": Signed},
@@ -105,6 +111,8 @@ def _row_json(row: TagRow) -> dict[str, Any]:
         "owners": [asdict(candidate) for candidate in owner.owners],
         "description": owner.description,
         "note": owner.note,
+        "on_behalf": owner.on_behalf,
+        "unloaded": list(owner.unloaded),
     }
 
 
@@ -141,7 +149,9 @@ def _row(stored: _Tag) -> TagRow:
         raise WrongMemberError(
             f"of {', '.join(POOLS)}", f"metadata.pool: pools of tag {stored.tag:#x}"
         )
-    owner = Ownership(text, stored.owners, stored.description, stored.note)
+    owner = Ownership(
+        text, stored.owners, stored.description, stored.note, stored.on_behalf, stored.unloaded
+    )
     pools = {pool: Counters(*stored.pools[pool]) for pool in POOLS if pool in stored.pools}
     return TagRow(stored.tag, text, pools, stored.source, owner)
 

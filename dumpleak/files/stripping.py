@@ -41,7 +41,8 @@ def stripped_pools(pools: Pools, names: Names, images: Iterable[Module]) -> Pool
     for drivers that are kept.
     """
     drivers = {owner.driver for row in pools.rows for owner in row.owner.owners}
-    every = drivers | {image.name for image in images}
+    unloaded = {name for row in pools.rows for name in row.owner.unloaded}
+    every = drivers | unloaded | {image.name for image in images}
     # The longest first: one name may be the end of another.
     shown = {name: names.name("module", name) for name in sorted(every, key=lambda n: -len(n))}
     hidden = [old.lower() for old, new in shown.items() if old and old != new]
@@ -49,19 +50,23 @@ def stripped_pools(pools: Pools, names: Names, images: Iterable[Module]) -> Pool
     rows = []
     for old, row in zip(pools.rows, said.rows, strict=True):
         owners = []
-        for owner in old.owner.owners:
-            kept = shown[owner.driver] == owner.driver
+        for one in old.owner.owners:
+            kept = shown[one.driver] == one.driver
             evidence = [
                 text
-                for text in owner.evidence
+                for text in one.evidence
                 if kept and not any(name in text.lower() for name in hidden)
             ]
-            if len(evidence) < len(owner.evidence):
+            if len(evidence) < len(one.evidence):
                 evidence.append(_EVIDENCE_LEFT_OUT)
-            owners.append(replace(owner, driver=shown[owner.driver], evidence=tuple(evidence)))
+            owners.append(replace(one, driver=shown[one.driver], evidence=tuple(evidence)))
         open_ = bool(owners) and owners[0].driver == old.owner.owners[0].driver
         description = row.owner.description if open_ else ""
-        rows.append(
-            replace(row, owner=replace(row.owner, owners=tuple(owners), description=description))
+        owner = replace(
+            row.owner,
+            owners=tuple(owners),
+            description=description,
+            unloaded=tuple(shown[name] for name in old.owner.unloaded),
         )
+        rows.append(replace(row, owner=owner))
     return replace(said, rows=tuple(rows))

@@ -49,7 +49,9 @@ def account_for(reader: OpenedPools, *, walk: bool) -> PoolAccount:
     audit = reader.pools.audit if walk else None
     coverage = reader.pools.coverage if walk else None
     by_blocks = audit.source == Source.WALKED if audit is not None else np.zeros(0, np.bool_)
-    large_unknown = audit is not None and (audit.is_short or not reader.pools.is_whole)
+    large_unknown = audit is not None and (
+        audit.is_short or not audit.is_bounded or not reader.pools.is_whole
+    )
     return PoolAccount(
         ranking=TRACKERS if reader.has_trackers else WALK,
         reason=audit.reason if audit is not None else "blocks were not looked for",

@@ -22,6 +22,8 @@ from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pool_sites import Refuted
 from dumpleak.model.pools import OpenObjects, Pools
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.owners.contents import drivers_in
+from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import pooltag_for
 from dumpleak.symbols.dump_symbols import DumpSymbols
@@ -201,7 +203,11 @@ class PoolReader:
         """Whose tag it is; of a kernel without tags, whose quota blocks with a process for a tag count."""
         if self.pools.keeps_no_tags and tag_text(tag) == tag.to_bytes(4, "little").hex():
             return Ownership(tag_text(tag), description=f"no tag: charged to {self._process(tag)}")
-        return self.owners.of(tag)
+        known = self.owners.of(tag)
+        if known.on_behalf and self.pools.is_walked:
+            found, looked_at = drivers_in(self.dump.kernel, *self.blocks.of(tag))
+            return with_callers(known, found, looked_at)
+        return known
 
     def _process(self, address: int) -> str:
         """A process by its object, for people."""
@@ -227,14 +233,12 @@ class PoolReader:
             sources = self._sources()
             counted = self._counted()
             for tag in sorted(counted.keys() | {tag for tag, _ in sources}):
-                walked = self._walked(tag) if self.pools.is_walked else {}
                 pools, source = {}, TRACKERS
                 for pool in POOLS[:2]:
-                    which = sources.get((tag, pool), Source.COUNTED)
+                    which, found = sources.get((tag, pool), (Source.COUNTED, NONE))
                     pools[pool] = counted.get(tag, {}).get(pool, NONE)
                     if which == Source.WALKED:
-                        pools[pool] = walked.get(pool, UNKNOWN)
-                        source = WALK
+                        pools[pool], source = found, WALK
                     elif which == Source.UNKNOWN:
                         pools[pool] = UNKNOWN
                 rows[tag] = TagRow(tag, tag_text(tag), pools, source, self.owner(tag))
@@ -289,15 +293,16 @@ class PoolReader:
                     bytes=max(held.bytes - int(audit.walked_bytes[mine].sum()), 0),
                 )
 
-    def _sources(self) -> dict[tuple[int, str], Source]:
-        """Which numbers of each tag and pool are believed, as far as blocks were looked for."""
+    def _sources(self) -> dict[tuple[int, str], tuple[Source, Counters]]:
+        """Which numbers of each tag and pool are believed, where blocks were looked for; and those found."""
         if not self.pools.is_walked:
             return {}
         audit = self.pools.audit
+        columns = (audit.tag, audit.paged, audit.source, audit.walked_count, audit.walked_bytes)
         return {
-            (tag, POOLS[paged]): Source(source)
-            for tag, paged, source in zip(
-                audit.tag.tolist(), audit.paged.tolist(), audit.source.tolist(), strict=True
+            (tag, POOLS[paged]): (Source(source), Counters(None, None, count, held))
+            for tag, paged, source, count, held in zip(
+                *(column.tolist() for column in columns), strict=True
             )
         }
 

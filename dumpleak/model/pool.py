@@ -131,13 +131,24 @@ class TagDelta:
         return owner_of_both(self.base.owner, self.current.owner)
 
 
+# Nothing frees what a driver left: no cache, no use.
+LEFT_BEHIND = "{} is no longer loaded: what is left of its blocks is leaked, no cache"
+
+
 def owner_of_both(base: Ownership, current: Ownership) -> Ownership:
     """The owner of a tag in two dumps: by the later one, unless only the earlier one can tell.
 
     So it is with a driver that was unloaded in between and left its blocks behind.
     """
     if current.driver is None and base.driver is not None:
-        return replace(base, note="only the base shows its owner")
+        gone = [name for name in base.drivers if name.lower() in map(str.lower, current.unloaded)]
+        return replace(
+            base,
+            note=LEFT_BEHIND.format(" and ".join(gone))
+            if gone
+            else "only the base shows its owner",
+            unloaded=tuple(gone),
+        )
     return current
 
 

@@ -72,7 +72,8 @@ class PoolAccount:
         large_unknown: Tables of blocks are not in the dump, so that blocks nobody looks for may be anywhere.
         pool_bytes: The memory manager's own total of both pools, where it is needed (`large_unknown`) and
             known.
-        doubt_bytes: By which trackers and blocks differ where neither is proven to be right.
+        doubt_bytes: By which trackers and blocks differ where neither is proven to be right; and memory that
+            may hold more blocks, unless counters of all tags are known to tell.
     """
 
     ranking: str
@@ -116,12 +117,11 @@ class PoolAccount:
             return None
         if self.ranking != TRACKERS or self.tracked_bytes is None or self.matched_bytes is None:
             walked, counted = self.walked_bytes, 0
-            committed = walked + self.unseen_bytes
+            committed = walked + self.unseen_bytes + self.doubt_bytes
+            more = self.pool_bytes is not None and self.pool_bytes > committed
             if self.large_unknown and self.pool_bytes is not None:
                 committed = max(committed, self.pool_bytes)
-            unbounded = self.large_unknown and (
-                self.pool_bytes is None or committed == walked + self.unseen_bytes
-            )
+            unbounded = self.large_unknown and not more
         else:
             walked = self.matched_bytes + self.by_blocks_bytes
             missing = max(self.tracked_bytes - self.matched_bytes, 0)

@@ -21,19 +21,19 @@ def site_key(number: int, pool: int | None = None) -> str:
     return key if pool is None else f"{key}|{POOLS[pool]}"
 
 
-def site_name(number: int, pool: int | None, driver: str | None) -> str:
-    """What a tag's blocks are called, in one of `POOLS` or in all."""
+def site_name(number: int, pool: int | None, named: str | None) -> str:
+    """What a tag's blocks are called, in one of `POOLS` or in all; `named` is that of its `Ownership`."""
     name = tag_text(number).rstrip()
     if pool is not None:
         name += f" {(*POOLS, 'pool unknown')[pool]}"
-    return f"{name}, {driver}" if driver else name
+    return f"{name}, {named}" if named else name
 
 
 def tag_site(row: TagRow, pool: int | None = None) -> Site:
     """The site of a tag's blocks, in one of `POOLS` or in all."""
-    driver = row.owner.driver
-    name = site_name(row.number, pool, driver)
-    return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=driver)
+    owner = row.owner
+    name = site_name(row.number, pool, owner.named)
+    return Site(SiteKind.TAG, site_key(row.number, pool), name, tag=row.tag, driver=owner.driver)
 
 
 def driver_of(driver: str | None) -> Site:

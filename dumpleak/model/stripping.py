@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 
 from dumpleak.model.block_table import BlockTable
+from dumpleak.model.owners import drivers_named, either
 from dumpleak.model.sites import Place, Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, by_key
@@ -76,10 +77,14 @@ class Names:
             name=self._site_name(site),
             frames=tuple(self.frame(frame) for frame in site.frames),
             type=site.type and self.name("type", site.type),
-            driver=site.driver and self.name("module", site.driver),
+            driver=site.driver and self._drivers(site.driver),
             lines=tuple(self._line(line) for line in site.lines),
             places=tuple(self._place(place) for place in site.places),
         )
+
+    def _drivers(self, text: str) -> str:
+        """What `Ownership.driver` says."""
+        return either(self.name("module", driver) for driver in drivers_named(text))
 
     def frame(self, text: str) -> str:
         """`module+0xRVA` or `module!function+0xOFFSET`."""
@@ -124,8 +129,8 @@ class Names:
                     return f"{head}{arrow}{self.name('module', module)}"
                 head, said, type_ = name.partition(_POINTS_TO)
                 return f"{head}{said}{self.name('type', type_)}" if said else name
-            case SiteKind.TAG | SiteKind.GROUP if site.driver:
-                return name.removesuffix(site.driver) + self.name("module", site.driver)
+            case SiteKind.TAG | SiteKind.GROUP if site.driver and name.endswith(site.driver):
+                return name.removesuffix(site.driver) + self._drivers(site.driver)
             case SiteKind.GROUP if site.key.startswith("thread|"):
                 return self.frame(name)
             case SiteKind.GROUP if site.key.startswith("module|") and not name.startswith("("):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dumpleak.model.owners import MEDIUM, STRONG, Owner, Ownership
 from dumpleak.owners.by_table import BUILT_IN_WEIGHT, WILDCARD_SHARE, WRITTEN_WEIGHT
+from dumpleak.owners.on_behalf import ON_BEHALF
 from dumpleak.owners.tag_calls import Call, CallFinder, Symbolize
 from dumpleak.owners.tag_scan import Place, TagHits, scan_images
 from dumpleak.owners.tag_table import BUILT_IN, KERNEL, TagNote, TagTable, built_in_table
@@ -27,6 +28,9 @@ from windumps.pool_tags import tag_text
 MAX_OWNERS = 5
 MAX_PLACES = 3  # places in code named for one driver
 NEGLIGIBLE = 0.15  # candidates below it are named only where there is no better one
+
+# Copies of storage drivers that write a dump or the hibernation file; they come and go.
+_DUMP_COPIES = ("dump_", "hiber_")
 
 _VERIFIER = 0.99
 _CALLS = {
@@ -170,10 +174,44 @@ class TagOwners:
         owners = [self._owner(name, evidence, name in proven) for name, evidence in found.items()]
         owners.sort(key=lambda owner: (-owner.score, owner.driver.lower()))
         good = [owner for owner in owners if owner.score >= NEGLIGIBLE] or owners
-        limits = (
-            self._note(owners) if tag in self._wanted else "images were not searched for this tag"
+        is_known = bool(owners) and owners[0].score >= MEDIUM
+        behalf = ON_BEHALF.get(text)
+        if (
+            behalf is not None
+            and is_known
+            and owners[0].driver not in self._names(behalf.allocator)
+        ):
+            behalf = None  # somebody else's code allocates with this tag
+        if behalf is not None:
+            limits = behalf.note
+        elif tag in self._wanted:
+            limits = self._note(owners)
+        else:
+            limits = "images were not searched for this tag"
+        return Ownership(
+            text,
+            tuple(good[:MAX_OWNERS]),
+            description,
+            limits,
+            behalf.routine if behalf is not None else "",
+            () if is_known or behalf is not None else tuple(self._unloaded),
         )
-        return Ownership(text, tuple(good[:MAX_OWNERS]), description, limits)
+
+    def _names(self, image: str) -> set[str]:
+        """What an image is called here: the kernel has several names."""
+        loaded = self._kernel.image.name if image == KERNEL and self._kernel.image else image
+        return {image, loaded}
+
+    @cached_property
+    def _unloaded(self) -> list[str]:
+        """Drivers that are gone; none of those that only ever write crash dumps."""
+        loaded = {driver.name.lower() for driver in self._drivers}
+        names = dict.fromkeys(driver.name for driver in self._kernel.unloaded)
+        return [
+            name
+            for name in names
+            if name.lower() not in loaded and not name.lower().startswith(_DUMP_COPIES)
+        ]
 
     def _owner(self, name: str, evidence: list[_Evidence], is_proven: bool) -> Owner:
         evidence = sorted(evidence, key=lambda item: -item.weight)
@@ -246,8 +284,10 @@ class TagOwners:
             names = ", ".join(name for name, _ in absent[:3])
             more = f" and {len(absent) - 3} more" if len(absent) > 3 else ""
             said += f"; parts of {names}{more} are not in the dump"
-        if self._kernel.unloaded:
-            said += f"; {len(self._kernel.unloaded)} drivers were unloaded before"
+        if self._unloaded:
+            names = ", ".join(self._unloaded[:3])
+            more = f" and {len(self._unloaded) - 3} more" if len(self._unloaded) > 3 else ""
+            said += f"; unloaded before the dump: {names}{more}"
         return said
 
     def _place(self, image: Module, address: int) -> str:

@@ -28,7 +28,7 @@ def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:
             pool = class_of(number)
             for tag in set(blocks.tag.tolist()):
                 if tag and (tag, pool) not in names:
-                    names[tag, pool] = site_name(tag, pool, reader.owner(tag).driver)
+                    names[tag, pool] = site_name(tag, pool, reader.owner(tag).named)
             sites = [names.get((tag, pool), "") for tag in blocks.tag.tolist()]
             name = Pool(number).label if number < len(Pool) else Pool.UNKNOWN.label
             yield BlockPage(0, width, blocks, sites, [""] * len(blocks), name)

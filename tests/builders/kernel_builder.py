@@ -471,6 +471,41 @@ def elf_core(system: System, cr3: int = 0) -> bytes:
     return head + segments + note + page_bytes(system)
 
 
+def xen_core(system: Machine, *, with_machine_pages: bool = False, shuffled: bool = False) -> bytes:
+    """What `xl dump-core` writes: no segments; pages in one section, their numbers in another.
+
+    Args:
+        system: Whose memory it is.
+        with_machine_pages: `.xen_p2m` with pairs in place of `.xen_pfn`.
+        shuffled: Pages in another order than that of their numbers, one of them not valid.
+    """
+    numbers = sorted(system.pages)
+    if shuffled:
+        numbers = numbers[::2] + numbers[1::2]
+    pages = b"".join(bytes(system.pages[number]) for number in numbers)
+    if shuffled:
+        numbers.append((1 << 64) - 1)
+        pages += b"\x5a" * PAGE
+    each = [(number, number ^ 0x1234) if with_machine_pages else (number,) for number in numbers]
+    table = b"".join(struct.pack(f"<{len(row)}Q", *row) for row in each)
+    name = b".xen_p2m" if with_machine_pages else b".xen_pfn"
+    names = b"\0.shstrtab\0.xen_pages\0" + name + b"\0"
+    parts = [(b".xen_pages", pages), (name, table), (b".shstrtab", names)]
+    content = b"".join(part for _, part in parts)
+    content = content.ljust(-(-len(content) // 8) * 8, b"\0")
+    head = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
+    head += struct.pack(
+        "<HHIQQQIHHHHHH", 4, 62, 1, 0, 0, PAGE + len(content), 0, 64, 56, 0, 64, len(parts) + 1, 3
+    )
+    sections, at = bytes(64), PAGE
+    for title, part in parts:
+        sections += struct.pack(
+            "<IIQQQQIIQQ", names.index(title), 1, 0, 0, at, len(part), 0, 0, 8, 0
+        )
+        at += len(part)
+    return head.ljust(PAGE, b"\0") + content + sections
+
+
 def triage(system: System) -> bytes:
     """A small dump, type 4: drivers, one unloaded, KDBG, a stack and a data block."""
     wide = system.n.pointer == 8

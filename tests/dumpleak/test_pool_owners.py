@@ -22,11 +22,21 @@ from builders.driver_builder import (
 )
 from builders.kernel_builder import PAGE, System, full
 
+from dumpleak.files.stripping import stripped_pools
 from dumpleak.model.owners import Owner, Ownership
+from dumpleak.model.pool import NONE, TRACKERS, TagRow, owner_of_both
+from dumpleak.model.pool_account import PoolAccount
+from dumpleak.model.pool_sites import tag_site
+from dumpleak.model.pools import Pools
+from dumpleak.model.stripping import Names
+from dumpleak.owners.contents import drivers_in
+from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import TagTable, parse_pooltag
+from dumpleak.reports.answers.next_steps import track_driver
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
+from windumps.images.modules import Module
 from windumps.pool_tags import tag_number
 
 NET, GPU = 2, 3  # acmenet.sys, acmegpu.sys in the system's list
@@ -299,3 +309,96 @@ def test_without_a_list_of_drivers_nothing_is_claimed_of_them(tmp_path: Path) ->
     answer: Ownership = found.of(tag_number("Proc"))
     assert "list of drivers is not in the dump" in answer.note or answer.driver
     assert all("not loaded" not in text for o in answer.owners for text in o.evidence)
+
+
+def test_two_drivers_that_are_equally_likely_are_both_named(tmp_path: Path) -> None:
+    system = System("x64")
+    for number in (NET, GPU):
+        place(system, number, Driver(b"\x90\x41\xb8" + struct.pack("<I", TAG)))
+    found = owners(system, tmp_path).of(TAG)
+    assert found.drivers == ("acmegpu.sys", "acmenet.sys")
+    assert found.driver == found.label == "acmegpu.sys or acmenet.sys"
+    step = track_driver([found.drivers])
+    assert step.command == "verifier /flags 0x8 /driver acmegpu.sys acmenet.sys"
+
+
+def test_what_the_kernel_allocates_for_others_is_not_its_own(tmp_path: Path) -> None:
+    mdl = tag_number("Mmdi")
+    found = owners(System("x64"), tmp_path, mdl).of(mdl)
+    assert found.driver == "ntoskrnl.exe"
+    assert found.label == "caller unknown"
+    assert found.whose == "of an unknown caller of MmAllocatePagesForMdlEx"
+    assert "the caller is unknown" in found.note
+
+
+def test_a_driver_that_allocates_with_a_tag_of_the_kernel_s_is_its_owner(tmp_path: Path) -> None:
+    system = System("x64")
+    irp = tag_number("Irp ")
+    place(system, NET, Driver(x64_allocates(system, tag=irp), imports=(ALLOCATE,)))
+    assert owners(system, tmp_path, irp).of(irp).driver == "acmenet.sys"
+
+
+def test_blocks_that_lead_to_a_driver_make_it_a_likely_caller_and_no_more(tmp_path: Path) -> None:
+    system = System("x64")
+    base = system.modules[NET][1]
+    place(system, NET, Driver(b"\x90"))
+    at = system.kernel + 0x4200
+    device, driver = at + 0x80, at + 0xC0
+    system.write(at, bytes(0x100))
+    system.pointer(at + 0x18, base + TEXT)  # a routine of the driver
+    system.pointer(at + 0x58, device)  # in the second block
+    system.write(device, struct.pack("<H", 3))
+    system.pointer(device + 8, driver)
+    system.write(driver, struct.pack("<H", 4))
+    system.pointer(driver + 0x18, base)
+    irp = tag_number("Irp ")
+    found = owners(system, tmp_path, irp)
+    path = tmp_path / "made.dmp"
+    dump = open_dump(path)
+    assert isinstance(dump, KernelDump)
+    blocks = np.array([at, at + 0x40, at + 0x78], np.uint64), np.array([0x40, 0x40, 8], np.int64)
+    seen, looked_at = drivers_in(dump.kernel, *blocks)
+    assert (seen, looked_at) == ([("acmenet.sys", 2)], 3)
+    known = with_callers(found.of(irp), seen, looked_at)
+    assert known.label == "caller unknown, acmenet.sys?"
+    assert known.whose == "of an unknown caller of IoAllocateIrp, perhaps acmenet.sys"
+    (guess,) = (owner for owner in known.owners if owner.driver == "acmenet.sys")
+    assert guess.confidence == "weak"
+    assert guess.evidence[0].startswith("2 of 3 blocks")
+
+
+def test_a_driver_that_is_gone_is_named_where_nobody_else_owns_a_tag(tmp_path: Path) -> None:
+    before = Ownership("AbCd", (Owner("acmegpu.sys", 0.9, "strong", ()),))
+    gone = owner_of_both(before, Ownership("AbCd", unloaded=("AcmeGpu.sys",)))
+    assert gone.driver == "acmegpu.sys"
+    assert "no longer loaded" in gone.note
+    still = owner_of_both(before, Ownership("AbCd"))
+    assert still.note == "only the base shows its owner"
+    path = tmp_path / "made.dmp"
+    path.write_bytes(full(System("x64")))
+    dump = open_dump(path)
+    assert isinstance(dump, KernelDump)
+    # The second only ever wrote a crash dump, the third was loaded again.
+    names = ("acmeold.sys", "dump_storahci.sys", "ACMENET.sys")
+    dump.kernel.unloaded = [Module(name, name, 0x1000, 0x1000, 0) for name in names]
+    found = TagOwners(dump.kernel, np.array([TAG], np.uint32)).of(TAG)
+    assert found.unloaded == ("acmeold.sys",)
+    assert found.note.endswith("unloaded before the dump: acmeold.sys")
+
+
+def test_names_of_drivers_that_are_equally_likely_or_gone_can_be_left_out() -> None:
+    two = (Owner("acmegpu.sys", 0.9, "strong", ()), Owner("acmenet.sys", 0.9, "strong", ()))
+    gone = Ownership(
+        "Gone", note="unloaded before the dump: acmeold.sys", unloaded=("acmeold.sys",)
+    )
+    rows = tuple(
+        TagRow(tag_number(owner.tag), owner.tag, {"paged": NONE}, TRACKERS, owner)
+        for owner in (Ownership("AbCd", two), gone)
+    )
+    names = Names(())
+    site = names.site(tag_site(rows[0]))
+    assert site.name.startswith("AbCd, ")
+    assert "acme" not in site.name + (site.driver or "")
+    account = PoolAccount(TRACKERS, "", "", "", 0, 2, 0, None, None, 0, None, 0, 0, 0, (), ())
+    pools = Pools(rows, account, True, 64, 0, False, "")
+    assert "acme" not in str(stripped_pools(pools, names, ()).rows)

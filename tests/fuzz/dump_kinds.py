@@ -58,7 +58,7 @@ KERNELS = (
     *(("bitmap", architecture) for architecture in ("x64", "pae")),
     *(("summary", architecture) for architecture in ("x64", "x86")),
     *(("triage", architecture) for architecture in ("x64", "pae")),
-    *((form, "x64") for form in ("ranges8", "ranges10", "elf", "raw")),
+    *((form, "x64") for form in ("ranges8", "ranges10", "elf", "xen", "raw")),
 )
 KERNEL_FORMS: dict[str, Callable[[kernel_builder.System], bytes]] = {
     "full": kernel_builder.full,
@@ -68,6 +68,7 @@ KERNEL_FORMS: dict[str, Callable[[kernel_builder.System], bytes]] = {
     "ranges8": lambda system: kernel_builder.ranges(system, 8),
     "ranges10": lambda system: kernel_builder.ranges(system, 10),
     "elf": kernel_builder.elf_core,
+    "xen": kernel_builder.xen_core,
     "raw": kernel_builder.raw_image,
 }
 

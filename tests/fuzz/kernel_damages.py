@@ -15,10 +15,13 @@ from fuzz.damages import (
     Narrowed,
     dropped,
     filled,
+    overwritten,
     something,
     zeros,
 )
 from fuzz.dice import Dice
+from fuzz.kernel_frames import without_frames
+from fuzz.seeds import PAGE
 
 POOL, TRACKERS, LARGE, TABLES = "pool", "trackers", "large", "tables"
 
@@ -86,6 +89,30 @@ def _field(_: PoolDamageable, dice: Dice, old: bytes) -> bytes:
     return old[:place] + struct.pack("<I", new & 0xFFFFFFFF) + old[place + 4 :]
 
 
+class _Changed:
+    """A dump some of whose bytes are others already, for more damage."""
+
+    def __init__(self, dump: PoolDamageable, data: bytes) -> None:
+        self.data = data
+        self.runs, self.pages, self.structures = dump.runs, dump.pages, dump.structures
+        self.places, self.rows, self.row_bytes = dump.places, dump.rows, dump.row_bytes
+
+    def without_pages(self, addresses: set[int]) -> bytes:
+        return without_frames(self.data, {address // PAGE for address in addresses})
+
+
+def blind(how: PoolDamage) -> PoolDamage:
+    """More damage where no counter is left that could tell: all tracker tables are zeros or noise."""
+
+    def damage(dump: PoolDamageable, dice: Dice) -> Damaged:
+        lost = at(TRACKERS, filled(100, dice.pick((zeros, something))))(dump, dice)
+        changed = _Changed(dump, lost.data)
+        data, told = how(changed, dice)
+        return Damaged(data, [f"trackers: {' '.join(lost.told)}", *told])
+
+    return damage
+
+
 _PAGES: dict[str, Damage] = {
     "drop": dropped(ONE),
     "zero": filled(ONE, zeros),
@@ -102,6 +129,13 @@ POOL_DAMAGES: dict[str, Callable[[Any, Dice], Damaged]] = {
     "trackers-drop-20%": at(TRACKERS, dropped(20)),
     "trackers-zero-20%": at(TRACKERS, filled(20, zeros)),
     "pool-zero-20%": at(POOL, filled(20, zeros)),
+    **{
+        f"blind-{place}-{name}": blind(at(place, how))
+        for place in (POOL, LARGE, TABLES)
+        for name, how in _PAGES.items()
+    },
+    "blind": blind(lambda dump, _: Damaged(dump.data, [])),
+    "blind-words": blind(overwritten(4)),
     "rows-1": tracker_rows(1),
     "rows-4": tracker_rows(4),
     "rows-16": tracker_rows(16),

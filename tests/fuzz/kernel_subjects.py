@@ -240,7 +240,7 @@ def _totals(reader: PoolReader, account: PoolAccount, covered: PoolsCovered) -> 
             if held is None:
                 continue
             bound = hidden if by_blocks else unwalked if (row.tag, pool) in differs else 0
-            if held.count is None or held.bytes is None or (by_blocks and row.number in OWN_TAGS):
+            if held.count is None or held.bytes is None or (by_blocks and row.number == POOL_TAG):
                 bound = None  # it says that it does not know
             totals[tag_key(row.number, pool == "paged")] = Total(
                 held.count or 0, held.bytes or 0, bound

@@ -189,14 +189,8 @@ def test_a_block_that_only_resembles_an_aligned_one_keeps_its_size(form: str) ->
     heap = DebugCrtBuilder(form)
     width = heap.pointer_size
     other = heap.block(64)
-    no_gap = heap.block(64)
+    no_gap = heap.block(64)  # an empty list points to itself, too
     heap.patch(no_gap.data, no_gap.data.to_bytes(width, "little"))
-    other_head = heap.block(64)
-    heap.patch(other_head.data, other.data.to_bytes(width, "little") + b"\xed" * width)
-    # A header behind bytes that somebody wrote: there the program has no business.
-    shifted = [heap.aligned(64 + n, 256) for n in range(8)]
-    written, _ = next(s for s in shifted if s[1] > s[0].data + 2 * width)
-    heap.patch(written.data, b"\0" * width)
     # With an alignment of 64 the runtime asks for 63 bytes more than the header and the program need.
     size = 2 * width + 62
     made = [heap.block(size) for n in range(8) if heap.plain(bytes(16 * n))]
@@ -205,8 +199,34 @@ def test_a_block_that_only_resembles_an_aligned_one_keeps_its_size(form: str) ->
     head = too_late.data.to_bytes(width, "little")
     heap.patch(pointer - 2 * width, head + b"\xed" * width)
     found = apply(heap)
-    for block in (other, no_gap, other_head, written, too_late):
+    for block in (other, no_gap, too_late):
         assert as_given(block) in found
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_aligned_block_is_found_although_something_was_written_before_its_header(
+    form: str,
+) -> None:
+    heap = DebugCrtBuilder(form)
+    width = heap.pointer_size
+    shifted = [heap.aligned(64 + n, 256) for n in range(8)]
+    written, pointer = next(s for s in shifted if s[1] > s[0].data + 2 * width)
+    heap.patch(written.data, b"\0" * width)
+    assert (pointer, SIZE_UNKNOWN, True, 0, 0) in apply(heap)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_aligned_block_whose_pointer_is_overwritten_is_left_out(form: str) -> None:
+    heap = DebugCrtBuilder(form)
+    width = heap.pointer_size
+    plain = heap.block(64)
+    damaged, pointer = heap.aligned(64, 256)
+    heap.patch(pointer - 2 * width, b"\xff" * width)
+    log = DiagnosticLog()
+    assert apply(heap, log) == [as_given(plain)]
+    (said,) = log.collect()
+    assert said.code == "debug-crt-header-damaged"
+    assert said.bytes_affected == damaged.room
 
 
 def test_sizes_rounded_up_to_paragraphs_are_those_of_the_oldest_runtimes() -> None:

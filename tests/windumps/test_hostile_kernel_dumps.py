@@ -18,6 +18,7 @@ from builders.kernel_builder import (
     raw_image,
     summary,
     triage,
+    xen_core,
 )
 
 from windumps.dump import Dump
@@ -44,14 +45,16 @@ KINDS: dict[str, tuple[str, Callable[[System], bytes]]] = {
     "triage-x86": ("pae", triage),
     "header": ("x64", lambda system: bytes(header(system, 3))),
     "elf": ("x64", elf_core),
+    "xen": ("x64", xen_core),
     "raw": ("x64", raw_image),
 }
+ELF = ("elf", "xen")
 FLIPS = 80
 
 
 def _open(name: str, raw: bytes | bytearray) -> Dump | None:
     data = np.frombuffer(bytes(raw), np.uint8)
-    if name == "elf":
+    if name in ELF:
         return open_elf(Path("made"), data)
     if name == "raw":
         return open_raw(Path("made"), data)
@@ -101,16 +104,18 @@ def dumps() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", KINDS)
 def test_every_prefix_gives_a_dump_or_a_typed_error(dumps: dict[str, bytes], name: str) -> None:
     raw = dumps[name]
-    first = {"elf": 0x200, "raw": 0}.get(name, 0x2000 if raw[:8] == b"PAGEDU64" else 0x1000)
+    first = {"elf": 0x200, "xen": 0x200, "raw": 0}.get(
+        name, 0x2000 if raw[:8] == b"PAGEDU64" else 0x1000
+    )
     opened = 0
     for length in _prefixes(len(raw), first):
-        if name in ("elf", "raw") and length == 0:
+        if name in (*ELF, "raw") and length == 0:
             continue  # an empty file is refused before
-        if name == "elf" and length < 0x34:
+        if name in ELF and length < 0x34:
             continue  # not detected without its first bytes
         opened += _try(name, raw[:length]) is not None
     assert _try(name, raw) is not None
-    if name not in ("raw", "header"):
+    if name not in ("raw", "header", "xen"):  # the headers of Xen's stand at the end
         assert opened  # what is only cut in its memory still opens
 
 
@@ -122,13 +127,13 @@ def test_altered_bytes_give_a_dump_or_a_typed_error(dumps: dict[str, bytes], nam
     head = used[used < 0x2400] if name != "raw" else used[:2000]
     opened = 0
     # A search of the whole memory takes longer than a header that says where everything is.
-    rounds = FLIPS // 2 if name in ("elf", "raw") else FLIPS
+    rounds = FLIPS // 2 if name in (*ELF, "raw") else FLIPS
     for number in range(rounds):
         altered = bytearray(raw)
         places = head if number % 2 else used  # as much in the header as in all the rest
         for place in random.choice(places, 1 + number % 3).tolist():
             altered[place] ^= 1 << int(random.integers(8))
-        if name in ("elf",) and altered[:6] != raw[:6]:
+        if name in ELF and altered[:6] != raw[:6]:
             continue
         opened += _try(name, altered) is not None
     assert opened > rounds // 4

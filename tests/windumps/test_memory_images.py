@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +17,24 @@ from builders.kernel_builder import (
     elf_core,
     raw_image,
     runs,
+    xen_core,
 )
 from kernel_truth import KernelTruthDump, kernel_dumps
 
 from windumps import open_dump
 from windumps.dumps.image import layouts as raw_layouts
 from windumps.dumps.kernel.dump import KernelDump
-from windumps.errors import NotADumpError, UnsupportedDumpError
+from windumps.errors import NotADumpError, TruncatedDumpError, UnsupportedDumpError
 from windumps.kernel.finder import find_kernel
 from windumps.memory import RunMemory
 
-CONTAINERS = {"raw": raw_image, "elf": elf_core}
+CONTAINERS = {
+    "raw": raw_image,
+    "elf": elf_core,
+    "xen": xen_core,
+    "xen-p2m": partial(xen_core, with_machine_pages=True),
+    "xen-shuffled": partial(xen_core, shuffled=True),
+}
 # Complete ones, and one whose KDBG is encoded as in a running system.
 IMAGES = [
     dump
@@ -180,6 +188,27 @@ def test_a_core_that_is_cut_says_so(tmp_path: Path) -> None:
     assert [item.bytes_affected for item in dump.diagnostics if item.code == "memory-cut"] == [
         3 * PAGE
     ]
+
+
+def test_a_xen_core_whose_pages_are_cut_short_says_so(tmp_path: Path) -> None:
+    # Headers stand behind the memory: what can be missing is pages that the numbers tell of.
+    system = System("x64")
+    raw = bytearray(xen_core(system))
+    table = struct.unpack_from("<Q", raw, 40)[0]
+    size = struct.unpack_from("<Q", raw, table + 64 + 32)[0]
+    struct.pack_into("<Q", raw, table + 64 + 32, size - 3 * PAGE)
+    path = tmp_path / "memory.core"
+    path.write_bytes(raw)
+    dump = opened(path)
+    assert dump.missing_bytes == 3 * PAGE
+    assert [d.bytes_affected for d in dump.diagnostics if d.code == "memory-cut"] == [3 * PAGE]
+
+
+def test_a_xen_core_without_its_end_is_told_to_be_cut(tmp_path: Path) -> None:
+    path = tmp_path / "memory.core"
+    path.write_bytes(xen_core(System("x64"))[:-64])
+    with pytest.raises(TruncatedDumpError, match=r"memory\.core.*Elf64_Shdr"):
+        open_dump(path)
 
 
 def test_a_core_of_a_linux_program_is_refused(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import json
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
-from builders.segment_heap_builder import SegmentHeapBuilder
+from builders.segment_heap_builder import PAGE, SEGMENT_SIZE, SegmentHeapBuilder
 from builders.segment_numbers import ALL, Numbers
 from segment_heaps import context_for, used_sizes, walk
 from truth import ROOT
@@ -133,3 +134,25 @@ def test_the_builders_numbers_are_those_of_published_types(numbers: Numbers) -> 
     assert numbers.lfh == tuple(_offset(types, "_HEAP_LFH_SUBSEGMENT", name) for name in names)
     names = ("Size", "Signature")
     assert numbers.vs[:2] == tuple(_offset(types, "_HEAP_VS_SUBSEGMENT", name) for name in names)
+
+
+def test_a_block_of_one_page_whose_only_descriptor_contradicts_itself_is_not_believed() -> None:
+    numbers = next(row for row in ALL if (row.architecture, row.build) == ("x64", 14393))
+    made = SegmentHeapBuilder(numbers=numbers)
+    made.vs([24, 100, None, 17, 3000])
+    made.lfh(96, [64, None, 47, 20])
+    small = made.pages(3000)
+    made.pages(150_000)
+    memory = made.build()
+    _, blocks, said = walk(context_for(memory, "x64", 14393), made.heap)
+    assert (used_sizes(blocks), said) == (made.used, [])
+    page = small - small % PAGE
+    segment = page - page % SEGMENT_SIZE
+    at = segment + (page - segment) // PAGE * numbers.descriptor[0] + numbers.descriptor[1]
+    (offset,) = memory.locate(np.array([at], np.uint64), 4)
+    data, runs = memory.data.copy(), memory.runs
+    data[offset : offset + 4] = 0xB1
+    damaged = RunMemory(data, runs.address, runs.size, runs.offset)
+    _, blocks, said = walk(context_for(damaged, "x64", 14393), made.heap)
+    assert used_sizes(blocks) == {a: s for a, s in made.used.items() if a != small}
+    assert [(item.code, item.bytes_affected) for item in said] == [("page-range-damaged", PAGE)]

@@ -132,17 +132,20 @@ def program_of(source: SourceInfo, placeholder: str = "app.exe") -> str:
     return source.program if PLAIN_NAME.fullmatch(source.program) else placeholder
 
 
-def track_driver(grown: Sequence[str | None]) -> Step:
+def track_driver(grown: Sequence[Sequence[str]]) -> Step:
     """How to see which driver allocates.
 
     Args:
-        grown: Who owns the tags that grew, the one that grew most first; None where nobody knows. Of that
-            one it may be any driver, and the kernel itself cannot be tracked.
+        grown: Who owns the tags that grew, the one that grew most first, all that are equally likely;
+            empty where nobody knows. Of that one it may be any driver, and the kernel itself cannot be
+            tracked.
     """
-    drivers = [d for d in grown if d and PLAIN_NAME.fullmatch(d) and d.lower().endswith(".sys")]
-    whom = f"/driver {drivers[0]}" if drivers else "/driver DRIVER.sys"
-    if not grown or not grown[0]:
-        whom = "/all"
+    plain = (
+        [d for d in drivers if PLAIN_NAME.fullmatch(d) and d.lower().endswith(".sys")]
+        for drivers in grown
+    )
+    named = next((drivers for drivers in plain if drivers), ["DRIVER.sys"])
+    whom = f"/driver {' '.join(named)}" if grown and grown[0] else "/all"
     return Step(
         "To see which driver allocates, let Driver Verifier track its pool, then restart:",
         f"verifier /flags 0x8 {whom}",

@@ -17,6 +17,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.info import Info
+from dumpleak.model.owners import drivers_named
 from dumpleak.model.populations import BLOCKS, POPULATIONS, PROCESSES
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
@@ -397,7 +398,7 @@ def _grown_steps(
     """What next, after what grew most: heap calls and VirtualAlloc are recorded in different ways."""
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
-        return THIRD_DUMP, track_driver([delta.site.driver for delta in grown])
+        return THIRD_DUMP, track_driver([drivers_named(delta.site.driver) for delta in grown])
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)
     if comparison.base.is_listed:
         names = [delta.site.name for delta in grown[:NAMED]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import WALK, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
@@ -41,6 +42,7 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     facts = [("What", what)]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
+        facts.extend(_limits(row.owner for _, row in held[:NAMED]))
     facts.append(("How sure", _sure([answer.account])))
     if answer.account.shortfall:
         headline = f"Cannot tell: {answer.account.shortfall}"
@@ -73,6 +75,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     facts = [("What", f"{format_bytes(net, True)} and {format_count(blocks, True)} blocks in all")]
     if grown:
         facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
+        facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
@@ -88,8 +91,17 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         Tone.NOTICE,
         f"{many} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (THIRD_DUMP, track_driver([delta.owner.driver for _, delta in grown])),
+        (THIRD_DUMP, track_driver([delta.owner.drivers for _, delta in grown])),
     )
+
+
+def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
+    """What must be known of who is named: drivers that are gone, callers that nobody knows."""
+    for owner in owners:
+        if owner.unloaded and owner.note:
+            yield "Unloaded", f"{owner.tag}: {owner.note}"
+        elif owner.on_behalf:
+            yield "Caller", f"{owner.tag}: {owner.note}"
 
 
 def _sure(accounts: Sequence[PoolAccount]) -> str:
@@ -109,11 +121,8 @@ def _sure(accounts: Sequence[PoolAccount]) -> str:
 
 def _named(row: TagRow, size: int | None) -> str:
     amount = "unknown" if size is None else format_bytes(size)
-    return f"{row.tag} of {row.owner.label or 'an unknown driver'} ({amount})"
+    return f"{row.tag} {row.owner.whose} ({amount})"
 
 
 def _grown(delta: TagDelta, size: int) -> str:
-    return (
-        f"{delta.current.tag} of {delta.owner.label or 'an unknown driver'} "
-        f"({format_bytes(size, True)})"
-    )
+    return f"{delta.current.tag} {delta.owner.whose} ({format_bytes(size, True)})"

@@ -12,10 +12,12 @@ import numpy as np
 
 from windumps.arrays import U8
 from windumps.dump import Dump
+from windumps.dumps import foreign
 from windumps.dumps.image import reader as memory_image
 from windumps.dumps.kernel import reader as kernel_open
 from windumps.dumps.minidump import reader as minidump
 from windumps.errors import (
+    ContainerError,
     CorruptDumpError,
     NotADumpError,
     TruncatedDumpError,
@@ -46,18 +48,6 @@ DUMP_FORMATS: tuple[DumpFormat, ...] = (
 )
 
 HEAD_BYTES = 0x1000
-# Valid files that people do send, with what they are.
-KNOWN_OTHERS: tuple[tuple[bytes, str], ...] = (
-    (b"\x7fELF", "an ELF file, not a Windows dump"),
-    *((magic, "a hibernation file; take a kernel dump") for magic in (b"hibr", b"HIBR", b"wake")),
-    (b"MZ", "a Windows program, not a dump of one"),
-    (b"%PDF", "a PDF document"),
-    (b"Microsoft C/C++ MSF 7.00", "a PDB, the symbols of an image, and no dump"),
-    *(
-        (magic, "a Mach-O file of macOS, not a Windows dump")
-        for magic in (b"\xcf\xfa\xed\xfe", b"\xce\xfa\xed\xfe")
-    ),
-)
 
 
 def open_dump(path: Path | str) -> Dump:
@@ -67,21 +57,29 @@ def open_dump(path: Path | str) -> Dump:
 
     Raises:
         NotADumpError: no known format.
-        UnsupportedDumpError: a known kind of file that is no dump this package reads.
+        UnsupportedDumpError: a known kind of file that is no dump this package reads; says what it is
+            and how to get a dump from it.
         DumpError: as the format's reader and `windumps.unpack.containers` say; its text
             names the file.
         OSError: the file cannot be read.
     """
     path = Path(path)
+    try:
+        return _open(path)
+    except ContainerError as error:
+        if what := foreign.by_name(path):  # AFF4 is a zip archive
+            raise UnsupportedDumpError(f"{path}: {what}") from error
+        raise
+
+
+def _open(path: Path) -> Dump:
     with unpacked(path) as file:
         head = file.read(HEAD_BYTES)
         if not head:
             raise NotADumpError(f"{path}: the file is empty; copy it again")
         row = next((row for row in DUMP_FORMATS if row.detect(head)), None)
-        if row is None:
-            for magic, what in KNOWN_OTHERS:
-                if head.startswith(magic):
-                    raise UnsupportedDumpError(f"{path}: this is {what}")
+        if row is None and (what := foreign.by_content(path, head)):
+            raise UnsupportedDumpError(f"{path}: {what}")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         data = np.frombuffer(mapped, np.uint8)
         try:
@@ -91,6 +89,8 @@ def open_dump(path: Path | str) -> Dump:
             error.args = (f"{path}: {error}",)  # readers know offsets, not names
             raise
     if dump is None:
+        if what := foreign.by_name(path):
+            raise UnsupportedDumpError(f"{path}: {what}")
         raise NotADumpError(
             f"{path}: not a Windows dump (it begins with {head[:4].hex(' ')}), nor physical memory with a "
             "Windows kernel in it; take one with: procdump -ma PID app.dmp"

@@ -27,7 +27,6 @@ from windumps.memory import AddressSpace
 
 FENCE = 0xFDFDFDFD  # "no man's land" before and after the data
 FENCE_BYTES = 4
-NEW_FILL = 0xCD
 ALIGN_FILL = 0xED
 FREE_BLOCK, NORMAL_BLOCK, CRT_BLOCK, IGNORE_BLOCK, CLIENT_BLOCK = range(5)
 IGNORE_LINE = 0xFEDCBABC  # of blocks made while tracking was off; they have no links
@@ -173,14 +172,16 @@ class DebugCrt:
             return blocks
         chosen = [certain & (meant == number) for number in range(len(pieces))]
         found = [_read(piece, sure) for piece, sure in zip(pieces, chosen, strict=True)]
-        self._report(blocks, pieces, chosen, rows[doubtful])
+        lost = np.zeros(len(blocks), np.bool_)
+        lost[rows[doubtful]] = True
         address, size = blocks.address.copy(), blocks.size.copy()
         state, trace = blocks.state.copy(), blocks.trace.copy()
         source_file, source_line = blocks.source_file.copy(), blocks.source_line.copy()
         for blocks_of_form in found:
             row, kept = blocks_of_form.row, blocks_of_form.block_use == FREE_BLOCK
             data = blocks.address[row] + np.uint64(self._header_bytes)
-            inner = self._behind_alignment(data, blocks_of_form.data_size)
+            inner, unknown = self._behind_alignment(data, blocks_of_form.data_size)
+            lost[row[unknown]] = True
             named = ~kept & (blocks_of_form.file_name != 0)
             address[row] = inner
             unclear = kept | (inner != data)
@@ -198,9 +199,8 @@ class DebugCrt:
             source_file=source_file,
             source_line=source_line,
         )
-        keep = np.ones(len(blocks), np.bool_)
-        keep[rows[doubtful]] = False
-        return replaced.select(keep)
+        self._report(blocks, pieces, chosen, np.flatnonzero(lost))
+        return replaced.select(~lost)
 
     def _candidates(self, blocks: Blocks) -> NDArray[np.int64]:
         """Rows of used blocks with a fence where a header ends; in most processes none.
@@ -303,37 +303,32 @@ class DebugCrt:
 
     def _behind_alignment(
         self, data: NDArray[np.uint64], data_size: NDArray[np.int64]
-    ) -> NDArray[np.uint64]:
-        """Where the program's pointers lead: into `_aligned_malloc` blocks, or to the data itself.
+    ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Where the program's pointers lead, and of which rows that is not known.
 
-        Such a block has an `_AlignMemBlockHdr` before the first aligned address that leaves room for it: a
-        pointer to the data's own beginning and a gap of ED. What lies before it was never written. The
-        runtime keeps no alignment, so each one that fits into the block is looked at; up to that of the
-        heap, two pointers, the header is at the very beginning.
+        They lead to the data itself, or into `_aligned_malloc` blocks. Such a block has an
+        `_AlignMemBlockHdr` before the first aligned address that leaves room for it: a pointer to the data's
+        own beginning and a gap of ED, which nothing else is filled with. The runtime keeps no alignment, so
+        each one that fits into the block is looked at; up to that of the heap, two pointers, the header is at
+        the very beginning. A gap whose pointer is another one is a header that is overwritten.
         """
         width = self._word.itemsize
-        pointer = data.copy()
+        gap = _filled(ALIGN_FILL, width)
+        pointer, damaged = data.copy(), np.zeros(len(data), np.bool_)
         pending = np.flatnonzero(data_size >= 3 * width - 1)
-        first, present = self._memory.gather(data[pending], self._align_header)
-        adjacent = present & self._is_align_header(first, data[pending])
-        pointer[pending[adjacent]] += np.uint64(2 * width)
-        pending = pending[present & (first["head"] == _filled(NEW_FILL, width))]
-        alignment = 4 * width
+        at, alignment = data[pending], 2 * width
         while len(pending):
-            pending = pending[data_size[pending] >= 2 * width + alignment - 1]
-            start = data[pending]
-            aligned = (start + np.uint64(2 * width + alignment - 1)) & ~np.uint64(alignment - 1)
-            found, present = self._memory.gather(aligned - np.uint64(2 * width), self._align_header)
-            hit = present & self._is_align_header(found, start)
-            pointer[pending[hit]] = aligned[hit]
+            found, present = self._memory.gather(at, self._align_header)
+            marked = present & (found["gap"] == gap)
+            hit = marked & (found["head"] == data[pending])
+            pointer[pending[hit]] = at[hit] + np.uint64(2 * width)
+            damaged[pending[marked]] = True
             pending = pending[~hit]
             alignment *= 2
-        return pointer
-
-    def _is_align_header(self, found: NDArray[Any], data: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        gap = _filled(ALIGN_FILL, self._word.itemsize)
-        verdict: NDArray[np.bool_] = (found["head"] == data) & (found["gap"] == gap)
-        return verdict
+            pending = pending[data_size[pending] >= 2 * width + alignment - 1]
+            aligned = data[pending] + np.uint64(2 * width + alignment - 1)
+            at = (aligned & ~np.uint64(alignment - 1)) - np.uint64(2 * width)
+        return pointer, damaged & (pointer == data)
 
 
 def _read(evidence: _Evidence, sure: NDArray[np.bool_]) -> _Found:

@@ -177,6 +177,24 @@ class PageTableMemory(AddressSpace):
             absent += int(((address >= low) & (address <= high)).sum()) * PAGE_SIZE
         return absent
 
+    def leaf_tables(self) -> tuple[U64, NDArray[np.bool_]]:
+        """First address of what each leaf table of the kernel maps, and whether it leads to any page."""
+        address = [np.empty(0, np.uint64)]
+        there: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+        for starts, rows in self._walk(self._tables.half, self._limit):
+            address.append(starts)
+            there.append(np.asarray((rows >= 0).any(axis=1)))
+        return np.concatenate(address), np.concatenate(there)
+
+    @property
+    def table_bytes(self) -> int:
+        """Bytes of memory that one leaf table maps."""
+        return 1 << self._region_bits
+
+    def lost_upper_tables(self) -> bool:
+        """Some table of kernel memory above the last level leads nowhere, or is not in the dump."""
+        return self._tables.lost_upper()
+
     def translate(self, address: int) -> int | None:
         """Physical address of one virtual address, in the dump or not; None where no page is.
 

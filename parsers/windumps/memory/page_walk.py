@@ -92,7 +92,7 @@ class PageTables:
         valid = there & paging.is_valid(entries)
         large = valid & paging.is_large(entries, level)
         # Page tables of the kernel are never paged; those of a process are.
-        user = there & ~valid & (starts < np.uint64(self._half))
+        user = there & ~valid & (starts < np.uint64(self.half))
         moving = user & paging.is_transition(entries)
         base = paging.frames(entries)
         if moving.any():
@@ -107,9 +107,29 @@ class PageTables:
         return base, kind
 
     @property
-    def _half(self) -> int:
+    def half(self) -> int:
         """First address of the kernel's half; on 32-bit systems 2 GiB, whatever the boot option."""
         return 1 << (31 if self.paging.is_32bit else 63)
+
+    def lost_upper(self) -> bool:
+        """Some table of the kernel's half, neither root nor leaf, has no valid entry or is not there."""
+        paging = self.paging
+        tables = np.array([self.root], np.uint64)
+        for level in range(self._leaf_level):
+            count = 1 << paging.index_bits[level]
+            places = np.arange(count, dtype=np.uint64) * np.uint64(paging.entry_size)
+            if level == 0:
+                places = places[count // 2 :]
+            below = [np.empty(0, np.uint64)]
+            for at in range(0, len(tables), CHUNK_TABLES):
+                entries, there = self.entries(tables[at : at + CHUNK_TABLES, None] + places)
+                valid = there & paging.is_valid(entries)
+                if level and not valid.any(axis=1).all():
+                    return True
+                below.append(paging.frames(entries[valid & ~paging.is_large(entries, level)]))
+            # Windows maps its tables through an entry of the root that leads to the root.
+            tables = np.setdiff1d(np.concatenate(below), [np.uint64(self.root)])
+        return False
 
     def _is_canonical(self, addresses: U64) -> NDArray[np.bool_]:
         if self.paging.is_32bit:

@@ -12,6 +12,8 @@ from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import Presence
 
 REGION = 1 << 21  # of one leaf table of 64-bit and PAE kernels
+# Of one entry of the root of 64-bit kernels, which give each to one kind of memory; 32-bit ones have less.
+SPAN_BITS = 39
 
 
 @dataclass
@@ -32,8 +34,12 @@ class PoolCoverage:
         absent_pages: Pages of pool that are not in the dump and may hold small blocks.
         absent_large_pages: The same inside large allocations, which are known all the same.
         is_whole: All places where blocks can be are known: what was not walked is counted above.
+        doubtful_bytes: Memory among that of the pools, or where tables of it are missing, that may hold
+            blocks and does not read so: only counters of all tags can tell that none is lost there.
+        is_bounded: All tables of pages that lead to the pools are here.
         fragments: Headers that begin what large blocks leave of their last page, in nonpaged and paged
-            pool; each takes one unit, charged to the tag "Frag".
+            pool; each takes one unit, charged to the tag "Frag" while its large block is there.
+        orphans: The same where the large block is none any more, or not known, and blocks behind are used.
         notes: What a reader of the numbers must know.
     """
 
@@ -48,7 +54,10 @@ class PoolCoverage:
     absent_pages: int = 0
     absent_large_pages: int = 0
     is_whole: bool = True
+    doubtful_bytes: int = 0
+    is_bounded: bool = True
     fragments: list[int] = field(default_factory=lambda: [0, 0])
+    orphans: list[int] = field(default_factory=lambda: [0, 0])
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -104,6 +113,29 @@ def absent_pages(memory: AddressSpace, pages: U64) -> U64:
                 if memory.presence(page) is Presence.ABSENT
             ]
     return np.array(found, np.uint64)
+
+
+def lost_tables(memory: AddressSpace, pages: U64) -> tuple[int, bool]:
+    """What the page tables around some pages do not lead to, though they are there.
+
+    A table without any page that is in the dump may be one that was overwritten, or could not be read, as
+    well as one whose pages are all gone.
+
+    Args:
+        memory: Where the pool lies.
+        pages: uint64, addresses of pages of the pool.
+
+    Returns:
+        Bytes that such tables could map where memory holds pool; and whether there are none elsewhere, where
+        another part of the pool may be, and no upper table without any entry.
+    """
+    if not isinstance(memory, PageTableMemory):
+        return 0, True
+    first, has_pages = memory.leaf_tables()
+    span = first[~has_pages] >> np.uint64(SPAN_BITS)
+    among = np.isin(span, pages >> np.uint64(SPAN_BITS))
+    is_bounded = bool(among.all()) and not memory.lost_upper_tables()
+    return int(among.sum()) * memory.table_bytes, is_bounded
 
 
 def page_rows(address: U64, size: I64, offset: I64) -> tuple[U64, I64]:

@@ -129,12 +129,13 @@ class KernelPools:
     def _count_fragments(self, walked: Balance) -> None:
         """What begins the tails of large blocks is no block, and is counted by the trackers.
 
-        Memory that was given back may show more of them than are counted.
+        Whether it still is where the large block is gone is not known: as far as they are missed.
         """
         keys = pool_keys(np.full(2, FRAGMENT_TAG, np.uint32), np.array([False, True]))
         missing, unit = walked.missing(self.trackers), form_of(self.kernel.architecture).unit
-        for key, found in zip(keys.tolist(), self.coverage.fragments, strict=True):
-            count = min(found, max(missing.get(key, (0, 0))[0], 0))
+        counts = zip(keys.tolist(), self.coverage.fragments, self.coverage.orphans, strict=True)
+        for key, found, orphans in counts:
+            count = min(max(found, missing.get(key, (0, 0))[0]), found + orphans)
             walked.count(np.full(count, key), np.full(count, unit))
 
     @cached_property

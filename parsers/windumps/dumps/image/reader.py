@@ -15,6 +15,7 @@ from windumps.arrays import PAGE_SIZE, U8
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dumps.image import layouts as raw_layouts
 from windumps.dumps.image import structures as c
+from windumps.dumps.image import xen
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import TruncatedDumpError, UnsupportedDumpError
 from windumps.file_structure import Layout
@@ -23,6 +24,7 @@ from windumps.kernel.kernel import identify_kernel, read_shared_data, version_of
 from windumps.memory import RunMemory
 
 ELF_NAME = "ELF core of a virtual machine"
+XEN_NAME = "Xen core of a virtual machine"
 RAW_NAME = "raw memory image"
 MIN_RAW_BYTES = 1 << 20
 _MAX_PHYSICAL = 1 << 52
@@ -48,29 +50,30 @@ def open_elf(path: Path, data: U8) -> KernelDump:
     log = DiagnosticLog()
     is_64bit = int(data[4]) == c.CLASS64
     header = (c.HEADER64 if is_64bit else c.HEADER32).record(data, 0)
-    layout = c.SEGMENT64 if is_64bit else c.SEGMENT32
-    rows = _segments(data, header, layout, is_64bit)
-    loads = rows[rows["Type"] == c.PT_LOAD]
-    start = loads["PhysicalAddress"].astype(np.uint64)
-    offset = loads["Offset"].astype(np.uint64)
-    told = np.minimum(loads["FileSize"].astype(np.uint64), np.uint64(_MAX_PHYSICAL))
-    usable = (start < np.uint64(_MAX_PHYSICAL)) & (offset <= np.uint64(len(data)))
-    start, offset, told = start[usable], offset[usable], told[usable]
-    size = np.minimum(told, np.uint64(len(data)) - offset)
-    missing = int((told - size).sum())
+    hints: list[tuple[str, int]] = []
+    xen_core = xen.read_memory(data, header) if is_64bit else None
+    if xen_core is not None:
+        name = XEN_NAME
+        physical, missing = xen_core
+    else:
+        name = ELF_NAME
+        layout = c.SEGMENT64 if is_64bit else c.SEGMENT32
+        rows = _segments(data, header, layout, is_64bit)
+        physical, missing = _loaded(data, rows)
+        architecture = c.ARCHITECTURES.get(header.Machine, "")
+        hints = [
+            (architecture, root) for root in _roots(data, rows) if architecture in ("x64", "x86")
+        ]
     if missing:
         log.add(
             "memory-cut",
             Severity.ERROR,
-            layout.name,
+            "Elf_Phdr" if xen_core is None else ".xen_pages",
             None,
             f"the file ends after {len(data)} bytes: memory behind counts as absent; copy it again",
             missing,
         )
-    physical = RunMemory(data, start, size.astype(np.int64), offset.astype(np.int64))
-    architecture = c.ARCHITECTURES.get(header.Machine, "")
-    hints = [(architecture, root) for root in _roots(data, rows) if architecture in ("x64", "x86")]
-    dump = _open(path, physical, hints, ELF_NAME, log)
+    dump = _open(path, physical, hints, name, log)
     if dump is None:
         raise UnsupportedDumpError(
             f"{path}: this is an ELF core file without a Windows kernel in it (a Linux core dump?), not a "
@@ -78,6 +81,19 @@ def open_elf(path: Path, data: U8) -> KernelDump:
         )
     dump.missing_bytes = missing
     return dump
+
+
+def _loaded(data: U8, rows: Any) -> tuple[RunMemory, int]:
+    """The memory of loaded segments, and how many bytes of it lie behind the file's end."""
+    loads = rows[rows["Type"] == c.PT_LOAD]
+    start = loads["PhysicalAddress"].astype(np.uint64)
+    offset = loads["Offset"].astype(np.uint64)
+    told = np.minimum(loads["FileSize"].astype(np.uint64), np.uint64(_MAX_PHYSICAL))
+    usable = (start < np.uint64(_MAX_PHYSICAL)) & (offset <= np.uint64(len(data)))
+    start, offset, told = start[usable], offset[usable], told[usable]
+    size = np.minimum(told, np.uint64(len(data)) - offset)
+    memory = RunMemory(data, start, size.astype(np.int64), offset.astype(np.int64))
+    return memory, int((told - size).sum())
 
 
 def open_raw(path: Path, data: U8) -> KernelDump | None:

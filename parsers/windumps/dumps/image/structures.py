@@ -1,7 +1,8 @@
 """Declarations of ELF core files as hypervisors write them, and nothing else.
 
-Sources: the System V ABI (ELF header, program header); QEMU's `contrib/elf2dmp/qemu_elf.h` for the
-note with a processor's registers; VirtualBox's `DBGFCoreWrite` writes the same headers.
+Sources: the System V ABI (ELF header, program header, section header); QEMU's
+`contrib/elf2dmp/qemu_elf.h` for the note with a processor's registers; VirtualBox's
+`DBGFCoreWrite` writes the same headers.
 """
 
 from __future__ import annotations
@@ -65,6 +66,22 @@ SEGMENT64 = Layout(
         ("FileSize", "u8"),
         ("MemorySize", "u8"),
         ("Align", "u8"),
+    ],
+)
+SECTION64 = Layout(
+    "Elf64_Shdr",
+    64,
+    [
+        ("Name", "u4"),
+        ("Type", "u4"),
+        ("Flags", "u8"),
+        ("Address", "u8"),
+        ("Offset", "u8"),
+        ("Size", "u8"),
+        ("Link", "u4"),
+        ("Info", "u4"),
+        ("Align", "u8"),
+        ("EntrySize", "u8"),
     ],
 )
 # sh_info of the first section header: how many segments there are when the header cannot say.

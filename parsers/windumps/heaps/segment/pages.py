@@ -220,6 +220,18 @@ def _uses(row: LayoutRow, descriptors: NDArray[np.void], first_unit: int) -> U8:
     return uses
 
 
+def _unconfirmed(
+    uses: U8, first: NDArray[np.void], length: I64, context: SegContext
+) -> NDArray[np.bool_]:
+    """Blocks of one unit whose descriptor, the only one, says that more is unused than there is.
+
+    Those of more units are confirmed by the descriptors of the others.
+    """
+    lone: NDArray[np.bool_] = (uses == Use.PAGES) & (length == 1)
+    lone &= first["UnusedBytes"] > 1 << context.unit_shift
+    return lone
+
+
 def _read_batch(
     memory: AddressSpace,
     row: LayoutRow,
@@ -308,8 +320,25 @@ def _read_batch(
             )
     segment, first_units = np.array(rows_of, np.int64), np.array(units_of, np.int64)
     chosen = descriptors[segment, first_units]
+    lone = _unconfirmed(uses[segment, first_units], chosen, np.array(lengths_of, np.int64), context)
+    for index, unit in zip(segment[lone].tolist(), first_units[lone].tolist(), strict=True):
+        lost = int(pages[index, unit]) * PAGE_SIZE
+        lost_bytes += lost
+        low = readable[index] + (unit << context.unit_shift)
+        absent += absent_bytes(memory, low, low + (1 << context.unit_shift), lost)
+        log.add(
+            "page-range-damaged",
+            Severity.WARNING,
+            "_HEAP_PAGE_RANGE_DESCRIPTOR",
+            readable[index] + unit * dtype.itemsize,
+            f"descriptor {unit} of the segment at 0x{readable[index]:x} makes a block with more unused bytes "
+            "than it has",
+            lost,
+        )
+    segment, first_units, chosen = segment[~lone], first_units[~lone], chosen[~lone]
+    lengths = np.array(lengths_of, np.int64)[~lone]
     starts_at = bases[segment] + (first_units << context.unit_shift).astype(np.uint64)
-    length = np.array(lengths_of, np.int64) << context.unit_shift
+    length = lengths << context.unit_shift
     ranges = PageRanges(
         starts_at,
         length,

@@ -21,7 +21,7 @@ from windumps.kernel.kernel import Kernel
 from windumps.memory.fillers import on_fillers
 from windumps.pool_tags import Pool, is_printable, plain_tags
 from windumps.pools.image_words import LOWEST, KernelWords
-from windumps.pools.large.search import BIG, BigTable, find_big_table
+from windumps.pools.large.search import BIG, BigTable, find_big_table, on_strange_pages
 from windumps.pools.pool_types import (
     FLAG_QUOTA,
     QUOTA_BIT,
@@ -31,6 +31,9 @@ from windumps.pools.pool_types import (
 )
 
 _FLAG_SHARE = 0.9
+_HEADERS = (
+    4  # units less than a page that a small block can have at most, with room for a kernel's own
+)
 
 
 @dataclass(frozen=True)
@@ -145,9 +148,13 @@ def _read(kernel: Kernel, table: BigTable, log: DiagnosticLog) -> BigPages:
         size = records["NumberOfBytes"].astype(np.uint64).view(np.int64)
     tag = plain_tags(records["Key"])
     sane = present & ~is_empty & _is_sane(kernel, address & ~np.uint64(1), size, tag)
+    sane &= ~on_strange_pages(slots, address, present)
     bad = int((present & ~is_empty & ~sane).sum())
     keep = np.flatnonzero(sane & ~is_free)
     keep = keep[np.argsort(address[keep], kind="stable")]
+    crossed = _crossed(address[keep], size[keep])
+    bad += int(crossed.sum())
+    keep = keep[~crossed]
     pool, quota, form = _pools(kernel, records[keep])
     absent = int((~present).sum())
     if absent:
@@ -195,16 +202,26 @@ def _are_empty(address: U64, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _is_sane(kernel: Kernel, address: U64, size: I64, tag: U32) -> NDArray[np.bool_]:
-    """Page-aligned in the kernel's half, a size that ends there, some tag."""
+    """Page-aligned in the kernel's half, a size no small block has and that ends there, some tag."""
     lowest = LOWEST[kernel.pointer_size]
     limit = 1 << (32 if kernel.pointer_size == 4 else 47)
     sane: NDArray[np.bool_] = (address & np.uint64(PAGE_SIZE - 1) == 0) & (
         address >= np.uint64(lowest)
     )
-    sane &= (size > 0) & (size <= limit) & (is_printable(tag) | (tag != 0))
+    least = PAGE_SIZE - _HEADERS * 2 * kernel.pointer_size
+    sane &= (size >= least) & (size & 7 == 0) & (size <= limit) & (is_printable(tag) | (tag != 0))
     last = address + (size - 1).astype(np.uint64)
     sane &= last >= address
     return sane
+
+
+def _crossed(address: U64, size: I64) -> NDArray[np.bool_]:
+    """Which allocations reach into the next one, and those they reach into: one of both is none."""
+    crossed = np.zeros(len(address), np.bool_)
+    over = address[:-1] + size[:-1].astype(np.uint64) > address[1:]
+    crossed[:-1] |= over
+    crossed[1:] |= over
+    return crossed
 
 
 def _pools(

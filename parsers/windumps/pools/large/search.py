@@ -72,9 +72,11 @@ class _Search:
     budget: int
 
     def gather(self, slots: U64, dtype: Any) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Reads slots and takes them off the budget."""
+        """Reads slots and takes them off the budget; those on pages of something else count as absent."""
         self.budget -= len(slots)
-        return self.kernel.memory.gather(slots, dtype)
+        values, present = self.kernel.memory.gather(slots, dtype)
+        address = values["Va"] if values.dtype.names else values
+        return values, present & ~on_strange_pages(slots, address.astype(np.uint64), present)
 
     def best(self, base: int, size: int | None, source: str) -> BigTable | None:
         """The layout that fits a table best; None when none does."""
@@ -114,6 +116,15 @@ class _Search:
             elif best[0] or count >= _SEARCHED:
                 break
         return best
+
+
+def on_strange_pages(slots: U64, address: U64, present: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Slots on pages most of whose slots hold no address of a page: no part of a table, or overwritten."""
+    strange = present & (address > 1) & (address & np.uint64(PAGE_SIZE - 2) != 0)
+    page = (slots - slots[:1]) // np.uint64(PAGE_SIZE)
+    counts = [np.bincount(page.astype(np.int64), weights=rows) for rows in (strange, present)]
+    bad: NDArray[np.bool_] = (2 * counts[0] > counts[1])[page.astype(np.int64)]
+    return bad
 
 
 def find_big_table(

@@ -152,6 +152,22 @@ class PageBlocks(NamedTuple):
             end=end,
         )
 
+    def without_last(self, rows: I64) -> PageBlocks:
+        """Without the last block of some pages, which have one at least."""
+        last = np.searchsorted(self.page, rows, "right") - 1
+        keep = np.ones(len(self.page), np.bool_)
+        keep[last] = False
+        end = self.end.copy()
+        end[rows] = self.start[last]
+        return self._replace(
+            page=self.page[keep],
+            start=self.start[keep],
+            size=self.size[keep],
+            type=self.type[keep],
+            tag=self.tag[keep],
+            end=end,
+        )
+
 
 def form_of(architecture: str) -> HeaderForm:
     """The header of an architecture."""
@@ -241,6 +257,38 @@ def _collect(
         page, start * form.unit, size * form.unit, kind, tag, whole, end * form.unit
     )
     return blocks if ours.all() else blocks.of_pages(np.flatnonzero(ours))
+
+
+def ends_in_doubt(data: U8, offset: I64, form: HeaderForm, found: PageBlocks) -> I64:
+    """Pages whose chain breaks off at a block of which nothing but itself says where it ends.
+
+    Its size is good when what follows the damage leads back to its end; but not when the header at its end
+    leads to another one inside of it, whose size leads there: then it is the block's own header that is
+    damaged.
+    """
+    doubtful = []
+    for row in np.flatnonzero((found.end > 0) & ~found.whole).tolist():
+        page, end = int(offset[row]), int(found.end[row])
+        again = resume(data, page, form, end)
+        if again is None or again - _back(data, page + again, form) != end:
+            doubtful.append(row)
+            continue
+        inside = end - _back(data, page + end, form)
+        if 0 < inside < end and _reaches(data, page + inside, form) == end - inside:
+            last = int(np.searchsorted(found.page, row, "right")) - 1
+            if inside > int(found.start[last]):
+                doubtful.append(row)
+    return np.array(doubtful, np.int64)
+
+
+def _back(data: U8, offset: int, form: HeaderForm) -> int:
+    """Bytes from a header back to the one before."""
+    return int(read_headers(data, np.array([offset], np.int64), form).previous[0]) * form.unit
+
+
+def _reaches(data: U8, offset: int, form: HeaderForm) -> int:
+    """Bytes of the block behind a header."""
+    return int(read_headers(data, np.array([offset], np.int64), form).size[0]) * form.unit
 
 
 def resume(data: U8, offset: int, form: HeaderForm, broken: int) -> int | None:

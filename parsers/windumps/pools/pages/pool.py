@@ -20,13 +20,21 @@ from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.address_space import Extents, values_at
 from windumps.memory.fillers import are_fillers
 from windumps.pool_tags import Pool, plain_tags
-from windumps.pools.coverage import REGION, PoolCoverage, Ranges, absent_pages, page_rows
+from windumps.pools.coverage import (
+    REGION,
+    PoolCoverage,
+    Ranges,
+    absent_pages,
+    lost_tables,
+    page_rows,
+)
 from windumps.pools.image_words import LOWEST
 from windumps.pools.pages.aligned import caller_offsets
 from windumps.pools.pages.chain import (
     HeaderForm,
     PageBlocks,
     TypeRule,
+    ends_in_doubt,
     resume,
     walk_pages,
 )
@@ -37,6 +45,7 @@ from windumps.pools.trackers.balance import is_paged
 HEADER = "_POOL_HEADER"
 PAGES_AT_ONCE = 1 << 13
 KEPT_BLOCKS = 1 << 20
+_NO_ROOM = 4  # units that a large block must leave of its last page at least for others to be there
 
 
 class Scope(NamedTuple):
@@ -120,13 +129,20 @@ class PagePool:
         self._pool_of = self._all_pools()
         self._kept: list[Chunk] | None = None
         self._fillers: list[int] = []
+        self._strange: list[U64] = []
+        self._unproven: U64 = np.empty(0, np.uint64)
 
-    def blocks(self, given_back: U64 | None = None) -> Iterator[Blocks]:
+    def blocks(
+        self, given_back: U64 | None = None, unproven: U64 | None = None
+    ) -> Iterator[Blocks]:
         """All blocks, used and free, in pieces of bounded size.
 
         Args:
             given_back: uint64, pages whose blocks are all freed whatever their headers say.
+            unproven: uint64, those of them of which only their free lists say so.
         """
+        if unproven is not None:
+            self._unproven = unproven
         found: list[U64] = []
         for chunk in self.chunks():
             found.append(chunk.page[chunk.ours])
@@ -138,7 +154,10 @@ class PagePool:
                     int(chunk.page[row]), int(chunk.offset[row]), int(chunk.blocks.end[row])
                 )
         if found:
-            self._say_absent(np.concatenate(found))
+            pages = np.concatenate(found)
+            self._say_absent(pages)
+            if not self.scope.is_session:
+                self._count_doubtful(pages)
 
     def chunks(self) -> Iterator[Chunk]:
         """The pages of the pool, many at a time; of a small pool they are kept for the next time."""
@@ -147,6 +166,7 @@ class PagePool:
             return
         kept: list[Chunk] | None = []
         count = 0
+        self._strange = []
         for page, offset in self._pages():
             for chunk in self._chains(page, offset):
                 count += len(chunk.blocks.page)
@@ -160,21 +180,29 @@ class PagePool:
         data = self.scope.memory.data
         within = self.ends.within(page)
         plain = np.flatnonzero(within < 0)
-        blocks = walk_pages(data, offset[plain], self.form)
+        blocks = self._walked(offset[plain])
         ours = np.flatnonzero(blocks.end > 0)
         if len(ours):
             nowhere = np.zeros(len(plain), np.int64)
             yield Chunk(page[plain], offset[plain], blocks, ours, nowhere)
         rest = np.setdiff1d(np.arange(len(page)), plain[ours], assume_unique=True)
         start = tail_starts(data, offset[rest], self.form, within[rest])
+        without = rest[(start == 0) & (within[rest] <= PAGE_SIZE - _NO_ROOM * self.form.unit)]
         rest, start = rest[start > 0], start[start > 0]
-        if not len(rest):
-            return
-        blocks = walk_pages(data, offset[rest], self.form, start)
+        blocks = self._walked(offset[rest], start)
         # Behind no large allocation that is known, only a chain to the page's end proves a tail.
-        ours = np.flatnonzero((blocks.end > 0) & (blocks.whole | (within[rest] >= 0)))
+        is_tail = (blocks.end > 0) & (blocks.whole | (within[rest] >= 0))
+        ours = np.flatnonzero(is_tail)
+        self._strange.append(page[np.concatenate((without, rest[~is_tail]))])
         if len(ours):
             yield Chunk(page[rest], offset[rest], blocks.of_pages(ours), ours, start)
+
+    def _walked(self, offset: I64, start: I64 | None = None) -> PageBlocks:
+        """The chains of some pages, as far as they are proven."""
+        data = self.scope.memory.data
+        blocks = walk_pages(data, offset, self.form, start)
+        doubtful = ends_in_doubt(data, offset, self.form, blocks)
+        return blocks.without_last(doubtful) if len(doubtful) else blocks
 
     def used(self, chunk: Chunk) -> NDArray[np.bool_]:
         """Which blocks of a chunk are in use and on no list of freed ones that can be seen."""
@@ -232,16 +260,17 @@ class PagePool:
         found = chunk.blocks
         header = chunk.header
         used, cached, own = self._states(chunk)
-        if given_back is not None and len(given_back):
-            used &= ~np.isin(chunk.page[found.page], given_back)
         account = self.coverage
+        if given_back is not None and len(given_back):
+            gone = used & np.isin(chunk.page[found.page], given_back)
+            used &= ~gone
+            gone &= np.isin(chunk.page[found.page], self._unproven)
+            account.doubtful_bytes += int(found.size[gone].sum())
         account.used_count += int(used.sum())
         account.used_bytes += int(found.size[used].sum())
         account.free_count += int((~used & ~own).sum())
         account.cached_count += int(cached.sum())
-        paged = is_paged(self.pools(found.type[own]))
-        account.fragments[0] += int((~paged).sum())
-        account.fragments[1] += int(paged.sum())
+        self._count_fragments(chunk, np.flatnonzero(own), used)
         caller = caller_offsets(
             self.scope.memory.data,
             chunk.offset[found.page] + found.start,
@@ -260,6 +289,17 @@ class PagePool:
             tag=plain_tags(found.tag),
         )
         return blocks.select(~own) if own.any() else blocks
+
+    def _count_fragments(self, chunk: Chunk, own: I64, used: NDArray[np.bool_]) -> None:
+        """Headers of tails: the kernel counts those right behind a large block (seen on 6002 and 7601)."""
+        found = chunk.blocks
+        page, paged = found.page[own], is_paged(self.pools(found.type[own])).astype(np.int64)
+        behind = self.ends.within(chunk.page[page]) == found.start[own]
+        alive = np.bincount(found.page[used], minlength=len(chunk.page))[page] > 0
+        orphan = ~behind & alive & (chunk.start[page] == found.start[own])
+        for rows, counts in ((behind, self.coverage.fragments), (orphan, self.coverage.orphans)):
+            for pool in paged[rows].tolist():
+                counts[pool] += 1
 
     @property
     def has_marks(self) -> bool:
@@ -305,6 +345,14 @@ class PagePool:
         self.coverage.walked_bytes += PAGE_SIZE - again
         ours = np.flatnonzero(found.end > 0)
         yield self._columns(Chunk(np.array([page], np.uint64), rows, found, ours, start))
+
+    def _count_doubtful(self, pages: U64) -> None:
+        """Pages among those of the pool that hold something else, zeros too, and tables that lead nowhere."""
+        strange = np.unique(np.concatenate([np.empty(0, np.uint64), *self._strange]))
+        regions = np.unique(pages & ~np.uint64(REGION - 1))
+        among = np.isin(strange & ~np.uint64(REGION - 1), regions)
+        lost, self.coverage.is_bounded = lost_tables(self.scope.memory, pages)
+        self.coverage.doubtful_bytes += int(among.sum()) * PAGE_SIZE + lost
 
     def _say_absent(self, pages: U64) -> None:
         regions = np.unique(pages & ~np.uint64(REGION - 1))

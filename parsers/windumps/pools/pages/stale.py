@@ -74,16 +74,15 @@ def lists_are_kept(linked: int, loose: int) -> bool:
 
 
 def uncounted_pages(
-    page: U64, key: I64, count: I64, loose: set[int], excess: dict[int, int], is_whole: bool = True
+    page: U64, key: I64, count: I64, loose: set[int], excess: dict[int, int]
 ) -> set[int]:
     """Pages none of whose blocks the trackers count, where that follows from the numbers.
 
     Of each tag the walk may find more blocks than are counted. A page can be one given back only if
     every tag in it has at least as many blocks too many as the page holds. Of those, pages with
-    free blocks on no list are; where pages are missing from the dump, the trackers count blocks in
-    them too, so that being on no list must do. Where then all such pages of a tag together hold
-    exactly what it has too many, they must be given back, too; that takes blocks off other tags, and
-    so on. What stays ambiguous is left.
+    free blocks on no list are. Where then all such pages of a tag together hold exactly what it has
+    too many, they must be given back, too; that takes blocks off other tags, and so on. What stays
+    ambiguous is left.
 
     Args:
         page: uint64, address of the page, a row for each tag in each page.
@@ -91,7 +90,6 @@ def uncounted_pages(
         count: int64, used blocks of it.
         loose: Pages whose free blocks are on no list.
         excess: Blocks walked less blocks counted, by key, where that is known.
-        is_whole: No page of the pool is missing.
     """
     left = dict(excess)
     contents: dict[int, list[tuple[int, int]]] = {}
@@ -111,8 +109,6 @@ def uncounted_pages(
                     left[tag] -= blocks
 
     give_back(sorted(number for number in contents if number in loose))
-    if not is_whole:
-        gone |= loose
     for _ in range(_MAX_ROUNDS):
         contents = {number: rows for number, rows in contents.items() if possible(rows)}
         totals: dict[int, int] = {}

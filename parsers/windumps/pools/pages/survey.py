@@ -43,13 +43,13 @@ class PageSurvey:
         """All blocks; those of pages given back are free."""
         if not self.pool.cookie:
             self.pool.cookie = self._cookie()
-        given_back = self._given_back()
+        given_back, unproven = self._given_back()
         if len(given_back):
             self.pool.coverage.notes.append(
                 f"{len(given_back)} pages of pool were given back and still lie in memory as they were: no "
                 "free list and no tracker knows their blocks, which are taken as free"
             )
-        yield from self.pool.blocks(given_back)
+        yield from self.pool.blocks(given_back, unproven)
 
     def _cookie(self) -> int:
         """ExpPoolQuotaCookie by the marks of freed blocks, which all give it; 0 when there are none."""
@@ -68,7 +68,12 @@ class PageSurvey:
             return 0
         return int(values[best])
 
-    def _given_back(self) -> U64:
+    def _given_back(self) -> tuple[U64, U64]:
+        """Pages given back, and those of them that no counter proves to be.
+
+        Where pages are missing from the dump, the trackers count blocks in them too, so that being on no
+        list must do.
+        """
         nothing = np.empty(0, np.uint64)
         balance, loose, is_whole = self._count()
         is_whole &= self.trackers.is_found and bool(self.trackers.complete.all())
@@ -76,8 +81,9 @@ class PageSurvey:
         pages, keys, counts = nothing, nothing.astype(np.int64), nothing.astype(np.int64)
         if any(blocks > 0 for blocks in excess.values()):
             pages, keys, counts = self._candidates(excess)
-        gone = uncounted_pages(pages, keys, counts, loose, excess, is_whole)
-        return np.array(sorted(gone), np.uint64)
+        sure = uncounted_pages(pages, keys, counts, loose, excess)
+        unproven = set() if is_whole else loose - sure
+        return np.array(sorted(sure | unproven), np.uint64), np.array(sorted(unproven), np.uint64)
 
     def _count(self) -> tuple[Balance, set[int], bool]:
         """Used blocks by key, the pages whose free blocks are on no list, and whether none is missing."""

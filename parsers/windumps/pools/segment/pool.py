@@ -32,6 +32,9 @@ from windumps.pools.segment.roots import PoolHeap
 HEADER = "_POOL_HEADER"
 _IN_USE = 0x2
 _CACHE_ALIGNED = 0x4
+_MOST_SLACK = 2  # units behind a block of a chain; one was seen
+_EXACT = 0x400  # bytes up to which the buckets of a heap are a unit apart
+_FEW = 0.1
 LINE_UNITS = 4  # of the smallest cache line
 MAX_GAP_UNITS = 16  # in front of a block aligned to the largest, 256 bytes on 64 bits
 
@@ -236,6 +239,7 @@ class HeapPool:
     def _note_large(self, raw: RawBlocks, root: PoolHeap) -> None:
         """Large allocations come from their own table; what that does not list is kept aside."""
         fresh = raw.used & ~np.isin(raw.address, self.large)
+        self.coverage.doubtful_bytes += int(raw.room[fresh].sum())
         for address, size in zip(
             raw.address[fresh].tolist(), raw.room[fresh].tolist(), strict=True
         ):
@@ -263,7 +267,8 @@ class HeapPool:
         tag, named = plain_and_named(headers.tag)
         named |= np.isin(tag, self.known_tags)
         valid = present & (headers.type & _IN_USE != 0) & (headers.size > 0) & named
-        valid &= headers.size * self.form.unit <= room
+        slack = room - headers.size * self.form.unit
+        valid &= (slack >= 0) & self._is_tight(raw.kind, room, slack, busy & valid)
         used = busy & valid
         keep = ~large  # large ones come from their table
         if raw.uncertain is not None and (used & raw.uncertain).any():
@@ -275,6 +280,7 @@ class HeapPool:
             found = Candidates(address, sizes, tag, headers.type).select(apart)
             self.uncertain.append((root, found))
         odd = busy & present & ~valid
+        self.coverage.doubtful_bytes += int(room[odd].sum())
         # The link of a look-aside list stands where size, type and tag were.
         linked = odd & self._is_link(address)
         on_list |= linked
@@ -284,6 +290,18 @@ class HeapPool:
         pool = self.pools(root, headers.type)
         blocks = Found(address, user, size, tag, pool, used, on_list)
         return blocks if keep.all() else blocks.select(keep)
+
+    def _is_tight(
+        self, kind: int, room: I64, slack: I64, busy: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """Which blocks leave no more of their room unused than heaps do: others have no true header."""
+        # Buckets are a unit apart, from some size on an eighth at most.
+        of_buckets = np.where(room <= _EXACT, 0, room >> 3)
+        most = of_buckets if kind != Kind.SEGMENT_VS else _MOST_SLACK * self.form.unit
+        tight: NDArray[np.bool_] = slack <= most
+        loose = int((busy & ~tight).sum())
+        # Where many do, it is this kernel that leaves more.
+        return tight if loose <= _FEW * int(busy.sum()) or loose == 1 else np.ones_like(tight)
 
     def _headers(self, address: U64) -> tuple[Headers, NDArray[np.bool_]]:
         memory = self.kernel.memory

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from windumps.arrays import I64, U32
 from windumps.pool_tags import OVERFLOW_TAG, POOL_TAG
 from windumps.pools.coverage import PoolCoverage
+from windumps.pools.pages.chain import FRAGMENT_TAG
 from windumps.pools.trackers.balance import Balance, pool_keys
 from windumps.pools.trackers.totals import TagTotals
 
@@ -82,7 +83,9 @@ class PoolAudit:
             neither.
         reason: Why, in one sentence for people.
         is_short: Memory of the pools is missing where nothing says so: blocks are nowhere a total.
-        doubt_bytes: By which counters and blocks differ where neither is proven to be right.
+        doubt_bytes: By which counters and blocks differ where neither is proven to be right; and memory that
+            may hold more blocks, unless counters of all tags are known to tell.
+        is_bounded: False where tables of pages are missing, and no counters tell what is missing with them.
     """
 
     tag: U32
@@ -99,6 +102,7 @@ class PoolAudit:
     reason: str
     is_short: bool = False
     doubt_bytes: int = 0
+    is_bounded: bool = True
 
     def __len__(self) -> int:
         return len(self.tag)
@@ -131,9 +135,14 @@ def make_audit(
     counted = np.array([key in missing for key in keys], np.bool_)
     both = np.where(counted[:, None], rows + gap, 0)
     key = np.array(keys, np.int64)
-    gap = _less_overflow(key, _less_own_tables(key, gap, coverage, evidence), rows, counted)
+    left = _less_own_tables(key, gap, coverage, evidence)
+    own = (left != gap).any(axis=1)
+    gap = _less_overflow(key, left, rows, counted)
     doubtful = np.isin((key >> 1).astype(np.uint32), totals.tag[totals.is_doubtful])
-    compared = _Compared(key, gap, rows, both, counted, doubtful)
+    compared = _Compared(key, gap, rows, both, counted, doubtful, own)
+    is_alone = _is_alone(totals, compared)
+    if is_alone and not coverage.is_bounded:
+        evidence = replace(evidence, unseen_bytes=None)
     refuted = _refuted(compared, evidence)
     is_short = _is_short(compared, refuted)
     if is_short:
@@ -143,6 +152,7 @@ def make_audit(
     unseen = evidence.unseen_bytes
     if unseen is not None and unseen <= _TRUSTED_UNSEEN * max(int(rows[:, 1].sum()), 1):
         source[:] = Source.WALKED
+    source[own] = Source.UNKNOWN
     source[counted & ~refuted] = Source.COUNTED
     idle = counted & ~refuted & ~both.any(axis=1) & ~rows.any(axis=1)
     keep = ~idle
@@ -166,7 +176,9 @@ def make_audit(
         ranking=ranking,
         reason=reason,
         is_short=is_short,
-        doubt_bytes=_doubt(compared, refuted, source, evidence),
+        doubt_bytes=_doubt(compared, refuted, source, evidence)
+        + coverage.doubtful_bytes * is_alone,
+        is_bounded=coverage.is_bounded or not is_alone,
     )
 
 
@@ -214,6 +226,7 @@ class _Compared(NamedTuple):
         both: int64, blocks and bytes counted; 0 where they are not.
         counted: bool, the trackers know the total.
         doubtful: bool, see `TagTotals.is_doubtful`.
+        own: bool, what is counted are not only blocks that a walk finds: tables of the pool's own.
     """
 
     key: I64
@@ -222,6 +235,7 @@ class _Compared(NamedTuple):
     both: I64
     counted: NDArray[np.bool_]
     doubtful: NDArray[np.bool_]
+    own: NDArray[np.bool_]
 
     @property
     def possible(self) -> NDArray[np.bool_]:
@@ -232,7 +246,7 @@ class _Compared(NamedTuple):
 
 def _refuted(compared: _Compared, evidence: Evidence) -> NDArray[np.bool_]:
     """Which counters cannot be right, whatever the dump lacks."""
-    key, gap, rows, both, counted, doubtful = compared
+    key, gap, rows, both, counted, doubtful, own = compared
     held, most = both[:, 1], evidence.most_bytes
     bad: NDArray[np.bool_] = ~compared.possible | ((both[:, 0] == 0) != (held == 0))
     for paged, limit in enumerate(most):
@@ -241,6 +255,7 @@ def _refuted(compared: _Compared, evidence: Evidence) -> NDArray[np.bool_]:
     bad |= ~_makes_sense(gap, evidence.unit)
     over = -gap[:, 0]
     bad |= over > np.maximum(_LISTED, _LISTED_SHARE * rows[:, 0])
+    bad |= (over > 0) & (key >> 1 == FRAGMENT_TAG)  # no list has them
     unseen = evidence.unseen_bytes
     if unseen is not None:
         bad |= (gap[:, 1] > unseen) | (gap[:, 0] > unseen // evidence.unit)
@@ -251,8 +266,22 @@ def _refuted(compared: _Compared, evidence: Evidence) -> NDArray[np.bool_]:
     bad |= doubtful & (over > 0)
     if (bad & counted & doubtful).any():
         # Some page of zeros is none of a table: of its tags only those are sure whose blocks are all here.
-        bad |= doubtful & (gap.any(axis=1) | (unseen != 0))
+        bad |= doubtful & (gap.any(axis=1) | own | (unseen != 0))
     return bad & counted
+
+
+def _is_alone(totals: TagTotals, compared: _Compared) -> bool:
+    """Of some tag only the blocks found tell how much it holds, so that lost ones are missed by nothing.
+
+    Tags that found no slot are counted together: where that sum is borne out, they are counted.
+    """
+    if totals.absent_entries or not totals.is_found:
+        return True
+    alone = ~compared.counted
+    overflow = compared.counted & (compared.key >> 1 == OVERFLOW_TAG) & ~compared.gap.any(axis=1)
+    for paged in (compared.key[overflow] & 1).tolist():
+        alone &= ((compared.key & 1) != paged) | ~compared.rows.any(axis=1)
+    return bool(alone.any())
 
 
 def _makes_sense(gap: I64, unit: int) -> NDArray[np.bool_]:
