@@ -246,8 +246,13 @@ class OpenedSystem:
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; one that says too little is not written."""
         require_population(self.dump.path, asked.of, POOL)
-        names = asked.strip_names, asked.keep_names
-        write_pool_snapshot(self._pools(progress), path, asked.include, *names)
+        write_pool_snapshot(
+            self._pools(progress),
+            path,
+            asked.include,
+            strip_names=asked.strip_names,
+            keep_names=asked.keep_names,
+        )
         return ""
 
     def _pools(self, progress: Progress, pooltag: Path | None = None) -> PoolReader:

@@ -29,6 +29,7 @@ def write_pool_snapshot(
     reader: PoolReader,
     path: Path | str,
     include: tuple[str, ...] = (),
+    *,
     strip_names: bool = False,
     keep_names: tuple[str, ...] = (),
 ) -> None:

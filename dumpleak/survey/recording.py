@@ -58,6 +58,7 @@ def write_snapshot(
     session: Session,
     path: Path | str,
     include: tuple[str, ...] = (),
+    *,
     strip_names: bool = False,
     keep_names: tuple[str, ...] = (),
     holders: bool | int = True,
