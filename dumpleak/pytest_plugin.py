@@ -19,9 +19,10 @@ import pytest
 from dumpleak.api import Source, compare
 from dumpleak.compare.answers import Comparison
 from dumpleak.gate.conditions import GateError, parse_gate
-from dumpleak.gate.gate import Gate, Judged
+from dumpleak.gate.gate import Gate
 from dumpleak.gate.suppressions import read_suppressions
-from dumpleak.reports.ci.markdown import MarkdownReport
+from dumpleak.reports.answers.diff import diff_document
+from dumpleak.reports.markdown_writer import write_markdown
 
 
 @pytest.fixture
@@ -48,6 +49,6 @@ def _check(
         pytest.fail(f"SUMMARY: NO ANSWER; {error}", pytrace=False)
     if not result.passed:
         text = io.StringIO()
-        MarkdownReport(text).diff(Judged(comparison, result), None)
+        write_markdown(diff_document(comparison, None, result), text)
         pytest.fail(f"{result.summary}\n\n{text.getvalue()}", pytrace=False)
     return comparison

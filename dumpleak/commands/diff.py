@@ -15,12 +15,11 @@ from dumpleak.commands.opening import (
     opened_series,
 )
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
-from dumpleak.commands.output import answer_to, output_to
+from dumpleak.commands.output import answer_to
 from dumpleak.compare.diff import compare, with_proof
 from dumpleak.files.matching import matched
-from dumpleak.reports import DIFF_REPORTS
 from dumpleak.reports.answers.diff import diff_document, diff_json
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
 
 
 @click.command(
@@ -41,7 +40,7 @@ from dumpleak.reports.formats import FORMATS, Answer
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with([*FORMATS, *DIFF_REPORTS])
+@options_with([*FORMATS, *DIFF_FORMATS])
 def diff(
     *,
     base: str,
@@ -75,15 +74,12 @@ def diff(
         if grown:
             look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
         answer = judged(gate, with_proof(comparison))
-    if options.format in DIFF_REPORTS:
-        with output_to(options) as stream:
-            DIFF_REPORTS[options.format](stream).diff(answer, top)
-    else:
-        answer_to(
-            options,
-            Answer(
-                lambda: diff_document(answer.answer, top),
-                lambda: diff_json(answer.answer, answer.gate),
-            ),
-        )
+    answer_to(
+        options,
+        Answer(
+            lambda: diff_document(answer.answer, top, answer.gate),
+            lambda: diff_json(answer.answer, answer.gate),
+            formats_of(DIFF_FORMATS, answer, top),
+        ),
+    )
     finish(gate, answer)

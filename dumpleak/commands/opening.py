@@ -16,8 +16,7 @@ from dumpleak.model.holding import StoredHolders
 from dumpleak.model.populations import POPULATIONS, grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
-from dumpleak.reports import OF_BLOCKS
-from dumpleak.reports.formats import DETAILED, FORMATS
+from dumpleak.reports.formats import DETAILED, FORMATS, OF_BLOCKS
 from dumpleak.survey.open import Wanted, open_snapshot, require_population
 
 OF = click.option(

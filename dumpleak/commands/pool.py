@@ -16,21 +16,20 @@ from dumpleak.commands.gating import (
 )
 from dumpleak.commands.opening import opened
 from dumpleak.commands.options import TOP, Options, options_with
-from dumpleak.commands.output import answer_to, output_to, require
+from dumpleak.commands.output import answer_to, require
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.matching import matched
 from dumpleak.model.pool import ORDERS, POOLS
 from dumpleak.model.populations import POOL
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports import CI_FORMATS, DIFF_REPORTS
 from dumpleak.reports.answers.pools import (
     pool_document,
     pool_growth_document,
     pool_growth_json,
     pool_json,
 )
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, OF_CI, Answer, formats_of
 from dumpleak.survey.open import Wanted
 
 # `!poolused` sorts by digits.
@@ -76,7 +75,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 )
 @gate_options
 @TOP
-@options_with([*FORMATS, *CI_FORMATS])
+@options_with([*FORMATS, *GROWTH_FORMATS])
 def pool(
     *,
     dump: str,
@@ -94,7 +93,7 @@ def pool(
     if options.process is not None:
         raise click.UsageError("--process is for heaps; the pools belong to the whole system")
     gate = open_gate(gating, POOL, "site", options)
-    of_growth = options.format in CI_FORMATS
+    of_growth = options.format in (GROWTH_FORMATS if current is None else OF_CI)
     if gate is not None or of_growth:
         _check_gated(current, whole=walk and not (tags or pools))
     selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
@@ -114,14 +113,14 @@ def pool(
         comparison = compare(base, after)
         judgement = judged(gate, comparison)
         growth = take_growth(comparison, selection, (top or EXPLAINED_TAGS) if walk else 0)
-    if of_growth:
-        with output_to(options) as stream:
-            DIFF_REPORTS[options.format](stream).diff(judgement, top)
-    else:
-        answer_to(
-            options,
-            Answer(lambda: pool_growth_document(growth, top), lambda: pool_growth_json(growth)),
-        )
+    answer_to(
+        options,
+        Answer(
+            lambda: pool_growth_document(growth, top, judgement.gate),
+            lambda: pool_growth_json(growth),
+            formats_of(GROWTH_FORMATS, judgement, top),
+        ),
+    )
     finish(gate, judgement)
 
 

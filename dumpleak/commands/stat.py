@@ -14,10 +14,9 @@ from dumpleak.commands.options import (
     Options,
     options_with,
 )
-from dumpleak.commands.output import answer_to, output_to, require
-from dumpleak.reports import STAT_REPORTS
+from dumpleak.commands.output import answer_to, require
 from dumpleak.reports.answers.stat import stat_document, stat_json
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import FORMATS, STAT_FORMATS, Answer, formats_of
 from dumpleak.reports.rows import ranked_groups
 
 
@@ -33,7 +32,7 @@ from dumpleak.reports.rows import ranked_groups
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with([*FORMATS, *STAT_REPORTS])
+@options_with([*FORMATS, *STAT_FORMATS])
 def stat(
     dump: str,
     of: str | None,
@@ -47,11 +46,12 @@ def stat(
     snapshot = opened(of, dump, by, options, holders=holders is not False)
     ranked = [site.key for site, _ in ranked_groups(snapshot)]
     look_for_holders(snapshot, ranked[: top or HOLDERS_TOP], holders, options)
-    if options.format in STAT_REPORTS:
-        with output_to(options) as stream:
-            STAT_REPORTS[options.format](stream).stat(snapshot, top)
-    else:
-        answer_to(
-            options, Answer(lambda: stat_document(snapshot, top), lambda: stat_json(snapshot))
-        )
+    answer_to(
+        options,
+        Answer(
+            lambda: stat_document(snapshot, top),
+            lambda: stat_json(snapshot),
+            formats_of(STAT_FORMATS, snapshot),
+        ),
+    )
     require(snapshot.shortfall)

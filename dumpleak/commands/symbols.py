@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from dumpleak.commands.options import DUMP, Options, options_with
-from dumpleak.commands.output import answer_to, output_to, progress_bar
+from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.files.detect import read_snapshot
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.symbols import LISTS, symbols_document, symbols_json
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import FORMATS, Answer, formats_of
 from dumpleak.symbols.wanted_symbols import find_wanted
 
 
@@ -37,8 +37,11 @@ def symbols(dump: str, options: Options) -> None:
         raise CannotAnswerError(f"{dump}: this {kind} lists no images")
     with progress_bar(options):
         answer = find_wanted(dump, modules, options.symbols)
-    if options.format in LISTS:
-        with output_to(options) as stream:
-            LISTS[options.format](answer, stream)
-        return
-    answer_to(options, Answer(lambda: symbols_document(answer), lambda: symbols_json(answer)))
+    answer_to(
+        options,
+        Answer(
+            lambda: symbols_document(answer),
+            lambda: symbols_json(answer),
+            formats_of(LISTS, answer),
+        ),
+    )

@@ -17,16 +17,15 @@ from dumpleak.commands.opening import (
     opened_series,
 )
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
-from dumpleak.commands.output import answer_to, output_to
+from dumpleak.commands.output import answer_to
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.detect import is_series
 from dumpleak.files.matching import matched
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports import TREND_REPORTS
 from dumpleak.reports.answers.trend import trend_document, trend_json
-from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, Answer, formats_of
 
 _FILE = click.Path(exists=True, dir_okay=False)
 
@@ -54,7 +53,7 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @HOLDERS
 @SKIP_FRAMES
 @TOP
-@options_with([*FORMATS, *TREND_REPORTS])
+@options_with([*FORMATS, *GROWTH_FORMATS])
 def trend(
     *,
     dumps: tuple[str, ...],
@@ -91,17 +90,14 @@ def trend(
         answer = judged(gate, found)
     shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
     look_for_holders(found.current, shown, holders, options)
-    if options.format in TREND_REPORTS:
-        with output_to(options) as stream:
-            TREND_REPORTS[options.format](stream).trend(answer, top)
-    else:
-        answer_to(
-            options,
-            Answer(
-                lambda: trend_document(found, top),
-                lambda: trend_json(found, answer.gate),
-            ),
-        )
+    answer_to(
+        options,
+        Answer(
+            lambda: trend_document(found, top, answer.gate),
+            lambda: trend_json(found, answer.gate),
+            formats_of(GROWTH_FORMATS, answer, top),
+        ),
+    )
     finish(gate, answer)
 
 

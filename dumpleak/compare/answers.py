@@ -147,7 +147,7 @@ class Comparison(Compared):
         verdict: See `Verdict`.
         reasons: Why they are not comparable; also given when that was overruled.
         sites: Sites whose bytes or count changed, largest growth first.
-        private: The same for private memory outside heaps; empty where one dump does not tell of it.
+        private: Private memory outside heaps that changed; empty where one dump does not tell of it.
         base_totals: Over all that `sites` and `private` are of.
         current_totals: Over all that `sites` and `private` are of.
         diagnostics: Of both dumps; messages begin with the dump they concern.

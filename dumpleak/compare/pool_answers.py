@@ -92,7 +92,7 @@ class PoolGrowth:
         selection: What was asked for.
         deltas: The tags that are shown, in order.
         base: What is known of the base's pools as a whole.
-        current: The same of the later dump.
+        current: What is known of the later dump's.
         same_boot: The system was not restarted in between.
         diagnostics: Of both; messages begin with the dump they concern.
     """

@@ -46,7 +46,7 @@ def why_unknown(series: Sequence[Snapshot]) -> str:
 
 
 def unknown_notes(series: Sequence[Snapshot]) -> list[Diagnostic]:
-    """The same as a diagnostic."""
+    """Why nothing tells what grows by counters only, as a diagnostic."""
     why = why_unknown(series)
     if not why:
         return []

@@ -62,7 +62,7 @@ class SiteTrend(Change):
         bytes_per_hour: Robust rate under load; None where the dumps do not tell their times, and of what
             is only counted.
         bytes_per_hour_range: Its 95 % confidence interval.
-        count_per_hour: The same for blocks.
+        count_per_hour: Robust rate of members under load.
         shape: How the bytes run under load; of what is only counted, how their number runs.
         confidence: "growth", "suspect" or "leaked".
         evidence: Why, one clause each.

@@ -63,7 +63,7 @@ class Trend(Compared):
         reasons: Why they are not comparable; also given when that was overruled.
         sites: Sites whose bytes or count changed: leaked ones first, then suspects, then the rest, each by
             growth.
-        private: The same for private memory outside heaps.
+        private: Private memory outside heaps that changed, in that order.
         exhaustion: When memory ends; None when no limit is known.
         diagnostics: Of all dumps; messages begin with the dump they concern.
         doubts: Why a series that was compared comes to no verdict: a dump may hide what it would need.

@@ -42,7 +42,7 @@ class WrongMemberError(ValueError):
         self.expected, self.where = expected, where
 
     def below(self, member: str | int) -> WrongMemberError:
-        """The same, told by what holds the member."""
+        """This error, told by what holds the member."""
         plain = isinstance(member, str) and member.replace("-", "_").isidentifier()
         shown = f".{member}" if plain else f"[{member!a}]"
         if len(shown) > _MAX_NAME or not shown.isascii():

@@ -105,7 +105,7 @@ def _is_less(base: int | None, current: int | None, size: int) -> bool:
 
     Args:
         base: What the memory manager counts of the pools and no tag does; None when unknown.
-        current: The same of the later side.
+        current: What it counts of the later side.
         size: Of the tags that the log lacks.
     """
     return base is None or current is None or base - current > size // 2

@@ -157,7 +157,7 @@ def _row(stored: _Tag) -> TagRow:
 
 
 def said_anew(pools: Pools, say: Callable[[str], str]) -> Pools:
-    """The same with each sentence in it said otherwise; names of drivers stay."""
+    """Pools with each sentence about them said otherwise; names of drivers stay."""
 
     def owner(old: Ownership) -> Ownership:
         owners = tuple(

@@ -19,7 +19,7 @@ _EVIDENCE_LEFT_OUT = "evidence that names code is left out"
 
 
 def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
-    """The same for all that a snapshot file holds."""
+    """All that a snapshot file holds, with its names hashed."""
     names = Names(kept)
     about = metadata.about
     if about is not None:
@@ -35,7 +35,7 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
 
 
 def stripped_pools(pools: Pools, names: Names, images: Iterable[Module]) -> Pools:
-    """The same for owners of pool tags.
+    """Pools by tag, with the names of their owners hashed.
 
     What speaks for a driver names its code, and a description may name whose it is: both are left out, but
     for drivers that are kept.

@@ -63,8 +63,8 @@ class Log:
 
     Attributes:
         modules: Loaded ones, as UMDH lists them.
-        images: The same with their identities, in logs that we wrote.
-        unloaded: As `images`.
+        images: Loaded ones with their identities, in logs that we wrote.
+        unloaded: Unloaded ones with their identities, in logs that we wrote.
         stacks: By number.
         heaps: By address, in order.
         highest: The highest address of a block.

@@ -78,7 +78,7 @@ class Span:
         return cls(value, value, value)
 
     def scaled(self, factor: float) -> Span:
-        """The same in another unit."""
+        """A span in another unit, which has so many of this one."""
         return Span(
             self.value * factor,
             self.low * factor,

@@ -44,7 +44,7 @@ class Finding:
     Attributes:
         site: The site.
         bytes: Growth that counts: less what a baseline accepted.
-        count: The same in blocks.
+        count: How many members more, less what a baseline accepted.
         failed: Texts of the conditions that it breaks.
         suppressed: Why it does not count; "" when it does.
     """

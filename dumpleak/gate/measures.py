@@ -93,7 +93,7 @@ class Scale:
         Args:
             condition: The condition that asks.
             bytes_: Growth.
-            count: The same in blocks.
+            count: How many members more.
             base_bytes: What percent are of; growth from nothing is infinitely many.
             of: What grew.
         """

@@ -111,7 +111,7 @@ class CallFinder:
         return slots, targets
 
     def _arm64_calls(self, code: U8, address: U64, slots: U64, targets: U64) -> None:
-        """The same for A64 code, where nothing of x86 was found: BL, and BLR of a slot that was loaded."""
+        """Calls in A64 code, where nothing of x86 was found: BL, and BLR of a slot that was loaded."""
         rows = np.flatnonzero((slots == 0) & (targets == 0) & (address & np.uint64(3) == 0))
         for row in rows.tolist():
             words = np.ascontiguousarray(code[row, : 4 * _ARM64_CALLS]).view("<u4").tolist()

@@ -36,7 +36,6 @@ class RootKind(StrEnum):
 
     GLOBALS = "globals"
     STACK = "stack"
-    REGISTERS = "registers"
     THREAD = "teb-peb"
     PRIVATE = "other-private"
     MAPPED = "mapped"

@@ -60,8 +60,8 @@ class Session:
         views: The process as each pointer size sees it; the dump's own first.
         heaps: All heaps of all views, in order.
         modules: Look-up of images by address.
-        images: The same with unloaded images whose memory is not in use again: what still points
-            there means them.
+        images: Look-up that has unloaded images, too, whose memory is not in use again: what still
+            points there means them.
         skip_frames: Patterns of stack frames that are left out of names besides the allocators'
             (`ALLOCATOR_FRAMES`), as `module!function`; to be set before blocks are attributed.
     """

@@ -8,17 +8,13 @@ from typing import IO, Any
 
 from dumpleak.model.units import format_address
 from dumpleak.reports.document import (
-    Absent,
-    Change,
     Column,
     Document,
     Kind,
-    Name,
-    Said,
-    Share,
     View,
 )
 from dumpleak.reports.names import cell
+from dumpleak.reports.values import Absent, Change, Name, Said, Share
 
 
 def write_csv(document: Document, stream: IO[str]) -> None:

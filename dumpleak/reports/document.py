@@ -12,17 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import Enum, Flag, StrEnum, auto
+from enum import Flag, StrEnum, auto
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.model.totals import Totals
-from dumpleak.model.units import format_share
 from dumpleak.reports.answers.next_steps import Step
 from dumpleak.reports.profiles.stack_tree import Node
+from dumpleak.reports.values import Said, Style
 from windumps.diagnostics import Diagnostic
 
 DEFAULT_TOP = 20  # rows a terminal shows unless it is asked for more or less
@@ -57,14 +56,6 @@ class Summary:
     steps: tuple[Step, ...] = ()
 
 
-class Absent(Enum):
-    """Why a cell has no value, as people read it; formats for machines leave the cell empty."""
-
-    UNKNOWN = "unknown"
-    NOT_READ = "–"
-    NONE = ""
-
-
 class Kind(StrEnum):
     """What the values of a column are. All columns may have `Absent` or None, which is `Absent.NONE`."""
 
@@ -88,6 +79,9 @@ class View(Flag):
 
     TEXT = auto()  # the terminal
     PAGE = auto()
+    REVIEW = (
+        auto()
+    )  # comments on pull requests; what terminals show where a document has nothing for them
     DATA = auto()  # machines: columns go by `Column.name`
     PEOPLE = TEXT | PAGE
     ALL = PEOPLE | DATA
@@ -99,102 +93,6 @@ class Width(StrEnum):
     ANY = "any"
     WIDE = "wide"
     NARROW = "narrow"
-
-
-class Style(StrEnum):
-    """How a text stands out."""
-
-    PLAIN = "plain"
-    HEADING = "heading"
-    GOOD = "good"
-    WARNING = "warning"
-    BAD = "bad"
-    STRONG = "strong"
-
-
-@dataclass(frozen=True)
-class Said:
-    """A text that stands out in its column."""
-
-    text: str
-    style: Style
-
-
-@dataclass(frozen=True)
-class Change:
-    """A difference, with its share (0 to 1) of all growth: the larger, the hotter it is shown."""
-
-    value: int | None
-    share: float = 0.0
-
-
-@dataclass(frozen=True)
-class Share:
-    """A part of a whole. `digits`: decimals that a terminal shows."""
-
-    part: float
-    whole: float
-    digits: int = 1
-
-    @property
-    def value(self) -> float | None:
-        """0 to 1; None of nothing."""
-        return self.part / self.whole if self.whole else None
-
-    @property
-    def text(self) -> str:
-        """For people."""
-        return format_share(self.part, self.whole, self.digits) if self.whole else ""
-
-
-@dataclass(frozen=True)
-class Detail:
-    """What a row opens to, where a format can open rows.
-
-    Attributes:
-        name: The whole name where that is long.
-        frames: (function, source line or "") of a stack, innermost first.
-        evidence: Clauses.
-        facts: (label, text): type, tag, driver.
-        sizes: For each dump its name and (size, blocks) of its blocks.
-        exact: Sizes are exact, not classes of sizes.
-        samples: Addresses of some blocks, as text.
-        samples_of: Whose these are.
-        points: Totals over a series.
-    """
-
-    name: str = ""
-    frames: tuple[tuple[str, str], ...] = ()
-    evidence: tuple[str, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    sizes: tuple[tuple[str, Sequence[tuple[int, int]]], ...] = ()
-    exact: bool = False
-    samples: tuple[str, ...] = ()
-    samples_of: str = ""
-    points: tuple[Totals, ...] = ()
-
-
-@dataclass(frozen=True)
-class Name:
-    """A name, and what else is known of it.
-
-    Attributes:
-        text: The name; machines get only this.
-        told: The name as terminals say it, with what stands there in no other column; "" for the same.
-        more: Said behind it.
-        lines: Said under it.
-        style: How it stands out.
-        id: The same in the next report, for links; "" for none.
-        detail: Makes what its row opens to.
-    """
-
-    text: str
-    told: str = ""
-    more: str = ""
-    lines: tuple[str, ...] = ()
-    style: Style = Style.PLAIN
-    id: str = ""
-    detail: Callable[[], Detail] | None = None
 
 
 @dataclass(frozen=True)
@@ -328,6 +226,14 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Remarks:
+    """Sentences of a review, in pieces: paragraphs, or points of a list."""
+
+    sentences: Sequence[Sequence[str | Said]]
+    listed: bool = False
+
+
+@dataclass(frozen=True)
 class Meter:
     """How much of the memory was walked; the label says of what."""
 
@@ -359,7 +265,7 @@ class Tree:
     levels: str = ""  # what stands above what, in a sentence; "" for stacks
 
 
-Part = Table[Any] | Source | Facts | Line | Meter | Notes | MemoryMap | Tree
+Part = Table[Any] | Source | Facts | Line | Remarks | Meter | Notes | MemoryMap | Tree
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,59 @@
-"""The formats of all answers: one row each."""
+"""The formats, one row each: those that all answers have, then those that only some have."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO, Any, TypeAlias
 
+from dumpleak.compare.answers import Comparison
+from dumpleak.gate.gate import Judged
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.reports.ci.findings import JudgedAnswer
+from dumpleak.reports.ci.junit import write_junit
+from dumpleak.reports.ci.sarif import write_sarif
 from dumpleak.reports.csv_writer import write_csv
 from dumpleak.reports.document import Document
+from dumpleak.reports.markdown_writer import write_markdown
 from dumpleak.reports.page.writer import write_page
+from dumpleak.reports.profiles import collapsed, pprof, speedscope, umdh
 from dumpleak.reports.text.writer import write_text
+
+Writer: TypeAlias = Callable[[Document, IO[str]], None]
+# Of all answers; the first is the default. JSON has no writer of documents: its shape is a contract.
+FORMATS: dict[str, Writer | None] = {
+    "text": write_text,
+    "json": None,
+    "csv": write_csv,
+    "html": write_page,
+    "markdown": write_markdown,
+}
+# Of other tools, which only some answers have: they are given an answer with all that is known of it.
+GROWTH_FORMATS: dict[str, Callable[[JudgedAnswer, int | None, IO[str]], None]] = {
+    "junit": write_junit,
+    "sarif": write_sarif,
+}
+DIFF_FORMATS: dict[str, Callable[[Judged[Comparison], int | None, IO[str]], None]] = {
+    **GROWTH_FORMATS,
+    "umdh": umdh.write_hexadecimal,
+    "umdh-d": umdh.write_decimal,
+    "pprof": pprof.write_diff,
+    "speedscope": speedscope.write_diff,
+    "collapsed": collapsed.write_diff,
+}
+STAT_FORMATS: dict[str, Callable[[Snapshot, IO[str]], None]] = {
+    "pprof": pprof.write_stat,
+    "speedscope": speedscope.write_stat,
+    "collapsed": collapsed.write_stat,
+}
+# Those that show what `Snapshot.details` holds.
+DETAILED = frozenset({"html"})
+# Those that judge growth.
+OF_CI = frozenset({"markdown", *GROWTH_FORMATS})
+# Those that other tools know for lists of blocks.
+OF_BLOCKS = frozenset({"umdh", "umdh-d"})
 
 
 @dataclass(frozen=True)
@@ -20,29 +63,28 @@ class Answer:
     Attributes:
         document: Makes what all formats but one write.
         json: Makes what scripts read, shaped by hand.
+        more: Formats that only this answer has.
     """
 
     document: Callable[[], Document]
     json: Callable[[], dict[str, Any]]
+    more: Mapping[str, Callable[[IO[str]], None]] = field(default_factory=dict)
 
 
-Writer = Callable[[Document, IO[str]], None]
-# The first is the default. JSON has no writer of documents: its shape is a contract.
-FORMATS: dict[str, Writer | None] = {
-    "text": write_text,
-    "json": None,
-    "csv": write_csv,
-    "html": write_page,
-}
-# Those that show what `Snapshot.details` holds.
-DETAILED = frozenset({"html"})
+def formats_of(
+    writers: Mapping[str, Callable[..., None]], *answer: object
+) -> dict[str, Callable[[IO[str]], None]]:
+    """Formats that only some answers have, for one of those: what its writers take before the stream."""
+    return {name: partial(write, *answer) for name, write in writers.items()}
 
 
 def write_answer(answer: Answer, format_: str, stream: IO[str]) -> None:
-    """Writes an answer in one of `FORMATS`."""
-    writer = FORMATS[format_]
+    """Writes an answer in a format that it has."""
+    writer = FORMATS.get(format_)
     if writer is not None:
         writer(answer.document(), stream)
-        return
-    json.dump(answer.json(), stream, indent=1)
-    stream.write("\n")
+    elif format_ in answer.more:
+        answer.more[format_](stream)
+    else:
+        json.dump(answer.json(), stream, indent=1)
+        stream.write("\n")

@@ -259,7 +259,7 @@ class _Pairs:
 
 
 def without_paths(metadata: Metadata) -> Metadata:
-    """The same without folders: they may hold the names of users."""
+    """What is written, without folders: they may hold the names of users."""
     snapshot = metadata.snapshot
     sites = {key: (_without_paths(site), totals) for key, (site, totals) in snapshot.groups.items()}
     modules = tuple(replace(module, path=module.name) for module in snapshot.modules)

@@ -62,7 +62,7 @@ class DumpSymbols:
         symbols: Where names come from; shared by the dumps of a run.
 
     Attributes:
-        provider: The same.
+        provider: Where names come from.
     """
 
     def __init__(self, symbols: Symbols) -> None:

@@ -76,7 +76,8 @@ class Dump:
         pebs: PEBs that the dump names itself, by architecture ("x86", "x64").
         release: Gives mapped pages back to the system; what is read again is mapped again.
         threads_whole: False when the dump has no list of threads, or one that is cut.
-        modules_whole: The same of modules; those found in memory are among `modules` all the same.
+        modules_whole: False when the list of modules is missing or cut; those found in memory are among
+            `modules` all the same.
         handles: Open handles of the process; None when the dump does not list them.
         vm_counters: None when the dump does not hold them.
     """

@@ -284,7 +284,7 @@ class DiskRoom:
         folder: Where it is written.
 
     Attributes:
-        folder: The same.
+        folder: Where the file is written.
         free: Bytes that were free when the disk was last asked, every few MiB.
     """
 

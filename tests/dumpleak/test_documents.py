@@ -20,15 +20,11 @@ from truth import ROOT, TESTDATA
 from dumpleak.model.totals import Totals
 from dumpleak.reports.csv_writer import write_csv
 from dumpleak.reports.document import (
-    Absent,
-    Change,
     Column,
     Document,
     Kind,
-    Name,
-    Said,
-    Share,
-    Style,
+    Line,
+    Remarks,
     Summary,
     Table,
     Tone,
@@ -36,8 +32,10 @@ from dumpleak.reports.document import (
     data_columns,
     left_out,
 )
-from dumpleak.reports.page.writer import page_of
+from dumpleak.reports.markdown_writer import write_markdown
+from dumpleak.reports.page.data import page_of, unit_of
 from dumpleak.reports.text.writer import write_text
+from dumpleak.reports.values import Absent, Change, Name, Said, Share, Style
 
 PAIR = [
     str(TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust" / f"{n}.dmp.gz")
@@ -117,7 +115,7 @@ def test_a_new_format_is_one_row_and_has_every_answer(
         *(ROOT / "dumpleak" / "reports" / "text").glob("*.py"),
         *(ROOT / "dumpleak" / "reports" / "page").glob("*.py"),
         ROOT / "dumpleak" / "reports" / "csv_writer.py",
-        ROOT / "dumpleak" / "reports" / "formats.py",
+        ROOT / "dumpleak" / "reports" / "markdown_writer.py",
     ],
     ids=lambda path: str(path.name),
 )
@@ -198,7 +196,7 @@ def test_what_is_absent_is_said_to_people_and_empty_for_machines(
     assert set(_csv(document)[1]) == {","}
     cells = zip(page_of(document).grids[0].columns, page_of(document).grids[0].rows[0], strict=True)
     for column, value in cells:
-        assert value == (absent.value if column.unit == "text" else None)
+        assert value == (absent.value if unit_of(column) == "text" else None)
 
 
 def test_a_share_of_less_than_all_is_never_all() -> None:
@@ -251,3 +249,29 @@ def test_every_answer_has_a_page(asked: str, tmp_path: Path, run: Any) -> None:
     assert grids[0]["rows"]
     for grid in grids:
         assert {len(row) for row in grid["rows"]} <= {len(grid["columns"])}
+
+
+@pytest.mark.parametrize("asked", LINES)
+def test_every_answer_is_a_comment_whose_tables_have_all_their_cells(asked: str, run: Any) -> None:
+    code, out, _ = run(*LINES[asked], "--format", "markdown")
+    assert code == 0
+    assert out.startswith("### ")
+    assert "\n\n\n" not in out
+    heads = re.findall(r"^\|.*\|\n\|[ -:|]+\|$", out, re.MULTILINE)
+    assert heads
+    counted = [len(re.findall(r"(?<!\\)\|", line)) for line in out.splitlines() if line[:1] == "|"]
+    assert len(set(counted)) <= len(heads)
+
+
+def test_a_comment_shows_what_a_document_has_for_reviews_and_nothing_else() -> None:
+    table = Table("t", "T", [Column("n", Kind.NAME)], [1], lambda _, n: [Name(str(n))], View.TEXT)
+    for_terminals = Document("made", Summary(Tone.BAD, "bad | <b>"), [table, Line("a\\b")])
+    stream = io.StringIO()
+    write_markdown(for_terminals, stream)
+    whole = "### made", "**bad \\| \\<b\\>**", "**T**", "| n |\n| --- |\n| `1` |", "a\\\\b"
+    assert stream.getvalue() == "\n\n".join(whole) + "\n"
+    stream = io.StringIO()
+    code = Said("a|b", Style.CODE)
+    remarks = Remarks([("one ", Said("two", Style.STRONG)), ("at ", code)], listed=True)
+    write_markdown(Document("made", None, [table, remarks]), stream)
+    assert stream.getvalue() == "- one **two**\n- at `a\\|b`\n"

@@ -27,10 +27,9 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
+from dumpleak.reports.answers.diff import diff_document
 from dumpleak.reports.ci.findings import fingerprint, source_line
-from dumpleak.reports.ci.junit import JunitReport
-from dumpleak.reports.ci.markdown import MarkdownReport
-from dumpleak.reports.ci.sarif import SarifReport
+from dumpleak.reports.formats import GROWTH_FORMATS, Answer, formats_of, write_answer
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
 BEFORE, AFTER = str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")
@@ -460,6 +459,25 @@ def test_sarif_is_valid(run: Any, arguments: tuple[str, ...]) -> None:
     assert len(set(prints)) == len(prints)
 
 
+@pytest.mark.parametrize(
+    ("words", "growth"),
+    [
+        ((), "A site has more memory in use than before."),
+        (("--by", "type"), "A type has more memory in use than before."),
+        (("--of", "regions"), "A use has more regions than before."),
+    ],
+)
+def test_rules_of_sarif_are_in_the_words_of_what_is_compared(
+    run: Any, words: tuple[str, ...], growth: str
+) -> None:
+    document = _sarif(run("diff", BEFORE, AFTER, *words, "--format", "sarif")[1])
+    rules = document["runs"][0]["tool"]["driver"]["rules"]
+    noun = growth.split()[1]
+    texts = [rule["shortDescription"]["text"] for rule in rules]
+    assert texts[0].startswith(growth)
+    assert all(text.startswith(f"A {noun} ") for text in texts)
+
+
 def test_sarif_marks_what_fails_and_what_is_suppressed(run: Any, tmp_path: Path) -> None:
     entries = _file(tmp_path / "s.toml", ("app.exe+0x4446", "2999-01-01"))
     document = _sarif(
@@ -572,18 +590,20 @@ def test_hostile_names_stay_text_in_every_format(tmp_path: Path) -> None:
     base = _made(0, {})
     current = _made(1, {HOSTILE: (100, 1)})
     comparison = compare(base, current)
-    for report in (MarkdownReport, JunitReport, SarifReport):
+    growth = formats_of(GROWTH_FORMATS, Judged(comparison), None)
+    answer = Answer(lambda: diff_document(comparison, None), dict, growth)
+    for format_ in ("markdown", "junit", "sarif"):
         path = tmp_path / "out"
         with path.open("w", encoding="utf-8", newline="") as stream:
-            report(stream).diff(Judged(comparison), None)
+            write_answer(answer, format_, stream)
         text = path.read_text(encoding="utf-8")
         assert "\x1b" not in text
         assert "\x00" not in text
-        if report is MarkdownReport:
+        if format_ == "markdown":
             row = next(line for line in text.splitlines() if "script" in line)
             assert row.startswith("| +100 B | +1 |  | ``a\\|b`c")
             assert "\\| x \\|" in row
-        elif report is JunitReport:
+        elif format_ == "junit":
             assert _junit(text).find("testcase").get("name").startswith("a|b`c</code>")  # type: ignore[union-attr]
         else:
             _sarif(text)

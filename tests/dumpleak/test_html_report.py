@@ -39,10 +39,9 @@ from dumpleak.reports.answers.info import info_document
 from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.answers.trend import trend_document
 from dumpleak.reports.document import Document
-from dumpleak.reports.page import page as html_page
-from dumpleak.reports.page.data import Page
-from dumpleak.reports.page.page import render
-from dumpleak.reports.page.writer import page_of, write_page
+from dumpleak.reports.page import writer as html_page
+from dumpleak.reports.page.data import Page, page_of
+from dumpleak.reports.page.writer import render, write_page
 from dumpleak.reports.profiles.stack_tree import build_tree, prune, site_pairs
 from dumpleak.survey.heaps import take_snapshot
 from windumps.blocks import Blocks, Kind
@@ -56,7 +55,7 @@ ISLAND = re.compile(r'<script type="[^"]+" id="(\w+)">(.*?)</script>', re.DOTALL
 
 
 def column(page: Page, grid: str, title: str) -> list[Any]:
-    found = next(g for g in page.grids if g.id == grid)
+    found = next(g for g in page.grids if g.table.id == grid)
     at = [column.title for column in found.columns].index(title)
     return [row[at] for row in found.rows]
 
@@ -81,7 +80,7 @@ def test_a_diff_page_has_the_numbers_of_its_comparison() -> None:
     assert column(page, "sites", "of growth")[0] == pytest.approx(458_752 / 560_852)
     assert column(page, "sites", "of growth")[-1] is None
     assert column(page, "heaps", "used +/-") == [458_752 + 77_700 + 24_000 + 400 - 5_760]
-    assert [meter.share for meter in page.meters] == [1.0, 1.0]
+    assert [meter.share for meter in page.gauges] == [1.0, 1.0]
 
 
 def test_a_site_opens_to_its_frames_sizes_and_addresses() -> None:
@@ -153,7 +152,7 @@ def test_a_refused_comparison_says_why_and_shows_no_sites() -> None:
     assert page.grids == []
     assert page.tree == {}
     assert page.summary.tone == "cannot-tell"
-    assert any("b.exe" in fact.text for fact in page.facts)
+    assert any("b.exe" in text for _, text in page.facts)
     assert page.notes[0][0] == "error"
 
 
@@ -166,7 +165,7 @@ def test_a_trend_page_has_every_point() -> None:
     ]  # fmt: skip
     assert column(page, "sites", "verdict") == ["suspect", "growth"]
     assert column(page, "sites", "bytes/hour")[0] == 100_000
-    assert len(page.series) == len(page.meters) == 4
+    assert len(page.document.series) == len(page.gauges) == 4
 
 
 def test_an_info_page_says_what_is_missing() -> None:
@@ -174,7 +173,7 @@ def test_an_info_page_says_what_is_missing() -> None:
     page = page_of(info_document(described(usable=False)))
     assert page.summary.tone == "cannot-tell"
     assert page.summary.steps[0].command == "procdump -ma app.exe app.dmp"
-    assert page.meters == []
+    assert page.gauges == []
 
 
 def test_the_page_of_a_real_pair_has_the_truth(tmp_path: Path) -> None:

@@ -25,9 +25,8 @@ from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
-from dumpleak.reports import DIFF_REPORTS
 from dumpleak.reports.answers.diff import diff_document, diff_json
-from dumpleak.reports.formats import Answer, write_answer
+from dumpleak.reports.formats import DIFF_FORMATS, Answer, formats_of, write_answer
 from dumpleak.survey.heaps import take_snapshot
 from windumps import open_dump
 from windumps.blocks import Blocks
@@ -288,13 +287,12 @@ def test_every_format_says_that_there_is_no_answer(name: str, tmp_path: Path) ->
     judged = Judged(comparison, Gate(parse_gate("bytes>=1M")).judge(comparison))
     path = tmp_path / "out"
     with path.open("w", encoding="utf-8") as stream:
-        if name in DIFF_REPORTS:
-            DIFF_REPORTS[name](stream).diff(judged, None)
-        else:
-            answer = Answer(
-                lambda: diff_document(comparison, None), lambda: diff_json(comparison, judged.gate)
-            )
-            write_answer(answer, name, stream)
+        answer = Answer(
+            lambda: diff_document(comparison, None, judged.gate),
+            lambda: diff_json(comparison, judged.gate),
+            formats_of(DIFF_FORMATS, judged, None),
+        )
+        write_answer(answer, name, stream)
     text = path.read_text(encoding="utf-8")
     assert "2.0 MiB" in text
     assert "were not walked" in text

@@ -114,3 +114,12 @@ def test_a_kernel_whose_large_blocks_are_in_no_table_was_never_walked_whole() ->
     covered = replace(untagged, pool_bytes=2000).covered()
     assert covered is not None
     assert (covered.share_text, covered.is_complete) == ("45.0%", False)
+
+
+def test_what_may_hold_blocks_where_no_counters_tell_is_not_walked() -> None:
+    blind = replace(KNOWN, ranking=WALK, tracked_bytes=None, matched_bytes=None, absent_bytes=0)
+    for account in (blind, replace(blind, large_unknown=True, pool_bytes=950)):
+        covered = replace(account, doubt_bytes=100).covered()
+        assert covered is not None
+        assert (covered.walked_bytes, covered.committed_bytes) == (900, 1000)
+        assert covered.unbounded == account.large_unknown

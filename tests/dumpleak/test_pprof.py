@@ -22,7 +22,7 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.diff import compare
 from dumpleak.gate.gate import Judged
 from dumpleak.reports.binary import NotForTerminalError
-from dumpleak.reports.profiles.pprof import PprofReport
+from dumpleak.reports.profiles import pprof
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
 FILES = [str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")]
@@ -91,7 +91,7 @@ def parse(data: bytes) -> Any:
 def written(answer: Any) -> bytes:
     raw = io.BytesIO()
     text = io.TextIOWrapper(raw)  # closes what is below when it goes away
-    PprofReport(text).diff(Judged(answer), None)
+    pprof.write_diff(Judged(answer), None, text)
     return raw.getvalue()
 
 
@@ -197,7 +197,7 @@ def test_hostile_names_and_refused_comparisons_are_valid_profiles() -> None:
 
 def test_text_streams_are_refused_with_the_option_that_helps() -> None:
     with pytest.raises(NotForTerminalError, match=r"-o profile\.pb\.gz"):
-        PprofReport(io.StringIO()).diff(Judged(comparison([])), None)
+        pprof.write_diff(Judged(comparison([])), None, io.StringIO())
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="Go, which has pprof, is not installed")

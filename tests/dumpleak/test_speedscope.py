@@ -14,8 +14,7 @@ from truth import TESTDATA
 
 from dumpleak.cli import main
 from dumpleak.gate.gate import Judged
-from dumpleak.reports.profiles.collapsed import CollapsedReport
-from dumpleak.reports.profiles.speedscope import SpeedscopeReport
+from dumpleak.reports.profiles import collapsed, speedscope
 
 PAIR = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust"
 FILES = [str(PAIR / "before.dmp.gz"), str(PAIR / "after.dmp.gz")]
@@ -36,7 +35,7 @@ def validated(text: str) -> dict[str, Any]:
 
 def written(report: Any, answer: Any) -> str:
     stream = io.StringIO()
-    report(stream).diff(Judged(answer), None)
+    report(Judged(answer), None, stream)
     return stream.getvalue()
 
 
@@ -68,7 +67,7 @@ def test_a_speedscope_file_of_one_dump(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_stacks_run_from_the_outermost_caller_to_the_site() -> None:
     site = stack("app!site", "app!main")
-    document = validated(written(SpeedscopeReport, comparison([(site, (10, 1), (30, 2))])))
+    document = validated(written(speedscope.write_diff, comparison([(site, (10, 1), (30, 2))])))
     names = [frame["name"] for frame in document["shared"]["frames"]]
     growth = document["profiles"][0]
     assert [[names[n] for n in sample] for sample in growth["samples"]] == [
@@ -79,8 +78,8 @@ def test_stacks_run_from_the_outermost_caller_to_the_site() -> None:
 
 def test_hostile_names_are_valid_and_stay_on_their_line() -> None:
     answer = comparison([(shape(name), (1, 1), (2, 2)) for name in HOSTILE_NAMES])
-    validated(written(SpeedscopeReport, answer))
-    lines = written(CollapsedReport, answer).splitlines()
+    validated(written(speedscope.write_diff, answer))
+    lines = written(collapsed.write_diff, answer).splitlines()
     assert len(lines) == len(HOSTILE_NAMES)
     assert all(line.endswith(" 1 2") for line in lines)
 
@@ -90,7 +89,7 @@ def test_collapsed_stacks_have_base_and_current_as_difffolded_writes_them() -> N
         (stack("app!site", "app!main"), (10, 1), (30, 2)),
         (stack("app!gone;odd", "app!main"), (7, 1), (0, 0)),
     ]
-    assert written(CollapsedReport, comparison(changes)).splitlines() == [
+    assert written(collapsed.write_diff, comparison(changes)).splitlines() == [
         "app!main;app!gone:odd 7 0",
         "app!main;app!site 10 30",
     ]

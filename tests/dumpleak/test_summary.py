@@ -11,7 +11,7 @@ from builders.debug_crt_builder import DebugCrtBuilder
 from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.process.session import Session
-from dumpleak.reports.answers.summary import summarize_info
+from dumpleak.reports.answers.summary_dump import summarize_info
 from dumpleak.reports.rows import process_facts
 from dumpleak.survey.info import source_names, take_info
 from dumpleak.survey.leaks import find_leaks

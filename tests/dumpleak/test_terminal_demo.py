@@ -17,7 +17,7 @@ from truth import ROOT, TESTDATA, TruthDump
 from dumpleak.cli import main
 from dumpleak.model.optional_libraries import install_command
 from dumpleak.process.session import Session
-from dumpleak.reports.page import page as html_page
+from dumpleak.reports.page import writer as html_page
 
 demo_module = import_module(
     "dumpleak.commands.demo"

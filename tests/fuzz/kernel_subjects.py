@@ -104,11 +104,12 @@ class KernelSubject(Subject):
 
     def _places(self, dump: KernelDump, reads: list[int]) -> dict[str, set[int]]:
         """Pages by what they hold: what is read and is neither a table nor an image is pool."""
-        memory, used = dump.kernel.memory, self._clean
+        self._memory, used = dump.kernel.memory, self._clean
         spans = zip(used.address.tolist(), used.block_bytes.tolist(), strict=True)
         pages = _pages(spans)
         self._find_tables(dump)
         images = _pages((driver.base_address, driver.size_bytes) for driver in dump.kernel.drivers)
+        memory = self._memory
         frames, self.entries = page_tables(memory, pages)
         tables = {frame * PAGE for frame in frames}
         trackers, slots = self._physical(self.rows), self._physical(self.slots)
@@ -137,6 +138,12 @@ class KernelSubject(Subject):
         large = find_big_table(kernel, pools.words, [variable] if variable else [])
         if large is not None:
             self.slots = self._located(memory, large.slots(), large.row.size(BIG))
+
+    def frames_of(self, tag: str) -> set[int]:
+        """Physical addresses of the pages that hold blocks of a tag, by its characters."""
+        mine = self._clean.select(self._clean.tag == np.uint32(tag_number(tag)))
+        spans = zip(mine.address.tolist(), mine.block_bytes.tolist(), strict=True)
+        return self._physical(self._located(self._memory, _pages(spans), 1))
 
     @staticmethod
     def _located(memory: Any, addresses: U64, size: int) -> list[int]:

@@ -16,14 +16,15 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from kernel_truth import KernelTruthDump, genuine_kernel_dumps, kernel_pairs
 from truth import TESTDATA, TruthDump, load_json
 from truth import pairs as truth_pairs
 
@@ -32,12 +33,16 @@ from fuzz.damages import DAMAGES, Damage, Damaged, Narrowed, cut_tail, dropped, 
 from fuzz.dice import Dice
 from fuzz.dump_kinds import unpacked
 from fuzz.invariants import ViolationError, require
+from fuzz.kernel_damages import POOL_DAMAGES
+from fuzz.kernel_subjects import KernelSubject
 from fuzz.running import Rounds, chosen, kept, read_rows, trial_options
 from fuzz.seeds import PAGE
+from fuzz.subject import Subject
 from fuzz.subjects import ProcessSubject, read_truth
 from windumps.errors import WindumpsError
 
 SCENARIOS = ("leak-pair-*", "page-heap-leak-pair")
+KERNEL_SCENARIOS = ("tiny-pair", "leak-pair", "traps")
 SHARE = 0.9  # of the growth is the limit
 PASSED, GREW, NO_ANSWER = 0, 1, 3
 SWAPPED = "dumps-swapped"  # the code of what is said of a pair in swapped order
@@ -81,7 +86,7 @@ class Row:
         return f"{self.pair}:{self.damage}:{self.number}"
 
 
-class PairSubject(ProcessSubject):
+class Paired(Subject):
     """A pair whose later dump gets damaged.
 
     Attributes:
@@ -90,20 +95,18 @@ class PairSubject(ProcessSubject):
         planted: Pages of the blocks that were leaked between the two.
     """
 
-    def __init__(self, pair: tuple[TruthDump, TruthDump], folder: Path) -> None:
-        before, after = pair
-        super().__init__(unpacked(after.dump), read_truth(load_json(after.truth)))
+    planted: set[int]
+
+    def take(self, before: bytes, folder: Path) -> dict[str, Any]:
+        """Compares the undamaged pair; gives what is said of it."""
         self.before, self.after = folder / "before.dlsnap", folder / "after.dmp"
-        self.after.write_bytes(unpacked(before.dump))
+        self.after.write_bytes(before)
         code, _, said = run("snapshot", str(self.after), "--no-holders", "-o", str(self.before))
         require(code == 0, "the whole dump can be read", said)
         whole = self._whole()
         self.growth = {name: growth(whole) for name, growth in CONDITIONS.items()}
         self.is_swapped = any(item["code"] == SWAPPED for item in whole["diagnostics"])
-        leaked = load_json(after.truth)["leaked_since_before"]
-        self.planted = set(
-            self._pages_of([row[0] if isinstance(row, list) else row for row in leaked])
-        )
+        return whole
 
     def _whole(self) -> dict[str, Any]:
         """What is said of the undamaged pair."""
@@ -111,38 +114,66 @@ class PairSubject(ProcessSubject):
         require(bool(text), "the whole pair can be compared", said)
         return dict(json.loads(text))
 
-    def _pages_of(self, addresses: list[int]) -> Iterator[int]:
-        for address in addresses:
-            end = address + max(self.truth.used.get(address, 1), 1)
-            yield from range((address - 1) // PAGE * PAGE, end, PAGE)
-
     def asked(self, data: bytes, *more: str) -> tuple[int, str, str]:
         """Exit code, standard output and standard error of a comparison with the earlier dump."""
         self.after.write_bytes(data)
         return run("diff", str(self.before), str(self.after), "--no-holders", *more)
 
 
-def hidden(how: Callable[[float], Damage]) -> Callable[[PairSubject, Dice], Damaged]:
+def hidden(how: Callable[[float], Damage]) -> Callable[[Paired, Dice], Damaged]:
     """Damages all, half or a quarter of the pages that hold what was leaked."""
 
-    def damage(pair: PairSubject, dice: Dice) -> Damaged:
+    def damage(pair: Paired, dice: Dice) -> Damaged:
         return how(dice.pick((100, 50, 25)))(Narrowed(pair, pair.planted), dice)
 
     return damage
 
 
-PAIR_DAMAGES: dict[str, Callable[[PairSubject, Dice], Damaged]] = {
-    **DAMAGES,
+HIDING: dict[str, Callable[[Any, Dice], Damaged]] = {
     "hide-drop": hidden(dropped),
     "hide-zero": hidden(partial(filled, fill=zeros)),
     "cut-tail": cut_tail,
 }
+PAIR_DAMAGES = {**POOL_DAMAGES, **HIDING}
 
 
-def tried(pair: PairSubject, name: str, damage: str, seed: int, number: int) -> tuple[Row, Damaged]:
+class PairSubject(Paired, ProcessSubject):
+    """Two dumps of a process."""
+
+    damages: ClassVar[Mapping[str, Callable[[Any, Dice], Damaged]]] = {**DAMAGES, **HIDING}
+
+    def __init__(self, pair: tuple[TruthDump, TruthDump], folder: Path) -> None:
+        before, after = pair
+        super().__init__(unpacked(after.dump), read_truth(load_json(after.truth)))
+        self.take(unpacked(before.dump), folder)
+        leaked = load_json(after.truth)["leaked_since_before"]
+        self.planted = set(
+            self._pages_of([row[0] if isinstance(row, list) else row for row in leaked])
+        )
+
+    def _pages_of(self, addresses: list[int]) -> Iterator[int]:
+        for address in addresses:
+            end = address + max(self.truth.used.get(address, 1), 1)
+            yield from range((address - 1) // PAGE * PAGE, end, PAGE)
+
+
+class KernelPairSubject(Paired, KernelSubject):
+    """Two dumps of a kernel; what was leaked are the blocks of the tag that grew most."""
+
+    damages: ClassVar[Mapping[str, Callable[[Any, Dice], Damaged]]] = PAIR_DAMAGES
+
+    def __init__(self, pair: tuple[KernelTruthDump, KernelTruthDump], folder: Path) -> None:
+        before, after = pair
+        super().__init__(unpacked(after.dump), after.read_truth())
+        whole = self.take(unpacked(before.dump), folder)
+        most = max(whole["sites"], key=lambda site: site["delta_bytes"])
+        self.planted = self.frames_of(str(most["tag"]))
+
+
+def tried(pair: Paired, name: str, damage: str, seed: int, number: int) -> tuple[Row, Damaged]:
     """One trial; the conditions take turns."""
     row = Row(name, damage, number)
-    made = PAIR_DAMAGES[damage](pair, Dice(name, damage, seed, number))
+    made = pair.damages[damage](pair, Dice(name, damage, seed, number))
     condition = list(CONDITIONS)[number % len(CONDITIONS)]
     row.condition = f"{condition}>={int(SHARE * pair.growth[condition])}"
     row.code, _, said = pair.asked(made.data, "--fail-on", row.condition)
@@ -156,12 +187,26 @@ def tried(pair: PairSubject, name: str, damage: str, seed: int, number: int) -> 
     return row, made
 
 
-def pairs() -> dict[str, tuple[TruthDump, TruthDump]]:
+def pairs() -> dict[str, Callable[[Path], Paired]]:
     """Every pair with truth, by the name of its later dump; those of testdata begin with "testdata/"."""
-    return {
-        ("testdata/" if after.dump.is_relative_to(TESTDATA) else "") + after.name: (before, after)
-        for before, after in truth_pairs(*SCENARIOS)
-    }
+    found: dict[str, Callable[[Path], Paired]] = {}
+    for pair in truth_pairs(*SCENARIOS):
+        found[_place(pair[1].dump) + pair[1].name] = partial(PairSubject, pair)
+    genuine = {dump.name: dump for dump in genuine_kernel_dumps()}
+    both = [
+        (genuine[name.replace("/after", "/before")], dump)
+        for name, dump in genuine.items()
+        if name.replace("/after", "/before") in genuine.keys() - {name}
+    ]
+    for room, some in (("kernel", kernel_pairs(*KERNEL_SCENARIOS)), ("kernel-genuine", both)):
+        for kernels in some:
+            name = f"{_place(kernels[1].dump)}{room}/{kernels[1].name}"
+            found[name] = partial(KernelPairSubject, kernels)
+    return found
+
+
+def _place(dump: Path) -> str:
+    return "testdata/" if dump.is_relative_to(TESTDATA) else ""
 
 
 def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> Iterator[Row]:
@@ -170,7 +215,7 @@ def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> I
     for name, numbers in rounds.shared(names):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                pair = PairSubject(known[name], Path(folder))
+                pair = known[name](Path(folder))
             except (ViolationError, WindumpsError) as error:
                 yield Row(name, "none", 0, wrong=UNUSABLE, said=str(error))
                 continue
@@ -178,7 +223,7 @@ def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> I
                 yield Row(name, "none", 0, is_swapped=True)
                 continue
             for number in numbers:
-                for damage in damages:
+                for damage in (name for name in damages if name in pair.damages):
                     yield tried(pair, name, damage, seed, number)[0]
 
 
@@ -186,7 +231,7 @@ def replay(name: str, seed: int, save: Path | None) -> int:
     """One trial again, with what was done and what was said."""
     pair_name, damage, number = name.rsplit(":", 2)
     with tempfile.TemporaryDirectory() as folder:
-        pair = PairSubject(pairs()[pair_name], Path(folder))
+        pair = pairs()[pair_name](Path(folder))
         row, made = tried(pair, pair_name, damage, seed, int(number))
         if save is not None:
             save.write_bytes(made.data)

@@ -56,6 +56,28 @@ def test_no_damage_makes_an_answer_about_pools_lie(name: str) -> None:
     assert {row.name: row.examples for row in rows if row.broken} == {}
 
 
+# Seeds and trials that showed lies, by dump and damage.
+FOUND = {
+    ("kernel/14393-x64/tiny-pair", "blind-tables-zero"): (21, 1),
+    ("kernel/19041-x64/traps", "blind-large-fill"): (21, 0),
+    ("kernel/19041-x64/traps", "blind-words"): (21, 0),
+    ("kernel/7601-x64/tiny-pair", "blind-tables-drop"): (21, 1),
+    ("kernel/7601-x64/tiny-pair", "blind-pool-zero"): (21, 1),
+    ("kernel-genuine/2600.5512-x86mp/basic", "blind-tables-fill"): (21, 1),
+    ("kernel-genuine/3790.3959-x64/quota", "blind-large-fill"): (21, 0),
+    ("kernel-genuine/6002.24565-x86/basic", "fill-1%"): (11, 0),
+    ("kernel-genuine/6002.24565-x86/basic", "trackers-zero-20%"): (11, 1),
+    ("kernel-genuine/7601.17514-x86pae/session", "blind-pool-fill"): (21, 0),
+}
+
+
+@pytest.mark.parametrize(("name", "damage"), FOUND)
+def test_a_lie_that_was_found_is_told_no_more(name: str, damage: str) -> None:
+    seed, number = FOUND[name, damage]
+    row = tried(_subject(f"testdata/{name}/after"), f"testdata/{name}/after", damage, seed, number)
+    assert row.broken == {}
+
+
 # -- the criteria
 
 

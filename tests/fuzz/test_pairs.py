@@ -7,23 +7,38 @@ from typing import Any
 
 import pytest
 
-from fuzz.pairs import PAIR_DAMAGES, PairSubject, pairs, report, trials, tried
+from fuzz.pairs import GREW, KernelPairSubject, Paired, PairSubject, pairs, report, trials, tried
 from fuzz.running import Rounds
 
+KERNEL = "testdata/kernel/14393-x64/tiny-pair/after"
 NAME = "testdata/6.1.7601.24384-x86/leak-pair-ust/after"
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> PairSubject:
-    return PairSubject(pairs()[NAME], tmp_path_factory.mktemp("pair"))
+    made = pairs()[NAME](tmp_path_factory.mktemp("pair"))
+    assert isinstance(made, PairSubject)
+    return made
 
 
-@pytest.mark.parametrize("damage", PAIR_DAMAGES)
+@pytest.mark.parametrize("damage", PairSubject.damages)
 def test_growth_never_passes_however_the_later_dump_is_damaged(
     pair: PairSubject, damage: str
 ) -> None:
     rows = [tried(pair, NAME, damage, 1, number)[0] for number in range(2)]
     assert {row.name: (row.code, row.said) for row in rows if row.wrong} == {}
+
+
+def test_growth_of_pools_never_passes_however_the_later_dump_is_damaged(tmp_path: Path) -> None:
+    made = pairs()[KERNEL](tmp_path)
+    assert isinstance(made, KernelPairSubject)
+    leaked = {page.address for page in made.pages} & made.planted
+    assert 0 < len(leaked) < len(made.pages)
+    # Every sixth damage: all of them take minutes.
+    mine = ["none", "hide-drop", "hide-zero", *list(made.damages)[3::6]]
+    rows = [tried(made, KERNEL, damage, 1, 0)[0] for damage in mine]
+    assert {row.name: (row.code, row.said) for row in rows if row.wrong} == {}
+    assert rows[0].code == GREW
 
 
 @pytest.mark.parametrize(
@@ -61,12 +76,12 @@ def test_a_pair_in_swapped_order_is_left_out_and_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = list(trials([NAME], ["none"], 1, Rounds(1, None)))
-    taken = PairSubject._whole
+    taken = Paired._whole
 
-    def swapped(pair: PairSubject) -> dict[str, Any]:
+    def swapped(pair: Paired) -> dict[str, Any]:
         return {**taken(pair), "diagnostics": [{"code": "dumps-swapped"}]}
 
-    monkeypatch.setattr(PairSubject, "_whole", swapped)
+    monkeypatch.setattr(Paired, "_whole", swapped)
     rows += trials([NAME], ["none", "cut"], 1, Rounds(1, None))
     assert [row.is_swapped for row in rows] == [False, True]
     assert report(rows, 1) == 0

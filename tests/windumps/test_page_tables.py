@@ -280,3 +280,41 @@ def test_an_end_hides_what_lies_behind() -> None:
     assert memory.presence(machine.n.kernel) is Presence.NOT_MAPPED
     assert memory.total_bytes == PAGE
     assert int(memory.runs.address[0]) == 0x10000
+
+
+@EVERY
+def test_a_leaf_table_of_the_kernel_that_leads_to_no_page_is_told(kind: str) -> None:
+    machine = Machine(kind)
+    address = kernel_address(machine)
+    machine.write(address, b"here")
+    assert memory_of(machine).leaf_tables()[1].tolist() == [True]
+    table = machine.entry_at(address) // PAGE
+    for data in (bytearray(PAGE), None):
+        if data is None:
+            del machine.pages[table]
+        else:
+            machine.pages[table] = data
+        first, there = memory_of(machine).leaf_tables()
+        assert there.tolist() == [False]
+        assert int(first[0]) == address & -memory_of(machine).table_bytes
+
+
+@pytest.mark.parametrize("data", [bytearray(PAGE), bytearray(b"\xcc" * PAGE), None])
+@pytest.mark.parametrize("kind", [*WIDE, "pae"])
+def test_an_upper_table_of_the_kernel_that_leads_nowhere_is_told(
+    kind: str, data: bytearray | None
+) -> None:
+    machine = Machine(kind)
+    address = kernel_address(machine)
+    machine.write(0x10000, b"user")
+    machine.write(address, b"here")
+    assert not memory_of(machine).lost_upper_tables()
+    above = len(machine.n.shifts) - 2  # the leaf table
+    for start, is_told in ((0x10000, False), (address, True)):
+        frame = machine.entry_at(start, above) // PAGE
+        old = machine.pages.pop(frame)
+        if data is not None:
+            machine.pages[frame] = data
+        # Of the other half they may be empty.
+        assert memory_of(machine).lost_upper_tables() == is_told
+        machine.pages[frame] = old

@@ -53,7 +53,7 @@ class System:
         made = self.place()
         places = []
         for number, rows in enumerate(self.tables):
-            raw = bytearray(made.tracker(SLOTS, rows, KEYS))
+            raw = bytearray(made.tracker(SLOTS, rows, [*KEYS, *(rows.keys() - KEYS)]))
             raw += bytes(-len(raw) % PAGE)
             if number == 1:
                 for page, data in (spoil or {}).items():
@@ -280,3 +280,15 @@ def test_a_tag_of_a_page_of_zeros_that_seems_to_hold_nothing_is_not_sure_to() ->
     list(pools.blocks())
     pools.coverage.absent_pages = 1
     assert sources(pools)[lost] != Source.COUNTED
+
+
+@pytest.mark.parametrize("is_spoilt", [True, False])
+def test_tables_of_the_pool_s_own_explain_no_counter_of_a_page_of_zeros(is_spoilt: bool) -> None:
+    system = System()
+    own = tag("Pool")
+    for rows in system.tables:
+        rows[own] = (1, 0, 9 * PAGE, 0, 0, 0)
+    pools = system.write_tables({0: bytes(PAGE)} if is_spoilt else None)
+    doubtful = pools.trackers.tag[pools.trackers.is_doubtful].tolist()
+    assert (own in doubtful) == is_spoilt
+    assert sources(pools)[own] == (Source.UNKNOWN if is_spoilt else Source.COUNTED)

@@ -409,7 +409,8 @@ def test_blocks_in_the_tail_of_a_large_one_are_found(architecture: str, freed: b
     assert small.address[inside].tolist() == [start + unit, start + unit + 0x280]
     assert [tag_text(t) for t in small.tag[inside].tolist()] == ["Acme", "Last"]
     assert pools.coverage.walked_bytes == PAGE - 0x200
-    assert pools.coverage.fragments == [1, 0]
+    assert pools.coverage.fragments == [int(not freed), 0]
+    assert pools.coverage.orphans == [int(freed), 0]
 
 
 def test_a_tail_begins_where_its_large_block_ends() -> None:

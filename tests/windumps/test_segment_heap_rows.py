@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.segment_heap_builder import PAGE, SEGMENT_SIZE, SegmentHeapBuilder
-from builders.segment_numbers import ALL, Numbers
+from builders.segment_numbers import ALL, X64_19041, Numbers
 from segment_heaps import context_for, used_sizes, walk
 from truth import ROOT
 
 from windumps.errors import HeapError
 from windumps.heaps.segment.heap import open_segment_heap
-from windumps.layouts.rows import candidates
+from windumps.layouts.rows import candidates, rows_from
 from windumps.layouts.segment_heap import SEGMENT_HEAP_ROWS
 from windumps.memory import RunMemory
 
@@ -94,6 +95,31 @@ def test_without_its_row_a_heap_is_read_exactly_or_refused(numbers: Numbers) -> 
     assert found.items() <= made.used.items()
     if found != made.used:
         assert heap.account.unwalked_bytes > 0
+
+
+def test_a_new_build_is_a_row_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = replace(X64_19041, build=30000, tree=0x58, end=0x110, contexts=0x140, delayed=0x300)
+    made, memory = _made(numbers)
+    context = context_for(memory, "x64", 30000)
+    without, _, _ = walk(context, made.heap)
+    assert without.choice.score < 1.0
+    moved = {
+        "LargeAllocMetadata": (0x58, "list"),
+        "LargeReservedPages": (0x68, "ptr"),
+        "LargeCommittedPages": (0x70, "ptr"),
+        "UncommittedBase": (0x110, "ptr"),
+        "ReservedLimit": (0x118, "ptr"),
+        "SegContexts": (0x140, ""),
+    }
+    older = candidates(SEGMENT_HEAP_ROWS, "x64", 19041)[0].structures
+    row = rows_from(
+        "segment heap", "x64", older, [(30000, 30000, "made", {"_SEGMENT_HEAP": moved})]
+    )
+    monkeypatch.setattr("windumps.heaps.segment.heap.SEGMENT_HEAP_ROWS", (*SEGMENT_HEAP_ROWS, *row))
+    heap, blocks, said = walk(context_for(memory, "x64", 30000), made.heap)
+    assert used_sizes(blocks) == made.used
+    assert said == []
+    assert heap.layout.endswith("the build's own row, 100% of checks hold")
 
 
 def _offset(types: dict[str, Any], structure: str, *names: str) -> int:

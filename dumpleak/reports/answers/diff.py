@@ -9,29 +9,26 @@ from typing import Any
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import GateResult
+from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import changed_heap_table
+from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of, summarize_comparison
 from dumpleak.reports.document import (
-    Change,
     Column,
     Document,
     Kind,
     Line,
     MemoryMap,
     Meter,
-    Name,
     Notes,
     Part,
     Row,
-    Share,
     Source,
-    Style,
     Table,
     Tree,
     View,
@@ -50,6 +47,7 @@ from dumpleak.reports.json_report import (
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
 from dumpleak.reports.rows import changed, holder_evidence, whole_of
+from dumpleak.reports.values import Change, Name, Share, Style
 
 CHANGED_DATA = data_columns(
     "rank kind name type tag delta_bytes delta_count base_bytes base_count current_bytes current_count"
@@ -66,7 +64,9 @@ _ACCOUNT = (
 )
 
 
-def diff_document(comparison: Comparison, top: int | None) -> Document:
+def diff_document(
+    comparison: Comparison, top: int | None, gate: GateResult | None = None
+) -> Document:
     """The verdict, the sites, the coverage of both sides."""
     base, current = comparison.base, comparison.current
     parts: list[Part] = [] if comparison.refused else _growth(comparison, top)
@@ -80,6 +80,7 @@ def diff_document(comparison: Comparison, top: int | None) -> Document:
         Notes(comparison.diagnostics),
         MemoryMap([("base", base.memory), ("current", current.memory)]),
         _data_table(comparison, top),
+        *review_parts(Judged(comparison, gate), top),
     ]
     if not comparison.refused:
         parts += [changed_heap_table(base.heaps, current.heaps), tree_of(comparison)]

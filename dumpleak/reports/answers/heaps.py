@@ -10,22 +10,20 @@ from dumpleak.model.pool import minus
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.reports.answers.next_steps import better_dump_steps
 from dumpleak.reports.document import (
-    Absent,
     Column,
     Document,
     Kind,
     Line,
     Meter,
-    Name,
     Notes,
     Row,
     Source,
-    Style,
     Table,
     View,
     data_columns,
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, heap_json, source_json
+from dumpleak.reports.values import Absent, Name, Style
 
 _NAMES = " ".join(field.name for field in fields(HeapRow))
 _COLUMNS = (

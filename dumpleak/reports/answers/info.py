@@ -10,7 +10,7 @@ from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.answers.heaps import heap_table
 from dumpleak.reports.answers.modules import module_table
-from dumpleak.reports.answers.summary import summarize_info
+from dumpleak.reports.answers.summary_dump import summarize_info
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -22,7 +22,6 @@ from dumpleak.reports.document import (
     Notes,
     Part,
     Source,
-    Style,
     Table,
     View,
     properties,
@@ -35,6 +34,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.rows import process_facts
+from dumpleak.reports.values import Style
 
 _USES = (
     Column("committed", Kind.BYTES),

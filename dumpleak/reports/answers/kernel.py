@@ -11,7 +11,6 @@ from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
 from dumpleak.reports.document import (
-    Absent,
     Column,
     Document,
     Facts,
@@ -21,7 +20,6 @@ from dumpleak.reports.document import (
     Part,
     Row,
     Source,
-    Style,
     Table,
     Tone,
     View,
@@ -30,6 +28,7 @@ from dumpleak.reports.document import (
     properties,
 )
 from dumpleak.reports.json_report import diagnostics_json, module_json, source_json
+from dumpleak.reports.values import Absent, Style
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 from windumps.kernel.bug_checks import BugCheck

@@ -8,17 +8,15 @@ from typing import Any
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
 from dumpleak.reports.answers.sites import site_detail, site_name
-from dumpleak.reports.answers.summary import summarize_leaks
+from dumpleak.reports.answers.summary_dump import summarize_leaks
 from dumpleak.reports.document import (
     Column,
-    Detail,
     Document,
     Kind,
     Line,
     Meter,
     Notes,
     Row,
-    Share,
     Source,
     Table,
     Tree,
@@ -28,6 +26,7 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
 from dumpleak.reports.profiles.stack_tree import Node, SitePair, build_tree
+from dumpleak.reports.values import Detail, Share
 from dumpleak.survey.leaks import LeakGroup, Leaks
 
 MAX_SAMPLES = 5

@@ -10,7 +10,6 @@ from dumpleak.reports.document import (
     Document,
     Kind,
     Line,
-    Name,
     Row,
     Table,
     View,
@@ -18,6 +17,7 @@ from dumpleak.reports.document import (
     data_columns,
 )
 from dumpleak.reports.json_report import module_json
+from dumpleak.reports.values import Name
 from windumps.images.modules import Module
 
 _DATA = "name base_address size_bytes version pdb_name pdb_guid pdb_age state"

@@ -12,18 +12,13 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.document import (
-    Absent,
-    Change,
     Column,
-    Detail,
     Kind,
     Line,
     Meter,
-    Name,
     Part,
     Row,
     Source,
-    Style,
     Table,
     View,
     Width,
@@ -31,6 +26,7 @@ from dumpleak.reports.document import (
     left_out,
 )
 from dumpleak.reports.profiles.stack_tree import Node
+from dumpleak.reports.values import Absent, Change, Detail, Name, Style
 
 MAX_RESIDUALS = 5
 # PoolMon's words for its column Type.
@@ -205,7 +201,7 @@ def owner_detail(owner: Ownership, more: Sequence[str] = ()) -> Detail:
 
 
 def growth_detail(delta: TagDelta, width: int) -> Detail:
-    """The same of a tag that changed, with its new blocks."""
+    """Whose a tag that changed is, in which pools it did, and its new blocks."""
     pools = [
         f"{pool} pool: {format_bytes(change.bytes, True)}, {format_count(change.count or 0, True)} blocks"
         for pool, change in delta.deltas.items()

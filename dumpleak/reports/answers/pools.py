@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -35,6 +36,7 @@ from dumpleak.reports.answers.pool_rows import (
     tag_name,
     totals_by_pool,
 )
+from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
 from dumpleak.reports.document import (
     DEFAULT_TOP,
@@ -43,13 +45,13 @@ from dumpleak.reports.document import (
     Notes,
     Part,
     Row,
-    Style,
     Table,
     Tree,
     View,
     data_columns,
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
+from dumpleak.reports.values import Style
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
 _TWINS = " ".join(f"delta_{name}" for name in (*COUNTERS.split(), "bytes", "count"))
@@ -97,7 +99,9 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
     )
 
 
-def pool_growth_document(growth: PoolGrowth, top: int | None) -> Document:
+def pool_growth_document(
+    growth: PoolGrowth, top: int | None, gate: GateResult | None = None
+) -> Document:
     """The pools of two dumps: the summary, what changed, what is known of the tags that grew most, and
     how sure it is.
     """
@@ -114,6 +118,7 @@ def pool_growth_document(growth: PoolGrowth, top: int | None) -> Document:
         *side_parts("Current", "Current: ", "Current", comparison.current.source, growth.current),
         Notes(growth.diagnostics),
         _delta_table(growth, top, View.DATA if refused else View.PAGE | View.DATA),
+        *review_parts(Judged(comparison, gate), top),
     ]
     if not refused:
         rows, older = [d.current for d in growth.deltas], [d.base for d in growth.deltas]
@@ -212,7 +217,7 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
 
 
 def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
-    """The same of two dumps: counters of each tag that changed, each with its `delta_` twin."""
+    """Schema dumpleak/pool/1 of two dumps: counters of each tag that changed, each with its `delta_` twin."""
     comparison = growth.comparison
     return {
         "schema": "dumpleak/pool/1",

@@ -11,7 +11,7 @@ from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
-from dumpleak.reports.document import Detail, Name
+from dumpleak.reports.values import Detail, Name
 
 CALLERS = 3  # frames shown under a site
 

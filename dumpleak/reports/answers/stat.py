@@ -18,11 +18,9 @@ from dumpleak.reports.document import (
     Kind,
     Line,
     Meter,
-    Name,
     Notes,
     Part,
     Row,
-    Share,
     Source,
     Table,
     View,
@@ -30,6 +28,7 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, sized_json
 from dumpleak.reports.rows import holder_evidence, ranked_groups
+from dumpleak.reports.values import Name, Share
 
 _DATA = data_columns(
     "kind name type tag used_bytes used_count block_bytes largest evidence", evidence=Kind.CLAUSES

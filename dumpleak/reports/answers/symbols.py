@@ -10,12 +10,11 @@ from dumpleak.reports.document import (
     Document,
     Line,
     Row,
-    Said,
-    Style,
     Table,
     data_columns,
 )
 from dumpleak.reports.names import visible
+from dumpleak.reports.values import Said, Style
 from dumpleak.symbols.wanted_symbols import WantedSymbols, reason, url
 from windumps.symbols.wanted import Status, SymbolFile, manifest
 

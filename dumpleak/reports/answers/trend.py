@@ -9,7 +9,7 @@ from typing import Any
 from dumpleak.compare.refuted import why_unknown
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import GateResult
+from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.diff import (
@@ -26,23 +26,20 @@ from dumpleak.reports.answers.diff import (
     tree_of,
 )
 from dumpleak.reports.answers.heaps import changed_heap_table
+from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of, summarize_trend
+from dumpleak.reports.answers.summary import heading_of
+from dumpleak.reports.answers.summary_trend import summarize_trend
 from dumpleak.reports.document import (
-    Absent,
-    Change,
     Column,
     Document,
     Kind,
     MemoryMap,
     Meter,
-    Name,
     Notes,
     Part,
     Row,
-    Said,
     Source,
-    Style,
     Table,
     View,
     Width,
@@ -60,6 +57,7 @@ from dumpleak.reports.json_report import (
     time_json,
 )
 from dumpleak.reports.rows import holder_evidence
+from dumpleak.reports.values import Absent, Change, Name, Said, Style
 
 _DATA = (
     *CHANGED_DATA,
@@ -73,7 +71,7 @@ _DATA = (
 )
 
 
-def trend_document(trend: Trend, top: int | None) -> Document:
+def trend_document(trend: Trend, top: int | None, gate: GateResult | None = None) -> Document:
     """The verdict, the sites, the dumps."""
     base, current = trend.base, trend.current
     labels = [
@@ -96,6 +94,7 @@ def trend_document(trend: Trend, top: int | None) -> Document:
         Notes(trend.diagnostics),
         MemoryMap([(label, s.memory) for label, s in zip(labels, trend.snapshots, strict=True)]),
         _data_table(trend, top),
+        *review_parts(Judged(trend, gate), top),
     ]
     if not trend.refused:
         parts += [changed_heap_table(base.heaps, current.heaps), tree_of(trend)]

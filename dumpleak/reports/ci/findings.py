@@ -55,7 +55,7 @@ def told(site: AnySite, members: str) -> str:
 
 
 def fingerprint(site: Site) -> str:
-    """The same for a site in later builds, as far as names go; hexadecimal.
+    """A number that a site keeps in later builds, as far as names go; hexadecimal.
 
     Offsets in functions move with every build and are left out, as are the frames before the one that names
     the site: they are an allocator's, and change with the system. Without symbols a frame is an offset in its

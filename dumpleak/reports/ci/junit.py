@@ -5,113 +5,107 @@ Elements and attributes are those of Ant's JUnit task, in its order, so that str
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import IO
 from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
 
-from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import Judged, told_unknown
+from dumpleak.gate.gate import Finding, told_unknown
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.ci.findings import JudgedAnswer, findings, told, xml_text
 
 
-class JunitReport:
-    """See `DiffReport` and `TrendReport`."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """A test for each condition and each site that grew."""
-        self._write(judged, top, "dumpleak.diff")
-
-    def trend(self, judged: Judged[Trend], top: int | None) -> None:
-        """The same of a series."""
-        self._write(judged, top, "dumpleak.trend")
-
-    def _write(self, judged: JudgedAnswer, top: int | None, name: str) -> None:
-        answer, gate = judged.answer, judged.gate
-        cases: list[ElementTree.Element] = []
-        errors = failures = skipped = 0
-        doubted = answer.verdict is Verdict.NOT_COMPARABLE and gate is None
-        if answer.refused or doubted:
-            case = _case(cases, name, "comparable")
-            _child(case, "error", "not-comparable", "; ".join(answer.reasons or answer.doubts))
-            errors = 1
-        if not answer.refused:
-            for measured in gate.conditions if gate else ():
-                case = _case(cases, f"{name}.gate", measured.condition.text)
-                if measured.unknown:
-                    errors += 1
-                    _child(case, "error", "no-answer", told_unknown(measured))
-                elif measured.failed:
-                    failures += 1
-                    message = f"{measured.condition.text}: it is {measured.shown}"
-                    _child(case, "failure", "gate", message)
-            found = findings(judged, top)
-            for finding in found.shown:
-                case = _case(cases, f"{name}.site", finding.site.site.name)
-                if finding.suppressed:
-                    skipped += 1
-                    ElementTree.SubElement(case, "skipped")
-                elif finding.failed:
-                    failures += 1
-                    message = told(finding.site, answer.base.members)
-                    failure = _child(case, "failure", finding.site.confidence, message)
-                    failure.text = xml_text(
-                        "\n".join(_details(finding.site.site.frames, finding.failed))
-                    )
-        when = (answer.current.source.time or datetime.fromtimestamp(0, UTC)).astimezone(UTC)
-        root = ElementTree.Element("testsuites")
-        suite = ElementTree.SubElement(
-            root,
-            "testsuite",
-            {
-                "id": "0",
-                "package": "dumpleak",
-                "name": name,
-                "timestamp": f"{when:%Y-%m-%dT%H:%M:%S}",
-                "hostname": "localhost",
-                "tests": str(len(cases)),
-                "failures": str(failures),
-                "errors": str(errors),
-                "skipped": str(skipped),
-                "time": "0",
-            },
-        )
-        properties = ElementTree.SubElement(suite, "properties")
-        for side, snapshot in (("base", answer.base), ("current", answer.current)):
-            shown = snapshot.coverage.shown_share
-            share = "unknown" if shown is None else f"{shown:.4f}"
-            facts = [("file", snapshot.source.file), ("walked_share", share)]
-            if snapshot.is_listed:
-                facts[1] = ("coverage", snapshot.coverage.told())
-            for key, value in facts:
-                ElementTree.SubElement(
-                    properties, "property", {"name": f"{side}.{key}", "value": xml_text(value)}
-                )
-        suite.extend(cases)
-        out = ElementTree.SubElement(suite, "system-out")
-        if not answer.refused and found.left_out:
-            more = f"{found.left_out} more {answer.base.noun}s that grew are left out"
-            out.text = f"{more}; --top N shows more."
-        ElementTree.SubElement(suite, "system-err")
-        ElementTree.indent(root)
-        self._stream.write('<?xml version="1.0" encoding="UTF-8"?>\n')
-        self._stream.write(ElementTree.tostring(root, encoding="unicode") + "\n")
-
-
-def _case(cases: list[ElementTree.Element], class_name: str, name: str) -> ElementTree.Element:
-    case = ElementTree.Element(
-        "testcase", {"classname": class_name, "name": xml_text(name), "time": "0"}
+def write_junit(judged: JudgedAnswer, top: int | None, stream: IO[str]) -> None:
+    """A suite of one comparison or trend."""
+    answer = judged.answer
+    name = "dumpleak.trend" if isinstance(answer, Trend) else "dumpleak.diff"
+    cases = list(_conditions(judged, name))
+    left_out = 0
+    if not answer.refused:
+        found = findings(judged, top)
+        cases += [_site(finding, name, answer.base.members) for finding in found.shown]
+        left_out = found.left_out
+    counted = {
+        tag: str(sum(case.find(tag) is not None for case in cases))
+        for tag in ("failure", "error", "skipped")
+    }
+    when = (answer.current.source.time or datetime.fromtimestamp(0, UTC)).astimezone(UTC)
+    root = Element("testsuites")
+    suite = SubElement(
+        root,
+        "testsuite",
+        {
+            "id": "0",
+            "package": "dumpleak",
+            "name": name,
+            "timestamp": f"{when:%Y-%m-%dT%H:%M:%S}",
+            "hostname": "localhost",
+            "tests": str(len(cases)),
+            "failures": counted["failure"],
+            "errors": counted["error"],
+            "skipped": counted["skipped"],
+            "time": "0",
+        },
     )
-    cases.append(case)
+    properties = SubElement(suite, "properties")
+    for side, snapshot in (("base", answer.base), ("current", answer.current)):
+        for key, value in _facts(snapshot):
+            pair = {"name": f"{side}.{key}", "value": xml_text(value)}
+            SubElement(properties, "property", pair)
+    suite.extend(cases)
+    out = SubElement(suite, "system-out")
+    if left_out:
+        more = f"{left_out} more {answer.base.noun}s that grew are left out"
+        out.text = f"{more}; --top N shows more."
+    SubElement(suite, "system-err")
+    ElementTree.indent(root)
+    stream.write('<?xml version="1.0" encoding="UTF-8"?>\n')
+    stream.write(ElementTree.tostring(root, encoding="unicode") + "\n")
+
+
+def _conditions(judged: JudgedAnswer, name: str) -> Iterator[Element]:
+    """Whether the dumps can be compared at all, and what the gate measured."""
+    answer, gate = judged.answer, judged.gate
+    if answer.refused or (answer.verdict is Verdict.NOT_COMPARABLE and gate is None):
+        case = _case(name, "comparable")
+        _child(case, "error", "not-comparable", "; ".join(answer.reasons or answer.doubts))
+        yield case
+    for measured in gate.conditions if gate and not answer.refused else ():
+        case = _case(f"{name}.gate", measured.condition.text)
+        if measured.unknown:
+            _child(case, "error", "no-answer", told_unknown(measured))
+        elif measured.failed:
+            message = f"{measured.condition.text}: it is {measured.shown}"
+            _child(case, "failure", "gate", message)
+        yield case
+
+
+def _site(finding: Finding, name: str, members: str) -> Element:
+    site = finding.site
+    case = _case(f"{name}.site", site.site.name)
+    if finding.suppressed:
+        SubElement(case, "skipped")
+    elif finding.failed:
+        failure = _child(case, "failure", site.confidence, told(site, members))
+        frames = (f"  {frame}" for frame in site.site.frames)
+        failure.text = xml_text("\n".join((*finding.failed, *frames)))
     return case
 
 
-def _child(case: ElementTree.Element, tag: str, kind: str, message: str) -> ElementTree.Element:
-    return ElementTree.SubElement(case, tag, {"type": kind, "message": xml_text(message)})
+def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
+    """The file, and how much of it was walked."""
+    covered = snapshot.coverage
+    walked = "unknown" if covered.shown_share is None else f"{covered.shown_share:.4f}"
+    share = ("coverage", covered.told()) if snapshot.is_listed else ("walked_share", walked)
+    return [("file", snapshot.source.file), share]
 
 
-def _details(frames: tuple[str, ...], failed: tuple[str, ...]) -> list[str]:
-    return [*failed, *(f"  {frame}" for frame in frames)]
+def _case(class_name: str, name: str) -> Element:
+    return Element("testcase", {"classname": class_name, "name": xml_text(name), "time": "0"})
+
+
+def _child(case: Element, tag: str, kind: str, message: str) -> Element:
+    return SubElement(case, tag, {"type": kind, "message": xml_text(message)})

@@ -9,12 +9,19 @@ import json
 from typing import IO, Any
 
 from dumpleak import __version__
-from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.answers import Verdict
 from dumpleak.compare.site_trends import SiteTrend
-from dumpleak.compare.trend import Trend
-from dumpleak.gate.gate import Finding, Judged, told_unknown
+from dumpleak.gate.gate import Finding, told_unknown
 from dumpleak.model.sites import Site
-from dumpleak.reports.ci.findings import JudgedAnswer, findings, fingerprint, source_line, told
+from dumpleak.model.snapshot import Snapshot
+from dumpleak.reports.ci.findings import (
+    Findings,
+    JudgedAnswer,
+    findings,
+    fingerprint,
+    source_line,
+    told,
+)
 from windumps.diagnostics import Diagnostic, Severity
 
 SCHEMA = (
@@ -23,73 +30,64 @@ SCHEMA = (
 FINGERPRINT = "dumpleakSite/v1"
 MAX_NOTIFICATIONS = 100
 
+# Of what is only listed, members take the place of memory.
 _RULES = {
-    "growth": "A site has more memory in use than before. That alone is no leak.",
-    "suspect": "A site grows steadily over a series of dumps.",
-    "leaked": "A site grew steadily and did not give memory back after the load stopped.",
+    "growth": "A {noun} has more {more} than before. That alone is no leak.",
+    "suspect": "A {noun} grows steadily over a series of dumps.",
+    "leaked": "A {noun} grew steadily and did not give {back} back after the load stopped.",
 }
 _LEVELS = {Severity.INFO: "note", Severity.WARNING: "warning", Severity.ERROR: "error"}
 
 
-class SarifReport:
-    """See `DiffReport` and `TrendReport`."""
+def write_sarif(judged: JudgedAnswer, top: int | None, stream: IO[str]) -> None:
+    """A result for each site that grew."""
+    answer, gate = judged.answer, judged.gate
+    found = Findings([], 0) if answer.refused else findings(judged, top)
+    answered = answer.verdict is not Verdict.NOT_COMPARABLE or gate is not None
+    run = {
+        "tool": {
+            "driver": {"name": "dumpleak", "version": __version__, "rules": _rules(answer.base)}
+        },
+        "automationDetails": {"id": "dumpleak/"},
+        "columnKind": "utf16CodeUnits",
+        "invocations": [
+            {
+                "executionSuccessful": not answer.refused
+                and answered
+                and not (gate and gate.verdict == "no-answer"),
+                "toolExecutionNotifications": _notifications(judged, found.left_out),
+            }
+        ],
+        "results": [_result(finding, answer.base.members) for finding in found.shown],
+    }
+    json.dump({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, stream, indent=1)
+    stream.write("\n")
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
 
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """A result for each site that grew."""
-        self._write(judged, top)
+def _rules(base: Snapshot) -> list[dict[str, Any]]:
+    """In the words of what was compared: sites, tags, threads of a start function."""
+    more, back = (base.members,) * 2 if base.is_listed else ("memory in use", "memory")
+    words = {"noun": base.noun, "more": more, "back": back}
+    return [
+        {"id": rule, "shortDescription": {"text": text.format(**words)}}
+        for rule, text in _RULES.items()
+    ]
 
-    def trend(self, judged: Judged[Trend], top: int | None) -> None:
-        """The same of a series."""
-        self._write(judged, top)
 
-    def _write(self, judged: JudgedAnswer, top: int | None) -> None:
-        answer, gate = judged.answer, judged.gate
-        comparable = not answer.refused
-        unanswered = gate.unanswered if gate else []
-        found = findings(judged, top) if comparable else None
-        notifications = [_notification(item) for item in answer.diagnostics[:MAX_NOTIFICATIONS]]
-        left_out = len(answer.diagnostics) - MAX_NOTIFICATIONS
-        if left_out > 0:
-            notifications.append(
-                _note(f"{left_out} more diagnostics are left out; --format json has them")
-            )
-        if found is not None and found.left_out:
-            notifications.append(
-                _note(
-                    f"{found.left_out} more {answer.base.noun}s that grew are left out; --top N shows more"
-                )
-            )
-        notifications += [_note(told_unknown(measured), "error") for measured in unanswered]
-        run = {
-            "tool": {
-                "driver": {
-                    "name": "dumpleak",
-                    "version": __version__,
-                    "rules": [
-                        {"id": rule, "shortDescription": {"text": text}}
-                        for rule, text in _RULES.items()
-                    ],
-                }
-            },
-            "automationDetails": {"id": "dumpleak/"},
-            "columnKind": "utf16CodeUnits",
-            "invocations": [
-                {
-                    "executionSuccessful": comparable
-                    and (answer.verdict is not Verdict.NOT_COMPARABLE or gate is not None)
-                    and not (gate and gate.verdict == "no-answer"),
-                    "toolExecutionNotifications": notifications,
-                }
-            ],
-            "results": [_result(finding, answer.base.members) for finding in found.shown]
-            if found
-            else [],
-        }
-        json.dump({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, self._stream, indent=1)
-        self._stream.write("\n")
+def _notifications(judged: JudgedAnswer, left_out: int) -> list[dict[str, Any]]:
+    """What was left out, and what the gate could not measure."""
+    answer, gate = judged.answer, judged.gate
+    notifications = [_notification(item) for item in answer.diagnostics[:MAX_NOTIFICATIONS]]
+    more = len(answer.diagnostics) - MAX_NOTIFICATIONS
+    if more > 0:
+        notifications.append(_note(f"{more} more diagnostics are left out; --format json has them"))
+    if left_out:
+        noun = answer.base.noun
+        notifications.append(
+            _note(f"{left_out} more {noun}s that grew are left out; --top N shows more")
+        )
+    unanswered = gate.unanswered if gate else []
+    return [*notifications, *(_note(told_unknown(measured), "error") for measured in unanswered)]
 
 
 def _result(finding: Finding, members: str) -> dict[str, Any]:

@@ -17,32 +17,27 @@ from dumpleak.reports.names import visible
 from dumpleak.reports.profiles.stack_tree import SitePair, compared_pairs, path_of, site_pairs
 
 
-class CollapsedReport:
-    """See `Report`; comparisons and totals of one dump."""
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """All sites, changed or not; a comparison that was refused has none."""
-        comparison = judged.answer
-        if comparison.refused:
-            return
-        pairs = compared_pairs(comparison)
-        base, current = _added(pairs, False), _added(pairs, True)
-        for line in sorted(current):
-            self._stream.write(f"{line} {base[line]} {current[line]}\n")
-
-    def stat(self, snapshot: Snapshot, top: int | None) -> None:
-        """All groups of one dump."""
-        added = _added(site_pairs({}, snapshot.groups), True)
-        self._stream.writelines(f"{line} {added[line]}\n" for line in sorted(added))
+def write_diff(judged: Judged[Comparison], _: int | None, stream: IO[str]) -> None:
+    """All sites, changed or not; a comparison that was refused has none."""
+    comparison = judged.answer
+    if comparison.refused:
+        return
+    base, current = _added(compared_pairs(comparison))
+    stream.writelines(f"{line} {base[line]} {current[line]}\n" for line in sorted(current))
 
 
-def _added(pairs: Iterable[SitePair], current: bool) -> Counter[str]:
-    """Bytes by line; sites of the same path are one."""
-    added: Counter[str] = Counter()
+def write_stat(snapshot: Snapshot, stream: IO[str]) -> None:
+    """All groups of one dump."""
+    _, added = _added(site_pairs({}, snapshot.groups))
+    stream.writelines(f"{line} {added[line]}\n" for line in sorted(added))
+
+
+def _added(pairs: Iterable[SitePair]) -> tuple[Counter[str], Counter[str]]:
+    """Bytes before and after by line; sites of the same path are one."""
+    base: Counter[str] = Counter()
+    current: Counter[str] = Counter()
     for pair in pairs:
         line = ";".join(visible(step).replace(";", ":") for step in path_of(pair.site))
-        added[line] += pair.current.bytes if current else pair.base.bytes
-    return added
+        base[line] += pair.base.bytes
+        current[line] += pair.current.bytes
+    return base, current

@@ -36,43 +36,32 @@ _FRAME = re.compile(r"([^!+]+)[!+].*", re.DOTALL)
 _LINE = re.compile(r"(.+)\((\d+)\)", re.DOTALL)
 
 
-class PprofReport:
-    """See `Report`; comparisons and totals of one dump."""
+def write_diff(judged: Judged[Comparison], _: int | None, stream: IO[str]) -> None:
+    """All sites, changed or not; a comparison that was refused has none."""
+    comparison = judged.answer
+    files = comparison.base.source.file, comparison.current.source.file
+    profile = _Profile(_DIFF_TYPES, "delta_space")
+    profile.comments(
+        (f"dumpleak diff {files[0]} {files[1]}{_of(comparison.base)}", *comparison.reasons)
+    )
+    for pair in () if comparison.refused else compared_pairs(comparison):
+        base, current = pair.base, pair.current
+        if current.count:
+            held = current.count, current.bytes
+            profile.sample(pair, (*held, 0, 0, *held))
+        if base.count:
+            lost = -base.count, -base.bytes
+            profile.sample(pair, (0, 0, base.count, base.bytes, *lost), [(BASE_LABEL, "true")])
+    profile.write(comparison.current.source.time, stream)
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
 
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """All sites, changed or not; a comparison that was refused has none."""
-        comparison = judged.answer
-        pairs: Iterable[SitePair] = ()
-        if not comparison.refused:
-            pairs = compared_pairs(comparison)
-        files = comparison.base.source.file, comparison.current.source.file
-        profile = _Profile(_DIFF_TYPES, "delta_space")
-        profile.comments(
-            (f"dumpleak diff {files[0]} {files[1]}{_of(comparison.base)}", *comparison.reasons)
-        )
-        for pair in pairs:
-            base, current = pair.base, pair.current
-            if current.count:
-                held = current.count, current.bytes
-                profile.sample(pair, (*held, 0, 0, *held), False)
-            if base.count:
-                profile.sample(pair, (0, 0, base.count, base.bytes, -base.count, -base.bytes), True)
-        self._write(profile, comparison.current.source.time)
-
-    def stat(self, snapshot: Snapshot, top: int | None) -> None:
-        """All groups of one dump."""
-        profile = _Profile(_TYPES, "inuse_space")
-        profile.comments((f"dumpleak stat {snapshot.source.file}{_of(snapshot)}",))
-        for pair in site_pairs({}, snapshot.groups):
-            profile.sample(pair, (pair.current.count, pair.current.bytes), False)
-        self._write(profile, snapshot.source.time)
-
-    def _write(self, profile: _Profile, time: datetime | None) -> None:
-        data = gzip.compress(profile.finish(time), mtime=0)
-        binary_stream(self._stream, "profile.pb.gz").write(data)
+def write_stat(snapshot: Snapshot, stream: IO[str]) -> None:
+    """All groups of one dump."""
+    profile = _Profile(_TYPES, "inuse_space")
+    profile.comments((f"dumpleak stat {snapshot.source.file}{_of(snapshot)}",))
+    for pair in site_pairs({}, snapshot.groups):
+        profile.sample(pair, (pair.current.count, pair.current.bytes))
+    profile.write(snapshot.source.time, stream)
 
 
 def _of(snapshot: Snapshot) -> str:
@@ -100,14 +89,16 @@ class _Profile:
     def comments(self, lines: Iterable[str]) -> None:
         self._message.integers(13, [self._string(line) for line in lines])
 
-    def sample(self, pair: SitePair, values: Sequence[int], base: bool) -> None:
+    def sample(
+        self, pair: SitePair, values: Sequence[int], more: Iterable[tuple[str, str]] = ()
+    ) -> None:
         site = pair.site
         lines = dict(zip(site.frames, site.lines, strict=False))
         sample = Message()
         path = reversed(path_of(site))
         sample.integers(1, [self._location(step, lines.get(step, "")) for step in path])
         sample.integers(2, values)
-        labels = [("kind", str(site.kind)), *([(BASE_LABEL, "true")] if base else [])]
+        labels = [("kind", str(site.kind)), *more]
         labels += [(k, v) for k, v in (("type", site.type), ("tag", site.tag)) if v]
         for key, text in labels:
             label = Message()
@@ -116,13 +107,14 @@ class _Profile:
             sample.message(3, label)
         self._message.message(2, sample)
 
-    def finish(self, time: datetime | None) -> bytes:
+    def write(self, time: datetime | None, stream: IO[str]) -> None:
         for text in self._strings:
             self._message.text(6, text)
         if time is not None:
             self._message.integer(9, int(time.timestamp() * 1_000_000_000))
         self._message.integer(14, self._default)
-        return self._message.finish()
+        data = gzip.compress(self._message.finish(), mtime=0)
+        binary_stream(stream, "profile.pb.gz").write(data)
 
     def _location(self, frame: str, line: str) -> int:
         known = self._locations.get((frame, line))

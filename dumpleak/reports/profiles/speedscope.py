@@ -34,47 +34,41 @@ _PROFILES: tuple[tuple[str, str, _Weight], ...] = (
 )
 
 
-class SpeedscopeReport:
-    """See `Report`; comparisons and totals of one dump."""
+def write_diff(judged: Judged[Comparison], _: int | None, stream: IO[str]) -> None:
+    """All sites; a comparison that was refused has none."""
+    comparison = judged.answer
+    pairs = [] if comparison.refused else compared_pairs(comparison)
+    files = comparison.base.source.file, comparison.current.source.file
+    _write(f"{files[0]} → {files[1]}", pairs, _DIFF_PROFILES, comparison.base.members, stream)
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
 
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """All sites; a comparison that was refused has none."""
-        comparison = judged.answer
-        pairs = []
-        if not comparison.refused:
-            pairs = compared_pairs(comparison)
-        files = comparison.base.source.file, comparison.current.source.file
-        self._write(f"{files[0]} → {files[1]}", pairs, _DIFF_PROFILES, comparison.base.members)
+def write_stat(snapshot: Snapshot, stream: IO[str]) -> None:
+    """All groups of one dump."""
+    pairs = site_pairs({}, snapshot.groups)
+    _write(snapshot.source.file, pairs, _PROFILES, snapshot.members, stream)
 
-    def stat(self, snapshot: Snapshot, top: int | None) -> None:
-        """All groups of one dump."""
-        pairs = site_pairs({}, snapshot.groups)
-        self._write(snapshot.source.file, pairs, _PROFILES, snapshot.members)
 
-    def _write(
-        self,
-        title: str,
-        pairs: list[SitePair],
-        profiles: Iterable[tuple[str, str, _Weight]],
-        members: str,
-    ) -> None:
-        frames: dict[str, int] = {}
-        document = {
-            "$schema": SCHEMA,
-            "name": visible(title),
-            "exporter": f"dumpleak@{__version__}",
-            "activeProfileIndex": 0,
-            "profiles": [
-                _profile(pairs, frames, name.format(members=members), unit, weight)
-                for name, unit, weight in profiles
-            ],
-            "shared": {"frames": [{"name": frame} for frame in frames]},
-        }
-        json.dump(document, self._stream)
-        self._stream.write("\n")
+def _write(
+    title: str,
+    pairs: list[SitePair],
+    profiles: Iterable[tuple[str, str, _Weight]],
+    members: str,
+    stream: IO[str],
+) -> None:
+    frames: dict[str, int] = {}
+    document = {
+        "$schema": SCHEMA,
+        "name": visible(title),
+        "exporter": f"dumpleak@{__version__}",
+        "activeProfileIndex": 0,
+        "profiles": [
+            _profile(pairs, frames, name.format(members=members), unit, weight)
+            for name, unit, weight in profiles
+        ],
+        "shared": {"frames": [{"name": frame} for frame in frames]},
+    }
+    json.dump(document, stream)
+    stream.write("\n")
 
 
 def _profile(

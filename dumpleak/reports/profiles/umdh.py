@@ -1,4 +1,4 @@
-"""A comparison in UMDH's shape, for scripts and eyes made for that tool."""
+"""A comparison in UMDH's shape, for scripts and eyes made for that tool: a group of lines a site."""
 
 from __future__ import annotations
 
@@ -9,21 +9,11 @@ from dumpleak.gate.gate import Judged
 from dumpleak.survey.umdh_log import write_comparison
 
 
-class UmdhReport:
-    """See `DiffReport`. Numbers are hexadecimal, as UMDH writes them unless told otherwise."""
-
-    decimal = False
-
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
-
-    def diff(self, judged: Judged[Comparison], top: int | None) -> None:
-        """One group of lines a site, largest growth first."""
-        comparison = judged.answer
-        write_comparison(comparison, self._stream, self.decimal, top)
+def write_hexadecimal(judged: Judged[Comparison], top: int | None, stream: IO[str]) -> None:
+    """As UMDH writes numbers unless it is told otherwise."""
+    write_comparison(judged.answer, stream, False, top)
 
 
-class UmdhDecimalReport(UmdhReport):
-    """The same with decimal numbers, as `umdh -d`."""
-
-    decimal = True
+def write_decimal(judged: Judged[Comparison], top: int | None, stream: IO[str]) -> None:
+    """As `umdh -d` writes them."""
+    write_comparison(judged.answer, stream, True, top)

@@ -8,8 +8,9 @@ from typing import Any
 from rich.text import Text
 
 from dumpleak.model.units import format_address, format_bytes, format_count
-from dumpleak.reports.document import Absent, Change, Column, Kind, Name, Said, Style
+from dumpleak.reports.document import Column, Kind
 from dumpleak.reports.names import visible
+from dumpleak.reports.values import Absent, Change, Name, Said, Style
 
 STYLES = {
     Style.PLAIN: "",

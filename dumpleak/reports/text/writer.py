@@ -6,15 +6,11 @@ Names come from the dump and are hostile: they are shown as plain text, control 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 from rich.text import Text
 
-from dumpleak.model.coverage import Coverage, ListCovered
-from dumpleak.model.snapshot import SourceInfo
-from dumpleak.model.subject import Subject
-from dumpleak.model.units import format_address, format_bytes
 from dumpleak.reports.document import (
     DEFAULT_TOP,
     Document,
@@ -31,6 +27,7 @@ from dumpleak.reports.document import (
     left_out,
 )
 from dumpleak.reports.names import visible
+from dumpleak.reports.sentences import meter_told, notes_told, source_told
 from dumpleak.reports.text.cells import STYLES, is_left, text_of
 from dumpleak.reports.text.consoles import ReportConsole
 from dumpleak.reports.text.tables import (
@@ -39,10 +36,9 @@ from dumpleak.reports.text.tables import (
     plain_table,
     print_table,
 )
-from windumps.diagnostics import Diagnostic, Severity
+from windumps.diagnostics import Severity
 
 PIPE_WIDTH = 140  # a pipe has no width; wide enough that names stay whole
-MAX_DIAGNOSTICS = 8
 LABEL = 13  # columns of the summary's labels
 
 _SEVERITIES = {Severity.INFO: "dim", Severity.WARNING: "yellow", Severity.ERROR: "red"}
@@ -79,16 +75,21 @@ class TextWriter:
             case Table() if part.views & View.TEXT:
                 self._table(part)
             case Source() if part.views & View.TEXT:
-                self._source(part.label, part.source, part.told)
+                self._line(f"{part.label}: {part.source.file}", "bold")
+                if told := source_told(part):
+                    self._line(f"  {told}")
             case Facts() if part.views & View.TEXT:
                 self._facts(part.rows)
             case Line():
                 if not _is_hidden(part.width, self._console.width):
                     self._line(part.text, STYLES[part.style])
             case Meter() if part.views & View.TEXT:
-                self._coverage(part.label, part.coverage)
+                told, is_whole = meter_told(part)
+                if told:
+                    self._line(told, "" if is_whole else "yellow")
             case Notes():
-                self._diagnostics(part.diagnostics)
+                for severity, told in notes_told(part.diagnostics):
+                    self._line(told, _SEVERITIES[severity] if severity else "")
 
     def summary(self, summary: Summary) -> None:
         """The first screen: headline, facts, what next."""
@@ -135,60 +136,13 @@ class TextWriter:
         else:
             named = [([lines[0] for lines in made[:-1]], made[-1]) for made in cells]
             print_table(self._console, heads[:-1], heads[-1].title, named)
-        self._left_out(len(table.items) - len(rows), table.noun)
-
-    def _source(self, label: str, source: SourceInfo, told: str | None = None) -> None:
-        self._line(f"{label}: {source.file}", "bold")
-        if told is None:
-            when = f"{source.time:%Y-%m-%d %H:%M:%S} UTC" if source.time else "unknown time"
-            facts = [source.kind, source.machine or "unknown system"]
-            if source.subject is not Subject.SYSTEM:
-                pid = f" (pid {source.process_id})" if source.process_id is not None else ""
-                facts.append((source.program or "unknown program") + pid)
-            told = ", ".join([*facts, when])
-        if told:
-            self._line(f"  {told}")
+        if more := left_out(len(table.items) - len(rows), table.noun):
+            self._line(more)
 
     def _facts(self, facts: Sequence[tuple[str, str]]) -> None:
         width = max(len(name) for name, _ in facts)
         for name, value in facts:
             self._line(f"  {name:<{width}}  {value}")
-
-    def _coverage(self, label: str, coverage: Coverage) -> None:
-        if isinstance(coverage, ListCovered):
-            if coverage.never and ": " not in label:  # of a comparison the summary says it
-                self._line(coverage.never.capitalize(), "yellow")
-            return
-        label = label.replace(Coverage.memory, coverage.memory)
-        label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
-        if coverage.never:
-            self._line(f"{label}: {coverage.share_text}; {coverage.never}", "yellow")
-            return
-        if coverage.shown_share is None:
-            whose = label.partition(": ")[0] if ": " in label else "Coverage"
-            self._line(f"{whose}: {coverage.told()}", "yellow")
-            return
-        self._line(
-            f"{label}: {coverage.amounts} ({coverage.share_text}), {coverage.heaps_text}",
-            "" if coverage.is_complete else "yellow",
-        )
-
-    def _diagnostics(self, diagnostics: Iterable[Diagnostic]) -> None:
-        serious = [item for item in diagnostics if item.severity is not Severity.INFO]
-        for item in serious[:MAX_DIAGNOSTICS]:
-            place = "" if item.address is None else f" at {format_address(item.address)}"
-            lost = f" ({format_bytes(item.bytes_affected)})" if item.bytes_affected else ""
-            self._line(
-                f"{item.severity}: {item.message} [{item.structure}{place}]{lost}",
-                _SEVERITIES[item.severity],
-            )
-        more = len(serious) - MAX_DIAGNOSTICS
-        if more > 0:
-            self._line(f"… and {more} more; --format json has all of them.")
-
-    def _left_out(self, count: int, noun: str) -> None:
-        if count > 0:
-            self._line(left_out(count, noun))
 
     def _line(self, text: str, style: str = "") -> None:
         """Text, wrapped at words on a terminal and in one line in a pipe."""

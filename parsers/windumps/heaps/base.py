@@ -62,7 +62,7 @@ class HeapAccount:
         reserved_bytes: Address space the heap holds.
         committed_bytes: Of that, committed, as the heap's own structures say.
         used_bytes: What the program asked for (block bytes where that is not kept).
-        used_block_bytes: The same blocks with header and padding.
+        used_block_bytes: Used blocks with header and padding.
         used_count: Used blocks.
         free_block_bytes: Free blocks.
         free_count: Free blocks.

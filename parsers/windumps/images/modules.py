@@ -60,7 +60,7 @@ class Module:
 
     @property
     def identity(self) -> str:
-        """The same wherever the image is loaded: PDB GUID and age, else time stamp and size."""
+        """Who the image is, wherever it is loaded: PDB GUID and age, else time stamp and size."""
         return self.pdb_key or self.stamp_key
 
     @property

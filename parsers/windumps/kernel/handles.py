@@ -4,7 +4,7 @@ A handle table has one to three levels of pages; the lowest bits of its TableCod
 leads to the `_OBJECT_HEADER` in front of the object.
 
 Sources: `_EPROCESS.ObjectTable` from public kernel symbols and published headers (vergiliusproject.com),
-as in `kernel_layouts`; `_HANDLE_TABLE` and `_HANDLE_TABLE_ENTRY` from published headers and volatility3's
+as in `layouts/kernel.py`; `_HANDLE_TABLE` and `_HANDLE_TABLE_ENTRY` from published headers and volatility3's
 `handles.py`. Windows 8 (9200) on x64 keeps the pointer otherwise, and what it keeps is not known well enough:
 its handles are not read. Whether a layout fits is checked for each process: the table names its owner.
 """

@@ -25,7 +25,6 @@ SHARED_DATA = {"x86": 0xFFDF_0000, "x64": 0xFFFF_F780_0000_0000, "arm64": 0xFFFF
 _INTERRUPT_TIME = 0x8
 _SYSTEM_TIME = 0x14
 _NT_BUILD_NUMBER = 0x260  # Windows 10 and later; 0 before
-_NT_PRODUCT_TYPE = 0x264
 _NT_MAJOR_VERSION = 0x26C
 _NT_MINOR_VERSION = 0x270
 _ACTIVE_PROCESSOR_COUNT = 0x3C0  # Windows 7 and later
@@ -54,7 +53,6 @@ class SharedData:
     Attributes:
         build: NtBuildNumber; 0 before Windows 10.
         version: (NtMajorVersion, NtMinorVersion).
-        product_type: 1 workstation, 2 domain controller, 3 server.
         system_time: When memory was taken, UTC.
         up_time: Since the system started.
         processor_count: ActiveProcessorCount; 0 before Windows 7.
@@ -62,7 +60,6 @@ class SharedData:
 
     build: int
     version: tuple[int, int]
-    product_type: int
     system_time: datetime | None
     up_time: timedelta | None
     processor_count: int
@@ -85,7 +82,6 @@ def read_shared_data(memory: AddressSpace, architecture: str) -> SharedData | No
     return SharedData(
         build=integer(_NT_BUILD_NUMBER) & 0xFFFF,
         version=version,
-        product_type=integer(_NT_PRODUCT_TYPE),
         system_time=filetime(integer(_SYSTEM_TIME, 8)),
         up_time=timedelta(microseconds=up_time // 10) if 0 < up_time < 1 << 55 else None,
         processor_count=processors if processors <= _MAX_PROCESSORS else 0,
@@ -207,12 +203,8 @@ def identify_kernel(
     pointer = 4 if is_32bit else 8
     drivers = loaded_drivers(memory, architecture, module_list, log)
     base = base or _kernel_among(drivers)
-    block = (
-        kdbg_block.read(memory, kdbg_address, is_32bit, base, "header") if kdbg_address else None
-    )
     header = read_image_header(memory, base) if base else None
-    if block is None and header is not None:
-        block = _search_kdbg(memory, is_32bit, base, header)
+    block = _find_kdbg(memory, kdbg_address, is_32bit=is_32bit, base=base, header=header)
     if block is not None:
         base = block.kernel_base
         header = header or read_image_header(memory, base)
@@ -223,31 +215,8 @@ def identify_kernel(
     elif base:
         module_list = module_list or _module_list(memory, pointer, base, header)
         drivers = drivers or loaded_drivers(memory, architecture, module_list, log)
-    image = next((driver for driver in drivers if driver.base_address == base), None)
-    if image is None and header is not None:
-        image = Module(
-            "ntoskrnl.exe",
-            "ntoskrnl.exe",
-            base,
-            header.size_bytes,
-            header.timestamp,
-            "",
-            header.pdb,
-        )
-    symbols = KernelSymbols(
-        architecture,
-        base,
-        image.size_bytes if image is not None else 0,
-        image.pdb if image is not None else None,
-        block,
-    )
-    end = base + (image.size_bytes if image is not None else 0)
-    symbols.add_search(
-        "PsLoadedModuleList", lambda: search_module_list(memory, pointer, base, end) or None
-    )
-    symbols.add_search(
-        "PsActiveProcessHead", lambda: search_process_list(memory, pointer, base, end) or None
-    )
+    image = _image(drivers, base, header)
+    symbols = _symbols(memory, architecture, base, image, block)
     kernel = Kernel(
         memory=memory,
         architecture=architecture,
@@ -270,6 +239,31 @@ def identify_kernel(
     return kernel
 
 
+def _image(drivers: list[Module], base: int, header: ImageHeader | None) -> Module | None:
+    """The kernel's image, from the list of drivers or else from its own header."""
+    listed = next((driver for driver in drivers if driver.base_address == base), None)
+    if listed is not None or header is None:
+        return listed
+    name = "ntoskrnl.exe"
+    return Module(name, name, base, header.size_bytes, header.timestamp, "", header.pdb)
+
+
+def _symbols(
+    memory: AddressSpace, architecture: str, base: int, image: Module | None, block: Kdbg | None
+) -> KernelSymbols:
+    """Where the kernel's variables are; its lists can be searched for."""
+    size, pdb = (image.size_bytes, image.pdb) if image is not None else (0, None)
+    symbols = KernelSymbols(architecture, base, size, pdb, block)
+    pointer, end = 4 if architecture == "x86" else 8, base + size
+    symbols.add_search(
+        "PsLoadedModuleList", lambda: search_module_list(memory, pointer, base, end) or None
+    )
+    symbols.add_search(
+        "PsActiveProcessHead", lambda: search_process_list(memory, pointer, base, end) or None
+    )
+    return symbols
+
+
 def _module_list(memory: AddressSpace, pointer: int, base: int, header: ImageHeader | None) -> int:
     """PsLoadedModuleList without KDBG; 0 when it is not found."""
     if header is None:
@@ -285,16 +279,18 @@ def _kernel_among(drivers: list[Module]) -> int:
     return next((d.base_address for d in drivers if d.name.lower() in KERNEL_NAMES), 0)
 
 
-def _search_kdbg(
-    memory: AddressSpace, is_32bit: bool, base: int, header: ImageHeader
+def _find_kdbg(
+    memory: AddressSpace, address: int, *, is_32bit: bool, base: int, header: ImageHeader | None
 ) -> Kdbg | None:
-    """KDBG by the built-in table, else by a search of the kernel's image."""
+    """KDBG where the dump's header says, by the built-in table, or by a search of the kernel's image."""
+    found = kdbg_block.read(memory, address, is_32bit, base, "header") if address else None
+    if found is not None or header is None:
+        return found
     rva = built_in_rvas(header.pdb).get("KdDebuggerDataBlock", 0)
-    found = (
-        kdbg_block.read(memory, base + rva, is_32bit, base, "built-in table of public symbols")
-        if rva
-        else None
-    )
+    if rva:
+        found = kdbg_block.read(
+            memory, base + rva, is_32bit, base, "built-in table of public symbols"
+        )
     return found or kdbg_block.scan(
         memory, base, base + header.size_bytes, is_32bit, base, "search of the kernel's image"
     )

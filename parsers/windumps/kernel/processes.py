@@ -44,7 +44,7 @@ class KernelProcess:
         wow64_peb: Address of its 32-bit PEB; 0 when it is no WoW64 process.
         is_wow64: A 32-bit process on a 64-bit system.
         private_commit_bytes: What it has committed for itself; None when unknown.
-        handle_count: Open handles; None until somebody reads them (`kernel_handles`).
+        handle_count: Open handles; None until somebody reads them (`handles.py`).
     """
 
     address: int

@@ -31,7 +31,7 @@ class KernelSymbol(NamedTuple):
     Attributes:
         address: Of the variable, not its value.
         source: How it was found: "symbols", "rva-table", "kdbg" or "search".
-        detail: The same for people.
+        detail: How it was found, for people.
     """
 
     address: int

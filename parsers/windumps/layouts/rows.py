@@ -2,7 +2,7 @@
 
 Code asks `layout.offset("_HEAP", "FirstEntry")` and never compares build numbers. A table (one
 file per
-component, e.g. `heap_layouts`) holds a row for each (architecture, first build) whose offsets
+component, e.g. `nt_heap.py`) holds a row for each (architecture, first build) whose offsets
 differ from
 the row before. `candidates` gives the rows to try: the one for the build first, then its
 neighbours, so

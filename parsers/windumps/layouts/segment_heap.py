@@ -47,6 +47,7 @@ _Fields = dict[str, tuple[int, str]]
 
 
 def _heap_end(offset: int, pointer: int) -> _Fields:
+    """Two fields of `_SEGMENT_HEAP`."""
     return {"UncommittedBase": (offset, "ptr"), "ReservedLimit": (offset + pointer, "ptr")}
 
 
@@ -343,6 +344,12 @@ _X64_26100: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def _early_heap(size: int, end: int, pointer: int) -> dict[str, _Fields]:
+    """What differs from 10240 in the two builds after it."""
+    return {"_SEGMENT_HEAP": {"sizeof": (size, ""), **_heap_end(end, pointer)}}
+
+
 _PDB = "ntdll PDB"
 _TYPES = "published types of ntdll"
 _DUMPS = "dumps of the build"
@@ -354,18 +361,8 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         _X64_EARLY,
         [
             (10240, 10240, _TYPES, {}),
-            (
-                10586,
-                10586,
-                _DUMPS,
-                {"_SEGMENT_HEAP": {"sizeof": (0x5E0, ""), **_heap_end(0x98, 8)}},
-            ),
-            (
-                14393,
-                15063,
-                _DUMPS,
-                {"_SEGMENT_HEAP": {"sizeof": (0x5F0, ""), **_heap_end(0xA0, 8)}},
-            ),
+            (10586, 10586, _DUMPS, _early_heap(0x5E0, 0x98, 8)),
+            (14393, 15063, _DUMPS, _early_heap(0x5F0, 0xA0, 8)),
             (16299, 16299, _DUMPS, _X64_16299),
             (17134, 17134, _TYPES, _X64_17134),
             (17650, 17762, _TYPES, _X64_PREVIEW),
@@ -380,18 +377,8 @@ SEGMENT_HEAP_ROWS: tuple[LayoutRow, ...] = (
         _X86_EARLY,
         [
             (10240, 10240, _TYPES, {}),
-            (
-                10586,
-                10586,
-                _TYPES,
-                {"_SEGMENT_HEAP": {"sizeof": (0x2F8, ""), **_heap_end(0x54, 4)}},
-            ),
-            (
-                14393,
-                15063,
-                _DUMPS,
-                {"_SEGMENT_HEAP": {"sizeof": (0x300, ""), **_heap_end(0x58, 4)}},
-            ),
+            (10586, 10586, _TYPES, _early_heap(0x2F8, 0x54, 4)),
+            (14393, 15063, _DUMPS, _early_heap(0x300, 0x58, 4)),
             (16299, 16299, _DUMPS, _X86_16299),
             (17134, 17134, _DUMPS, _X86_17134),
             (17650, 17762, _TYPES, _X86_PREVIEW),

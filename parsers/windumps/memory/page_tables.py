@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from windumps.arrays import ADDRESS_LIMIT, I64, PAGE_BITS, PAGE_SIZE, U8, U64
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.memory.address_space import AddressSpace, Extents, Presence
-from windumps.memory.page_walk import CHUNK_TABLES, PageTables
+from windumps.memory.page_walk import CHUNK_TABLES, Leaves, PageTables
 from windumps.memory.paging import ABSENT, NOT_MAPPED, Paging
 from windumps.memory.regions import Regions
 
@@ -178,13 +178,21 @@ class PageTableMemory(AddressSpace):
         return absent
 
     def leaf_tables(self) -> tuple[U64, NDArray[np.bool_]]:
-        """First address of what each leaf table of the kernel maps, and whether it leads to any page."""
+        """First address of what each leaf table of the kernel maps, and whether it reads like a table.
+
+        One that was overwritten leads to no page, or most of its entries to pages that are not in the dump.
+        Without those that only map tables, as Windows maps its own.
+        """
+        upper = self._tables.upper_tables()[0]
         address = [np.empty(0, np.uint64)]
-        there: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
-        for starts, rows in self._walk(self._tables.half, self._limit):
-            address.append(starts)
-            there.append(np.asarray((rows >= 0).any(axis=1)))
-        return np.concatenate(address), np.concatenate(there)
+        good: list[NDArray[np.bool_]] = [np.empty(0, np.bool_)]
+        for leaves in self._leaves(self._tables.half, self._limit):
+            plain = ~np.isin(leaves.base, upper)
+            rows = self._tables.offsets(leaves)[plain]
+            address.append(leaves.first[plain])
+            sound = (rows >= 0).any(axis=1)
+            good.append(sound & (2 * (rows == ABSENT).sum(axis=1) <= rows.shape[1]))
+        return np.concatenate(address), np.concatenate(good)
 
     @property
     def table_bytes(self) -> int:
@@ -193,7 +201,7 @@ class PageTableMemory(AddressSpace):
 
     def lost_upper_tables(self) -> bool:
         """Some table of kernel memory above the last level leads nowhere, or is not in the dump."""
-        return self._tables.lost_upper()
+        return self._tables.upper_tables()[1]
 
     def translate(self, address: int) -> int | None:
         """Physical address of one virtual address, in the dump or not; None where no page is.
@@ -267,6 +275,11 @@ class PageTableMemory(AddressSpace):
             regions = np.array(range(first, last + 1), np.uint64)
             yield regions << np.uint64(self._region_bits), self._cached_rows(regions)
             return
+        for leaves in self._leaves(start, end):
+            yield leaves.first, self._tables.offsets(leaves)
+
+    def _leaves(self, start: int, end: int) -> Iterator[Leaves]:
+        """All leaf tables of [start, end), as many as this memory can need."""
         budget = SPARE_TABLES + 4 * (self.physical.total_bytes >> PAGE_BITS)
         for leaves in self._tables.walk(start, end):
             budget -= len(leaves)
@@ -280,7 +293,7 @@ class PageTableMemory(AddressSpace):
                     "need: they are damaged, and what lies above is left out",
                 )
                 return
-            yield leaves.first, self._tables.offsets(leaves)
+            yield leaves
 
     def _prototypes(self, addresses: U64) -> tuple[U64, NDArray[np.bool_]]:
         """Prototype PTEs, read through page tables whose own prototypes are not followed."""

@@ -111,25 +111,30 @@ class PageTables:
         """First address of the kernel's half; on 32-bit systems 2 GiB, whatever the boot option."""
         return 1 << (31 if self.paging.is_32bit else 63)
 
-    def lost_upper(self) -> bool:
-        """Some table of the kernel's half, neither root nor leaf, has no valid entry or is not there."""
+    def upper_tables(self) -> tuple[U64, bool]:
+        """All tables above the last level; and whether one of the kernel's is not there or leads nowhere."""
+        halves = [self._upper_tables(is_kernel) for is_kernel in (False, True)]
+        return np.concatenate([tables for tables, _ in halves]), halves[1][1]
+
+    def _upper_tables(self, is_kernel: bool) -> tuple[U64, bool]:
         paging = self.paging
-        tables = np.array([self.root], np.uint64)
+        root = np.array([self.root], np.uint64)
+        tables, found, is_lost = root, [root], False
         for level in range(self._leaf_level):
             count = 1 << paging.index_bits[level]
             places = np.arange(count, dtype=np.uint64) * np.uint64(paging.entry_size)
             if level == 0:
-                places = places[count // 2 :]
+                places = places[count // 2 :] if is_kernel else places[: count // 2]
             below = [np.empty(0, np.uint64)]
             for at in range(0, len(tables), CHUNK_TABLES):
                 entries, there = self.entries(tables[at : at + CHUNK_TABLES, None] + places)
                 valid = there & paging.is_valid(entries)
-                if level and not valid.any(axis=1).all():
-                    return True
+                is_lost |= level > 0 and not valid.any(axis=1).all()
                 below.append(paging.frames(entries[valid & ~paging.is_large(entries, level)]))
             # Windows maps its tables through an entry of the root that leads to the root.
-            tables = np.setdiff1d(np.concatenate(below), [np.uint64(self.root)])
-        return False
+            tables = np.setdiff1d(np.concatenate(below), np.concatenate(found))
+            found.append(tables)
+        return np.concatenate(found[: self._leaf_level]), is_lost
 
     def _is_canonical(self, addresses: U64) -> NDArray[np.bool_]:
         if self.paging.is_32bit:
@@ -183,7 +188,11 @@ class PageTables:
             strides=(1,),
         )
         raw = window[offsets[there]].view(self.entry_type)
-        return raw.reshape(-1, self.pages_per_region).astype(np.uint64), there
+        entries = raw.reshape(-1, self.pages_per_region).astype(np.uint64)
+        # All leading to one page: a filler in place of a table that could not be read.
+        filled = (entries == entries[:, :1]).all(axis=1) & self.paging.is_valid(entries[:, 0])
+        there[there] = ~filled
+        return entries[~filled], there
 
     def _decode(self, entries: U64, follow: bool = True) -> tuple[U64, I64]:
         """Leaf entries to physical addresses, and 0 or a state; prototypes if `follow`."""

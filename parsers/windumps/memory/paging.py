@@ -41,7 +41,7 @@ class Paging:
         index_bits: Address bits each level takes, root first.
         large_levels: Levels, counted from the root, whose entries may map memory themselves.
         frame_mask: Bits of an entry that are a physical address.
-        root_mask: The same of a directory table base.
+        root_mask: Bits of a directory table base that are a physical address.
         address_bits: Bits that are translated; higher ones repeat the last (0 on 32-bit systems).
     """
 

@@ -32,7 +32,7 @@ class PoolCoverage:
             header, and the trackers miss as many of their tags.
         damaged_bytes: Parts that could not be walked because of damage.
         absent_pages: Pages of pool that are not in the dump and may hold small blocks.
-        absent_large_pages: The same inside large allocations, which are known all the same.
+        absent_large_pages: Pages inside large allocations that are not in the dump, though these are known.
         is_whole: All places where blocks can be are known: what was not walked is counted above.
         doubtful_bytes: Memory among that of the pools, or where tables of it are missing, that may hold
             blocks and does not read so: only counters of all tags can tell that none is lost there.
@@ -118,8 +118,8 @@ def absent_pages(memory: AddressSpace, pages: U64) -> U64:
 def lost_tables(memory: AddressSpace, pages: U64) -> tuple[int, bool]:
     """What the page tables around some pages do not lead to, though they are there.
 
-    A table without any page that is in the dump may be one that was overwritten, or could not be read, as
-    well as one whose pages are all gone.
+    A table that leads to no page of the dump may be one that was overwritten, or could not be read, as well
+    as one whose pages are all gone.
 
     Args:
         memory: Where the pool lies.
@@ -131,8 +131,8 @@ def lost_tables(memory: AddressSpace, pages: U64) -> tuple[int, bool]:
     """
     if not isinstance(memory, PageTableMemory):
         return 0, True
-    first, has_pages = memory.leaf_tables()
-    span = first[~has_pages] >> np.uint64(SPAN_BITS)
+    first, is_sound = memory.leaf_tables()
+    span = first[~is_sound] >> np.uint64(SPAN_BITS)
     among = np.isin(span, pages >> np.uint64(SPAN_BITS))
     is_bounded = bool(among.all()) and not memory.lost_upper_tables()
     return int(among.sum()) * memory.table_bytes, is_bounded

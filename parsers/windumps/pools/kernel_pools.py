@@ -16,7 +16,7 @@ from windumps.kernel.counters import read_counters
 from windumps.kernel.kernel import Kernel
 from windumps.memory import AddressSpace
 from windumps.pool_tags import POOL_TAG
-from windumps.pools.coverage import PoolCoverage, Ranges
+from windumps.pools.coverage import PoolCoverage, Ranges, lost_tables
 from windumps.pools.image_words import KernelWords, kernel_words
 from windumps.pools.large.blocks import BigPages, read_big_pages
 from windumps.pools.pages.chain import FRAGMENT_TAG, form_of, type_rule
@@ -247,6 +247,8 @@ class KernelPools:
         balance = Balance()
         for blocks in walk.blocks():
             yield balance.add(blocks)
+        _, is_bounded = lost_tables(self.kernel.memory, np.empty(0, np.uint64))
+        self.coverage.is_bounded &= is_bounded
         self._tell_unlisted(walk)
         if not walk.candidates and not walk.uncertain:
             return

@@ -126,7 +126,7 @@ def session_trackers(
                 continue
             source = "ExpSessionPoolTrackTable" if named else "found by what it holds"
             totals: TagTotals = read_table(memory, row, place, entries - 1, source)
-            found.append(SessionTotals(None, space.directory_table_base, totals))
+            found.append(SessionTotals(space.directory_table_base, totals))
             break
     return found
 

@@ -41,7 +41,7 @@ class VerifiedDriver:
         block_count: Its blocks among the records found.
         block_bytes: Their bytes.
         paged_count: Blocks of paged pool by the Verifier's own counter; None when not known.
-        nonpaged_count: The same of nonpaged pool.
+        nonpaged_count: Blocks of nonpaged pool by the Verifier's own counter; None when not known.
         paged_bytes: Bytes of these blocks.
         nonpaged_bytes: Bytes of these blocks.
     """

@@ -100,7 +100,7 @@ def open_raw(path: Path, data: U8) -> KernelDump | None:
     """Opens physical memory that lies in a file as it is; None when no Windows kernel is in it.
 
     Where memory lies in the file is proven by the kernel's own list of its memory, and what cannot be
-    proven is not used (`raw_layouts`).
+    proven is not used (`layouts.py`).
     """
     size = len(data) // PAGE_SIZE * PAGE_SIZE
     if size < MIN_RAW_BYTES:

@@ -45,7 +45,7 @@ def read_bitmap_pages(data: U8, header: KernelHeader, log: DiagnosticLog) -> Pag
 
 
 def read_summary_pages(data: U8, header: KernelHeader, log: DiagnosticLog) -> PageMap:
-    """Pages of a dump of type 2; see `kernel_pages.PageMap`.
+    """Which physical pages a dump of type 2 has, and where in the file they are.
 
     Raises:
         TruncatedDumpError: the file ends inside the header of the bitmap.

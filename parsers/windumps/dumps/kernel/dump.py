@@ -1,4 +1,4 @@
-"""What an open kernel dump gives, whatever it was opened from (`kernel_open`, `memory_image`)."""
+"""What an open kernel dump gives, whatever it was opened from (`reader.py` here and in `image/`)."""
 
 from __future__ import annotations
 

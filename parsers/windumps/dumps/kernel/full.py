@@ -13,7 +13,7 @@ _BLOCK_OFFSET = {True: 0x88, False: 0x64}
 
 
 def read_pages(data: U8, header: KernelHeader, log: DiagnosticLog) -> PageMap:
-    """See `kernel_pages.PageMap`.
+    """Which physical pages a complete dump has, and where in the file they are.
 
     Raises:
         CorruptDumpError: the header has no list of runs.

@@ -28,7 +28,6 @@ class KernelHeader:
         run_count: PhysicalMemoryBlock.NumberOfRuns, which can be more than the header has room for.
         page_count: PhysicalMemoryBlock.NumberOfPages.
         registers: Integer registers of the processor that stopped, by lower-case name.
-        exception_code: NTSTATUS of the exception record.
         required_bytes: RequiredDumpSpace: how large the file should be.
         system_time: When the dump was taken.
         up_time: Since the system started.
@@ -46,11 +45,9 @@ class KernelHeader:
     run_count: int
     page_count: int | None
     registers: dict[str, int]
-    exception_code: int | None
     required_bytes: int | None
     system_time: datetime | None
     up_time: timedelta | None
-    version_user: str
     comment: str
     fields: dict[str, int | None]
 
@@ -94,11 +91,9 @@ def read_header(data: U8) -> KernelHeader:
         run_count=run_count,
         page_count=page_count,
         registers=_registers(raw.ContextRecord, architecture),
-        exception_code=_exception_code(raw.Exception, is_64bit),
         required_bytes=fields["RequiredDumpSpace"],
         system_time=filetime(fields["SystemTime"] or 0),
         up_time=_up_time(fields["SystemUpTime"]),
-        version_user=_text(raw.VersionUser),
         comment=_text(raw.Comment),
         fields=fields,
     )
@@ -157,11 +152,6 @@ def _registers(context: bytes, architecture: str) -> dict[str, int]:
         name: int.from_bytes(context[first + i * width : first + (i + 1) * width], "little")
         for i, name in enumerate(names)
     }
-
-
-def _exception_code(raw: bytes, is_64bit: bool) -> int | None:
-    layout = c.EXCEPTION_RECORD64 if is_64bit else c.EXCEPTION_RECORD32
-    return None if raw.startswith(c.FILLER) else int(layout.parser.parse(raw).ExceptionCode)
 
 
 def _up_time(value: int | None) -> timedelta | None:

@@ -16,7 +16,7 @@ _UNKNOWN_BYTES = 16  # before the ranges of types 8 and 9
 
 
 def read_pages(data: U8, header: KernelHeader, log: DiagnosticLog) -> PageMap:
-    """See `kernel_pages.PageMap`.
+    """Which physical pages a dump of ranges has, and where in the file they are.
 
     Raises:
         TruncatedDumpError: the file ends inside the header of the ranges.

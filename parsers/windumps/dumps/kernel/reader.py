@@ -1,6 +1,6 @@
 """Kernel crash dumps of every kind, opened.
 
-A dump of any kind comes down to physical memory (`kernel_pages.PageMap`), a root of page tables and
+A dump of any kind comes down to physical memory (`PageMap`), a root of page tables and
 the address of the list of drivers; the rest is found through the memory itself. Which kind of page
 tables a dump has is decided by what can be read through them, not by the header alone.
 """

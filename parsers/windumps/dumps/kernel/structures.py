@@ -158,30 +158,6 @@ MEMORY_DESCRIPTOR32 = Layout(
 MEMORY_RUN64 = Layout("_PHYSICAL_MEMORY_RUN64", 16, [("BasePage", "u8"), ("PageCount", "u8")])
 MEMORY_RUN32 = Layout("_PHYSICAL_MEMORY_RUN", 8, [("BasePage", "u4"), ("PageCount", "u4")])
 
-EXCEPTION_RECORD64 = Layout(
-    "_EXCEPTION_RECORD64",
-    32,
-    [
-        ("ExceptionCode", "u4"),
-        ("ExceptionFlags", "u4"),
-        ("ExceptionRecord", "u8"),
-        ("ExceptionAddress", "u8"),
-        ("NumberParameters", "u4"),
-        ("Padding", "u4"),
-    ],
-)
-EXCEPTION_RECORD32 = Layout(
-    "_EXCEPTION_RECORD32",
-    20,
-    [
-        ("ExceptionCode", "u4"),
-        ("ExceptionFlags", "u4"),
-        ("ExceptionRecord", "u4"),
-        ("ExceptionAddress", "u4"),
-        ("NumberParameters", "u4"),
-    ],
-)
-
 BITMAP_MAGICS = (b"SDMPDUMP", b"FDMPDUMP")
 # Types 5 and 6, in 32-bit dumps as well; the bitmap follows.
 BITMAP_DUMP = Layout(

@@ -23,7 +23,7 @@ class Stream(NamedTuple):
     """One row of the stream directory.
 
     Attributes:
-        kind: `c_minidump.StreamType`, or another writer's number.
+        kind: `structures.StreamType`, or another writer's number.
         offset: File offset of the first byte.
         size: Bytes that are in the file.
         claimed: Bytes the directory says.

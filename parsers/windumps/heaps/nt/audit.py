@@ -75,20 +75,8 @@ def audit(context: HeapContext, account: HeapAccount, found: Found) -> None:
             f"the heap counts {counters['TotalSegments']} segments, {found.segments} were found",
             0,
         )
-    size = counters["TotalSizeInVirtualBlocks"]
-    large_rest = size - int(found.large.commit.sum())
-    if large_rest:
-        possible = _possible(context, size)
-        large_missing = _missing(context, account, large_rest, possible)
-        missing += large_missing
-        _say(
-            context,
-            account,
-            "large-blocks-differ",
-            f"the heap counts {abs(large_rest)} bytes {'more' if large_rest > 0 else 'less'} in large "
-            "blocks than were found",
-            large_missing,
-        )
+    large_rest, large_missing = _audit_large(context, account, found)
+    missing += large_missing
     if (found.cut and rest < 0) or (found.large.cut and large_rest < 0):
         # The counters do not say what a damaged list hides.
         unknown = max(private_bytes(context, sorted(account.ranges)) or 0, PAGE_SIZE)
@@ -103,6 +91,24 @@ def audit(context: HeapContext, account: HeapAccount, found: Found) -> None:
         )
     account.committed_bytes += missing
     account.unwalked_bytes += missing
+
+
+def _audit_large(context: HeapContext, account: HeapAccount, found: Found) -> tuple[int, int]:
+    """Bytes that the heap counts in large blocks beyond those found, and how many of them are missing."""
+    size = account.counters["TotalSizeInVirtualBlocks"]
+    rest = size - int(found.large.commit.sum())
+    if not rest:
+        return 0, 0
+    missing = _missing(context, account, rest, _possible(context, size))
+    _say(
+        context,
+        account,
+        "large-blocks-differ",
+        f"the heap counts {abs(rest)} bytes {'more' if rest > 0 else 'less'} in large "
+        "blocks than were found",
+        missing,
+    )
+    return rest, missing
 
 
 def _front_end_beside(context: HeapContext, account: HeapAccount, found: Found, rest: int) -> int:

@@ -59,20 +59,13 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> PageHeaps:
     perhaps = flagged or view.nt_global_flag is None
     if not known and not perhaps:
         return none
-    seen: dict[int, None] = {}
-    whole = bool(known)
-    for handle in known:
-        if handle not in seen:
-            linked, closed = _linked_handles(context, handle)
-            seen |= dict.fromkeys(linked)
-            whole &= closed
-    how = "the list that links their roots"
-    others = False
+    handles, how = _linked(context, known)
+    whole, others = bool(how), False
     if not whole:
         found, others = _search(context)
-        seen |= dict.fromkeys(found)
+        handles = list(dict.fromkeys([*handles, *found]))
         how = "a search of the memory, since the list that links their roots is not whole"
-    handles = list(seen)
+    seen = set(handles)
     if not handles and (others or not perhaps):
         return none
     handle_of, rootless = _normal_heaps(view, context, handles)
@@ -110,6 +103,18 @@ def put_page_heaps(view: ProcessView, context: HeapContext) -> PageHeaps:
         f"{len(handles)} page heaps found through {how}; each stands for the normal heap it uses",
     )
     return PageHeaps(paired, rootless, none.stamps)
+
+
+def _linked(context: HeapContext, known: list[int]) -> tuple[list[int], str]:
+    """Handles on the lists of those that are known, and how they were found; "" where a list is not whole."""
+    seen: dict[int, None] = {}
+    whole = bool(known)
+    for handle in known:
+        if handle not in seen:
+            linked, closed = _linked_handles(context, handle)
+            seen |= dict.fromkeys(linked)
+            whole &= closed
+    return list(seen), "the list that links their roots" * whole
 
 
 def _is_handle(context: HeapContext, address: int) -> bool:

@@ -56,7 +56,7 @@ class Nodes(NamedTuple):
         return Nodes._make(column[keep] for column in self)
 
     def as_pages(self, which: Mask) -> Nodes:
-        """The same; those marked are merely pages: what they say of a block is left over from earlier."""
+        """All nodes, those marked as mere pages: what they say of a block is left over from earlier."""
         return self._replace(
             user=np.where(which, self.block, self.user),
             requested=np.where(which, 0, self.requested),

@@ -1,7 +1,8 @@
 """Full page heap: blocks on pages of their own, kept account of in nodes; what its memory is used for.
 
-How busy blocks are kept differs by form (see `page_heap_layouts`). Two forms have a second record, used where
-the first is damaged: on XP the node pools, in verifier.dll of Windows 7 and later the lists of neighbours.
+How busy blocks are kept differs by form (see `layouts/page_heap.py`). Two forms have a second record, used
+where the first is damaged: on XP the node pools, in verifier.dll of Windows 7 and later the lists of
+neighbours.
 """
 
 from __future__ import annotations
@@ -69,17 +70,15 @@ class PageBlocks:
         """Busy and free nodes; free ones have the committed bytes they hold as `access`."""
         ranges = self._chain_or_ring("VirtualStorage")
         self._ranges_whole = not self.trouble
-        for address, size in zip(ranges.block.tolist(), ranges.size.tolist(), strict=True):
-            self.account.ranges.append((address, size))
-            self.account.reserved_bytes += size
+        self.account.ranges += zip(ranges.block.tolist(), ranges.size.tolist(), strict=True)
+        self.account.reserved_bytes += int(ranges.size.sum())
         if self.row.has(NODE, "AdjacencyEntry"):
             return self._with_neighbours(ranges)
         if self.row.has(ROOT, "BusyNodesTable"):
             busy = self._checked(read_nodes(self.context, self.row, self._tree()))
             free = self._chain_or_ring("FreeAllocation")
-            overhead = self.root[
-                "nNodePoolBytes"
-            ]  # the handle's page and that of the lock among them
+            # The handle's page and that of the lock are among them.
+            overhead = self.root["nNodePoolBytes"]
             missing = self._missing(busy)
             self.account.overhead_bytes += overhead
             self.account.unwalked_bytes += missing
@@ -108,21 +107,19 @@ class PageBlocks:
                 "; blocks behind it are taken from the node pools, where their headers are alive",
             )
             known = [chained, ranges.node, pools.node, *(nodes.node for nodes in free)]
-            chained += self._unlisted(
-                pools, np.concatenate([np.array(k, np.uint64) for k in known])
-            )
+            listed = np.concatenate([np.array(nodes, np.uint64) for nodes in known])
+            chained += self._unlisted(pools, listed)
         busy = self._checked(self._inside(ranges, read_nodes(self.context, self.row, chained)))
         total = int(ranges.size.sum()) + self._unlisted_ranges(ranges, busy, pools)
         unused = Nodes(*(np.concatenate(pair) for pair in zip(*free, strict=True)))
         unused = unused._replace(access=unused.size)
         account = self.account
-        guards = (
-            len(busy.node) * PAGE_SIZE if self.trouble else int((busy.size - busy.access).sum())
-        )
-        account.overhead_bytes += int(pools.size.sum()) + guards
-        known_bytes = (
-            int(pools.size.sum()) + guards + int(busy.access.sum()) + int(unused.size.sum())
-        )
+        guards = len(busy.node) * PAGE_SIZE
+        if not self.trouble:
+            guards = int((busy.size - busy.access).sum())
+        own = int(pools.size.sum()) + guards
+        account.overhead_bytes += own
+        known_bytes = own + int(busy.access.sum()) + int(unused.size.sum())
         rest = total - known_bytes
         if not self.trouble and 0 <= rest <= OWN_PAGES * PAGE_SIZE:
             account.overhead_bytes += rest
@@ -209,22 +206,19 @@ class PageBlocks:
             if trouble is not None:
                 self._say("page-heap-region-cut", f"{NODE}.AdjacencyEntry", trouble, region)
         nodes = read_nodes(self.context, self.row, np.unique(np.concatenate(lists)))
-        in_tree = np.isin(nodes.node, np.array(tree, np.uint64))
-        if int((nodes.state == STATE_BUSY).sum()) != len(tree):
-            self._say(
-                "page-heap-tree-differs",
-                f"{ROOT}.BusyNodesTable",
-                f"the tree has {len(tree)} busy blocks, the lists of neighbours "
-                f"{int((nodes.state == STATE_BUSY).sum())}; both are used",
-            )
-        busy = self._checked(nodes.take(in_tree | (nodes.state == STATE_BUSY)))
+        in_tree, is_busy = np.isin(nodes.node, lists[0]), nodes.state == STATE_BUSY
+        listed = int(is_busy.sum())
+        if listed != len(tree):
+            said = f"the tree has {len(tree)} busy blocks, the lists of neighbours {listed}; both are used"
+            self._say("page-heap-tree-differs", f"{ROOT}.BusyNodesTable", said)
+        busy = self._checked(nodes.take(in_tree | is_busy))
         freed = (nodes.state == STATE_FREE) | (nodes.state == STATE_AVAILABLE)
         free = nodes.take(~in_tree & freed)
         free = self._possible(free.as_pages(free.state == STATE_AVAILABLE))
         kept = (free.state == STATE_AVAILABLE) | ((free.free_flags & FREE_FLAG_COMMITTED) != 0)
         free = free._replace(access=np.where(kept, free.access, 0))
         self.account.committed_bytes += int(busy.access.sum()) + int(free.access.sum())
-        left_out = (in_tree | (nodes.state == STATE_BUSY)) & ~np.isin(nodes.node, busy.node)
+        left_out = (in_tree | is_busy) & ~np.isin(nodes.node, busy.node)
         covering = nodes.take((nodes.size > 0) & ~left_out)
         covering = covering.take(np.argsort(covering.block))
         for index, is_cut in enumerate(cut):
@@ -307,10 +301,8 @@ class PageBlocks:
             head = f"{name}List"
             found, trouble = ring_nodes(self._reader, self.root.address_of(head), 0)
         else:
-            head = f"p{name}ListHead"
-            found, trouble = chain_nodes(
-                self._reader, self.root[head], self.row.offset(NODE, "pNextAlloc")
-            )
+            head, link = f"p{name}ListHead", self.row.offset(NODE, "pNextAlloc")
+            found, trouble = chain_nodes(self._reader, self.root[head], link)
         count = self.root[COUNTS[name]]
         if trouble is None and len(found) != count:
             trouble = f"the list has {len(found)} nodes, the root counts {count}"
@@ -320,9 +312,8 @@ class PageBlocks:
         keep = nodes.size > 0
         keep &= (nodes.block.astype(np.int64) | nodes.size) & (PAGE_SIZE - 1) == 0
         if not keep.all() or len(nodes.node) != len(found):
-            self._say(
-                "page-heap-node-damaged", f"{ROOT}.{head}", "a node on this list holds nonsense"
-            )
+            message = "a node on this list holds nonsense"
+            self._say("page-heap-node-damaged", f"{ROOT}.{head}", message)
         return nodes.take(keep)
 
     def _possible(self, nodes: Nodes) -> Nodes:
@@ -374,11 +365,9 @@ class PageBlocks:
             row = order[keep[order]]
             end = nodes.block[row] + nodes.size[row].astype(np.uint64)
             meets = np.flatnonzero(end[:-1] > nodes.block[row[1:]])
-            pairs = (
-                np.concatenate([row[meets], row[meets + 1]])
-                if certain is agrees
-                else row[meets + 1]
-            )
+            pairs = row[meets + 1]
+            if certain is agrees:
+                pairs = np.concatenate([row[meets], pairs])
             keep[pairs[~certain[pairs]]] = False
         for node in nodes.node[possible & ~keep].tolist():
             self._say(

@@ -73,19 +73,7 @@ def fit_layout(
         score = sum(checks) / len(checks) if sure else 0.0
         return score, Fit(contexts, None, None, None)
     checks.append(key.agreeing / key.samples)
-    samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
-    lost = held = read = 0
-    for batch in _some_batches(memory, row, listed, scratch):
-        read += len(batch.segments)
-        ranges = batch.ranges
-        lost += batch.lost_bytes
-        held += batch.lost_bytes + int(ranges.committed.sum())
-        for use, address, size in zip(
-            ranges.use.tolist(), ranges.address.tolist(), ranges.size.tolist(), strict=True
-        ):
-            samples[use].append((address, size))
-        if read >= SAMPLE_SEGMENTS and samples[Use.VS] and samples[Use.LFH]:
-            break
+    samples, there = _samples(memory, row, listed, scratch)
     vs_key, vs_agreeing = _find_vs_key(memory, row, samples[Use.VS][:SAMPLE_RANGES], key, image)
     lfh_key = None
     lfh_agreeing = 0
@@ -101,9 +89,28 @@ def fit_layout(
     sampled = len(samples[Use.VS][:SAMPLE_RANGES]) + len(samples[Use.LFH])
     sampled += len(samples[Use.UNKNOWN])
     readable = (vs_agreeing + lfh_agreeing) / sampled if sampled else 1.0
-    readable *= 1 - lost / max(held, 1)
-    score = sum(checks) / len(checks) * readable
+    score = sum(checks) / len(checks) * readable * there
     return score, Fit(contexts, key, vs_key, lfh_key)
+
+
+def _samples(
+    memory: AddressSpace, row: LayoutRow, listed: list[tuple[SegContext, int]], log: DiagnosticLog
+) -> tuple[dict[int, list[tuple[int, int]]], float]:
+    """Page ranges as (address, size) by use, and the share of committed bytes that are not lost."""
+    samples: dict[int, list[tuple[int, int]]] = {use: [] for use in Use}
+    lost = held = read = 0
+    for batch in _some_batches(memory, row, listed, log):
+        read += len(batch.segments)
+        ranges = batch.ranges
+        lost += batch.lost_bytes
+        held += batch.lost_bytes + int(ranges.committed.sum())
+        for use, address, size in zip(
+            ranges.use.tolist(), ranges.address.tolist(), ranges.size.tolist(), strict=True
+        ):
+            samples[use].append((address, size))
+        if read >= SAMPLE_SEGMENTS and samples[Use.VS] and samples[Use.LFH]:
+            break
+    return samples, 1 - lost / max(held, 1)
 
 
 def _some_batches(

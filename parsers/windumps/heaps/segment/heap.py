@@ -2,7 +2,7 @@
 
 Memory comes from page segments, cut into page ranges: single blocks of whole pages, subsegments of variable
 size chunks (VS), subsegments of equal blocks (LFH); what is larger than a range may be stands alone and is
-kept in a tree. All of it is read without symbols: keys are found by `segment_keys`.
+kept in a tree. All of it is read without symbols: keys are found by `keys.py`.
 """
 
 from __future__ import annotations

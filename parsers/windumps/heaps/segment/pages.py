@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from windumps.arrays import I64, PAGE_SIZE, U8, U64
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.heaps.segment.contexts import UNITS, SegContext
-from windumps.heaps.segment.tiling import Use, tile_all
+from windumps.heaps.segment.tiling import Tiling, Use, tile_all
 from windumps.layouts.rows import LayoutRow
 from windumps.memory import AddressSpace
 
@@ -220,16 +221,69 @@ def _uses(row: LayoutRow, descriptors: NDArray[np.void], first_unit: int) -> U8:
     return uses
 
 
-def _unconfirmed(
-    uses: U8, first: NDArray[np.void], length: I64, context: SegContext
-) -> NDArray[np.bool_]:
-    """Blocks of one unit whose descriptor, the only one, says that more is unused than there is.
+class _Tables(NamedTuple):
+    """Descriptors of the segments of a batch that are in the dump, a row a segment.
 
-    Those of more units are confirmed by the descriptors of the others.
+    Attributes:
+        segments: uint64, their addresses.
+        descriptors: As they stand in memory; zeros where they are absent.
+        held: bool, which are in the dump.
+        lost_bytes: What is in the dump of segments without any.
     """
-    lone: NDArray[np.bool_] = (uses == Use.PAGES) & (length == 1)
-    lone &= first["UnusedBytes"] > 1 << context.unit_shift
-    return lone
+
+    segments: U64
+    descriptors: NDArray[np.void]
+    held: NDArray[np.bool_]
+    lost_bytes: int
+
+
+def _read_tables(
+    memory: AddressSpace,
+    row: LayoutRow,
+    context: SegContext,
+    addresses: list[int],
+    log: DiagnosticLog,
+) -> _Tables:
+    dtype = _descriptor_dtype(row)
+    lost_bytes = 0
+    found = []
+    for address in addresses:
+        table, held = _descriptors(memory, address, dtype)
+        absent = int((~held).sum())
+        if absent:
+            log.add(
+                "segment-absent",
+                Severity.WARNING,
+                "_HEAP_PAGE_SEGMENT",
+                address,
+                f"{absent} descriptors of the segment at 0x{address:x} are not in the dump",
+                context.segment_bytes * absent // UNITS,
+            )
+        if held[context.first_unit :].any():
+            found.append((address, table, held))
+        else:
+            # What is in the dump was committed; what else was, nobody says.
+            lost_bytes += memory.present_bytes(address, address + context.segment_bytes)
+    shape = len(found), UNITS
+    return _Tables(
+        np.array([address for address, _, _ in found], np.uint64),
+        np.array([table for _, table, _ in found], dtype).reshape(shape),
+        np.array([held for _, _, held in found], np.bool_).reshape(shape),
+        lost_bytes,
+    )
+
+
+def _committed_pages(row: LayoutRow, context: SegContext, descriptors: NDArray[np.void]) -> I64:
+    """int64: committed pages of each unit, as its descriptor says."""
+    per_unit = 1 << (context.unit_shift - PAGE_SHIFT)
+    counted = descriptors["CommittedPageCount"].astype(np.int64)
+    counted >>= row.offset("constants", "CommitShift")
+    pages: I64 = np.minimum(counted & row.offset("constants", "CommitMask"), per_unit)
+    # The units in front hold the descriptors themselves, whose own entries are overlaid.
+    header_pages = row.size("_HEAP_PAGE_SEGMENT") >> PAGE_SHIFT
+    for unit in range(context.first_unit):
+        pages[:, unit] = min(max(header_pages - unit * per_unit, 0), per_unit)
+    return pages
 
 
 def _read_batch(
@@ -239,123 +293,92 @@ def _read_batch(
     addresses: list[int],
     log: DiagnosticLog,
 ) -> SegmentBatch:
-    dtype = _descriptor_dtype(row)
-    lost_bytes = absent = 0
-    readable = []
-    tables = []
-    known: list[NDArray[np.bool_]] = []
-    for address in addresses:
-        table, here = _descriptors(memory, address, dtype)
-        if not here.all():
-            log.add(
-                "segment-absent",
-                Severity.WARNING,
-                "_HEAP_PAGE_SEGMENT",
-                address,
-                f"{int((~here).sum())} descriptors of the segment at 0x{address:x} are not in the dump",
-                context.segment_bytes * int((~here).sum()) // UNITS,
-            )
-        if not here[context.first_unit :].any():
-            # What is in the dump was committed; what else was, nobody says.
-            lost_bytes += memory.present_bytes(address, address + context.segment_bytes)
-            continue
-        readable.append(address)
-        tables.append(table)
-        known.append(here)
-    bases = np.array(readable, np.uint64)
-    descriptors = np.array(tables, dtype).reshape(len(readable), UNITS)
-    per_unit = 1 << (context.unit_shift - PAGE_SHIFT)
-    pages = (
-        descriptors["CommittedPageCount"].astype(np.int64) >> row.offset("constants", "CommitShift")
-    ) & row.offset("constants", "CommitMask")
-    pages = np.minimum(pages, per_unit)
-    # The units in front hold the descriptors themselves, whose own entries are overlaid.
-    header_pages = row.size("_HEAP_PAGE_SEGMENT") >> PAGE_SHIFT
-    for unit in range(context.first_unit):
-        pages[:, unit] = min(max(header_pages - unit * per_unit, 0), per_unit)
-    uses = _uses(row, descriptors, context.first_unit)
-    for index, here in enumerate(known):
-        for unit in np.flatnonzero(~here).tolist():
-            if unit >= context.first_unit:
-                start = readable[index] + (unit << context.unit_shift)
-                uses[index, unit] = Use.ABSENT
-                pages[index, unit] = memory.bytes_from(start, 1 << context.unit_shift) >> PAGE_SHIFT
+    tables = _read_tables(memory, row, context, addresses, log)
+    shift = context.unit_shift
+    pages = _committed_pages(row, context, tables.descriptors)
+    uses = _uses(row, tables.descriptors, context.first_unit)
+    for index, unit in np.argwhere(~tables.held).tolist():
+        if unit >= context.first_unit:
+            start = int(tables.segments[index]) + (unit << shift)
+            uses[index, unit] = Use.ABSENT
+            pages[index, unit] = memory.bytes_from(start, 1 << shift) >> PAGE_SHIFT
     # A range that holds a subsegment has its header, whatever its descriptor's commit count says.
     headless = ((uses == Use.LFH) | (uses == Use.VS)) & (pages == 0)
     pages[headless] = 1
-    commit = CommitMap(bases, context, pages)
-    sizes = descriptors["UnitSize"].astype(np.int64)
-    offsets = descriptors["UnitOffset"].astype(np.int64)
-    rows_of: list[int] = []
-    units_of: list[int] = []
-    lengths_of: list[int] = []
+    commit = CommitMap(tables.segments, context, pages)
+    sizes, offsets = (
+        tables.descriptors[name].astype(np.int64) for name in ("UnitSize", "UnitOffset")
+    )
     above = row.offset("constants", "PagesAbove")
-    for index, tiling in enumerate(tile_all(uses, sizes, offsets, pages, context, above)):
+    tilings = list(tile_all(uses, sizes, offsets, pages, context, above))
+    for index, tiling in enumerate(tilings):
         tiling.repaired += np.flatnonzero(headless[index]).tolist()
-        rows_of += [index] * len(tiling.starts)
-        units_of += tiling.starts
-        lengths_of += tiling.lengths
+    # A block of one unit has a single descriptor, and nothing confirms it: what it says must be possible.
+    wrong = (uses == Use.PAGES) & (sizes == 1) & (tables.descriptors["UnusedBytes"] > 1 << shift)
+    for index, unit in np.argwhere(wrong).tolist():
+        tilings[index].give_up(unit)
+    lost_bytes, absent = _lost(memory, context, tables, tilings, pages, log)
+    counts = np.array([len(tiling.starts) for tiling in tilings], np.int64)
+    segment = np.repeat(np.arange(len(tilings), dtype=np.int64), counts)
+    first = np.array([unit for tiling in tilings for unit in tiling.starts], np.int64)
+    units = np.array([count for tiling in tilings for count in tiling.lengths], np.int64)
+    chosen = tables.descriptors[segment, first]
+    unused = chosen["UnusedBytes"]
+    address = tables.segments[segment] + (first << shift).astype(np.uint64)
+    ranges = PageRanges(
+        address,
+        units << shift,
+        uses[segment, first],
+        np.where(unused < MOST_UNUSED, unused.astype(np.int64), SIZE_UNKNOWN),
+        (chosen["ExtraPresent"] & 1) != 0,
+        commit.committed_bytes(address, units << shift),
+    )
+    return SegmentBatch(
+        addresses,
+        int(pages[:, : context.first_unit].sum()) * PAGE_SIZE,
+        tables.lost_bytes + lost_bytes,
+        absent,
+        ranges,
+        commit,
+    )
+
+
+def _lost(
+    memory: AddressSpace,
+    context: SegContext,
+    tables: _Tables,
+    tilings: list[Tiling],
+    pages: I64,
+    log: DiagnosticLog,
+) -> tuple[int, int]:
+    """Committed bytes in units that no range explains, and how many of them are not in the dump.
+
+    Says what was repaired, too.
+    """
+    lost_bytes = absent = 0
+    size = tables.descriptors.dtype.itemsize
+    for index, (tiling, segment) in enumerate(zip(tilings, tables.segments.tolist(), strict=True)):
         for first in tiling.repaired:
             log.add(
                 "page-range-repaired",
                 Severity.WARNING,
                 "_HEAP_PAGE_RANGE_DESCRIPTOR",
-                readable[index] + first * dtype.itemsize,
+                segment + first * size,
                 f"a descriptor of the range at unit {first} of the segment at "
-                f"0x{readable[index]:x} was wrong; what else is there tells how",
+                f"0x{segment:x} was wrong; what else is there tells how",
             )
         for first, end in tiling.gaps:
             lost = int(pages[index, first:end].sum()) * PAGE_SIZE
             lost_bytes += lost
-            low, high = (readable[index] + (edge << context.unit_shift) for edge in (first, end))
+            low, high = (segment + (edge << context.unit_shift) for edge in (first, end))
             absent += absent_bytes(memory, low, high, lost)
             log.add(
                 "page-range-damaged",
                 Severity.WARNING,
                 "_HEAP_PAGE_RANGE_DESCRIPTOR",
-                readable[index] + first * dtype.itemsize,
-                f"descriptors {first} to {end - 1} of the segment at 0x{readable[index]:x} "
+                segment + first * size,
+                f"descriptors {first} to {end - 1} of the segment at 0x{segment:x} "
                 "contradict each other or themselves",
                 lost,
             )
-    segment, first_units = np.array(rows_of, np.int64), np.array(units_of, np.int64)
-    chosen = descriptors[segment, first_units]
-    lone = _unconfirmed(uses[segment, first_units], chosen, np.array(lengths_of, np.int64), context)
-    for index, unit in zip(segment[lone].tolist(), first_units[lone].tolist(), strict=True):
-        lost = int(pages[index, unit]) * PAGE_SIZE
-        lost_bytes += lost
-        low = readable[index] + (unit << context.unit_shift)
-        absent += absent_bytes(memory, low, low + (1 << context.unit_shift), lost)
-        log.add(
-            "page-range-damaged",
-            Severity.WARNING,
-            "_HEAP_PAGE_RANGE_DESCRIPTOR",
-            readable[index] + unit * dtype.itemsize,
-            f"descriptor {unit} of the segment at 0x{readable[index]:x} makes a block with more unused bytes "
-            "than it has",
-            lost,
-        )
-    segment, first_units, chosen = segment[~lone], first_units[~lone], chosen[~lone]
-    lengths = np.array(lengths_of, np.int64)[~lone]
-    starts_at = bases[segment] + (first_units << context.unit_shift).astype(np.uint64)
-    length = lengths << context.unit_shift
-    ranges = PageRanges(
-        starts_at,
-        length,
-        uses[segment, first_units],
-        np.where(
-            chosen["UnusedBytes"] < MOST_UNUSED,
-            chosen["UnusedBytes"].astype(np.int64),
-            SIZE_UNKNOWN,
-        ),
-        (chosen["ExtraPresent"] & 1) != 0,
-        commit.committed_bytes(starts_at, length),
-    )
-    return SegmentBatch(
-        addresses,
-        int(pages[:, : context.first_unit].sum()) * PAGE_SIZE,
-        lost_bytes,
-        absent,
-        ranges,
-        commit,
-    )
+    return lost_bytes, absent

@@ -45,6 +45,12 @@ class Tiling:
     repaired: list[int] = field(default_factory=list)
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
+    def give_up(self, unit: int) -> None:
+        """Makes a range of one unit a gap; nothing where no range begins."""
+        if unit in self.starts and self.lengths[at := self.starts.index(unit)] == 1:
+            del self.starts[at], self.lengths[at]
+            self.gaps.append((unit, unit + 1))
+
 
 def tile_all(
     uses: U8, sizes: I64, offsets: I64, pages: I64, context: SegContext, pages_above: int

@@ -2,7 +2,7 @@
 
 On x64 few granules can be chunk headers at all: those of about a MiB of subsegments are decoded at once, and
 where they make up a chain without a gap, that is it. Else, and on x86, every granule is decoded, and the hop
-from chunk to chunk is over integers (`segment_chain`).
+from chunk to chunk is over integers (`chain.py`).
 """
 
 from __future__ import annotations

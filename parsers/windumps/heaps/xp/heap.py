@@ -1,6 +1,6 @@
 """The NT heap of Windows XP and Server 2003: plain headers, an array of segments, look-aside lists.
 
-See `xp_backend` for what stands in for the checksum these headers lack. What the heap allocates from itself
+See `backend.py` for what stands in for the checksum these headers lack. What the heap allocates from itself
 (look-aside lists, tables of the LFH) comes as used blocks, since nothing marks it and the genuine walk lists
 it so; areas of the LFH come as the blocks inside them.
 """

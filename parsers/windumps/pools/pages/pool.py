@@ -1,8 +1,8 @@
 """Small blocks before Windows 10 1903: all pages of the kernel that chains of headers fill.
 
 No list of the pool's pages is needed, so it works without symbols: every page of the kernel that is in the
-dump and is not part of an image or a large allocation is looked at (`page_chain`), and so is what large
-allocations leave of their last page (`page_tails`).
+dump and is not part of an image or a large allocation is looked at (`chain.py`), and so is what large
+allocations leave of their last page (`tails.py`).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class SpecialBlocks(NamedTuple):
     pool: NDArray[np.uint8]
 
     def blocks(self) -> Blocks:
-        """The same as blocks; each takes a page."""
+        """These allocations as blocks; each takes a page."""
         count = len(self.address)
         return Blocks.build(
             self.address,

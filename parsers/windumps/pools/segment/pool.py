@@ -145,6 +145,7 @@ class HeapPool:
                 )
 
     def _say_unread(self, root: PoolHeap, reason: str) -> None:
+        self.coverage.is_bounded = False
         self.log.add(
             "pool-heap-not-read",
             Severity.ERROR,

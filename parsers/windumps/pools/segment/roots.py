@@ -87,8 +87,22 @@ def _nodes(kernel: Kernel, first: int, source: str) -> list[PoolHeap]:
         ]
         if not here:
             break
-        found += here
+        found += here + _lost(kernel, place, source, [*found, *here])
     return found
+
+
+def _lost(kernel: Kernel, place: int, source: str, known: list[PoolHeap]) -> list[PoolHeap]:
+    """Heaps that a node names and that are not in the dump, or overwritten."""
+    size = kernel.pointer_size
+    places = np.uint64(place) + np.arange(len(_POOLS), dtype=np.uint64) * np.uint64(size)
+    values, present = kernel.memory.gather(places, f"<u{size}")
+    named = present & (values.astype(np.uint64) >= np.uint64(LOWEST[size]))
+    old = {heap.address for heap in known}
+    return [
+        PoolHeap(int(values[number]), _POOLS[number], source)
+        for number in np.flatnonzero(named).tolist()
+        if int(values[number]) not in old
+    ]
 
 
 def _pointed(

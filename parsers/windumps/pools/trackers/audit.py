@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.arrays import I64, U32
+from windumps.arrays import I64, PAGE_SIZE, U32
 from windumps.pool_tags import OVERFLOW_TAG, POOL_TAG
 from windumps.pools.coverage import PoolCoverage
 from windumps.pools.pages.chain import FRAGMENT_TAG
@@ -152,7 +152,7 @@ def make_audit(
     unseen = evidence.unseen_bytes
     if unseen is not None and unseen <= _TRUSTED_UNSEEN * max(int(rows[:, 1].sum()), 1):
         source[:] = Source.WALKED
-    source[own] = Source.UNKNOWN
+    source[key >> 1 == POOL_TAG] = Source.UNKNOWN  # of the pool's own tables no walk finds all
     source[counted & ~refuted] = Source.COUNTED
     idle = counted & ~refuted & ~both.any(axis=1) & ~rows.any(axis=1)
     keep = ~idle
@@ -194,6 +194,7 @@ def _less_own_tables(key: I64, gap: I64, coverage: PoolCoverage, evidence: Evide
     """Blocks counted less blocks walked, without the pool's own tables: they are charged to "Pool"."""
     left = gap.copy()
     own = (key >> 1 == POOL_TAG) & (gap[:, 0] > 0) & (gap[:, 0] <= evidence.own_tables)
+    own &= gap[:, 1] >= gap[:, 0] * PAGE_SIZE
     if own.any():
         count, held = gap[own].sum(axis=0).tolist()
         coverage.notes.append(

@@ -2,8 +2,8 @@
 
 Every allocation and free is counted by tag in a table of its processor; a block freed on another
 processor makes that one's counters negative, so only the sum over all processors means anything.
-Tags that found no slot stand in one more, shared table. See `tracker_table` for a single table and
-`tracker_search` for how tables are found without symbols.
+Tags that found no slot stand in one more, shared table. `table.py` reads a single table, and
+`search.py` finds tables without symbols.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class TagTotals:
     """Counters by tag, as columns of equal length; a tag comes once, in ascending order.
 
     Attributes:
-        tag: uint32, the four characters (`tags.tag_text`).
+        tag: uint32, the four characters (`tag_text`).
         nonpaged_allocs: int64, allocations ever made; 32-bit kernels and 64-bit ones before 16299
             count in 32 bits, which wrap.
         nonpaged_frees: int64, frees.
         nonpaged_bytes: int64, bytes held now.
-        paged_allocs: The same for paged pool.
-        paged_frees: See above.
-        paged_bytes: See above.
+        paged_allocs: int64, allocations ever made of paged pool.
+        paged_frees: int64, its frees.
+        paged_bytes: int64, bytes of it held now.
         complete: bool; false where some part of the sum is not in the dump: such a row's numbers
             are not the tag's totals and must not be shown as such.
         is_doubtful: bool; some processor's table has a page without any key where this tag has its slot:
@@ -87,17 +87,13 @@ class TagTotals:
     @classmethod
     def nothing(cls, source: str) -> TagTotals:
         """No tables, with the reason."""
-        empty = np.empty(0, np.int64)
+        none, unsaid = np.empty(0, np.int64), np.empty(0, np.bool_)
+        columns: dict[str, Any] = dict.fromkeys(COUNTERS, none)
         return cls(
             np.empty(0, np.uint32),
-            empty,
-            empty,
-            empty,
-            empty,
-            empty,
-            empty,
-            complete=np.empty(0, np.bool_),
-            is_doubtful=np.empty(0, np.bool_),
+            **columns,
+            complete=unsaid,
+            is_doubtful=unsaid,
             is_found=False,
             source=source,
         )
@@ -151,12 +147,10 @@ class SessionTotals:
     """Counters of one session's paged pool (systems before 11 24H2).
 
     Attributes:
-        session_id: None when unknown.
         directory_table_base: Root of page tables of a process in it.
         totals: The counters.
     """
 
-    session_id: int | None
     directory_table_base: int
     totals: TagTotals = field(repr=False)
 
@@ -174,7 +168,7 @@ def read_trackers(
         kernel: The kernel.
         words: Its image, for what must be searched.
         log: Where it is told how tables were found and what is missing.
-        base: Address of the first processor's table (`tracker_search.tracker_table`); None when it was
+        base: Address of the first processor's table (`search.tracker_table`); None when it was
             not found.
         table_bytes: Bytes of big pool allocations tagged "Pool", by address, where known: the
             tables are among them.

@@ -1,0 +1,103 @@
+"""The first screen about one dump of a process: what it is good for, and what nothing points to."""
+
+from __future__ import annotations
+
+from dumpleak.model.info import Info
+from dumpleak.model.populations import BLOCKS, POPULATIONS
+from dumpleak.model.units import format_bytes
+from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
+from dumpleak.reports.answers.next_steps import Step, better_dump_steps, record_stacks
+from dumpleak.reports.answers.summary import MAX_NAME, NAMED, count_of, covered_told, stack_steps
+from dumpleak.reports.document import Summary, Tone
+from dumpleak.reports.names import cut_middle
+from dumpleak.survey.leaks import Leaks
+from windumps.heaps.page_heap import heap as page_heap
+
+USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
+
+
+def summarize_info(info: Info) -> Summary:
+    """Of one dump."""
+    facts = [("Heap memory", covered_told([info.coverage]))] if info.heaps else []
+    if not info.usable:
+        return Summary(
+            Tone.CANNOT_TELL,
+            f"Good enough to look for leaks? {info.advice}",
+            tuple(facts),
+            better_dump_steps(info.source),
+        )
+    partly = info.advice.startswith("partly")
+    steps = better_dump_steps(info.source) if partly else ()
+    used = sum(heap.used_count or 0 for heap in info.heaps)
+    named = "type and shape"
+    if info.sourced_blocks:
+        named = f"file and line where they are known, else by {named}"
+        many = f"{info.sourced_blocks:,} of {used:,} used blocks"
+        facts.append(("Source lines", f"file and line of {many}, kept by the debug C runtime"))
+    traced = info.nt_global_flag is None or info.nt_global_flag & USER_STACK_TRACES
+    if not traced and not any(heap.kind == page_heap.NAME for heap in info.heaps):
+        facts.append(("Call stacks", f"not recorded in this process; sites are named by {named}"))
+        steps += (record_stacks(info.source),)
+    return Summary(
+        Tone.NOTICE if partly else Tone.GOOD,
+        f"Good enough to look for leaks? {info.advice}",
+        tuple(facts),
+        steps,
+    )
+
+
+def summarize_leaks(leaks: Leaks) -> Summary:
+    """Of what nothing points to in one dump."""
+    scanned = ", ".join(
+        f"{kind} {_of(amount.present_bytes, amount.committed_bytes)}"
+        for kind, amount in leaks.roots.items()
+    )
+    what = (
+        f"{format_bytes(leaks.unreferenced_bytes)} in {leaks.unreferenced_count:,} of "
+        f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks are unreferenced"
+    )
+    registers = ", registers" if leaks.has_registers else ""
+    lost = _lost(leaks)
+    facts = [("What", what)]
+    if leaks.groups:
+        facts.append(
+            (
+                "Who",
+                ", ".join(
+                    f"{cut_middle(group.site.name, MAX_NAME)} ({format_bytes(group.unreferenced_bytes)})"
+                    for group in leaks.groups[:NAMED]
+                ),
+            )
+        )
+    sure = f"unreferenced, not proof of a leak; {covered_told([leaks.coverage])}"
+    facts += [("How sure", sure), ("Scanned", f"{scanned}{registers}, and what they lead to")]
+    if not leaks.groups:
+        used = f"{format_bytes(leaks.used.bytes)} in {leaks.used.count:,} used blocks"
+        return Summary(Tone.GOOD, f"None of {used} is unreferenced.", tuple(facts), ())
+    later = Step(
+        "See whether they become more: compare with a later dump.", "dumpleak diff THIS LATER"
+    )
+    many = count_of(len(leaks.groups), POPULATIONS[BLOCKS].groupings[leaks.grouping])
+    return Summary(
+        Tone.CANNOT_TELL if lost else Tone.NOTICE,
+        f"{lost}Nothing points to blocks of {many}.",
+        tuple(facts),
+        (later, *stack_steps(leaks.source, leaks.groups)),
+    )
+
+
+def _lost(leaks: Leaks) -> str:
+    """What has to be said first of memory that was not scanned; "" when hardly any is missing."""
+    if leaks.lost_share is None:
+        return "This dump of part of the memory does not say what it lacks; what only that holds is listed. "
+    if leaks.lost_share < TOLD_LOST_SHARE:
+        return ""
+    return (
+        f"{share_told(leaks.lost_share)} of the memory that may hold pointers is not in the dump or was not "
+        "read; what only that holds is listed too. "
+    )
+
+
+def _of(part: int, whole: int) -> str:
+    """Bytes, and of how many where some are missing."""
+    return format_bytes(part) + (f" of {format_bytes(whole)}" if part < whole else "")
