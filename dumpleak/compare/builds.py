@@ -18,11 +18,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from dumpleak.model.sites import Place, Site, image_identity
-from dumpleak.model.totals import Totals
+from dumpleak.model.totals import Groups, Totals
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.images.modules import Module
-
-Groups = dict[str, tuple[Site, Totals]]
 
 DIGEST_BYTES = 16
 # Names of one function differ in these between kinds of symbols.
@@ -173,12 +171,7 @@ def _put(groups: Groups, key: str, site: Site, more: Totals) -> None:
     if key in groups:
         other, totals = groups[key]
         site = other if totals.bytes >= more.bytes else site
-        more = Totals(
-            totals.count + more.count,
-            totals.bytes + more.bytes,
-            totals.block_bytes + more.block_bytes,
-            max(totals.largest, more.largest),
-        )
+        more = totals + more
     groups[key] = site, more
 
 
@@ -192,43 +185,28 @@ def _note(concerned: list[str], rebuilt: dict[str, _Module]) -> str:
 def _diagnostics(rebuilt: dict[str, _Module]) -> list[Diagnostic]:
     found = []
     for name, module in rebuilt.items():
-        what = f"{name} is not the same build in all dumps"
-        if module.by_name:
-            found.append(
-                _said(
-                    "rebuilt-by-name",
-                    Severity.INFO,
-                    name,
-                    f"{what}: its frames were matched by function names",
-                )
-            )
-        if module.by_module:
-            found.append(
-                _said(
-                    "rebuilt-by-module",
-                    Severity.INFO,
-                    name,
-                    f"{what}, and PDBs of all its builds are not there: its frames, which are the "
-                    "allocator's, were matched by module only",
-                )
-            )
-        if module.apart:
-            lack = (
-                "some functions have no symbols"
-                if module.has_names
-                else ("PDBs of all its builds are not there (--symbols)")
-            )
-            found.append(
-                _said(
-                    "rebuilt-apart",
-                    Severity.WARNING,
-                    name,
-                    f"{what}, and {lack}: its sites are kept apart for each build ({module.apart} in all), "
-                    "so that one site may be shown as gone and as new",
-                )
-            )
+        lack = (
+            "some functions have no symbols"
+            if module.has_names
+            else "PDBs of all its builds are not there (--symbols)"
+        )
+        for many, code, severity, what in (
+            (
+                *(module.by_name, "rebuilt-by-name", Severity.INFO),
+                ": its frames were matched by function names",
+            ),
+            (
+                *(module.by_module, "rebuilt-by-module", Severity.INFO),
+                ", and PDBs of all its builds are not there: its frames, which are the "
+                "allocator's, were matched by module only",
+            ),
+            (
+                *(module.apart, "rebuilt-apart", Severity.WARNING),
+                f", and {lack}: its sites are kept apart for each build ({module.apart} in all), "
+                "so that one site may be shown as gone and as new",
+            ),
+        ):
+            if many:
+                message = f"{name} is not the same build in all dumps{what}"
+                found.append(Diagnostic(code, severity, name, None, message))
     return found
-
-
-def _said(code: str, severity: Severity, name: str, message: str) -> Diagnostic:
-    return Diagnostic(code, severity, name, None, message)

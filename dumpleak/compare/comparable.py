@@ -43,10 +43,11 @@ def why_not_comparable(
     before, after = base.source, current.source
     machines = {before.architecture, after.architecture}
     # Logs of counters do not tell theirs.
-    is_told = "" not in machines or not (base.is_pool or base.is_listed or not base.has_bytes)
+    is_told = "" not in machines or (base.has_bytes and base.of_process and not base.is_listed)
     if len(machines) > 1 and is_told:
+        owner = "process" if base.of_process else "kernel"
         reasons.append(
-            f"{older} is of a {before.architecture or 'unknown'} {base.owner}, "
+            f"{older} is of a {before.architecture or 'unknown'} {owner}, "
             f"{newer} of a {after.architecture or 'unknown'} one"
         )
     programs = before.program.lower(), after.program.lower()
@@ -56,7 +57,7 @@ def why_not_comparable(
         reasons.append(f"{older} is a dump of {before.program}, {newer} of {after.program}")
     if base.has_bytes:
         reasons += _heaps_read_once(base.heaps, current.heaps, names)
-    if base.has_bytes and not base.is_pool:
+    if base.has_bytes and base.of_process:
         reasons += _heaps_listed_once(base, current, names)
         reasons += _cut(base, current, names)
         reasons += _stacks_once(base, current, names)

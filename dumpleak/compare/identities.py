@@ -45,7 +45,7 @@ def identified(series: Sequence[Snapshot]) -> list[Snapshot]:
     Args:
         series: Two at least, in order of time; with names in all of them or in none.
     """
-    if any(snapshot.is_pool for snapshot in series):
+    if not all(snapshot.of_process for snapshot in series):
         return list(series)
     lives = _lives(series)
     labels = _labels(series, lives)

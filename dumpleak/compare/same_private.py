@@ -37,9 +37,7 @@ def with_same_private(snapshots: Sequence[Snapshot]) -> tuple[list[Snapshot], li
 
     Snapshots of logs and of kernels have none, and stay as they are.
     """
-    if any(snapshot.is_pool for snapshot in snapshots) or all(
-        snapshot.by_regions and not snapshot.private_unknown for snapshot in snapshots
-    ):
+    if all(snapshot.by_regions and not snapshot.private_unknown for snapshot in snapshots):
         return list(snapshots), []
     files = [snapshot.in_file for snapshot in snapshots]
     shared = [{found[0].key: found} for found in files if found is not None]

@@ -9,7 +9,6 @@ left out and counted.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,9 +16,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.files.live_text import decoded, encoding_of
+from dumpleak.files.live_text import decoded, fields_of, lines_of
 from dumpleak.model.errors import CannotAnswerError
-from windumps.files import read_head, regular_only
 
 LINE_LIMIT = 1 << 23
 MAX_ROWS = 1 << 20
@@ -131,7 +129,7 @@ def read_heading(path: Path | str) -> CounterFile:
         CannotAnswerError: it is cut.
         OSError: the file cannot be read.
     """
-    fields = _fields(next(_lines(path), ""))
+    fields = fields_of(next(_lines(path), ""))
     if fields is None or len(fields) < 2:
         raise CannotAnswerError(
             f"{path}: the first line, which names the counters, is cut or damaged"
@@ -182,7 +180,7 @@ def read_samples(
     for line in lines:
         if not line.startswith('"') and not line[:1].isdigit():
             continue  # typeperf says how it ended
-        fields = _fields(line)
+        fields = fields_of(line)
         time = _time(fields[0], heading.bias) if fields and len(fields) == heading.columns else None
         if fields is None or time is None:
             damaged += 1
@@ -220,19 +218,7 @@ def _add(
 
 
 def _lines(path: Path | str) -> Iterator[str]:
-    encoding = encoding_of(read_head(path, 3), "utf-8")
-    with open(path, encoding=encoding, errors="replace", opener=regular_only) as text:
-        for line in iter(lambda: text.readline(LINE_LIMIT), ""):
-            if line.strip():
-                yield line.strip("\r\n ")
-
-
-def _fields(line: str) -> list[str] | None:
-    """The fields of one line; None where quotes are left open."""
-    try:
-        return next(csv.reader([line], strict=True), None)
-    except csv.Error:
-        return None
+    return (line.strip("\r ") for line in lines_of(path, "utf-8", LINE_LIMIT) if line.strip())
 
 
 def _value(text: str) -> tuple[int | None, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,17 +25,26 @@ def decoded(head: bytes, plain: str = "latin-1") -> str:
     return head.decode(encoding_of(head, plain), "replace")
 
 
-def lines_of(path: Path | str, plain: str = "latin-1") -> Iterator[str]:
-    """The lines of a file without their ends; what is longer than `LINE_LIMIT` comes in pieces.
+def fields_of(line: str, delimiter: str = ",") -> list[str] | None:
+    """The fields of one line of a CSV; None where quotes are left open."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), None)
+    except csv.Error:
+        return None
+
+
+def lines_of(path: Path | str, plain: str = "latin-1", limit: int = LINE_LIMIT) -> Iterator[str]:
+    """The lines of a file without their ends; what is longer than the limit comes in pieces.
 
     Args:
         path: The file.
         plain: Encoding of a file without a mark. As Latin-1 each byte is a character of its own.
+        limit: Characters.
 
     Raises:
         OSError: it cannot be read.
     """
     encoding = encoding_of(read_head(path, 3), plain)
     with open(path, encoding=encoding, errors="replace", opener=regular_only) as text:
-        for line in iter(lambda: text.readline(LINE_LIMIT), ""):
+        for line in iter(lambda: text.readline(limit), ""):
             yield line.rstrip("\n")

@@ -77,7 +77,7 @@ def _with_lost_tags(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:
     """
     sides = list(snapshots)
     for number, (before, after) in enumerate(pairwise(snapshots)):
-        if not (before.is_pool and after.is_pool):
+        if before.population != after.population:
             continue
         if fell := _fallen(before.pool, after.pool):
             message = _falling(fell, before.source.file)

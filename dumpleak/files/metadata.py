@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +12,7 @@ from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
+from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
 from windumps.images.modules import Module
@@ -82,6 +84,24 @@ class Metadata:
     processes: tuple[ProcessRow, ...] | None = None
 
 
+def with_sites(metadata: Metadata, change: Callable[[Site], Site]) -> Metadata:
+    """The same with other sites in all groupings but the snapshot's own, and of all other members."""
+
+    def changed(tables: dict[str, list[Group]]) -> dict[str, list[Group]]:
+        return {
+            by: [(change(site), totals) for site, totals in groups] for by, groups in tables.items()
+        }
+
+    return replace(
+        metadata,
+        tables=changed(metadata.tables),
+        populations={
+            of: replace(kept, groups=changed(kept.groups))
+            for of, kept in metadata.populations.items()
+        },
+    )
+
+
 class _Texts:
     """Strings and places that many sites share, each once."""
 
@@ -100,19 +120,16 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
     """The JSON object of the file's metadata."""
     snapshot = metadata.snapshot
     texts, places = _Texts(), _Texts()
-    tables = {
-        name: [_group(group, texts, places) for group in groups]
-        for name, groups in (("site", list(snapshot.groups.values())), *metadata.tables.items())
-    }
-    populations = {
-        of: {
-            "sized": kept.sized,
-            "reason": kept.reason,
-            "groups": {
-                by: [_group(group, texts, places) for group in groups]
-                for by, groups in kept.groups.items()
-            },
+
+    def tables(groups_of: Mapping[str, Iterable[Group]]) -> dict[str, list[dict[str, Any]]]:
+        return {
+            by: [_group(group, texts, places) for group in groups]
+            for by, groups in groups_of.items()
         }
+
+    groups = tables({"site": snapshot.groups.values(), **metadata.tables})
+    populations = {
+        of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}
@@ -129,7 +146,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "heaps": [asdict(row) for row in snapshot.heaps],
         "limits": [asdict(limit) for limit in snapshot.limits],
         "modules": [asdict(module) for module in snapshot.modules],
-        "groups": tables,
+        "groups": groups,
         "populations": populations,
         "classes": metadata.classes,
         "holders": [
@@ -137,12 +154,10 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
             for number, key in enumerate(snapshot.groups)
             if key in snapshot.held_by
         ],
-        "private": [_group(group, texts, places) for group in snapshot.private.values()],
+        **tables({"private": snapshot.private.values()}),
         "private_unknown": snapshot.private_unknown,
         "by_regions": snapshot.by_regions,
-        "in_file": [
-            _group(group, texts, places) for group in [snapshot.in_file] if group is not None
-        ],
+        **tables({"in_file": [snapshot.in_file] if snapshot.in_file else []}),
         "texts": texts.values,
         "places": [list(place) for place in places.values],
         "diagnostics": [asdict(item) for item in snapshot.diagnostics],

@@ -28,7 +28,7 @@ from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Place, Site
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
-from dumpleak.model.totals import Group, Totals
+from dumpleak.model.totals import Group, Totals, by_key
 from dumpleak.subjects import OF_KIND
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
@@ -159,7 +159,7 @@ def from_json(document: Any, file: str) -> Metadata:
 
 
 def _snapshot(stored: _Metadata, sites: list[Group], file: str) -> Snapshot:
-    source, groups = stored.source, _by_key(sites)
+    source, groups = stored.source, by_key(sites)
     if len(groups) != len(sites):
         raise WrongMemberError("a list of different sites", "metadata.groups.site")
     # In files with a subject it is one; older ones say only of what format the dump is.
@@ -169,7 +169,7 @@ def _snapshot(stored: _Metadata, sites: list[Group], file: str) -> Snapshot:
         grouping="site",
         groups=groups,
         totals=stored.totals,
-        private=_by_key(stored.private),
+        private=by_key(stored.private),
         heaps=stored.heaps,
         coverage=stored.coverage,
         diagnostics=stored.diagnostics,
@@ -219,7 +219,3 @@ def _older(about: About | None) -> tuple[Figure, ...] | None:
     reason = "" if about.memory.complete else NO_REGIONS
     committed = sum(row.committed_bytes for row in about.memory.rows)
     return older_figures(about.thread_count, None if reason else committed, reason)
-
-
-def _by_key(groups: list[Group]) -> dict[str, Group]:
-    return {site.key: (site, totals) for site, totals in groups}

@@ -19,13 +19,13 @@ from dumpleak.model.memory import Limit
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import POOLS, TRACKERS, Counters, TagRow, sited
 from dumpleak.model.pool_account import PoolAccount
-from dumpleak.model.pool_sites import Groups, driver_of, tag_site
+from dumpleak.model.pool_sites import driver_of, tag_site
 from dumpleak.model.pools import Pools
 from dumpleak.model.populations import POOL
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
-from dumpleak.model.totals import Totals, sum_of
+from dumpleak.model.totals import Groups, Totals, add_to, sum_of
 from dumpleak.owners.by_table import owner_by_notes
 from dumpleak.owners.tag_table import (
     TagNote,
@@ -209,8 +209,7 @@ def _grouped(rows: Iterable[TagRow], by: str) -> Groups:
         counters = row.pools[POOLS[number]]
         held = counters.bytes or 0
         site = _site(row, number, by)
-        before = groups.get(site.key, (site, Totals()))[1]
-        groups[site.key] = site, before + Totals(counters.count or 0, held, held)
+        add_to(groups, site, Totals(counters.count or 0, held, held))
     return groups
 
 

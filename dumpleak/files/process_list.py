@@ -7,14 +7,21 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.files.live_text import decoded, lines_of
-from dumpleak.files.process_log import LogFile, check_grouping, listed, of_all, of_one, plain_name
+from dumpleak.files.live_text import decoded, fields_of, lines_of
+from dumpleak.files.process_log import (
+    PRIVATE,
+    LogFile,
+    check_grouping,
+    listed,
+    of_all,
+    of_one,
+    plain_name,
+)
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.snapshot import Snapshot
 
@@ -35,7 +42,6 @@ _COLUMNS: dict[str, tuple[str, ...]] = {
     "counters.pool_nonpaged_bytes": ("nonpagedsystemmemorysize64", "npm"),
 }
 _ENOUGH = 2  # figures that a list must have to be one
-_PRIVATE = "counters.private_bytes"
 
 
 class Row(NamedTuple):
@@ -86,7 +92,7 @@ def _all(rows: list[Row], file: LogFile) -> Snapshot:
     private: dict[str, tuple[int, int | None]] = {}
     for row in rows:
         count, size = private.get(row.name, (0, 0))
-        more = row.values.get(_PRIVATE)
+        more = row.values.get(PRIVATE)
         private[row.name] = count + 1, None if size is None or more is None else size + more
     return of_all(file, private)
 
@@ -142,7 +148,7 @@ def _read(path: Path | str) -> tuple[list[Row], LogFile]:
 def _heading(line: str) -> tuple[str, list[str]] | None:
     """Which character parts the columns, and their names in small letters; None for no list of processes."""
     for delimiter in _DELIMITERS:
-        names = [name.strip().lower() for name in _fields(line, delimiter) or ()]
+        names = [name.strip().lower() for name in fields_of(line, delimiter) or ()]
         told = sum(any(name in names for name in columns) for columns in _COLUMNS.values())
         if told >= _ENOUGH and any(name in names for name in _NAMES):
             return delimiter, names
@@ -161,7 +167,7 @@ def _rows(
     rows: list[Row] = []
     damaged = 0
     for line in lines:
-        fields = _fields(line, delimiter)
+        fields = fields_of(line, delimiter)
         if fields is None or len(fields) != len(names) or not fields[called]:
             damaged += 1
             continue
@@ -174,14 +180,6 @@ def _rows(
         number = _number(fields[id_place]) if id_place is not None else None
         rows.append(Row(fields[called], number, values))
     return rows, damaged
-
-
-def _fields(line: str, delimiter: str) -> list[str] | None:
-    """The fields of one line; None where quotes are left open."""
-    try:
-        return next(csv.reader([line], delimiter=delimiter, strict=True), None)
-    except csv.Error:
-        return None
 
 
 def _number(text: str) -> int | None:

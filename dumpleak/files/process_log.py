@@ -17,7 +17,7 @@ from dumpleak.model.populations import PROCESSES
 from dumpleak.model.sites import Site, SiteKind, process_key
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
-from dumpleak.model.totals import Totals, sum_of
+from dumpleak.model.totals import Totals, by_key, sum_of
 from windumps.diagnostics import Diagnostic, Severity
 
 GROUPINGS = ("site", "name")  # the first is what is asked for when nobody asks
@@ -136,8 +136,9 @@ def plain_name(name: str) -> str:
 
 
 def _groups(totals: Mapping[str, Totals]) -> dict[str, tuple[Site, Totals]]:
-    sites = [(Site(SiteKind.GROUP, process_key(name), name), each) for name, each in totals.items()]
-    return {site.key: (site, each) for site, each in sites}
+    return by_key(
+        (Site(SiteKind.GROUP, process_key(name), name), each) for name, each in totals.items()
+    )
 
 
 def _snapshot(

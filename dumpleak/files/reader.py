@@ -29,7 +29,7 @@ from dumpleak.model.pools import Pools
 from dumpleak.model.refuted_counters import keep_refuted
 from dumpleak.model.sites import Site, SiteKind, heap_name, key_site, size_name
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.totals import Group, Totals
+from dumpleak.model.totals import Group, Totals, by_key
 from windumps.arrays import I32
 from windumps.blocks import SIZE_UNKNOWN, Kind
 from windumps.diagnostics import Diagnostic, Severity
@@ -160,7 +160,7 @@ class SnapshotFile:
             snapshot.holders = StoredHolders(held, self.metadata.snapshot.unreferenced)
         if by in ("size", "heap", "kind"):
             groups, numbers = self._by_column(by)
-            snapshot.groups = _by_key(groups)
+            snapshot.groups = by_key(groups)
             keys = tuple(site.key for site, _ in groups)
             if not snapshot.is_pool:
                 snapshot.blocks = lambda: self._table(numbers, keys)
@@ -181,7 +181,7 @@ class SnapshotFile:
             raise SnapshotFileError(
                 f"{self.path}: this snapshot does not know blocks by {by}; make it anew from the dump"
             )
-        snapshot.groups = _by_key(table)
+        snapshot.groups = by_key(table)
         keys = tuple(site.key for site, _ in table)
         # The rows of a pool's tags may be fewer than its trackers count.
         if not snapshot.is_pool:
@@ -389,7 +389,3 @@ def _numbered(column: Any, numbers: dict[str, int]) -> NDArray[Any]:
         raise ValueError("a column's numbers are not in its dictionary")
     values: NDArray[Any] = known[indices]
     return values
-
-
-def _by_key(groups: list[Group]) -> dict[str, Group]:
-    return {site.key: (site, totals) for site, totals in groups}

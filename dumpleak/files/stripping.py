@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from dumpleak.files.metadata import Metadata, with_sites
 from dumpleak.files.pool_metadata import said_anew
 from dumpleak.model.pools import Pools
 from dumpleak.model.stripping import Names, _without, stripped_snapshot
 from windumps.images.modules import Module
-
-if TYPE_CHECKING:
-    from dumpleak.files.metadata import Metadata
 
 _EVIDENCE_LEFT_OUT = "evidence that names code is left out"
 
@@ -34,30 +31,12 @@ def stripped_metadata(metadata: Metadata, kept: tuple[str, ...]) -> Metadata:
     )
     snapshot = stripped_snapshot(metadata.snapshot, kept)
     snapshot.pool = snapshot.pool and stripped_pools(snapshot.pool, names, images)
+    # Clauses on holders name their programs.
+    processes = metadata.processes and tuple(
+        replace(row, name=names.name("module", row.name), held_by=()) for row in metadata.processes
+    )
     return replace(
-        metadata,
-        about=about,
-        snapshot=snapshot,
-        tables={
-            name: [(names.site(site), totals) for site, totals in table]
-            for name, table in metadata.tables.items()
-        },
-        populations={
-            of: replace(
-                kept,
-                groups={
-                    by: [(names.site(site), totals) for site, totals in table]
-                    for by, table in kept.groups.items()
-                },
-            )
-            for of, kept in metadata.populations.items()
-        },
-        processes=metadata.processes
-        # Clauses on holders name their programs.
-        and tuple(
-            replace(row, name=names.name("module", row.name), held_by=())
-            for row in metadata.processes
-        ),
+        with_sites(metadata, names.site), about=about, snapshot=snapshot, processes=processes
     )
 
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from dumpleak.files.live_text import decoded
 from windumps.images.modules import Module, PdbIdentity, file_name
 
 COUNTED = "// The last line counts the heaps."
 HEAPS_IN_ALL = "heaps in all"
-LINE_LIMIT = 0x4000
 MAX_FRAMES = 0x100
 HEAD_BYTES = 0x10000
 
@@ -114,14 +114,9 @@ class Log:
 
 def is_log(head: bytes) -> bool:
     """True when the beginning of a file (some KiB) looks like a UMDH log or comparison."""
-    lines = _decoded(head).splitlines()
+    lines = decoded(head[:HEAD_BYTES], "utf-8-sig").splitlines()
     patterns = (_HEAP, _BLOCK, _GROUP, _DELTA, _MODULES)
     return any(pattern.match(line.strip()) for line in lines for pattern in patterns)
-
-
-def _decoded(head: bytes) -> str:
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    return head[:HEAD_BYTES].decode(encoding, "replace")
 
 
 def parse(lines: Iterable[str]) -> Log:

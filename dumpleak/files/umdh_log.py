@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from dumpleak.attribution.stack import Frame, FrameNamer, module_stem, stack_site
-from dumpleak.files.umdh_lines import ADDRESS, HEX, LINE_LIMIT, Log, parse
+from dumpleak.files.live_text import lines_of
+from dumpleak.files.umdh_lines import ADDRESS, HEX, Log, parse
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.sites import Site, SiteKind, stack_key
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
-from dumpleak.model.totals import Totals
+from dumpleak.model.totals import Groups, Totals, add_to, sum_of
 from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic, Severity
-from windumps.files import read_head, regular_only
 from windumps.process.stack_traces import CodeMap
 
 KIND = "umdh log"
@@ -67,9 +67,7 @@ def read_log(path: Path | str, by: str = "site", skip_frames: tuple[str, ...] = 
             f"{path}: a UMDH log knows stacks only; it can be grouped by {' or '.join(GROUPINGS)}, "
             f"not by {by}"
         )
-    encoding = "utf-16" if read_head(path, 2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    with open(path, encoding=encoding, errors="replace", opener=regular_only) as text:
-        log = parse(iter(lambda: text.readline(LINE_LIMIT), ""))
+    log = parse(lines_of(path, "utf-8-sig"))
     if not log.is_comparison and log.why_not_whole:
         raise CannotAnswerError(f"{path}: {log.why_not_whole}; write it again")
     if not log.stacks:
@@ -146,15 +144,15 @@ def as_log(snapshot: Snapshot, *, by_name: bool = True, by_symbol: bool = True) 
     Returns:
         The snapshot with only those groups that have a recorded stack.
     """
-    groups: dict[str, tuple[Site, Totals]] = {}
+    groups: Groups = {}
     for site, totals in snapshot.groups.values():
         if site.kind is SiteKind.STACK:
             shown = site
             if by_name and site.frames:
                 # Without places, so that nobody looks for differences between builds.
                 shown = replace(site, key=stack_key(_names(site, by_symbol=by_symbol)), places=())
-            _add(groups, shown, totals)
-    kept = _total(groups)
+            add_to(groups, shown, totals)
+    kept = sum_of(totals for _, totals in groups.values())
     notes = []
     if by_name:
         message = "stacks are matched by module names, as UMDH logs have no more"
@@ -195,7 +193,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
     modules = log.images or log.modules
     code = CodeMap(modules, log.unloaded)
     namer = FrameNamer(code, skip_frames=skip_frames)
-    groups: dict[str, tuple[Site, Totals]] = {}
+    groups: Groups = {}
     unnamed = 0
     for trace, stack in log.stacks.items():
         frames = [frame for text in stack.frames for frame in _frames(namer, text)]
@@ -203,7 +201,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         name = f"BackTrace{trace:X}"
         cut = by == "stack"
         site = stack_site(frames, cut=cut) if frames else Site(SiteKind.STACK, f"umdh|{name}", name)
-        _add(groups, site, Totals(stack.count, stack.bytes, stack.block_bytes, stack.largest))
+        add_to(groups, site, Totals(stack.count, stack.bytes, stack.block_bytes, stack.largest))
     highest = max([log.highest, *log.heaps, *(module.base_address for module in modules)])
     architecture = "x64" if highest >> 32 else "x86"
     heaps = [
@@ -219,7 +217,7 @@ def _snapshot(log: Log, file: str, by: str, skip_frames: tuple[str, ...]) -> Sna
         )
         for number, (address, heap) in enumerate(log.heaps.items())
     ]
-    totals = _total(groups)
+    totals = sum_of(totals for _, totals in groups.values())
     # A log does not say what was committed; all that it lists is covered.
     covered = totals.block_bytes
     program = next((m.name for m in modules if m.name.lower().endswith(".exe")), "")
@@ -272,26 +270,3 @@ def _frames(namer: FrameNamer, text: str) -> list[Frame]:
     known = function.strip("?")
     shown = f"{module}!{function}{tail}" if known else f"{module}{tail}"
     return [Frame(shown, shown, namer.skips(module, function if known else ""))]
-
-
-def _add(groups: dict[str, tuple[Site, Totals]], site: Site, more: Totals) -> None:
-    old = groups[site.key][1] if site.key in groups else Totals()
-    groups[site.key] = (
-        site,
-        Totals(
-            old.count + more.count,
-            old.bytes + more.bytes,
-            old.block_bytes + more.block_bytes,
-            max(old.largest, more.largest),
-        ),
-    )
-
-
-def _total(groups: dict[str, tuple[Site, Totals]]) -> Totals:
-    all_ = [totals for _, totals in groups.values()]
-    return Totals(
-        sum(t.count for t in all_),
-        sum(t.bytes for t in all_),
-        sum(t.block_bytes for t in all_),
-        max((t.largest for t in all_), default=0),
-    )

@@ -7,12 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from dumpleak.model.units import format_bytes, format_count
-
-if TYPE_CHECKING:
-    pass
 
 BYTES, COUNT = "bytes", "count"
 NO_REGIONS = "the dump does not list the process's memory regions"

@@ -22,11 +22,8 @@ from dumpleak.model.subject import Subject
 def account_of(snapshot: Snapshot) -> tuple[Figure, ...]:
     """All figures of a snapshot, in the order of `ROWS`; rows that do not apply are absent."""
     subject = snapshot.source.subject
-    if (
-        subject is Subject.SYSTEM
-        or snapshot.is_pool
-        or (snapshot.outside and subject is Subject.LOG)
-    ):
+    of_process = subject is not Subject.SYSTEM and snapshot.of_process
+    if not of_process or (snapshot.outside and subject is Subject.LOG):
         return snapshot.outside or ()  # counters are all that a log has of a process
     figures = {figure.name: figure for figure in (*_of_heaps(snapshot), *_outside(snapshot))}
     known = [figures[name] for name in ROWS if name in figures]
@@ -98,7 +95,7 @@ def why_no_private(snapshot: Snapshot) -> str:
         return ""
     covered = snapshot.coverage
     unread = covered.heaps_listed - covered.heaps_read
-    if unread and not snapshot.is_pool:
+    if unread and snapshot.of_process:
         return f"memory of {unread} heaps that could not be read is among it"
     if snapshot.private_unknown:
         return snapshot.private_unknown

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dumpleak.model.pool import POOLS, TagRow
 from dumpleak.model.sites import Site, SiteKind
-from dumpleak.model.totals import Totals
 from windumps.pool_tags import tag_number, tag_text
-
-Groups = dict[str, tuple[Site, Totals]]
-
 
 Refuted = tuple[int, int, int, int]
 

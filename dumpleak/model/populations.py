@@ -41,7 +41,7 @@ class Population:
         what_bytes: What the bytes of a member are, for people; "" where members have none.
         traces: What to do next when members become more, by the name of the group; "" for all others.
         all_of_them: What all members together are called, where that is not the population's name.
-        owner: Whose they are.
+        of_process: They are in the memory of one process, whose heaps and images name them.
         found_in: Where to look when a file of one process does not tell of them.
     """
 
@@ -50,7 +50,7 @@ class Population:
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
     all_of_them: str = ""
-    owner: str = "process"
+    of_process: bool = True
     found_in: str = ""
 
     @property
@@ -89,7 +89,7 @@ POPULATIONS: dict[str, Population] = {
         "block",
         "charged",
         all_of_them="the kernel's pools",
-        owner="kernel",
+        of_process=False,
         found_in=f"pools are in dumps of the kernel: {BETTER_KERNEL_DUMP}",
     ),
     REGIONS: Population(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from dumpleak.model.pool import NONE, POOLS, TagRow
-from dumpleak.model.pool_sites import Groups, Refuted, driver_of, tag_site
+from dumpleak.model.pool_sites import Refuted, driver_of, tag_site
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.totals import Totals
+from dumpleak.model.totals import Groups, Totals, add_to
 
 # Groupings of what the trackers count, and the group of a tag's counters in one of `POOLS`.
 COUNTED: dict[str, Callable[[TagRow, int], Site]] = {
@@ -44,5 +44,5 @@ def keep_refuted(snapshot: Snapshot, rows: Iterable[TagRow], refuted: Sequence[R
                 doubted.add(site.key)
             size = held.bytes or 0
             more = counted or Totals(held.count or 0, size, size)
-            groups[site.key] = site, groups.get(site.key, (site, Totals()))[1] + more
+            add_to(groups, site, more)
     snapshot.refuted = {key: group for key, group in groups.items() if key in doubted}

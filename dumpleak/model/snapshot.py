@@ -191,9 +191,9 @@ class Snapshot:
         return BLOCKS if self.is_pool else self.population
 
     @property
-    def owner(self) -> str:
-        """Whose its members are: a "process" or the "kernel"."""
-        return POPULATIONS[self.population].owner
+    def of_process(self) -> bool:
+        """Its members are in the memory of one process."""
+        return POPULATIONS[self.population].of_process
 
     @property
     def noun(self) -> str:

@@ -12,7 +12,7 @@ from dumpleak.model.block_table import BlockTable
 from dumpleak.model.owners import drivers_named, either
 from dumpleak.model.sites import OWN_CODE, Place, Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.totals import Group
+from dumpleak.model.totals import Group, by_key
 from windumps.images.modules import Module
 
 NAME_DIGEST_BYTES = 4
@@ -201,8 +201,7 @@ def alike(base: Snapshot, current: Snapshot) -> tuple[Snapshot, Snapshot]:
 
 
 def _groups(groups: Iterable[Group], names: Names) -> dict[str, Group]:
-    sites = ((names.site(site), totals) for site, totals in groups)
-    return {site.key: (site, totals) for site, totals in sites}
+    return by_key((names.site(site), totals) for site, totals in groups)
 
 
 def _without(text: str, shown: dict[str, str]) -> str:

@@ -39,3 +39,15 @@ def sum_of(totals: Iterable[Totals]) -> Totals:
 
 
 Group = tuple[Site, Totals]
+Groups = dict[str, Group]
+
+
+def by_key(groups: Iterable[Group]) -> Groups:
+    """Groups by the keys of their sites."""
+    return {site.key: (site, totals) for site, totals in groups}
+
+
+def add_to(groups: Groups, site: Site, more: Totals) -> None:
+    """Adds blocks of a site; of several sites with one key the last is kept."""
+    known = groups.get(site.key)
+    groups[site.key] = site, known[1] + more if known else more

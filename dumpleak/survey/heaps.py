@@ -8,6 +8,7 @@ from dumpleak.attribution.grouping import GROUPINGS, Grouping
 from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.group_sums import DetailSums, GroupSums
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
+from dumpleak.model.totals import Groups, Totals, by_key
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.process.account import outside_figures
@@ -82,12 +83,25 @@ def walked_snapshot(session: Session, by: str, grouping: Grouping, sums: GroupSu
         sums: Over all used blocks.
     """
     sites = grouping.table.sites
+    groups = by_key((site, sums.totals(index)) for index, site in enumerate(sites))
+    return snapshot_of(session, by, groups, sums.overall())
+
+
+def snapshot_of(session: Session, by: str, groups: Groups, totals: Totals) -> Snapshot:
+    """The snapshot of a session whose heaps were walked.
+
+    Args:
+        session: The dump.
+        by: Name of the grouping.
+        groups: What it gave.
+        totals: Over all used blocks.
+    """
     private = private_memory(session)
     return Snapshot(
         source=source_info(session),
         grouping=by,
-        groups={site.key: (site, sums.totals(index)) for index, site in enumerate(sites)},
-        totals=sums.overall(),
+        groups=groups,
+        totals=totals,
         private=private.groups,
         private_unknown=private.unknown,
         by_regions=private.by_regions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,11 +13,9 @@ from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.info import Info, coverage_advice
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals, sum_of
-from dumpleak.process.account import outside_figures
-from dumpleak.process.coverage import coverage
-from dumpleak.process.memory_use import memory_by_use, private_memory
+from dumpleak.process.memory_use import memory_by_use
 from dumpleak.process.session import Session
-from dumpleak.survey.heaps import heap_rows, source_info
+from dumpleak.survey.heaps import snapshot_of
 from windumps.blocks import Blocks
 from windumps.heaps.debug_crt import read_source_name
 
@@ -41,23 +40,9 @@ def process_snapshot(
     for _, blocks in session.blocks(progress):  # the walk fills the heaps' accounts
         if sources is not None:
             sources += source_names(blocks)
-    heaps = heap_rows(session)
-    private = private_memory(session)
-    used = [Totals(row.used_count or 0, row.used_bytes or 0) for row in heaps]
-    return Snapshot(
-        source=source_info(session),
-        grouping="",
-        groups={},
-        totals=sum_of(used),
-        private=private.groups,
-        private_unknown=private.unknown,
-        by_regions=private.by_regions,
-        heaps=heaps,
-        coverage=coverage(session),
-        outside=outside_figures(session),
-        modules=tuple(session.dump.modules),
-        diagnostics=session.diagnostics,
-    )
+    taken = snapshot_of(session, "", {}, Totals())
+    used = [Totals(row.used_count or 0, row.used_bytes or 0) for row in taken.heaps]
+    return replace(taken, totals=sum_of(used))
 
 
 def take_info(session: Session, progress: Progress = no_progress) -> Info:

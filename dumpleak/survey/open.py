@@ -292,5 +292,7 @@ def require_population(path: Path | str, wanted: str | None, told: str, kind: st
     if wanted is not None and wanted != told:
         elsewhere = POPULATIONS[wanted].found_in
         if kind and elsewhere:
-            raise CannotAnswerError(f"{path}: a {kind} of one process; {elsewhere}")
+            raise CannotAnswerError(
+                f"{path}: a {kind} of one process, which tells of {told}, not of {wanted}; {elsewhere}"
+            )
         raise CannotAnswerError(f"{path} tells of {told}, not of {wanted}")

@@ -24,13 +24,12 @@ from dumpleak.model.pool_account import (
     PoolAccount,
 )
 from dumpleak.model.pool_blocks import PoolBlocks
-from dumpleak.model.pool_sites import Groups
 from dumpleak.model.pools import Pools
 from dumpleak.model.populations import POOL
 from dumpleak.model.refuted_counters import COUNTED, keep_refuted
 from dumpleak.model.sites import Site, heap_name, key_site
 from dumpleak.model.snapshot import HeapRow, Snapshot
-from dumpleak.model.totals import Totals, sum_of
+from dumpleak.model.totals import Groups, Totals, add_to, sum_of
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
 
@@ -99,8 +98,7 @@ def _by_tag(make: Callable[[TagRow, int], Site]) -> Callable[[Pools], Groups]:
             held = counters.bytes or 0
             _, sizes = blocks.of(row.number, number)
             largest = int(sizes.max()) if len(sizes) else 0
-            before = groups.get(site.key, (site, Totals()))[1]
-            groups[site.key] = site, before + Totals(counters.count or 0, held, held, largest)
+            add_to(groups, site, Totals(counters.count or 0, held, held, largest))
         return groups
 
     return grouping

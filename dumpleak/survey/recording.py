@@ -23,7 +23,7 @@ from dumpleak.files.columns import (
     arrow,
     pack,
 )
-from dumpleak.files.metadata import About, Metadata, to_json
+from dumpleak.files.metadata import About, Metadata, to_json, with_sites
 from dumpleak.files.pool_metadata import said_anew
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
@@ -262,17 +262,13 @@ def without_paths(metadata: Metadata) -> Metadata:
     """What is written, without folders: they may hold the names of users."""
     snapshot = metadata.snapshot
     sites = {key: (_without_paths(site), totals) for key, (site, totals) in snapshot.groups.items()}
-    tables = {
-        name: [(_without_paths(site), totals) for site, totals in table]
-        for name, table in metadata.tables.items()
-    }
     modules = tuple(replace(module, path=module.name) for module in snapshot.modules)
     about = metadata.about
     if about is not None:
         unloaded = tuple(replace(module, path=module.name) for module in about.unloaded_modules)
         about = replace(about, unloaded_modules=unloaded)
     return replace(
-        metadata,
+        with_sites(metadata, _without_paths),
         snapshot=replace(
             snapshot,
             groups=sites,
@@ -284,7 +280,6 @@ def without_paths(metadata: Metadata) -> Metadata:
                 for item in snapshot.diagnostics
             ],
         ),
-        tables=tables,
         about=about,
     )
 
