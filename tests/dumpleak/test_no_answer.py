@@ -60,7 +60,7 @@ def _made(hour: float, size: int, hole: int = 0, unread: int = 0, **source: Any)
 
 
 def _judged(condition: str, base: Snapshot, current: Snapshot, force: bool = False) -> GateResult:
-    return Gate(parse_gate(condition)).judge(compare(base, current, force))
+    return Gate(parse_gate(condition)).judge(compare(base, current, force=force))
 
 
 # -- private memory ------------------------------------------------------------------------------------
