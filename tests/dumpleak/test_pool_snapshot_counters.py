@@ -48,8 +48,13 @@ def take(path: Path) -> Snapshot:
 def besides_files(told: dict[str, Any]) -> dict[str, Any]:
     """An answer without names of files and holders of kernel objects, which a snapshot cannot know."""
     told = copy.deepcopy(told)
-    for part in (told, told.get("base", {}), told.get("current", {})):
+    parts = told, told.get("base", {}), told.get("current", {})
+    files = {part["file"] for part in parts if "file" in part}
+    for part in parts:
         part.pop("file", None)
+    for row in told.get("system", ()):
+        for file in files:
+            row["reason"] = row["reason"] and row["reason"].replace(file, "FILE")
     for row in told["tags"]:
         row.pop("holders", None)
     return told
