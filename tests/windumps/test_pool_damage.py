@@ -77,7 +77,8 @@ def check(pools: KernelPools) -> Blocks:
     audit = pools.audit
     assert audit.reason
     # What begins the tails of large blocks is counted by the trackers, and is no block.
-    assert int(audit.walked_count.sum()) <= len(used) + sum(pools.coverage.fragments)
+    tails = sum(pools.coverage.fragments) + sum(pools.coverage.orphans)
+    assert int(audit.walked_count.sum()) <= len(used) + tails
     _ = pools.sessions
     return blocks
 
