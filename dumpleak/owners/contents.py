@@ -35,15 +35,16 @@ def drivers_in(kernel: Kernel, addresses: U64, sizes: I64) -> tuple[list[tuple[s
     chosen, length = addresses[::step], np.minimum(sizes[::step], MAX_BYTES)
     width = kernel.pointer_size
     images = ModuleMap([d for d in kernel.drivers if d is not kernel.image])
+    offsets = np.arange(0, int(length.max(initial=0)) - width + 1, width)
+    places = chosen[:, None] + offsets.astype(np.uint64)
+    words, inside = kernel.memory.gather(places, f"<u{width}")
+    inside &= offsets + width <= length[:, None]
+    rows, words = np.nonzero(inside)[0], words[inside].astype(np.uint64)
     hits: set[tuple[int, int]] = set()
-    for offset in range(0, int(length.max(initial=0)) - width + 1, width):
-        rows = np.flatnonzero(length >= offset + width)
-        words, present = kernel.memory.gather(chosen[rows] + np.uint64(offset), f"<u{width}")
-        rows, words = rows[present], words[present].astype(np.uint64)
-        for start in (words, _driver_starts(kernel, words)):
-            index = images.index_of(start)
-            found = index >= 0
-            hits.update(zip(index[found].tolist(), rows[found].tolist(), strict=True))
+    for start in (words, _driver_starts(kernel, words)):
+        index = images.index_of(start)
+        found = index >= 0
+        hits.update(zip(index[found].tolist(), rows[found].tolist(), strict=True))
     blocks: dict[int, int] = {}
     for image, _ in hits:
         blocks[image] = blocks.get(image, 0) + 1
