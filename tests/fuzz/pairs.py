@@ -222,9 +222,14 @@ def trials(names: list[str], damages: list[str], seed: int, rounds: Rounds) -> I
             if pair.is_swapped:
                 yield Row(name, "none", 0, is_swapped=True)
                 continue
+            mine = [damage for damage in damages if damage in pair.damages]
+            # Where time ends a round early, other damages come first for each pair.
+            turn = names.index(name) % max(len(mine), 1)
             for number in numbers:
-                for damage in (name for name in damages if name in pair.damages):
+                for damage in mine[turn:] + mine[:turn]:
                     yield tried(pair, name, damage, seed, number)[0]
+                    if pair.is_slow and numbers.is_over:
+                        break
 
 
 def replay(name: str, seed: int, save: Path | None) -> int:
