@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 from pathlib import Path
 
@@ -50,6 +51,17 @@ def test_a_foreign_file_is_named_with_the_way_to_a_dump(
     # Nobody takes a dump of a process of a machine that is a file.
     assert "procdump" not in text
     assert "\n" not in text
+
+
+def test_advice_on_a_compressed_file_names_it_as_it_is_without(tmp_path: Path) -> None:
+    path = tmp_path / "a.vmss.gz"
+    path.write_bytes(gzip.compress(bytes.fromhex("d2bed2be").ljust(0x2000, b"\0")))
+    with pytest.raises(UnsupportedDumpError, match=r"\(a\.vmem\).*vmss2core -W8 a\.vmss "):
+        open_dump(path)
+    path = tmp_path / "saved.vmrs.gz"
+    path.write_bytes(gzip.compress(b"\1".ljust(0x2000, b"\0")))
+    with pytest.raises(UnsupportedDumpError, match=r"Hyper-V.*windbg -z saved\.vmrs "):
+        open_dump(path)
 
 
 def test_an_aff4_archive_is_named_although_it_is_a_zip_file(tmp_path: Path) -> None:

@@ -109,9 +109,9 @@ def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
     """What must be known of who is named: drivers that are gone, callers that nobody knows."""
     for owner in owners:
         if owner.unloaded and owner.note:
-            yield "Unloaded", f"{owner.tag}: {owner.note}"
+            yield "Unloaded", f"{owner.tag.rstrip()}: {owner.note}"
         elif owner.on_behalf:
-            yield "Caller", f"{owner.tag}: {owner.note}"
+            yield "Caller", f"{owner.tag.rstrip()}: {owner.note}"
 
 
 def _sure(accounts: Sequence[PoolAccount]) -> str:
@@ -131,8 +131,8 @@ def _sure(accounts: Sequence[PoolAccount]) -> str:
 
 def _named(row: TagRow, size: int | None) -> str:
     amount = "unknown" if size is None else format_bytes(size)
-    return f"{row.tag} {row.owner.whose} ({amount})"
+    return f"{row.tag.rstrip()} {row.owner.whose} ({amount})"
 
 
 def _grown(delta: TagDelta, size: int) -> str:
-    return f"{delta.current.tag} {delta.owner.whose} ({format_bytes(size, signed=True)})"
+    return f"{delta.current.tag.rstrip()} {delta.owner.whose} ({format_bytes(size, signed=True)})"

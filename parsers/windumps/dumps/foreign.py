@@ -27,6 +27,7 @@ class ForeignFormat(NamedTuple):
     advice: str
 
 
+_PACKED = (".gz", ".xz", ".zst", ".zip", ".cab")
 _PROGRAM = "a Windows program, not a dump of one"
 _LINUX = "the tool takes memory of Linux; of Windows take a raw image, e.g. with WinPmem"
 
@@ -133,10 +134,16 @@ def by_content(path: Path, head: bytes) -> str | None:
 
 def by_name(path: Path) -> str | None:
     """What a file is by its name; None when that says nothing."""
-    suffix = path.suffix.lower()
+    suffix = _unpacked(path).suffix.lower()
     return next((_text(row, path) for row in FOREIGN_FORMATS if suffix in row.suffixes), None)
 
 
+def _unpacked(path: Path) -> Path:
+    """The path without what compression added to its name."""
+    return path.with_suffix("") if path.suffix.lower() in _PACKED else path
+
+
 def _text(row: ForeignFormat, path: Path) -> str:
+    path = _unpacked(path)  # the tools want it so
     advice = row.advice.format(file=path.name, stem=path.stem)
     return f"this is {row.what}" + (f"; {advice}" if advice else "")
