@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
+from dumpleak.kernel.audit import OpenedPools
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.process_rows import ENDED, RUNNING, UNLISTED
@@ -17,35 +18,18 @@ from windumps.kernel.handles import HandleTable, read_handles
 from windumps.kernel.object_references import ObjectHolder, holders_of, open_handles
 from windumps.kernel.process_figures import PROCESS_TAG, unlisted_processes, with_figures
 from windumps.kernel.processes import KernelProcess
-from windumps.pools.kernel_pools import KernelPools
 
 NAMED_HOLDERS = 3
 NO_HANDLES = "handle tables of processes are not in the dump, or their layout is not known"
 EMPTY_HANDLES = "the handle tables in the dump hold no handles: they were not written"
 
 
-class WalkedPools(Protocol):
-    """What is asked of the pools of a system, see `PoolReader`."""
-
-    @property
-    def dump(self) -> KernelDump:
-        """The dump."""
-
-    @property
-    def pools(self) -> KernelPools:
-        """Its pools."""
-
-    @property
-    def has_trackers(self) -> bool:
-        """The kernel's own counters are in the dump, at least for some tags."""
+class WalkedPools(OpenedPools, Protocol):
+    """Pools whose blocks are walked only where the machine can hold them, see `PoolReader`."""
 
     @property
     def why_no_walk(self) -> str:
         """Why blocks cannot be looked at; "" when they can."""
-
-    @property
-    def blocks(self) -> PoolBlocks:
-        """Used blocks; asking for them walks all pools."""
 
 
 @dataclass(frozen=True)
