@@ -8,6 +8,8 @@ is one thing with one size, which all of its blocks have.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,6 +70,23 @@ class Retention:
         if lost is None:
             return None
         return self._tree.union(np.concatenate((blocks, lost)))
+
+    def of_groups(self, group: I32, wanted: Iterable[int]) -> dict[int, tuple[int, int] | None]:
+        """What groups of blocks retain, as `of_blocks` has it.
+
+        Args:
+            group: By block, its group.
+            wanted: The groups asked for.
+        """
+        order = np.argsort(group, kind="stable").astype(np.int32)
+        sorted_ = group[order]
+        numbers = np.array(list(wanted), np.int64)
+        begins = np.searchsorted(sorted_, numbers).tolist()
+        ends = np.searchsorted(sorted_, numbers, "right").tolist()
+        return {
+            number: self.of_blocks(order[begin:end])
+            for number, begin, end in zip(numbers.tolist(), begins, ends, strict=True)
+        }
 
 
 class _SharedParts:

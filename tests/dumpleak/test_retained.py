@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
-from truth import TruthDump, truth_dumps
+from fuzz.command_lines import run
+from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution.grouping import GROUPINGS
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.pointers.pointer_graph import PointerGraph
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndexBuilder
@@ -16,6 +20,7 @@ from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import find_roots
 from dumpleak.process.session import Session
 from dumpleak.process.used_pieces import used_pieces
+from dumpleak.survey.heaps import take_snapshot
 
 KINDS = ("tiny", "mixed", "nt-lfh", "segment-lfh*", "leak-pair-ust", "leak-pair-aslr", "debug-crt")
 DUMPS = [dump for dump in truth_dumps(*KINDS) if "before" not in dump.dump.name][::10]
@@ -172,3 +177,46 @@ def test_in_a_dump_it_is_what_taking_out_and_following_again_loses(dump: TruthDu
             assert (found.bytes[blocks[0]], found.count[blocks[0]]) == expected
         keeping += len(lost) > len(blocks)
     assert keeping
+
+
+AFTER = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-aslr" / "after.dmp.gz"
+
+
+def answered(*words: object) -> dict[str, Any]:
+    code, output, said = run(*map(str, words), "--format", "json")
+    assert code == 0, said
+    found: dict[str, Any] = json.loads(output)
+    return found
+
+
+def test_what_groups_keep_is_told_and_the_largest_comes_first() -> None:
+    groups = answered("stat", AFTER, "--by", "type", "--retained")["groups"]
+    kept = [group["retained_bytes"] for group in groups]
+    assert kept == sorted(kept, reverse=True)
+    assert all(group["retained_bytes"] >= group["used_bytes"] for group in groups)
+    assert all(group["retained_count"] >= group["used_count"] for group in groups)
+    cache = next(group for group in groups if "Cache" in (group["type"] or ""))
+    assert cache["retained_bytes"] > 20 * cache["used_bytes"]
+    plain = answered("stat", AFTER, "--by", "type")["groups"]
+    assert not any("retained_bytes" in group for group in plain)
+    assert {g["name"]: g["used_bytes"] for g in plain} == {
+        g["name"]: g["used_bytes"] for g in groups
+    }
+
+
+def test_what_grew_is_told_with_what_it_keeps() -> None:
+    base = AFTER.with_name("before.dmp.gz")
+    sites = answered("diff", base, AFTER, "--retained")["sites"]
+    grown = [site for site in sites if site["delta_bytes"] > 0]
+    assert all(site["retained_bytes"] >= site["current_bytes"] for site in grown)
+    assert any(site["retained_count"] > site["current_count"] for site in grown)
+    code, output, _ = run("diff", str(base), str(AFTER), "--retained", "--format", "csv")
+    assert code == 0
+    assert "retained_bytes,retained_count" in output.splitlines()[0]
+
+
+def test_where_roots_are_missing_nothing_is_said_to_be_kept() -> None:
+    session = Session.open(AFTER)
+    session.dump.modules.clear()
+    with pytest.raises(CannotAnswerError, match="would look unreferenced"):
+        take_snapshot(session, holders=True, retained=True)
