@@ -47,6 +47,8 @@ COUNTERS = counters(
         "\\Process(other)\\Private Bytes": [1e6, 1e6, 1e6, 1e6],
     }
 )
+PLACES = ("0", "7ffe0000", "ffff`ffffffff", "0x1234")
+HELD_PLACES = ("00000257`cbaf07f0", "00000257cbaf07f8", "257cbaf0000")  # of that dump
 HANDLES = ("--of", "handles")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
@@ -434,6 +436,10 @@ ANSWERED: list[Words] = [
     ("diff", BASE, CURRENT, "--holders"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz", "--retained"),
     ("stat", MIXED, "--retained"),
+    *(("explain", dump, *PLACES, "--bytes", "16") for dump in (CURRENT, MIXED, MORE_POOLS)),
+    *(("explain", dump, *PLACES) for dump in ("headless.dmp", "handles0.dmp", "full-x64.dmp")),
+    ("explain", MIXED, *HELD_PLACES),
+    ("explain", MORE_POOLS, "ffffd6d8c0034010"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
     ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
     ("diff", CURRENT, BASE),  # the wrong order

@@ -5,6 +5,7 @@ import click
 from dumpleak.commands.allocations import allocations
 from dumpleak.commands.demo import demo
 from dumpleak.commands.diff import diff
+from dumpleak.commands.explain import explain
 from dumpleak.commands.heaps import heaps
 from dumpleak.commands.info import info
 from dumpleak.commands.leaks import leaks
@@ -29,6 +30,7 @@ COMMANDS: tuple[click.Command, ...] = (
     diff,
     trend,
     leaks,
+    explain,
     snapshot,
     demo,
 )

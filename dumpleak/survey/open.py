@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +13,15 @@ from dumpleak.kernel.pools import PoolReader
 from dumpleak.kernel.system_info import describe
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.explanation import Explanation
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.survey.explain import explain
+from dumpleak.survey.explain_pool import explain_pool
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from dumpleak.survey.pages import pool_pages, process_pages
@@ -173,6 +176,17 @@ class OpenedProcess:
         self._walk = self._session.blocks(wanted.progress)
         return process_pages(self._session, self._walk, state)
 
+    def explain(
+        self,
+        addresses: Sequence[int],
+        count: int,
+        skip_frames: tuple[str, ...],
+        progress: Progress = no_progress,
+    ) -> Explanation:
+        """What lies at some addresses, with so many bytes of contents."""
+        self._session.skip_frames = skip_frames
+        return explain(self._session, addresses, count, progress)
+
     def shortfall(self) -> str:
         """Why what `pages` gave is too little; "" when it is enough."""
         for _ in self._walk:
@@ -247,6 +261,16 @@ class OpenedSystem:
     def pages(self, state: State | None, wanted: Wanted) -> Iterator[BlockPage]:
         """The blocks of its pools, or those of one state; errors as `PoolReader` has them."""
         return pool_pages(self._pools(wanted.progress), state)
+
+    def explain(
+        self,
+        addresses: Sequence[int],
+        count: int,
+        skip_frames: tuple[str, ...],
+        progress: Progress = no_progress,
+    ) -> Explanation:
+        """What lies at some addresses, with so many bytes of contents; errors as `PoolReader` has them."""
+        return explain_pool(self._pools(progress), addresses, count, self._symbols)
 
     def shortfall(self) -> str:
         """Why what `pages` gave is too little; "" when it is enough."""

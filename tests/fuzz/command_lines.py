@@ -36,7 +36,7 @@ SAID = (*NO_ANSWER, "SUMMARY: ", "warning: ", "error: ", "info: ")
 # A schema check takes longer than what it checks; larger documents are parsed only.
 SCHEMA_BYTES = 200_000
 LINES_CHECKED = 20  # of a document of lines, against their schema
-LINE_BY_LINE = ("allocations",)  # commands whose JSON is one document a line
+LINE_BY_LINE = ("allocations", "explain")  # commands whose JSON is one document a line
 
 
 class NoAnswerError(WindumpsError):
