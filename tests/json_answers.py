@@ -48,7 +48,8 @@ COUNTERS = counters(
     }
 )
 PLACES = ("0", "7ffe0000", "ffff`ffffffff", "0x1234")
-HELD_PLACES = ("00000257`cbaf07f0", "00000257cbaf07f8", "257cbaf0000")  # of that dump
+# Of that dump: blocks, one that holds a pointer, one in a register, a heap's header.
+HELD_PLACES = ("00000257`cbaf07f0", "00000257cbaf07b8", "257cbafb230", "257cbaf0000")
 HANDLES = ("--of", "handles")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
@@ -440,6 +441,7 @@ ANSWERED: list[Words] = [
     *(("explain", dump, *PLACES) for dump in ("headless.dmp", "handles0.dmp", "full-x64.dmp")),
     ("explain", MIXED, *HELD_PLACES),
     ("explain", MORE_POOLS, "ffffd6d8c0034010"),
+    ("explain", "timeless.dmp", "0"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
     ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
     ("diff", CURRENT, BASE),  # the wrong order

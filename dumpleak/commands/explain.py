@@ -34,7 +34,7 @@ def _addresses(
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak explain testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz 0x7ff600001000\n"
-    "  dumpleak explain app.dmp 000001f4`2a6c0b10 --bytes 64"
+    "  dumpleak explain app.dmp 1f42a6c0b10 1f42a6c0b40 --bytes 64"
 )
 @DUMP
 @click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True, callback=_addresses)

@@ -69,6 +69,7 @@ PROCESS_LINES = (
     Line(("stat", INPUT, "--by", BY)),
     Line(("leaks", INPUT, "--by", BY)),
     Line(("allocations", INPUT), ("--state", "all")),
+    Line(("explain", INPUT, "7ffe0000", "0", "257`cbaf0000", "1a0000"), ("--bytes", "64")),
     Line(("diff", WHOLE, INPUT, "--by", BY, "--fail-on", "bytes>=1"), ("--force",)),
     Line(("diff", INPUT, WHOLE, "--by", BY), ("--force",)),
     Line(("trend", INPUT, WHOLE, INPUT, "--by", BY), ("--force",)),
@@ -89,6 +90,7 @@ KERNEL_LINES = (
     Line(("pool", WHOLE, INPUT), codes=ANY_FORMAT),
     Line(("pool", INPUT, WHOLE), codes=ANY_FORMAT),
     Line(("allocations", INPUT)),
+    Line(("explain", INPUT, "fffff802`7d001234", "ffffd6d8c0034010", "0")),
     Line(("stat", INPUT, "--by", BY)),
     Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("heaps", INPUT, "--process", "app.exe")),
@@ -114,6 +116,7 @@ SNAPSHOT_LINES = (
 VALUES: dict[str, tuple[str, ...]] = {
     "--after-idle": (WHOLE, INPUT),
     "--baseline": (WHOLE, INPUT),
+    "--bytes": ("1", "64"),
     "--fail-on": (
         *(
             "bytes>=1",

@@ -1,0 +1,239 @@
+"""`dumpleak explain`: what lies at an address, and why it is alive."""
+
+from __future__ import annotations
+
+import json
+import struct
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from builders.heap_source import blocks_at, opened
+from builders.image_builder import DATA, ImageBuilder
+from builders.minidump_builder import MinidumpBuilder
+from builders.opening import open_bytes
+from fuzz.command_lines import run
+from pointers_again import Again
+from truth import TESTDATA, TruthDump, truth_dumps
+
+from dumpleak.attribution import SiteFinder
+from dumpleak.model.explanation import Explained, What
+from dumpleak.model.sites import Site, SiteKind
+from dumpleak.pointers.reachability import scan_pointers
+from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
+from dumpleak.pointers.roots import find_roots
+from dumpleak.process.places import Places
+from dumpleak.process.session import Session
+from dumpleak.process.used_pieces import used_pieces
+from dumpleak.reports.answers.explain import SHOWN_STEPS, path_told
+from dumpleak.survey.explain import explain
+from dumpleak.survey.explain_holders import MOST_STEPS, Holding
+from windumps.memory import AddressSpace
+
+MIXED = TESTDATA / "10.0.26100.5074-x64" / "mixed" / "dump.dmp.gz"
+PLAIN = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-aslr" / "after.dmp.gz"
+POOLS = TESTDATA / "kernel" / "14393-x64" / "tiny-pair" / "after.dmp.xz"
+BUTTON = 0x257CBAF07F0  # of MIXED
+PICKED = 25
+DUMPS = [
+    dump
+    for dump in truth_dumps("tiny", "mixed", "leak-pair-ust", "segment-lfh*")
+    if "before" not in dump.dump.name
+][::6]
+
+
+def explained(dump: object, *words: object) -> list[dict[str, Any]]:
+    code, output, said = run("explain", str(dump), *map(str, words), "--format", "json")
+    assert code == 0, said
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def one(dump: object, *words: object) -> dict[str, Any]:
+    (found,) = explained(dump, *words)
+    return found
+
+
+def index_of(session: Session) -> BlockIndex:
+    finder, builder = SiteFinder(session), BlockIndexBuilder()
+    for source, used in used_pieces(session):
+        builder.add(used, finder.assign(source, used), source.view.pointer_size)
+    return builder.build()
+
+
+def steps_from_roots(again: Again) -> dict[int, int]:
+    """How many blocks the shortest way to each block has, by breadth-first search from the roots."""
+    steps = dict.fromkeys(again.held, 1)
+    front = list(again.held)
+    while front:
+        new = {n for node in front for n in again.leads[node]} - steps.keys()
+        steps.update(dict.fromkeys(new, steps[front[0]] + 1))
+        front = list(new)
+    return steps
+
+
+@pytest.mark.parametrize("dump", DUMPS, ids=lambda d: d.name)
+def test_paths_are_real_and_shortest_and_holders_are_all(dump: TruthDump) -> None:
+    session = Session.open(dump.dump)
+    index, memory = index_of(session), session.dump.memory
+    graph = scan_pointers(memory, find_roots(session), index)
+    again = Again(graph)
+    steps = steps_from_roots(again)
+    picked = np.random.default_rng(7).integers(0, len(index), PICKED).tolist()
+    asked = [int(index.address[block]) for block in picked]
+    reached = 0
+    for block, found in zip(picked, explain(Session.open(dump.dump), asked).found, strict=True):
+        start, size = int(index.address[block]), int(index.size[block])
+        assert (found.what, found.address, found.held_bytes) == ("block", start, size)
+        assert found.path_count == (steps[block] + 1 if block in steps else 0)
+        assert_real(memory, index, [(step.address, step.offset) for step in found.path])
+        reached += bool(found.path)
+        lost = again.lost_with({block})
+        assert found.retained_count == len(lost)
+        assert found.retained_bytes == sum(int(index.size[other]) for other in lost)
+        holding = {h.address - h.offset for h in found.holders if h.address and h.offset >= 0}
+        assert {int(index.address[other]) for other in again.back[block]} <= holding
+        for holder in found.holders:
+            if holder.address is not None:
+                value = memory.read_uint(holder.address, index.width_of(block))
+                assert start <= value < start + max(size, 1)
+    assert reached > 0
+
+
+def assert_real(
+    memory: AddressSpace, index: BlockIndex, path: list[tuple[int | None, int]]
+) -> None:
+    """Each step's pointer is in memory, and leads into the next block."""
+    for (address, offset), (following, _) in pairwise(path):
+        if address is not None:
+            width = index.width_of(0)
+            value = memory.read_uint(address + offset, width)
+            number = int(index.find(np.array([value], np.uint64))[0])
+            assert int(index.address[number]) == following
+
+
+def test_a_block_is_told_with_heap_site_and_what_keeps_it_alive() -> None:
+    found = one(MIXED, f"{BUTTON:x}")
+    assert found["what"] == "block"
+    assert found["block"]["type"] == "app::Button"
+    assert found["block"]["heap_label"] == "heap 0"
+    assert [step["what"] for step in found["path"]] == [
+        "global app.exe+0xd1a0",
+        "app::Application",
+        "app::Document",
+        "app::TextView",
+        "app::Button",
+    ]
+    assert [holder["what"] for holder in found["holders"]] == ["app::TextView"]
+    assert found["holders"][0]["offset"] == 0x28
+    code, text, _ = run("explain", str(MIXED), hex(BUTTON))
+    assert code == 0
+    assert "global app.exe+0xd1a0 → app::Application +0x8 → app::Document +0x18" in text
+    assert "keeps alive  at least 168 B in 2 blocks, itself included" in text
+
+
+@pytest.mark.parametrize("form", ["0x257cbaf07f8", "257CBAF07F8", "00000257`cbaf07f8"])
+def test_addresses_are_read_as_debuggers_write_them(form: str) -> None:
+    found = one(MIXED, form)
+    assert found["address"] == "0x00000257cbaf07f8"
+    assert (found["offset"], found["block"]["address"]) == (8, "0x00000257cbaf07f0")
+
+
+@pytest.mark.parametrize("word", ["xyz", "0x", "12 34", "-1", "1ffffffffffffffff", "12`34", ""])
+def test_what_is_no_address_is_wrong_usage(word: str) -> None:
+    code, _, said = run("explain", str(MIXED), "--", word)
+    assert code == 2
+    assert "is no address" in said
+
+
+def test_an_address_is_needed() -> None:
+    assert run("explain", str(MIXED))[0] == 2
+
+
+def test_contents_are_shown_only_when_asked_for() -> None:
+    memory = Session.open(MIXED).dump.memory
+    assert one(MIXED, hex(BUTTON))["contents"] == ""
+    assert one(MIXED, hex(BUTTON), "--bytes", 24)["contents"] == memory.read(BUTTON, 24).hex()
+    text = run("explain", str(MIXED), hex(BUTTON), "--bytes", "20")[1]
+    assert memory.read(BUTTON, 16).hex(" ") in text
+
+
+def test_what_nothing_leads_to_has_no_path_and_still_a_size() -> None:
+    leaks = json.loads(run("leaks", str(PLAIN), "--format", "json")[1])
+    group = leaks["groups"][0]
+    found = one(PLAIN, group["addresses"][0])
+    assert found["path"] == []
+    assert found["retained_bytes"] >= group["unreferenced_bytes"] // group["unreferenced_count"]
+    assert "no root leads to it" in run("explain", str(PLAIN), group["addresses"][0])[1]
+
+
+def test_places_that_are_no_blocks_are_told_apart() -> None:
+    session = Session.open(PLAIN)
+    thread = session.dump.threads[0]
+    heap = session.heaps[0].entry.address
+    module = session.dump.modules[0]
+    free = next(
+        int(blocks.address[blocks.state == 0][0])
+        for _, blocks in session.blocks()
+        if (blocks.state == 0).any()
+    )
+    asked = {
+        thread.registers["rsp"] + 8: ("stack", f"stack of thread {thread.thread_id}, rsp+0x8"),
+        thread.registers["rsp"] - 0x100: ("stack", "rsp-0x100 (below what is in use)"),
+        thread.teb + 0x30: ("region", f"TEB of thread {thread.thread_id}, +0x30"),
+        heap + 0x10: ("heap-structure", "heap 0 (+0x10 from its handle): no block"),
+        module.base_address + 0x1000: ("image", f"{module.name}+0x1000"),
+        free: ("free-block", "free block"),
+        0x1234: ("not-mapped", "the process had no memory here"),
+    }
+    found = explained(PLAIN, *map(hex, asked))
+    for item, (what, told) in zip(found, asked.values(), strict=True):
+        assert item["what"] == what, item
+        assert told in item["told"]
+        assert item["holder_count"] is None
+
+
+def test_what_the_dump_lacks_is_absent_and_what_was_never_there_is_not() -> None:
+    made = MinidumpBuilder()
+    made.memory(0x10000, b"\1" * 0x100)
+    made.region(0x10000, 0x2000)
+    told = explain(Session(open_bytes(made.build())), [0x10080, 0x11000, 0x90000]).found
+    assert [item.what for item in told] == ["region", "absent", "not-mapped"]
+    assert "not in the dump" in told[1].told
+
+
+def test_a_pool_block_has_its_tag_and_owner() -> None:
+    block, header, driver = explained(
+        POOLS, "ffffd6d8c0034018", "ffffd6d8c0034008", "0xfffff8027d001234"
+    )
+    assert (block["what"], block["block"]["tag"], block["offset"]) == ("pool-block", "MmLd", 8)
+    assert "ntoskrnl.exe" in block["told"]
+    assert header["what"] == "heap-structure"
+    assert (driver["what"], driver["told"]) == ("image", "driver ntoskrnl.exe+0x1234")
+
+
+HEAP = 0x20000000
+
+
+def test_a_very_long_path_is_told_by_its_ends() -> None:
+    # A list of blocks of two words, held by a global.
+    count = 1000
+    image = ImageBuilder(0x10000000, 8)
+    image.words(DATA + 0x40, HEAP)
+    dump = image.add_to(MinidumpBuilder(architecture="x64"))
+    words = [word for n in range(count) for word in (0, HEAP + 16 * (n + 1))]
+    dump.memory(HEAP, struct.pack(f"<{2 * count}Q", *words[:-1], 0))
+    session, _ = opened(dump)
+    builder = BlockIndexBuilder()
+    used = blocks_at([HEAP + 16 * n for n in range(count)], 16)
+    builder.add(used, np.zeros(count, np.int64), 8)
+    last = HEAP + 16 * (count - 1)
+    sites = [Site(SiteKind.TYPE, "type|n", "Node", type="Node")]
+    holding = Holding(session, builder.build(), sites, Places(session), [last])
+    found = holding.explained(Explained(last, What.BLOCK, "", held_bytes=16))
+    assert found.path_count == count + 1
+    assert len(found.path) == MOST_STEPS + 1
+    assert [found.path[n].address for n in (1, 2, -2, -1)] == [HEAP, HEAP + 16, last - 16, last]
+    assert any("in the middle of the path are left out" in note for note in found.notes)
+    assert path_told(found).count("Node") == SHOWN_STEPS - 1
+    assert f"… {count + 1 - SHOWN_STEPS:,} more …" in path_told(found)
