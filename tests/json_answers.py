@@ -399,6 +399,7 @@ ANSWERED: list[Words] = [
     *of_one([SESSION, MORE_POOLS], "stat", "heaps", "processes", "symbols"),
     *of_one([CUT_KERNEL], "info", "pool"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
+    ("allocations", CURRENT, "--unreferenced", "--size", "1-1K", "--new-since", BASE),
     *of_one(MADE_KERNELS, "info"),
     *of_one(["full-x64.dmp", "elf-x64.dmp"], "processes", "modules", "symbols"),
     *of_one(["before.dlsnap", "pools.dlsnap", "session.dlsnap"], "info", "modules", "symbols"),

@@ -75,7 +75,6 @@ class Explained:
         offset: Of the address in the block.
         region: None where the dump does not list regions, or none there.
         block: The block as `allocations` has it, a page of one row; None where there is none.
-        heap: Label of its heap; "" likewise.
         frames: The call stack that allocated it, innermost first; empty where none was recorded.
         held_bytes: Bytes of the block that its program may use; 0 where there is none.
         holders: Who points to the block, the first of them.
@@ -98,7 +97,6 @@ class Explained:
     offset: int = 0
     region: RegionTold | None = None
     block: BlockPage | None = None
-    heap: str = ""
     frames: tuple[str, ...] = ()
     held_bytes: int = 0
     holders: tuple[Pointer, ...] = ()

@@ -54,6 +54,7 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
                 tags[tag],
                 site,
                 f"0x{trace:x}" if trace else "",
+                page.heap_label,
             )
         if left is not None:
             left -= count

@@ -125,6 +125,7 @@ def _told(session: Session, places: Places, address: int, found: _Found | None) 
         block,
         [site.name if site else ""],
         [(site.type or "") if site else ""],
+        heap_label=heap.label,
     )
     return Explained(
         address,
@@ -134,7 +135,6 @@ def _told(session: Session, places: Places, address: int, found: _Found | None) 
         offset=address - start,
         region=region,
         block=page,
-        heap=heap.label,
         frames=site.frames if site else (),
         held_bytes=taken,
     )

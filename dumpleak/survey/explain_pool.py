@@ -91,8 +91,7 @@ def _block_told(reader: PoolReader, address: int, block: Blocks) -> Explained:
         told,
         width,
         offset=address - start,
-        block=BlockPage(0, width, block, [name], [""], pool),
-        heap=pool,
+        block=BlockPage(0, width, block, [name], [""], pool, pool),
         held_bytes=size,
         notes=(WHO_HOLDS,),
     )

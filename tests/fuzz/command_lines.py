@@ -128,14 +128,19 @@ VALUES: dict[str, tuple[str, ...]] = {
         ),
         *("suspects>=1", "unreferenced.count>=1", "handles.count>=1", "private.bytes-per-hour>=1"),
     ),
+    "--heap": ("heap 1", "0", "nobody"),
     "--keep-name": ("app*", "*"),
     "--pooltag": (INPUT,),
     "--process": ("app.exe", "4", "nobody.exe"),
+    "--new-since": (WHOLE, INPUT),
+    "--site": ("app*", "in heap"),
+    "--size": ("48", "1-1K"),
     "--skip-frames": ("ntdll*!*", INPUT),
     "--suppressions": (INPUT,),
     "--symbols": (".", INPUT),
     "--tag": ("A*", "?"),
     "--top": ("1", "3"),
+    "--type": ("app*", "?"),
 }
 # Options and commands that no case has, and why.
 LEFT_OUT: dict[str, str] = {

@@ -36,7 +36,7 @@ def _write_csv(pages: Pages, top: int | None, stream: IO[str]) -> None:
     writer.writerow(BLOCK_COLUMNS)
     # Few names in many rows, so `write_table` would look at the same ones again and again.
     writer.writerows(
-        (*row[:4], known[row[4]], row[5], known[row[6]], known[row[7]], known[row[8]], row[9])
+        (*row[:4], known[row[4]], row[5], known[row[6]], known[row[7]], known[row[8]], *row[9:])
         for row in block_rows(pages, top)
     )
 

@@ -152,11 +152,11 @@ def _row(_: int, found: Explained) -> Row:
 
 
 def block_json(found: Explained) -> dict[str, Any] | None:
-    """The row of `allocations`, with the label of its heap."""
+    """The row of `allocations`, as JSON has it."""
     if found.block is None:
         return None
     (row,) = block_rows([found.block], 1)
-    return {**nullable_block(dict(zip(BLOCK_COLUMNS, row, strict=True))), "heap_label": found.heap}
+    return nullable_block(dict(zip(BLOCK_COLUMNS, row, strict=True)))
 
 
 def explain_json(explanation: Explanation) -> list[dict[str, Any]]:
