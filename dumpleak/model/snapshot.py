@@ -92,6 +92,7 @@ class SourceInfo:
         program_base: Load address of the executable; None when unknown.
         subject: What it tells of.
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
+        processor_seconds: Processor time that the process had taken; None when unknown.
     """
 
     file: str
@@ -106,6 +107,7 @@ class SourceInfo:
     program_base: int | None = None
     subject: Subject = Subject.PROCESS
     cut_bytes: int = 0
+    processor_seconds: int | None = None
 
 
 @dataclass

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from dumpleak.compare import order
 from dumpleak.compare.answers import Verdict
-from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
@@ -81,8 +81,9 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
-    if is_older(comparison.base.source, comparison.current.source):
-        facts.append(("Order", SWAPPED))
+    facts += [
+        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
+    ]
     if not growth.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
     facts += account_facts(comparison)
