@@ -106,6 +106,7 @@ _HINTS: dict[type, dict[str, Any]] = {
         "file": Any,  # no file says its own name
         "subject": Subject | None,
         "cut_bytes": Annotated[int, Absent(0)],
+        "nt_global_flag": Annotated[int | None, Absent(None)],
         "processor_seconds": Annotated[int | None, Absent(None)],
     },
 }

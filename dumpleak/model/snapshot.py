@@ -92,6 +92,7 @@ class SourceInfo:
         program_base: Load address of the executable; None when unknown.
         subject: What it tells of.
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
+        nt_global_flag: PEB.NtGlobalFlag; None when unknown.
         processor_seconds: Processor time that the process had taken; None when unknown.
     """
 
@@ -107,6 +108,7 @@ class SourceInfo:
     program_base: int | None = None
     subject: Subject = Subject.PROCESS
     cut_bytes: int = 0
+    nt_global_flag: int | None = None
     processor_seconds: int | None = None
 
 

@@ -119,6 +119,7 @@ def source_info(session: Session) -> SourceInfo:
     """Where a session's answers come from."""
     dump, program = session.dump, session.program
     created, user, kernel = dump.process_times or (None, None, None)
+    flags = (view.nt_global_flag for view in session.views)
     return SourceInfo(
         file=str(dump.path),
         kind=dump.kind,
@@ -132,6 +133,7 @@ def source_info(session: Session) -> SourceInfo:
         program_base=program.base_address if program else None,
         subject=subject_of(dump),
         cut_bytes=sum(d.bytes_affected for d in dump.diagnostics if d.code == MEMORY_CUT),
+        nt_global_flag=next((flag for flag in flags if flag is not None), None),
         processor_seconds=None if user is None or kernel is None else user + kernel,
     )
 
