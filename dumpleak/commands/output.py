@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
 from dumpleak.commands.options import Options
 from dumpleak.model.errors import Progress as ProgressCallback
 from dumpleak.model.errors import no_progress
@@ -29,8 +30,6 @@ from dumpleak.reports.formats import Answer, write_answer
 from windumps.files import DISK_FULL, whole_file
 
 SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
-EXIT_GATE = 1
-EXIT_CANNOT_ANSWER = 3
 
 
 def require(shortfall: str) -> None:
