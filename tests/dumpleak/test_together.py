@@ -158,7 +158,7 @@ def test_the_next_step_names_no_driver_of_what_hangs_on_the_root(
 # -- kernel dumps ----------------------------------------------------------------------------------------
 
 # Bytes of a tracker entry, and where it has nonpaged and paged (bytes, allocs, frees).
-ENTRIES = {"22621-x64": (0x38, (8, 32)), "26100-x64": (0x50, (8, 32))}
+ENTRIES = {"22621-x64": (0x50, (8, 32)), "26100-x64": (0x50, (8, 32))}
 
 
 class CountedSystem:
@@ -173,17 +173,40 @@ class CountedSystem:
         self.size, self.places = ENTRIES[build]
 
     def count(self, tag: str, more: int, size: int = 64, *, paged: bool = False) -> None:
-        """So many allocations more of a tag that is in the first table."""
+        """So many allocations more of a tag in one processor's table."""
         tracker = self.truth["tracker"]
-        table = int(tracker["tables"][0], 16)
-        whole = self.memory.read(table, self.size * tracker["size"])
-        keys = [whole[at : at + 4] for at in range(0, len(whole), self.size)]
+        for table in (int(address, 16) for address in tracker["tables"]):
+            whole = self.memory.read(table, self.size * tracker["size"])
+            keys = [whole[at : at + 4] for at in range(0, len(whole), self.size)]
+            if tag.encode() in keys:
+                break
         at = table + self.size * keys.index(tag.encode()) + self.places[paged]
         for place, add in ((at, more * size), (at + 8, more)):
             (offset,) = self.memory.locate(np.array([place], np.uint64), 8).tolist()
             (old,) = struct.unpack_from("<Q", self.raw, offset)
             # A processor may free more than it allocates.
             struct.pack_into("<Q", self.raw, offset, (old + add) % (1 << 64))
+
+    def put(self, address: int, data: bytes) -> None:
+        (offset,) = self.memory.locate(np.array([address], np.uint64), len(data)).tolist()
+        self.raw[offset : offset + len(data)] = data
+
+    def truth_of(self, tag: str) -> list[dict[str, Any]]:
+        return [row for row in self.truth["small_blocks"] if row["tag"] == tag]
+
+    def split(self, tag: str, other: str) -> tuple[list[int], list[int]]:
+        """Gives half of the new small blocks of a tag to another one: the blocks of both, where users got them."""
+        old = load_json(self.base.with_name("before.truth.json.xz"))
+        known = {row["address"] for row in old["small_blocks"]}
+        new = [row for row in self.truth_of(tag) if not row.get("absent")]
+        new = [row for row in new if row["address"] not in known]
+        grew = len(self.truth_of(tag)) - sum(row["tag"] == tag for row in old["small_blocks"])
+        its, odd, mine = new[: grew // 2], new[grew // 2 :][: grew % 2], new[-(grew // 2) :]
+        for row, to in (*((row, other) for row in its), *((row, "MmSm") for row in odd)):
+            self.put(int(row["address"], 16) + 4, to.encode())
+            self.count(tag, -1, row["charged"])
+            self.count(to, 1, row["charged"])
+        return [int(row["user"], 16) for row in mine], [int(row["user"], 16) for row in its]
 
     def save(self, path: Path) -> Path:
         path.write_bytes(self.raw)
@@ -209,6 +232,40 @@ def test_what_grew_by_counters_alone_is_told_and_its_root_is_named(
         out = run(capsys, command, *pair)[1]
         assert "by counters alone 4 together (root: AcFc)" in out.splitlines()[0]
         assert "which the blocks found do not bear out: AcFc, " in out
+
+
+@pytest.mark.parametrize("holder", ["AcNb", "File"])
+def test_the_tag_whose_new_blocks_point_to_the_others_is_the_root(
+    holder: str, found: Any, tmp_path: Path
+) -> None:
+    made = CountedSystem("26100-x64")
+    mine, its = made.split("AcNb", "File")
+    from_, to = (mine, its) if holder == "AcNb" else (its, mine)
+    for address, target in zip(from_, to, strict=True):
+        made.put(address + 0x20, struct.pack("<Q", target + 0x30))
+    (group,) = found([made.base, made.save(tmp_path / "after.dmp")])
+    assert (group["root"], group["by_counters"]) == (holder, False)
+    held = "File" if holder == "AcNb" else "AcNb"
+    share, _, rest = group["evidence"][0].partition("%")
+    assert int(share) >= 97, "some are new in place of others that were freed"
+    assert rest == f" of its new blocks point to those of {held}, none back"
+
+
+def test_pointers_both_ways_and_many_to_one_block_tell_nothing(found: Any, tmp_path: Path) -> None:
+    made = CountedSystem("26100-x64")
+    mine, its = made.split("AcNb", "File")
+    for address, target in zip(mine, its, strict=True):
+        made.put(address + 0x20, struct.pack("<Q", target))
+        made.put(target + 0x20, struct.pack("<Q", address))
+    (group,) = found([made.base, made.save(tmp_path / "both.dmp")])
+    assert "point to" not in group["evidence"][0]
+    made = CountedSystem("26100-x64")
+    mine, its = made.split("AcNb", "File")
+    for address in its:
+        made.put(address + 0x20, struct.pack("<Q", mine[0]))
+    (group,) = found([made.base, made.save(tmp_path / "one.dmp")])
+    assert group["root"] == "AcNb"
+    assert "point to" not in group["evidence"][0]
 
 
 @pairs_of("tiny-pair", "traps")
