@@ -19,6 +19,7 @@ from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, re
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of, summarize_comparison
+from dumpleak.reports.answers.together import site_membership, together_json
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -334,6 +335,7 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
         "sites": [
             {
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
+                **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
                 **retained_json(comparison.current, delta.site),
             }
@@ -342,6 +344,7 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
         "private": [
             site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
         ],
+        **({"groups": together_json(comparison.together)} if comparison.base.is_pool else {}),
         "diagnostics": diagnostics_json(comparison.diagnostics),
     }
     return sized_json(made, sized=comparison.base.has_bytes)
