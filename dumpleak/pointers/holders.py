@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.holding import Holding
+from dumpleak.model.region_owner import RegionOwner
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
+from dumpleak.pointers.region_owners import find_region_owners
 from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
 from dumpleak.process.session import Session
+from windumps.arrays import I64, U64
 
 MOST_FIELDS = 200  # groups whose fields are looked at, the largest
 SAME_OFFSET = 0.9  # share of pointers that must stand at one offset before it is told
@@ -60,6 +63,10 @@ class HolderFinder:
         self._sites = sites
         self._retained = retained
         self.unreferenced: NDArray[np.bool_] | None = None
+
+    def region_owners(self, start: U64, size: I64) -> tuple[list[RegionOwner], I64]:
+        """Whose allocations of address space are; as `find_region_owners` has it."""
+        return find_region_owners(self._session, self._index, self._sites, start, size)
 
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys; reads all memory that may hold some."""
