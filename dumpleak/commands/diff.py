@@ -71,9 +71,12 @@ def diff(
             )
         check_gate(gate, (older, newer))
         comparison = compare(older, newer, force=force)
-        grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
-        if grown:
-            look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
+        grown, outside = (
+            [delta.site.key for delta in deltas if delta.delta_bytes > 0][: top or HOLDERS_TOP]
+            for deltas in (comparison.sites, comparison.private)
+        )
+        if grown or outside:
+            look_for_holders(comparison.current, [*grown, *outside], holders, options)
         answer = judged(gate, with_proof(comparison))
     answer_to(
         options,

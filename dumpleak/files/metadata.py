@@ -162,6 +162,11 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
             for number, key in enumerate(snapshot.groups)
             if key in snapshot.held_by
         ],
+        "private_holders": [
+            {"site": number, **asdict(snapshot.held_by[key])}
+            for number, key in enumerate(snapshot.private)
+            if key in snapshot.held_by
+        ],
         **tables({"private": snapshot.private.values()}),
         "private_unknown": snapshot.private_unknown,
         "by_regions": snapshot.by_regions,
