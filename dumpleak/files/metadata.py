@@ -10,6 +10,7 @@ from typing import Any
 from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
+from dumpleak.model.holding import Holding
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
@@ -157,11 +158,8 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "groups": groups,
         "populations": populations,
         "classes": metadata.classes,
-        "holders": [
-            {"site": number, **asdict(snapshot.held_by[key])}
-            for number, key in enumerate(snapshot.groups)
-            if key in snapshot.held_by
-        ],
+        "holders": _holders(snapshot.held_by, snapshot.groups),
+        "private_holders": _holders(snapshot.held_by, snapshot.private),
         **tables({"private": snapshot.private.values()}),
         "private_unknown": snapshot.private_unknown,
         "by_regions": snapshot.by_regions,
@@ -178,6 +176,10 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         **pool,
         "processes": _processes(metadata.processes),
     }
+
+
+def _holders(held: Mapping[str, Holding], keys: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"site": number, **asdict(held[key])} for number, key in enumerate(keys) if key in held]
 
 
 def _processes(rows: tuple[ProcessRow, ...] | None) -> list[dict[str, Any]] | None:

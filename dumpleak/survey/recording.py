@@ -178,7 +178,7 @@ class _Walk:
         if self._index is not None and (limit is True or snapshot.totals.bytes <= limit):
             find = HolderFinder(self._session, self._index.build(), self._sites.table.sites)
             snapshot.holders = find
-            snapshot.held_by = find(snapshot.groups.keys())
+            snapshot.held_by = find((*snapshot.groups, *snapshot.private))
             snapshot.unreferenced = find.unreferenced
         return Metadata(
             snapshot,
