@@ -10,11 +10,13 @@ from typing import Any
 from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
+from dumpleak.model.coverage import ManagedCovered
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
+from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 
 FORMAT = "dumpleak/snapshot/1"
@@ -51,11 +53,15 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        coverage: How much of their memory was walked; None for members that the dump lists.
+        diagnostics: What was left out of them.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    coverage: ManagedCovered | None = None
+    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 @dataclass
@@ -129,7 +135,13 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
 
     groups = tables({"site": snapshot.groups.values(), **metadata.tables})
     populations = {
-        of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
+        of: {
+            "sized": kept.sized,
+            "reason": kept.reason,
+            "groups": tables(kept.groups),
+            "coverage": kept.coverage and asdict(kept.coverage),
+            "diagnostics": [asdict(item) for item in kept.diagnostics],
+        }
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}

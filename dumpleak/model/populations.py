@@ -17,6 +17,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
 PROCESSES = "processes"  # of a system
+MANAGED = "managed"
 
 
 class Trace(NamedTuple):
@@ -136,6 +137,18 @@ POPULATIONS: dict[str, Population] = {
                 "xperf -on PROC_THREAD+LOADER -stackwalk ImageLoad",
             )
         },
+    ),
+    MANAGED: Population(
+        {"type": "type"},
+        "object",
+        "of the .NET heap",
+        {
+            "": Trace(
+                "Record who allocates .NET objects, while they become more:",
+                "dotnet-trace collect --profile gc-verbose -p PID",
+            )
+        },
+        all_of_them="the .NET heap",
     ),
     PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
 }

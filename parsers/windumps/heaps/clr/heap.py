@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
+from windumps.arrays import I64
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump
 from windumps.heaps.base import HeapAccount
-from windumps.heaps.clr.bounds import End, contexts, end_of_objects, heap_pointers
+from windumps.heaps.clr.bounds import End, Pointers, contexts, end_of_objects, heap_pointers
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
 from windumps.heaps.clr.runtime import FRAMEWORK, NONE, Runtime, runtime_of
@@ -64,7 +66,7 @@ class ManagedHeap:
         return contexts(self.tables, self.segments, self._pointers)
 
     @cached_property
-    def _pointers(self):
+    def _pointers(self) -> Pointers:
         return heap_pointers(self.tables, self.segments)
 
     @cached_property
@@ -89,7 +91,7 @@ class ManagedHeap:
             for piece in walk.pieces():
                 free = self.tables.free[piece.table]
                 walked += self._count(piece.size, free)
-                yield Objects(*(column[~free] for column in piece))
+                yield piece.select(~free)
             self._close(segment, end, walk, walked)
         if self.marked:
             self.log.add(
@@ -101,7 +103,7 @@ class ManagedHeap:
                 "marks, and objects may be in two places",
             )
 
-    def _count(self, size: np.ndarray, free: np.ndarray) -> int:
+    def _count(self, size: I64, free: NDArray[np.bool_]) -> int:
         account = self.account
         freed, both = int(size[free].sum()), int(size.sum())
         account.free_count += int(np.count_nonzero(free))

@@ -1,7 +1,7 @@
 """Names of types out of .NET metadata (ECMA-335, partition II, 22 to 24), read in place.
 
-Only what names need: the tables TypeDef, TypeRef, NestedClass and Assembly. The sizes of all tables are needed
-to find these, and so all are declared.
+Only what names need: the tables TypeDef, TypeRef, NestedClass and Assembly. The sizes of all tables are
+needed to find these, and so all are declared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_NAME = 1024
 MAX_NESTING = 16
 MAX_ROWS = 1 << 24
 TYPE_REF, TYPE_DEF, ASSEMBLY, NESTED_CLASS = 0x01, 0x02, 0x20, 0x29
-# Coded indexes: which tables they choose from; the tag takes as many bits as these need, custom attributes' 3.
+# Coded indexes: which tables they choose from; the tag takes as many bits as their number needs.
 _CODED = {
     "TypeDefOrRef": (0x02, 0x01, 0x1B),
     "HasConstant": (0x04, 0x08, 0x17),
@@ -125,7 +125,7 @@ class Metadata:
         return self._string(row[5]) if row else ""
 
     def type_name(self, row: int) -> str:
-        """The full name of a type as reflection has it, "Space.Outer+Inner"; "" where it is not in the dump."""
+        """The full name of a type as reflection has it, "Space.Outer+Inner"; "" where it is absent."""
         names: list[str] = []
         while len(names) < MAX_NESTING:
             found = self._row(TYPE_DEF, row)
@@ -212,14 +212,13 @@ def metadata_root(memory: AddressSpace, base: int) -> int:
     def in_file(rva: int) -> int:
         for size, start, stored, offset in table:
             if start <= rva < start + max(size, stored):
-                return rva - start + offset
+                return int(rva - start + offset)
         return rva
 
     for place in (lambda rva: rva, in_file):
         head = memory.read_available(base + place(cli), 16)
         if len(head) == 16:
-            (rva,) = struct.unpack_from("<I", head, 8)
-            root = base + place(rva)
+            root = base + place(int.from_bytes(head[8:12], "little"))
             if memory.read_available(root, 4) == SIGNATURE:
                 return root
     return 0

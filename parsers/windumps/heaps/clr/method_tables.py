@@ -24,6 +24,7 @@ _TAGS = np.uint64(3)  # of the EEClass word: it is the canonical MethodTable
 _BACK = 2  # words into an EEClass stands its MethodTable
 _CLASS = 3  # words behind the parent stands the EEClass
 _HEAD = 0x10
+MAX_REFUSED = 1 << 16  # words that are remembered to be none
 MAX_BASE = 1 << 27  # of an instance without its components
 
 
@@ -56,7 +57,7 @@ class Checked:
 
 
 class MethodTables:
-    """All MethodTables met so far, in columns sorted by address; `index_of` is their number in order of meeting.
+    """All MethodTables met so far, numbered in the order of meeting.
 
     Args:
         memory: The process's memory.
@@ -80,7 +81,9 @@ class MethodTables:
         self.base = np.empty(0, np.int64)
         self.component = np.empty(0, np.int64)
         self.free = np.empty(0, np.bool_)
-        self._sorted = np.full(1, (1 << 64) - 1, np.uint64)  # never asked for: it is no multiple of 4
+        self._sorted = np.full(
+            1, (1 << 64) - 1, np.uint64
+        )  # never asked for: it is no multiple of 4
         self._number = np.full(1, -1, np.int64)
         # What was looked at and is none: walks meet the same few values over and over.
         self._refused = np.empty(0, np.uint64)
@@ -124,7 +127,9 @@ class MethodTables:
         back, led = self._words(back_at)
         # Native images of 2.0 and 2.1 hold it relative to the field.
         relative = (back + back_at) & np.uint64((1 << (8 * width)) - 1)
-        good = there & sound & led & (canonical != 0) & ((back == canonical) | (relative == canonical))
+        good = (
+            there & sound & led & (canonical != 0) & ((back == canonical) | (relative == canonical))
+        )
         good &= (base >= 2 * width + 4) & (base < MAX_BASE) & (words % np.uint64(width) == 0)
         good &= ((flags & HAS_COMPONENTS) != 0) | (base % width == 0)
         bare = (head["parent"] == 0) & (own == 0) & (base == 3 * width)
@@ -158,6 +163,3 @@ class MethodTables:
         self._sorted = np.insert(self._sorted, at, words[good])
         self._number = np.insert(self._number, at, np.arange(first, len(self.address)))
         return True
-
-
-MAX_REFUSED = 1 << 16

@@ -8,6 +8,7 @@ its MethodTable has as parent.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -97,7 +98,9 @@ class TypeNames:
         for module in self._modules(address, head, generic=generic):
             metadata = self._metadata.get(module)
             row = int(head["token"]) >> self._row_shift
-            name = metadata.type_name(row) if metadata is not None else ""
+            if metadata is None:
+                continue
+            name = metadata.type_name(row)
             # One of another module with this number has other type parameters, or extends another type.
             if name and _parameters(name) == parameters and self._extends(metadata, row, head):
                 full = self._generic(name, info, parameters, depth) if generic else name
@@ -223,7 +226,9 @@ class TypeNames:
         return best[1], best[2]
 
     def _module_words(self, modules: U64) -> U64:
-        places = modules[:, None] + np.arange(MODULE_WORDS, dtype=np.uint64) * np.uint64(self._width)
+        places = modules[:, None] + np.arange(MODULE_WORDS, dtype=np.uint64) * np.uint64(
+            self._width
+        )
         words, _ = self._memory.gather(places, f"<u{self._width}")
         return words.astype(np.uint64)
 
@@ -282,8 +287,6 @@ class _Images:
             self._found[base] = None
             root = metadata_root(self._memory, base)
             if root:
-                try:
+                with suppress(ValueError):
                     self._found[base] = Metadata(self._memory, root)
-                except ValueError:
-                    pass
         return self._found[base]

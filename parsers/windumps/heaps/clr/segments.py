@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windumps.arrays import PAGE_SIZE, U64
 from windumps.heaps.clr.method_tables import MethodTables
@@ -138,10 +139,11 @@ def _entries(words: U64, width: int) -> U64:
     return at[words[at + _RESERVED] - words[at + _MEM] <= MAX_SEGMENT]
 
 
-def _first_is_object(tables: MethodTables, starts: U64) -> np.ndarray:
+def _first_is_object(tables: MethodTables, starts: U64) -> NDArray[np.bool_]:
     firsts, there = tables.memory.gather(starts, f"<u{tables.pointer_size}")
     mask = np.uint64(tables.pointer_size - 1)
-    return there & tables.check(firsts.astype(np.uint64) & ~mask).good
+    good: NDArray[np.bool_] = there & tables.check(firsts.astype(np.uint64) & ~mask).good
+    return good
 
 
 def _apart(segments: list[Segment]) -> list[Segment]:

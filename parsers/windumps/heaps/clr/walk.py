@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windumps.arrays import I64, U64
 from windumps.heaps.clr.chain import Window
@@ -27,6 +28,10 @@ class Objects(NamedTuple):
     address: U64
     table: I64
     size: I64
+
+    def select(self, keep: NDArray[np.bool_]) -> Objects:
+        """Those where `keep` is true."""
+        return Objects(self.address[keep], self.table[keep], self.size[keep])
 
 
 @dataclass
@@ -96,9 +101,7 @@ class Walk:
         there = memory.bytes_from(address, size + width) // width * width
         words = memory.view(address, there).view(f"<u{width}") if there else np.empty(0, np.uint64)
         span = self.span
-        return Window(
-            self.tables, address, words, size // width, span.end, span.align, span.jumps
-        )
+        return Window(self.tables, address, words, size // width, span.end, span.align, span.jumps)
 
     def _through(self, window: Window, address: int) -> bool:
         """Follows the chain through a window; False where it ended in it."""
