@@ -166,10 +166,10 @@ class PoolsCovered(Coverage):
 
 @dataclass(frozen=True)
 class ManagedCovered(Coverage):
-    """Coverage of the heap of a .NET process: it is one heap, walked or not."""
+    """Coverage of the heap of a .NET process."""
 
     memory: ClassVar[str] = "the .NET heap"
-    parts: ClassVar[str] = ".NET heaps"
+    parts: ClassVar[str] = "segments"
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Population:
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
         traces: What to do next when members become more, by the name of the group; "" for all others.
+        many: What several are called, where that is not the population's name.
         all_of_them: What all members together are called, where that is not the population's name.
         of_process: They are in the memory of one process, whose heaps and images name them.
         found_in: Where to look when a file of one process does not tell of them.
@@ -50,6 +51,7 @@ class Population:
     member: str
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
+    many: str = ""
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
@@ -148,6 +150,7 @@ POPULATIONS: dict[str, Population] = {
                 "dotnet-trace collect --profile gc-verbose -p PID",
             )
         },
+        many="objects",
         all_of_them="the .NET heap",
     ),
     PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),

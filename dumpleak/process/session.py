@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError, Progress, no_progress
 from dumpleak.process.known_memory import KnownMemory, inside_spans
+from dumpleak.process.managed import ManagedObjects
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump, open_dump
@@ -119,6 +120,11 @@ class Session:
             )
         use_symbols(dump, symbols)  # they may say how the kernel lays processes out
         return cls(open_process(dump, find_process(dump, process)), symbols)
+
+    @cached_property
+    def managed(self) -> ManagedObjects:
+        """The .NET objects of the process."""
+        return ManagedObjects.of(self.dump)
 
     @property
     def diagnostics(self) -> list[Diagnostic]:

@@ -99,7 +99,7 @@ def members_snapshot(
         groups={site.key: (site, totals) for site, totals in groups},
         totals=sum_of([totals for _, totals in groups]),
         private={},
-        heaps=[] if process.is_pool else process.heaps,
+        heaps=[] if process.is_pool or kept.coverage is not None else process.heaps,
         pool=None,
         refuted={},
         refuted_unknown="",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +16,17 @@ from windumps.heaps.base import HeapAccount
 from windumps.heaps.clr.bounds import End, Pointers, contexts, end_of_objects, heap_pointers
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
-from windumps.heaps.clr.runtime import FRAMEWORK, NONE, Runtime, runtime_of
+from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
 from windumps.heaps.clr.segments import Segment, find_segments
 from windumps.heaps.clr.walk import Objects, Span, Walk
 
 _STRUCTURE = "heap_segment"
 LARGE_ALIGNMENT = 8  # of large objects, also where pointers have four bytes
-NOT_FOUND = "no heap of .NET objects was found in the dump"
-NO_RUNTIME = "the process has no .NET runtime"
+NOT_FOUND = (
+    "the process has a .NET runtime, but its heap is not in the dump; take a full dump: "
+    "procdump -ma PID app.dmp"
+)
+NO_RUNTIME = "the dump shows no .NET runtime in the process"
 FRAMEWORK_NOT_READ = (
     "the heap of the .NET Framework is not read; look at it with the debugger (windbg: .loadby sos clr, "
     "!dumpheap -stat)"
@@ -138,14 +142,29 @@ class ManagedHeap:
             )
 
 
-def find_managed_heap(dump: Dump) -> tuple[ManagedHeap | None, str]:
-    """The heap of .NET objects of a process, or why there is none to read."""
+class Found(NamedTuple):
+    """What was found of .NET in a process.
+
+    Attributes:
+        heap: The heap; None when there is none to read.
+        why: Why there is none; "" when there is.
+        applies: The process has a .NET runtime.
+    """
+
+    heap: ManagedHeap | None
+    why: str
+    applies: bool
+
+
+def find_managed_heap(dump: Dump) -> Found:
+    """Looks for the heap of .NET objects of a process."""
     runtime = runtime_of(dump)
     if runtime.kind == NONE:
-        return None, NO_RUNTIME
+        return Found(None, NO_RUNTIME, False)
     if runtime.kind == FRAMEWORK:
-        return None, FRAMEWORK_NOT_READ
-    if not runtime.pointer_size:
-        return None, NOT_FOUND
-    heap = ManagedHeap(dump, runtime)
-    return (heap, "") if heap.segments else (None, NOT_FOUND)
+        return Found(None, FRAMEWORK_NOT_READ, True)
+    heap = ManagedHeap(dump, runtime) if runtime.pointer_size else None
+    if heap is not None and heap.segments:
+        return Found(heap, "", True)
+    known = runtime.kind == CORE
+    return Found(None, NOT_FOUND if known else NO_RUNTIME, known)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.arrays import PAGE_SIZE, U64
+from windumps.arrays import I64, PAGE_SIZE, U64
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.memory import AddressSpace
 from windumps.memory.regions import MEM_IMAGE
@@ -118,7 +118,7 @@ def _outside(low: int, high: int, starts: U64, sizes: U64) -> list[tuple[int, in
     return [*parts, (at, high)] if at < high else parts
 
 
-def _entries(words: U64, width: int) -> U64:
+def _entries(words: U64, width: int) -> I64:
     """Where the five words are in order."""
     count = len(words) - _WORDS + 1
     if count <= 0:
@@ -136,7 +136,8 @@ def _entries(words: U64, width: int) -> U64:
         at = at[words[at + less] <= words[at + more]]
     start = words[at + _MEM]
     at = at[(start >= 0x10000) & (start % width == 0)]
-    return at[words[at + _RESERVED] - words[at + _MEM] <= MAX_SEGMENT]
+    near = words[at + _RESERVED] - words[at + _MEM] <= MAX_SEGMENT
+    return np.asarray(at[near])
 
 
 def _first_is_object(tables: MethodTables, starts: U64) -> NDArray[np.bool_]:
