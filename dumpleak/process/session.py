@@ -161,7 +161,8 @@ class Session:
                 works.
         """
         if not self.readable_heaps:
-            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}")
+            managed = "; its .NET objects can be looked at: --of managed" * bool(self.managed.heap)
+            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}{managed}")
 
     def why_no_heaps(self) -> str:
         """One line: what this file is, what it lacks, and how to take a dump that has it."""
