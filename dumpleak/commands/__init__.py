@@ -15,6 +15,7 @@ from dumpleak.commands.snapshot import snapshot
 from dumpleak.commands.stat import stat
 from dumpleak.commands.symbols import symbols
 from dumpleak.commands.trend import trend
+from dumpleak.commands.verifier import verifier
 
 # In the order of `--help`.
 COMMANDS: tuple[click.Command, ...] = (
@@ -26,6 +27,7 @@ COMMANDS: tuple[click.Command, ...] = (
     symbols,
     processes,
     pool,
+    verifier,
     diff,
     trend,
     leaks,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -39,6 +39,7 @@ from windumps.kernel.handles import read_handles
 from windumps.pool_tags import OVERFLOW_TAG, tag_text
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import Source
+from windumps.symbols.functions import Location
 from windumps.symbols.provider import Symbols
 
 _QUANTITIES = ("allocs", "frees", "count", "bytes")
@@ -362,6 +363,11 @@ class PoolReader:
                 strict=True,
             )
         ]
+
+    @property
+    def frame_symbols(self) -> Callable[[Module, int], Location | None] | None:
+        """Names return addresses; None without symbols."""
+        return self._symbols.frame if self._symbols is not None else None
 
     def _symbolize(self, module: Module, rva: int) -> str | None:
         found = self._symbols.data(module, rva) if self._symbols is not None else None
