@@ -459,6 +459,8 @@ ANSWERED: list[Words] = [
     *SYSTEM_LINES,
     ("info", "handles1.dmp"),
     ("diff", BASE, CURRENT, "--holders"),
+    ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz", "--retained"),
+    ("stat", MIXED, "--retained"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
     ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
     ("diff", CURRENT, BASE),  # the wrong order
@@ -506,6 +508,10 @@ REFUSED: list[Words] = [
     ("diff", "processes0.csv", "processes1.csv"),
     ("stat", POOLS, "--by", "stack"),
     ("stat", MIXED, *HANDLES),
+    ("stat", MIXED, "--of", "regions", "--retained"),
+    ("stat", POOLS, "--retained"),
+    ("diff", BASE, "after.dlsnap", "--retained"),
+    ("diff", BASE, "after.log", "--retained"),
     ("stat", POOLS, *HANDLES),
     ("stat", MIXED, "--of", "pool"),
     ("stat", "listless.dmp", "--of", "regions"),

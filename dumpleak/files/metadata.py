@@ -15,6 +15,7 @@ from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
+from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 
 FORMAT = "dumpleak/snapshot/1"
@@ -51,11 +52,13 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        notes: What was not looked at, by the key of a grouping.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    notes: dict[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,7 +132,12 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
 
     groups = tables({"site": snapshot.groups.values(), **metadata.tables})
     populations = {
-        of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
+        of: {
+            "sized": kept.sized,
+            "reason": kept.reason,
+            "groups": tables(kept.groups),
+            "notes": {by: [asdict(note) for note in notes] for by, notes in kept.notes.items()},
+        }
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}

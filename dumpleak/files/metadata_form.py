@@ -100,12 +100,17 @@ _HINTS: dict[type, dict[str, Any]] = {
         ),
         Signed | None,
     ),
-    StoredPopulation: {"groups": dict[str, list[_Group]]},
+    StoredPopulation: {
+        "groups": dict[str, list[_Group]],
+        "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
+    },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
         "file": Any,  # no file says its own name
         "subject": Subject | None,
         "cut_bytes": Annotated[int, Absent(0)],
+        "nt_global_flag": Annotated[int | None, Absent(None)],
+        "processor_seconds": Annotated[int | None, Absent(None)],
     },
 }
 

@@ -93,7 +93,7 @@ POPULATIONS: dict[str, Population] = {
         found_in=f"pools are in dumps of the kernel: {BETTER_KERNEL_DUMP}",
     ),
     REGIONS: Population(
-        {"use": "use", "size": "size", "protection": "protection"},
+        {"use": "use", "size": "size", "protection": "protection", "owner": "owner"},
         "region",
         "committed",
         {

@@ -92,6 +92,8 @@ class SourceInfo:
         program_base: Load address of the executable; None when unknown.
         subject: What it tells of.
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
+        nt_global_flag: PEB.NtGlobalFlag; None when unknown.
+        processor_seconds: Processor time that the process had taken; None when unknown.
     """
 
     file: str
@@ -106,6 +108,8 @@ class SourceInfo:
     program_base: int | None = None
     subject: Subject = Subject.PROCESS
     cut_bytes: int = 0
+    nt_global_flag: int | None = None
+    processor_seconds: int | None = None
 
 
 @dataclass
@@ -174,6 +178,11 @@ class Snapshot:
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
     refuted_unknown: str = ""
+
+    @property
+    def tells_retained(self) -> bool:
+        """What groups keep alive was asked for, and is known of some."""
+        return any(holding.retained_bytes is not None for holding in self.held_by.values())
 
     @property
     def shortfall(self) -> str:

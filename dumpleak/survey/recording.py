@@ -177,6 +177,7 @@ class _Walk:
         limit = self._holders
         if self._index is not None and (limit is True or snapshot.totals.bytes <= limit):
             find = HolderFinder(self._session, self._index.build(), self._sites.table.sites)
+            snapshot.holders = find
             snapshot.held_by = find(snapshot.groups.keys())
             snapshot.unreferenced = find.unreferenced
         return Metadata(

@@ -72,13 +72,13 @@ class ProcessBuilder:
             self._row(base + at * PAGE, size * PAGE, COMMIT, protect, IMAGE, base)
         return self
 
-    def heap(self, count: int = 1, blocks: int = 1) -> ProcessBuilder:
-        """NT heaps of one page and so many blocks."""
+    def heap(self, count: int = 1, blocks: int = 1, content: bytes = b"") -> ProcessBuilder:
+        """NT heaps of one page and so many blocks, which begin with some bytes."""
         for _ in range(count):
             base = self._place(PAGE)
             heap = NtHeapBuilder("8", True, base, pages=1)
             for _ in range(blocks):
-                heap.used_block(32)
+                heap.used_block(32, content)
             for address, memory in heap.build().items():
                 self._put(address, memory)
             self._heaps.append(base)

@@ -6,14 +6,17 @@ from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import format_bytes
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
-from dumpleak.reports.answers.next_steps import Step, better_dump_steps, record_stacks
+from dumpleak.reports.answers.next_steps import (
+    USER_STACK_TRACES,
+    Step,
+    better_dump_steps,
+    record_stacks,
+)
 from dumpleak.reports.answers.summary import MAX_NAME, NAMED, count_of, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks
 from windumps.heaps.page_heap import heap as page_heap
-
-USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
 
 
 def summarize_info(info: Info) -> Summary:

@@ -13,12 +13,13 @@ from dumpleak.model.populations import HANDLES, HEAPS, MODULES, POPULATIONS, REG
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot
 from dumpleak.survey.populations.modules import module_members
-from dumpleak.survey.populations.regions import region_members
+from dumpleak.survey.populations.regions import OWNER, region_members
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
 
@@ -58,10 +59,13 @@ def take_population(
     """
     if of not in PRODUCERS:
         raise CannotAnswerError(f"{session.dump.path}: one process; a system has {of}")
-    process = process_snapshot(session, progress)
+    if by == OWNER and session.readable_heaps:  # which block holds a pointer
+        process = take_snapshot(session, progress=progress, holders=True)
+    else:
+        process = process_snapshot(session, progress)
     members = PRODUCERS[of](session, process, by)
     sized = members.size is not None
-    return members_snapshot(process, of, by, added_up(members), sized=sized)
+    return members_snapshot(process, of, by, added_up(members), members.notes, sized=sized)
 
 
 def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
@@ -79,7 +83,8 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     if groups is None:
         why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
         raise CannotAnswerError(f"{path}: {why}")
-    return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
+    notes = kept.notes.get(by, ())
+    return members_snapshot(file.metadata.snapshot, of, by, groups, notes, sized=kept.sized)
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
@@ -106,5 +111,6 @@ def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopu
                 reason = reason or str(error)
         sized = all(each.size is not None for each in members.values())
         groups = {by: added_up(each) for by, each in members.items()}
-        found[of] = StoredPopulation(groups, sized, reason)
+        notes = {by: each.notes for by, each in members.items() if each.notes}
+        found[of] = StoredPopulation(groups, sized, reason, notes)
     return found

@@ -29,11 +29,13 @@ class Members(NamedTuple):
         sites: The groups.
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
+        notes: What was not looked at for it, and why.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -70,7 +72,13 @@ def added_up(members: Members) -> list[Group]:
 
 
 def members_snapshot(
-    process: Snapshot, population: str, by: str, groups: Sequence[Group], *, sized: bool
+    process: Snapshot,
+    population: str,
+    by: str,
+    groups: Sequence[Group],
+    notes: Iterable[Diagnostic] = (),
+    *,
+    sized: bool,
 ) -> Snapshot:
     """A snapshot of members, with the account of the whole process.
 
@@ -79,9 +87,10 @@ def members_snapshot(
         population: A key of `POPULATIONS`.
         by: The grouping.
         groups: All members, as `added_up` gives them.
+        notes: As `Members` has them.
         sized: Their bytes are known.
     """
-    diagnostics = list(process.diagnostics)
+    diagnostics = [*process.diagnostics, *notes]
     if not sized and POPULATIONS[population].what_bytes:
         diagnostics.append(
             Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
