@@ -26,7 +26,7 @@ def made_system(folder: Path, which: str, build: str = "22621-x64") -> VerifiedS
     made = VerifiedSystem(folder, build, which)
     net = made.watch("acmenet.sys", "AcNb", "AcNc", unloads=int(which == "after"))
     flt = made.watch("acmeflt.sys", "AcFc", stacks=1)
-    made.watch("acmegpu.sys")
+    made.watch("acmecam.sys", loads=0)
     made.watch("acmeold.sys", unloads=1)
     is_later = which == "after"
     spare = Tracked(made.data, 48, "AcFt", True, (made.modules["acmeflt.sys"] + 0x1800,))

@@ -24,7 +24,7 @@ from dumpleak.survey.verifier import UnknownDriverError, take_verifier
 @TOP
 @options_with(FORMATS)
 def verifier(dump: str, driver: str | None, top: int | None, options: Options) -> None:
-    """What Driver Verifier tracks of a kernel dump: flags, each driver's pool, its blocks, their stacks.
+    """What Driver Verifier tracks of a kernel dump: flags, the pool of its drivers, their stacks.
 
     As !verifier 3 and !verifier 80 tell. DRIVER, with or without .sys, shows one driver alone.
     """

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from dumpleak.kernel.audit import account_for
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.machine import why_no_walk
+from dumpleak.kernel.unloaded_with_pool import left_pool
 from dumpleak.model.boots import Boot
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -149,8 +151,14 @@ class PoolReader:
             blocks=lambda: self.blocks,
             handles=lambda: self.handles,
             find_owner=self.owner,
+            left=self.left,
             words=lambda addresses, sizes: words_in(self.dump.kernel, addresses, sizes),
         )
+
+    @cached_property
+    def left(self) -> LeftPool | None:
+        """The pool that an unloaded driver left, where the system stopped for it."""
+        return left_pool(self.dump, self.pools.verifier)
 
     def account(self, *, walk: bool) -> PoolAccount:
         """Trackers and blocks held against each other; `walk` looks for blocks in any case."""

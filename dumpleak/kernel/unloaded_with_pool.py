@@ -9,44 +9,20 @@ whose counters are those that the parameters tell, where there is exactly one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import numpy as np
+
+from dumpleak.model.left_pool import UNLOADING, LeftPool, LeftTag
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.kernel.drivers import read_string
+from windumps.pool_tags import tag_text
 from windumps.pools.verifier.drivers import VerifiedDriver
 from windumps.pools.verifier.records import VerifierData
 
-_CODE, _BY_BYTES, _BY_NAME = 0xC4, (0x60, 0x61), 0x62
+_CODE, _BY_BYTES, _BY_NAME = 0xC4, (0x60, UNLOADING), 0x62
 _MOST_BLOCKS = 1 << 32
 _NAME = re.compile(r"[^\x00-\x1f\\/:*?\"<>|]{1,60}")
-
-
-@dataclass(frozen=True)
-class LeftPool:
-    """What the bug check says.
-
-    Attributes:
-        reason: Its first parameter.
-        driver: File name of the driver; "" when nothing tells.
-        blocks: Blocks that were not freed.
-        paged_bytes: Their bytes in paged pool; None where the bug check does not say.
-        nonpaged_bytes: Their bytes in nonpaged pool; None where the bug check does not say.
-    """
-
-    reason: int
-    driver: str
-    blocks: int
-    paged_bytes: int | None = None
-    nonpaged_bytes: int | None = None
-
-    @property
-    def told(self) -> str:
-        """A sentence."""
-        whose = self.driver or "a driver that the bug check does not name"
-        many = f"{self.blocks:,} block{'s' * (self.blocks != 1)}"
-        did = "allocated pool while it was unloaded; it leaves" if self.reason == 0x61 else ""
-        did = did or "was unloaded without freeing"
-        return f"Bug check C4 ({self.reason:x}): {whose} {did} {many}"
 
 
 def left_pool(dump: KernelDump, data: VerifierData | None = None) -> LeftPool | None:
@@ -66,10 +42,24 @@ def left_pool(dump: KernelDump, data: VerifierData | None = None) -> LeftPool | 
         found = LeftPool(reason, _name_at(dump, second), blocks)
     else:
         found = LeftPool(reason, "", blocks, second, third)
-    if found.driver or data is None:
+    if data is None:
         return found
     same = [driver.name for driver in data.drivers if _is_of(found, driver)]
-    return replace(found, driver=same[0]) if len(same) == 1 else found
+    if not found.driver and len(same) == 1:
+        found = replace(found, driver=same[0])
+    return replace(found, tags=_tags(data, found.driver))
+
+
+def _tags(data: VerifierData, name: str) -> tuple[LeftTag, ...]:
+    """A driver's blocks by tag, the most bytes first."""
+    numbers = [n for n, driver in enumerate(data.drivers) if driver.name.lower() == name.lower()]
+    mine = np.isin(data.driver, numbers)
+    tags, number, count = np.unique(data.tag[mine], return_inverse=True, return_counts=True)
+    held = np.zeros(len(tags), np.int64)
+    np.add.at(held, number, data.size[mine])
+    columns = tags.tolist(), count.tolist(), held.tolist()
+    found = [LeftTag(tag_text(tag), *sums) for tag, *sums in zip(*columns, strict=True)]
+    return tuple(sorted(found, key=lambda left: -left.bytes))
 
 
 def _name_at(dump: KernelDump, address: int) -> str:

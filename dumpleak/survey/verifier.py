@@ -9,8 +9,8 @@ import numpy as np
 
 from dumpleak.attribution.stack import FrameNamer, no_symbols, stack_site
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.kernel.unloaded_with_pool import LeftPool, left_pool
 from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.sites import Site, key_site
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.totals import Groups, Totals, add_to
@@ -23,6 +23,7 @@ from windumps.pools.verifier.settings import VerifierSettings
 from windumps.pools.verifier.trace_log import AllocationLog
 from windumps.process.stack_traces import CodeMap
 
+STACK = "stack"  # the grouping
 NOT_LOGGED = "(not in Verifier's log)"
 TRACKING = 0x8  # pool tracking
 _NONE = np.empty(0, np.int64)
@@ -193,7 +194,7 @@ def take_verifier(reader: PoolReader, wanted: str | None = None) -> VerifierAnsw
     nothing = VerifierAnswer(
         reader.source,
         settings,
-        left_pool(reader.dump, data),
+        reader.left,
         reader.dump.kernel.pointer_size,
         tuple(reader.diagnostics),
     )
@@ -249,8 +250,8 @@ def frame_namer(reader: PoolReader) -> FrameNamer:
     return FrameNamer(code, reader.frame_symbols or no_symbols, ())
 
 
-def stack_groups(reader: PoolReader) -> Groups:
-    """The used blocks of the pools by the stack Verifier logged of each.
+def require_stacks(reader: PoolReader) -> tuple[VerifierData, AllocationLog]:
+    """What names the stacks of blocks.
 
     Raises:
         CannotAnswerError: there is no log.
@@ -265,10 +266,16 @@ def stack_groups(reader: PoolReader) -> Groups:
     data, log = reader.pools.verifier, reader.pools.allocation_log
     if data is None or log is None:
         raise CannotAnswerError(f"{path}: Driver Verifier was on, but its log is not in the dump")
+    return data, log
+
+
+def stack_groups(reader: PoolReader) -> Groups:
+    """The used blocks of the pools by the stack Verifier logged of each; errors as `require_stacks`."""
+    data, log = require_stacks(reader)
     namer = frame_namer(reader)
     sites: list[Site] = [stack_site(namer.frames(frames)) for frames in log.stacks]
     sites.append(
-        key_site("stack", NOT_LOGGED)
+        key_site(STACK, NOT_LOGGED)
     )  # the last one: stacks have numbers from 0, and none has -1
     address, size = reader.blocks.places()
     number = np.full(len(address), -1, np.int64)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from dumpleak.kernel.unloaded_with_pool import LeftPool
 from dumpleak.model.units import format_address, format_bytes
-from dumpleak.reports.answers.next_steps import PLAIN_NAME, Step, track_driver
+from dumpleak.reports.answers.left_pool import left_json, left_step
+from dumpleak.reports.answers.next_steps import Step, track_driver
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -87,7 +87,7 @@ def _summary(answer: VerifierAnswer) -> Summary:
         tone, headline = Tone.CANNOT_TELL, f"Cannot tell: {answer.shortfall}"
     elif left is not None:
         tone, headline = Tone.BAD, f"{left.told}."
-        steps = left_pool_steps(left) if not answer.is_filtered else ()
+        steps = (left_step(left),) if not answer.is_filtered else ()
     elif not answer.is_on:
         return Summary(Tone.NOTICE, _OFF, (), steps)
     else:
@@ -97,16 +97,6 @@ def _summary(answer: VerifierAnswer) -> Summary:
         facts.append(("What", _held(answer)))
     facts += [("How sure", _sure(answer)), ("Stacks", _stacks(answer))]
     return Summary(tone, headline, tuple(facts), steps)
-
-
-def left_pool_steps(left: LeftPool) -> tuple[Step, ...]:
-    """How to see the blocks that a driver left, as far as Verifier tracked them."""
-    named = f" {left.driver}" if PLAIN_NAME.fullmatch(left.driver) else ""
-    return (
-        Step(
-            "See the blocks, who allocated them and from where:", f"dumpleak verifier DUMP{named}"
-        ),
-    )
 
 
 def _flags(answer: VerifierAnswer) -> list[str]:
@@ -240,7 +230,7 @@ def verifier_json(answer: VerifierAnswer) -> dict[str, Any]:
         "level": settings.level,
         "flags": flag_names(settings.level),
         "counters": dict(settings.counters),
-        "left_by_unloaded_driver": left_pool_json(answer.left),
+        "left_by_unloaded_driver": left_json(answer.left),
         "drivers": [_driver_json(driver) for driver in answer.drivers],
         "coverage": {"listed_count": len(answer.address), "counted_count": answer.counted},
         "log": None
@@ -269,19 +259,6 @@ def verifier_json(answer: VerifierAnswer) -> dict[str, Any]:
             )
         ],
         "diagnostics": diagnostics_json(answer.diagnostics),
-    }
-
-
-def left_pool_json(left: LeftPool | None) -> dict[str, Any] | None:
-    """What a bug check says of pool that an unloaded driver left."""
-    if left is None:
-        return None
-    return {
-        "reason": left.reason,
-        "driver": left.driver or None,
-        "count": left.blocks,
-        "paged_bytes": left.paged_bytes,
-        "nonpaged_bytes": left.nonpaged_bytes,
     }
 
 
