@@ -28,6 +28,8 @@ def verifier(dump: str, driver: str | None, top: int | None, options: Options) -
 
     As !verifier 3 and !verifier 80 tell. DRIVER, with or without .sys, shows one driver alone.
     """
+    if options.process is not None:
+        raise click.UsageError("--process is for heaps; drivers belong to the whole system")
     opened = open_subject(dump).system("only kernel dumps know of Driver Verifier")
     with progress_bar(options) as progress:
         reader = PoolReader(opened, options.symbols, progress=progress)

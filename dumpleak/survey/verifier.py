@@ -184,7 +184,7 @@ def take_verifier(reader: PoolReader, wanted: str | None = None) -> VerifierAnsw
         wanted: The driver to show, with or without `.sys`; None for all.
 
     Raises:
-        CannotAnswerError: nothing tells whether Verifier was on.
+        CannotAnswerError: nothing tells whether Verifier was on, or which drivers it watches.
         UnknownDriverError: Verifier watches no driver of that name.
     """
     settings = reader.pools.verifier_settings
@@ -200,6 +200,11 @@ def take_verifier(reader: PoolReader, wanted: str | None = None) -> VerifierAnsw
     )
     if data is None:
         return nothing
+    if wanted is not None and not data.drivers:
+        raise CannotAnswerError(
+            f"{reader.dump.path}: nothing in the dump names the drivers that Driver Verifier watches; "
+            f"{BETTER_KERNEL_DUMP}"
+        )
     log = reader.pools.allocation_log
     chosen = _chosen(data, wanted)
     places = np.full(len(data.drivers), -1, np.int64)
@@ -238,8 +243,10 @@ def _chosen(data: VerifierData, wanted: str | None) -> list[int]:
         if wanted.lower() == driver.name.lower() or stem == driver.name.lower().removesuffix(".sys")
     ]
     if not found:
-        names = ", ".join(driver.name for driver in data.drivers) or "none that the dump names"
-        raise UnknownDriverError(f"Driver Verifier does not watch {wanted}; it watches {names}")
+        names = ", ".join(driver.name for driver in data.drivers)
+        raise UnknownDriverError(
+            f"Driver Verifier does not watch {wanted}, as far as the dump tells; it watches {names}"
+        )
     return found
 
 

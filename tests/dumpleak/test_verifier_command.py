@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 from builders.verifier_builder import PAGE, VerifiedSystem
 from fuzz.command_lines import run
+from made_symbols import function_at, identity, made_pdb, put_in_store
 from truth import TESTDATA, load_json
+
+from windumps import open_dump
 
 PAIR = TESTDATA / "kernel-verifier" / "22621-x64" / "pair"
 BEFORE, AFTER = PAIR / "before.dmp.xz", PAIR / "after.dmp.xz"
@@ -244,3 +247,55 @@ def test_settings_that_are_not_in_the_dump_are_no_verifier_that_was_off(tmp_path
     said = refused("verifier", path, code=3)
     assert "whether Driver Verifier was on is not in the dump" in said
     assert "Driver Verifier was off" not in refused("stat", path, "--by", "stack", code=3)
+
+
+def test_symbols_name_callers_and_frames(tmp_path: Path) -> None:
+    wanted = identity(open_dump(AFTER), "acmenet.sys")
+    put_in_store(tmp_path, wanted, made_pdb(wanted))
+    told = answer("verifier", AFTER, "acmenet", "--symbols", tmp_path)
+    function, offset = function_at(0x1230)
+    callers = Counter(block["caller"] for block in told["blocks"])
+    assert callers[f"acmenet.sys!{function}+0x{offset:x}"] == 204
+    outer, behind = function_at(0x1510)
+    frames = {tuple(stack["frames"][:2]) for stack in told["stacks"]}
+    named = f"acmenet.sys!{function}+0x{offset:x}", f"acmenet.sys!{outer}+0x{behind:x}"
+    assert named in frames
+
+
+def test_a_tag_of_a_driver_that_is_gone_is_proven_to_be_its_own(tmp_path: Path) -> None:
+    system = VerifiedSystem(tmp_path)
+    dump = open_dump(system.path)
+    gone = next(m for m in dump.unloaded_modules if m.name == "acmeold.sys")
+    system.modules["acmeold.sys"] = gone.base_address
+    system.watch("acmeold.sys", "AcFc", stacks=1, unloads=1)
+    system.write().stop(0xC4, 0x62, system.string("acmeold.sys"), 0, 175)
+    told = answer("pool", system.save(), "--tag", "AcFc")
+    (row,) = told["tags"]
+    first = row["drivers"][0]
+    assert (first["name"], first["confidence"]) == ("acmeold.sys", "proven")
+    assert "it was unloaded before the dump" in " ".join(first["evidence"])
+    left = told["left_by_unloaded_driver"]
+    assert (left["driver"], left["tags"][0]["count"]) == ("acmeold.sys", 175)
+
+
+def test_a_snapshot_of_pools_keeps_no_stacks(tmp_path: Path) -> None:
+    file = tmp_path / "after.dlsnap"
+    assert run("snapshot", str(AFTER), "-o", str(file))[0] == 0
+    assert "those of the pools keep no stacks" in refused("stat", file, "--by", "stack", code=3)
+    assert "has no memory in it" in refused("verifier", file, code=3)
+
+
+def test_the_bug_check_of_another_driver_heads_no_answer_about_one(tmp_path: Path) -> None:
+    output = run("verifier", str(AFTER), "acmeflt")[1]
+    assert output.startswith("Driver Verifier tracks 175 blocks, 28.4 KiB, of acmeflt.sys.")
+    assert run("verifier", str(AFTER), "acmenet")[1].startswith(f"{TOLD}.")
+
+
+def test_a_driver_is_not_called_unwatched_where_nothing_names_the_watched_ones(
+    tmp_path: Path,
+) -> None:
+    system = made(tmp_path).write()
+    for page in system.pages:
+        system.put(page, bytes(PAGE))
+    said = refused("verifier", system.save(), "acmenet.sys", code=3)
+    assert "nothing in the dump names the drivers that Driver Verifier watches" in said

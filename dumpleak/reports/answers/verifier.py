@@ -29,6 +29,7 @@ from dumpleak.survey.verifier import NOT_LOGGED, TRACKING, Origin, VerifierAnswe
 from windumps.pool_tags import tag_text
 from windumps.pools.verifier.drivers import PoolUse, VerifiedDriver
 
+_SHOWN_FRAMES = 6
 _OFF = "Driver Verifier was not on: it tracked no pool."
 _DRIVER_COLUMNS = (
     Column("nonpaged", Kind.BYTES),
@@ -82,6 +83,9 @@ def verifier_document(answer: VerifierAnswer, top: int | None) -> Document:
 
 def _summary(answer: VerifierAnswer) -> Summary:
     left = answer.left
+    shown = {driver.name.lower() for driver in answer.drivers}
+    if left is not None and answer.is_filtered and left.driver.lower() not in shown:
+        left = None  # it is about another driver
     steps: tuple[Step, ...] = (track_driver([]),) if not answer.is_on else ()
     if answer.shortfall:
         tone, headline = Tone.CANNOT_TELL, f"Cannot tell: {answer.shortfall}"
@@ -175,8 +179,7 @@ def _state(driver: VerifiedDriver) -> str:
 
 def _origin_table(answer: VerifierAnswer, top: int | None) -> Table[Origin]:
     def row(_: int, origin: Origin) -> Row:
-        frames = origin.frames[1:] or ((NOT_LOGGED,) if answer.log is not None else ())
-        name = Name(origin.caller, lines=frames, detail=lambda: _detail(origin))
+        name = Name(origin.caller, lines=_below(answer, origin), detail=lambda: _detail(origin))
         return origin.bytes, origin.count, tag_text(origin.tag), name
 
     return Table(
@@ -189,6 +192,15 @@ def _origin_table(answer: VerifierAnswer, top: int | None) -> Table[Origin]:
         noun="place",
         top=top,
     )
+
+
+def _below(answer: VerifierAnswer, origin: Origin) -> tuple[str, ...]:
+    """The frames outside of the caller, the nearest of them."""
+    if not origin.frames:
+        return (NOT_LOGGED,) if answer.log is not None else ()
+    frames = origin.frames[1:]
+    more = len(frames) - _SHOWN_FRAMES
+    return frames[:_SHOWN_FRAMES] + ((f"… and {more} more",) if more > 0 else ())
 
 
 def _detail(origin: Origin) -> Detail:
