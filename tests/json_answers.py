@@ -13,6 +13,7 @@ from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from builders.process_builder import ProcessBuilder
+from builders.verifier_builder import VerifiedSystem
 from fuzz.command_lines import run
 from fuzz.dice import Dice
 from fuzz.dump_kinds import KERNEL_FORMS, KERNELS
@@ -33,6 +34,10 @@ MIXED = TESTDATA / "10.0.26100.5074-x64" / "mixed" / "dump.dmp.gz"
 KERNEL = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
 POOLS, MORE_POOLS = KERNEL / "before.dmp.xz", KERNEL / "after.dmp.xz"
 SESSION = TESTDATA / "kernel-genuine" / "7601.17514-x86pae" / "session" / "after.dmp.xz"
+VERIFIED = [
+    TESTDATA / "kernel-verifier" / "22621-x64" / "pair" / f"{which}.dmp.xz"
+    for which in ("before", "after")
+]
 CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"
 PROCESSES = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
 SYSTEMS = sorted(TESTDATA.glob("kernel*/*/*/after.dmp.xz"))
@@ -303,6 +308,23 @@ def _system(which: str, *ended: str, filled: bool = True) -> Callable[[Path], No
     return make
 
 
+def _verified(*, stop: int = 0, counted: bool = True) -> Callable[[Path], None]:
+    """A system with Driver Verifier on that stopped for pool left behind, and nothing says whose."""
+
+    def make(file: Path) -> None:
+        folder = file.with_suffix(".parts")
+        folder.mkdir(exist_ok=True)
+        made = VerifiedSystem(folder)
+        made.watch("acmenet.sys", "AcNb")
+        made.write()
+        if not counted:
+            made.put(made.data, bytes(0x800))
+        made.stop(0xC4, stop, 4096, 8192, 12)
+        file.write_bytes(made.save().read_bytes())
+
+    return make
+
+
 # Files that are made for this, by name.
 MADE: dict[str, Callable[[Path], None]] = {
     "before.log": _log(BASE),
@@ -337,6 +359,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "ended.dmp": _system("after", "svchost.exe", filled=False),
     "system0.dlsnap": _kept(_system("before")),
     **{f"log{n}.log": _log(SERIES[n]) for n in range(3)},
+    "left.dmp": _verified(stop=0x60),
+    "uncounted.dmp": _verified(counted=False),
     "filled.dmp": _filled,
     "torn.dmp": _torn,
     "stopped.dmp": _stopped,
@@ -394,7 +418,14 @@ ANSWERED: list[Words] = [
     *of_one(MADE_DUMPS, "info", "heaps", "stat", "allocations"),
     *of_one(WHOLE_SYSTEMS, "info", "pool", "modules"),
     *of_one([SESSION, MORE_POOLS], "stat", "heaps", "processes", "symbols"),
-    *of_one([CUT_KERNEL], "info", "pool"),
+    *of_one([CUT_KERNEL], "info", "pool", "verifier"),
+    *of_one([*VERIFIED, POOLS, "left.dmp"], "verifier"),
+    *of_one(["left.dmp"], "info", "pool"),
+    ("stat", VERIFIED[1], "--by", "stack"),
+    ("diff", *VERIFIED, "--by", "stack"),
+    ("pool", *VERIFIED),
+    ("verifier", VERIFIED[1], "acmenet"),
+    ("verifier", "uncounted.dmp", "acmenet.sys"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
     *of_one(MADE_KERNELS, "info"),
     *of_one(["full-x64.dmp", "elf-x64.dmp"], "processes", "modules", "symbols"),

@@ -11,6 +11,7 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.counters import tag_deltas, with_blocks
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
@@ -75,6 +76,7 @@ class PoolAnswer:
         rows: The tags that are shown, in order.
         account: What is known of the pools as a whole.
         diagnostics: What was left out, and how things were found.
+        left: The pool that an unloaded driver left, where the system stopped for it.
     """
 
     source: SourceInfo
@@ -82,6 +84,7 @@ class PoolAnswer:
     rows: tuple[TagRow, ...]
     account: PoolAccount
     diagnostics: tuple[Diagnostic, ...]
+    left: LeftPool | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,9 @@ def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
     pools = _pools(snapshot, selection)
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
-    return PoolAnswer(snapshot.source, selection, tuple(rows), pools.account, _shown(notes))
+    return PoolAnswer(
+        snapshot.source, selection, tuple(rows), pools.account, _shown(notes), pools.left
+    )
 
 
 def take_growth(
