@@ -35,7 +35,7 @@ from windumps.times import filetime
 
 MAX_SEARCHED = 1 << 17  # pool blocks that are searched for pointers, evenly over all
 _AT_ONCE = 1 << 12
-_WORTH_NAMING = 0.05  # of the objects, that blocks of one tag point to
+_WORTH_NAMING = 0.1  # of the objects, that blocks of one tag point to
 _Mask = NDArray[np.bool_]
 
 

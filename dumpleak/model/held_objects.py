@@ -109,12 +109,16 @@ class HeldObjects:
             many = sum(row.objects for row in self.ended)
             more = f"; and of {len(self.ended) - NAMED:,} more" if len(self.ended) > NAMED else ""
             told = "; ".join(row.told for row in self.ended[:NAMED])
-            yield f"{many:,} of them have ended and are kept alive: {told}{more}"
+            are = "is" if many == 1 else "are"
+            yield f"{many:,} of them {_have(many)} ended and {are} kept alive: {told}{more}"
         alone = self.held_by_pointer
         if self.headers and (alone != self.unopened or not alone):
             yield self._by_headers
         if alone:
-            yield f"{alone:,} have no handle: a driver, or the kernel, refers to them by pointer"
+            to = "it" if alone == 1 else "them"
+            yield (
+                f"{alone:,} {_have(alone)} no handle: a driver, or the kernel, refers to {to} by pointer"
+            )
         if self.why_unknown and (alone or 0) + self.opened < self.count:
             others = "the others" if alone or self.opened else "them"
             yield f"who holds {others} is unknown: {self.why_unknown}"
@@ -130,7 +134,10 @@ class HeldObjects:
     def _by_headers(self) -> str:
         """What the objects count themselves."""
         of = "them" if self.headers == self.count else f"{self.headers:,} whose headers were read"
-        many = f"{self.unopened:,}" if self.unopened else "none"
-        return (
-            f"by their own counts {many} of {of} {'has' if self.unopened < 2 else 'have'} no handle"
-        )
+        if not self.unopened:
+            return f"by their own counts each of {of} has a handle"
+        return f"by their own counts {self.unopened:,} of {of} {_have(self.unopened)} no handle"
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"
