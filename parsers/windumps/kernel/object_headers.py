@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from windumps.arrays import I64, U64
+from windumps.builds import OBJECT_INFO_MASK
 from windumps.kernel.kernel import Kernel
 
 HEADER_BYTES = {4: 0x18, 8: 0x30}
-FIRST_MASK = 7600
 _INFO_MASK = {4: 0xE, 8: 0x1A}
 # By bit: creator, name, handle, quota, process, audit, extended information.
 _OPTIONAL = {
@@ -59,7 +59,7 @@ def find_headers(kernel: Kernel, blocks: tuple[U64, I64], known: U64) -> ObjectH
         # An address below the block's wraps around, and is too far as well.
         inside = ordered[place] - start < size.astype(np.uint64)
         found[inside] = ordered[place][inside]
-    if kernel.build >= FIRST_MASK:
+    if kernel.build in OBJECT_INFO_MASK:
         rest = np.flatnonzero(found == 0)
         found[rest] = _by_mask(kernel, start[rest], size[rest])
     handles = np.full(len(start), -1, np.int64)
