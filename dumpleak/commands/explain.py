@@ -49,8 +49,7 @@ def _addresses(
 @SKIP_FRAMES
 @options_with(FORMATS)
 def explain(dump: str, addresses: tuple[int, ...], count: int, options: Options) -> None:
-    """What lies at an address: which block of which heap and site, or what else; who points to it, a
-    shortest way to it from a root, and what it keeps alive.
+    """What lies at an address, who points to it, a way to it from a root, what it keeps alive.
 
     Addresses are hexadecimal, as debuggers write them; several may be asked for at once.
     """

@@ -142,6 +142,8 @@ def snapshot_of(session: Session, by: str, groups: Groups, totals: Totals) -> Sn
 def source_info(session: Session) -> SourceInfo:
     """Where a session's answers come from."""
     dump, program = session.dump, session.program
+    created, user, kernel = dump.process_times or (None, None, None)
+    flags = (view.nt_global_flag for view in session.views)
     return SourceInfo(
         file=str(dump.path),
         kind=dump.kind,
@@ -151,10 +153,12 @@ def source_info(session: Session) -> SourceInfo:
         time=dump.time,
         process_id=dump.process_id,
         program=program.name if program else "",
-        process_created=dump.process_times[0] if dump.process_times else None,
+        process_created=created,
         program_base=program.base_address if program else None,
         subject=subject_of(dump),
         cut_bytes=sum(d.bytes_affected for d in dump.diagnostics if d.code == MEMORY_CUT),
+        nt_global_flag=next((flag for flag in flags if flag is not None), None),
+        processor_seconds=None if user is None or kernel is None else user + kernel,
     )
 
 

@@ -36,6 +36,7 @@ NEVER_NULL: dict[str, str] = {
     "*.build": "every dump here whose answers are these says its build",
     "info-1:system.time": "every system here tells its time",
     "processes-1:listed.time": "every system here tells its time",
+    "verifier-1.time": "every system here tells its time",
     "processes-1:listed.kept_alive*": "the header of every ended process here is in its dump",
     "heaps-1:heap.used_*": "here are either all heaps of a process read or none, which is refused",
     "leaks-1.p*": "every dump here with stacks and images names its process",

@@ -19,6 +19,7 @@ from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, re
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of, summarize_comparison
+from dumpleak.reports.answers.together import site_membership, together_json
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -75,7 +76,7 @@ def diff_document(
         Source("Base", base.source),
         Source("Current", current.source),
         *(
-            Meter(name if side.is_listed else f"{name}: heap memory walked", side.coverage)
+            Meter(f"{name}: heap memory walked" if side.is_walked else name, side.coverage)
             for name, side in (("Base", base), ("Current", current))
         ),
         Notes(comparison.diagnostics),
@@ -334,14 +335,17 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
         "sites": [
             {
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
+                **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
                 **retained_json(comparison.current, delta.site),
             }
             for rank, delta in enumerate(comparison.sites, start=1)
         ],
         "private": [
-            site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
+            site_json(rank, delta, holder_evidence(comparison.current, delta.site))
+            for rank, delta in enumerate(comparison.private, start=1)
         ],
+        **({"groups": together_json(comparison.together)} if comparison.base.is_pool else {}),
         "diagnostics": diagnostics_json(comparison.diagnostics),
     }
     return sized_json(made, sized=comparison.base.has_bytes)
