@@ -14,6 +14,7 @@ import click
 from dumpleak.attribution.skip_list import skip_patterns
 from dumpleak.model.block_filter import BlockFilter, parse_sizes
 from dumpleak.model.units import format_bytes
+from dumpleak.reports.shown import CALLERS, Shown
 from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
@@ -235,7 +236,7 @@ _FILTERS = (
         metavar="PATTERN",
         help="Only blocks of sites with this in their name, or like a*b.",
     ),
-    click.option("--type", metavar="PATTERN", help="Only blocks of classes with such names."),
+    click.option("--type", metavar="PATTERN", help="Only classes with such names."),
     click.option(
         "--heap", metavar="LABEL", help='Only of one heap: its label ("heap 1"), number or handle.'
     ),
@@ -254,6 +255,37 @@ _FILTERS = (
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         help="Only blocks that an earlier dump of the same run does not have.",
     ),
+)
+
+
+def _callers(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number nor all", context, option)
+    return int(value)
+
+
+def shown_sites(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of which sites to list, and how much of each; the command gets them as `shown`."""
+
+    @wraps(command)
+    def choosing(**given: Any) -> Any:
+        only = BlockFilter(site=given.pop("site"), type=given.pop("type"))
+        return command(shown=Shown(given.pop("frames"), only), **given)
+
+    for option in (_FRAMES, *reversed(_FILTERS[:2])):
+        choosing = option(choosing)
+    return choosing
+
+
+_FRAMES = click.option(
+    "--frames",
+    metavar="N|all",
+    default=str(CALLERS),
+    show_default=True,
+    callback=_callers,
+    help="How many callers to show under a site whose stack was recorded.",
 )
 
 

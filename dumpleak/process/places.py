@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from dumpleak.model.explanation import RegionTold, What
 from dumpleak.model.memory import USES
 from dumpleak.process.memory_use import PEB_BYTES, SHARED_USER_DATA, region_uses
@@ -27,6 +29,8 @@ _PROTECTIONS = {
     0x80: "execute and read, copied on write",
 }
 _GUARD = 0x100
+# Windows maps nothing of a process below; beyond it an address is more likely meant than a handle.
+LOWEST_ADDRESS = 0x10000
 _USES = {
     "heaps": "memory of a heap that was not read",
     "stacks": "memory of a stack",
@@ -64,6 +68,10 @@ class Places:
             or self._heap(address)
             or self._image(address)
         )
+        if told is None and presence is not Presence.PRESENT:
+            told = self._handle(address)
+            if told is not None:
+                return told
         if told is None and presence is Presence.NOT_MAPPED:
             return What.NOT_MAPPED, self._unmapped(address)
         if told is None:
@@ -153,7 +161,7 @@ class Places:
         session = self._session
         known = {thread.teb: f"thread {thread.thread_id}" for thread in session.dump.threads}
         for view in session.views:
-            if view.peb <= address < view.peb + PEB_BYTES:
+            if view.peb and view.peb <= address < view.peb + PEB_BYTES:
                 return What.REGION, f"the PEB, +0x{address - view.peb:x}"
             for block in view.thread_blocks:
                 if block.address <= address < block.address + block.size:
@@ -162,6 +170,20 @@ class Places:
         if 0 <= address - SHARED_USER_DATA[0] < SHARED_USER_DATA[1]:
             return What.REGION, f"KUSER_SHARED_DATA, +0x{address - SHARED_USER_DATA[0]:x}"
         return None
+
+    def _handle(self, address: int) -> tuple[What, str] | None:
+        """An open handle with this value, where no memory is."""
+        handles = self._session.dump.handles
+        if handles is None or handles.values is None or not 0 < address < LOWEST_ADDRESS:
+            return None
+        rows = np.flatnonzero(handles.values == np.uint64(address))
+        if not len(rows):
+            return None
+        kind, name = (
+            texts.texts[int(texts.index[rows[0]])] for texts in (handles.types, handles.names)
+        )
+        named = f" {name}" if name else ""
+        return What.HANDLE, f"handle of type {kind or 'unknown'}{named}"
 
     def _heap(self, address: int) -> tuple[What, str] | None:
         for start, end, source in self._heaps:

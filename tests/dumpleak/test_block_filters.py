@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fuzz.command_lines import run
@@ -121,3 +122,51 @@ def test_the_first_rows_are_counted_after_choosing(every: Rows) -> None:
         rows(AFTER, "--type", "session", "--top", 2)
         == [row for row in every if row["type"] == "app::net::Session"][:2]
     )
+
+
+# Groups.
+
+
+def listed(*words: object) -> tuple[dict[str, Any], str]:
+    code, output, said = run(*map(str, words), "--format", "json")
+    assert code == 0, said
+    return json.loads(output), run(*map(str, words))[1]
+
+
+def test_groups_are_chosen_by_name_and_type_and_totals_stay_whole() -> None:
+    for command in ("stat", "leaks"):
+        every, _ = listed(command, AFTER, "--by", "type")
+        some, text = listed(command, AFTER, "--by", "type", "--type", "APP::no*")
+        wanted = [g for g in every["groups"] if (g["type"] or "").startswith("app::No")]
+        assert some["groups"] == wanted != []
+        assert some["totals"] == every["totals"]
+        assert "Only groups with type 'APP::no*' are listed; totals are of all." in text
+    every, _ = listed("diff", BEFORE, AFTER, "--no-holders")
+    some, text = listed("diff", BEFORE, AFTER, "--no-holders", "--site", "4446")
+    assert [site["name"] for site in some["sites"]] == [
+        site["name"] for site in every["sites"] if "4446" in site["name"]
+    ]
+    assert some["totals"] == every["totals"]
+    assert "Only changed sites with name '4446'" in text
+    assert "There are no changed sites" in listed("diff", BEFORE, AFTER, "--site", "nobody")[1]
+
+
+def test_whole_stacks_are_shown_when_asked_for() -> None:
+    site = json.loads(run("stat", str(AFTER), "--format", "json")[1])["groups"][0]
+    behind = site["frames"][site["frames"].index(site["name"]) + 1 :]
+    assert len(behind) > 3
+    short = run("stat", str(AFTER), "--top", "1")[1]
+    assert f"from {', '.join(behind[:3])}\n" in short
+    whole = run("stat", str(AFTER), "--top", "1", "--frames", "all")[1]
+    assert all(f"from {frame}\n" in whole for frame in behind)
+    assert behind[0] not in run("stat", str(AFTER), "--top", "1", "--frames", "0")[1]
+    assert run("stat", str(AFTER), "--frames", "many")[0] == 2
+
+
+def test_several_heaps_have_a_row_of_all_for_people_only() -> None:
+    heaps = json.loads(run("heaps", str(AFTER), "--format", "json")[1])["heaps"]
+    assert len(heaps) == 3
+    text = run("heaps", str(AFTER))[1]
+    (total,) = (line for line in text.splitlines() if line.startswith("all 3"))
+    assert f"{sum(heap['used_count'] for heap in heaps):,}" in total
+    assert "all 3" not in run("heaps", str(AFTER), "--format", "csv")[1]

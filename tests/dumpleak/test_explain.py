@@ -237,3 +237,16 @@ def test_a_very_long_path_is_told_by_its_ends() -> None:
     assert any("in the middle of the path are left out" in note for note in found.notes)
     assert path_told(found).count("Node") == SHOWN_STEPS - 1
     assert f"… {count + 1 - SHOWN_STEPS:,} more …" in path_told(found)
+
+
+def test_a_handle_is_told_by_its_value() -> None:
+    made = MinidumpBuilder()
+    made.handles([(0x1A4, "Event", "\\BaseNamedObjects\\Go"), (0x1A8, "File", "")])
+    made.memory(0x10000, b"\1" * 0x100)
+    made.region(0x10000, 0x1000)
+    told = explain(Session(open_bytes(made.build())), [0x1A4, 0x1A8, 0x1AC]).found
+    assert [(item.what, item.told) for item in told[:2]] == [
+        ("handle", "handle of type Event \\BaseNamedObjects\\Go"),
+        ("handle", "handle of type File"),
+    ]
+    assert told[2].what == "not-mapped"

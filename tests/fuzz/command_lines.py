@@ -128,6 +128,7 @@ VALUES: dict[str, tuple[str, ...]] = {
         ),
         *("suspects>=1", "unreferenced.count>=1", "handles.count>=1", "private.bytes-per-hour>=1"),
     ),
+    "--frames": ("0", "all"),
     "--heap": ("heap 1", "0", "nobody"),
     "--keep-name": ("app*", "*"),
     "--pooltag": (INPUT,),
