@@ -266,17 +266,27 @@ def _callers(context: click.Context, option: click.Parameter, value: str) -> int
     return int(value)
 
 
-def shown_sites(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options of which sites to list, and how much of each; the command gets them as `shown`."""
+def site_filter(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--site` and `--type`; the command gets them as one `BlockFilter`, its parameter `only`."""
 
     @wraps(command)
     def choosing(**given: Any) -> Any:
         only = BlockFilter(site=given.pop("site"), type=given.pop("type"))
-        return command(shown=Shown(given.pop("frames"), only), **given)
+        return command(only=only, **given)
 
-    for option in (_FRAMES, *reversed(_FILTERS[:2])):
+    for option in reversed(_FILTERS[:2]):
         choosing = option(choosing)
     return choosing
+
+
+def shown_sites(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of which sites to list, and how much of each; the command gets them as `shown`."""
+
+    @wraps(command)
+    def choosing(only: BlockFilter, **given: Any) -> Any:
+        return command(shown=Shown(given.pop("frames"), only), **given)
+
+    return site_filter(_FRAMES(choosing))
 
 
 _FRAMES = click.option(

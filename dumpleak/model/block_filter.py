@@ -45,6 +45,12 @@ class BlockFilter:
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) not in (None, False) for field in fields(self))
 
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        """What is asked of names: (what of, pattern)."""
+        asked = (("name", self.site), ("type", self.type))
+        return [(kind, text) for kind, text in asked if text is not None]
+
     @cached_property
     def _wanted(self) -> dict[str, Callable[[str], bool]]:
         texts = {"site": self.site, "type": self.type}

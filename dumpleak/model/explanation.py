@@ -64,6 +64,60 @@ class Pointer:
 
 
 @dataclass(frozen=True)
+class HolderNode:
+    """Something that many blocks hang on.
+
+    Attributes:
+        what: A class or a size of blocks, or roots.
+        offset: Place in it of the pointers; None for roots, and where they stand at many places.
+        count: Of the blocks asked for, how many hang on it.
+        bytes: Bytes of these.
+        is_chain: Several of them follow each other, as in a list.
+        holders: What holds it in turn, the largest share first, at most a few; empty for roots.
+    """
+
+    what: str
+    offset: int | None
+    count: int
+    bytes: int
+    is_chain: bool = False
+    holders: tuple[HolderNode, ...] = ()
+
+
+@dataclass(frozen=True)
+class SitesExplained:
+    """Why the blocks of some sites are alive.
+
+    Attributes:
+        source: The dump.
+        asked: Which sites, for people.
+        sites: Their names.
+        count: Their blocks.
+        bytes: Bytes of these.
+        unreferenced_count: Of these, blocks that no root leads to.
+        unreferenced_bytes: Bytes of these.
+        retained_bytes: What all of them keep alive, at least, themselves included; None where unknown.
+        retained_count: Blocks of that.
+        holders: What those that are referenced hang on, along shortest ways from the roots.
+        diagnostics: What was left out, and why.
+        shortfall: Why that says too little to stand; "" when it covers enough.
+    """
+
+    source: SourceInfo
+    asked: str
+    sites: tuple[str, ...]
+    count: int
+    bytes: int
+    unreferenced_count: int
+    unreferenced_bytes: int
+    retained_bytes: int | None
+    retained_count: int | None
+    holders: tuple[HolderNode, ...]
+    diagnostics: tuple[Diagnostic, ...] = ()
+    shortfall: str = ""
+
+
+@dataclass(frozen=True)
 class Explained:
     """What lies at one address.
 

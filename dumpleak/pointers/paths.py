@@ -11,7 +11,7 @@ from dumpleak.pointers.roots import Root, RootKind
 from windumps.arrays import I64, U64
 
 # Of several roots that hold one block, the one that says most comes first.
-_RANKS = (
+RANKS = (
     RootKind.GLOBALS,
     RootKind.THREAD,
     RootKind.STACK,
@@ -19,6 +19,8 @@ _RANKS = (
     RootKind.HEAP,
     RootKind.PRIVATE,
 )
+REGISTER = len(RANKS)
+NO_ROOT = REGISTER + 1
 
 
 class PointerLog:
@@ -28,15 +30,16 @@ class PointerLog:
         wanted: bool, by block: all pointers to it are kept.
 
     Attributes:
-        from_root: By block that a root holds, (rank of the root, place of the pointer) of the best one.
+        rank: uint8, by block: which kind of root holds it, the one that says most; `NO_ROOT` for none.
+        place: uint64, by block: where the pointer in that root stands.
     """
 
     def __init__(self, wanted: NDArray[np.bool_]) -> None:
         self._wanted = wanted
         none = np.empty(0, np.int64)
         self._kept: list[tuple[I64, U64, I64]] = [(none, none.astype(np.uint64), none)]
-        self.from_root: dict[int, tuple[int, int]] = {}
-        self.in_registers: set[int] = set()
+        self.rank = np.full(len(wanted), NO_ROOT, np.uint8)
+        self.place = np.zeros(len(wanted), np.uint64)
 
     def add_blocks(self, edges: Edges) -> None:
         """Pointers in used blocks."""
@@ -45,18 +48,17 @@ class PointerLog:
 
     def add_root(self, root: Root, edges: Edges) -> None:
         """Pointers in a root."""
-        rank = _RANKS.index(root.kind)
+        rank = RANKS.index(root.kind)
         target, first = np.unique(edges.target, return_index=True)
-        for block, place in zip(target.tolist(), edges.place[first].tolist(), strict=True):
-            found = self.from_root.get(block)
-            if found is None or found > (rank, place):
-                self.from_root[block] = rank, place
+        place, known = edges.place[first], self.rank[target]
+        better = (rank < known) | ((rank == known) & (place < self.place[target]))
+        self.rank[target[better]], self.place[target[better]] = rank, place[better]
         kept = self._wanted[edges.target]
         self._kept.append((edges.target[kept], edges.place[kept], edges.source[kept]))
 
     def add_registers(self, targets: I64) -> None:
         """Blocks that registers point to."""
-        self.in_registers.update(targets.tolist())
+        self.rank[targets] = np.minimum(self.rank[targets], REGISTER)
 
     def holders(self, block: int) -> tuple[U64, I64]:
         """All pointers to a block that was wanted: their places, and the blocks they are in or -1."""
@@ -95,8 +97,8 @@ class WayFinder:
         return []
 
     def _best(self, held: list[int]) -> int:
-        far = (len(_RANKS), 0)  # registers only
-        return min(held, key=lambda block: (self._log.from_root.get(block, far), block))
+        log = self._log
+        return min(held, key=lambda block: (log.rank[block], log.place[block], block))
 
     @staticmethod
     def _down(start: int, next_one: I32) -> list[int]:

@@ -28,8 +28,7 @@ class Shown:
             what: What they are, "groups".
             listed: How many there are.
         """
-        asked = (("name", self.only.site), ("type", self.only.type))
-        named = " and ".join(f"{kind} {text!r}" for kind, text in asked if text is not None)
+        named = " and ".join(f"{kind} {text!r}" for kind, text in self.only.texts)
         if not named:
             return []
         if not listed:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dumpleak.model.explanation import Explained, Pointer
 from dumpleak.model.sites import Site
-from dumpleak.pointers.paths import PointerLog, WayFinder
+from dumpleak.pointers.paths import REGISTER, PointerLog, WayFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex
 from dumpleak.pointers.retained import Retention
@@ -120,9 +120,9 @@ class Holding:
         way = self._ways.way(block)
         if not way:
             return (), 0
-        root = self._log.from_root.get(way[0])
-        if root is not None:
-            steps = [Pointer(root[1], 0, self._places.root_at(root[1]))]
+        place = int(self._log.place[way[0]])
+        if self._log.rank[way[0]] < REGISTER:
+            steps = [Pointer(place, 0, self._places.root_at(place))]
         else:
             first = int(self._index.address[way[0]])
             values = range(first, first + max(int(self._index.size[way[0]]), 1))

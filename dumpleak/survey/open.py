@@ -14,7 +14,7 @@ from dumpleak.kernel.system_info import describe
 from dumpleak.model.block_filter import NO_FILTER, BlockFilter
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
-from dumpleak.model.explanation import Explanation
+from dumpleak.model.explanation import Explanation, SitesExplained
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
@@ -23,6 +23,7 @@ from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.explain import explain
 from dumpleak.survey.explain_pool import explain_pool
+from dumpleak.survey.explain_sites import explain_sites
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from dumpleak.survey.pages import pool_pages
@@ -185,16 +186,15 @@ class OpenedProcess:
         self._walk = self._session.blocks(wanted.progress)
         return selected_pages(self._session, self._walk, state, asked, base)
 
-    def explain(
-        self,
-        addresses: Sequence[int],
-        count: int,
-        skip_frames: tuple[str, ...],
-        progress: Progress = no_progress,
-    ) -> Explanation:
+    def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
         """What lies at some addresses, with so many bytes of contents."""
-        self._session.skip_frames = skip_frames
-        return explain(self._session, addresses, count, progress)
+        self._session.skip_frames = wanted.skip_frames
+        return explain(self._session, addresses, count, wanted.progress)
+
+    def explain_sites(self, wanted: Wanted) -> SitesExplained:
+        """What the blocks of some sites hang on; errors as `survey.explain_sites` has them."""
+        self._session.skip_frames = wanted.skip_frames
+        return explain_sites(self._session, wanted.blocks, wanted.progress)
 
     def shortfall(self) -> str:
         """Why what `pages` gave is too little; "" when it is enough."""
@@ -284,15 +284,15 @@ class OpenedSystem:
         pages = pool_pages(self._pools(wanted.progress), state)
         return (found for page in pages if (found := asked.selected(page)) is not None)
 
-    def explain(
-        self,
-        addresses: Sequence[int],
-        count: int,
-        skip_frames: tuple[str, ...],
-        progress: Progress = no_progress,
-    ) -> Explanation:
+    def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
         """What lies at some addresses, with so many bytes of contents; errors as `PoolReader` has them."""
-        return explain_pool(self._pools(progress), addresses, count, self._symbols)
+        return explain_pool(self._pools(wanted.progress), addresses, count, self._symbols)
+
+    def explain_sites(self, wanted: Wanted) -> SitesExplained:
+        """Refused: who holds pool blocks is not looked for."""
+        raise CannotAnswerError(
+            f"{self.dump.path}: who holds blocks of pools is not looked for; name a process with --process"
+        )
 
     def shortfall(self) -> str:
         """Why what `pages` gave is too little; "" when it is enough."""

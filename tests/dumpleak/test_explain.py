@@ -18,10 +18,14 @@ from pointers_again import Again
 from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution import SiteFinder
-from dumpleak.model.explanation import Explained, What
+from dumpleak.model.block_filter import BlockFilter
+from dumpleak.model.explanation import Explained, HolderNode, What
 from dumpleak.model.sites import Site, SiteKind
+from dumpleak.pointers import holder_tree
+from dumpleak.pointers.holder_tree import DEPTH, FieldLog, HolderTrees, Namer
+from dumpleak.pointers.pointer_graph import PointerGraph
 from dumpleak.pointers.reachability import scan_pointers
-from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
+from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder, Edges
 from dumpleak.pointers.roots import find_roots
 from dumpleak.process.places import Places
 from dumpleak.process.session import Session
@@ -29,6 +33,7 @@ from dumpleak.process.used_pieces import used_pieces
 from dumpleak.reports.answers.explain import SHOWN_STEPS, path_told
 from dumpleak.survey.explain import explain
 from dumpleak.survey.explain_holders import MOST_STEPS, Holding
+from dumpleak.survey.explain_sites import explain_sites
 from windumps.memory import AddressSpace
 
 MIXED = TESTDATA / "10.0.26100.5074-x64" / "mixed" / "dump.dmp.gz"
@@ -250,3 +255,105 @@ def test_a_handle_is_told_by_its_value() -> None:
         ("handle", "handle of type File"),
     ]
     assert told[2].what == "not-mapped"
+
+
+# What the blocks of a site hang on.
+
+
+def tree_counts(nodes: list[dict[str, Any]]) -> None:
+    for node in nodes:
+        above = node["holders"]
+        assert sum(holder["count"] for holder in above) <= node["count"]
+        assert sum(holder["bytes"] for holder in above) <= node["bytes"]
+        tree_counts(above)
+
+
+def test_what_a_site_hangs_on_is_a_tree_of_its_holders_up_to_the_roots() -> None:
+    found = one(MIXED, "--type", "app::Button")
+    assert found["sites"] == ["app::Button"]
+    (view,) = found["holders"]
+    assert (view["what"], view["offset"], view["count"]) == ("app::TextView", 0x28, found["count"])
+    (document,) = view["holders"]
+    assert (document["what"], document["offset"]) == ("app::Document", 0x18)
+    assert {holder["what"] for holder in document["holders"]} == {"app::Application"}
+    tree_counts(found["holders"])
+    text = run("explain", str(MIXED), "--type", "app::Button")[1]
+    assert "app::TextView +0x28\n" in text
+    assert "  ← app::Document +0x18\n" in text
+    group = json.loads(run("stat", str(MIXED), "--by", "type", "--retained", "--format", "json")[1])
+    same = next(g for g in group["groups"] if g["type"] == "app::Button")
+    assert found["retained_bytes"] == same["retained_bytes"]
+
+
+def test_lists_are_one_step_and_what_is_lost_is_no_part_of_the_tree() -> None:
+    found = one(PLAIN, "--type", "app::Node")
+    first = found["holders"][0]
+    assert (first["what"], first["offset"], first["is_chain"]) == ("app::Node", 0x10, True)
+    assert first["holders"][0]["what"] == "app::Document"
+    assert found["unreferenced_count"] > 0
+    held = sum(holder["count"] for holder in found["holders"])
+    assert held <= found["count"] - found["unreferenced_count"]
+
+
+@pytest.mark.parametrize("dump", DUMPS[::3], ids=lambda d: d.name)
+def test_a_whole_tree_leads_every_block_that_is_reached_to_a_root(
+    dump: TruthDump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holder_tree, "MOST_BRANCHES", 1 << 20)
+    monkeypatch.setattr(holder_tree, "LEAST_SHARE", 0)
+    monkeypatch.setattr(holder_tree, "DEPTH", 1 << 20)
+    found = explain_sites(Session.open(dump.dump), BlockFilter(site="*"))
+    session = Session.open(dump.dump)
+    index = index_of(session)
+    graph = scan_pointers(session.dump.memory, find_roots(session), index)
+    steps = steps_from_roots(Again(graph))
+    assert found.count == len(index)
+    assert found.count - found.unreferenced_count == len(steps)
+    direct = sum(node.count for node in found.holders if not node.holders)
+    assert direct == sum(count == 1 for count in steps.values()) > 0
+
+    def at_roots(nodes: tuple[HolderNode, ...]) -> int:
+        return sum(at_roots(n.holders) if n.holders else n.count for n in nodes)
+
+    assert at_roots(found.holders) == len(steps)
+
+
+def test_a_long_list_of_two_kinds_is_followed_only_so_far() -> None:
+    # Blocks of two sites in turn, each held by the one before.
+    count = 3000
+    graph = PointerGraph(
+        count,
+        np.arange(count - 1, dtype=np.int32),
+        np.arange(1, count, dtype=np.int32),
+        np.zeros(1, np.int32),
+    )
+    index = BlockIndex(
+        np.arange(count, dtype=np.uint64) * 16 + HEAP,
+        np.full(count, 16, np.int64),
+        np.zeros(count, np.int32),
+        np.full(count, 8, np.uint8),
+    )
+    log = FieldLog(index, np.zeros(count, np.bool_))
+    log.rank[0] = 0
+    place = index.address[:-1] + np.uint64(8)
+    source = np.arange(count - 1, dtype=np.int64)
+    log.add_blocks(Edges(place, index.address[1:], source, source + 1))
+    namer = Namer(["A", "B"], np.arange(count, dtype=np.int64) % 2, lambda *_: "root")
+    trees = HolderTrees(graph, log, index.size, namer)
+    (node,) = trees.tree(np.array([count - 1], np.int32))
+    depth = 1
+    while node.holders:
+        (node,), depth = node.holders, depth + 1
+    assert depth == DEPTH
+    # Of one kind it is one step.
+    namer = Namer(["A"], np.zeros(count, np.int64), lambda *_: "root")
+    (node,) = HolderTrees(graph, log, index.size, namer).tree(np.array([count - 1], np.int32))
+    assert (node.what, node.offset, node.is_chain) == ("A", 8, True)
+    assert [above.what for above in node.holders] == ["root"]
+
+
+def test_either_addresses_or_sites_are_asked_for() -> None:
+    assert run("explain", str(MIXED), "10", "--site", "x")[0] == 2
+    code, output, said = run("explain", str(MIXED), "--type", "nobody")
+    assert (code, output) == (3, "")
+    assert "no blocks of a site with type 'nobody'" in said
