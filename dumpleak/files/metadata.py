@@ -10,6 +10,7 @@ from typing import Any
 from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
@@ -51,11 +52,13 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        coverage: How much of their memory was walked; None where the dump lists them.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    coverage: Coverage | None = None
 
 
 @dataclass
@@ -130,6 +133,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
     groups = tables({"site": snapshot.groups.values(), **metadata.tables})
     populations = {
         of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
+        | ({"coverage": asdict(kept.coverage)} if kept.coverage else {})
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}

@@ -100,7 +100,10 @@ _HINTS: dict[type, dict[str, Any]] = {
         ),
         Signed | None,
     ),
-    StoredPopulation: {"groups": dict[str, list[_Group]]},
+    StoredPopulation: {
+        "groups": dict[str, list[_Group]],
+        "coverage": Annotated[Coverage | None, Absent(None)],
+    },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
         "file": Any,  # no file says its own name

@@ -165,6 +165,14 @@ class PoolsCovered(Coverage):
 
 
 @dataclass(frozen=True)
+class ArenasCovered(Coverage):
+    """Coverage of what other allocators than Windows' own hold; memory the dump lacks may be theirs, too."""
+
+    memory: ClassVar[str] = "memory of other allocators"
+    parts: ClassVar[str] = "allocators"
+
+
+@dataclass(frozen=True)
 class ListCovered(Coverage):
     """Coverage of members that the dump lists, all of them: a list that is cut is refused.
 

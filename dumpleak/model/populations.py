@@ -16,6 +16,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+ARENAS = "arenas"
 PROCESSES = "processes"  # of a system
 
 
@@ -136,6 +137,12 @@ POPULATIONS: dict[str, Population] = {
                 "xperf -on PROC_THREAD+LOADER -stackwalk ImageLoad",
             )
         },
+    ),
+    ARENAS: Population(
+        {"kind": "allocator", "size": "size", "type": "type"},
+        "block",
+        "usable",
+        all_of_them="blocks of other allocators",
     ),
     PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
 }

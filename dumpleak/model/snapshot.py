@@ -17,7 +17,7 @@ from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
 from dumpleak.model.pools import Pools
-from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
+from dumpleak.model.populations import ARENAS, BLOCKS, POOL, POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
@@ -192,7 +192,7 @@ class Snapshot:
     @property
     def members(self) -> str:
         """What its members are called, "blocks"."""
-        return BLOCKS if self.is_pool else self.population
+        return BLOCKS if self.population in (POOL, ARENAS) else self.population
 
     @property
     def of_process(self) -> bool:
@@ -206,8 +206,8 @@ class Snapshot:
 
     @property
     def is_listed(self) -> bool:
-        """Its members are no blocks but what a dump lists: threads, regions."""
-        return self.members != BLOCKS
+        """Its members are no blocks of heaps or pools: threads, regions, blocks of other allocators."""
+        return self.population not in (BLOCKS, POOL)
 
     @property
     def is_pool(self) -> bool:

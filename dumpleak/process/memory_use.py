@@ -164,6 +164,15 @@ def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
     return use
 
 
+def absent_private(session: Session) -> int:
+    """Committed private memory outside heaps, stacks and TEBs that is not in the dump, as far as it says."""
+    regions = session.dump.memory.regions
+    mine = region_uses(session, regions) == USES.index("other-private")
+    mine &= (regions.state == MEM_COMMIT) & regions.readable
+    start, size = regions.base_address[mine], regions.region_size[mine]
+    return int(size.sum()) - int(session.dump.memory.present_each(start, start + size).sum())
+
+
 def charged_bytes(regions: Regions) -> int:
     """Committed memory that Windows charges to the process alone.
 

@@ -88,7 +88,8 @@ def write_snapshot(
         OSError: the file cannot be written.
     """
     arrow()  # better now than after a long walk
-    session.require_heaps()
+    if of is None:  # other members may be told without
+        session.require_heaps()
     walk = _Walk(session, holders if not strip_names else False)
     for source, used in used_pieces(session, progress):
         walk.add(source, used)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 from dumpleak.files.metadata import StoredPopulation
 from dumpleak.files.reader import SnapshotFile
 from dumpleak.model.account import NOT_KEPT
+from dumpleak.model.coverage import ArenasCovered
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
-from dumpleak.model.populations import HANDLES, HEAPS, MODULES, POPULATIONS, REGIONS, THREADS
+from dumpleak.model.populations import (
+    ARENAS,
+    HANDLES,
+    HEAPS,
+    MODULES,
+    POPULATIONS,
+    REGIONS,
+    THREADS,
+)
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.info import process_snapshot
+from dumpleak.survey.populations.arenas import arena_members
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot
@@ -31,6 +42,7 @@ PRODUCERS: dict[str, Producer] = {
     HANDLES: lambda session, process, by: handle_members(session, by),
     THREADS: lambda session, process, by: thread_members(session, by),
     MODULES: lambda session, process, by: module_members(session),
+    ARENAS: lambda session, process, by: arena_members(session, by),
 }
 # What snapshot files of processes leave out: names of objects tell what files and keys somebody had open; by
 # process only systems are told.
@@ -61,7 +73,7 @@ def take_population(
     process = process_snapshot(session, progress)
     members = PRODUCERS[of](session, process, by)
     sized = members.size is not None
-    return members_snapshot(process, of, by, added_up(members), sized=sized)
+    return members_snapshot(process, of, by, added_up(members), members.covered, sized=sized)
 
 
 def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
@@ -79,7 +91,8 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     if groups is None:
         why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
         raise CannotAnswerError(f"{path}: {why}")
-    return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
+    covered = kept.coverage and ArenasCovered(*astuple(kept.coverage))
+    return members_snapshot(file.metadata.snapshot, of, by, groups, covered, sized=kept.sized)
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
@@ -106,5 +119,6 @@ def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopu
                 reason = reason or str(error)
         sized = all(each.size is not None for each in members.values())
         groups = {by: added_up(each) for by, each in members.items()}
-        found[of] = StoredPopulation(groups, sized, reason)
+        covered = next((each.covered for each in members.values() if each.covered), None)
+        found[of] = StoredPopulation(groups, sized, reason, covered)
     return found

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dumpleak.model.account_rows import account_of
-from dumpleak.model.coverage import ListCovered
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.populations import POPULATIONS
@@ -29,11 +29,13 @@ class Members(NamedTuple):
         sites: The groups.
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
+        covered: How much of their memory was walked; None where the dump lists them.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
+    covered: Coverage | None = None
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -70,7 +72,13 @@ def added_up(members: Members) -> list[Group]:
 
 
 def members_snapshot(
-    process: Snapshot, population: str, by: str, groups: Sequence[Group], *, sized: bool
+    process: Snapshot,
+    population: str,
+    by: str,
+    groups: Sequence[Group],
+    covered: Coverage | None = None,
+    *,
+    sized: bool,
 ) -> Snapshot:
     """A snapshot of members, with the account of the whole process.
 
@@ -79,6 +87,7 @@ def members_snapshot(
         population: A key of `POPULATIONS`.
         by: The grouping.
         groups: All members, as `added_up` gives them.
+        covered: As `Members.covered`.
         sized: Their bytes are known.
     """
     diagnostics = list(process.diagnostics)
@@ -103,7 +112,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=ListCovered.of(population),
+        coverage=covered or ListCovered.of(population),
         limits=(),
         population=population,
         sized=sized,
