@@ -158,10 +158,10 @@ def _whole(hours: int, *, listed: bool = True) -> Callable[[Path], None]:
     """A dump of a process with some of all that there are populations of, more of it every hour."""
 
     def make(file: Path) -> None:
-        process = ProcessBuilder(3600 * hours).image("app.exe").heap(2 + 9 * hours, 3)
+        process = ProcessBuilder(3600 * hours).image("app.exe", data=b"").heap(2 + 9 * hours, 3)
         for number in range(2 + 20 * hours):
             process.thread(process.bases["app.exe"] + 0x1200 + number % 2).views(1, 0x40000)
-            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll")
+            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll", data=b"")
         process.with_regions = listed
         file.write_bytes(process.build())
 
@@ -432,6 +432,8 @@ ANSWERED: list[Words] = [
     *SYSTEM_LINES,
     ("info", "handles1.dmp"),
     ("diff", BASE, CURRENT, "--holders"),
+    ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz", "--retained"),
+    ("stat", MIXED, "--retained"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
     ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
     ("diff", CURRENT, BASE),  # the wrong order
@@ -479,6 +481,10 @@ REFUSED: list[Words] = [
     ("diff", "processes0.csv", "processes1.csv"),
     ("stat", POOLS, "--by", "stack"),
     ("stat", MIXED, *HANDLES),
+    ("stat", MIXED, "--of", "regions", "--retained"),
+    ("stat", POOLS, "--retained"),
+    ("diff", BASE, "after.dlsnap", "--retained"),
+    ("diff", BASE, "after.log", "--retained"),
     ("stat", POOLS, *HANDLES),
     ("stat", MIXED, "--of", "pool"),
     ("stat", "listless.dmp", "--of", "regions"),

@@ -9,18 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from dumpleak.model.object_tags import OBJECT_TAGS
 from dumpleak.model.pools import Pools
 from windumps.pool_tags import tag_text
 
-# Pool tags of objects that handles are made for (documented in pooltag.txt as "… objects").
-OBJECT_TAGS = frozenset(
-    (
-        *("Proc", "Thre", "Toke", "File", "Even", "Muta", "Sema", "Time", "Sect", "Key "),
-        *("Job ", "Dire", "Symb", "Port", "ALPC", "Devi", "Driv", "IoCo", "TpWo", "Desk"),
-        *("Wind", "EtwR", "Prof", "Call", "Sess", "Part", "TmTx", "TmRm", "TmEn", "TmTm"),
-        *("Wait", "DbgO", "Icp "),
-    )
-)
 MAX_HOLDERS = 2
 
 

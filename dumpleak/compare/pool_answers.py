@@ -15,6 +15,7 @@ from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.together import roots_first
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
@@ -134,6 +135,7 @@ def take_growth(
     base, current = comparison.base, comparison.current
     sides = [_pools(side, selection) for side in (base, current)]
     deltas = selection.deltas(tag_deltas(comparison))
+    deltas = roots_first(deltas, lambda delta: delta.current.number, comparison.together)
     deltas[:explained] = [with_blocks(delta, base, current) for delta in deltas[:explained]]
     notes = comparison.diagnostics
     for which, side in zip(("base", "current"), sides, strict=True):

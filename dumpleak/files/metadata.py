@@ -11,11 +11,13 @@ from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
 from dumpleak.model.coverage import Coverage
+from dumpleak.model.holding import Holding
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
+from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 
 FORMAT = "dumpleak/snapshot/1"
@@ -53,12 +55,14 @@ class StoredPopulation:
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
         coverage: How much of their memory was walked; None where the dump lists them.
+        notes: What was not looked at, by the key of a grouping.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
     coverage: Coverage | None = None
+    notes: dict[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -132,8 +136,13 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
 
     groups = tables({"site": snapshot.groups.values(), **metadata.tables})
     populations = {
-        of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
-        | ({"coverage": asdict(kept.coverage)} if kept.coverage else {})
+        of: {
+            "sized": kept.sized,
+            "reason": kept.reason,
+            "groups": tables(kept.groups),
+            "notes": {by: [asdict(note) for note in notes] for by, notes in kept.notes.items()},
+            "coverage": kept.coverage and asdict(kept.coverage),
+        }
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}
@@ -153,11 +162,8 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "groups": groups,
         "populations": populations,
         "classes": metadata.classes,
-        "holders": [
-            {"site": number, **asdict(snapshot.held_by[key])}
-            for number, key in enumerate(snapshot.groups)
-            if key in snapshot.held_by
-        ],
+        "holders": _holders(snapshot.held_by, snapshot.groups),
+        "private_holders": _holders(snapshot.held_by, snapshot.private),
         **tables({"private": snapshot.private.values()}),
         "private_unknown": snapshot.private_unknown,
         "by_regions": snapshot.by_regions,
@@ -174,6 +180,10 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         **pool,
         "processes": _processes(metadata.processes),
     }
+
+
+def _holders(held: Mapping[str, Holding], keys: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"site": number, **asdict(held[key])} for number, key in enumerate(keys) if key in held]
 
 
 def _processes(rows: tuple[ProcessRow, ...] | None) -> list[dict[str, Any]] | None:

@@ -22,7 +22,7 @@ from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pool_sites import Refuted
 from dumpleak.model.pools import OpenObjects, Pools
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.owners.contents import drivers_in
+from dumpleak.owners.contents import drivers_in, words_in
 from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.tag_table import pooltag_for
@@ -148,6 +148,7 @@ class PoolReader:
             blocks=lambda: self.blocks,
             handles=lambda: self.handles,
             find_owner=self.owner,
+            words=lambda addresses, sizes: words_in(self.dump.kernel, addresses, sizes),
         )
 
     def account(self, *, walk: bool) -> PoolAccount:

@@ -180,6 +180,11 @@ class Snapshot:
     refuted_unknown: str = ""
 
     @property
+    def tells_retained(self) -> bool:
+        """What groups keep alive was asked for, and is known of some."""
+        return any(holding.retained_bytes is not None for holding in self.held_by.values())
+
+    @property
     def shortfall(self) -> str:
         """Why its answer says too little to stand; "" when it covers enough."""
         return (self.pool.account.shortfall if self.pool else "") or self.coverage.shortfall

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,6 +12,7 @@ from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
+from dumpleak.model.together import Together, told_together
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.pool_rows import (
@@ -39,6 +40,7 @@ from dumpleak.reports.answers.pool_rows import (
 )
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
+from dumpleak.reports.answers.together import membership_json, together_json
 from dumpleak.reports.document import (
     DEFAULT_TOP,
     Document,
@@ -187,14 +189,20 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
     return [
         Table("pools", "", GROWTH_COLUMNS, shown, growth_cells, View.TEXT),
         *more_tags(len(growth.deltas) - limit, "changed tag"),
-        *(line for delta in grown[: min(EXPLAINED, limit)] for line in _explained(delta, width)),
+        *(
+            line
+            for delta in grown[: min(EXPLAINED, limit)]
+            for line in _explained(delta, width, growth.comparison.together)
+        ),
     ]
 
 
-def _explained(delta: TagDelta, pointer_size: int) -> Iterator[Line]:
+def _explained(delta: TagDelta, pointer_size: int, groups: Sequence[Together]) -> Iterator[Line]:
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
     blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
     yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
+    for alike in told_together(groups, delta.current.number):
+        yield Line(f"  {alike}", Style.STRONG)
     if owner.description:
         yield Line(f"  {owner.description}")
     for candidate in owner.owners[:2]:
@@ -233,7 +241,11 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
         "system": [account_json(row) for row in comparison.account],
-        "tags": [_delta(delta, rank) for rank, delta in enumerate(growth.deltas, start=1)],
+        "groups": together_json(comparison.together),
+        "tags": [
+            _delta(delta, rank) | membership_json(comparison.together, delta.current.number)
+            for rank, delta in enumerate(growth.deltas, start=1)
+        ],
         "diagnostics": diagnostics_json(growth.diagnostics),
     }
 

@@ -19,6 +19,7 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.together import innocent
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
@@ -33,6 +34,7 @@ from dumpleak.reports.answers.next_steps import (
     trace_steps,
     track_driver,
 )
+from dumpleak.reports.answers.together import together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
@@ -50,6 +52,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     grown = comparison.grown
     growth = sum(delta.delta_bytes for delta in grown)
     facts = [("What", f"{change_told(comparison)}{elapsed(*sides)}"), *who_told(grown, growth)]
+    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += account_facts(comparison)
     facts += [
         ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
@@ -182,7 +185,12 @@ def _grown_steps(
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
         rows = what_grew(comparison.account)
-        whose = [drivers_named(delta.site.driver) for delta in grown]
+        hang = innocent(comparison.together)
+        whose = [
+            drivers_named(delta.site.driver)
+            for delta in grown
+            if comparison.tag_of(delta.site) not in hang
+        ]
         tracked = (track_driver(whose),) if grown else ()
         return (THIRD_DUMP, *system_steps(rows, comparison.base.population), *tracked)
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)

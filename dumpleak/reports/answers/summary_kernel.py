@@ -12,11 +12,13 @@ from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import WALK, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.model.together import innocent, roots_first
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.headline import account_facts, rows_told
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
+from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 
 
@@ -63,9 +65,13 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     if comparison.verdict is Verdict.NOT_COMPARABLE:
         return summarize_comparison(comparison)
     changes = [(delta.total("bytes", pools), delta) for delta in growth.deltas]
-    grown = sorted(
-        ((size, delta) for size, delta in changes if size is not None and size > 0),
-        key=lambda entry: -entry[0],
+    grown = roots_first(
+        sorted(
+            ((size, delta) for size, delta in changes if size is not None and size > 0),
+            key=lambda entry: -entry[0],
+        ),
+        lambda entry: entry[1].current.number,
+        comparison.together,
     )
     net = sum(size for size, _ in changes if size is not None)
     blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
@@ -81,6 +87,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
+    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += [
         ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
     ]
@@ -96,13 +103,14 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     if not grown:
         headline = f"{outside}. No tag grew. Leaking? Two dumps cannot tell."
         return Summary(Tone.NOTICE, headline, tuple(facts), steps)
+    hang = innocent(comparison.together)
     many = f"{len(grown):,} tag{'s' * (len(grown) != 1)}"
     first = f"{outside}; {many}" if rows else many
     return Summary(
         Tone.NOTICE,
-        f"{first} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
+        f"{first} grew{roots_told(comparison)}. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (*steps, track_driver([delta.owner.drivers for _, delta in grown])),
+        (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
     )
 
 

@@ -23,13 +23,14 @@ from dumpleak.model.populations import (
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
 from dumpleak.survey.populations.arenas import arena_members
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot
 from dumpleak.survey.populations.modules import module_members
-from dumpleak.survey.populations.regions import region_members
+from dumpleak.survey.populations.regions import OWNER, region_members
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
 
@@ -70,10 +71,14 @@ def take_population(
     """
     if of not in PRODUCERS:
         raise CannotAnswerError(f"{session.dump.path}: one process; a system has {of}")
-    process = process_snapshot(session, progress)
+    if by == OWNER and session.readable_heaps:  # which block holds a pointer
+        process = take_snapshot(session, progress=progress, holders=True)
+    else:
+        process = process_snapshot(session, progress)
     members = PRODUCERS[of](session, process, by)
     sized = members.size is not None
-    return members_snapshot(process, of, by, added_up(members), members.covered, sized=sized)
+    told = members.covered, members.notes
+    return members_snapshot(process, of, by, added_up(members), *told, sized=sized)
 
 
 def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
@@ -92,7 +97,8 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
         why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
         raise CannotAnswerError(f"{path}: {why}")
     covered = kept.coverage and ArenasCovered(*astuple(kept.coverage))
-    return members_snapshot(file.metadata.snapshot, of, by, groups, covered, sized=kept.sized)
+    told = covered, kept.notes.get(by, ())
+    return members_snapshot(file.metadata.snapshot, of, by, groups, *told, sized=kept.sized)
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
@@ -120,5 +126,6 @@ def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopu
         sized = all(each.size is not None for each in members.values())
         groups = {by: added_up(each) for by, each in members.items()}
         covered = next((each.covered for each in members.values() if each.covered), None)
-        found[of] = StoredPopulation(groups, sized, reason, covered)
+        notes = {by: each.notes for by, each in members.items() if each.notes}
+        found[of] = StoredPopulation(groups, sized, reason, covered, notes)
     return found

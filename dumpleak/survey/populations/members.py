@@ -30,12 +30,14 @@ class Members(NamedTuple):
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
         covered: How much of their memory was walked; None where the dump lists them.
+        notes: What was not looked at for it, and why.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
     covered: Coverage | None = None
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -77,6 +79,7 @@ def members_snapshot(
     by: str,
     groups: Sequence[Group],
     covered: Coverage | None = None,
+    notes: Iterable[Diagnostic] = (),
     *,
     sized: bool,
 ) -> Snapshot:
@@ -88,9 +91,10 @@ def members_snapshot(
         by: The grouping.
         groups: All members, as `added_up` gives them.
         covered: As `Members.covered`.
+        notes: As `Members` has them.
         sized: Their bytes are known.
     """
-    diagnostics = list(process.diagnostics)
+    diagnostics = [*process.diagnostics, *notes]
     if not sized and POPULATIONS[population].what_bytes:
         diagnostics.append(
             Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
