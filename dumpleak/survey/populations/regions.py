@@ -93,7 +93,7 @@ def _owned(session: Session, process: Snapshot, found: Allocations) -> Members:
         else key_site("region|owner", _KERNELS_PAGE if USES[kind] in OWNED else USES[kind])
         for kind, executable, number in kinds.tolist()
     )
-    return Members(sites, place[index.reshape(-1)], found.size, _lost_notes(session))
+    return Members(sites, place[index.reshape(-1)], found.size, notes=_lost_notes(session))
 
 
 def _owned_site(use: str, owner: RegionOwner, *, code: bool) -> Site:

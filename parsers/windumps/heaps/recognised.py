@@ -149,7 +149,7 @@ _POOL_HEADER = 48
 
 
 def _python(taken: Allocations, modules: Sequence[Module]) -> Rows:
-    """Arenas of pools whose headers name their size class and where the next block is, of a running Python."""
+    """Arenas of pools whose headers name their size class and their next block, of a Python."""
     found = np.zeros(len(taken), np.bool_)
     if not any(module.name.lower().startswith(("python", "libpython")) for module in modules):
         return found
