@@ -23,7 +23,7 @@ from dumpleak.model.block_table import BY_PDB
 from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit
-from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.populations import ARENAS, BLOCKS, POOL
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Place, Site
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
@@ -192,6 +192,7 @@ def _snapshot(stored: _Metadata, sites: list[Group], file: str) -> Snapshot:
             stored.private_holders, [site.key for site, _ in stored.private], "private_holders"
         ),
         population=POOL if any(row.kind == POOL for row in stored.heaps) else BLOCKS,
+        allocators_known=ARENAS in (stored.populations or {}),
     )
 
 

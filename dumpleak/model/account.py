@@ -5,6 +5,7 @@ A figure that is not in the dump is None, with the reason; it is never zero.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -65,6 +66,8 @@ ROWS: dict[str, RowKind] = {
     "private.count": RowKind(COUNT, "private allocations outside heaps"),
     "private.bytes": RowKind(BYTES, "private memory outside heaps"),
     "private.reserved_bytes": RowKind(BYTES, "reserved private memory outside heaps", 16 << 20),
+    "arenas.count": RowKind(COUNT, "blocks of other allocators"),
+    "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
     "mapped.count": RowKind(COUNT, "mapped views", 16),
     "mapped.bytes": RowKind(BYTES, "mapped memory", 4 << 20),
     "modules.count": RowKind(COUNT, "modules", 8),
@@ -113,7 +116,9 @@ _OF_SYSTEM = {
     "threads.count": RowKind(COUNT, "threads", 200),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
-_OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
+# Rows of allocators: absent where a process has none. What one took from Windows has a row of its own.
+OF_ALLOCATORS = ("arenas.", "private_")
+_OUTSIDE = tuple(name for name in ROWS if not name.startswith((*_OF_HEAPS, *OF_ALLOCATORS)))
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
 # those grew.
 UNEXPLAINED = "unexplained.bytes"
@@ -238,7 +243,16 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
     return tuple(known.get(name, Figure(name, None, NOT_KEPT)) for name in _OUTSIDE)
 
 
+def allocator_row(allocator: str) -> str:
+    """The row of what one allocator took from Windows: "private_go_heap.bytes"."""
+    return f"private_{re.sub('[^a-z0-9]+', '_', allocator.lower()).strip('_')}.bytes"
+
+
 def _kind(name: str) -> RowKind:
+    if (
+        name.startswith("private_") and name not in ROWS
+    ):  # its sites tell of growth, as those of the sum do
+        return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
     return (
         ROWS.get(name)
         or SYSTEM_ROWS.get(name)

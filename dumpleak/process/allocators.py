@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dumpleak.process.arenas import arena_spans
 from dumpleak.process.known_memory import inside_spans
@@ -33,9 +34,9 @@ class Owners(NamedTuple):
     evidence: list[str]
     number: I64
 
-    def of(self, row: int) -> str:
-        """The allocator of one allocation; "" for none."""
-        return self.names[self.number[row]] if self.number[row] >= 0 else ""
+    def told(self, number: int) -> str:
+        """An allocator and why it is said to be one."""
+        return f"{self.names[number]}: {self.evidence[number]}"
 
 
 def allocators_of(session: Session, base: U64) -> Owners:
@@ -55,7 +56,7 @@ def allocators_of(session: Session, base: U64) -> Owners:
     return found
 
 
-def _mark(found: Owners, rows: np.ndarray, name: str, evidence: str) -> None:
+def _mark(found: Owners, rows: NDArray[np.bool_], name: str, evidence: str) -> None:
     rows = rows & (found.number < 0)
     if rows.any():
         found.number[rows] = len(found.names)

@@ -43,3 +43,14 @@ def arena_spans(session: Session) -> dict[str, list[tuple[int, int]]]:
         for source in arenas_of(session)
         if isinstance(source.entry.heap, SlabArena)
     }
+
+
+def walked_arenas(session: Session) -> list[tuple[int, int]]:
+    """(start, bytes) of what allocators hold all of whose blocks are known; walked before."""
+    arenas = [source.entry.heap for source in arenas_of(session)]
+    return [
+        span
+        for arena in arenas
+        if isinstance(arena, SlabArena) and not arena.account.unwalked_bytes
+        for span in arena.account.ranges
+    ]

@@ -238,7 +238,7 @@ def _with(taken: Allocations, places: U64) -> Rows:
 _POINTS = "the data of {} names its beginning"
 # The first row that shows its evidence names an allocation.
 RECOGNISERS: tuple[Recogniser, ...] = (
-    Recogniser("Go heap", "where Go reserves its arenas, of a program built by Go", _go),
+    Recogniser("Go heap", "memory where Go reserves it, in a program built by Go", _go),
     Recogniser("V8 heap", "pages that tell their size, their bounds and one heap", _v8),
     Recogniser("PartitionAlloc", "super pages that name one root", _partition_alloc),
     Recogniser("FastMM4", "pools on one list, whose head is in an image", _fastmm),
@@ -258,6 +258,8 @@ RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser("FastMM", _POINTS.format("FastMM's library"), _image("fastmm")),
     Recogniser("SmartHeap", _POINTS.format("SmartHeap"), _image("shw32", "shsmp")),
     Recogniser(
-        "stack of a fiber or of a thread that ended", "laid out as a stack, of no thread", _fibers
+        "stack without a thread",
+        "laid out as one: a fiber's, or left by a thread that ended",
+        _fibers,
     ),
 )
