@@ -66,8 +66,6 @@ ROWS: dict[str, RowKind] = {
     "private.count": RowKind(COUNT, "private allocations outside heaps"),
     "private.bytes": RowKind(BYTES, "private memory outside heaps"),
     "private.reserved_bytes": RowKind(BYTES, "reserved private memory outside heaps", 16 << 20),
-    "arenas.count": RowKind(COUNT, "blocks of other allocators"),
-    "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
     "mapped.count": RowKind(COUNT, "mapped views", 16),
     "mapped.bytes": RowKind(BYTES, "mapped memory", 4 << 20),
     "modules.count": RowKind(COUNT, "modules", 8),
@@ -116,9 +114,13 @@ _OF_SYSTEM = {
     "threads.count": RowKind(COUNT, "threads", 200),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
-# Rows of allocators: absent where a process has none. What one took from Windows has a row of its own.
+_OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
+# Rows of allocators, absent where a process has none. What each took from Windows has a row of its own.
+ARENA_ROWS = {
+    "arenas.count": RowKind(COUNT, "blocks of other allocators"),
+    "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
+}
 OF_ALLOCATORS = ("arenas.", "private_")
-_OUTSIDE = tuple(name for name in ROWS if not name.startswith((*_OF_HEAPS, *OF_ALLOCATORS)))
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
 # those grew.
 UNEXPLAINED = "unexplained.bytes"
@@ -250,11 +252,12 @@ def allocator_row(allocator: str) -> str:
 
 def _kind(name: str) -> RowKind:
     if (
-        name.startswith("private_") and name not in ROWS
+        name.startswith("private_")
     ):  # its sites tell of growth, as those of the sum do
         return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
     return (
         ROWS.get(name)
         or SYSTEM_ROWS.get(name)
+        or ARENA_ROWS.get(name)
         or RowKind(COUNT if name.endswith("count") else BYTES, name)
     )

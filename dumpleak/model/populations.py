@@ -139,13 +139,13 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     ARENAS: Population(
         {"kind": "allocator", "size": "size", "type": "type"},
         "block",
         "usable",
         all_of_them="blocks of other allocators",
     ),
-    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
 }
 
 
