@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from dumpleak.compare.answers import Comparison, Verdict
-from dumpleak.compare.comparable import is_older, why_no_pair
+from dumpleak.compare.comparable import why_no_pair
 from dumpleak.compare.diff import compare
+from dumpleak.compare.order import is_older
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.process_rows import FIGURES, RUNNING, ProcessRow, ProcessTable
 from dumpleak.model.sites import process_key

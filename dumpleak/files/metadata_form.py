@@ -20,7 +20,7 @@ from dumpleak.files.metadata import FORMAT, About, Metadata, StoredPopulation
 from dumpleak.files.pool_metadata import POOL_HINTS, StoredPool, boot_of, pools_of
 from dumpleak.model.account import NO_REGIONS, Figure, older_figures
 from dumpleak.model.block_table import BY_PDB
-from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
+from dumpleak.model.coverage import Coverage, ManagedCovered, PoolsCovered, is_list_cut
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit
 from dumpleak.model.populations import BLOCKS, POOL
@@ -93,6 +93,7 @@ _HINTS: dict[type, dict[str, Any]] = {
     About: {"handles": tuple[Annotated[tuple[str, int], Named(("type", "count"))], ...] | None},
     Coverage: _COVERAGE,
     PoolsCovered: _COVERAGE,
+    ManagedCovered: _COVERAGE,
     Diagnostic: {"bytes_affected": Signed},
     HeapRow: dict.fromkeys(
         (
@@ -110,6 +111,8 @@ _HINTS: dict[type, dict[str, Any]] = {
         "file": Any,  # no file says its own name
         "subject": Subject | None,
         "cut_bytes": Annotated[int, Absent(0)],
+        "nt_global_flag": Annotated[int | None, Absent(None)],
+        "processor_seconds": Annotated[int | None, Absent(None)],
     },
 }
 

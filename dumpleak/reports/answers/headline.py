@@ -18,6 +18,7 @@ from dumpleak.reports.answers.account_facts import (
     rate_told,
     trends_of,
 )
+from dumpleak.reports.answers.together import roots_told
 
 NAMED_ROWS = 3
 MOST = 0.5  # share of allocations that one holder must have to be told
@@ -53,7 +54,7 @@ def growth_headline(comparison: Comparison, many: str) -> str:
     first = named[0] if named[0] != parts[2][1] else "; ".join(named)
     if many:
         first = first if parts[0][1] in first else f"{first}; {parts[0][1]}"
-    first = first[:1].upper() + first[1:]
+    first = first[:1].upper() + first[1:] + roots_told(comparison)
     if not many or comparison.base.is_listed:
         return f"{first}. Leaking? Two dumps cannot tell."
     if comparison.proof is not None and comparison.proof.blocks:
