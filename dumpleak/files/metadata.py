@@ -51,11 +51,13 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        lacking: As `ListCovered` has it.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    lacking: tuple[Group, ...] = ()
 
 
 @dataclass
@@ -96,7 +98,11 @@ def with_sites(metadata: Metadata, change: Callable[[Site], Site]) -> Metadata:
         metadata,
         tables=changed(metadata.tables),
         populations={
-            of: replace(kept, groups=changed(kept.groups))
+            of: replace(
+                kept,
+                groups=changed(kept.groups),
+                lacking=tuple((change(site), totals) for site, totals in kept.lacking),
+            )
             for of, kept in metadata.populations.items()
         },
     )
@@ -129,7 +135,12 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
 
     groups = tables({"site": snapshot.groups.values(), **metadata.tables})
     populations = {
-        of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
+        of: {
+            "sized": kept.sized,
+            "reason": kept.reason,
+            "groups": tables(kept.groups),
+            **tables({"lacking": kept.lacking}),
+        }
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}

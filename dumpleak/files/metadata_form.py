@@ -100,7 +100,10 @@ _HINTS: dict[type, dict[str, Any]] = {
         ),
         Signed | None,
     ),
-    StoredPopulation: {"groups": dict[str, list[_Group]]},
+    StoredPopulation: {
+        "groups": dict[str, list[_Group]],
+        "lacking": Annotated[tuple[_Group, ...], Absent(())],
+    },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
         "file": Any,  # no file says its own name

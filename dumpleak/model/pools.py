@@ -23,7 +23,7 @@ class OpenObjects:
         name: Of its program.
         objects: uint64, address of the `_OBJECT_HEADER` of each open handle; one object may come more than
             once.
-        absent_pages: Pages of its handle table that are not in the dump.
+        absent_pages: Pages of its handle table that are not in the dump, or that nobody wrote.
     """
 
     process_id: int

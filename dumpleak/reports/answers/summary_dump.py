@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import format_bytes
+from dumpleak.model.units import count_of, format_bytes
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.next_steps import Step, better_dump_steps, record_stacks
-from dumpleak.reports.answers.summary import MAX_NAME, NAMED, count_of, covered_told, stack_steps
+from dumpleak.reports.answers.summary import MAX_NAME, NAMED, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks

@@ -79,7 +79,9 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     if groups is None:
         why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
         raise CannotAnswerError(f"{path}: {why}")
-    return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
+    return members_snapshot(
+        file.metadata.snapshot, of, by, groups, sized=kept.sized, lacking=kept.lacking
+    )
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:

@@ -19,6 +19,7 @@ from dumpleak.model.totals import Group, sum_of
 from windumps.arrays import I64
 from windumps.diagnostics import Diagnostic, Severity
 
+PARTLY_KNOWN = ("members-partly-known", Severity.WARNING, "_EPROCESS")
 UNSIZED = ("members-only-counted", Severity.WARNING, "MemoryInfoListStream")
 
 
@@ -29,11 +30,13 @@ class Members(NamedTuple):
         sites: The groups.
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
+        lacking: Of a system, processes of which not all members are known, as groups by process.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
+    lacking: tuple[Group, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -69,8 +72,22 @@ def added_up(members: Members) -> list[Group]:
     return [(members.sites[number], sums.totals(number)) for number in present]
 
 
+def partly_known(covered: ListCovered) -> list[Diagnostic]:
+    """Says of which processes not all members are known."""
+    if not covered.lacking:
+        return []
+    told = f"{covered.told()}; there may be more than are listed"
+    return [Diagnostic(*PARTLY_KNOWN, None, told)]
+
+
 def members_snapshot(
-    process: Snapshot, population: str, by: str, groups: Sequence[Group], *, sized: bool
+    process: Snapshot,
+    population: str,
+    by: str,
+    groups: Sequence[Group],
+    *,
+    sized: bool,
+    lacking: Sequence[Group] = (),
 ) -> Snapshot:
     """A snapshot of members, with the account of the whole process.
 
@@ -80,8 +97,10 @@ def members_snapshot(
         by: The grouping.
         groups: All members, as `added_up` gives them.
         sized: Their bytes are known.
+        lacking: As `Members` has it.
     """
-    diagnostics = list(process.diagnostics)
+    covered = ListCovered.of(population, lacking)
+    diagnostics = [*process.diagnostics, *partly_known(covered)]
     if not sized and POPULATIONS[population].what_bytes:
         diagnostics.append(
             Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
@@ -103,7 +122,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=ListCovered.of(population),
+        coverage=covered,
         limits=(),
         population=population,
         sized=sized,
