@@ -101,7 +101,7 @@ def _handles(system: System, by: str) -> Members:
     if by == BY_PROCESS:
         sites, owner = numbered(_owner_site("handle", table.process) for table in tables)
         count = [len(table.objects) for table in tables]
-        return Members(sites, owner.repeat(count), None, lacking)
+        return Members(sites, owner.repeat(count), None, lacking=lacking)
     if by != "type":
         raise CannotAnswerError(f"handles of a system are not told by {by}")
     if system.pools is None or (why := system.pools.why_no_walk):
@@ -111,7 +111,7 @@ def _handles(system: System, by: str) -> Members:
     kinds, index = np.unique(tags, return_inverse=True)
     names = [object_type(tag) if tag >= 0 else _NOWHERE for tag in kinds.tolist()]
     sites, group = numbered(handle_site(by, name) for name in names)
-    return Members(sites, group[index], None, lacking)
+    return Members(sites, group[index], None, lacking=lacking)
 
 
 def _lacking(label: str, processes: Sequence[KernelProcess]) -> tuple[Group, ...]:
@@ -230,5 +230,5 @@ def all_of_system(system: System) -> dict[str, StoredPopulation]:
         sized = all(each.size is not None for each in members.values())
         groups = {by: added_up(each) for by, each in members.items()}
         lacking = next((each.lacking for each in members.values()), ())
-        found[of] = StoredPopulation(groups, sized, reason, lacking)
+        found[of] = StoredPopulation(groups, sized, reason, lacking=lacking)
     return found
