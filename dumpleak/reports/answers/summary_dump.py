@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import format_bytes, format_share
+from dumpleak.model.units import count_of, format_bytes, format_share
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.next_steps import (
     USER_STACK_TRACES,
@@ -12,7 +12,7 @@ from dumpleak.reports.answers.next_steps import (
     better_dump_steps,
     record_stacks,
 )
-from dumpleak.reports.answers.summary import MAX_NAME, NAMED, count_of, covered_told, stack_steps
+from dumpleak.reports.answers.summary import MAX_NAME, NAMED, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks
