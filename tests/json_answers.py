@@ -163,10 +163,10 @@ def _whole(hours: int, *, listed: bool = True) -> Callable[[Path], None]:
     """A dump of a process with some of all that there are populations of, more of it every hour."""
 
     def make(file: Path) -> None:
-        process = ProcessBuilder(3600 * hours).image("app.exe").heap(2 + 9 * hours, 3)
+        process = ProcessBuilder(3600 * hours).image("app.exe", data=b"").heap(2 + 9 * hours, 3)
         for number in range(2 + 20 * hours):
             process.thread(process.bases["app.exe"] + 0x1200 + number % 2).views(1, 0x40000)
-            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll")
+            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll", data=b"")
         process.with_regions = listed
         file.write_bytes(process.build())
 
@@ -325,6 +325,35 @@ def _verified(*, stop: int = 0, counted: bool = True) -> Callable[[Path], None]:
     return make
 
 
+def _alike(number: int) -> Callable[[Path], None]:
+    """A PoolMon log of a series in which two groups of tags grow together; of one the root is told."""
+    rows = [
+        Tag(tag, "Nonp", 10 + each * number, 0, 64 * (10 + each * number))
+        for each, tags in ((500, ("File", "IoNm", "Xctx")), (2000, ("Toke", "Thre", "Proc")))
+        for tag in tags
+    ]
+    return lambda file: _put(file, poolmon(rows).encode())
+
+
+def _held(file: Path) -> None:
+    """A system with objects that are held by handle and by pointer, and with some that ended."""
+    folder = file.with_suffix(".parts")
+    folder.mkdir(exist_ok=True)
+    made = FilledSystem(folder).fill()
+    rows = {"Toke": list[int](), "AcNb": list[int]()}
+    for row in made.truth["small_blocks"]:
+        if row["tag"] in rows and not row.get("absent"):
+            rows[row["tag"]].append(int(row["user"], 16))
+    made.leads("lsass.exe", [rows["Toke"][0] + 0x60])
+    for token, block in zip(rows["Toke"], rows["AcNb"], strict=False):
+        made.pointer(block + 0x18, token + 0x60)
+    thread = next(int(row["thread"], 16) for row in made.truth["processes"][2:])
+    made.pointer(thread + 0x488, 133_280_057_472_495_616)  # _ETHREAD.ExitTime
+    for process in made.named("svchost.exe"):
+        made.end(process, listed=False)
+    file.write_bytes(made.save().read_bytes())
+
+
 # Files that are made for this, by name.
 MADE: dict[str, Callable[[Path], None]] = {
     "before.log": _log(BASE),
@@ -368,6 +397,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "timeless.dmp": _timeless,
     "grown.dmp": _grown,
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
+    **{f"alike{n}.log": _alike(n) for n in range(3)},
+    "held.dmp": _held,
     **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
@@ -438,6 +469,9 @@ ANSWERED: list[Words] = [
     ("diff", "poolmon0.log", MORE_POOLS),
     ("trend", *POOLMON),
     ("pool", *POOLMON[:2]),
+    *((command, "alike0.log", "alike1.log") for command in ("pool", "diff")),
+    ("trend", *(f"alike{n}.log" for n in range(3))),
+    *(("pool", "held.dmp", "--tag", tag) for tag in ("Toke", "Thre", "Proc")),
     *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
     ("diff", "handles0.txt", "handles1.txt"),
     ("diff", "handles0.dmp", "handles1.txt", *HANDLES),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.kernel.audit import account_for
+from dumpleak.kernel.held_objects import ObjectHolders
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.machine import why_no_walk
 from dumpleak.kernel.unloaded_with_pool import left_pool
@@ -152,6 +153,7 @@ class PoolReader:
             handles=lambda: self.handles,
             find_owner=self.owner,
             left=self.left,
+            held=ObjectHolders(self.dump, self).of,
             words=lambda addresses, sizes: words_in(self.dump.kernel, addresses, sizes),
         )
 

@@ -110,6 +110,14 @@ class PoolBlocks:
         rows = self._rows(tag, pool)
         return self._rows_of.address[rows], self._rows_of.size[rows].astype(np.int64)
 
+    def every(self, step: int) -> tuple[NDArray[np.uint32], U64, I64]:
+        """(tags, addresses, block bytes) of every so manieth block."""
+        rows = self._rows_of
+        chosen = np.arange(0, len(self), step)
+        key = np.searchsorted(rows.starts, chosen, "right") - 1
+        tags = (rows.keys[key] >> _POOL_BITS).astype(np.uint32)
+        return tags, rows.address[chosen], rows.size[chosen].astype(np.int64)
+
     def _rows(self, tag: int, pool: int | None) -> slice:
         low = tag << 2 | (pool or 0)
         high = low + (4 if pool is None else 1)

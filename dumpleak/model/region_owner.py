@@ -69,6 +69,11 @@ class RegionOwner:
         return "|".join(parts + ["more"] * self.more + ["start"] * self.starts_only)
 
     @property
+    def is_lost(self) -> bool:
+        """Nothing points to it, wherever into it that would be."""
+        return self.evidence is Evidence.NOBODY and not self.starts_only
+
+    @property
     def holder(self) -> str:
         """Who points to it, as in "held by …"; "" for nobody."""
         match self.evidence:

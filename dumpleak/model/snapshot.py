@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dumpleak.model.account import Figure
 from dumpleak.model.block_table import BlockTable
 from dumpleak.model.boots import Boot
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
@@ -197,7 +197,7 @@ class Snapshot:
     @property
     def members(self) -> str:
         """What its members are called, "blocks"."""
-        return BLOCKS if self.is_pool else self.population
+        return BLOCKS if self.is_pool else POPULATIONS[self.population].many or self.population
 
     @property
     def of_process(self) -> bool:
@@ -213,6 +213,11 @@ class Snapshot:
     def is_listed(self) -> bool:
         """Its members are no blocks but what a dump lists: threads, regions."""
         return self.members != BLOCKS
+
+    @property
+    def is_walked(self) -> bool:
+        """Its members were found by a walk, which may leave some out; a list has all or is refused."""
+        return not isinstance(self.coverage, ListCovered)
 
     @property
     def is_pool(self) -> bool:

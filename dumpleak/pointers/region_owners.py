@@ -7,19 +7,40 @@ Memory that only other such memory points to belongs to the image whose data lea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.holding import Holding
+from dumpleak.model.memory import USES
 from dumpleak.model.region_owner import Evidence, RegionOwner
 from dumpleak.model.sites import Site
+from dumpleak.model.units import format_bytes
 from dumpleak.pointers.owner_votes import OwnerVotes
 from dumpleak.pointers.reachability import PointerWatcher
 from dumpleak.pointers.references import BlockIndex, Edges
-from dumpleak.pointers.roots import Root, RootKind, Roots, find_roots
+from dumpleak.pointers.roots import (
+    MAX_LOST_SHARE,
+    Root,
+    RootKind,
+    Roots,
+    find_roots,
+    unreferenced_can_be_told,
+)
+from dumpleak.process.allocations import allocation_uses, find_allocations
 from dumpleak.process.known_memory import inside_spans
-from dumpleak.process.memory_use import COPIED_ON_WRITE, PROTECTION, WRITABLE, heap_ranges
+from dumpleak.process.memory_use import (
+    COPIED_ON_WRITE,
+    PROTECTION,
+    SHARED_USER_DATA,
+    WRITABLE,
+    find_private,
+    heap_ranges,
+    private_key,
+)
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
 from windumps.arrays import I64, U64
@@ -30,6 +51,7 @@ from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE
 _LOW = np.uint64(1 << 32)
 _RELEASE_EVERY = 8  # pieces of a scan after which mapped pages are given back
 _TEBS = 0x2000  # of a WoW64 thread: its 32-bit TEB stands so far behind
+OWNED = ("other-private", "mapped")  # uses of memory that somebody owns
 _ROOT_EVIDENCE = {
     RootKind.THREAD: Evidence.PROCESS,
     RootKind.PRIVATE: Evidence.OTHER,
@@ -37,18 +59,50 @@ _ROOT_EVIDENCE = {
 }
 
 
-def find_region_owners(
-    session: Session, blocks: BlockIndex, sites: Sequence[Site], start: U64, size: I64
-) -> tuple[list[RegionOwner], I64]:
-    """The owners of allocations, and the number of the owner of each.
+class RegionOwners(NamedTuple):
+    """Whose private and mapped memory is.
+
+    Attributes:
+        start: uint64, where each allocation begins; ascending.
+        number: int64, the owner of each.
+        owners: They.
+    """
+
+    start: U64
+    number: I64
+    owners: list[RegionOwner]
+
+    def of(self, start: U64) -> I64:
+        """The number of the owner of some allocations; -1 for those whose owner nobody looks for."""
+        if not len(self.start):
+            return np.full(len(start), -1, np.int64)
+        row = np.minimum(np.searchsorted(self.start, start), len(self.start) - 1)
+        return np.where(self.start[row] == start, self.number[row], -1)
+
+
+def why_owners_unknown(session: Session) -> str:
+    """Why there is no telling who owns memory; "" when there is."""
+    total, present = image_data_bytes(session)
+    if total and present >= (1 - MAX_LOST_SHARE) * total:
+        return ""
+    return (
+        f"whose regions are is not known: of {format_bytes(total)} of the images' data "
+        f"{format_bytes(present)} are in the dump"
+    )
+
+
+def find_region_owners(session: Session, blocks: BlockIndex, sites: Sequence[Site]) -> RegionOwners:
+    """Looks for what points to private and mapped memory.
 
     Args:
         session: The dump, walked; it lists its regions.
         blocks: Its used blocks; groups number `sites`.
         sites: The groups, which may know the class of their blocks.
-        start: uint64, where each allocation begins; ascending.
-        size: int64, how far each reaches.
     """
+    every = find_allocations(session)
+    asked = np.isin(allocation_uses(session, every), [USES.index(name) for name in OWNED])
+    asked &= (every.reach > 0) & (every.start != np.uint64(SHARED_USER_DATA[0]))
+    start, size = every.start[asked], every.reach[asked]
     widths = sorted({view.pointer_size for view in session.views})
     found = OwnerVotes(len(start))
     roots = _all_roots(session)
@@ -56,7 +110,30 @@ def find_region_owners(
         columns = np.zeros(len(start), np.int32), np.full(len(start), width, np.uint8)
         index = BlockIndex(start, size, *columns)
         _scan(session, roots, index, _Watcher(session, blocks, sites, index, found))
-    return found.result(start < _LOW)
+    owners, number = found.result(start < _LOW)
+    return RegionOwners(start, number, owners)
+
+
+def private_holdings(
+    session: Session, owners: RegionOwners, sizes: Collection[int]
+) -> dict[str, Holding]:
+    """Who holds private memory outside heaps, by the keys of allocations of some reserved sizes."""
+    found = find_private(session)
+    number = np.where(found.committed > 0, owners.of(found.start), -1)
+    certain = unreferenced_can_be_told(session, find_roots(session).amounts(session.dump.memory))
+    told = {}
+    for size in sorted(sizes):
+        mine = number[(found.reserved == size) & (number >= 0)]
+        whose, many = np.unique(mine, return_counts=True)
+        held: Counter[str] = Counter()
+        lost = 0
+        for owner, count in zip([owners.owners[one] for one in whose.tolist()], many, strict=True):
+            held[owner.holder] += int(count)
+            lost += int(count) * (certain and owner.is_lost)
+        del held[""]
+        most = min(held, key=lambda holder: (-held[holder], holder), default="")
+        told[private_key(size)] = Holding(len(mine), lost, most, held[most] if most else 0)
+    return told
 
 
 def _scan(session: Session, roots: Roots, index: BlockIndex, watcher: PointerWatcher) -> None:

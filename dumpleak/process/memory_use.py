@@ -147,6 +147,12 @@ def private_key(reserved: int) -> str:
     return f"{PRIVATE_KEY}{reserved}"
 
 
+def private_size(key: str) -> int | None:
+    """What `private_key` was given; None for other keys."""
+    size = key.removeprefix(PRIVATE_KEY)
+    return int(size) if size != key and size.isdecimal() else None
+
+
 def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
     """Private allocations that are neither heap, stack nor TEB, grouped by their reserved size.
 

@@ -56,12 +56,13 @@ class _Owned:
             self.words[full] += values
         return self
 
-    def write(self, file: Path, without: tuple[str, ...] = ()) -> Path:
-        """The dump, without the data of some images."""
+    def write(self, file: Path, without: tuple[str, ...] = (), *, whole: bool = False) -> Path:
+        """The dump, without the data of some images; `whole` with all of the images."""
         for name, words in self.words.items():
             if name not in without:
                 content = struct.pack(f"<{len(words)}Q", *words).ljust(DATA_BYTES, b"\0")
-                self.process.dump.memory(self.process.bases[name] + DATA, content)
+                at = self.process.bases[name] + DATA
+                self.process.dump.memory(at - DATA * whole, bytes(DATA * whole) + content)
         file.write_bytes(self.process.build())
         return file
 
@@ -239,3 +240,64 @@ def test_data_of_one_image_that_is_not_in_the_dump_is_said(run: Any, tmp_path: P
     status, out, _ = run("stat", file, *OWNER)
     assert status == 0
     assert "12.0 KiB of the images' data could not be looked at" in out
+
+
+def _pair(folder: Path, **how: Any) -> list[Path]:
+    """Two dumps; 16 MiB of private memory came between them, and app.exe points to most of it."""
+    files = []
+    for hour in range(2):
+        made = _Owned(1, time=3600 * hour, shift=0x100_0000 * hour)
+        made.process.dump.memory(made.allocations[0], bytes(SIZE))
+        large = [made.allocation(0x40_0000, fill=bytes(0x40_0000)) for _ in range(4 * hour)]
+        made.data(app=large[: how.get("held", 3)], work=made.allocations)
+        files.append(made.write(folder / f"{hour}.dmp", whole=True))
+    return files
+
+
+def test_what_holds_the_private_memory_that_grew_is_in_the_headline(
+    run: Any, tmp_path: Path
+) -> None:
+    files = _pair(tmp_path)
+    status, out, err = run("diff", *files)
+    assert status == 0, err
+    assert out.startswith("+16.0 MiB private memory outside heaps, held by app.exe's data. ")
+    assert "Holders" in out
+    assert "3 of 4 held by app.exe's data, 1 of 4 unreferenced" in out.replace("; ", ", ")
+    _, out, _ = run("diff", *files, "--format", "json")
+    evidence = json.loads(out)["private"][0]["evidence"]
+    assert {"3 of 4 held by app.exe's data", "1 of 4 unreferenced"} <= set(evidence)
+    status, out, _ = run("diff", *files, "--no-holders")
+    assert out.startswith("+16.0 MiB private memory outside heaps. ")
+
+
+def test_private_memory_that_nothing_points_to_is_called_that(run: Any, tmp_path: Path) -> None:
+    out = run("diff", *_pair(tmp_path, held=0))[1]
+    assert out.startswith("+16.0 MiB private memory outside heaps that nothing points to. ")
+
+
+def test_nothing_is_called_unreferenced_where_much_memory_is_not_in_the_dump(
+    run: Any, tmp_path: Path
+) -> None:
+    files = []
+    for hour in range(2):
+        made = _Owned(1 + 5 * hour, time=3600 * hour)
+        made.allocation(0x200_0000 * hour or SIZE)
+        files.append(made.write(tmp_path / f"{hour}.dmp"))
+    out = run("diff", *files)[1]
+    assert out.startswith("+32.8 MiB private memory outside heaps. ")
+    assert "unreferenced" not in out
+
+
+def test_snapshot_files_keep_what_holds_private_memory(run: Any, tmp_path: Path) -> None:
+    taken = [tmp_path / f"{hour}.dlsnap" for hour in range(2)]
+    for dump, file in zip(_pair(tmp_path), taken, strict=True):
+        assert run("snapshot", dump, "-o", file)[0] == 0
+    out = run("diff", *taken)[1]
+    assert out.startswith("+16.0 MiB private memory outside heaps, held by app.exe's data. ")
+
+
+def test_the_next_step_for_private_memory_by_owner_records_virtual_alloc(
+    run: Any, tmp_path: Path
+) -> None:
+    out = run("diff", *_pair(tmp_path), *OWNER)[1]
+    assert "wpr -start VirtualAllocation -filemode" in out

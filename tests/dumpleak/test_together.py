@@ -195,7 +195,7 @@ class CountedSystem:
         return [row for row in self.truth["small_blocks"] if row["tag"] == tag]
 
     def split(self, tag: str, other: str) -> tuple[list[int], list[int]]:
-        """Gives half of the new small blocks of a tag to another one: the blocks of both, where users got them."""
+        """Gives half of the new small blocks of a tag to another one; where users of both got them."""
         old = load_json(self.base.with_name("before.truth.json.xz"))
         known = {row["address"] for row in old["small_blocks"]}
         new = [row for row in self.truth_of(tag) if not row.get("absent")]

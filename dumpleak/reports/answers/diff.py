@@ -76,7 +76,7 @@ def diff_document(
         Source("Base", base.source),
         Source("Current", current.source),
         *(
-            Meter(name if side.is_listed else f"{name}: heap memory walked", side.coverage)
+            Meter(f"{name}: heap memory walked" if side.is_walked else name, side.coverage)
             for name, side in (("Base", base), ("Current", current))
         ),
         Notes(comparison.diagnostics),
@@ -342,7 +342,8 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             for rank, delta in enumerate(comparison.sites, start=1)
         ],
         "private": [
-            site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
+            site_json(rank, delta, holder_evidence(comparison.current, delta.site))
+            for rank, delta in enumerate(comparison.private, start=1)
         ],
         **({"groups": together_json(comparison.together)} if comparison.base.is_pool else {}),
         "diagnostics": diagnostics_json(comparison.diagnostics),

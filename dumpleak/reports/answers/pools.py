@@ -9,12 +9,13 @@ from typing import Any
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import Counters, TagDelta, TagRow
+from dumpleak.model.pool import Counters, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.together import Together, told_together
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.diff import account_tables
+from dumpleak.reports.answers.held_objects import objects_json
 from dumpleak.reports.answers.left_pool import left_json
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
@@ -90,6 +91,7 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
         (
             Table("pools", "", TAG_COLUMNS, shown, pool_cells, View.TEXT),
             *more_tags(len(answer.rows) - limit, "tag"),
+            *_held_lines(answer),
             *side_parts("File", "", "Pool", answer.source, answer.account),
             Notes(answer.diagnostics),
             tags,
@@ -101,6 +103,15 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
             ),
         ),
     )
+
+
+def _held_lines(answer: PoolAnswer) -> Iterator[Line]:
+    """Who holds kernel objects, of the tags of which that was looked at."""
+    for row in answer.rows:
+        held = answer.held.get(row.number)
+        if held is not None:
+            yield Line(f"{row.tag}: {held.type} objects", Style.HEADING)
+            yield from (Line(f"  {clause}") for clause in (*held.holders_told, *held.clauses))
 
 
 def pool_growth_document(
@@ -202,6 +213,9 @@ def _explained(delta: TagDelta, pointer_size: int, groups: Sequence[Together]) -
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
     blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
     yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
+    if is_never_freed(delta.total("allocs"), delta.total("frees")):
+        frees = delta.total("frees") or 0
+        yield Line(f"  never freed: {delta.total('allocs'):,} allocations, {frees:,} frees")
     for alike in told_together(groups, delta.current.number):
         yield Line(f"  {alike}", Style.STRONG)
     if owner.description:
@@ -225,7 +239,10 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "sort": answer.selection.order.name,
         "left_by_unloaded_driver": left_json(answer.left),
         "account": _account(answer.account),
-        "tags": [_tag(row, rank) for rank, row in enumerate(answer.rows, start=1)],
+        "tags": [
+            _tag(row, rank) | {"objects": objects_json(answer.held.get(row.number))}
+            for rank, row in enumerate(answer.rows, start=1)
+        ],
         "diagnostics": diagnostics_json(answer.diagnostics),
     }
 
@@ -276,6 +293,7 @@ def _tag(row: TagRow, rank: int) -> dict[str, Any]:
         **_owners(row.owner),
         **flat_counters(row.pools),
         "source": row.source,
+        "never_freed": is_never_freed(row.total("allocs"), row.total("frees")),
     }
 
 
@@ -299,6 +317,8 @@ def _delta(delta: TagDelta, rank: int) -> dict[str, Any]:
             "samples_are_new": new.are_new,
         },
         "holders": list(delta.holders),
+        "never_freed": is_never_freed(delta.total("allocs"), delta.total("frees")),
+        "objects": objects_json(delta.held),
     }
 
 

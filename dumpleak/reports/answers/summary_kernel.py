@@ -9,7 +9,7 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import WALK, TagDelta, TagRow
+from dumpleak.model.pool import WALK, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.together import innocent, roots_first
@@ -44,6 +44,7 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
         facts[:0] = [("Left", left_blocks(left))]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
+        facts += _never_freed(answer)
         facts.extend(_limits(row.owner for _, row in held[:NAMED]))
     facts.append(("How sure", _sure([answer.account])))
     if answer.account.shortfall:
@@ -122,6 +123,17 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         tuple(facts),
         (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
     )
+
+
+def _never_freed(answer: PoolAnswer) -> list[tuple[str, str]]:
+    """The tags that hold most and are allocated and not freed."""
+    found = []
+    for row in answer.rows:
+        allocs, frees = row.total("allocs"), row.total("frees")
+        if is_never_freed(allocs, frees):
+            found.append(f"{row.tag.rstrip()} {row.owner.whose} ({frees:,} of {allocs:,})")
+    more = f", and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    return [("Never freed", ", ".join(found[:NAMED]) + more)] if found else []
 
 
 def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
