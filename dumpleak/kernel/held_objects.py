@@ -159,8 +159,9 @@ def _known(
     if found is None:
         return np.empty(0, np.uint64), None
     ended = tuple(
-        Ended(owner, names[owner], count, filetime(last))
+        Ended(owner, names[owner], count, time)
         for owner, count, last in ended_by_process(found)
+        if (time := filetime(last)) is not None
     )
     return found.address - size, ended
 
