@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dumpleak.compare.answers import Comparison
-from dumpleak.compare.comparable import is_older
 from dumpleak.compare.handle_holders import holder_clauses
+from dumpleak.compare.order import is_older
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.pool import (
     NO_BLOCKS,

@@ -21,9 +21,10 @@ from dumpleak.compare.answers import (
     tag_number_of,
 )
 from dumpleak.compare.builds import align_builds, more_is_named
-from dumpleak.compare.comparable import labelled, order_diagnostics, why_not_comparable
+from dumpleak.compare.comparable import labelled, why_not_comparable
 from dumpleak.compare.counters import explained
 from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.order import order_told
 from dumpleak.compare.renaming import followed
 from dumpleak.compare.series import judge, made_alike, private_notes, rows_total
 from dumpleak.compare.survivors import Fate
@@ -57,7 +58,6 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
     notes = [
         *labelled("base", base.diagnostics),
         *labelled("current", current.diagnostics),
-        *order_diagnostics(base.source, current.source),
         *series.said,
     ]
     sites: tuple[SiteDelta, ...] = ()
@@ -90,7 +90,7 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
         private,
         rows_total(base, with_private=with_private),
         rows_total(current, with_private=with_private),
-        (*notes, *private_notes(series), *judged.diagnostics),
+        (*notes, *order_told(base, current, account), *private_notes(series), *judged.diagnostics),
         life,
         survivors,
         doubts=judged.doubts,

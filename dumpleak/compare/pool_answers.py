@@ -12,6 +12,7 @@ from dumpleak.compare.counters import tag_deltas, with_blocks
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.held_objects import HeldObjects
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
@@ -78,6 +79,7 @@ class PoolAnswer:
         account: What is known of the pools as a whole.
         diagnostics: What was left out, and how things were found.
         held: Who holds the objects of the first tags of objects, by tag.
+        left: The pool that an unloaded driver left, where the system stopped for it.
     """
 
     source: SourceInfo
@@ -86,6 +88,7 @@ class PoolAnswer:
     account: PoolAccount
     diagnostics: tuple[Diagnostic, ...]
     held: dict[int, HeldObjects]
+    left: LeftPool | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,10 @@ def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
     held = _held(pools, rows) if pools.account.walked_bytes is not None else {}
-    return PoolAnswer(snapshot.source, selection, tuple(rows), pools.account, _shown(notes), held)
+    shown = _shown(notes)
+    return PoolAnswer(
+        snapshot.source, selection, tuple(rows), pools.account, shown, held, pools.left
+    )
 
 
 def _held(pools: Pools, rows: list[TagRow]) -> dict[int, HeldObjects]:

@@ -98,6 +98,10 @@ class PoolBlocks:
             return np.repeat(pools, np.diff(rows.starts)), rows.size
         return rows.size if name == "size" else rows.kind, rows.size
 
+    def places(self) -> tuple[U64, I64]:
+        """(addresses, block bytes) of all blocks, in no order of addresses."""
+        return self._rows_of.address, self._rows_of.size.astype(np.int64)
+
     def of(self, tag: int, pool: int | None = None) -> tuple[U64, I64]:
         """(addresses, block bytes) of a tag's blocks, of one of `POOLS` by number or of all.
 

@@ -28,7 +28,7 @@ from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import WindumpsError
 from windumps.pool_tags import tag_number
 from windumps.pools.trackers.totals import TagTotals
-from windumps.pools.verifier import VerifierData
+from windumps.pools.verifier.records import VerifierData
 
 TINY = kernel_pairs("tiny-pair")
 MINIDUMP = TESTDATA / "10.0.19041.3324-x64" / "tiny" / "dump.dmp.gz"

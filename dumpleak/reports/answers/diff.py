@@ -15,6 +15,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import changed_heap_table
+from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of, summarize_comparison
@@ -47,7 +48,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
-from dumpleak.reports.rows import changed, holder_evidence, whole_of
+from dumpleak.reports.rows import changed, holder_evidence, retained_of, whole_of
 from dumpleak.reports.values import Change, Name, Share, Style
 
 CHANGED_DATA = data_columns(
@@ -75,7 +76,7 @@ def diff_document(
         Source("Base", base.source),
         Source("Current", current.source),
         *(
-            Meter(name if side.is_listed else f"{name}: heap memory walked", side.coverage)
+            Meter(f"{name}: heap memory walked" if side.is_walked else name, side.coverage)
             for name, side in (("Base", base), ("Current", current))
         ),
         Notes(comparison.diagnostics),
@@ -119,6 +120,7 @@ def _delta_columns(comparison: Comparison, heading: str) -> tuple[Column, ...]:
     members = comparison.base.members
     return (
         *change_columns(members),
+        *((RETAINED_COLUMN,) if comparison.current.tells_retained else ()),
         Column("base", Kind.TOTALS, width=Width.WIDE),
         Column("current", Kind.TOTALS, views=View.TEXT, width=Width.WIDE),
         Column("current", Kind.BYTES, width=Width.NARROW),
@@ -128,11 +130,13 @@ def _delta_columns(comparison: Comparison, heading: str) -> tuple[Column, ...]:
     )
 
 
-def _delta_cells(delta: SiteDelta, growth: int, name: Name) -> Row:
+def _delta_cells(delta: SiteDelta, growth: int, name: Name, current: Snapshot) -> Row:
     grew = delta.delta_bytes > 0
     return (
         Change(delta.delta_bytes, delta.delta_bytes / growth if grew else 0.0),
-        *(delta.delta_count, delta.base, delta.current),
+        delta.delta_count,
+        *((retained_of(current, delta.site)[0],) if current.tells_retained else ()),
+        *(delta.base, delta.current),
         *(delta.current.bytes, delta.current.count),
         Share(delta.delta_bytes, growth) if grew else None,
         name,
@@ -147,7 +151,7 @@ def _site_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
 
     def row(rank: int, delta: SiteDelta) -> Row:
         name = site_name(delta.site, delta.evidence, sides, notes=delta.notes)
-        *cells, last = _delta_cells(delta, growth, name)
+        *cells, last = _delta_cells(delta, growth, name, current)
         return (rank, *cells, delta.site.kind, last)
 
     return Table(
@@ -173,7 +177,7 @@ def _private_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
 
     def row(_: int, delta: SiteDelta) -> Row:
         name = site_name(delta.site, snapshots=sides, notes=delta.notes)
-        return _delta_cells(delta, growth, replace(name, id="", detail=None))
+        return _delta_cells(delta, growth, replace(name, id="", detail=None), comparison.current)
 
     return Table(
         "private",
@@ -213,16 +217,18 @@ def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
 
 def _data_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
     """For machines: sites, then private memory outside heaps."""
+    kept = RETAINED_DATA if comparison.current.tells_retained else ()
 
     def row(rank: int, delta: SiteDelta) -> Row:
         held = holder_evidence(comparison.current, delta.site)
         return (
             *changed_cells(rank, delta, comparison.base),
             *(delta.confidence, (*delta.evidence, *held)),
+            *(retained_of(comparison.current, delta.site) if kept else ()),
         )
 
     rows = (*comparison.sites, *comparison.private)
-    return Table("changes", "", _DATA, rows, row, View.DATA, top=top)
+    return Table("changes", "", (*_DATA, *kept), rows, row, View.DATA, top=top)
 
 
 # -- what a series shares --------------------------------------------------------------------------------
@@ -331,11 +337,13 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
                 **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
+                **retained_json(comparison.current, delta.site),
             }
             for rank, delta in enumerate(comparison.sites, start=1)
         ],
         "private": [
-            site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
+            site_json(rank, delta, holder_evidence(comparison.current, delta.site))
+            for rank, delta in enumerate(comparison.private, start=1)
         ],
         **({"groups": together_json(comparison.together)} if comparison.base.is_pool else {}),
         "diagnostics": diagnostics_json(comparison.diagnostics),

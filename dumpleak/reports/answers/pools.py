@@ -16,6 +16,7 @@ from dumpleak.model.together import Together, told_together
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.held_objects import objects_json
+from dumpleak.reports.answers.left_pool import left_json
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
     COUNTERS,
@@ -236,6 +237,7 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "schema": "dumpleak/pool/1",
         **source_json(answer.source),
         "sort": answer.selection.order.name,
+        "left_by_unloaded_driver": left_json(answer.left),
         "account": _account(answer.account),
         "tags": [
             _tag(row, rank) | {"objects": objects_json(answer.held.get(row.number))}

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
+from dumpleak.compare import order
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
-from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.life import Life
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
@@ -54,8 +54,9 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     facts = [("What", f"{change_told(comparison)}{elapsed(*sides)}"), *who_told(grown, growth)]
     facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += account_facts(comparison)
-    if is_older(comparison.base.source, comparison.current.source):
-        facts.append(("Order", SWAPPED))
+    facts += [
+        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
+    ]
     if comparison.survivors is not None:
         fate = comparison.survivors.total
         blocks = f"{fate.kept:,} of the base still there, {fate.gone:,} gone, {fate.new:,} new"
