@@ -33,7 +33,7 @@ from windumps.kernel.thread_objects import THREAD_TAG, ended_by_process, thread_
 from windumps.pool_tags import tag_text
 from windumps.times import filetime
 
-MAX_SEARCHED = 1 << 17  # pool blocks that are searched for pointers, evenly over all
+MAX_SEARCHED = 1 << 16  # pool blocks that are searched for pointers, evenly over all
 _AT_ONCE = 1 << 12
 _WORTH_NAMING = 0.1  # of the objects, that blocks of one tag point to
 _Mask = NDArray[np.bool_]
