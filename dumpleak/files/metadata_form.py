@@ -103,8 +103,9 @@ _HINTS: dict[type, dict[str, Any]] = {
     ),
     StoredPopulation: {
         "groups": dict[str, list[_Group]],
-        "coverage": Annotated[Coverage | None, Absent(None)],
+        "lacking": Annotated[tuple[_Group, ...], Absent(())],
         "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
+        "coverage": Annotated[Coverage | None, Absent(None)],
     },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {

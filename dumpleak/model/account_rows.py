@@ -9,6 +9,7 @@ from dumpleak.model.account import (
     NO_HEAPS,
     NOT_KEPT,
     OF_ALLOCATORS,
+    PIECES,
     ROWS,
     SUMS,
     AccountRow,
@@ -96,11 +97,11 @@ def _of_heaps(snapshot: Snapshot) -> list[Figure]:
     why = why_no_private(snapshot)
     if snapshot.outside is None and not snapshot.private:
         why = NOT_KEPT
-    for name, value in (
-        ("private.count", sum(totals.count for totals in private)),
-        ("private.bytes", sum(totals.bytes for totals in private)),
-    ):
-        figures.append(_figure(name, value, why))
+    # What lies side by side in a file is one piece of it, of however many allocations.
+    pieces = "" if snapshot.by_regions else _why_no_regions(snapshot) or PIECES
+    count = sum(totals.count for totals in private)
+    figures.append(_figure("private.count", count, why or pieces))
+    figures.append(_figure("private.bytes", sum(totals.bytes for totals in private), why))
     return [*figures, *_of_allocators(snapshot)]
 
 
@@ -126,6 +127,11 @@ def why_no_private(snapshot: Snapshot) -> str:
         return snapshot.private_unknown
     if snapshot.private or not snapshot.by_regions:
         return ""
+    return _why_no_regions(snapshot)
+
+
+def _why_no_regions(snapshot: Snapshot) -> str:
+    """Why a dump does not list its regions, or not all; "" when it does, and where nobody says."""
     told = (f.reason for f in snapshot.outside or () if f.name == "regions.committed_bytes")
     return next(told, "")
 

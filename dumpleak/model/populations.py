@@ -18,6 +18,7 @@ BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
 ARENAS = "arenas"
 PROCESSES = "processes"  # of a system
+MANAGED = "managed"
 
 
 class Trace(NamedTuple):
@@ -41,6 +42,7 @@ class Population:
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
         traces: What to do next when members become more, by the name of the group; "" for all others.
+        many: What several are called, where that is not the population's name.
         all_of_them: What all members together are called, where that is not the population's name.
         of_process: They are in the memory of one process, whose heaps and images name them.
         found_in: Where to look when a file of one process does not tell of them.
@@ -50,6 +52,7 @@ class Population:
     member: str
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
+    many: str = ""
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
@@ -139,11 +142,25 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    MANAGED: Population(
+        {"type": "type"},
+        "object",
+        "of the .NET heap",
+        {
+            "": Trace(
+                "Record who allocates .NET objects, while they become more:",
+                "dotnet-trace collect --profile gc-verbose -p PID",
+            )
+        },
+        many="objects",
+        all_of_them="the .NET heap",
+    ),
     PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     ARENAS: Population(
         {"kind": "allocator", "size": "size", "type": "type"},
         "block",
         "usable",
+        many="blocks",
         all_of_them="blocks of other allocators",
     ),
 }

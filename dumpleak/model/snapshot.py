@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from dumpleak.model.account import Figure
 from dumpleak.model.block_table import BlockTable
 from dumpleak.model.boots import Boot
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
 from dumpleak.model.pools import Pools
-from dumpleak.model.populations import ARENAS, BLOCKS, POOL, POPULATIONS
+from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
@@ -199,7 +199,7 @@ class Snapshot:
     @property
     def members(self) -> str:
         """What its members are called, "blocks"."""
-        return BLOCKS if self.population in (POOL, ARENAS) else self.population
+        return BLOCKS if self.is_pool else POPULATIONS[self.population].many or self.population
 
     @property
     def of_process(self) -> bool:
@@ -215,6 +215,11 @@ class Snapshot:
     def is_listed(self) -> bool:
         """Its members are no blocks of heaps or pools: threads, regions, blocks of other allocators."""
         return self.population not in (BLOCKS, POOL)
+
+    @property
+    def is_walked(self) -> bool:
+        """Its members were found by a walk, which may leave some out; a list has all or is refused."""
+        return not isinstance(self.coverage, ListCovered)
 
     @property
     def is_pool(self) -> bool:

@@ -183,7 +183,7 @@ class OpenedProcess:
         """Writes its snapshot file; gives why that says too little, "" when it is enough."""
         if asked.of not in PRODUCERS:
             require_population(self.dump.path, asked.of, BLOCKS)
-        write_snapshot(
+        written = write_snapshot(
             *(self._session, path, asked.include),
             strip_names=asked.strip_names,
             keep_names=asked.keep_names,
@@ -191,7 +191,9 @@ class OpenedProcess:
             progress=progress,
             of=asked.of,
         )
-        return coverage(self._session).shortfall
+        kept = written.populations.get(asked.of or "")
+        covered = kept.coverage if kept is not None else None
+        return (covered or coverage(self._session)).shortfall
 
 
 class OpenedSystem:

@@ -76,7 +76,7 @@ def diff_document(
         Source("Base", base.source),
         Source("Current", current.source),
         *(
-            Meter(name if side.is_listed else f"{name}: heap memory walked", side.coverage)
+            Meter(f"{name}: heap memory walked" if side.is_walked else name, side.coverage)
             for name, side in (("Base", base), ("Current", current))
         ),
         Notes(comparison.diagnostics),

@@ -88,7 +88,7 @@ def trend_document(trend: Trend, top: int | None, gate: GateResult | None = None
         Source("Last", current.source, views=View.PAGE),
         *(
             Meter(
-                f"Dump {number}" + " walked" * (not snapshot.is_listed),
+                f"Dump {number}" + " walked" * snapshot.is_walked,
                 snapshot.coverage,
                 View.PAGE,
             )

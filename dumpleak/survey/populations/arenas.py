@@ -5,16 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from dumpleak.attribution.grouping import GROUPINGS, Grouping
+from dumpleak.files.metadata import StoredPopulation
 from dumpleak.model.coverage import ArenasCovered
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError
 from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.memory_use import absent_private
 from dumpleak.process.session import Session
-from dumpleak.survey.populations.members import Members
+from dumpleak.survey.populations.members import Members, added_up
 from windumps.heaps.arenas import ARENA_KINDS
 
 
-def arena_members(session: Session, by: str) -> Members:
+def arena_members(session: Session, by: str) -> StoredPopulation:
     """All used blocks of other allocators.
 
     Raises:
@@ -34,7 +35,8 @@ def arena_members(session: Session, by: str) -> Members:
         groups.append(grouping.assign(source, used))
         sizes.append(used.counted_bytes)
     group, size = np.concatenate(groups), np.concatenate(sizes)
-    return Members(grouping.table.sites, group, size, _covered(session))
+    members = Members(grouping.table.sites, group, size)
+    return StoredPopulation({by: added_up(members)}, coverage=_covered(session))
 
 
 def _covered(session: Session) -> ArenasCovered:

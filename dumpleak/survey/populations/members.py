@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from dumpleak.files.metadata import StoredPopulation
 from dumpleak.model.account_rows import account_of
-from dumpleak.model.coverage import Coverage, ListCovered
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.populations import POPULATIONS
@@ -19,6 +20,7 @@ from dumpleak.model.totals import Group, sum_of
 from windumps.arrays import I64
 from windumps.diagnostics import Diagnostic, Severity
 
+PARTLY_KNOWN = ("members-partly-known", Severity.WARNING, "_EPROCESS")
 UNSIZED = ("members-only-counted", Severity.WARNING, "MemoryInfoListStream")
 
 
@@ -29,15 +31,15 @@ class Members(NamedTuple):
         sites: The groups.
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
-        covered: How much of their memory was walked; None where the dump lists them.
         notes: What was not looked at for it, and why.
+        lacking: Of a system, processes of which not all members are known, as groups by process.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
-    covered: Coverage | None = None
     notes: tuple[Diagnostic, ...] = ()
+    lacking: tuple[Group, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -73,28 +75,34 @@ def added_up(members: Members) -> list[Group]:
     return [(members.sites[number], sums.totals(number)) for number in present]
 
 
+def partly_known(covered: ListCovered) -> list[Diagnostic]:
+    """Says of which processes not all members are known."""
+    if not covered.lacking:
+        return []
+    told = f"{covered.told()}; there may be more than are listed"
+    return [Diagnostic(*PARTLY_KNOWN, None, told)]
+
+
+def stored(by: str, members: Members) -> StoredPopulation:
+    """Members that the dump lists, by one grouping."""
+    notes = {by: members.notes} if members.notes else {}
+    return StoredPopulation({by: added_up(members)}, members.size is not None, notes=notes)
+
+
 def members_snapshot(
-    process: Snapshot,
-    population: str,
-    by: str,
-    groups: Sequence[Group],
-    covered: Coverage | None = None,
-    notes: Iterable[Diagnostic] = (),
-    *,
-    sized: bool,
+    process: Snapshot, population: str, by: str, kept: StoredPopulation
 ) -> Snapshot:
     """A snapshot of members, with the account of the whole process.
 
     Args:
         process: Of the process, its heaps walked.
         population: A key of `POPULATIONS`.
-        by: The grouping.
-        groups: All members, as `added_up` gives them.
-        covered: As `Members.covered`.
-        notes: As `Members` has them.
-        sized: Their bytes are known.
+        by: A grouping that is kept.
+        kept: All members.
     """
-    diagnostics = [*process.diagnostics, *notes]
+    listed = ListCovered.of(population, kept.lacking)
+    diagnostics = [*process.diagnostics, *kept.notes.get(by, ()), *partly_known(listed)]
+    groups, sized = kept.groups[by], kept.sized
     if not sized and POPULATIONS[population].what_bytes:
         diagnostics.append(
             Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
@@ -106,7 +114,7 @@ def members_snapshot(
         groups={site.key: (site, totals) for site, totals in groups},
         totals=sum_of([totals for _, totals in groups]),
         private={},
-        heaps=[] if process.is_pool else process.heaps,
+        heaps=[] if process.is_pool or kept.coverage is not None else process.heaps,
         pool=None,
         refuted={},
         refuted_unknown="",
@@ -116,7 +124,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=covered or ListCovered.of(population),
+        coverage=kept.coverage or listed,
         limits=(),
         population=population,
         sized=sized,
