@@ -18,6 +18,7 @@ from windumps.arrays import I64, U64
 from windumps.heaps.allocations import allocations_at
 from windumps.heaps.recognised import RECOGNISERS
 
+WALKED = "segments of objects that were walked"
 AGREE = "its pages agree with each other, and its blocks were read"
 
 
@@ -51,6 +52,9 @@ def allocators_of(session: Session, base: U64) -> Owners:
         _mark(found, inside_spans(base, spans), name, AGREE)
     widths = {view.pointer_size for view in session.views}
     taken = allocations_at(session.dump.memory, base, max(widths, default=8))
+    if session.managed.heap is not None:
+        objects = np.array([segment.start for segment in session.managed.heap.segments], np.uint64)
+        _mark(found, taken.having(objects), ".NET objects", WALKED)
     for row in RECOGNISERS:
         _mark(found, row.find(taken, session.dump.modules), row.name, row.evidence)
     return found

@@ -50,9 +50,12 @@ class Allocations:
         inside = (row >= 0) & (addresses - self.base[safe] < self.size[safe].astype(np.uint64))
         return np.where(inside, row, -1)
 
-    def spans(self, rows: NDArray[np.bool_]) -> list[tuple[int, int]]:
-        """(start, bytes) of some of them."""
-        return list(zip(self.base[rows].tolist(), self.size[rows].tolist(), strict=True))
+    def having(self, addresses: U64) -> NDArray[np.bool_]:
+        """True for the allocations that one of the addresses lies in."""
+        found = np.zeros(len(self), np.bool_)
+        rows = self.of(addresses)
+        found[rows[rows >= 0]] = True
+        return found
 
 
 def allocations_at(memory: AddressSpace, base: U64, width: int) -> Allocations:

@@ -88,7 +88,7 @@ def _v8(taken: Allocations, _: Sequence[Module]) -> Rows:
     heap = _shared(words[pages][:, 1:9])
     if not heap:
         return np.zeros(len(taken), np.bool_)
-    return _with(taken, places[pages][(words[pages][:, 1:9] == heap).any(axis=1)])
+    return taken.having(places[pages][(words[pages][:, 1:9] == heap).any(axis=1)])
 
 
 _SUPER_PAGE = 2 * _MIB
@@ -110,7 +110,7 @@ def _partition_alloc(taken: Allocations, _: Sequence[Module]) -> Rows:
     places = places[fits]
     roots, _present = taken.memory.gather(places + metadata, "<u8")
     root = _shared(roots)
-    return _with(taken, places[(roots == root) & (root > 0)])
+    return taken.having(places[(roots == root) & (root > 0)])
 
 
 def _readable(regions: Regions, addresses: U64) -> Rows:
@@ -225,14 +225,6 @@ def _shared(words: U64) -> np.uint64:
     """The pointer that most places have in common; 0 where too few do."""
     value, count = most_common(words[words >= _LOWEST_POINTER].view(np.int64))
     return np.uint64(value) if count >= AGREEING and value > 0 else np.uint64(0)
-
-
-def _with(taken: Allocations, places: U64) -> Rows:
-    """True for the allocations that have one of the places."""
-    found = np.zeros(len(taken), np.bool_)
-    rows = taken.of(places)
-    found[rows[rows >= 0]] = True
-    return found
 
 
 _POINTS = "the data of {} names its beginning"
