@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.arrays import I64, U64
+from windumps.arrays import I64, PAGE_SIZE, U64
 from windumps.blocks import Blocks, Kind
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
@@ -125,8 +125,9 @@ class SlabArena:
         for piece in _pieces(self.slabs):
             for blocks in self._of(piece):
                 yield account.count(blocks)
-        known = account.block_bytes + account.unwalked_bytes
-        account.overhead_bytes = max(account.committed_bytes - known, 0)
+        rest = max(account.committed_bytes - account.block_bytes, 0)
+        account.unwalked_bytes = min(account.unwalked_bytes, rest)
+        account.overhead_bytes = rest - account.unwalked_bytes
 
     def _of(self, pages: Slabs) -> Iterator[Blocks]:
         """The blocks of some pages; a page with more blocks than are looked at once comes alone."""
@@ -198,6 +199,8 @@ class _Slots:
             found, ends = _follow(links, first, self._end, int(pages.count[rows].max()))
             bad[rows[ends != self._end]] = True
             # Two lists that meet, and one that runs in a circle, are shorter than the page says.
+            if not told.all():
+                bad[self._ends_blank(memory, links, found, ~told)] = True
             length = np.bincount(self.page[found], minlength=len(pages))
             bad |= told & (length != lists.lengths)
             bad[self.page[found & free]] = True
@@ -208,6 +211,14 @@ class _Slots:
         bad[elsewhere[there][free[number]]] = True
         free[number] = True
         return free, bad
+
+    def _ends_blank(
+        self, memory: AddressSpace, links: I64, found: NDArray[np.bool_], pages: NDArray[np.bool_]
+    ) -> I64:
+        """Pages of which a list ends where memory is all zeros: nothing else tells how long it is."""
+        last = found & (links[:-2] == self._end) & pages[self.page]
+        rows = np.flatnonzero(last)
+        return self.page[rows[is_blank(memory, self.address[rows])]]
 
     def _numbers(self, addresses: U64, pages: I64) -> I64:
         """The row of each block, one behind the end for what is no block of its page."""
@@ -260,16 +271,27 @@ def chain(memory: AddressSpace, head: int, slabs: Slabs) -> tuple[U64, bool]:
     """
     seen: set[int] = set()
     limit = int(slabs.count.sum())
-    at = head
+    at = last = head
     while at and at not in seen and len(seen) < limit:
         seen.add(at)
+        last = at
         try:
             at = memory.read_uint(at, 8)
         except MemoryReadError:
             break
     found = np.array(sorted(seen), np.uint64)
     known = slabs.page_of(found) >= 0
-    return found[known], at == 0 and bool(known.all())
+    ends = at == 0 and not (seen and is_blank(memory, np.array([last], np.uint64))[0])
+    return found[known], ends and bool(known.all())
+
+
+def is_blank(memory: AddressSpace, addresses: U64) -> NDArray[np.bool_]:
+    """True for addresses whose whole page is zeros, as pages are that a writer could not read."""
+    pages, number = np.unique(addresses & ~np.uint64(PAGE_SIZE - 1), return_inverse=True)
+    places = pages[:, None] + np.arange(0, PAGE_SIZE, 8, dtype=np.uint64)
+    words, _ = memory.gather(places, _LINK)
+    used: NDArray[np.bool_] = np.asarray(words.any(axis=1))
+    return ~used[number]
 
 
 def allocations_of(memory: AddressSpace, addresses: U64) -> list[tuple[int, int]]:

@@ -23,7 +23,7 @@ from windumps.heaps.mimalloc.segments import (
     SegmentPages,
     find_segments,
 )
-from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain
+from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain, is_blank
 from windumps.memory import AddressSpace
 
 NAME = Kind.MIMALLOC.label
@@ -115,6 +115,7 @@ def _with_delayed(memory: AddressSpace, slabs: Slabs, owner: U64, used: NDArray[
     found, doubtful = [np.empty(0, np.uint64)], slabs.doubtful.copy()
     for heap in np.unique(owner[owner != 0]).tolist():
         head, present = memory.gather(np.array([heap + DELAYED_FREE], np.uint64), "<u8")
+        present &= ~is_blank(memory, np.array([heap], np.uint64))
         blocks, whole = chain(memory, int(head[0]), slabs) if present[0] else (found[0], False)
         found.append(blocks)
         if not whole:

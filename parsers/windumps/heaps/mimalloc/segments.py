@@ -96,14 +96,16 @@ def _pages_of(
     in_use = (slices["block_size"] > 1) & (
         slices["reserved"] > 0
     )  # what is before the first page has none
+    starts = np.flatnonzero(fits).tolist()
     lengths, used = slices["slice_count"].tolist(), in_use.tolist()
     if not fits.any():
         return slices[:0], 0
     while at < len(lengths):
         length = lengths[at]
         if not length:
-            lost += (SLICES - at) * SLICE_BYTES if at else 0
-            break
+            lost += SLICE_BYTES  # damage; where the next page begins its own place tells
+            at = next((row for row in starts if row > at), len(lengths))
+            continue
         if used[at]:
             if fits[at]:
                 rows.append(at)

@@ -29,7 +29,7 @@ from windumps.heaps.rpmalloc.layouts import (
     THREAD_FREE,
     VERSIONS,
 )
-from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain
+from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain, is_blank
 from windumps.memory import AddressSpace
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE
 
@@ -196,7 +196,8 @@ def _with_lists_of_heaps(memory: AddressSpace, slabs: Slabs, pages: NDArray[np.v
         mine = pages["heap"] == np.uint64(heap)
         next_ones, present = memory.gather(_words_at(heap + LOCAL_FREE, SIZE_CLASSES), "<u8")
         freed, freed_present = memory.gather(_words_at(heap + THREAD_FREE, len(PAGE_BYTES)), "<u8")
-        if not (present.all() and freed_present.all()):
+        blank = is_blank(memory, np.array([heap + LOCAL_FREE], np.uint64))[0]
+        if blank or not (present.all() and freed_present.all()):
             doubtful |= mine
             continue
         classes = np.flatnonzero(next_ones)
