@@ -9,8 +9,10 @@ from typing import TypeVar
 
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.counters import tag_deltas, with_blocks
+from dumpleak.model.account import Figure
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.listed_blocks import MAX_LISTED, BlockList, list_blocks
 from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
@@ -29,17 +31,18 @@ class Selection:
         order: How tags are ranked.
         tags: Patterns of tags, of which one must match; empty for all.
         pools: Those of `POOLS` that are shown and ranked by.
+        excluded: Patterns of tags, of which none may match.
     """
 
     order: Order = ORDERS["bytes"]
     tags: tuple[str, ...] = ()
     pools: tuple[str, ...] = POOLS
+    excluded: tuple[str, ...] = ()
 
     def wants(self, tag: str) -> bool:
         """True for tags that are asked for; upper and lower case differ, as they do for the pool."""
-        return not self.tags or any(
-            fnmatchcase(tag, pattern) or fnmatchcase(tag.rstrip(), pattern) for pattern in self.tags
-        )
+        asked = not self.tags or _is_one_of(tag, self.tags)
+        return asked and not _is_one_of(tag, self.excluded)
 
     def rows(self, rows: Iterable[TagRow]) -> list[TagRow]:
         """The rows that are shown, in order."""
@@ -61,7 +64,13 @@ class Selection:
             if self.wants(tag_of(row))
             and any(p in pools_of(row) and not pools_of(row)[p].is_empty for p in self.pools)
         ]
-        return sorted(chosen, key=lambda row: self.order.key(row, self.pools))
+        return sorted(chosen, key=lambda row: self.order.rank(row, self.pools))
+
+
+def _is_one_of(tag: str, patterns: Iterable[str]) -> bool:
+    return any(
+        fnmatchcase(tag, pattern) or fnmatchcase(tag.rstrip(), pattern) for pattern in patterns
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,8 @@ class PoolAnswer:
         rows: The tags that are shown, in order.
         account: What is known of the pools as a whole.
         diagnostics: What was left out, and how things were found.
+        system: Figures of the system, as far as the dump tells them.
+        blocks: The blocks of the tags, where single tags were asked for and blocks were looked for.
     """
 
     source: SourceInfo
@@ -81,6 +92,8 @@ class PoolAnswer:
     rows: tuple[TagRow, ...]
     account: PoolAccount
     diagnostics: tuple[Diagnostic, ...]
+    system: tuple[Figure, ...] = ()
+    blocks: BlockList | None = None
 
 
 @dataclass(frozen=True)
@@ -106,8 +119,15 @@ class PoolGrowth:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
+def take_pool(
+    snapshot: Snapshot, selection: Selection, most_blocks: int = MAX_LISTED
+) -> PoolAnswer:
     """The pools of one snapshot.
+
+    Args:
+        snapshot: It.
+        selection: What to show.
+        most_blocks: So many blocks are listed where single tags are asked for.
 
     Raises:
         CannotAnswerError: it does not tell of what is selected.
@@ -115,7 +135,15 @@ def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
     pools = _pools(snapshot, selection)
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
-    return PoolAnswer(snapshot.source, selection, tuple(rows), pools.account, _shown(notes))
+    blocks = None
+    if selection.tags and pools.account.walked_bytes is not None:
+        held, look = pools.blocks(), pools.look_into
+        blocks = list_blocks(held, rows, selection.pools, look, most_blocks)
+    return PoolAnswer(
+        *(snapshot.source, selection, tuple(rows), pools.account, _shown(notes)),
+        system=snapshot.outside or (),
+        blocks=blocks,
+    )
 
 
 def take_growth(

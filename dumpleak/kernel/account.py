@@ -19,6 +19,9 @@ NO_TABLES = "the roots of the processes' page tables are not in the dump"
 NO_THREADS = "the dump does not tell how many threads every process has"
 # Rows of the account and the counters of the memory manager that tell them.
 _MEMORY = {
+    "pool.nonpaged_limit_bytes": "nonpaged_pool_limit",
+    "pool.paged_limit_bytes": "paged_pool_limit",
+    "memory.physical_bytes": "physical_memory",
     "memory.available_bytes": "available",
     "memory.committed_bytes": "committed",
     "memory.commit_limit_bytes": "commit_limit",

@@ -25,6 +25,7 @@ from dumpleak.model.snapshot import SourceInfo
 from dumpleak.owners.contents import drivers_in
 from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
+from dumpleak.owners.pointed import pointed_to
 from dumpleak.owners.tag_table import pooltag_for
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
@@ -148,6 +149,9 @@ class PoolReader:
             blocks=lambda: self.blocks,
             handles=lambda: self.handles,
             find_owner=self.owner,
+            look_into=lambda address, size: pointed_to(
+                self.dump.kernel, self.blocks, address, size
+            ),
         )
 
     def account(self, *, walk: bool) -> PoolAccount:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
+from dumpleak.model.listed_blocks import LookInto
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import POOLS, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -49,6 +50,7 @@ class Pools:
         blocks: Gives the used blocks.
         handles: Gives open handles of all processes; None where they are not kept.
         find_owner: Tells whose a tag is that has no row; None each when nobody looked for it.
+        look_into: Tells what blocks point to; None where their contents are not kept.
     """
 
     rows: tuple[TagRow, ...]
@@ -63,6 +65,7 @@ class Pools:
     blocks: Callable[[], PoolBlocks] = lambda: PoolBlocks(())
     handles: Callable[[], list[OpenObjects] | None] = lambda: None
     find_owner: Callable[[int], Ownership | None] = lambda tag: None
+    look_into: LookInto = lambda address, size: None
 
     @cached_property
     def owners(self) -> dict[int, Ownership]:

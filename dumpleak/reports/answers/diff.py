@@ -315,6 +315,7 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             "delta_count": comparison.delta_count,
             **both_json(base, current),
         },
+        "hours": comparison.hours,
         "account": [account_json(row) for row in comparison.account],
         "unreferenced": asdict(proof) if proof else None,
         "gate": gate_json(gate),
@@ -329,6 +330,8 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             {
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
                 "survivors": asdict(delta.fate) if delta.fate else None,
+                "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
+                "count_per_hour": comparison.per_hour(delta.delta_count),
             }
             for rank, delta in enumerate(comparison.sites, start=1)
         ],

@@ -14,6 +14,7 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.diff import account_tables
+from dumpleak.reports.answers.listed_blocks import listed_json, listed_parts
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
     COUNTERS,
@@ -38,6 +39,7 @@ from dumpleak.reports.answers.pool_rows import (
     totals_by_pool,
 )
 from dumpleak.reports.answers.review import review_parts
+from dumpleak.reports.answers.summary import rate_of
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
 from dumpleak.reports.document import (
     DEFAULT_TOP,
@@ -51,7 +53,7 @@ from dumpleak.reports.document import (
     View,
     data_columns,
 )
-from dumpleak.reports.json_report import account_json, diagnostics_json, source_json
+from dumpleak.reports.json_report import account_json, diagnostics_json, figure_json, source_json
 from dumpleak.reports.values import Style
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
@@ -87,6 +89,7 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
         (
             Table("pools", "", TAG_COLUMNS, shown, pool_cells, View.TEXT),
             *more_tags(len(answer.rows) - limit, "tag"),
+            *listed_parts(answer.blocks, top, 4 if answer.source.architecture == "x86" else 8),
             *side_parts("File", "", "Pool", answer.source, answer.account),
             Notes(answer.diagnostics),
             tags,
@@ -187,14 +190,21 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
     return [
         Table("pools", "", GROWTH_COLUMNS, shown, growth_cells, View.TEXT),
         *more_tags(len(growth.deltas) - limit, "changed tag"),
-        *(line for delta in grown[: min(EXPLAINED, limit)] for line in _explained(delta, width)),
+        *(
+            line
+            for delta in grown[: min(EXPLAINED, limit)]
+            for line in _explained(
+                delta, width, rate_of(growth.comparison, delta.total("bytes") or 0)
+            )
+        ),
     ]
 
 
-def _explained(delta: TagDelta, pointer_size: int) -> Iterator[Line]:
+def _explained(delta: TagDelta, pointer_size: int, rate: str) -> Iterator[Line]:
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
     blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
-    yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
+    change = f"{format_bytes(size, signed=True)}{blocks}{rate.replace(':', ',')}"
+    yield Line(f"{delta.current.tag}: {change}", Style.HEADING)
     if owner.description:
         yield Line(f"  {owner.description}")
     for candidate in owner.owners[:2]:
@@ -216,6 +226,8 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "sort": answer.selection.order.name,
         "account": _account(answer.account),
         "tags": [_tag(row, rank) for rank, row in enumerate(answer.rows, start=1)],
+        "system": [figure_json(figure) for figure in answer.system],
+        "blocks": listed_json(answer.blocks),
         "diagnostics": diagnostics_json(answer.diagnostics),
     }
 
@@ -233,7 +245,15 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
         "system": [account_json(row) for row in comparison.account],
-        "tags": [_delta(delta, rank) for rank, delta in enumerate(growth.deltas, start=1)],
+        "hours": comparison.hours,
+        "tags": [
+            _delta(delta, rank)
+            | {
+                "bytes_per_hour": comparison.per_hour(delta.total("bytes")),
+                "count_per_hour": comparison.per_hour(delta.total("count")),
+            }
+            for rank, delta in enumerate(growth.deltas, start=1)
+        ],
         "diagnostics": diagnostics_json(growth.diagnostics),
     }
 

@@ -49,7 +49,10 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         return cannot_tell(comparison, "the two dumps are", sides)
     grown = comparison.grown
     growth = sum(delta.delta_bytes for delta in grown)
-    facts = [("What", f"{change_told(comparison)}{elapsed(*sides)}"), *who_told(grown, growth)]
+    what = f"{change_told(comparison)}{elapsed(*sides)}"
+    if comparison.base.is_pool:
+        what += rate_of(comparison, comparison.delta_bytes)
+    facts = [("What", what), *who_told(grown, growth)]
     facts += account_facts(comparison)
     if is_older(comparison.base.source, comparison.current.source):
         facts.append(("Order", SWAPPED))
@@ -111,6 +114,12 @@ def elapsed(base: Snapshot, current: Snapshot) -> str:
     if not hours:
         return f", over {minutes:.0f} min"
     return f", over {hours} h {int(minutes % 60)} min"
+
+
+def rate_of(comparison: Comparison, change: int) -> str:
+    """The text ": +64.6 KiB an hour", or "" where there is no rate to tell."""
+    rate = comparison.per_hour(change)
+    return "" if not rate else f": {format_bytes(round(rate), signed=True)} an hour"
 
 
 def cannot_tell(answer: Comparison | Trend, what: str, snapshots: Sequence[Snapshot]) -> Summary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
@@ -13,10 +13,17 @@ from dumpleak.model.pool import WALK, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.answers.account_facts import system_steps
+from dumpleak.reports.answers.account_facts import system_steps, system_told
 from dumpleak.reports.answers.headline import account_facts, rows_told
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
-from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
+from dumpleak.reports.answers.summary import (
+    NAMED,
+    count_of,
+    covered_told,
+    elapsed,
+    rate_of,
+    summarize_comparison,
+)
 from dumpleak.reports.document import Summary, Tone
 
 
@@ -33,10 +40,10 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     held = [(row.total("bytes", pools), row) for row in answer.rows]
     known = sum(size for size, _ in held if size is not None)
     unknown = sum(size is None for size, _ in held)
-    what = f"{format_bytes(known)} in {len(held) - unknown:,} tags"
+    what = f"{format_bytes(known)} in {count_of(len(held) - unknown, 'tag')}"
     if unknown:
-        what += f"; {unknown:,} tags unknown"
-    facts = [("What", what)]
+        what += f"; {count_of(unknown, 'tag')} unknown"
+    facts = [("What", what), *_system({f.name: f.value for f in answer.system})]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
         facts.extend(_limits(row.owner for _, row in held[:NAMED]))
@@ -72,7 +79,9 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     facts = [
         (
             "What",
-            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all",
+            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all"
+            + elapsed(comparison.base, comparison.current)
+            + rate_of(comparison, net),
         )
     ]
     if grown:
@@ -86,6 +95,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     if not growth.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
     facts += account_facts(comparison)
+    facts += _system({row.name: row.current for row in comparison.account}, "now ")
     facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     rows = what_grew(comparison.account)
     outside = rows_told(rows)
@@ -103,6 +113,12 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         tuple(facts),
         (*steps, track_driver([delta.owner.drivers for _, delta in grown])),
     )
+
+
+def _system(values: Mapping[str, int | None], when: str = "") -> list[tuple[str, str]]:
+    """How much memory there is, and how much of it is taken."""
+    told = system_told(values)
+    return [("System", when + told)] if told else []
 
 
 def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
