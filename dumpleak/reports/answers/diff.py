@@ -8,12 +8,14 @@ from typing import Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
@@ -316,6 +318,7 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             **both_json(base, current),
         },
         "hours": comparison.hours,
+        "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "account": [account_json(row) for row in comparison.account],
         "unreferenced": asdict(proof) if proof else None,
         "gate": gate_json(gate),

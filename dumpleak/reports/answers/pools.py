@@ -7,12 +7,14 @@ from dataclasses import asdict
 from typing import Any
 
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.listed_blocks import listed_json, listed_parts
 from dumpleak.reports.answers.pool_rows import (
@@ -246,6 +248,7 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
         "system": [account_json(row) for row in comparison.account],
         "hours": comparison.hours,
+        "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "tags": [
             _delta(delta, rank)
             | {

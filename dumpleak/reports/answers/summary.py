@@ -13,6 +13,7 @@ from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.life import Life
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
@@ -21,6 +22,7 @@ from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
+from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
     OUTSIDE_HEAPS,
@@ -54,6 +56,8 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         what += rate_of(comparison, comparison.delta_bytes)
     facts = [("What", what), *who_told(grown, growth)]
     facts += account_facts(comparison)
+    drivers = [name for delta in grown for name in drivers_named(delta.site.driver)]
+    facts += changes_facts(system_changes(*sides), drivers)
     if is_older(comparison.base.source, comparison.current.source):
         facts.append(("Order", SWAPPED))
     if comparison.survivors is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import WALK, TagDelta, TagRow
@@ -14,6 +15,7 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps, system_told
+from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, rows_told
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import (
@@ -92,10 +94,14 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
     if is_older(comparison.base.source, comparison.current.source):
         facts.append(("Order", SWAPPED))
+    facts += changes_facts(
+        system_changes(comparison.base, comparison.current),
+        [name for _, delta in grown for name in delta.owner.drivers],
+    )
     if not growth.same_boot:
         facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
     facts += account_facts(comparison)
-    facts += _system({row.name: row.current for row in comparison.account}, "now ")
+    facts += _system({row.name: row.current for row in comparison.account}, "System now")
     facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     rows = what_grew(comparison.account)
     outside = rows_told(rows)
@@ -115,10 +121,10 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     )
 
 
-def _system(values: Mapping[str, int | None], when: str = "") -> list[tuple[str, str]]:
+def _system(values: Mapping[str, int | None], label: str = "System") -> list[tuple[str, str]]:
     """How much memory there is, and how much of it is taken."""
     told = system_told(values)
-    return [("System", when + told)] if told else []
+    return [(label, told)] if told else []
 
 
 def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
