@@ -69,6 +69,11 @@ class FilledSystem:
         self._tables: dict[int, int] = {}
         self.processes = [(p["name"], int(p["eprocess"], 16)) for p in truth["processes"]]
 
+    def module(self, name: str) -> int:
+        """Load address of a driver."""
+        rows = {row["name"]: int(row["base"], 16) for row in self.truth["modules"]}
+        return rows[name]
+
     def address(self, name: str) -> int:
         """Of the first process with a name."""
         return next(address for each, address in self.processes if each == name)
@@ -149,3 +154,14 @@ class FilledSystem:
     def save(self) -> Path:
         self.path.write_bytes(self.raw)
         return self.path
+
+
+def rebuild(system: FilledSystem, name: str) -> None:
+    """Makes a driver another build: the GUID of its PDB is another one."""
+    base = system.module(name)
+    for page in range(base, base + 4 * PAGE, PAGE):
+        at = system.memory.read_available(page, PAGE).find(b"RSDS")
+        if at >= 0:
+            system.put(page + at + 4, b"\x77" * 16)
+            return
+    raise AssertionError(f"{name} has no PDB record")

@@ -6,36 +6,18 @@ import struct
 from pathlib import Path
 
 import pytest
-from builders.filled_system import FilledSystem
+from builders.filled_system import FilledSystem, rebuild
 from pool_samples import run, run_json
 from truth import TESTDATA
 
-PAGE = 0x1000
 HEADER_MODULES = 0x20  # PsLoadedModuleList in the dump header
 HEADER_BUILD = 0xC
 DLL_BASE = 0x30  # _KLDR_DATA_TABLE_ENTRY
 
 
-def driver(system: FilledSystem, name: str) -> int:
-    rows = {row["name"]: int(row["base"], 16) for row in system.truth["modules"]}
-    return rows[name]
-
-
-def rebuild(system: FilledSystem, name: str) -> None:
-    """Another build: the GUID of its PDB is another one."""
-    base = driver(system, name)
-    for page in range(base, base + 4 * PAGE, PAGE):
-        raw = system.memory.read_available(page, PAGE)
-        at = raw.find(b"RSDS")
-        if at >= 0:
-            system.put(page + at + 4, b"\x77" * 16)
-            return
-    raise AssertionError(f"{name} has no PDB record")
-
-
 def unload(system: FilledSystem, name: str) -> None:
     """Takes it off the list of loaded modules."""
-    base = driver(system, name)
+    base = system.module(name)
     (head,) = struct.unpack_from("<Q", system.raw, HEADER_MODULES)
     node = system.get(head)
     while node != head:

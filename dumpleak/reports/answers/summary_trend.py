@@ -12,6 +12,7 @@ from dumpleak.model.account_rows import what_grew
 from dumpleak.model.populations import PROCESSES
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import ADDRESS_SPACE, shrinking_told, trends_of
+from dumpleak.reports.answers.boots import boots_facts
 from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
 from dumpleak.reports.answers.next_steps import Step, trace_steps
 from dumpleak.reports.answers.summary import (
@@ -58,6 +59,13 @@ def summarize_trend(trend: Trend) -> Summary:
     if trend.by_counters and not grown:
         tone = Tone.NOTICE
         many = f"{len(trend.by_counters)} suspect by counters alone"
+        again = sum(each.by_counters for each in trend.recurring)
+        if again:
+            many += (
+                f", and {again} of them alike in each boot"
+                if again < len(trend.by_counters)
+                else (", alike in each boot")
+            )
         headline = f"{headline[:-1]} by its blocks; {many}."
     if trend.reasons:
         tone = Tone.CANNOT_TELL
@@ -67,6 +75,7 @@ def summarize_trend(trend: Trend) -> Summary:
     facts = (
         ("What", f"{change_told(trend)}{elapsed(trend.base, trend.current)}"),
         *_restarts(trend),
+        *boots_facts(trend),
         *who_told(grown, growth),
         *account_facts(trend),
         how_sure(sure, trend.snapshots),
@@ -94,7 +103,7 @@ def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -
     if suspects:
         return _Verdict(
             Tone.NOTICE,
-            f"Suspect: {many} grew steadily.",
+            f"Suspect: {many} grew steadily{_alike(trend)}.",
             "suspect: steady growth is no proof of a leak",
             (_IDLE,),
         )
@@ -108,6 +117,12 @@ def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -
     elif shrinking := shrinking_told(trend):
         tone, headline = Tone.NOTICE, f"{shrinking}. {headline}"
     return _Verdict(tone, headline, f"{len(trend.snapshots)} dumps")
+
+
+def _alike(trend: Trend) -> str:
+    """The text ", 2 alike in each boot"; "" where there is nothing to tell."""
+    alike = sum(not each.by_counters for each in trend.recurring)
+    return f", {alike:,} alike in each boot" if alike else ""
 
 
 def _restarts(trend: Trend) -> list[tuple[str, str]]:

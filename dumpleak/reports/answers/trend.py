@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from dumpleak.compare.account_trends import RowTrend
-from dumpleak.compare.refuted import why_unknown
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.account_facts import trends_of
+from dumpleak.reports.answers.boots import boots_json, boots_parts
 from dumpleak.reports.answers.diff import (
     CHANGED_DATA,
     KIND,
@@ -82,6 +82,7 @@ def trend_document(trend: Trend, top: int | None, gate: GateResult | None = None
     ]
     parts: list[Part] = [] if trend.refused else _growth(trend, labels, top)
     parts += [
+        *boots_parts(trend, top),
         _dump_table(trend),
         Source("First", base.source, views=View.PAGE),
         Source("Last", current.source, views=View.PAGE),
@@ -291,38 +292,10 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
             for rank, site in enumerate(trend.sites, start=1)
         ],
         "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
-        **_runs(trend),
+        **boots_json(trend, _trend),
         "diagnostics": diagnostics_json(trend.diagnostics),
     }
     return sized_json(made, sized=trend.base.has_bytes)
-
-
-def _runs(trend: Trend) -> dict[str, Any]:
-    """Of a kernel: restarts, the other runs of the system, and what grows by counters only."""
-    if not trend.base.is_pool:
-        return {}
-    return {
-        "restarts": [{"before": before, "after": after} for before, after in trend.restarts],
-        "by_counters": [_trend(rank, site) for rank, site in enumerate(trend.by_counters, start=1)],
-        "by_counters_unknown": why_unknown(trend.snapshots) or None,
-        "other_runs": [
-            {
-                "dumps": [source_json(snapshot.source) for snapshot in run.snapshots],
-                "verdict": run.verdict,
-                "reasons": [*run.reasons, *run.doubts],
-                "totals": {
-                    "delta_bytes": run.delta_bytes,
-                    "delta_count": run.delta_count,
-                    **both_json(run.base_totals, run.current_totals),
-                },
-                "sites": [_trend(rank, site) for rank, site in enumerate(run.sites, start=1)],
-                "by_counters": [
-                    _trend(rank, site) for rank, site in enumerate(run.by_counters, start=1)
-                ],
-            }
-            for run in trend.other_runs
-        ],
-    }
 
 
 def _trend(rank: int, trend: SiteTrend, more_evidence: Iterable[str] = ()) -> dict[str, Any]:
