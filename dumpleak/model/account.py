@@ -106,6 +106,18 @@ SYSTEM_ROWS: dict[str, RowKind] = {
     "memory.driver_bytes": RowKind(BYTES, "memory that drivers took outside pool", 32 << 20),
     "memory.shared_bytes": RowKind(BYTES, "shared committed memory", 64 << 20),
     "memory.page_table_bytes": RowKind(BYTES, "memory of page tables", 64 << 20),
+    # Of the PFN database. What takes them stands in other rows, but for locked and AWE pages.
+    "pages.zeroed_bytes": RowKind(BYTES, "zeroed pages"),
+    "pages.free_bytes": RowKind(BYTES, "free pages"),
+    "pages.standby_bytes": RowKind(BYTES, "standby pages (file cache, trimmed memory)"),
+    "pages.modified_bytes": RowKind(BYTES, "modified pages"),
+    "pages.bad_bytes": RowKind(BYTES, "bad pages"),
+    "pages.active_bytes": RowKind(BYTES, "pages in use"),
+    "pages.private_bytes": RowKind(BYTES, "private pages of processes in memory"),
+    "pages.shared_bytes": RowKind(BYTES, "pages of mapped files, images, sections in memory"),
+    "pages.awe_bytes": RowKind(BYTES, "AWE pages", 32 << 20),
+    "pages.system_bytes": RowKind(BYTES, "other pages of the system in memory"),
+    "pages.locked_bytes": RowKind(BYTES, "locked pages", 64 << 20),
     "memory.unexplained_bytes": RowKind(
         BYTES, "committed memory that nothing in the dump explains", 256 << 20
     ),

@@ -11,6 +11,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account import AccountRow
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.units import format_bytes, format_share
+from dumpleak.reports.answers.balance import rest_told
 from dumpleak.reports.answers.next_steps import Step, named_elsewhere
 
 AVAILABLE, DRIVERS = "memory.available_bytes", "memory.driver_bytes"
@@ -108,6 +109,8 @@ def memory_facts(
         for name, who in _TAKERS.items()
         if name in known
     ]
+    if rest := rest_told(rows):
+        parts.append(rest)
     text += f": {', '.join(parts)}" if parts else ""
     return [("Memory", text + end_told(trends.get(AVAILABLE)))]
 

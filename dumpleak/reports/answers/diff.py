@@ -15,6 +15,7 @@ from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.review import review_parts
@@ -101,7 +102,7 @@ def _growth(comparison: Comparison, top: int | None) -> list[Part]:
     parts: list[Part] = [sites]
     if comparison.private:
         parts += private_parts(_private_table(comparison, top))
-    parts += account_tables(comparison.account)
+    parts += [*account_tables(comparison.account), *balance_growth_tables(comparison.account)]
     if base.has_bytes:
         before, after = totals_told(comparison.base_totals), totals_told(comparison.current_totals)
         parts.append(Line(f"Base: {before}; current: {after}."))
@@ -320,6 +321,7 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
         "hours": comparison.hours,
         "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "account": [account_json(row) for row in comparison.account],
+        "balance": balance_json(comparison.account),
         "unreferenced": asdict(proof) if proof else None,
         "gate": gate_json(gate),
         "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},

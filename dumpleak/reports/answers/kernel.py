@@ -7,6 +7,7 @@ from typing import Any
 
 from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_json, balance_tables
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.processes import process_json, process_table, processes_told
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
@@ -43,6 +44,7 @@ def kernel_document(info: KernelInfo) -> Document:
         Facts([("Type", info.dump_type_name)], View.PAGE),
         Facts(_facts(info)),
         *_counters(info.counters),
+        *balance_tables(info.account),
         Notes(info.diagnostics),
         module_table("Drivers", info.drivers, info.unloaded, View.PAGE),
     ]
@@ -150,6 +152,7 @@ def kernel_json(info: KernelInfo) -> dict[str, Any]:
             for counter in info.counters
         },
         "account": [figure_json(figure) for figure in info.account],
+        "balance": balance_json(info.account),
         "pool": {"usable": info.usable},
         "usable": info.usable,
         "advice": info.advice,

@@ -14,6 +14,7 @@ from dumpleak.model.pool import Counters, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.listed_blocks import listed_json, listed_parts
@@ -121,7 +122,7 @@ def pool_growth_document(
         parts += _growth_lines(growth, DEFAULT_TOP if top is None else top)
         # What the pools come to stands above.
         others = [row for row in comparison.account if not row.name.startswith("pool.")]
-        parts += account_tables(others)
+        parts += [*account_tables(others), *balance_growth_tables(comparison.account)]
     parts += [
         *side_parts("Base", "Base: ", "Base", comparison.base.source, growth.base),
         *side_parts("Current", "Current: ", "Current", comparison.current.source, growth.current),
@@ -229,6 +230,7 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "account": _account(answer.account),
         "tags": [_tag(row, rank) for rank, row in enumerate(answer.rows, start=1)],
         "system": [figure_json(figure) for figure in answer.system],
+        "balance": balance_json(answer.system),
         "blocks": listed_json(answer.blocks),
         "diagnostics": diagnostics_json(answer.diagnostics),
     }
@@ -247,6 +249,7 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
         "system": [account_json(row) for row in comparison.account],
+        "balance": balance_json(comparison.account),
         "hours": comparison.hours,
         "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "tags": [

@@ -13,6 +13,7 @@ from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.account_facts import trends_of
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.boots import boots_json, boots_parts
 from dumpleak.reports.answers.diff import (
     CHANGED_DATA,
@@ -118,7 +119,7 @@ def _growth(trend: Trend, labels: Sequence[str], top: int | None) -> list[Part]:
         private = _trend_table(trend, trend.private, labels, "changed size", top)
         columns = (*private.columns[:-1], Column("allocations", Kind.NAME))
         parts += private_parts(replace(private, id="private", title=PRIVATE, columns=columns))
-    return [*parts, *account_tables(trend.account)]
+    return [*parts, *account_tables(trend.account), *balance_growth_tables(trend.account)]
 
 
 def _trend_table(
@@ -285,6 +286,7 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
             **both_json(trend.base_totals, trend.current_totals),
         },
         "account": _account(trend),
+        "balance": balance_json(trend.account),
         "gate": gate_json(gate),
         "exhaustion": _exhaustion(trend),
         "sites": [

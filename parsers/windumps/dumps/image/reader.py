@@ -21,6 +21,7 @@ from windumps.errors import TruncatedDumpError, UnsupportedDumpError
 from windumps.file_structure import Layout
 from windumps.kernel.finder import find_kernel
 from windumps.kernel.kernel import identify_kernel, read_shared_data, version_of_build
+from windumps.kernel.physical_runs import memory_runs
 from windumps.memory import RunMemory
 
 ELF_NAME = "ELF core of a virtual machine"
@@ -112,14 +113,14 @@ def open_raw(path: Path, data: U8) -> KernelDump | None:
             continue
         if not layout.needs_proof:
             return dump
-        runs = raw_layouts.memory_runs(dump.kernel)
+        runs = memory_runs(dump.kernel)
         if raw_layouts.is_proven(data, layout, runs):
             return dump
         if dump.kernel.drivers and (best is None or not best.kernel.drivers):
             best = dump
     if best is None:
         return None
-    return _only_the_proven(path, data, size, raw_layouts.memory_runs(best.kernel))
+    return _only_the_proven(path, data, size, memory_runs(best.kernel))
 
 
 def _only_the_proven(
