@@ -20,16 +20,27 @@ from typing import Any
 import click
 
 from dumpleak import __version__
-from dumpleak.commands import COMMANDS
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER
-from dumpleak.files.detect import why_no_dump
+from dumpleak.commands import COMMANDS, Commands
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
 from dumpleak.interrupts import INTERRUPTED, start_is_over
 from dumpleak.model.optional_libraries import in_quotes
 from windumps.errors import NotADumpError, WindumpsError
 
+_WILDCARDS = set("*?[")
+_OF_FILES = {1: "info", 2: "diff"}  # and more are `trend`
+
 
 class DumpleakGroup(click.Group):
     """A group whose first word may be a file: one is `info`, two are `diff`, more are `trend`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the table."""
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Says what each command is for, without loading it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -44,12 +55,14 @@ class DumpleakGroup(click.Group):
             # Pipes and devices too: what the command says of them is better than "no such file".
             if not os.path.exists(word) or os.path.isdir(word):
                 raise click.UsageError(self._why_no_dump(word, words), ctx=ctx)
-        name = {1: "info", 2: "diff"}.get(len(words), "trend")
+        name = _OF_FILES.get(len(words), "trend")
         return name, self.commands[name], args
 
     def spread(self, args: list[str]) -> list[str]:
         """The line with wildcards in place of files spread out, which shells of Windows leave to programs."""
-        files = set(self._words(args, self._value_options()))
+        if not any(_WILDCARDS & set(word) for word in args):
+            return args
+        files = set(self._words(args, self._value_options(args[0])))
         found: list[str] = []
         for word in args:
             is_pattern = word in files and not os.path.exists(word)
@@ -85,17 +98,19 @@ class DumpleakGroup(click.Group):
             args: The line.
             options: Those with a value; by default those whose value is no dump.
         """
-        options = options or self._value_options() - {"--after-idle"}
+        options = options or self._value_options("") - {"--after-idle"}
         return [
             arg
             for before, arg in zip(["", *args], args, strict=False)
             if before not in options and not arg.startswith("-")
         ]
 
-    def _value_options(self) -> set[str]:
+    def _value_options(self, first: str) -> set[str]:
+        """Options with a value, of the command that a line begins with, or of those that files stand for."""
+        names = [first] if first in self.commands else [*_OF_FILES.values(), "trend"]
         return {
             name
-            for command in self.commands.values()
+            for command in map(self.commands.__getitem__, names)
             for option in command.params
             if isinstance(option, click.Option) and not option.is_flag and not option.count
             for name in option.opts
@@ -107,6 +122,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @click.group(
     cls=DumpleakGroup,
+    commands=Commands(),
     context_settings=CONTEXT,
     epilog="\b\nExamples:\n  dumpleak before.dmp after.dmp\n  dumpleak info app.dmp",
 )
@@ -118,16 +134,12 @@ def main_group() -> None:
     """
 
 
-for _command in COMMANDS:
-    main_group.add_command(_command)
-    # Else click says "unexpected extra argument"; `options_with` says what to do with two dumps.
-    _command.allow_extra_args = any(isinstance(p, click.Argument) for p in _command.params)
-
-
 def main(args: list[str] | None = None) -> None:
     """Entry point: turns every failure into one line on stderr and an exit code."""
-    start_is_over()
     arguments = sys.argv[1:] if args is None else args
+    if arguments:
+        main_group.commands.get(arguments[0])  # its imports are part of the start
+    start_is_over()
     try:
         with _ending_on_signals():
             code = _run(arguments)
@@ -157,6 +169,8 @@ def _run(arguments: list[str]) -> Any:
         # It leaves a wrapper behind, whose class is not public.
         return 0 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else error.code
     except NotADumpError as error:
+        from dumpleak.files.detect import why_no_dump  # not needed to start
+
         about = (why_no_dump(word) for word in arguments if str(error).startswith(f"{word}: "))
         return _fail(next(filter(None, about), str(error)), debug=debug)
     except WindumpsError as error:

@@ -14,7 +14,15 @@ from dumpleak.commands.opening import (
     opened,
     opened_series,
 )
-from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.options import (
+    HOLDERS,
+    HOLDERS_TOP,
+    RETAINED,
+    SKIP_FRAMES,
+    TOP,
+    Options,
+    options_with,
+)
 from dumpleak.commands.output import answer_to
 from dumpleak.compare.diff import compare, with_proof
 from dumpleak.files.matching import matched
@@ -38,6 +46,7 @@ from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
 @gate_options
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
 @HOLDERS
+@RETAINED
 @SKIP_FRAMES
 @TOP
 @options_with([*FORMATS, *DIFF_FORMATS])
@@ -49,6 +58,7 @@ def diff(
     by: str | None,
     force: bool,
     holders: bool | None,
+    retained: bool,
     top: int | None,
     gating: GateOptions,
     options: Options,
@@ -61,19 +71,31 @@ def diff(
     gate = open_gate(gating, of, by, options)
     with answering(gate):
         if current is None:
+            if retained:
+                raise click.UsageError("--retained is of dumps, not of logs")
             series = opened_series(of, base, options)
             older, newer = matched(series[0], series[-1])
         else:
             older, newer = matched(
                 opened(of, base, by, options, keep_blocks=True),
-                opened(of, current, by, options, holders=holders is not False, keep_blocks=True),
+                opened(
+                    *(of, current, by, options),
+                    holders=holders is not False,
+                    retained=retained,
+                    keep_blocks=True,
+                ),
                 of=of,
             )
         check_gate(gate, (older, newer))
         comparison = compare(older, newer, force=force)
-        grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
-        if grown:
-            look_for_holders(comparison.current, grown[: top or HOLDERS_TOP], holders, options)
+        most = None if retained else top or HOLDERS_TOP
+        grown, outside = (
+            [delta.site.key for delta in deltas if delta.delta_bytes > 0][:most]
+            for deltas in (comparison.sites, comparison.private)
+        )
+        if grown or outside:
+            wanted = True if retained else holders
+            look_for_holders(comparison.current, [*grown, *outside], wanted, options)
         answer = judged(gate, with_proof(comparison))
     answer_to(
         options,

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER, EXIT_GATE
 from dumpleak.commands.opening import opened
 from dumpleak.commands.options import Options
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER, EXIT_GATE
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline

@@ -54,6 +54,7 @@ def opened(
     options: Options,
     *,
     holders: bool = False,
+    retained: bool = False,
     keep_blocks: bool = False,
     asked: Wanted | None = None,
 ) -> Snapshot:
@@ -65,6 +66,7 @@ def opened(
         by: The grouping.
         options: The command's.
         holders: Keep what `look_for_holders` needs.
+        retained: Let that also tell what groups retain.
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         asked: What else is wanted, of the kernel's pools say.
 
@@ -82,7 +84,8 @@ def opened(
             skip_frames=options.skip_frames,
             details=options.format in DETAILED,
             keep_blocks=keep_blocks,
-            holders=holders,
+            holders=holders or retained,
+            retained=retained,
             progress=progress,
         )
         snapshot = open_snapshot(dump, wanted)

@@ -197,6 +197,12 @@ HOLDERS = click.option(
     help="Look for who points to the blocks of the sites shown (all memory is read once more); "
     f"on by default up to {format_bytes(HOLDERS_AUTO_BYTES)} of used blocks.",
 )
+RETAINED = click.option(
+    "--retained",
+    is_flag=True,
+    help="Also tell what each site keeps alive: what would become unreachable, at least, if only its "
+    "blocks were released.",
+)
 
 
 class _RowCount(click.IntRange):

@@ -11,26 +11,13 @@ from typing import IO
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
 from dumpleak.commands.options import Options
 from dumpleak.model.errors import Progress as ProgressCallback
 from dumpleak.model.errors import no_progress
-from dumpleak.model.units import format_bytes
 from dumpleak.reports.formats import Answer, write_answer
 from windumps.files import DISK_FULL, whole_file
-
-SMALLEST_TOTAL = 0x10000  # totals below this are no bytes
-EXIT_GATE = 1
-EXIT_CANNOT_ANSWER = 3
 
 
 def require(shortfall: str) -> None:
@@ -82,31 +69,15 @@ def _standard_output() -> Iterator[None]:
         raise
 
 
-class _Amount(ProgressColumn):
-    """Bytes done, of bytes in all; nothing for phases that count something else."""
-
-    def render(self, task: Task) -> Text:
-        """See `ProgressColumn`."""
-        if task.total is None or task.total < SMALLEST_TOTAL:
-            return Text("")
-        return Text(f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}")
-
-
 @contextmanager
 def progress_bar(options: Options) -> Iterator[ProgressCallback]:
     """A bar on stderr, only on a terminal."""
-    console = Console(stderr=True)
-    if options.no_progress or not console.is_terminal:
+    if options.no_progress or not Console(stderr=True).is_terminal:
         yield no_progress
         return
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        _Amount(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    ) as bar:
+    from dumpleak.commands import progress  # not needed where nobody looks
+
+    with progress.bar() as bar:
         task = bar.add_task("opening", total=None)
 
         def show(phase: str, done: int, total: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
 from dumpleak.commands.options import TOP, Options, options_with
-from dumpleak.commands.output import EXIT_CANNOT_ANSWER, answer_to, progress_bar
+from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.process_growth import compare_processes
 from dumpleak.kernel.answerable import pools_of

@@ -9,6 +9,7 @@ from dumpleak.commands.options import (
     DUMP,
     HOLDERS,
     HOLDERS_TOP,
+    RETAINED,
     SKIP_FRAMES,
     TOP,
     Options,
@@ -24,12 +25,14 @@ from dumpleak.reports.rows import ranked_groups
     epilog="\b\nExamples:\n"
     "  dumpleak stat testdata/10.0.19041.3324-x64/mixed/dump.dmp.gz --by size\n"
     "  dumpleak stat app.dmp --by heap --format json\n"
+    "  dumpleak stat app.dmp --by type --retained\n"
     "  dumpleak stat app.dmp --of handles --by type"
 )
 @DUMP
 @OF
 @BY
 @HOLDERS
+@RETAINED
 @SKIP_FRAMES
 @TOP
 @options_with([*FORMATS, *STAT_FORMATS])
@@ -38,14 +41,16 @@ def stat(
     of: str | None,
     by: str | None,
     holders: bool | None,
+    retained: bool,
     top: int | None,
     options: Options,
 ) -> None:
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
     by = grouping_of(of, by)
-    snapshot = opened(of, dump, by, options, holders=holders is not False)
+    snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
     ranked = [site.key for site, _ in ranked_groups(snapshot)]
-    look_for_holders(snapshot, ranked[: top or HOLDERS_TOP], holders, options)
+    most = None if retained else top or HOLDERS_TOP
+    look_for_holders(snapshot, ranked[:most], True if retained else holders, options)
     answer_to(
         options,
         Answer(

@@ -23,7 +23,7 @@ from dumpleak.symbols.wanted_symbols import find_wanted
 @DUMP
 @options_with([*FORMATS, *LISTS])
 def symbols(dump: str, options: Options) -> None:
-    """PDBs that a dump's images want: found, missing, and the missing as a list to fetch elsewhere.
+    """PDBs that a dump's images want: found, missing, and those as a list to fetch elsewhere.
 
     With a server in the symbol path what is missing is fetched into its cache.
     """

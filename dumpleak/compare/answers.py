@@ -13,6 +13,7 @@ from dumpleak.model.account import ROWS, AccountRow
 from dumpleak.model.boots import runs_of
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.together import Together, roots_first
 from dumpleak.model.totals import Totals
 from windumps.diagnostics import Diagnostic
 
@@ -51,8 +52,22 @@ class Change:
         return self.current.count - self.base.count
 
 
+def tag_number_of(site: Site, *snapshots: Snapshot) -> int | None:
+    """The pool tag of a site of some snapshots; None where it is none of a tag."""
+    pools = (snapshot.pool for snapshot in snapshots if snapshot.pool is not None)
+    return next((side.tags[site.key][0] for side in pools if site.key in side.tags), None)
+
+
 class AllEnds(Protocol):
     """An answer with totals over all its rows."""
+
+    @property
+    def base(self) -> Snapshot:
+        """The first dump."""
+
+    @property
+    def current(self) -> Snapshot:
+        """The last dump."""
 
     @property
     def base_totals(self) -> Totals:
@@ -73,6 +88,10 @@ class AllEnds(Protocol):
 
 class Compared:
     """What an answer about two dumps, and about many, tells as a whole."""
+
+    def tag_of(self: AllEnds, site: Site) -> int | None:
+        """The pool tag of a site; None where it is none of a tag."""
+        return tag_number_of(site, self.base, self.current)
 
     @property
     def refused(self: AllEnds) -> bool:
@@ -158,6 +177,7 @@ class Comparison(Compared):
         account: Everything that can grow, in figures.
         private_unknown: Why private memory outside heaps is not compared; "" when it is.
         proof: What references say of the new blocks; None where that was not looked for.
+        together: Tags of the kernel's pools that grew alike; `sites` has the root of each first.
     """
 
     base: Snapshot
@@ -175,6 +195,7 @@ class Comparison(Compared):
     account: tuple[AccountRow, ...] = ()
     private_unknown: str = ""
     proof: Proof | None = None
+    together: tuple[Together, ...] = ()
 
     @property
     def hours(self) -> float | None:
@@ -193,7 +214,8 @@ class Comparison(Compared):
     @property
     def grown(self) -> list[SiteDelta]:
         """Sites that grew, private memory outside heaps included, the worst first."""
-        return sites_that_grew((*self.sites, *self.private), has_bytes=self.base.has_bytes)
+        grown = sites_that_grew((*self.sites, *self.private), has_bytes=self.base.has_bytes)
+        return roots_first(grown, lambda delta: self.tag_of(delta.site), self.together)
 
 
 def sites_that_grew(sites: Sequence[SiteDelta], *, has_bytes: bool) -> list[SiteDelta]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
 from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.order import is_older
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.coverage import is_list_cut
@@ -16,10 +17,10 @@ from dumpleak.model.pool import TRACKERS, WALK
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import SiteKind
-from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
+from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.stripping import hashed_name
 from dumpleak.model.units import format_bytes
-from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
+from windumps.diagnostics import MEMORY_CUT, Diagnostic
 
 BY_STACK = ("site", "stack")  # groupings whose names come from recorded stacks
 MOST = 0.5
@@ -248,23 +249,6 @@ def _cut(base: Snapshot, current: Snapshot, names: tuple[str, str]) -> list[str]
                 "been of a heap: a difference may be a hole; copy it again"
             )
     return reasons
-
-
-def is_older(base: SourceInfo, current: SourceInfo) -> bool:
-    """True when the current dump was taken before the base: the two are probably swapped."""
-    return base.time is not None and current.time is not None and current.time < base.time
-
-
-SWAPPED = (
-    "the current dump was taken before the base: if the two are swapped, what shrank has grown"
-)
-
-
-def order_diagnostics(base: SourceInfo, current: SourceInfo) -> tuple[Diagnostic, ...]:
-    """Says so when two dumps stand in the wrong order."""
-    if not is_older(base, current):
-        return ()
-    return (Diagnostic("dumps-swapped", Severity.WARNING, "comparison", None, SWAPPED),)
 
 
 def labelled(which: str, diagnostics: list[Diagnostic]) -> list[Diagnostic]:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dumpleak.compare.answers import Comparison
-from dumpleak.compare.comparable import is_older
 from dumpleak.compare.handle_holders import holder_clauses
+from dumpleak.compare.order import is_older
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.pool import (
     NO_BLOCKS,
@@ -93,6 +93,7 @@ def with_blocks(delta: TagDelta, base: Snapshot, current: Snapshot) -> TagDelta:
         delta,
         new=new_blocks(base.pool.blocks(), current.pool.blocks(), tag, same_boot=same_boot),
         holders=holder_clauses(base.pool, current.pool, tag),
+        held=current.pool.held(tag),
     )
 
 

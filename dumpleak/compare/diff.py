@@ -8,22 +8,32 @@ What a comparison shows is growth. It is never called a leak here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from dumpleak.compare.answers import Comparison, Proof, SiteDelta, sites_that_grew
+from dumpleak.compare.answers import (
+    Comparison,
+    Proof,
+    SiteDelta,
+    sites_that_grew,
+    tag_number_of,
+)
 from dumpleak.compare.builds import align_builds, more_is_named
-from dumpleak.compare.comparable import labelled, order_diagnostics, why_not_comparable
+from dumpleak.compare.comparable import labelled, why_not_comparable
 from dumpleak.compare.counters import explained
 from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.order import order_told
 from dumpleak.compare.renaming import followed
 from dumpleak.compare.series import judge, made_alike, private_notes, rows_total
 from dumpleak.compare.survivors import Fate
+from dumpleak.compare.together import find_together
 from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import account_rows
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.together import Together, roots_first, told_together
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_share
 
@@ -48,12 +58,12 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
     notes = [
         *labelled("base", base.diagnostics),
         *labelled("current", current.diagnostics),
-        *order_diagnostics(base.source, current.source),
         *series.said,
     ]
     sites: tuple[SiteDelta, ...] = ()
     private: tuple[SiteDelta, ...] = ()
     account: tuple[AccountRow, ...] = ()
+    together: tuple[Together, ...] = ()
     life, survivors = same_life(base, current), None
     if force or not reasons:
         names: dict[str, str] = {}
@@ -63,7 +73,8 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
         notes += aligned.diagnostics
         fates = survivors.by_key if survivors is not None else {}
         sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
-        sites = _explained(base, current, sites)
+        together = find_together((base, current))
+        sites = _explained(base, current, sites, together)
         if not series.private_unknown:
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))
@@ -79,12 +90,13 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
         private,
         rows_total(base, with_private=with_private),
         rows_total(current, with_private=with_private),
-        (*notes, *private_notes(series), *judged.diagnostics),
+        (*notes, *order_told(base, current, account), *private_notes(series), *judged.diagnostics),
         life,
         survivors,
         doubts=judged.doubts,
         account=account,
         private_unknown=series.private_unknown,
+        together=together,
     )
 
 
@@ -137,16 +149,28 @@ def _deltas(
 
 
 def _explained(
-    base: Snapshot, current: Snapshot, sites: tuple[SiteDelta, ...]
+    base: Snapshot,
+    current: Snapshot,
+    sites: tuple[SiteDelta, ...],
+    together: Sequence[Together],
 ) -> tuple[SiteDelta, ...]:
-    """The sites that grew most, with what the snapshots can tell of their growth."""
-    grown = [delta for delta in sites[:EXPLAINED_SITES] if delta.delta_bytes > 0]
-    notes = [explained(base, current, delta.site) for delta in grown]
-    told = [
-        replace(delta, notes=note, evidence=(*delta.evidence, *note))
-        for delta, note in zip(grown, notes, strict=True)
-    ]
-    return (*told, *sites[len(told) :])
+    """The sites that grew most, with what the snapshots can tell of their growth; roots go first."""
+
+    def tag_of(delta: SiteDelta) -> int | None:
+        return tag_number_of(delta.site, base, current)
+
+    def told(delta: SiteDelta) -> SiteDelta:
+        if delta.delta_bytes <= 0:
+            return delta
+        note = (
+            *told_together(together, tag_of(delta)),
+            *explained(base, current, delta.site),
+        )
+        return replace(delta, notes=note, evidence=(*delta.evidence, *note))
+
+    ordered = roots_first(sites, tag_of, together)
+    first = [told(delta) for delta in ordered[:EXPLAINED_SITES]]
+    return (*first, *ordered[len(first) :])
 
 
 def _evidence(pair: SiteDelta, growth: int) -> list[str]:

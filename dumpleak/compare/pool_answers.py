@@ -12,13 +12,17 @@ from dumpleak.compare.counters import tag_deltas, with_blocks
 from dumpleak.model.account import Figure
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.held_objects import HeldObjects
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.listed_blocks import MAX_LISTED, BlockList, list_blocks
 from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.together import roots_first
 from windumps.diagnostics import Diagnostic, Severity
 
+EXPLAINED_OBJECTS = 2  # tags of objects of one dump of which is told who holds them
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
 _Tag = TypeVar("_Tag", TagRow, TagDelta)
 
@@ -85,6 +89,8 @@ class PoolAnswer:
         diagnostics: What was left out, and how things were found.
         system: Figures of the system, as far as the dump tells them.
         blocks: The blocks of the tags, where single tags were asked for and blocks were looked for.
+        held: Who holds the objects of the first tags of objects, by tag.
+        left: The pool that an unloaded driver left, where the system stopped for it.
     """
 
     source: SourceInfo
@@ -92,6 +98,8 @@ class PoolAnswer:
     rows: tuple[TagRow, ...]
     account: PoolAccount
     diagnostics: tuple[Diagnostic, ...]
+    held: dict[int, HeldObjects]
+    left: LeftPool | None = None
     system: tuple[Figure, ...] = ()
     blocks: BlockList | None = None
 
@@ -135,15 +143,28 @@ def take_pool(
     pools = _pools(snapshot, selection)
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
+    walked = pools.account.walked_bytes is not None
     blocks = None
-    if selection.tags and pools.account.walked_bytes is not None:
-        held, look = pools.blocks(), pools.look_into
-        blocks = list_blocks(held, rows, selection.pools, look, most_blocks)
+    if selection.tags and walked:
+        used, look = pools.blocks(), pools.look_into
+        blocks = list_blocks(used, rows, selection.pools, look, most_blocks)
     return PoolAnswer(
         *(snapshot.source, selection, tuple(rows), pools.account, _shown(notes)),
+        held=_held(pools, rows) if walked else {},
+        left=pools.left,
         system=snapshot.outside or (),
         blocks=blocks,
     )
+
+
+def _held(pools: Pools, rows: list[TagRow]) -> dict[int, HeldObjects]:
+    """Who holds the objects of the first tags that are of objects."""
+    found: dict[int, HeldObjects] = {}
+    for row in rows[:EXPLAINED_TAGS]:
+        held = pools.held(row.number) if len(found) < EXPLAINED_OBJECTS else None
+        if held is not None:
+            found[row.number] = held
+    return found
 
 
 def take_growth(
@@ -162,6 +183,7 @@ def take_growth(
     base, current = comparison.base, comparison.current
     sides = [_pools(side, selection) for side in (base, current)]
     deltas = selection.deltas(tag_deltas(comparison))
+    deltas = roots_first(deltas, lambda delta: delta.current.number, comparison.together)
     deltas[:explained] = [with_blocks(delta, base, current) for delta in deltas[:explained]]
     notes = comparison.diagnostics
     for which, side in zip(("base", "current"), sides, strict=True):

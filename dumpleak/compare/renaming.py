@@ -156,7 +156,8 @@ def _renamed_holders(find: Holders, keys: Collection[str], moved: Mapping[str, s
 
 
 def _together(one: Holding, other: Holding) -> Holding:
-    """Of both sites' blocks; the holder is the one that holds most."""
+    """Of both sites' blocks; the holder is the one that holds most. What both retain is not their sum."""
     most = max(one, other, key=lambda holding: holding.held)
     blocks, unreferenced = one.blocks + other.blocks, one.unreferenced + other.unreferenced
-    return replace(most, blocks=blocks, unreferenced=unreferenced)
+    kept = replace(most, retained_bytes=None, retained_count=None)
+    return replace(kept, blocks=blocks, unreferenced=unreferenced)

@@ -15,7 +15,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from dumpleak.compare.answers import Compared, Verdict
+from dumpleak.compare.answers import Compared, Verdict, tag_number_of
 from dumpleak.compare.builds import align_builds
 from dumpleak.compare.comparable import labelled, same_dump, why_not_comparable
 from dumpleak.compare.life import Life, same_life
@@ -34,10 +34,12 @@ from dumpleak.compare.site_trends import (
 )
 from dumpleak.compare.stretches import Lives, Recurring
 from dumpleak.compare.survivors import Survivors, find_survivors
+from dumpleak.compare.together import find_together
 from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import account_rows
 from dumpleak.model.boots import runs_of
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.together import Together, roots_first, told_together
 from dumpleak.model.totals import Totals
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.errors import WindumpsError
@@ -76,6 +78,7 @@ class Trend(Compared):
         by_counters: Groups that grow by counters only: those of some dumps are refuted by the blocks.
         boots: All dumps, those of one run of the system together, in order; one run where none was told.
         recurring: What grows at a like rate in every run.
+        together: Tags of the kernel's pools that grow alike under load; `sites` has the root of each first.
     """
 
     snapshots: tuple[Snapshot, ...]
@@ -94,6 +97,7 @@ class Trend(Compared):
     by_counters: tuple[SiteTrend, ...] = ()
     boots: tuple[tuple[Snapshot, ...], ...] = ()
     recurring: tuple[Recurring, ...] = ()
+    together: tuple[Together, ...] = ()
 
     @property
     def restarted(self) -> str:
@@ -214,6 +218,7 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
     private: tuple[SiteTrend, ...] = ()
     by_counters: tuple[SiteTrend, ...] = ()
     account: tuple[AccountRow, ...] = ()
+    together: tuple[Together, ...] = ()
     notes: list[Diagnostic] = []
     if force or not reasons:
         dumps, followed, notes_of_names = _followed(dumps, under_load)
@@ -223,6 +228,8 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
             private = finder.trends([snapshot.private for snapshot in dumps], {})
         account = account_rows(dumps)
         by_counters = grown_by_counters(finder, dumps, sites)
+        together = find_together(dumps[:under_load])
+        sites = _roots_first(sites, dumps, together)
         notes = [*aligned.diagnostics, *notes_of_names, *unknown_notes(dumps)]
     counted = has_counted_growth(dumps, sites)
     judged = judge(
@@ -252,6 +259,23 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
         private_unknown=series.private_unknown,
         by_counters=by_counters,
         boots=(tuple(ordered),),
+        together=together,
+    )
+
+
+def _roots_first(
+    sites: tuple[SiteTrend, ...], dumps: Sequence[Snapshot], together: Sequence[Together]
+) -> tuple[SiteTrend, ...]:
+    """Sites, of tags that grow together the root first; each tells what it grows together with."""
+
+    def tag_of(site: SiteTrend) -> int | None:
+        return tag_number_of(site.site, *dumps)
+
+    return tuple(
+        replace(site, evidence=(*site.evidence, *told_together(together, tag_of(site))))
+        if site.delta_bytes > 0
+        else site
+        for site in roots_first(sites, tag_of, together)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dumpleak.files import counter_csv, counter_objects
 from dumpleak.files.counter_csv import (
     MEMORY,
     PROCESS_ID,
@@ -25,8 +26,10 @@ from dumpleak.files.process_log import (
 )
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.snapshot import Snapshot
+from windumps.files import read_head
 
 KIND = "performance log"
+HEAD_BYTES = 0x1000
 MAX_SNAPSHOTS = 48  # of a series: as many as a line of a table shows
 _SUMS = ("_total", "idle")  # instances that are no process
 
@@ -44,7 +47,7 @@ def read_series(path: Path | str, process: str | None = None) -> list[Snapshot]:
     """
     heading = _heading(path)
     instance = _chosen(path, heading, process)
-    samples = read_samples(path, heading, [instance])[instance]
+    samples = _samples(path, heading, [instance])[instance]
     known = [row for row in samples.rows if any(v is not None for v in _figures(row).values())]
     if not known:
         raise CannotAnswerError(f"{path}: the log has no sample of {instance.name}")
@@ -74,7 +77,7 @@ def read_log(path: Path | str, by: str = "site", process: str | None = None) -> 
     processes = _processes(heading)
     if len(processes) < 2:
         return read_series(path)[-1]
-    all_samples = read_samples(path, heading, processes, only_last=True)
+    all_samples = _samples(path, heading, processes, only_last=True)
     rows = {instance: samples.rows[-1] for instance, samples in all_samples.items() if samples.rows}
     # A process that is gone has no values any more.
     there = {i: row for i, row in rows.items() if any(v is not None for v in row.values.values())}
@@ -88,15 +91,30 @@ def read_log(path: Path | str, by: str = "site", process: str | None = None) -> 
 
 
 def _heading(path: Path | str) -> CounterFile:
-    heading = read_heading(path)
+    of_objects = counter_objects.is_log(read_head(path, HEAD_BYTES))
+    heading = counter_objects.read_heading(path) if of_objects else read_heading(path)
     if not heading.instances:
-        names = listed({text[:100] for text in heading.unknown})
+        names = listed({text[:100] for text in heading.unknown}) or "it has none"
+        place = "in the file" if of_objects else "in the first line"
         raise CannotAnswerError(
             f"{path}: none of its counters is known by its English name: {names}. On a system of another "
-            r"language write the names in the first line in English, \\HOST\Process(app)\Private Bytes, "
+            rf"language write the names {place} in English, \\HOST\Process(app)\Private Bytes, "
             "Virtual Bytes, Working Set, Handle Count, Thread Count, or log such counters"
         )
     return heading
+
+
+def _samples(
+    path: Path | str, heading: CounterFile, instances: list[Instance], *, only_last: bool = False
+) -> dict[Instance, Samples]:
+    if isinstance(heading, counter_objects.ObjectsFile):
+        return counter_objects.read_samples(path, heading, instances, only_last=only_last)
+    return read_samples(path, heading, instances, only_last=only_last)
+
+
+def is_log(head: bytes) -> bool:
+    """True when the beginning of a file looks like counters of many moments, in one form or the other."""
+    return counter_csv.is_log(head) or counter_objects.is_log(head)
 
 
 def _chosen(path: Path | str, heading: CounterFile, process: str | None) -> Instance:
@@ -156,6 +174,10 @@ def _file(path: Path | str, heading: CounterFile, samples: Samples, count: int) 
     if heading.bias is None:
         message = "the log does not say its time zone: times are those of its machine"
         notes.append(("counters-local-time", message))
+    if isinstance(heading, counter_objects.ObjectsFile) and heading.doubtful_dates:
+        order = "day/month" if heading.day_first else "month/day"
+        message = f"dates of the log can be read in two ways; they were taken for {order}"
+        notes.append(("counters-dates", message))
     if count > MAX_SNAPSHOTS:
         message = f"{MAX_SNAPSHOTS} of {count} samples are shown, spread evenly from the first to the last"
         notes.append(("counters-thinned", message))

@@ -10,11 +10,14 @@ from typing import Any
 from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
+from dumpleak.model.coverage import ManagedCovered
+from dumpleak.model.holding import Holding
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group
+from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 
 FORMAT = "dumpleak/snapshot/1"
@@ -51,11 +54,15 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        notes: What was not looked at, by the key of a grouping.
+        coverage: How much of their memory was walked; None for members that the dump lists.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    notes: dict[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
+    coverage: ManagedCovered | None = None
 
 
 @dataclass
@@ -129,7 +136,13 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
 
     groups = tables({"site": snapshot.groups.values(), **metadata.tables})
     populations = {
-        of: {"sized": kept.sized, "reason": kept.reason, "groups": tables(kept.groups)}
+        of: {
+            "sized": kept.sized,
+            "reason": kept.reason,
+            "groups": tables(kept.groups),
+            "notes": {by: [asdict(note) for note in notes] for by, notes in kept.notes.items()},
+            "coverage": kept.coverage and asdict(kept.coverage),
+        }
         for of, kept in metadata.populations.items()
     }
     pool = {} if snapshot.pool is None else {"pool": pools_json(snapshot.pool, snapshot.boot)}
@@ -149,11 +162,8 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "groups": groups,
         "populations": populations,
         "classes": metadata.classes,
-        "holders": [
-            {"site": number, **asdict(snapshot.held_by[key])}
-            for number, key in enumerate(snapshot.groups)
-            if key in snapshot.held_by
-        ],
+        "holders": _holders(snapshot.held_by, snapshot.groups),
+        "private_holders": _holders(snapshot.held_by, snapshot.private),
         **tables({"private": snapshot.private.values()}),
         "private_unknown": snapshot.private_unknown,
         "by_regions": snapshot.by_regions,
@@ -170,6 +180,10 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         **pool,
         "processes": _processes(metadata.processes),
     }
+
+
+def _holders(held: Mapping[str, Holding], keys: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"site": number, **asdict(held[key])} for number, key in enumerate(keys) if key in held]
 
 
 def _processes(rows: tuple[ProcessRow, ...] | None) -> list[dict[str, Any]] | None:

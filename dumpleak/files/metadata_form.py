@@ -20,7 +20,7 @@ from dumpleak.files.metadata import FORMAT, About, Metadata, StoredPopulation
 from dumpleak.files.pool_metadata import POOL_HINTS, StoredPool, boot_of, pools_of
 from dumpleak.model.account import NO_REGIONS, Figure, older_figures
 from dumpleak.model.block_table import BY_PDB
-from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
+from dumpleak.model.coverage import Coverage, ManagedCovered, PoolsCovered, is_list_cut
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit
 from dumpleak.model.populations import BLOCKS, POOL
@@ -66,6 +66,7 @@ class _Metadata:
     populations: dict[str, StoredPopulation] | None
     classes: dict[str, list[int]]
     holders: list[Annotated[tuple[_SiteNumber, Holding], Together]]
+    private_holders: Annotated[list[Annotated[tuple[_SiteNumber, Holding], Together]], Absent([])]
     private: list[_Group]
     private_unknown: Annotated[str, Absent("")]
     by_regions: Annotated[bool, Absent(True)]
@@ -92,6 +93,7 @@ _HINTS: dict[type, dict[str, Any]] = {
     About: {"handles": tuple[Annotated[tuple[str, int], Named(("type", "count"))], ...] | None},
     Coverage: _COVERAGE,
     PoolsCovered: _COVERAGE,
+    ManagedCovered: _COVERAGE,
     Diagnostic: {"bytes_affected": Signed},
     HeapRow: dict.fromkeys(
         (
@@ -100,12 +102,17 @@ _HINTS: dict[type, dict[str, Any]] = {
         ),
         Signed | None,
     ),
-    StoredPopulation: {"groups": dict[str, list[_Group]]},
+    StoredPopulation: {
+        "groups": dict[str, list[_Group]],
+        "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
+    },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
         "file": Any,  # no file says its own name
         "subject": Subject | None,
         "cut_bytes": Annotated[int, Absent(0)],
+        "nt_global_flag": Annotated[int | None, Absent(None)],
+        "processor_seconds": Annotated[int | None, Absent(None)],
     },
 }
 
@@ -180,7 +187,10 @@ def _snapshot(stored: _Metadata, sites: list[Group], file: str) -> Snapshot:
         private_unknown=stored.private_unknown,
         by_regions=stored.by_regions,
         in_file=next(iter(stored.in_file), None),
-        held_by=_held_by(stored, list(groups)),
+        held_by=_held_by(stored.holders, list(groups), "holders")
+        | _held_by(
+            stored.private_holders, [site.key for site, _ in stored.private], "private_holders"
+        ),
         population=POOL if any(row.kind == POOL for row in stored.heaps) else BLOCKS,
     )
 
@@ -192,11 +202,13 @@ def _coverage(decode: Decoder, stored: _Metadata) -> Coverage:
     return replace(found, list_cut=is_list_cut(stored.diagnostics))
 
 
-def _held_by(stored: _Metadata, keys: list[str]) -> dict[str, Holding]:
+def _held_by(
+    held: list[tuple[_SiteNumber, Holding]], keys: list[str], name: str
+) -> dict[str, Holding]:
     try:
-        return {keys[number.site]: holding for number, holding in stored.holders}
+        return {keys[number.site]: holding for number, holding in held}
     except IndexError:
-        raise WrongMemberError(f"of sites below {len(keys)}", "metadata.holders") from None
+        raise WrongMemberError(f"of sites below {len(keys)}", f"metadata.{name}") from None
 
 
 def _check_classes(classes: dict[str, list[int]], tables: dict[str, list[Group]]) -> None:

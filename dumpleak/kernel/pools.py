@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.kernel.audit import account_for
+from dumpleak.kernel.held_objects import ObjectHolders
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.machine import why_no_walk
+from dumpleak.kernel.unloaded_with_pool import left_pool
 from dumpleak.model.boots import Boot
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -22,7 +25,7 @@ from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pool_sites import Refuted
 from dumpleak.model.pools import OpenObjects, Pools
 from dumpleak.model.snapshot import SourceInfo
-from dumpleak.owners.contents import drivers_in
+from dumpleak.owners.contents import drivers_in, words_in
 from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
 from dumpleak.owners.pointed import pointed_to
@@ -40,6 +43,7 @@ from windumps.kernel.handles import read_handles
 from windumps.pool_tags import OVERFLOW_TAG, tag_text
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import Source
+from windumps.symbols.functions import Location
 from windumps.symbols.provider import Symbols
 
 _QUANTITIES = ("allocs", "frees", "count", "bytes")
@@ -152,7 +156,15 @@ class PoolReader:
             look_into=lambda address, size: pointed_to(
                 self.dump.kernel, self.blocks, address, size
             ),
+            left=self.left,
+            held=ObjectHolders(self.dump, self).of,
+            words=lambda addresses, sizes: words_in(self.dump.kernel, addresses, sizes),
         )
+
+    @cached_property
+    def left(self) -> LeftPool | None:
+        """The pool that an unloaded driver left, where the system stopped for it."""
+        return left_pool(self.dump, self.pools.verifier)
 
     def account(self, *, walk: bool) -> PoolAccount:
         """Trackers and blocks held against each other; `walk` looks for blocks in any case."""
@@ -366,6 +378,11 @@ class PoolReader:
                 strict=True,
             )
         ]
+
+    @property
+    def frame_symbols(self) -> Callable[[Module, int], Location | None] | None:
+        """Names return addresses; None without symbols."""
+        return self._symbols.frame if self._symbols is not None else None
 
     def _symbolize(self, module: Module, rva: int) -> str | None:
         found = self._symbols.data(module, rva) if self._symbols is not None else None

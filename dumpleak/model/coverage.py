@@ -165,6 +165,14 @@ class PoolsCovered(Coverage):
 
 
 @dataclass(frozen=True)
+class ManagedCovered(Coverage):
+    """Coverage of the heap of a .NET process."""
+
+    memory: ClassVar[str] = "the .NET heap"
+    parts: ClassVar[str] = "segments"
+
+
+@dataclass(frozen=True)
 class ListCovered(Coverage):
     """Coverage of members that the dump lists, all of them: a list that is cut is refused.
 

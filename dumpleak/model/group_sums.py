@@ -125,6 +125,11 @@ class GroupSums:
         np.add.at(self._sums[2], groups, block_bytes)
         np.maximum.at(self._sums[3], groups, counted)
 
+    @property
+    def count(self) -> int:
+        """Numbers below this have a sum."""
+        return int(self._sums.shape[1])
+
     def totals(self, group: int) -> Totals:
         """Of one group."""
         return Totals(*(int(value) for value in self._sums[:, group]))

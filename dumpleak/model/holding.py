@@ -20,6 +20,9 @@ class Holding:
         holder: Who points to most of them; "" when nobody does.
         held: Blocks that the holder points to.
         fields: Where the blocks themselves point to, see `FieldFinder`.
+        retained_bytes: What would become unreachable, at least, if only these blocks were released, they
+            included. None where that was not asked for, or is not known.
+        retained_count: Blocks of that.
     """
 
     blocks: int
@@ -27,6 +30,8 @@ class Holding:
     holder: str = ""
     held: int = 0
     fields: tuple[str, ...] = ()
+    retained_bytes: int | None = None
+    retained_count: int | None = None
 
     @property
     def evidence(self) -> tuple[str, ...]:

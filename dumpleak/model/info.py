@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from dumpleak.model.account import Figure
 from dumpleak.model.coverage import Coverage, is_list_cut
-from dumpleak.model.memory import MemoryByUse
+from dumpleak.model.managed import ManagedMemory
+from dumpleak.model.memory import PRIVATE_USES, MemoryByUse
 from dumpleak.model.snapshot import HeapRow, SourceInfo
 from dumpleak.model.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
@@ -39,6 +40,9 @@ class Info:
         handles: Open handles by type ("" where the dump does not say), the most first; None where the dump
             does not list them.
         sourced_blocks: Used blocks whose file and line a debug C runtime keeps.
+        managed: What the .NET objects of the process come to; None where it has none, or they are not read,
+            and for snapshot files, whose account tells it.
+        why_no_managed: Why those of a process with a .NET runtime are not read; "" for all others.
     """
 
     source: SourceInfo
@@ -58,6 +62,23 @@ class Info:
     account: tuple[Figure, ...] = ()
     handles: tuple[tuple[str, int], ...] | None = None
     sourced_blocks: int = 0
+    managed: ManagedMemory | None = None
+    why_no_managed: str = ""
+
+    @property
+    def private_bytes(self) -> int | None:
+        """All committed private memory; None where the dump does not list it."""
+        if not self.memory.complete:
+            return None
+        return sum(row.committed_bytes for row in self.memory.rows if row.use in PRIVATE_USES)
+
+    @property
+    def is_mostly_managed(self) -> bool:
+        """The heap of .NET objects has more memory than all native heaps together."""
+        if self.managed is None:
+            return False
+        native = sum(heap.committed_bytes or 0 for heap in self.heaps)
+        return self.managed.committed_bytes > native
 
     @property
     def is_wow64(self) -> bool:
@@ -87,3 +108,19 @@ def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str
             parts.append(f"the file is cut and lacks {format_bytes(lost)}, copy it again")
         return f"partly: {'; '.join(parts)}"
     return "yes: compare it with a later dump of the same program, dumpleak BASE CURRENT"
+
+
+def managed_advice(advice: str, managed: ManagedMemory | None) -> str:
+    """What else can be looked at in a dump with .NET objects.
+
+    Args:
+        advice: Of its native heaps.
+        managed: What the objects come to.
+    """
+    if managed is None or not managed.is_enough:
+        return advice
+    verdict, _, why = advice.partition(": ")
+    compare = "dumpleak diff BASE CURRENT --of managed"
+    if verdict == "no":
+        return f"partly: its .NET objects can be compared, {compare}; {why}"
+    return f"{advice}; its .NET objects by {compare}"

@@ -8,6 +8,7 @@ from dumpleak.model.sites import Site
 from dumpleak.model.totals import Totals
 
 USES = ("heaps", "stacks", "teb-peb", "images", "mapped", "other-private")
+PRIVATE_USES = ("heaps", "stacks", "teb-peb", "other-private")
 UNKNOWN = "unknown"
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from windumps.errors import WindumpsError
@@ -52,6 +51,8 @@ def in_quotes(word: str) -> str:
 
 def _place() -> str:
     """What to install: the package by name, or the clone that it runs from."""
+    from importlib.metadata import PackageNotFoundError, distribution  # slow, and seldom asked
+
     try:
         return distribution("dumpleak").name
     except PackageNotFoundError:

@@ -17,6 +17,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
 PROCESSES = "processes"  # of a system
+MANAGED = "managed"
 
 
 class Trace(NamedTuple):
@@ -40,6 +41,7 @@ class Population:
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
         traces: What to do next when members become more, by the name of the group; "" for all others.
+        many: What several are called, where that is not the population's name.
         all_of_them: What all members together are called, where that is not the population's name.
         of_process: They are in the memory of one process, whose heaps and images name them.
         found_in: Where to look when a file of one process does not tell of them.
@@ -49,6 +51,7 @@ class Population:
     member: str
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
+    many: str = ""
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
@@ -81,6 +84,10 @@ OF_VIRTUAL_ALLOC = Trace(
     "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
     "wpr -start VirtualAllocation -filemode",
 )
+_MAPPED = Trace(
+    "Record who maps views, while they become more:",
+    "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
+)
 POPULATIONS: dict[str, Population] = {
     BLOCKS: Population(_OF_BLOCKS, "block", "asked for", all_of_them="the heaps of a process"),
     # The sites of the kernel's pools are tags.
@@ -93,16 +100,13 @@ POPULATIONS: dict[str, Population] = {
         found_in=f"pools are in dumps of the kernel: {BETTER_KERNEL_DUMP}",
     ),
     REGIONS: Population(
-        {"use": "use", "size": "size", "protection": "protection"},
+        {"use": "use", "size": "size", "protection": "protection", "owner": "owner"},
         "region",
         "committed",
         {
             "": Trace("Look at what they are used for:", "dumpleak diff BASE CURRENT --of regions"),
-            "other-private": OF_VIRTUAL_ALLOC,
-            "mapped": Trace(
-                "Record who maps views, while they become more:",
-                "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
-            ),
+            **dict.fromkeys(("other-private", "private memory", "private code"), OF_VIRTUAL_ALLOC),
+            **dict.fromkeys(("mapped", "mapped memory", "mapped code"), _MAPPED),
             "images": Trace("Look at the modules:", "dumpleak diff BASE CURRENT --of modules"),
             "stacks": _BY_THREAD,
             "teb-peb": _BY_THREAD,
@@ -136,6 +140,19 @@ POPULATIONS: dict[str, Population] = {
                 "xperf -on PROC_THREAD+LOADER -stackwalk ImageLoad",
             )
         },
+    ),
+    MANAGED: Population(
+        {"type": "type"},
+        "object",
+        "of the .NET heap",
+        {
+            "": Trace(
+                "Record who allocates .NET objects, while they become more:",
+                "dotnet-trace collect --profile gc-verbose -p PID",
+            )
+        },
+        many="objects",
+        all_of_them="the .NET heap",
     ),
     PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
 }

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dumpleak.model.account import Figure
 from dumpleak.model.block_table import BlockTable
 from dumpleak.model.boots import Boot
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit, MemoryByUse
@@ -92,6 +92,8 @@ class SourceInfo:
         program_base: Load address of the executable; None when unknown.
         subject: What it tells of.
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
+        nt_global_flag: PEB.NtGlobalFlag; None when unknown.
+        processor_seconds: Processor time that the process had taken; None when unknown.
     """
 
     file: str
@@ -106,6 +108,8 @@ class SourceInfo:
     program_base: int | None = None
     subject: Subject = Subject.PROCESS
     cut_bytes: int = 0
+    nt_global_flag: int | None = None
+    processor_seconds: int | None = None
 
 
 @dataclass
@@ -176,6 +180,11 @@ class Snapshot:
     refuted_unknown: str = ""
 
     @property
+    def tells_retained(self) -> bool:
+        """What groups keep alive was asked for, and is known of some."""
+        return any(holding.retained_bytes is not None for holding in self.held_by.values())
+
+    @property
     def shortfall(self) -> str:
         """Why its answer says too little to stand; "" when it covers enough."""
         return (self.pool.account.shortfall if self.pool else "") or self.coverage.shortfall
@@ -188,7 +197,7 @@ class Snapshot:
     @property
     def members(self) -> str:
         """What its members are called, "blocks"."""
-        return BLOCKS if self.is_pool else self.population
+        return BLOCKS if self.is_pool else POPULATIONS[self.population].many or self.population
 
     @property
     def of_process(self) -> bool:
@@ -204,6 +213,11 @@ class Snapshot:
     def is_listed(self) -> bool:
         """Its members are no blocks but what a dump lists: threads, regions."""
         return self.members != BLOCKS
+
+    @property
+    def is_walked(self) -> bool:
+        """Its members were found by a walk, which may leave some out; a list has all or is refused."""
+        return not isinstance(self.coverage, ListCovered)
 
     @property
     def is_pool(self) -> bool:

@@ -33,14 +33,9 @@ def drivers_in(kernel: Kernel, addresses: U64, sizes: I64) -> tuple[list[tuple[s
         (file name, blocks) of each driver, the most blocks first; and how many blocks were looked at.
     """
     step = max(-(-len(addresses) // MAX_BLOCKS), 1)
-    chosen, length = addresses[::step], np.minimum(sizes[::step], MAX_BYTES)
-    width = kernel.pointer_size
+    chosen = addresses[::step]
     images = ModuleMap([d for d in kernel.drivers if d is not kernel.image])
-    offsets = np.arange(0, int(length.max(initial=0)) - width + 1, width)
-    places = chosen[:, None] + offsets.astype(np.uint64)
-    words, inside = kernel.memory.gather(places, f"<u{width}")
-    inside &= offsets + width <= length[:, None]
-    rows, words = np.nonzero(inside)[0], words[inside].astype(np.uint64)
+    rows, words = words_in(kernel, chosen, sizes[::step])
     hits: set[tuple[int, int]] = set()
     for start in (words, driver_objects(kernel, words)[0]):
         index = images.index_of(start)
@@ -51,6 +46,16 @@ def drivers_in(kernel: Kernel, addresses: U64, sizes: I64) -> tuple[list[tuple[s
         blocks[image] = blocks.get(image, 0) + 1
     named = [(images.modules[image].name, count) for image, count in blocks.items()]
     return sorted(named, key=lambda row: (-row[1], row[0].lower())), len(chosen)
+
+
+def words_in(kernel: Kernel, addresses: U64, sizes: I64) -> tuple[I64, U64]:
+    """What blocks hold, word by word, up to `MAX_BYTES` of each: (which block, the word)."""
+    width, length = kernel.pointer_size, np.minimum(sizes, MAX_BYTES)
+    offsets = np.arange(0, int(length.max(initial=0)) - width + 1, width)
+    places = addresses[:, None] + offsets.astype(np.uint64)
+    words, inside = kernel.memory.gather(places, f"<u{width}")
+    inside &= offsets + width <= length[:, None]
+    return np.nonzero(inside)[0], words[inside].astype(np.uint64)
 
 
 def driver_objects(kernel: Kernel, words: U64) -> tuple[U64, NDArray[np.uint8]]:

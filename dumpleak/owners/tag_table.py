@@ -75,6 +75,12 @@ class TagTable:
                 found = self._wild.setdefault(places, {})
                 found.setdefault("".join(note.tag[n] for n in places), (number, note))
 
+    @property
+    def drivers(self) -> set[str]:
+        """All that it names, in small letters."""
+        notes = [*self._exact.values(), *(n for f in self._wild.values() for _, n in f.values())]
+        return {name.lower() for note in notes for name in note.drivers}
+
     def __len__(self) -> int:
         return len(self._exact) + sum(map(len, self._wild.values()))
 

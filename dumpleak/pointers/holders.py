@@ -5,8 +5,9 @@ That is evidence for people, never part of a key: what holds a block changes whi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,20 @@ from numpy.typing import NDArray
 from dumpleak.model.holding import Holding
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.pointers.pointer_fields import FieldFinder
-from dumpleak.pointers.reachability import find_reachable
+from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
+from dumpleak.pointers.region_owners import (
+    RegionOwners,
+    find_region_owners,
+    private_holdings,
+    why_owners_unknown,
+)
+from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
+from dumpleak.process.memory_use import private_size
 from dumpleak.process.session import Session
 
+MOST_FIELDS = 200  # groups whose fields are looked at, the largest
 SAME_OFFSET = 0.9  # share of pointers that must stand at one offset before it is told
 
 _ROOT_NAMES = {
@@ -43,40 +53,70 @@ class HolderFinder:
         session: The dump, walked.
         index: Its used blocks; groups number `sites`.
         sites: The groups.
+        retained: Also tell what groups retain.
 
     Attributes:
         unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
             looked for, and where too little of the roots is in the dump to tell.
     """
 
-    def __init__(self, session: Session, index: BlockIndex, sites: Sequence[Site]) -> None:
+    def __init__(
+        self, session: Session, index: BlockIndex, sites: Sequence[Site], *, retained: bool = False
+    ) -> None:
         self._session = session
         self._index = index
         self._sites = sites
+        self._retained = retained
         self.unreferenced: NDArray[np.bool_] | None = None
 
+    @cached_property
+    def region_owners(self) -> RegionOwners:
+        """Whose memory outside heaps is."""
+        return find_region_owners(self._session, self._index, self._sites)
+
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
-        """Who holds the blocks of the groups with these keys; reads all memory that may hold some."""
-        session, index = self._session, self._index
+        """Who holds the blocks of the groups with these keys; reads all memory that may hold some.
+
+        Keys of private memory outside heaps may be among them.
+        """
         wanted = np.array([site.key in keys for site in self._sites], np.bool_)
-        if not wanted.any():
-            return {}
+        found = self._of_blocks(wanted) if wanted.any() else {}
+        sizes = {reserved for key in keys if (reserved := private_size(key)) is not None}
+        if sizes and not why_owners_unknown(self._session):
+            found |= private_holdings(self._session, self.region_owners, sizes)
+        return found
+
+    def _of_blocks(self, wanted: NDArray[np.bool_]) -> dict[str, Holding]:
+        session, index = self._session, self._index
         names = [_block_name(site) for site in self._sites]
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
-        reachable = find_reachable(memory, roots, index, votes, session.dump.release).reachable
+        amounts = roots.amounts(memory)
+        graph = scan_pointers(memory, roots, index, votes, session.dump.release)
+        reachable = reachability_of(graph).reachable
+        kept: Mapping[int, tuple[int, int] | None] = {}
+        if self._retained:
+            groups = np.flatnonzero(wanted).tolist()
+            kept = Retention(graph, reachable, index.size).of_groups(index.group, groups)
         self.unreferenced = ~reachable
-        if not unreferenced_can_be_told(session, roots.amounts(memory)):
+        if not unreferenced_can_be_told(session, amounts):
             reachable[:] = True
             self.unreferenced = None
         found = votes.result(~reachable)
         look = FieldFinder(session, index, names)
-        return {
-            self._sites[row].key: replace(
-                found[row], fields=look.fields(row, skip_first=self._sites[row].type is not None)
+        largest = np.argsort(-np.bincount(index.group, index.size, len(names)), kind="stable")
+        looked_at = set(largest[wanted[largest]][:MOST_FIELDS].tolist())
+        holdings = {}
+        for row in np.flatnonzero(wanted).tolist():
+            site = self._sites[row]
+            fields: tuple[str, ...] = ()
+            if row in looked_at:
+                fields = look.fields(row, skip_first=site.type is not None)
+            bytes_, count = kept.get(row) or (None, None)
+            holdings[site.key] = replace(
+                found[row], fields=fields, retained_bytes=bytes_, retained_count=count
             )
-            for row in np.flatnonzero(wanted).tolist()
-        }
+        return holdings
 
 
 def _block_name(site: Site) -> str:

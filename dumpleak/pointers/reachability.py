@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.pointers.pointer_graph import PointerGraph, closure
 from dumpleak.pointers.references import BlockIndex, Edges
 from dumpleak.pointers.roots import Root, RootKind, Roots
 from windumps.memory import AddressSpace
@@ -21,10 +22,6 @@ from windumps.memory import AddressSpace
 # there, only those to a block's very start count.
 _UNKNOWN_CONTENTS = (RootKind.PRIVATE, RootKind.MAPPED)
 _NARROW = 4
-
-# From so many blocks on, whole columns are followed at once. Long lists are followed one by one: a column
-# of one row for each of a million members would take minutes.
-_WIDE = 256
 
 _RELEASE_EVERY = 8  # pieces of a scan after which mapped pages are given back
 
@@ -42,7 +39,7 @@ class Reachability:
     referenced: NDArray[np.bool_]
 
 
-def _root_edges(
+def root_edges(
     memory: AddressSpace, roots: Roots, index: BlockIndex
 ) -> Iterator[tuple[Root, Edges]]:
     """The pointers from each root that is memory, piece by piece."""
@@ -71,14 +68,14 @@ class PointerWatcher(Protocol):
         ...
 
 
-def find_reachable(
+def scan_pointers(
     memory: AddressSpace,
     roots: Roots,
     index: BlockIndex,
     watcher: PointerWatcher | None = None,
     release: Callable[[], None] = lambda: None,
-) -> Reachability:
-    """Scans all roots and all used blocks, and follows what they point to.
+) -> PointerGraph:
+    """Scans all roots and all used blocks for pointers.
 
     Args:
         memory: The process's memory.
@@ -87,7 +84,6 @@ def find_reachable(
         watcher: Is shown all pointers.
         release: Called from time to time, to give mapped pages back.
     """
-    count = len(index)
     sources, targets = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for number, edges in enumerate(index.edges_among_blocks(memory)):
         others = edges.source != edges.target
@@ -98,7 +94,7 @@ def find_reachable(
         if number % _RELEASE_EVERY == _RELEASE_EVERY - 1:
             release()
     kept = []
-    for root, edges in _root_edges(memory, roots, index):
+    for root, edges in root_edges(memory, roots, index):
         kept.append(edges.target.astype(np.int32))
         if watcher is not None:
             watcher.add_root(root, edges)
@@ -107,52 +103,31 @@ def find_reachable(
     if watcher is not None:
         watcher.add_registers(held)
     kept.append(held.astype(np.int32))
-    from_roots = np.unique(np.concatenate(kept))
-    source, target = np.concatenate(sources), np.concatenate(targets)
-    referenced = np.zeros(count, np.bool_)
-    referenced[from_roots] = True
-    referenced[target] = True
-    return Reachability(_closure(count, source, target, from_roots), referenced)
+    return PointerGraph(
+        len(index),
+        np.concatenate(sources),
+        np.concatenate(targets),
+        np.unique(np.concatenate(kept)),
+    )
 
 
-def _closure(
-    count: int, source: NDArray[np.int32], target: NDArray[np.int32], start: NDArray[np.int32]
-) -> NDArray[np.bool_]:
-    """Which of `count` nodes can be reached from `start` over edges from `source` to `target`."""
-    target = target[np.argsort(source, kind="stable")]
-    first = np.zeros(count + 1, np.int64)  # where a node's edges begin
-    np.cumsum(np.bincount(source, minlength=count), out=first[1:])
-    seen = np.zeros(count, np.bool_)
-    seen[start] = True
-    front = start
-    while len(front):
-        if len(front) < _WIDE:
-            front = _follow_singly(front, first, target, seen)
-            continue
-        lengths = first[front + 1] - first[front]
-        ends = np.cumsum(lengths)
-        edges = np.repeat(first[front] - ends + lengths, lengths) + np.arange(ends[-1])
-        reached = target[edges]
-        new = np.sort(reached[~seen[reached]])  # np.unique is many times slower here
-        front = new[np.append(True, new[1:] != new[:-1])[: len(new)]]
-        seen[front] = True
-    return seen
+def find_reachable(
+    memory: AddressSpace,
+    roots: Roots,
+    index: BlockIndex,
+    watcher: PointerWatcher | None = None,
+    release: Callable[[], None] = lambda: None,
+) -> Reachability:
+    """Scans all roots and all used blocks, and follows what they point to.
+
+    Arguments as `scan_pointers` has them.
+    """
+    return reachability_of(scan_pointers(memory, roots, index, watcher, release))
 
 
-def _follow_singly(
-    front: NDArray[np.int32],
-    first: NDArray[np.int64],
-    target: NDArray[np.int32],
-    seen: NDArray[np.bool_],
-) -> NDArray[np.int32]:
-    """Follows few nodes until there are none left, or many; gives those still to be followed."""
-    begin, leads, known = first.data, target.data, seen.data
-    left = front.tolist()
-    while left and len(left) < _WIDE:
-        node = left.pop()
-        for edge in range(begin[node], begin[node + 1]):
-            there = leads[edge]
-            if not known[there]:
-                known[there] = True
-                left.append(there)
-    return np.array(left, np.int32)
+def reachability_of(graph: PointerGraph) -> Reachability:
+    """What can be reached in a graph."""
+    referenced = np.zeros(graph.count, np.bool_)
+    referenced[graph.held] = True
+    referenced[graph.target] = True
+    return Reachability(closure(graph.count, graph.source, graph.target, graph.held), referenced)

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 import numpy as np
 
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import USES
 from dumpleak.process.known_memory import KnownMemory
 from dumpleak.process.memory_use import SHARED_USER_DATA, heap_ranges, region_uses
@@ -217,6 +218,17 @@ def missing_roots(session: Session, amounts: dict[RootKind, RootBytes]) -> str:
             "so whatever is held only there would look unreferenced"
         )
     return ""
+
+
+def require_roots(session: Session, amounts: dict[RootKind, RootBytes]) -> None:
+    """Checks that enough of the roots is in a dump.
+
+    Raises:
+        CannotAnswerError: so little is that everything would look unreferenced.
+    """
+    reason = missing_roots(session, amounts)
+    if reason:
+        raise CannotAnswerError(f"{session.dump.path}: {reason}; {session.better_dump}")
 
 
 def unreferenced_can_be_told(session: Session, amounts: dict[RootKind, RootBytes]) -> bool:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from dumpleak.model.account import (
     CUT_HANDLES,
+    MANAGED_ROWS,
     MODULES_CUT,
     NARROW_LIMIT,
     NO_COUNTERS,
@@ -38,9 +39,25 @@ def outside_figures(session: Session) -> tuple[Figure, ...]:
         _figure("modules.count", len(dump.modules), why_no_modules(dump)),
     ]
     return (
-        *(*figures, _of_handles(session), *_of_regions(session, regions)),
+        *(*figures, *_of_managed(session), _of_handles(session), *_of_regions(session, regions)),
         *(*_address_space(session, regions), *_counters(session, regions)),
     )
+
+
+def _of_managed(session: Session) -> list[Figure]:
+    """What the .NET objects come to; nothing for a process without."""
+    managed = session.managed
+    if not managed.applies:
+        return []
+    memory = managed.memory
+    if memory is None:
+        return [Figure(name, None, managed.why) for name in MANAGED_ROWS]
+    return [
+        Figure("managed.count", memory.count),
+        Figure("managed.bytes", memory.bytes),
+        Figure("managed.free_bytes", memory.free_bytes),
+        Figure("managed.committed_bytes", memory.committed_bytes),
+    ]
 
 
 def why_no_modules(dump: Dump) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError, Progress, no_progress
 from dumpleak.process.known_memory import KnownMemory, inside_spans
+from dumpleak.process.managed import ManagedObjects
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump, open_dump
@@ -120,6 +121,11 @@ class Session:
         use_symbols(dump, symbols)  # they may say how the kernel lays processes out
         return cls(open_process(dump, find_process(dump, process)), symbols)
 
+    @cached_property
+    def managed(self) -> ManagedObjects:
+        """The .NET objects of the process."""
+        return ManagedObjects.of(self.dump)
+
     @property
     def diagnostics(self) -> list[Diagnostic]:
         """Everything left out so far, while opening and while walking."""
@@ -155,7 +161,8 @@ class Session:
                 works.
         """
         if not self.readable_heaps:
-            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}")
+            managed = "; its .NET objects can be looked at: --of managed" * bool(self.managed.heap)
+            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}{managed}")
 
     def why_no_heaps(self) -> str:
         """One line: what this file is, what it lacks, and how to take a dump that has it."""

@@ -109,10 +109,21 @@ def process_facts(info: Info) -> list[tuple[str, str]]:
     return facts
 
 
+def retained_of(snapshot: Snapshot, site: Site) -> tuple[int | None, int | None]:
+    """(bytes, count) of what the blocks of a site keep alive; None where that is not known."""
+    holding = snapshot.held_by.get(site.key)
+    return (holding.retained_bytes, holding.retained_count) if holding else (None, None)
+
+
 def ranked_groups(snapshot: Snapshot) -> list[tuple[Site, Totals]]:
-    """Groups by used bytes, largest first; equal ones by name so that the order is always the
-    same.
+    """Groups by used bytes, largest first; by what they keep alive where that was asked for.
+
+    Equal ones by name, so that the order is always the same.
     """
-    return sorted(
-        snapshot.groups.values(), key=lambda pair: (-pair[1].bytes, -pair[1].count, pair[0].key)
-    )
+
+    def rank(pair: tuple[Site, Totals]) -> tuple[int, int, int, str]:
+        site, totals = pair
+        kept = retained_of(snapshot, site)[0] if snapshot.tells_retained else 0
+        return -(kept or 0), -totals.bytes, -totals.count, site.key
+
+    return sorted(snapshot.groups.values(), key=rank)

@@ -40,7 +40,8 @@ def meter_told(meter: Meter) -> tuple[str, bool]:
         # Of a comparison the summary says it.
         return ("" if ": " in label else coverage.never.capitalize()), False
     label = label.replace(Coverage.memory, coverage.memory)
-    label = label.replace(Coverage.memory.capitalize(), coverage.memory.capitalize())
+    memory = coverage.memory[:1].upper() + coverage.memory[1:]
+    label = label.replace(Coverage.memory.capitalize(), memory)
     if coverage.never:
         return f"{label}: {coverage.share_text}; {coverage.never}", False
     if coverage.shown_share is None:

@@ -11,6 +11,7 @@ from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Groups, Totals, by_key
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.pointers.roots import find_roots, lost_share, require_roots, share_told
 from dumpleak.process.account import outside_figures
 from dumpleak.process.coverage import coverage
 from dumpleak.process.limits import memory_limits
@@ -20,7 +21,7 @@ from dumpleak.process.unread_heaps import unread_spans
 from dumpleak.process.used_pieces import used_pieces
 from dumpleak.subjects import subject_of
 from dumpleak.survey.block_table import BlockTableBuilder
-from windumps.diagnostics import MEMORY_CUT
+from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
 
 
 def take_snapshot(
@@ -31,6 +32,7 @@ def take_snapshot(
     details: bool = False,
     keep_blocks: bool = False,
     holders: bool = False,
+    retained: bool = False,
 ) -> Snapshot:
     """Walks all heaps of a dump and adds their used blocks up.
 
@@ -41,9 +43,10 @@ def take_snapshot(
         details: Also collect what only some reports show, `Snapshot.details` and `Snapshot.memory`.
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         holders: Keep what `Snapshot.holders` needs.
+        retained: Let `Snapshot.holders` also tell what groups retain.
 
     Raises:
-        CannotAnswerError: no heap can be read.
+        CannotAnswerError: no heap can be read, or what groups retain cannot be told.
     """
     session.require_heaps()
     grouping: Grouping = GROUPINGS[by](session)
@@ -64,13 +67,34 @@ def take_snapshot(
     if kept is not None:
         table = kept.build(tuple(site.key for site in sites))
         snapshot.blocks = lambda: table
+    if retained:
+        snapshot.diagnostics += _retained_notes(session)
     if index is not None:
-        snapshot.holders = HolderFinder(session, index.build(), sites)
+        snapshot.holders = HolderFinder(session, index.build(), sites, retained=retained)
     if details:
         found = more.details(len(sites))
         snapshot.details = dict(zip((site.key for site in sites), found, strict=True))
         snapshot.memory = memory_by_use(session)
     return snapshot
+
+
+def _retained_notes(session: Session) -> list[Diagnostic]:
+    """What is missing of the roots, where blocks seem to keep what something else holds, too.
+
+    Raises:
+        CannotAnswerError: too much.
+    """
+    amounts = find_roots(session).amounts(session.dump.memory)
+    require_roots(session, amounts)
+    lost = lost_share(session, amounts)
+    if not lost and lost is not None:
+        return []
+    share = share_told(lost) if lost is not None else "an unknown share"
+    message = (
+        f"{share} of the memory that may hold pointers is not in the dump; what something there holds, too, "
+        "is counted as kept alive by the blocks that are in it"
+    )
+    return [Diagnostic("roots-absent", Severity.WARNING, "roots", None, message)]
 
 
 def walked_snapshot(session: Session, by: str, grouping: Grouping, sums: GroupSums) -> Snapshot:
@@ -118,6 +142,8 @@ def snapshot_of(session: Session, by: str, groups: Groups, totals: Totals) -> Sn
 def source_info(session: Session) -> SourceInfo:
     """Where a session's answers come from."""
     dump, program = session.dump, session.program
+    created, user, kernel = dump.process_times or (None, None, None)
+    flags = (view.nt_global_flag for view in session.views)
     return SourceInfo(
         file=str(dump.path),
         kind=dump.kind,
@@ -127,10 +153,12 @@ def source_info(session: Session) -> SourceInfo:
         time=dump.time,
         process_id=dump.process_id,
         program=program.name if program else "",
-        process_created=dump.process_times[0] if dump.process_times else None,
+        process_created=created,
         program_base=program.base_address if program else None,
         subject=subject_of(dump),
         cut_bytes=sum(d.bytes_affected for d in dump.diagnostics if d.code == MEMORY_CUT),
+        nt_global_flag=next((flag for flag in flags if flag is not None), None),
+        processor_seconds=None if user is None or kernel is None else user + kernel,
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress, no_progress
-from dumpleak.model.info import Info, coverage_advice
+from dumpleak.model.info import Info, coverage_advice, managed_advice
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals, sum_of
 from dumpleak.process.memory_use import memory_by_use
@@ -49,7 +49,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
     """Walks all heaps to account for their memory, and describes the dump."""
     sources: Counter[int] = Counter()
     taken = process_snapshot(session, progress, sources)
-    dump, covered = session.dump, taken.coverage
+    dump, covered, managed = session.dump, taken.coverage, session.managed.memory
     return Info(
         source=taken.source,
         full_memory=dump.full_memory,
@@ -64,14 +64,17 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         memory=memory_by_use(session),
         modules=tuple(dump.modules),
         unloaded_modules=tuple(dump.unloaded_modules),
-        usable=bool(session.readable_heaps) and not covered.shortfall,
-        advice=_advice(session, covered),
-        diagnostics=tuple(session.diagnostics),
+        usable=(bool(session.readable_heaps) and not covered.shortfall)
+        or (managed is not None and managed.is_enough),
+        advice=managed_advice(_advice(session, covered), managed),
+        diagnostics=(*session.diagnostics, *session.managed.diagnostics),
         account=account_of(taken),
         handles=handle_types(session),
         sourced_blocks=sum(
             count for name, count in sources.items() if read_source_name(dump.memory, name)
         ),
+        managed=managed,
+        why_no_managed=session.managed.why if session.managed.applies else "",
     )
 
 

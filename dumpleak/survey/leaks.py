@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.grouping import GROUPINGS, Grouping
 from dumpleak.model.coverage import Coverage
-from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
@@ -26,7 +26,7 @@ from dumpleak.pointers.roots import (
     Roots,
     find_roots,
     lost_share,
-    missing_roots,
+    require_roots,
 )
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
@@ -114,7 +114,8 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
     index = builder.build()
     roots = find_roots(session)
     amounts = roots.amounts(session.dump.memory)
-    notes = _check_roots(session, roots, amounts)
+    require_roots(session, amounts)
+    notes = _missing_notes(roots, amounts)
     progress("scanning for pointers", 0, 1)
     found = find_reachable(session.dump.memory, roots, index, release=session.dump.release)
     progress("scanned", 1, 1)
@@ -166,17 +167,8 @@ def _groups(
     return tuple(found)
 
 
-def _check_roots(
-    session: Session, roots: Roots, amounts: dict[RootKind, RootBytes]
-) -> list[Diagnostic]:
-    """What is missing of the roots.
-
-    Raises:
-        CannotAnswerError: so much that everything would look unreferenced.
-    """
-    reason = missing_roots(session, amounts)
-    if reason:
-        raise CannotAnswerError(f"{session.dump.path}: {reason}; {session.better_dump}")
+def _missing_notes(roots: Roots, amounts: dict[RootKind, RootBytes]) -> list[Diagnostic]:
+    """What is missing of the roots."""
     notes = []
     if RootKind.STACK not in amounts:
         message = (

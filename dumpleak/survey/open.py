@@ -16,6 +16,7 @@ from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.pointers.holders import HolderFinder
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.heaps import take_snapshot
@@ -47,6 +48,7 @@ class Wanted:
         details: Also collect what only some reports show, `Snapshot.details` and `Snapshot.memory`.
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         holders: Keep what `Snapshot.holders` needs.
+        retained: Let `Snapshot.holders` also tell what groups retain; what cannot is refused.
         progress: Told of the work.
         pooltag: A `pooltag.txt` that tells of pool tags; one beside the dump is found without.
         walk: Look for blocks of the pools also where the kernel's counters do without.
@@ -61,6 +63,7 @@ class Wanted:
     details: bool = False
     keep_blocks: bool = False
     holders: bool = False
+    retained: bool = False
     progress: Progress = no_progress
     pooltag: Path | None = None
     walk: bool = True
@@ -85,6 +88,16 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
         CannotAnswerError: the input does not tell of what is wanted.
         WindumpsError: it cannot be used.
     """
+    found = _open_snapshot(path, wanted)
+    if wanted.retained and not isinstance(found.holders, HolderFinder):
+        raise CannotAnswerError(
+            f"{path}: what blocks keep alive takes a look at all memory of a process; name a dump of one, "
+            "and ask for blocks"
+        )
+    return found
+
+
+def _open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
     of_blocks = not is_produced(wanted.of)
     if not of_blocks and is_snapshot_file(path):
         return stored_population(path, wanted.of or "", wanted.by)
@@ -142,6 +155,7 @@ class OpenedProcess:
             details=wanted.details,
             keep_blocks=wanted.keep_blocks,
             holders=wanted.holders,
+            retained=wanted.retained,
         )
 
     def info(self, progress: Progress) -> Info:
@@ -169,7 +183,7 @@ class OpenedProcess:
         """Writes its snapshot file; gives why that says too little, "" when it is enough."""
         if asked.of not in PRODUCERS:
             require_population(self.dump.path, asked.of, BLOCKS)
-        write_snapshot(
+        written = write_snapshot(
             *(self._session, path, asked.include),
             strip_names=asked.strip_names,
             keep_names=asked.keep_names,
@@ -177,7 +191,9 @@ class OpenedProcess:
             progress=progress,
             of=asked.of,
         )
-        return coverage(self._session).shortfall
+        kept = written.populations.get(asked.of or "")
+        covered = kept.coverage if kept is not None else None
+        return (covered or coverage(self._session)).shortfall
 
 
 class OpenedSystem:

@@ -28,6 +28,7 @@ from dumpleak.files.pool_metadata import said_anew
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.group_sums import GroupSums
+from dumpleak.model.populations import MANAGED
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Group
 from dumpleak.pointers.holders import HolderFinder
@@ -83,12 +84,14 @@ def write_snapshot(
         What was written besides the blocks.
 
     Raises:
-        CannotAnswerError: no heap can be read, or the dump does not tell of the members of `of`.
+        CannotAnswerError: no heap can be read and blocks are meant, or the dump does not tell of the members
+            of `of`.
         MissingExtraError: pyarrow is not installed.
         OSError: the file cannot be written.
     """
     arrow()  # better now than after a long walk
-    session.require_heaps()
+    if of != MANAGED:  # .NET objects are told of where native heaps cannot be read
+        session.require_heaps()
     walk = _Walk(session, holders if not strip_names else False)
     for source, used in used_pieces(session, progress):
         walk.add(source, used)
@@ -177,7 +180,8 @@ class _Walk:
         limit = self._holders
         if self._index is not None and (limit is True or snapshot.totals.bytes <= limit):
             find = HolderFinder(self._session, self._index.build(), self._sites.table.sites)
-            snapshot.held_by = find(snapshot.groups.keys())
+            snapshot.holders = find
+            snapshot.held_by = find((*snapshot.groups, *snapshot.private))
             snapshot.unreferenced = find.unreferenced
         return Metadata(
             snapshot,

@@ -66,6 +66,6 @@ def test_a_clone_that_was_not_installed_is_named_by_its_folder(
     def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(extras, "distribution", missing)
+    monkeypatch.setattr("importlib.metadata.distribution", missing)
     clone = Path(__file__).resolve().parents[2]
     assert f'"{clone}[html]"' in install_command("html")

@@ -74,7 +74,7 @@ def test_ctrl_c_while_the_command_is_imported_is_quiet(
     script.parent.mkdir()
     script.write_text("from dumpleak.cli import main\nmain()\n")
     started = ["-m", "dumpleak"] if start == "module" else [str(script)]
-    done = _python(tmp_path, *started, "--version")
+    done = _python(tmp_path, *started, "info", "--help")
     assert (done.returncode, done.stderr, done.stdout) == (130, "", "")
 
 

@@ -99,3 +99,15 @@ def test_a_process_with_heaps_of_two_pointer_sizes_is_called_a_wow64_one() -> No
     image = dataclasses.replace(plain.modules[0], name="wow64.dll")
     small = dataclasses.replace(plain, heaps=(), modules=(image,))
     assert dict(process_facts(small))["Process"] == wow64
+
+
+def test_who_records_stacks_already_is_not_told_to_record_them(run: Any) -> None:
+    """By type no stack is shown; that the process records them stands in its NtGlobalFlag."""
+    pairs = [TESTDATA / "10.0.19041.3324-x64" / f"leak-pair-{kind}" for kind in ("ust", "aslr")]
+    said = []
+    for pair in pairs:
+        dumps = pair / "before.dmp.gz", pair / "after.dmp.gz"
+        said.append(run("diff", *dumps, "--by", "type")[1])
+    assert "+ust" not in said[0]
+    assert "are recorded in this process" in said[0]
+    assert "+ust" in said[1]

@@ -45,7 +45,7 @@ CONTAINERS: dict[str, Container] = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def systems() -> dict[str, System]:
     return {kind: System(kind) for kind in NUMBERS}
 
@@ -393,7 +393,9 @@ def test_a_build_between_rows_is_probed_and_says_so(
 def test_processes_are_laid_out_as_the_kernels_symbols_say(
     systems: dict[str, System], tmp_path: Path
 ) -> None:
-    raw = bytearray(full(systems["x64"]))
+    system = systems["x64"]
+    system.write(system.kernel + 0x80 * 0x10000 + 0x648, (77).to_bytes(8, "little"))
+    raw = bytearray(full(system))
     struct.pack_into("<I", raw, 0xC, 24_000)
     dump = opened(tmp_path, bytes(raw))
     number = {"kind": "base", "name": "unsigned long long"}

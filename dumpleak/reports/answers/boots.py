@@ -13,6 +13,7 @@ from dumpleak.compare.system_changes import SystemChanges, system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.changes import changes_json, changes_told
+from dumpleak.reports.answers.together import together_json
 from dumpleak.reports.document import Column, Kind, Part, Row, Table, View
 from dumpleak.reports.json_report import both_json, source_json
 from dumpleak.reports.values import Absent, Name
@@ -95,6 +96,7 @@ def boots_json(
     if not trend.base.is_pool:
         return {}
     return {
+        "groups": together_json(trend.together),
         "restarts": [{"before": before, "after": after} for before, after in trend.restarts],
         "boots": [_boot(boot) for boot in trend.boots],
         "recurring": [_recurring(each) for each in trend.recurring],

@@ -18,9 +18,11 @@ from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
+from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of, summarize_comparison
+from dumpleak.reports.answers.together import site_membership, together_json
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -49,7 +51,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
-from dumpleak.reports.rows import changed, holder_evidence, whole_of
+from dumpleak.reports.rows import changed, holder_evidence, retained_of, whole_of
 from dumpleak.reports.values import Change, Name, Share, Style
 
 CHANGED_DATA = data_columns(
@@ -77,7 +79,7 @@ def diff_document(
         Source("Base", base.source),
         Source("Current", current.source),
         *(
-            Meter(name if side.is_listed else f"{name}: heap memory walked", side.coverage)
+            Meter(f"{name}: heap memory walked" if side.is_walked else name, side.coverage)
             for name, side in (("Base", base), ("Current", current))
         ),
         Notes(comparison.diagnostics),
@@ -121,6 +123,7 @@ def _delta_columns(comparison: Comparison, heading: str) -> tuple[Column, ...]:
     members = comparison.base.members
     return (
         *change_columns(members),
+        *((RETAINED_COLUMN,) if comparison.current.tells_retained else ()),
         Column("base", Kind.TOTALS, width=Width.WIDE),
         Column("current", Kind.TOTALS, views=View.TEXT, width=Width.WIDE),
         Column("current", Kind.BYTES, width=Width.NARROW),
@@ -130,11 +133,13 @@ def _delta_columns(comparison: Comparison, heading: str) -> tuple[Column, ...]:
     )
 
 
-def _delta_cells(delta: SiteDelta, growth: int, name: Name) -> Row:
+def _delta_cells(delta: SiteDelta, growth: int, name: Name, current: Snapshot) -> Row:
     grew = delta.delta_bytes > 0
     return (
         Change(delta.delta_bytes, delta.delta_bytes / growth if grew else 0.0),
-        *(delta.delta_count, delta.base, delta.current),
+        delta.delta_count,
+        *((retained_of(current, delta.site)[0],) if current.tells_retained else ()),
+        *(delta.base, delta.current),
         *(delta.current.bytes, delta.current.count),
         Share(delta.delta_bytes, growth) if grew else None,
         name,
@@ -149,7 +154,7 @@ def _site_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
 
     def row(rank: int, delta: SiteDelta) -> Row:
         name = site_name(delta.site, delta.evidence, sides, notes=delta.notes)
-        *cells, last = _delta_cells(delta, growth, name)
+        *cells, last = _delta_cells(delta, growth, name, current)
         return (rank, *cells, delta.site.kind, last)
 
     return Table(
@@ -175,7 +180,7 @@ def _private_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
 
     def row(_: int, delta: SiteDelta) -> Row:
         name = site_name(delta.site, snapshots=sides, notes=delta.notes)
-        return _delta_cells(delta, growth, replace(name, id="", detail=None))
+        return _delta_cells(delta, growth, replace(name, id="", detail=None), comparison.current)
 
     return Table(
         "private",
@@ -215,16 +220,18 @@ def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
 
 def _data_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
     """For machines: sites, then private memory outside heaps."""
+    kept = RETAINED_DATA if comparison.current.tells_retained else ()
 
     def row(rank: int, delta: SiteDelta) -> Row:
         held = holder_evidence(comparison.current, delta.site)
         return (
             *changed_cells(rank, delta, comparison.base),
             *(delta.confidence, (*delta.evidence, *held)),
+            *(retained_of(comparison.current, delta.site) if kept else ()),
         )
 
     rows = (*comparison.sites, *comparison.private)
-    return Table("changes", "", _DATA, rows, row, View.DATA, top=top)
+    return Table("changes", "", (*_DATA, *kept), rows, row, View.DATA, top=top)
 
 
 # -- what a series shares --------------------------------------------------------------------------------
@@ -334,15 +341,19 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
         "sites": [
             {
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
+                **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
                 "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
                 "count_per_hour": comparison.per_hour(delta.delta_count),
+                **retained_json(comparison.current, delta.site),
             }
             for rank, delta in enumerate(comparison.sites, start=1)
         ],
         "private": [
-            site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
+            site_json(rank, delta, holder_evidence(comparison.current, delta.site))
+            for rank, delta in enumerate(comparison.private, start=1)
         ],
+        **({"groups": together_json(comparison.together)} if comparison.base.is_pool else {}),
         "diagnostics": diagnostics_json(comparison.diagnostics),
     }
     return sized_json(made, sized=comparison.base.has_bytes)

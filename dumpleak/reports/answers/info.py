@@ -150,5 +150,7 @@ def info_json(info: Info) -> dict[str, Any]:
         "handles_by_type": None
         if info.handles is None
         else [{"type": name or None, "count": count} for name, count in info.handles],
+        "managed": None if info.managed is None else asdict(info.managed),
+        "why_no_managed": info.why_no_managed or None,
         "diagnostics": diagnostics_json(info.diagnostics),
     }

@@ -16,6 +16,7 @@ from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.subject import Subject
 from windumps.errors import KERNEL_DUMP_COMMAND
 
+USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
@@ -95,6 +96,10 @@ def comparable_dumps_steps(sources: Sequence[SourceInfo], worst: SourceInfo) -> 
 
 def record_stacks(source: SourceInfo) -> Step:
     """How to get call stacks."""
+    if (source.nt_global_flag or 0) & USER_STACK_TRACES:
+        return Step(
+            "Call stacks are recorded in this process: --by stack shows those that are in the dump."
+        )
     return Step(
         "To see the call stacks that allocate, record them, restart the program, take new dumps:",
         f"gflags /i {program_of(source)} +ust",
@@ -104,7 +109,8 @@ def record_stacks(source: SourceInfo) -> Step:
 def trace_steps(of: str, names: Iterable[str]) -> tuple[Step, ...]:
     """How to see who makes members of a population, by the names of the groups that grew."""
     traces = POPULATIONS[of].traces
-    found = dict.fromkeys(traces.get(name, traces.get("")) for name in names)
+    kinds = (name.partition(",")[0] for name in names)  # of regions by owner: "private memory"
+    found = dict.fromkeys(traces.get(kind, traces.get("")) for kind in kinds)
     return tuple(Step(*trace) for trace in found if trace is not None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,13 +10,16 @@ from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.compare.system_changes import system_changes
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import Counters, TagDelta, TagRow
+from dumpleak.model.pool import Counters, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
+from dumpleak.model.together import Together, told_together
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.diff import account_tables
+from dumpleak.reports.answers.held_objects import objects_json
+from dumpleak.reports.answers.left_pool import left_json
 from dumpleak.reports.answers.listed_blocks import listed_json, listed_parts
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
@@ -44,6 +47,7 @@ from dumpleak.reports.answers.pool_rows import (
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.summary import rate_of
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
+from dumpleak.reports.answers.together import membership_json, together_json
 from dumpleak.reports.document import (
     DEFAULT_TOP,
     Document,
@@ -93,6 +97,7 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
             Table("pools", "", TAG_COLUMNS, shown, pool_cells, View.TEXT),
             *more_tags(len(answer.rows) - limit, "tag"),
             *listed_parts(answer.blocks, top, 4 if answer.source.architecture == "x86" else 8),
+            *_held_lines(answer),
             *side_parts("File", "", "Pool", answer.source, answer.account),
             Notes(answer.diagnostics),
             tags,
@@ -104,6 +109,15 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
             ),
         ),
     )
+
+
+def _held_lines(answer: PoolAnswer) -> Iterator[Line]:
+    """Who holds kernel objects, of the tags of which that was looked at."""
+    for row in answer.rows:
+        held = answer.held.get(row.number)
+        if held is not None:
+            yield Line(f"{row.tag}: {held.type} objects", Style.HEADING)
+            yield from (Line(f"  {clause}") for clause in (*held.holders_told, *held.clauses))
 
 
 def pool_growth_document(
@@ -197,17 +211,27 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
             line
             for delta in grown[: min(EXPLAINED, limit)]
             for line in _explained(
-                delta, width, rate_of(growth.comparison, delta.total("bytes") or 0)
+                delta,
+                width,
+                growth.comparison.together,
+                rate_of(growth.comparison, delta.total("bytes") or 0),
             )
         ),
     ]
 
 
-def _explained(delta: TagDelta, pointer_size: int, rate: str) -> Iterator[Line]:
+def _explained(
+    delta: TagDelta, pointer_size: int, groups: Sequence[Together], rate: str
+) -> Iterator[Line]:
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
     blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
     change = f"{format_bytes(size, signed=True)}{blocks}{rate.replace(':', ',')}"
     yield Line(f"{delta.current.tag}: {change}", Style.HEADING)
+    if is_never_freed(delta.total("allocs"), delta.total("frees")):
+        frees = delta.total("frees") or 0
+        yield Line(f"  never freed: {delta.total('allocs'):,} allocations, {frees:,} frees")
+    for alike in told_together(groups, delta.current.number):
+        yield Line(f"  {alike}", Style.STRONG)
     if owner.description:
         yield Line(f"  {owner.description}")
     for candidate in owner.owners[:2]:
@@ -227,11 +251,15 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "schema": "dumpleak/pool/1",
         **source_json(answer.source),
         "sort": answer.selection.order.name,
+        "left_by_unloaded_driver": left_json(answer.left),
         "account": _account(answer.account),
-        "tags": [_tag(row, rank) for rank, row in enumerate(answer.rows, start=1)],
         "system": [figure_json(figure) for figure in answer.system],
         "balance": balance_json(answer.system),
         "blocks": listed_json(answer.blocks),
+        "tags": [
+            _tag(row, rank) | {"objects": objects_json(answer.held.get(row.number))}
+            for rank, row in enumerate(answer.rows, start=1)
+        ],
         "diagnostics": diagnostics_json(answer.diagnostics),
     }
 
@@ -252,8 +280,10 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "balance": balance_json(comparison.account),
         "hours": comparison.hours,
         "changes": changes_json(system_changes(comparison.base, comparison.current)),
+        "groups": together_json(comparison.together),
         "tags": [
             _delta(delta, rank)
+            | membership_json(comparison.together, delta.current.number)
             | {
                 "bytes_per_hour": comparison.per_hour(delta.total("bytes")),
                 "count_per_hour": comparison.per_hour(delta.total("count")),
@@ -288,6 +318,7 @@ def _tag(row: TagRow, rank: int) -> dict[str, Any]:
         **_owners(row.owner),
         **flat_counters(row.pools),
         "source": row.source,
+        "never_freed": is_never_freed(row.total("allocs"), row.total("frees")),
     }
 
 
@@ -311,6 +342,8 @@ def _delta(delta: TagDelta, rank: int) -> dict[str, Any]:
             "samples_are_new": new.are_new,
         },
         "holders": list(delta.holders),
+        "never_freed": is_never_freed(delta.total("allocs"), delta.total("frees")),
+        "objects": objects_json(delta.held),
     }
 
 

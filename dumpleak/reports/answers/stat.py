@@ -10,6 +10,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import better_dump_lines
+from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of
 from dumpleak.reports.document import (
@@ -27,7 +28,7 @@ from dumpleak.reports.document import (
     data_columns,
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, named_json, sized_json
-from dumpleak.reports.rows import holder_evidence, ranked_groups
+from dumpleak.reports.rows import holder_evidence, ranked_groups, retained_of
 from dumpleak.reports.values import Name, Share
 
 _DATA = data_columns(
@@ -57,6 +58,8 @@ def stat_document(snapshot: Snapshot, top: int | None) -> Document:
     else:
         said, more = f"Total: {_members(snapshot)}", []
 
+    kept = RETAINED_DATA if snapshot.tells_retained else ()
+
     def data(_: int, group: tuple[Site, Totals]) -> Row:
         site, totals = group
         sizes = totals.bytes, totals.count, totals.block_bytes, totals.largest
@@ -64,6 +67,7 @@ def stat_document(snapshot: Snapshot, top: int | None) -> Document:
             *(site.kind, site.name, site.type, site.tag),
             *(sizes if sized else (None, totals.count, None, None)),
             holder_evidence(snapshot, site),
+            *(retained_of(snapshot, site) if kept else ()),
         )
 
     return Document(
@@ -75,7 +79,7 @@ def stat_document(snapshot: Snapshot, top: int | None) -> Document:
             Line(said),
             *more,
             Notes(snapshot.diagnostics),
-            Table("groups", "", _DATA, groups, data, View.DATA, top=top),
+            Table("groups", "", (*_DATA, *kept), groups, data, View.DATA, top=top),
         ),
     )
 
@@ -104,10 +108,12 @@ def _groups(
             noun="group",
             top=top,
         )
+    keeps = (RETAINED_COLUMN,) if snapshot.tells_retained else ()
     return Table(
         "sites",
         title,
         (
+            *keeps,
             Column("bytes", Kind.BYTES),
             Column(snapshot.members, Kind.COUNT),
             Column("largest", Kind.BYTES),
@@ -116,6 +122,7 @@ def _groups(
         ),
         groups,
         lambda _, group: (
+            *(retained_of(snapshot, group[0])[0] for _ in keeps),
             *(group[1].bytes, group[1].count, group[1].largest),
             Share(group[1].bytes, total.bytes),
             site_name(group[0], snapshots=[(snapshot.source.file, snapshot)]),
@@ -147,6 +154,7 @@ def stat_json(snapshot: Snapshot) -> dict[str, Any]:
                 "block_bytes": totals.block_bytes,
                 "largest": totals.largest,
                 "evidence": holder_evidence(snapshot, site),
+                **retained_json(snapshot, site),
             }
             for site, totals in ranked_groups(snapshot)
         ],

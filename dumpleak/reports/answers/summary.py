@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 
+from dumpleak.compare import order
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
-from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.life import Life
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.system_changes import system_changes
@@ -20,6 +20,7 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.together import innocent
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
@@ -35,6 +36,7 @@ from dumpleak.reports.answers.next_steps import (
     trace_steps,
     track_driver,
 )
+from dumpleak.reports.answers.together import together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
@@ -55,11 +57,13 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     if comparison.base.is_pool:
         what += rate_of(comparison, comparison.delta_bytes)
     facts = [("What", what), *who_told(grown, growth)]
+    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += account_facts(comparison)
     drivers = [name for delta in grown for name in drivers_named(delta.site.driver)]
     facts += changes_facts(system_changes(*sides), drivers)
-    if is_older(comparison.base.source, comparison.current.source):
-        facts.append(("Order", SWAPPED))
+    facts += [
+        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
+    ]
     if comparison.survivors is not None:
         fate = comparison.survivors.total
         blocks = f"{fate.kept:,} of the base still there, {fate.gone:,} gone, {fate.new:,} new"
@@ -194,7 +198,12 @@ def _grown_steps(
     outside = {id(delta) for delta in comparison.private}
     if comparison.base.is_pool:
         rows = what_grew(comparison.account)
-        whose = [drivers_named(delta.site.driver) for delta in grown]
+        hang = innocent(comparison.together)
+        whose = [
+            drivers_named(delta.site.driver)
+            for delta in grown
+            if comparison.tag_of(delta.site) not in hang
+        ]
         tracked = (track_driver(whose),) if grown else ()
         return (THIRD_DUMP, *system_steps(rows, comparison.base.population), *tracked)
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)

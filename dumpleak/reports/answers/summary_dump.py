@@ -4,21 +4,27 @@ from __future__ import annotations
 
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import format_bytes
+from dumpleak.model.units import format_bytes, format_share
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
-from dumpleak.reports.answers.next_steps import Step, better_dump_steps, record_stacks
+from dumpleak.reports.answers.next_steps import (
+    USER_STACK_TRACES,
+    Step,
+    better_dump_steps,
+    record_stacks,
+)
 from dumpleak.reports.answers.summary import MAX_NAME, NAMED, count_of, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks
 from windumps.heaps.page_heap import heap as page_heap
 
-USER_STACK_TRACES = 0x1000  # FLG_USER_STACK_TRACE_DB of NtGlobalFlag (gflags +ust)
+BY_TYPE = Step("See which .NET objects there are:", "dumpleak stat DUMP --of managed")
 
 
 def summarize_info(info: Info) -> Summary:
     """Of one dump."""
-    facts = [("Heap memory", covered_told([info.coverage]))] if info.heaps else []
+    facts = managed_facts(info)
+    facts += [("Heap memory", covered_told([info.coverage]))] if info.heaps else []
     if not info.usable:
         return Summary(
             Tone.CANNOT_TELL,
@@ -27,7 +33,9 @@ def summarize_info(info: Info) -> Summary:
             better_dump_steps(info.source),
         )
     partly = info.advice.startswith("partly")
-    steps = better_dump_steps(info.source) if partly else ()
+    steps: tuple[Step, ...] = (BY_TYPE,) if info.managed is not None else ()
+    if partly and not (info.is_mostly_managed and info.full_memory):
+        steps += better_dump_steps(info.source)
     used = sum(heap.used_count or 0 for heap in info.heaps)
     named = "type and shape"
     if info.sourced_blocks:
@@ -35,7 +43,9 @@ def summarize_info(info: Info) -> Summary:
         many = f"{info.sourced_blocks:,} of {used:,} used blocks"
         facts.append(("Source lines", f"file and line of {many}, kept by the debug C runtime"))
     traced = info.nt_global_flag is None or info.nt_global_flag & USER_STACK_TRACES
-    if not traced and not any(heap.kind == page_heap.NAME for heap in info.heaps):
+    if info.is_mostly_managed:
+        facts.append(("Call stacks", "those that gflags records are of native heaps, not of .NET"))
+    elif not traced and not any(heap.kind == page_heap.NAME for heap in info.heaps):
         facts.append(("Call stacks", f"not recorded in this process; sites are named by {named}"))
         steps += (record_stacks(info.source),)
     return Summary(
@@ -44,6 +54,19 @@ def summarize_info(info: Info) -> Summary:
         tuple(facts),
         steps,
     )
+
+
+def managed_facts(info: Info) -> list[tuple[str, str]]:
+    """What of a process is .NET, or why that is not known."""
+    managed, private = info.managed, info.private_bytes
+    if managed is None:
+        return [(".NET", info.why_no_managed)] if info.why_no_managed else []
+    mostly = "mostly .NET" if info.is_mostly_managed else ".NET too"
+    of_all = f" of {format_bytes(private)} private" if private is not None else ""
+    objects = f"{format_bytes(managed.bytes)} in {managed.count:,} objects"
+    walked = f"{format_share(managed.walked_bytes, managed.committed_bytes)} of it walked"
+    heap = f"GC heap {format_bytes(managed.committed_bytes)}{of_all}"
+    return [("Program", f"{mostly} ({heap}): {objects}, {walked}")]
 
 
 def summarize_leaks(leaks: Leaks) -> Summary:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from dumpleak.compare import order
 from dumpleak.compare.answers import Verdict
-from dumpleak.compare.comparable import SWAPPED, is_older
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.compare.system_changes import system_changes
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import WALK, TagDelta, TagRow
+from dumpleak.model.pool import WALK, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.model.together import innocent, roots_first
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps, system_told
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, rows_told
+from dumpleak.reports.answers.left_pool import left_blocks, left_step
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import (
     NAMED,
@@ -26,6 +28,7 @@ from dumpleak.reports.answers.summary import (
     rate_of,
     summarize_comparison,
 )
+from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 
 
@@ -45,14 +48,19 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     what = f"{format_bytes(known)} in {count_of(len(held) - unknown, 'tag')}"
     if unknown:
         what += f"; {count_of(unknown, 'tag')} unknown"
-    facts = [("What", what), *_system({f.name: f.value for f in answer.system})]
+    facts, left = [("What", what), *_system({f.name: f.value for f in answer.system})], answer.left
+    if left is not None:
+        facts[:0] = [("Left", left_blocks(left))]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
+        facts += _never_freed(answer)
         facts.extend(_limits(row.owner for _, row in held[:NAMED]))
     facts.append(("How sure", _sure([answer.account])))
     if answer.account.shortfall:
         headline = f"Cannot tell: {answer.account.shortfall}"
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), better_dump_steps(answer.source))
+    if left is not None:
+        return Summary(Tone.BAD, f"{left.told}.", tuple(facts), (left_step(left),))
     return Summary(
         Tone.NOTICE,
         "What the kernel's pools hold; one dump cannot tell what grows.",
@@ -72,9 +80,13 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     if comparison.verdict is Verdict.NOT_COMPARABLE:
         return summarize_comparison(comparison)
     changes = [(delta.total("bytes", pools), delta) for delta in growth.deltas]
-    grown = sorted(
-        ((size, delta) for size, delta in changes if size is not None and size > 0),
-        key=lambda entry: -entry[0],
+    grown = roots_first(
+        sorted(
+            ((size, delta) for size, delta in changes if size is not None and size > 0),
+            key=lambda entry: -entry[0],
+        ),
+        lambda entry: entry[1].current.number,
+        comparison.together,
     )
     net = sum(size for size, _ in changes if size is not None)
     blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
@@ -86,14 +98,19 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
             + rate_of(comparison, net),
         )
     ]
+    left = comparison.current.pool.left if comparison.current.pool is not None else None
+    if left is not None:
+        facts[:0] = [("Stopped", f"{left.told}: {left_blocks(left)}")]
     if grown:
         facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
         facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
-    if is_older(comparison.base.source, comparison.current.source):
-        facts.append(("Order", SWAPPED))
+    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
+    facts += [
+        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
+    ]
     facts += changes_facts(
         system_changes(comparison.base, comparison.current),
         [name for _, delta in grown for name in delta.owner.drivers],
@@ -108,16 +125,19 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     if not grown and not rows:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
     steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
+    if left is not None:
+        steps = (left_step(left, "CURRENT"), *steps)
     if not grown:
         headline = f"{outside}. No tag grew. Leaking? Two dumps cannot tell."
         return Summary(Tone.NOTICE, headline, tuple(facts), steps)
+    hang = innocent(comparison.together)
     many = f"{len(grown):,} tag{'s' * (len(grown) != 1)}"
     first = f"{outside}; {many}" if rows else many
     return Summary(
         Tone.NOTICE,
-        f"{first} grew. Leaking? Two dumps cannot tell it from a cache that fills.",
+        f"{first} grew{roots_told(comparison)}. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (*steps, track_driver([delta.owner.drivers for _, delta in grown])),
+        (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
     )
 
 
@@ -125,6 +145,17 @@ def _system(values: Mapping[str, int | None], label: str = "System") -> list[tup
     """How much memory there is, and how much of it is taken."""
     told = system_told(values)
     return [(label, told)] if told else []
+
+
+def _never_freed(answer: PoolAnswer) -> list[tuple[str, str]]:
+    """The tags that hold most and are allocated and not freed."""
+    found = []
+    for row in answer.rows:
+        allocs, frees = row.total("allocs"), row.total("frees")
+        if is_never_freed(allocs, frees):
+            found.append(f"{row.tag.rstrip()} {row.owner.whose} ({frees:,} of {allocs:,})")
+    more = f", and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    return [("Never freed", ", ".join(found[:NAMED]) + more)] if found else []
 
 
 def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:

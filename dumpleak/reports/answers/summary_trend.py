@@ -26,6 +26,7 @@ from dumpleak.reports.answers.summary import (
     stack_steps,
     who_told,
 )
+from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 
 _IDLE = Step(
@@ -72,11 +73,13 @@ def summarize_trend(trend: Trend) -> Summary:
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
     growth = sum(site.delta_bytes for site in sites if site.delta_bytes > 0)
     least = minimum(trend.base.members, has_bytes=trend.base.has_bytes)
+    who = with_counted_roots(who_told(grown, growth), trend)
     facts = (
         ("What", f"{change_told(trend)}{elapsed(trend.base, trend.current)}"),
         *_restarts(trend),
         *boots_facts(trend),
-        *who_told(grown, growth),
+        *who,
+        *together_facts(trend),
         *account_facts(trend),
         how_sure(sure, trend.snapshots),
         ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {least}: less is noise"),
@@ -87,23 +90,24 @@ def summarize_trend(trend: Trend) -> Summary:
 
 def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -> _Verdict:
     many = groups_told(trend.base, len(leaked or suspects))
+    alike = roots_told(trend)
     if leaked:
         return _Verdict(
             Tone.BAD,
-            f"Leaking: {many} grew steadily, and a stopped load did not give it back.",
+            f"Leaking: {many} grew steadily{alike}, and a stopped load did not give it back.",
             "leaked: steady growth that stayed after the load",
         )
     if suspects and trend.after_idle:  # and less than three under load, or they would be leaked
         return _Verdict(
             Tone.NOTICE,
-            f"Suspect: {many} grew, and a stopped load did not give it back.",
+            f"Suspect: {many} grew{alike}, and a stopped load did not give it back.",
             "suspect: a filled cache keeps its memory too",
             (_LOADED,),
         )
     if suspects:
         return _Verdict(
             Tone.NOTICE,
-            f"Suspect: {many} grew steadily{_alike(trend)}.",
+            f"Suspect: {many} grew steadily{alike}{_alike(trend)}.",
             "suspect: steady growth is no proof of a leak",
             (_IDLE,),
         )

@@ -33,6 +33,7 @@ from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of
 from dumpleak.reports.answers.summary_trend import summarize_trend
+from dumpleak.reports.answers.together import site_membership
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -89,7 +90,7 @@ def trend_document(trend: Trend, top: int | None, gate: GateResult | None = None
         Source("Last", current.source, views=View.PAGE),
         *(
             Meter(
-                f"Dump {number}" + " walked" * (not snapshot.is_listed),
+                f"Dump {number}" + " walked" * snapshot.is_walked,
                 snapshot.coverage,
                 View.PAGE,
             )
@@ -291,6 +292,7 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
         "exhaustion": _exhaustion(trend),
         "sites": [
             _trend(rank, site, holder_evidence(trend.current, site.site))
+            | site_membership(trend, site.site)
             for rank, site in enumerate(trend.sites, start=1)
         ],
         "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],

@@ -3,34 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from dumpleak.files.metadata import StoredPopulation
 from dumpleak.files.reader import SnapshotFile
 from dumpleak.model.account import NOT_KEPT
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
-from dumpleak.model.populations import HANDLES, HEAPS, MODULES, POPULATIONS, REGIONS, THREADS
+from dumpleak.model.populations import (
+    HANDLES,
+    HEAPS,
+    MANAGED,
+    MODULES,
+    POPULATIONS,
+    REGIONS,
+    THREADS,
+)
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
-from dumpleak.survey.populations.members import Members, added_up, members_snapshot
+from dumpleak.survey.populations.managed import managed_objects
+from dumpleak.survey.populations.members import Members, added_up, members_snapshot, stored
 from dumpleak.survey.populations.modules import module_members
-from dumpleak.survey.populations.regions import region_members
+from dumpleak.survey.populations.regions import OWNER, region_members
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
 
 # From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
-# `CannotAnswerError` where the dump does not tell of the members, or not of all.
-Producer = Callable[[Session, Snapshot, str], Members]
+# `CannotAnswerError` where the dump does not tell of the members, or not of all; members that are found by a
+# walk come added up, with how much of their memory was walked.
+Producer = Callable[[Session, Snapshot, str], Members | StoredPopulation]
 PRODUCERS: dict[str, Producer] = {
     REGIONS: lambda session, process, by: region_members(session, process, by),
     HEAPS: lambda session, process, by: heap_members(process),
     HANDLES: lambda session, process, by: handle_members(session, by),
     THREADS: lambda session, process, by: thread_members(session, by),
     MODULES: lambda session, process, by: module_members(session),
+    MANAGED: lambda session, process, by: managed_objects(session, by),
 }
 # What snapshot files of processes leave out: names of objects tell what files and keys somebody had open; by
 # process only systems are told.
@@ -58,10 +71,16 @@ def take_population(
     """
     if of not in PRODUCERS:
         raise CannotAnswerError(f"{session.dump.path}: one process; a system has {of}")
-    process = process_snapshot(session, progress)
+    if by == OWNER and session.readable_heaps:  # which block holds a pointer
+        process = take_snapshot(session, progress=progress, holders=True)
+    else:
+        process = process_snapshot(session, progress)
+    return members_snapshot(process, of, by, _produced(session, process, of, by))
+
+
+def _produced(session: Session, process: Snapshot, of: str, by: str) -> StoredPopulation:
     members = PRODUCERS[of](session, process, by)
-    sized = members.size is not None
-    return members_snapshot(process, of, by, added_up(members), sized=sized)
+    return stored(by, members) if isinstance(members, Members) else members
 
 
 def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
@@ -75,11 +94,10 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     kept = file.metadata.populations.get(of) or _of_older_file(file, of)
     if kept is None:
         raise CannotAnswerError(f"{path}: {NOT_KEPT}; make it anew from the dump")
-    groups = kept.groups.get(by)
-    if groups is None:
+    if by not in kept.groups:
         why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
         raise CannotAnswerError(f"{path}: {why}")
-    return members_snapshot(file.metadata.snapshot, of, by, groups, sized=kept.sized)
+    return members_snapshot(file.metadata.snapshot, of, by, kept)
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
@@ -96,15 +114,20 @@ def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
 def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopulation]:
     """Every population with its groupings, as a snapshot file keeps them, or why the dump lacks it."""
     found = {}
-    for of, produce in PRODUCERS.items():
+    for of in PRODUCERS:
         keys = [by for by in POPULATIONS[of].groupings if (of, by) not in LEFT_OUT]
-        members, reason = {}, ""
+        kept, reason = StoredPopulation(), ""
         for by in keys:
             try:
-                members[by] = produce(session, process, by)
+                told = _produced(session, process, of, by)
             except CannotAnswerError as error:
                 reason = reason or str(error)
-        sized = all(each.size is not None for each in members.values())
-        groups = {by: added_up(each) for by, each in members.items()}
-        found[of] = StoredPopulation(groups, sized, reason)
+                continue
+            kept = replace(
+                told,
+                groups=kept.groups | told.groups,
+                notes=kept.notes | told.notes,
+                sized=kept.sized and told.sized,
+            )
+        found[of] = replace(kept, reason=reason)
     return found

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from dumpleak.files.metadata import StoredPopulation
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.errors import CannotAnswerError
@@ -29,11 +30,13 @@ class Members(NamedTuple):
         sites: The groups.
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
+        notes: What was not looked at for it, and why.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
+    notes: tuple[Diagnostic, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -69,19 +72,25 @@ def added_up(members: Members) -> list[Group]:
     return [(members.sites[number], sums.totals(number)) for number in present]
 
 
+def stored(by: str, members: Members) -> StoredPopulation:
+    """Members that the dump lists, by one grouping."""
+    notes = {by: members.notes} if members.notes else {}
+    return StoredPopulation({by: added_up(members)}, members.size is not None, notes=notes)
+
+
 def members_snapshot(
-    process: Snapshot, population: str, by: str, groups: Sequence[Group], *, sized: bool
+    process: Snapshot, population: str, by: str, kept: StoredPopulation
 ) -> Snapshot:
     """A snapshot of members, with the account of the whole process.
 
     Args:
         process: Of the process, its heaps walked.
         population: A key of `POPULATIONS`.
-        by: The grouping.
-        groups: All members, as `added_up` gives them.
-        sized: Their bytes are known.
+        by: A grouping that is kept.
+        kept: All members.
     """
-    diagnostics = list(process.diagnostics)
+    diagnostics = [*process.diagnostics, *kept.notes.get(by, ())]
+    groups, sized = kept.groups[by], kept.sized
     if not sized and POPULATIONS[population].what_bytes:
         diagnostics.append(
             Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
@@ -93,7 +102,7 @@ def members_snapshot(
         groups={site.key: (site, totals) for site, totals in groups},
         totals=sum_of([totals for _, totals in groups]),
         private={},
-        heaps=[] if process.is_pool else process.heaps,
+        heaps=[] if process.is_pool or kept.coverage is not None else process.heaps,
         pool=None,
         refuted={},
         refuted_unknown="",
@@ -103,7 +112,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=ListCovered.of(population),
+        coverage=kept.coverage or ListCovered.of(population),
         limits=(),
         population=population,
         sized=sized,

@@ -32,7 +32,9 @@ from windumps.pools.trackers.audit import Evidence, PoolAudit, make_audit
 from windumps.pools.trackers.balance import Balance, is_paged, pool_keys
 from windumps.pools.trackers.search import find_layout, tracker_table
 from windumps.pools.trackers.totals import SessionTotals, TagTotals, read_trackers
-from windumps.pools.verifier import VerifierData, read_verifier
+from windumps.pools.verifier.records import VerifierData, read_verifier
+from windumps.pools.verifier.settings import VerifierSettings, read_settings
+from windumps.pools.verifier.trace_log import AllocationLog, read_allocation_log
 
 _MAX_VARIABLES = 16  # words that hold the tracker table's address and are looked around
 _NO_TAGGING = (
@@ -171,7 +173,27 @@ class KernelPools:
     @cached_property
     def verifier(self) -> VerifierData | None:
         """What Driver Verifier recorded; None when it was off, or nothing tells whether it was on."""
-        return read_verifier(self.kernel, self.big_pages, self.log)
+        settings = self.verifier_settings
+        if settings.why_unknown and settings.address is not None:
+            self.log.add(
+                "verifier-absent",
+                Severity.INFO,
+                "MmVerifierData",
+                settings.address,
+                settings.why_unknown,
+            )
+        return read_verifier(self.kernel, self.big_pages, settings)
+
+    @cached_property
+    def verifier_settings(self) -> VerifierSettings:
+        """Whether Driver Verifier was on, and what it was told to do."""
+        return read_settings(self.kernel)
+
+    @cached_property
+    def allocation_log(self) -> AllocationLog | None:
+        """The stacks Driver Verifier logged; None when it was off or no log was found."""
+        data = self.verifier
+        return read_allocation_log(self.kernel, self.big_pages, data) if data is not None else None
 
     def _special_blocks(self) -> Iterator[Blocks]:
         """Special pool, where something says that there is any."""

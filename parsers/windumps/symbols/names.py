@@ -1,8 +1,8 @@
 """Names of symbols as people write them.
 
 Public symbols carry the compiler's decoration. C++ names lose it, with return type and arguments, through
-the `demangle` package, which is bounded; C functions on x86 lose theirs here. What follows no known grammar
-stays as it is.
+`windumps.images.demangled`, which is bounded; C functions on x86 lose theirs here. What follows no known
+grammar stays as it is.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from demangle import DemanglingError, Limits, signature, style
+from windumps.images.demangled import demangled_signature
 
 # _name (cdecl), _name@12 (stdcall), @name@8 (fastcall); the number counts bytes of arguments.
 _C_DECORATION = re.compile(r"(?:_(?P<name>[^@]+)(?:@\d+)?|@(?P<fast>[^@]+)@\d+)\Z")
 _QUALIFIERS = (" const", " volatile", " &", " &&", " noexcept")
 _STRING = "??_C@"  # a literal: its name says nothing that people look for
 _VFTABLE = re.compile(r"\?\?_7(?P<scope>.+?@@)6B")
-_LIMITS = Limits(max_depth=64, max_output=4096, max_substitutions=512, max_input=4096)
-_STYLE = style("llvm", msvc={"tag_kind": False})  # "Cache<Node>", not "class Cache<class Node>"
 # As Microsoft's tools write them, where the package has a shorter word.
 _SPECIAL = {
     "scalar deleting dtor": "scalar deleting destructor",
@@ -39,9 +37,8 @@ def undecorated(name: str, architecture: str) -> str:
 def _cplusplus(name: str) -> str:
     if name.startswith(_STRING):
         return name
-    try:
-        parts = signature(name, language="msvc", style=_STYLE, limits=_LIMITS)
-    except DemanglingError:
+    parts = demangled_signature(name)
+    if parts is None:
         return name
     if not parts.special:
         return parts.qualified_name or name

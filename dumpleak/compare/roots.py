@@ -1,0 +1,180 @@
+"""Which of several tags that grow together the others hang on.
+
+The weightiest sign first: its new blocks hold pointers to those of the others, and none of theirs to it; its
+driver does not come with Windows, and theirs do; it is never freed, and they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+
+from dumpleak.model.pool import TagRow, minus, owner_of_both
+from dumpleak.model.pool_account import PoolAccount
+from dumpleak.model.pools import Pools
+from dumpleak.model.units import format_share
+from dumpleak.owners.of_windows import is_of_windows
+from windumps.arrays import I64, U64
+from windumps.pool_tags import tag_text
+
+MAX_BLOCKS = 4096  # of each tag are looked into, evenly over all new ones
+MAX_TAGS = 16  # of a group whose blocks are looked into
+_HOLDING = 0.5  # share of a tag's blocks that hold a pointer to another tag's
+_BACK = 0.1  # and share of those that may point back
+_NEVER, _OFTEN = 0.01, 0.1  # frees by allocations: a tag that is never freed, one that is
+_HOLDS, _FOREIGN, _KEPT = 4, 2, 1
+
+
+def find_root(
+    base: Pools, current: Pools, tags: Sequence[int], *, by_counters: bool
+) -> tuple[int | None, tuple[str, ...]]:
+    """The root of tags that grew together and what speaks for it; else None and why.
+
+    Args:
+        base: The first dump.
+        current: The last one.
+        tags: Those that grew together.
+        by_counters: Their blocks did not grow, so that there are no new ones to look into.
+    """
+    why_unseen = (
+        _why_unseen(base.account, current) if not by_counters else "there are no new blocks"
+    )
+    holder, said = (None, "") if why_unseen else _holder(base, current, tags[:MAX_TAGS])
+    signs: dict[int, list[tuple[int, str]]] = {tag: [] for tag in tags}
+    if holder is not None:
+        signs[holder].append((_HOLDS, said))
+    for weight, (tag, told) in (
+        (_FOREIGN, _foreign(base, current, tags)),
+        (_KEPT, _never_freed(base, current, tags)),
+    ):
+        if tag is not None:
+            signs[tag].append((weight, told))
+    best = max(tags, key=lambda tag: sum(weight for weight, _ in signs[tag]))
+    if signs[best]:
+        return best, tuple(told for _, told in signs[best])
+    looked = f"who points to whom was not looked at: {why_unseen}" if why_unseen else ""
+    return None, (looked or "no one's new blocks point to the others'",)
+
+
+def _why_unseen(base: PoolAccount, current: Pools) -> str:
+    """Why nobody can tell which block points to which; "" when it can be told."""
+    if current.words is None:
+        return "contents of blocks are only in dumps"
+    if base.walked_bytes is None or current.account.walked_bytes is None:
+        return "the blocks were not walked"
+    return ""
+
+
+# -- pointers -------------------------------------------------------------------------------------------
+
+
+def _holder(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | None, str]:
+    """The one tag that points to others and that none of these points to."""
+    new = {tag: _new_blocks(base, current, tag) for tag in tags}
+    share = {
+        (tag, other): value
+        for tag in tags
+        for other, value in _shares(
+            current, new[tag], {t: new[t] for t in tags if t != tag}
+        ).items()
+    }
+    holds: dict[int, list[int]] = {tag: [] for tag in tags}
+    held = set()
+    for tag, other in permutations(tags, 2):
+        if share[tag, other] >= _HOLDING and share[other, tag] <= _BACK:
+            holds[tag].append(other)
+            held.add(other)
+    roots = [tag for tag in tags if holds[tag] and tag not in held]
+    if len(roots) != 1:
+        return None, ""
+    names = ", ".join(tag_text(tag).rstrip() for tag in holds[roots[0]])
+    least = min(share[roots[0], other] for other in holds[roots[0]])
+    return roots[
+        0
+    ], f"{format_share(least, 1, 0)} of its new blocks point to those of {names}, none back"
+
+
+def _new_blocks(base: Pools, current: Pools, tag: int) -> tuple[U64, I64]:
+    """(addresses, sizes) of blocks that the base does not have, ascending."""
+    address, size = current.blocks().of(tag)
+    order = np.argsort(address)
+    address, size = address[order], size[order]
+    new = ~np.isin(address, base.blocks().of(tag)[0])
+    return address[new], size[new]
+
+
+def _shares(
+    current: Pools, mine: tuple[U64, I64], others: dict[int, tuple[U64, I64]]
+) -> dict[int, float]:
+    """Which share of some blocks hold a pointer into blocks of each other tag.
+
+    Several that point to one and the same block count once: what they share does not hang on them.
+    """
+    address, size = mine
+    step = max(-(-len(address) // MAX_BLOCKS), 1)
+    looked_at = len(address[::step])
+    if current.words is None or not looked_at:
+        return dict.fromkeys(others, 0.0)
+    rows, words = current.words(address[::step], size[::step])
+    found = {}
+    for tag, (start, length) in others.items():
+        if not len(start):
+            found[tag] = 0.0
+            continue
+        place = np.searchsorted(start, words, "right").astype(np.int64) - 1
+        inside = (place >= 0) & (words - start[place] < length[place].astype(np.uint64))
+        many = min(len(np.unique(rows[inside])), len(np.unique(place[inside])))
+        found[tag] = many / looked_at
+    return found
+
+
+# -- drivers, and frees ----------------------------------------------------------------------------------
+
+
+def _foreign(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | None, str]:
+    """The one tag whose driver does not come with Windows, where those of all others do."""
+    owners = {}
+    for tag in tags:
+        known = [side.owners[tag] for side in (base, current) if tag in side.owners]
+        owners[tag] = owner_of_both(known[0], known[-1])
+    others = [tag for tag in tags if is_of_windows(owners[tag]) is not True]
+    if len(others) != 1:
+        return None, ""
+    (tag,) = others
+    rest = "the others are Windows' own"
+    if is_of_windows(owners[tag]) is False:
+        return (
+            tag,
+            f"{owners[tag].driver} is no driver of Windows that is known by its tags, {rest}",
+        )
+    return tag, f"it is no known tag of Windows, {rest}"
+
+
+def _never_freed(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | None, str]:
+    """The one tag that is allocated and not freed, where all others are freed as well."""
+    before, after = ({row.number: row for row in side.rows} for side in (base, current))
+    freed = {tag: _freed(before.get(tag), after.get(tag)) for tag in tags}
+    never = [tag for tag in tags if (share := freed[tag]) is not None and share[0] <= _NEVER]
+    if len(never) != 1:
+        return None, ""
+    rest = [share[0] for tag, share in freed.items() if share is not None and tag != never[0]]
+    if len(rest) < len(tags) - 1 or min(rest) < _OFTEN:
+        return None, ""
+    _, allocs, frees = freed[never[0]] or (0.0, 0, 0)
+    least = format_share(min(rest), 1, 0)
+    return never[
+        0
+    ], f"{frees:,} of its {allocs:,} new blocks were freed, of the others' {least} or more"
+
+
+def _freed(base: TagRow | None, current: TagRow | None) -> tuple[float, int, int] | None:
+    """(frees by allocations, allocations, frees) between two dumps; None where unknown."""
+    allocs, frees = (
+        minus(current.total(name) if current else None, base.total(name) if base is not None else 0)
+        for name in ("allocs", "frees")
+    )
+    if allocs is None or frees is None or allocs <= 0 or frees < 0:
+        return None
+    return frees / allocs, allocs, frees

@@ -1,0 +1,143 @@
+"""Where objects end, and where threads have taken memory of the heap that they have not used yet.
+
+The end of objects stands in a segment's entry, but for the segment that new objects come from: there it is
+`alloc_allocated`, a static of the runtime, or, with server collection, the word before
+`ephemeral_heap_segment` in a `gc_heap`. A thread's allocation context is two words, pointer and limit;
+objects go on behind the limit and the smallest object. No symbols tell where all these words are: they are
+known by their values and by the chain of objects that meets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.arrays import I64, U64
+from windumps.heaps.clr.method_tables import MethodTables
+from windumps.heaps.clr.segments import Segment, private_words, writable_words
+from windumps.heaps.clr.walk import Span, Walk
+
+MAX_CONTEXT = 1 << 28  # bytes of the heap that a thread takes in one go, at most
+MAX_TAKEN = 1 << 48  # bytes that it takes in its life
+LEAST_WORDS = 3  # of an object
+
+
+class Pointers(NamedTuple):
+    """Words outside the heap that point into it, as columns.
+
+    Attributes:
+        place: uint64, where each stands.
+        value: uint64, what it is.
+        following: uint64, the word behind it.
+        segment: int64, the segment it points into, its committed end included.
+        of_image: bool, it stands in an image's data.
+    """
+
+    place: U64
+    value: U64
+    following: U64
+    segment: I64
+    of_image: NDArray[np.bool_]
+
+
+class End(NamedTuple):
+    """Where the objects of a segment end.
+
+    Attributes:
+        address: The end.
+        unsure: From there on there may be more objects, up to here; the same where it is known.
+    """
+
+    address: int
+    unsure: int
+
+
+def heap_pointers(tables: MethodTables, segments: list[Segment]) -> Pointers:
+    """All words outside the heap that point into it."""
+    starts = np.array([segment.start for segment in segments], np.uint64)
+    ends = np.array([segment.committed for segment in segments], np.uint64)
+    low, high = starts.min(), ends.max()
+    width = np.uint64(tables.pointer_size)
+    columns: list[Pointers] = []
+    for address, words, of_image in _outside(tables):
+        near = np.flatnonzero((words >= low) & (words <= high))
+        near = near[near < len(words) - 1]
+        value = words[near].astype(np.uint64)
+        segment = np.searchsorted(starts, value, "right") - 1
+        place = np.uint64(address) + near.astype(np.uint64) * width
+        own = np.maximum(np.searchsorted(starts, place, "right") - 1, 0)
+        keep = (value <= ends[segment]) & ~((place >= starts[own]) & (place < ends[own]))
+        following = words[near[keep] + 1].astype(np.uint64)
+        image = np.full(len(following), of_image)
+        columns.append(Pointers(place[keep], value[keep], following, segment[keep], image))
+    nothing = np.empty(0, np.uint64)
+    none = Pointers(nothing, nothing, nothing, nothing.astype(np.int64), nothing.astype(np.bool_))
+    return Pointers(*(np.concatenate(column) for column in zip(none, *columns, strict=True)))
+
+
+def _outside(
+    tables: MethodTables,
+) -> Iterator[tuple[int, NDArray[np.unsignedinteger], bool]]:
+    for address, words in private_words(tables.memory, tables.pointer_size, 1):
+        yield address, words, False
+    for address, words in writable_words(tables.memory, tables.pointer_size):
+        yield address, words, True
+
+
+def contexts(tables: MethodTables, segments: list[Segment], found: Pointers) -> dict[int, int]:
+    """Where objects stop for memory that a thread has taken and not used, with where they go on.
+
+    `gc_alloc_context` is pointer, limit and how many bytes the thread has taken so far; what is not used yet
+    was cleared.
+    """
+    memory, width = tables.memory, tables.pointer_size
+    ends = np.array([segment.committed for segment in segments], np.uint64)
+    small = np.array([segment.kind == "small" for segment in segments], np.bool_)
+    size = found.following - found.value
+    pairs = (found.following > found.value) & (size <= MAX_CONTEXT)
+    pairs &= (found.following < ends[found.segment]) & small[found.segment]
+    pairs &= ((found.value | found.following) & np.uint64(width - 1)) == 0
+    rows = np.flatnonzero(pairs)
+    taken, there = memory.gather(found.place[rows] + np.uint64(2 * width), "<u8")
+    rows = rows[there & (taken >= size[rows]) & (taken < MAX_TAKEN)]
+    jumps = {}
+    for start, end in zip(found.value[rows].tolist(), found.following[rows].tolist(), strict=True):
+        size_there = memory.bytes_from(start, end - start)
+        if size_there == end - start and not memory.view(start, size_there).any():
+            jumps[start] = end + LEAST_WORDS * width
+    return jumps
+
+
+def end_of_objects(
+    tables: MethodTables,
+    segments: list[Segment],
+    number: int,
+    found: Pointers,
+    jumps: dict[int, int],
+) -> End:
+    """Where the objects of a segment end."""
+    segment = segments[number]
+    known = End(segment.allocated, segment.allocated)
+    if segment.kind != "small" or segment.committed <= segment.allocated:
+        return known
+    mine = (found.segment == number) & (found.value >= np.uint64(segment.allocated))
+    named = found.following == np.uint64(segment.entry)
+    candidates = np.unique(found.value[mine & (named | found.of_image)])
+    # What a thread has taken lies before the end.
+    taken = [end for start, end in jumps.items() if segment.allocated <= start < segment.committed]
+    if not len(candidates) and not taken:
+        return known
+    span = Span(segment.allocated, segment.committed, tables.pointer_size, jumps)
+    walk = Walk(tables, span, mend=False)
+    met = np.empty(0, np.uint64)
+    for piece in walk.pieces():
+        met = np.union1d(met, candidates[np.isin(candidates, piece.address)])
+    met = np.union1d(met, candidates[candidates == np.uint64(walk.reached)])
+    least = max((end for end in taken if end <= walk.reached), default=segment.allocated)
+    met = met[met >= np.uint64(least)]
+    if not len(met):
+        return End(least, walk.reached if least > segment.allocated else least)
+    return End(int(met[0]), int(met[-1]))

@@ -1,0 +1,170 @@
+"""The heap of a .NET process as one: found, bounded, walked, and accounted for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from windumps.arrays import I64
+from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.dump import Dump
+from windumps.heaps.base import HeapAccount
+from windumps.heaps.clr.bounds import End, Pointers, contexts, end_of_objects, heap_pointers
+from windumps.heaps.clr.method_tables import MethodTables
+from windumps.heaps.clr.names import TypeName, TypeNames
+from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
+from windumps.heaps.clr.segments import Segment, find_segments
+from windumps.heaps.clr.walk import Objects, Span, Walk
+
+_STRUCTURE = "heap_segment"
+LARGE_ALIGNMENT = 8  # of large objects, also where pointers have four bytes
+NOT_FOUND = (
+    "the process has a .NET runtime, but its heap is not in the dump; take a full dump: "
+    "procdump -ma PID app.dmp"
+)
+NO_RUNTIME = "the dump shows no .NET runtime in the process"
+FRAMEWORK_NOT_READ = (
+    "the heap of the .NET Framework is not read; look at it with the debugger (windbg: .loadby sos clr, "
+    "!dumpheap -stat)"
+)
+
+
+class ManagedHeap:
+    """All objects of a process.
+
+    Args:
+        dump: The open dump.
+        runtime: Its runtime.
+
+    Attributes:
+        runtime: As given.
+        tables: The MethodTables met so far.
+        segments: Where the objects are, ascending.
+        account: Where its memory went, complete once `objects` has run to its end: used and free blocks are
+            objects and free stretches between them; overhead is what is committed behind the last object,
+            and what threads have taken and not used yet.
+        marked: Objects with marks of a collection, complete like `account`.
+        log: What was left out.
+    """
+
+    def __init__(self, dump: Dump, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.log = DiagnosticLog()
+        self.tables = MethodTables(dump.memory, runtime.pointer_size)
+        self.segments = find_segments(self.tables)
+        self.account = HeapAccount()
+        self.marked = 0
+        self._memory = dump.memory
+
+    @cached_property
+    def names(self) -> list[TypeName]:
+        """Names of `tables` in order, to be asked for once `objects` has run to its end."""
+        return TypeNames(self.tables).all
+
+    @cached_property
+    def _jumps(self) -> dict[int, int]:
+        return contexts(self.tables, self.segments, self._pointers)
+
+    @cached_property
+    def _pointers(self) -> Pointers:
+        return heap_pointers(self.tables, self.segments)
+
+    @cached_property
+    def ends(self) -> list[End]:
+        """Where the objects of each segment end."""
+        numbers = range(len(self.segments))
+        args = self.segments, self._pointers, self._jumps
+        return [
+            end_of_objects(self.tables, args[0], number, args[1], args[2]) for number in numbers
+        ]
+
+    def objects(self) -> Iterator[Objects]:
+        """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""
+        self.account = HeapAccount()
+        self.marked = 0
+        for segment, end in zip(self.segments, self.ends, strict=True):
+            small = segment.kind == "small"
+            align = self.tables.pointer_size if small else LARGE_ALIGNMENT
+            align = max(align, self.tables.pointer_size)
+            walk = Walk(self.tables, Span(segment.start, end.address, align, self._jumps))
+            walked = 0
+            for piece in walk.pieces():
+                free = self.tables.free[piece.table]
+                walked += self._count(piece.size, free)
+                yield piece.select(~free)
+            self._close(segment, end, walk, walked)
+        if self.marked:
+            self.log.add(
+                "managed-heap-in-collection",
+                Severity.WARNING,
+                _STRUCTURE,
+                None,
+                f"the dump was taken in the middle of a garbage collection: {self.marked} objects bear its "
+                "marks, and objects may be in two places",
+            )
+
+    def _count(self, size: I64, free: NDArray[np.bool_]) -> int:
+        account = self.account
+        freed, both = int(size[free].sum()), int(size.sum())
+        account.free_count += int(np.count_nonzero(free))
+        account.used_count += int(np.count_nonzero(~free))
+        account.free_block_bytes += freed
+        account.used_block_bytes += both - freed
+        account.used_bytes += both - freed
+        return both
+
+    def _close(self, segment: Segment, end: End, walk: Walk, walked: int) -> None:
+        """Accounts for a segment that was walked."""
+        account = self.account
+        lost = [*walk.lost, (end.address, end.unsure)]
+        unwalked = sum(high - low for low, high in lost)
+        there = sum(self._memory.present_bytes(low, high) for low, high in lost)
+        committed = max(segment.committed, end.unsure) - segment.start
+        account.committed_bytes += committed
+        account.reserved_bytes += segment.reserved - segment.start
+        account.unwalked_bytes += unwalked
+        account.absent_bytes += unwalked - there
+        account.overhead_bytes += committed - walked - unwalked
+        account.ranges.append((segment.start, segment.reserved - segment.start))
+        self.marked += walk.marked
+        if unwalked:
+            self.log.add(
+                "managed-heap-unwalked",
+                Severity.WARNING,
+                _STRUCTURE,
+                lost[0][0],
+                f"{unwalked} bytes of .NET objects could not be walked: they are not in the dump, or damaged",
+                unwalked,
+            )
+
+
+class Found(NamedTuple):
+    """What was found of .NET in a process.
+
+    Attributes:
+        heap: The heap; None when there is none to read.
+        why: Why there is none; "" when there is.
+        applies: The process has a .NET runtime.
+    """
+
+    heap: ManagedHeap | None
+    why: str
+    applies: bool
+
+
+def find_managed_heap(dump: Dump) -> Found:
+    """Looks for the heap of .NET objects of a process."""
+    runtime = runtime_of(dump)
+    if runtime.kind == NONE:
+        return Found(None, NO_RUNTIME, False)
+    if runtime.kind == FRAMEWORK:
+        return Found(None, FRAMEWORK_NOT_READ, True)
+    heap = ManagedHeap(dump, runtime) if runtime.pointer_size else None
+    if heap is not None and heap.segments:
+        return Found(heap, "", True)
+    known = runtime.kind == CORE
+    return Found(None, NOT_FOUND if known else NO_RUNTIME, known)

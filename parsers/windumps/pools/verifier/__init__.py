@@ -1,0 +1,1 @@
+"""Driver Verifier: its settings, the blocks it tracks by driver and caller, the stacks it logged."""
