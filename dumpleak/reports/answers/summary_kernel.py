@@ -88,38 +88,10 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         lambda entry: entry[1].current.number,
         comparison.together,
     )
-    net = sum(size for size, _ in changes if size is not None)
-    blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
-    facts = [
-        (
-            "What",
-            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all"
-            + elapsed(comparison.base, comparison.current)
-            + rate_of(comparison, net),
-        )
-    ]
     left = comparison.current.pool.left if comparison.current.pool is not None else None
+    facts = _growth_facts(growth, changes, grown)
     if left is not None:
         facts[:0] = [("Stopped", f"{left.told}: {left_blocks(left)}")]
-    if grown:
-        facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
-        facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
-        holders = grown[0][1].holders
-        if holders:
-            facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
-    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
-    facts += [
-        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
-    ]
-    facts += changes_facts(
-        system_changes(comparison.base, comparison.current),
-        [name for _, delta in grown for name in delta.owner.drivers],
-    )
-    if not growth.same_boot:
-        facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
-    facts += account_facts(comparison)
-    facts += _system({row.name: row.current for row in comparison.account}, "System now")
-    facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     rows = what_grew(comparison.account)
     outside = rows_told(rows)
     if not grown and not rows:
@@ -139,6 +111,45 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         tuple(facts),
         (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
     )
+
+
+def _growth_facts(
+    growth: PoolGrowth,
+    changes: Sequence[tuple[int | None, TagDelta]],
+    grown: Sequence[tuple[int, TagDelta]],
+) -> list[tuple[str, str]]:
+    """What, who, how sure; `grown` is what of all changes grew, the worst first."""
+    comparison, pools = growth.comparison, growth.selection.pools
+    net = sum(size for size, _ in changes if size is not None)
+    blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
+    facts = [
+        (
+            "What",
+            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all"
+            + elapsed(comparison.base, comparison.current)
+            + rate_of(comparison, net),
+        )
+    ]
+    if grown:
+        facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
+        facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
+        holders = grown[0][1].holders
+        if holders:
+            facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
+    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
+    facts += [
+        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
+    ]
+    facts += changes_facts(
+        system_changes(comparison.base, comparison.current),
+        [name for _, delta in grown for name in delta.owner.drivers],
+    )
+    if not growth.same_boot:
+        facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
+    facts += account_facts(comparison)
+    facts += _system({row.name: row.current for row in comparison.account}, "System now")
+    facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
+    return facts
 
 
 def _system(values: Mapping[str, int | None], label: str = "System") -> list[tuple[str, str]]:
