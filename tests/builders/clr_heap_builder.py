@@ -65,7 +65,9 @@ class ClrHeapBuilder:
         class_at = at + 0x48
         address = LOADER + at
         self.loader[at : at + 16] = struct.pack("<IIHHHH", flags, base, 0, row, 4, 0)
-        module, owner = (0, 0) if bare else (self.module, canonical | 1 if canonical else LOADER + class_at)
+        module, owner = (
+            (0, 0) if bare else (self.module, canonical | 1 if canonical else LOADER + class_at)
+        )
         self.words(self.loader, at + 16, parent, module, 0, owner, element)
         if not bare:
             self.words(self.loader, class_at + 2 * width, address)
