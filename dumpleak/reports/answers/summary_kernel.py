@@ -14,7 +14,7 @@ from dumpleak.model.pool import WALK, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.together import innocent, roots_first
-from dumpleak.model.units import format_bytes, format_count
+from dumpleak.model.units import count_of, format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps, system_told
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, rows_told
@@ -22,7 +22,6 @@ from dumpleak.reports.answers.left_pool import left_blocks, left_step
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import (
     NAMED,
-    count_of,
     covered_told,
     elapsed,
     rate_of,

@@ -60,14 +60,9 @@ def summarize_trend(trend: Trend) -> Summary:
     if trend.by_counters and not grown:
         tone = Tone.NOTICE
         many = f"{len(trend.by_counters)} suspect by counters alone"
-        again = sum(each.by_counters for each in trend.recurring)
-        if again:
-            many += (
-                f", and {again} of them alike in each boot"
-                if again < len(trend.by_counters)
-                else (", alike in each boot")
-            )
-        headline = f"{headline[:-1]} by its blocks; {many}."
+        headline = (
+            f"{headline[:-1]} by its blocks; {many}{_counted_alike(trend)}{roots_told(trend)}."
+        )
     if trend.reasons:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
@@ -121,6 +116,14 @@ def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -
     elif shrinking := shrinking_told(trend):
         tone, headline = Tone.NOTICE, f"{shrinking}. {headline}"
     return _Verdict(tone, headline, f"{len(trend.snapshots)} dumps")
+
+
+def _counted_alike(trend: Trend) -> str:
+    """The text ", 2 of them alike in each boot", of what grows by counters only; "" for none."""
+    again = sum(each.by_counters for each in trend.recurring)
+    if not again:
+        return ""
+    return ", alike in each boot" if again == 1 else f", {again:,} of them alike in each boot"
 
 
 def _alike(trend: Trend) -> str:
