@@ -329,3 +329,17 @@ def test_a_trend_says_what_holds_private_memory_that_grew(run: Any, tmp_path: Pa
     assert "8 of 8 held by app.exe's data" in out
     _, out, _ = run("trend", *files, "--format", "json")
     assert "8 of 8 held by app.exe's data" in json.loads(out)["private"][0]["evidence"]
+
+
+def test_a_snapshot_without_names_keeps_no_owners(run: Any, tmp_path: Path) -> None:
+    dumps = _pair(tmp_path)
+    taken = [tmp_path / f"{hour}.dlsnap" for hour in range(2)]
+    for dump, file in zip(dumps, taken, strict=True):
+        assert run("snapshot", dump, "-o", file, "--strip-names")[0] == 0
+        assert b"app.exe" not in file.read_bytes()
+    status, _, err = run("stat", taken[0], *OWNER)
+    assert (status, "whose regions are was not looked for" in err) == (3, True)
+    for sides in (taken, [taken[0], dumps[1]], [dumps[0], taken[1]]):
+        status, out, _ = run("diff", *sides)
+        assert status == 0
+        assert "app.exe" not in out
