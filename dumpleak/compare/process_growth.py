@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dumpleak.compare.answers import Comparison, Verdict
@@ -109,10 +109,13 @@ class ProcessGrowth:
     Attributes:
         comparison: Of the population, with verdict, account and what was left out.
         programs: What grew most first; those without change are left out.
+        unknown: By figure that a side does not tell of all, the programs of which it does not; empty for
+            all of them.
     """
 
     comparison: Comparison
     programs: tuple[ProgramDelta, ...]
+    unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def grown(self) -> tuple[ProgramDelta, ...]:
@@ -146,7 +149,16 @@ def compare_processes(base: ProcessTable, current: ProcessTable) -> ProcessGrowt
     ]
     changed = [program for program in found if _is_changed(program)]
     changed.sort(key=lambda program: (-program.excess, program.name.lower(), program.state))
-    return ProcessGrowth(comparison, tuple(changed))
+    return ProcessGrowth(comparison, tuple(changed), _unknown(found))
+
+
+def _unknown(programs: Sequence[ProgramDelta]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for figure in FIGURES:
+        names = tuple(each.name for each in programs if each.figures[figure].delta is None)
+        if names:
+            found[figure] = names if len(names) < len(programs) else ()
+    return found
 
 
 def _by_program(rows: Iterable[ProcessRow]) -> dict[tuple[str, str], list[ProcessRow]]:

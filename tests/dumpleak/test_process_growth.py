@@ -217,3 +217,15 @@ def test_what_has_no_processes_is_refused(run: Any, tmp_path: Path) -> None:
     path.write_bytes(ProcessBuilder().image("app.exe").heap().thread().build())
     code, out, err = run("processes", path, path)
     assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+def test_where_a_side_lacks_some_handle_tables_no_growth_is_not_all(
+    run: Any, tmp_path: Path
+) -> None:
+    before = _made(tmp_path, "before").save()
+    made = _made(tmp_path, "after")
+    made.lose_handles("lsass.exe")
+    code, out, _ = run("processes", before, made.save())
+    assert code == 0
+    assert out.startswith("No process is seen to grow by more than is usual, but not all is known.")
+    assert "Unknown      handles of lsass.exe: a side does not tell" in out
