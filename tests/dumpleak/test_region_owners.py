@@ -343,3 +343,11 @@ def test_a_snapshot_without_names_keeps_no_owners(run: Any, tmp_path: Path) -> N
         status, out, _ = run("diff", *sides)
         assert status == 0
         assert "app.exe" not in out
+
+
+def test_memory_up_to_the_last_address_of_all_is_no_trouble(owners: Owners, tmp_path: Path) -> None:
+    made = _Owned(1)
+    made.data(app=made.allocations)
+    made.process.dump.memory((1 << 64) - PAGE, bytes(PAGE))
+    found = owners(made.write(tmp_path / "a.dmp"))
+    assert found["private memory, app.exe's data points to it"] == (1, SIZE)
