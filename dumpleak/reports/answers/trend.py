@@ -295,7 +295,10 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
             | site_membership(trend, site.site)
             for rank, site in enumerate(trend.sites, start=1)
         ],
-        "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
+        "private": [
+            _trend(rank, site, holder_evidence(trend.current, site.site))
+            for rank, site in enumerate(trend.private, start=1)
+        ],
         **boots_json(trend, _trend),
         "diagnostics": diagnostics_json(trend.diagnostics),
     }
