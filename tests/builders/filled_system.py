@@ -68,6 +68,7 @@ class FilledSystem:
         ]
         self._tables: dict[int, int] = {}
         self.processes = [(p["name"], int(p["eprocess"], 16)) for p in truth["processes"]]
+        self.thread_of = {int(p["eprocess"], 16): int(p["thread"], 16) for p in truth["processes"]}
 
     def address(self, name: str) -> int:
         """Of the first process with a name."""
@@ -118,6 +119,20 @@ class FilledSystem:
         objects = [address - 0x30 for _, address in self.processes]
         self._handles(self.address(name), [objects[n % len(objects)] for n in range(count)])
 
+    def stack(self, process: int, pages: int) -> None:
+        """The kernel stack of a process's thread, by the process's address."""
+        thread = self.thread_of[process]
+        base = 0xFFFFF88000000000 + (process & 0xFFFFF) * 0x1000
+        old = self.path.name.startswith("7601")
+        initial, limit, current, end = (
+            (0x28, 0x30, 0x38, 0x278) if old else (0x28, 0x30, 0x58, 0x38)
+        )
+        self.put(thread, b"\x06")  # DISPATCHER_HEADER.Type of a thread
+        self.pointer(thread + end, base)
+        self.pointer(thread + limit, base - pages * PAGE)
+        self.pointer(thread + initial, base - 0x80)
+        self.pointer(thread + current, base - 0x400)
+
     def leads(self, name: str, objects: list[int]) -> None:
         """Handles of objects, by the addresses of these, for the first process with a name."""
         self._handles(self.address(name), [address - 0x30 for address in objects])
@@ -146,6 +161,12 @@ class FilledSystem:
             after, before = self.get(process + self.n.links), self.get(process + self.n.links + 8)
             self.pointer(before, after)
             self.pointer(after + 8, before)
+
+    def minutes_later(self, minutes: int) -> None:
+        """The dump was taken so much later, in one run of the system: the header's two times say so."""
+        for offset in (0xFA8, 0x1030):
+            (before,) = struct.unpack_from("<Q", self.raw, offset)
+            struct.pack_into("<Q", self.raw, offset, before + minutes * 60 * 10**7)
 
     def named(self, name: str) -> list[int]:
         """Addresses of all processes with a name."""

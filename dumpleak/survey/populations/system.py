@@ -22,12 +22,19 @@ from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals, sum_of
 from dumpleak.survey.populations.handles import handle_site
-from dumpleak.survey.populations.members import Members, added_up, numbered, partly_known
+from dumpleak.survey.populations.members import (
+    Members,
+    added_up,
+    numbered,
+    only_counted,
+    partly_known,
+)
 from dumpleak.survey.populations.threads import start_site
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.images.modules import ModuleMap
 from windumps.kernel.object_types import object_type
 from windumps.kernel.processes import KernelProcess, KernelThread, threads
+from windumps.kernel.thread_stacks import kernel_stacks
 from windumps.symbols.provider import Symbols
 
 BY_PROCESS = "process"
@@ -133,11 +140,13 @@ def _threads(system: System, by: str) -> Members:
     if layout is None:
         raise CannotAnswerError(dump.why_no_processes)
     found: list[Site] = []
+    addresses: list[int] = []
     lost = 0
     for process in system.processes.running:
         listed = threads(dump.kernel.memory, layout, dump.architecture, dump.build, process)
         # Where the kernel's own count is not known, an empty list is a list that was not read.
         lost += len(listed) < (1 if process.thread_count is None else process.thread_count)
+        addresses += [thread.address for thread in listed]
         if by == BY_PROCESS:
             found += [_owner_site("thread", process)] * len(listed)
         else:
@@ -145,7 +154,8 @@ def _threads(system: System, by: str) -> Members:
     if lost:
         raise CannotAnswerError(f"lists of threads of {lost} processes are not whole in the dump")
     sites, group = numbered(found)
-    return Members(sites, group, None)
+    stacks = kernel_stacks(dump.kernel, np.array(addresses, np.uint64))
+    return Members(sites, group, stacks if (stacks >= 0).all() else None)
 
 
 def _start_site(images: ModuleMap, process: KernelProcess, thread: KernelThread) -> Site:
@@ -200,6 +210,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
     members = SYSTEM_PRODUCERS[of](system, by)
     groups = added_up(members)
     covered = ListCovered.of(of, members.lacking)
+    notes = [*partly_known(covered), *only_counted(of, "_EPROCESS", sized=members.size is not None)]
     return Snapshot(
         source=kernel_source(dump),
         grouping=by,
@@ -208,7 +219,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
         private={},
         heaps=[],
         coverage=covered,
-        diagnostics=[*dump.diagnostics, *partly_known(covered)],
+        diagnostics=[*dump.diagnostics, *notes],
         modules=tuple(dump.modules),
         outside=system.account(),
         population=of,
