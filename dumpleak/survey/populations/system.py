@@ -32,12 +32,13 @@ from dumpleak.survey.populations.members import (
 from dumpleak.survey.populations.threads import start_site
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.images.modules import ModuleMap
+from windumps.kernel.object_names import ObjectNames
 from windumps.kernel.object_types import object_type
 from windumps.kernel.processes import KernelProcess, KernelThread, threads
 from windumps.kernel.thread_stacks import kernel_stacks
 from windumps.symbols.provider import Symbols
 
-BY_PROCESS = "process"
+BY_PROCESS, BY_NAME = "process", "name"
 NO_TYPES = "the types of kernel objects are known by their pool blocks, which cannot be read"
 _NOWHERE = "(object not in a known pool block)"
 
@@ -109,16 +110,26 @@ def _handles(system: System, by: str) -> Members:
         sites, owner = numbered(_owner_site("handle", table.process) for table in tables)
         count = [len(table.objects) for table in tables]
         return Members(sites, owner.repeat(count), None, lacking=lacking)
-    if by != "type":
-        raise CannotAnswerError(f"handles of a system are not told by {by}")
     if system.pools is None or (why := system.pools.why_no_walk):
         raise CannotAnswerError(NO_TYPES if system.pools is None else why)
-    objects = np.concatenate([table.objects for table in tables])
+    objects, index = np.unique(
+        np.concatenate([table.objects for table in tables]), return_inverse=True
+    )
     tags = system.pools.blocks.tags_at(objects)
-    kinds, index = np.unique(tags, return_inverse=True)
-    names = [object_type(tag) if tag >= 0 else _NOWHERE for tag in kinds.tolist()]
+    types = [object_type(tag) if tag >= 0 else _NOWHERE for tag in tags.tolist()]
+    names = types
+    if by == BY_NAME:
+        found_names = ObjectNames(system.dump.kernel).of(objects, tags)
+        names = [_name_told(*each) for each in zip(found_names, types, strict=True)]
     sites, group = numbered(handle_site(by, name) for name in names)
     return Members(sites, group[index], None, lacking=lacking)
+
+
+def _name_told(name: str | None, kind: str) -> str:
+    """An object for people; most have no name."""
+    if name is None:
+        return "(name not in the dump)"
+    return name or f"({kind} without a name)"
 
 
 def _lacking(label: str, processes: Sequence[KernelProcess]) -> tuple[Group, ...]:
