@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.comparable import why_no_pair
 from dumpleak.compare.diff import compare
+from dumpleak.compare.order import is_older
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.process_rows import FIGURES, RUNNING, ProcessRow, ProcessTable
 from dumpleak.model.sites import process_key
+from dumpleak.model.subject import Subject
 
 MAX_CLAUSES = 3
 _Life = tuple[str, int, datetime]
@@ -132,6 +135,11 @@ class ProcessGrowth:
 def compare_processes(base: ProcessTable, current: ProcessTable) -> ProcessGrowth:
     """Compares the processes of two moments."""
     comparison = compare(base.snapshot, current.snapshot)
+    source = comparison.current.source
+    if source.subject is Subject.LOG and is_older(comparison.base.source, source):
+        # Nothing but their times tells that logs belong together.
+        reasons = tuple(why_no_pair(comparison.base, comparison.current))
+        comparison = replace(comparison, verdict=Verdict.NOT_COMPARABLE, reasons=reasons)
     if comparison.refused:
         return ProcessGrowth(comparison, ())
     sides = _by_program(base.rows), _by_program(current.rows)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.process_growth import ProcessGrowth, ProgramDelta
+from dumpleak.files.counter_log import KIND as PERFORMANCE_LOG
 from dumpleak.model.account import BYTES
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.process_rows import FIGURES, RUNNING
@@ -165,7 +166,11 @@ def _summary(growth: ProcessGrowth) -> Summary:
             headline = "No process is seen to grow by more than is usual, but not all is known."
         return Summary(Tone.CANNOT_TELL if partly else Tone.GOOD, headline, tuple(facts))
     steps = []
-    if grown and grown[0].state == RUNNING:
+    if grown and comparison.current.source.kind == PERFORMANCE_LOG:
+        steps.append(
+            Step("See how steadily a process grew:", "dumpleak trend LOG --process NAME"),
+        )
+    elif grown and grown[0].state == RUNNING:
         steps.append(
             Step(
                 "Look into the process that grew most, in two dumps of it or of the system:",

@@ -100,15 +100,15 @@ def heading_of(snapshot: Snapshot) -> str:
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:
-    """The text ", over 1 h 5 min", or "" when the times are unknown or the wrong way round."""
+    """The text ", over 1 h 5 min", ", over 3 s", or "" when times are unknown or the wrong way round."""
     before, after = base.source.time, current.source.time
     if before is None or after is None or after <= before:
         return ""
-    minutes = (after - before).total_seconds() / 60
-    hours = int(minutes // 60)
-    if not hours:
-        return f", over {minutes:.0f} min"
-    return f", over {hours} h {int(minutes % 60)} min"
+    minutes, seconds = divmod(round((after - before).total_seconds()), 60)
+    if not minutes:
+        return f", over {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f", over {hours} h {minutes} min" if hours else f", over {minutes} min"
 
 
 def cannot_tell(answer: Comparison | Trend, what: str, snapshots: Sequence[Snapshot]) -> Summary:
