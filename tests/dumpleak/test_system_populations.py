@@ -199,6 +199,45 @@ def test_threads_are_told_by_process(build: str, run: Any, tmp_path: Path) -> No
     assert sum(count for count, _ in found.values()) == len(made.processes)
 
 
+@BUILDS
+def test_threads_have_the_kernel_stacks_that_their_fields_tell(
+    build: str, run: Any, tmp_path: Path
+) -> None:
+    made = FilledSystem(tmp_path, build).fill()
+    for number, (_, process) in enumerate(made.processes):
+        made.stack(process, 6 + number)
+    path = made.save()
+    found = _groups(run, path, "--of", "threads", "--by", "process")
+    pages = {name: 6 + n for n, (name, _) in enumerate(made.processes) if name != "svchost.exe"}
+    for name, count in pages.items():
+        assert found[name] == (1, count * 0x1000)
+    total = sum(range(6, 6 + len(made.processes)))
+    assert sum(size or 0 for _, size in found.values()) == total * 0x1000
+    text = run("stat", path, "--of", "threads")[1]
+    assert f"{4 * total} KiB for their kernel stacks, 12 threads" in text.replace(".0 KiB", " KiB")
+
+
+@pytest.mark.parametrize("what", ["a limit above the base", "a pointer outside", "no page"])
+def test_stacks_that_contradict_themselves_are_not_told(
+    what: str, run: Any, tmp_path: Path
+) -> None:
+    made = FilledSystem(tmp_path).fill()
+    for _, process in made.processes:
+        made.stack(process, 6)
+    thread = made.thread_of[made.address("lsass.exe")]
+    base = made.get(thread + 0x38)
+    place, value = {
+        "a limit above the base": (0x30, base + 0x1000),
+        "a pointer outside": (0x58, base + 8),
+        "no page": (0x30, base - 0x5FF8),
+    }[what]
+    made.pointer(thread + place, value)
+    found = _groups(run, made.save(), "--of", "threads", "--by", "process")
+    assert set(found.values()) == {(1, None), (3, None)}
+    out = run("stat", made.path, "--of", "threads")[1]
+    assert "the dump does not tell how large threads are" in out
+
+
 def test_threads_of_a_list_that_is_not_whole_are_no_answer(run: Any, tmp_path: Path) -> None:
     made = FilledSystem(tmp_path).fill()
     made.holds("acmesvc.exe", threads=9)  # of which the list has one

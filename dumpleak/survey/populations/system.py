@@ -22,15 +22,23 @@ from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals, sum_of
 from dumpleak.survey.populations.handles import handle_site
-from dumpleak.survey.populations.members import Members, added_up, numbered, partly_known
+from dumpleak.survey.populations.members import (
+    Members,
+    added_up,
+    numbered,
+    only_counted,
+    partly_known,
+)
 from dumpleak.survey.populations.threads import start_site
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.images.modules import ModuleMap
+from windumps.kernel.object_names import ObjectNames
 from windumps.kernel.object_types import object_type
 from windumps.kernel.processes import KernelProcess, KernelThread, threads
+from windumps.kernel.thread_stacks import kernel_stacks
 from windumps.symbols.provider import Symbols
 
-BY_PROCESS = "process"
+BY_PROCESS, BY_NAME = "process", "name"
 NO_TYPES = "the types of kernel objects are known by their pool blocks, which cannot be read"
 _NOWHERE = "(object not in a known pool block)"
 
@@ -102,16 +110,26 @@ def _handles(system: System, by: str) -> Members:
         sites, owner = numbered(_owner_site("handle", table.process) for table in tables)
         count = [len(table.objects) for table in tables]
         return Members(sites, owner.repeat(count), None, lacking=lacking)
-    if by != "type":
-        raise CannotAnswerError(f"handles of a system are not told by {by}")
     if system.pools is None or (why := system.pools.why_no_walk):
         raise CannotAnswerError(NO_TYPES if system.pools is None else why)
-    objects = np.concatenate([table.objects for table in tables])
+    objects, index = np.unique(
+        np.concatenate([table.objects for table in tables]), return_inverse=True
+    )
     tags = system.pools.blocks.tags_at(objects)
-    kinds, index = np.unique(tags, return_inverse=True)
-    names = [object_type(tag) if tag >= 0 else _NOWHERE for tag in kinds.tolist()]
+    types = [object_type(tag) if tag >= 0 else _NOWHERE for tag in tags.tolist()]
+    names = types
+    if by == BY_NAME:
+        found_names = ObjectNames(system.dump.kernel).of(objects, tags)
+        names = [_name_told(*each) for each in zip(found_names, types, strict=True)]
     sites, group = numbered(handle_site(by, name) for name in names)
     return Members(sites, group[index], None, lacking=lacking)
+
+
+def _name_told(name: str | None, kind: str) -> str:
+    """An object for people; most have no name."""
+    if name is None:
+        return "(name not in the dump)"
+    return name or f"({kind} without a name)"
 
 
 def _lacking(label: str, processes: Sequence[KernelProcess]) -> tuple[Group, ...]:
@@ -133,11 +151,13 @@ def _threads(system: System, by: str) -> Members:
     if layout is None:
         raise CannotAnswerError(dump.why_no_processes)
     found: list[Site] = []
+    addresses: list[int] = []
     lost = 0
     for process in system.processes.running:
         listed = threads(dump.kernel.memory, layout, dump.architecture, dump.build, process)
         # Where the kernel's own count is not known, an empty list is a list that was not read.
         lost += len(listed) < (1 if process.thread_count is None else process.thread_count)
+        addresses += [thread.address for thread in listed]
         if by == BY_PROCESS:
             found += [_owner_site("thread", process)] * len(listed)
         else:
@@ -145,7 +165,8 @@ def _threads(system: System, by: str) -> Members:
     if lost:
         raise CannotAnswerError(f"lists of threads of {lost} processes are not whole in the dump")
     sites, group = numbered(found)
-    return Members(sites, group, None)
+    stacks = kernel_stacks(dump.kernel, np.array(addresses, np.uint64))
+    return Members(sites, group, stacks if (stacks >= 0).all() else None)
 
 
 def _start_site(images: ModuleMap, process: KernelProcess, thread: KernelThread) -> Site:
@@ -200,6 +221,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
     members = SYSTEM_PRODUCERS[of](system, by)
     groups = added_up(members)
     covered = ListCovered.of(of, members.lacking)
+    notes = [*partly_known(covered), *only_counted(of, "_EPROCESS", sized=members.size is not None)]
     return Snapshot(
         source=kernel_source(dump),
         grouping=by,
@@ -208,7 +230,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
         private={},
         heaps=[],
         coverage=covered,
-        diagnostics=[*dump.diagnostics, *partly_known(covered)],
+        diagnostics=[*dump.diagnostics, *notes],
         modules=tuple(dump.modules),
         outside=system.account(),
         population=of,
