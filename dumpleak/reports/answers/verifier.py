@@ -35,7 +35,8 @@ from dumpleak.survey.verifier import (
     flag_names,
 )
 from windumps.pool_tags import tag_text
-from windumps.pools.verifier.drivers import PoolUse, VerifiedDriver
+from windumps.pools.verifier.drivers import VerifiedDriver
+from windumps.pools.verifier.pool_use import PoolUse
 
 _SHOWN_FRAMES = 6
 _OFF = "Driver Verifier was not on: it tracked no pool."
