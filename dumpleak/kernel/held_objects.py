@@ -33,7 +33,7 @@ from windumps.kernel.thread_objects import THREAD_TAG, ended_by_process, thread_
 from windumps.pool_tags import tag_text
 from windumps.times import filetime
 
-MAX_SEARCHED = 1 << 17  # pool blocks that are searched for pointers, evenly over all
+MAX_SEARCHED = 1 << 16  # pool blocks that are searched for pointers, evenly over all
 _AT_ONCE = 1 << 12
 _WORTH_NAMING = 0.1  # of the objects, that blocks of one tag point to
 _Mask = NDArray[np.bool_]
@@ -159,8 +159,9 @@ def _known(
     if found is None:
         return np.empty(0, np.uint64), None
     ended = tuple(
-        Ended(owner, names[owner], count, filetime(last))
+        Ended(owner, names[owner], count, time)
         for owner, count, last in ended_by_process(found)
+        if (time := filetime(last)) is not None
     )
     return found.address - size, ended
 
@@ -188,6 +189,8 @@ def _why_unknown(tables: Sequence[OpenObjects], processes: Sequence[KernelProces
         said.append(f"handle tables of {len(absent) - whole} processes are only partly in the dump")
     if not absent and not any(len(table.objects) for table in tables):
         return EMPTY_HANDLES
+    if blank := sum(1 for table in tables if table.blank_pages):
+        said.append(f"handle tables of {blank} processes were not written to the dump")
     read = {table.process_id for table in tables}
     running = [process for process in processes if process.exit_time is None]
     unread = sum(1 for process in running if process.process_id not in read)

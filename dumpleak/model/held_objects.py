@@ -39,14 +39,13 @@ class Ended(NamedTuple):
     process_id: int | None
     name: str
     objects: int
-    last: datetime | None
+    last: datetime
 
     @property
     def told(self) -> str:
         """For people."""
         whose = self.name if self.process_id is None else f"{self.name} (pid {self.process_id})"
-        when = f", the last at {self.last:%Y-%m-%d %H:%M:%S} UTC" if self.last else ""
-        return f"{self.objects:,} of {whose}{when}"
+        return f"{self.objects:,} of {whose}, the last at {self.last:%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True)

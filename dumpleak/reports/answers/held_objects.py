@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from dumpleak.model.held_objects import HeldObjects
-from dumpleak.reports.json_report import time_json
 
 
 def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
@@ -35,7 +34,7 @@ def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
                 "pid": row.process_id,
                 "name": row.name,
                 "objects": row.objects,
-                "last_exit": time_json(row.last),
+                "last_exit": row.last.isoformat(),
             }
             for row in held.ended
         ],

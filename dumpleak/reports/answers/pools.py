@@ -157,13 +157,14 @@ def _delta_table(growth: PoolGrowth, top: int | None, views: View) -> Table[TagD
     width = 4 if growth.comparison.current.source.architecture == "x86" else 8
 
     def row(rank: int, delta: TagDelta) -> Row:
+        alike = told_together(growth.comparison.together, delta.current.number)
         twins = flat_counters(delta.deltas, "delta_")
         twins |= {"delta_bytes": delta.total("bytes"), "delta_count": delta.total("count")}
         return (
             *(rank, delta.total("bytes", pools), delta.total("count", pools)),
             *tag_cells(delta.current, delta.owner, pools),
             *(twins.get(name) for name in _TWINS.split()),
-            tag_name(delta.current, delta.owner, lambda: growth_detail(delta, width)),
+            tag_name(delta.current, delta.owner, lambda: growth_detail(delta, width, alike)),
         )
 
     return Table(
