@@ -319,3 +319,18 @@ def test_the_log_is_listed_as_it_is_with_the_newest_record_first(tmp_path: Path)
     output = run("verifier", str(path), "--log", "2", "--top", "1")[1]
     assert "2 records of the log, the newest first." in output
     assert "nothing tells the newest" in run("verifier", str(AFTER), "--log", "2")[1]
+
+
+def test_counters_that_nothing_explains_and_no_records_are_no_driver_without_pool(
+    tmp_path: Path,
+) -> None:
+    system = made(tmp_path).write()
+    for page in system.pages:
+        system.put(page, bytes(PAGE))
+    kdbg = int(system.truth["kdbg"], 16)
+    settings = int.from_bytes(system.bytes_at(kdbg + 0x248, 8), "little")
+    system.put(settings + 0x40, b"\xff" * 8)  # more blocks than there ever were at most
+    code, output, said = run("verifier", str(system.save()))
+    assert code == 3
+    assert "neither counters nor records of what is asked for are in the dump" in said
+    assert "tracks no block" not in output
