@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.kernel_builder import System, full, triage
+from builders.minidump_builder import patched
 from builders.verifier_builder import PAGE, VerifiedSystem
 from fuzz.command_lines import run
 from made_symbols import function_at, identity, made_pdb, put_in_store
@@ -334,3 +337,26 @@ def test_counters_that_nothing_explains_and_no_records_are_no_driver_without_poo
     assert code == 3
     assert "neither counters nor records of what is asked for are in the dump" in said
     assert "tracks no block" not in output
+
+
+@pytest.mark.parametrize("kind", ["x64", "x86", "pae"])
+def test_a_dump_without_verifier_s_records_leads_to_a_better_one_not_to_an_empty_answer(
+    kind: str, tmp_path: Path
+) -> None:
+    system = System(kind)
+    name = system.entries[2] + system.n.base_name
+    for make, whose in ((triage, "a driver that nothing names"), (full, "acmenet.sys")):
+        raw = make(system)
+        if kind == "x64":
+            raw = patched(patched(raw, 0x38, b"\xc4\0"), 0x40, struct.pack("<4Q", 0x62, name, 0, 7))
+        else:
+            raw = patched(patched(raw, 0x28, b"\xc4\0"), 0x2C, struct.pack("<4I", 0x62, name, 0, 7))
+        path = tmp_path / "made.dmp"
+        path.write_bytes(raw)
+        code, output, _ = run("info", str(path))
+        assert code == 0
+        assert f"Bug check C4 (62): {whose} was unloaded without freeing 7 blocks" in output
+        assert "Verifier's records of these blocks are not in the dump" in output
+        assert "dumpleak verifier DUMP" not in output
+        assert "livekd -m" in output
+        assert run("verifier", str(path))[0] == 3

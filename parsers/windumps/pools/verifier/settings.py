@@ -10,7 +10,7 @@ from windumps.layouts.rows import candidates
 from windumps.layouts.verifier import VERIFIER, VERIFIER_LAYOUTS
 from windumps.pools.verifier.pool_use import NONPAGED, PAGED, pool_use
 
-_NOT_FOUND = "nothing tells where Driver Verifier's settings are: KDBG is not in the dump"
+_NOT_FOUND = "neither KDBG nor symbols tell where Driver Verifier's settings are"
 _ABSENT = "whether Driver Verifier was on is not in the dump"
 
 
