@@ -36,7 +36,7 @@ KERNEL = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
 POOLS, MORE_POOLS = KERNEL / "before.dmp.xz", KERNEL / "after.dmp.xz"
 SESSION = TESTDATA / "kernel-genuine" / "7601.17514-x86pae" / "session" / "after.dmp.xz"
 VERIFIED = [
-    TESTDATA / "kernel-verifier" / "22621-x64" / "pair" / f"{which}.dmp.xz"
+    TESTDATA / "kernel-verifier" / "14393-x64" / "pair" / f"{which}.dmp.xz"
     for which in ("before", "after")
 ]
 CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"

@@ -8,7 +8,7 @@ from typing import Any
 from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.balance import balance_json, balance_tables
-from dumpleak.reports.answers.left_pool import left_blocks, left_json, left_step
+from dumpleak.reports.answers.left_pool import left_blocks, left_json, left_steps
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.processes import process_json, process_table, processes_told
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
@@ -59,10 +59,15 @@ def kernel_document(info: KernelInfo) -> Document:
     summary = summarize_kernel(source, advice, usable=info.usable)
     left = info.left
     if left is not None:
-        step = left_step(left)
+        steps = left_steps(left, source)
         parts.append(Line(f"{left.told}: {left_blocks(left)}.", Style.BAD))
-        parts.append(Line(f"{step.text} {step.command}"))
-        summary = Summary(Tone.BAD, f"{left.told}.", (("Left", left_blocks(left)),), (step,))
+        parts += [Line(f"{step.text} {step.command}".rstrip()) for step in steps]
+        summary = Summary(
+            Tone.BAD,
+            f"{left.told}.",
+            (("Left", left_blocks(left)), ("Usable", info.advice)),
+            steps,
+        )
     return Document("Kernel dump", summary, parts, judged_in=View.PAGE)
 
 

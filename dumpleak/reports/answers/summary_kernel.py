@@ -18,7 +18,7 @@ from dumpleak.model.units import count_of, format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps, system_told
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, rows_told
-from dumpleak.reports.answers.left_pool import left_blocks, left_step
+from dumpleak.reports.answers.left_pool import left_blocks, left_steps
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import (
     NAMED,
@@ -59,7 +59,7 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
         headline = f"Cannot tell: {answer.account.shortfall}"
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), better_dump_steps(answer.source))
     if left is not None:
-        return Summary(Tone.BAD, f"{left.told}.", tuple(facts), (left_step(left),))
+        return Summary(Tone.BAD, f"{left.told}.", tuple(facts), left_steps(left, answer.source))
     return Summary(
         Tone.NOTICE,
         "What the kernel's pools hold; one dump cannot tell what grows.",
@@ -97,7 +97,7 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
     steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
     if left is not None:
-        steps = (left_step(left, "CURRENT"), *steps)
+        steps = (*left_steps(left, comparison.current.source, "CURRENT"), *steps)
     if not grown:
         headline = f"{outside}. No tag grew. Leaking? Two dumps cannot tell."
         return Summary(Tone.NOTICE, headline, tuple(facts), steps)
