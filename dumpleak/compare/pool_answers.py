@@ -13,7 +13,15 @@ from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.held_objects import HeldObjects
 from dumpleak.model.left_pool import LeftPool
-from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
+from dumpleak.model.pool import (
+    ORDERS,
+    POOLS,
+    Counters,
+    Order,
+    TagDelta,
+    TagRow,
+    is_never_freed,
+)
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot, SourceInfo
@@ -21,6 +29,7 @@ from dumpleak.model.together import roots_first
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_OBJECTS = 2  # tags of objects of one dump of which is told who holds them
+LARGEST = 3  # tags that count as those that hold most
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
 _Tag = TypeVar("_Tag", TagRow, TagDelta)
 
@@ -123,18 +132,20 @@ def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
     pools = _pools(snapshot, selection)
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
-    held = _held(pools, rows) if pools.account.walked_bytes is not None else {}
+    held = _held(pools, rows, selection) if pools.account.walked_bytes is not None else {}
     shown = _shown(notes)
     return PoolAnswer(
         snapshot.source, selection, tuple(rows), pools.account, shown, held, pools.left
     )
 
 
-def _held(pools: Pools, rows: list[TagRow]) -> dict[int, HeldObjects]:
-    """Who holds the objects of the first tags that are of objects."""
+def _held(pools: Pools, rows: list[TagRow], selection: Selection) -> dict[int, HeldObjects]:
+    """Who holds the objects of tags that were asked for, hold most, or are never freed."""
     found: dict[int, HeldObjects] = {}
-    for row in rows[:EXPLAINED_TAGS]:
-        held = pools.held(row.number) if len(found) < EXPLAINED_OBJECTS else None
+    for number, row in enumerate(rows[:EXPLAINED_TAGS]):
+        never = is_never_freed(row.total("allocs"), row.total("frees"))
+        wanted = bool(selection.tags) or number < LARGEST or never
+        held = pools.held(row.number) if wanted and len(found) < EXPLAINED_OBJECTS else None
         if held is not None:
             found[row.number] = held
     return found
