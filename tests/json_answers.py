@@ -455,7 +455,7 @@ ANSWERED: list[Words] = [
     ("stat", VERIFIED[1], "--by", "stack"),
     ("diff", *VERIFIED, "--by", "stack"),
     ("pool", *VERIFIED),
-    ("verifier", VERIFIED[1], "acmenet"),
+    ("verifier", VERIFIED[1], "acmenet", "--log", "3"),
     ("verifier", "uncounted.dmp", "acmenet.sys"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
     *of_one(MADE_KERNELS, "info"),

@@ -21,9 +21,18 @@ from dumpleak.survey.verifier import UnknownDriverError, take_verifier
 )
 @DUMP
 @click.argument("driver", required=False)
+@click.option(
+    "--log",
+    "logged",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also list the newest N records of the log of allocations and frees, as !verifier 80 N.",
+)
 @TOP
 @options_with(FORMATS)
-def verifier(dump: str, driver: str | None, top: int | None, options: Options) -> None:
+def verifier(
+    dump: str, driver: str | None, logged: int | None, top: int | None, options: Options
+) -> None:
     """What Driver Verifier tracks of a kernel dump: flags, the pool of its drivers, their stacks.
 
     As !verifier 3 and !verifier 80 tell. DRIVER, with or without .sys, shows one driver alone.
@@ -34,7 +43,7 @@ def verifier(dump: str, driver: str | None, top: int | None, options: Options) -
     with progress_bar(options) as progress:
         reader = PoolReader(opened, options.symbols, progress=progress)
         try:
-            answer = take_verifier(reader, driver)
+            answer = take_verifier(reader, driver, logged or 0)
         except UnknownDriverError as error:
             raise click.UsageError(str(error)) from error
     answer_to(

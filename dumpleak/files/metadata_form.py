@@ -104,6 +104,7 @@ _HINTS: dict[type, dict[str, Any]] = {
     ),
     StoredPopulation: {
         "groups": dict[str, list[_Group]],
+        "lacking": Annotated[tuple[_Group, ...], Absent(())],
         "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
     },
     Module: {"checksum": Annotated[int, Absent(0)]},

@@ -189,6 +189,8 @@ def _why_unknown(tables: Sequence[OpenObjects], processes: Sequence[KernelProces
         said.append(f"handle tables of {len(absent) - whole} processes are only partly in the dump")
     if not absent and not any(len(table.objects) for table in tables):
         return EMPTY_HANDLES
+    if blank := sum(1 for table in tables if table.blank_pages):
+        said.append(f"handle tables of {blank} processes were not written to the dump")
     read = {table.process_id for table in tables}
     running = [process for process in processes if process.exit_time is None]
     unread = sum(1 for process in running if process.process_id not in read)

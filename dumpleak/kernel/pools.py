@@ -233,7 +233,8 @@ class PoolReader:
         tables = read_handles(self.dump.kernel, self.dump.processes, self.log)
         return [
             OpenObjects(
-                table.process.process_id, table.process.name, table.objects, table.absent_pages
+                *(table.process.process_id, table.process.name, table.objects),
+                *(table.absent_pages, table.blank_pages),
             )
             for table in tables
         ]

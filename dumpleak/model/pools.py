@@ -26,12 +26,14 @@ class OpenObjects:
         objects: uint64, address of the `_OBJECT_HEADER` of each open handle; one object may come more than
             once.
         absent_pages: Pages of its handle table that are not in the dump.
+        blank_pages: Pages of it that nobody wrote.
     """
 
     process_id: int
     name: str
     objects: U64
     absent_pages: int
+    blank_pages: int = 0
 
 
 @dataclass(frozen=True)

@@ -299,3 +299,24 @@ def test_a_driver_is_not_called_unwatched_where_nothing_names_the_watched_ones(
         system.put(page, bytes(PAGE))
     said = refused("verifier", system.save(), "acmenet.sys", code=3)
     assert "nothing in the dump names the drivers that Driver Verifier watches" in said
+
+
+def test_the_log_is_listed_as_it_is_with_the_newest_record_first(tmp_path: Path) -> None:
+    system = made(tmp_path)
+    for block in system.watched[0].blocks:
+        system.log_allocation(block)
+    free = system.modules["acmenet.sys"] + 0x1444
+    system.log_free(system.watched[0].blocks[3].address, 336, free)
+    system.write()
+    path = system.save()
+    told = answer("verifier", path, "--log", "2")
+    assert told["log"]["newest_known"]
+    newest, before = told["logged"]
+    assert newest["frames"][0] == "acmenet.sys+0x1444"
+    assert newest["address"] == f"0x{system.watched[0].blocks[3].address:016x}"
+    assert before["frames"][:2] == ["ntoskrnl.exe+0x1500", "acmenet.sys+0x1230"]
+    assert answer("verifier", path)["logged"] == []
+    assert len(answer("verifier", path, "--log", "999")["logged"]) == 226
+    output = run("verifier", str(path), "--log", "2", "--top", "1")[1]
+    assert "2 records of the log, the newest first." in output
+    assert "nothing tells the newest" in run("verifier", str(AFTER), "--log", "2")[1]

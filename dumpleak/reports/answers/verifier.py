@@ -12,6 +12,7 @@ from dumpleak.reports.document import (
     Column,
     Document,
     Kind,
+    Line,
     Notes,
     Part,
     Row,
@@ -25,7 +26,14 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
 from dumpleak.reports.values import Absent, Detail, Name
-from dumpleak.survey.verifier import NOT_LOGGED, TRACKING, Origin, VerifierAnswer, flag_names
+from dumpleak.survey.verifier import (
+    NOT_LOGGED,
+    TRACKING,
+    Logged,
+    Origin,
+    VerifierAnswer,
+    flag_names,
+)
 from windumps.pool_tags import tag_text
 from windumps.pools.verifier.drivers import PoolUse, VerifiedDriver
 
@@ -74,6 +82,7 @@ def verifier_document(answer: VerifierAnswer, top: int | None) -> Document:
         (
             *parts,
             _block_table(answer, top),
+            *_log_parts(answer),
             Source("File", answer.source),
             Notes(answer.diagnostics),
         ),
@@ -207,6 +216,31 @@ def _detail(origin: Origin) -> Detail:
     return Detail(origin.caller, tuple((frame, "") for frame in origin.frames))
 
 
+def _log_parts(answer: VerifierAnswer) -> list[Part]:
+    """Records of the log as they are, where they were asked for."""
+    if not answer.logged:
+        return []
+    known = answer.log is not None and answer.log.is_ordered
+    which = (
+        "the newest first" if known else "in the order of the ring, for nothing tells the newest"
+    )
+    said = f"{len(answer.logged):,} records of the log, {which}. They do not say what was a free."
+    columns = (
+        Column("address", Kind.ADDRESS),
+        Column("bytes", Kind.COUNT),
+        Column("thread", Kind.ADDRESS),
+        Column("stack", Kind.NAME),
+    )
+
+    def row(_: int, record: Logged) -> Row:
+        name = Name(record.frames[0] if record.frames else "", lines=record.frames[1:])
+        return record.address, record.bytes, record.thread, name
+
+    many = len(answer.logged)
+    title = "The log of allocations and frees"
+    return [Line(said), Table("log", title, columns, answer.logged, row, View.PEOPLE, top=many)]
+
+
 def _block_table(answer: VerifierAnswer, top: int | None) -> Table[int]:
     def row(_: int, number: int) -> Row:
         stack = int(answer.stack[number])
@@ -269,6 +303,15 @@ def verifier_json(answer: VerifierAnswer) -> dict[str, Any]:
                 *(column.tolist() for column in (answer.driver, answer.caller, answer.stack)),
                 strict=True,
             )
+        ],
+        "logged": [
+            {
+                "address": format_address(record.address, answer.pointer_size),
+                "bytes": record.bytes,
+                "thread": format_address(record.thread, answer.pointer_size),
+                "frames": list(record.frames),
+            }
+            for record in answer.logged
         ],
         "diagnostics": diagnostics_json(answer.diagnostics),
     }

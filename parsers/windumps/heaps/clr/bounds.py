@@ -81,9 +81,9 @@ def heap_pointers(tables: MethodTables, segments: list[Segment]) -> Pointers:
 def _outside(
     tables: MethodTables,
 ) -> Iterator[tuple[int, NDArray[np.unsignedinteger], bool]]:
-    for address, words in private_words(tables.memory, tables.pointer_size, 1):
+    for address, words in private_words(tables, 1):
         yield address, words, False
-    for address, words in writable_words(tables.memory, tables.pointer_size):
+    for address, words in writable_words(tables):
         yield address, words, True
 
 
@@ -131,13 +131,26 @@ def end_of_objects(
     if not len(candidates) and not taken:
         return known
     span = Span(segment.allocated, segment.committed, tables.pointer_size, jumps)
-    walk = Walk(tables, span, mend=False)
+    walk = Walk(tables, span)
     met = np.empty(0, np.uint64)
+    behind = segment.allocated  # the last object, as far as one can tell
+    used = np.array(taken, np.uint64)
+    seen = np.empty(0, np.uint64)
     for piece in walk.pieces():
-        met = np.union1d(met, candidates[np.isin(candidates, piece.address)])
-    met = np.union1d(met, candidates[candidates == np.uint64(walk.reached)])
-    least = max((end for end in taken if end <= walk.reached), default=segment.allocated)
+        met = np.union1d(met, candidates[_among(candidates, piece.address)])
+        seen = np.union1d(seen, used[_among(used, piece.address)])
+        behind = int(piece.address[-1]) + int(piece.size[-1])
+    stops = np.array([*walk.stops, walk.reached], np.uint64)
+    met = np.union1d(met, candidates[np.isin(candidates, stops)])
+    seen = np.union1d(seen, used[np.isin(used, stops)])
+    least = max(seen.tolist(), default=segment.allocated)
     met = met[met >= np.uint64(least)]
-    if not len(met):
-        return End(least, walk.reached if least > segment.allocated else least)
-    return End(int(met[0]), int(met[-1]))
+    if len(met):
+        return End(int(met[0]), int(met[-1]))
+    return End(least, max(behind, least, *candidates.tolist()))
+
+
+def _among(values: U64, ascending: U64) -> NDArray[np.bool_]:
+    """Which values are in a column; `np.isin` would sort that anew."""
+    place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return np.asarray(ascending[place] == values)

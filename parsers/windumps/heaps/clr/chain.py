@@ -141,8 +141,10 @@ class Window:
         """Where the objects begin that the chain has met, ascending, in words."""
         met = np.flatnonzero(self._visited)
         met = met[met >= self._low[met // LANE]]
-        starts = np.union1d(met, np.array(self._extra, np.int64))
-        return starts[~np.isin(starts, self._dropped)] if self._dropped else starts
+        if self._extra:
+            met = np.concatenate([met, np.array(self._extra, np.int64)])
+            met.sort()
+        return met[~np.isin(met, self._dropped)] if self._dropped else met
 
     def objects(self, starts: I64) -> tuple[U64, I64, I64]:
         """(address, number of the MethodTable, bytes) of objects."""

@@ -17,7 +17,7 @@ from windumps.heaps.clr.bounds import End, Pointers, contexts, end_of_objects, h
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
 from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
-from windumps.heaps.clr.segments import Segment, find_segments
+from windumps.heaps.clr.segments import Segment, find_segments, uncovered
 from windumps.heaps.clr.walk import Objects, Span, Walk
 
 _STRUCTURE = "heap_segment"
@@ -54,7 +54,7 @@ class ManagedHeap:
     def __init__(self, dump: Dump, runtime: Runtime) -> None:
         self.runtime = runtime
         self.log = DiagnosticLog()
-        self.tables = MethodTables(dump.memory, runtime.pointer_size)
+        self.tables = MethodTables(dump.memory, runtime.pointer_size, dump.release)
         self.segments = find_segments(self.tables)
         self.account = HeapAccount()
         self.marked = 0
@@ -97,6 +97,7 @@ class ManagedHeap:
                 walked += self._count(piece.size, free)
                 yield piece.select(~free)
             self._close(segment, end, walk, walked)
+        self._close_uncovered()
         if self.marked:
             self.log.add(
                 "managed-heap-in-collection",
@@ -140,6 +141,24 @@ class ManagedHeap:
                 f"{unwalked} bytes of .NET objects could not be walked: they are not in the dump, or damaged",
                 unwalked,
             )
+
+    def _close_uncovered(self) -> None:
+        """Accounts for memory of the heap whose segments are lost."""
+        spans = uncovered(self._memory, self.segments)
+        size = sum(high - low for low, high in spans)
+        if not size:
+            return
+        self.account.committed_bytes += size
+        self.account.unwalked_bytes += size
+        self.account.absent_bytes += size - self._memory.present_in([(a, b - a) for a, b in spans])
+        self.log.add(
+            "managed-segment-lost",
+            Severity.WARNING,
+            _STRUCTURE,
+            spans[0][0],
+            f"{size} bytes of the .NET heap belong to segments that are not in the dump, or damaged",
+            size,
+        )
 
 
 class Found(NamedTuple):
