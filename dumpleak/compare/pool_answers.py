@@ -15,7 +15,15 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.held_objects import HeldObjects
 from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.listed_blocks import MAX_LISTED, BlockList, list_blocks
-from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
+from dumpleak.model.pool import (
+    ORDERS,
+    POOLS,
+    Counters,
+    Order,
+    TagDelta,
+    TagRow,
+    is_never_freed,
+)
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot, SourceInfo
@@ -23,6 +31,7 @@ from dumpleak.model.together import roots_first
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_OBJECTS = 2  # tags of objects of one dump of which is told who holds them
+LARGEST = 3  # tags that count as those that hold most
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
 _Tag = TypeVar("_Tag", TagRow, TagDelta)
 
@@ -150,18 +159,20 @@ def take_pool(
         blocks = list_blocks(used, rows, selection.pools, look, most_blocks)
     return PoolAnswer(
         *(snapshot.source, selection, tuple(rows), pools.account, _shown(notes)),
-        held=_held(pools, rows) if walked else {},
+        held=_held(pools, rows, selection) if walked else {},
         left=pools.left,
         system=snapshot.outside or (),
         blocks=blocks,
     )
 
 
-def _held(pools: Pools, rows: list[TagRow]) -> dict[int, HeldObjects]:
-    """Who holds the objects of the first tags that are of objects."""
+def _held(pools: Pools, rows: list[TagRow], selection: Selection) -> dict[int, HeldObjects]:
+    """Who holds the objects of tags that were asked for, hold most, or are never freed."""
     found: dict[int, HeldObjects] = {}
-    for row in rows[:EXPLAINED_TAGS]:
-        held = pools.held(row.number) if len(found) < EXPLAINED_OBJECTS else None
+    for number, row in enumerate(rows[:EXPLAINED_TAGS]):
+        never = is_never_freed(row.total("allocs"), row.total("frees"))
+        wanted = bool(selection.tags) or number < LARGEST or never
+        held = pools.held(row.number) if wanted and len(found) < EXPLAINED_OBJECTS else None
         if held is not None:
             found[row.number] = held
     return found
