@@ -13,6 +13,7 @@ from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
 from builders.process_builder import ProcessBuilder
+from builders.verifier_builder import VerifiedSystem
 from fuzz.command_lines import run
 from fuzz.dice import Dice
 from fuzz.dump_kinds import KERNEL_FORMS, KERNELS
@@ -33,6 +34,10 @@ MIXED = TESTDATA / "10.0.26100.5074-x64" / "mixed" / "dump.dmp.gz"
 KERNEL = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
 POOLS, MORE_POOLS = KERNEL / "before.dmp.xz", KERNEL / "after.dmp.xz"
 SESSION = TESTDATA / "kernel-genuine" / "7601.17514-x86pae" / "session" / "after.dmp.xz"
+VERIFIED = [
+    TESTDATA / "kernel-verifier" / "22621-x64" / "pair" / f"{which}.dmp.xz"
+    for which in ("before", "after")
+]
 CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"
 PROCESSES = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
 SYSTEMS = sorted(TESTDATA.glob("kernel*/*/*/after.dmp.xz"))
@@ -158,10 +163,10 @@ def _whole(hours: int, *, listed: bool = True) -> Callable[[Path], None]:
     """A dump of a process with some of all that there are populations of, more of it every hour."""
 
     def make(file: Path) -> None:
-        process = ProcessBuilder(3600 * hours).image("app.exe").heap(2 + 9 * hours, 3)
+        process = ProcessBuilder(3600 * hours).image("app.exe", data=b"").heap(2 + 9 * hours, 3)
         for number in range(2 + 20 * hours):
             process.thread(process.bases["app.exe"] + 0x1200 + number % 2).views(1, 0x40000)
-            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll")
+            process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll", data=b"")
         process.with_regions = listed
         file.write_bytes(process.build())
 
@@ -303,6 +308,52 @@ def _system(which: str, *ended: str, filled: bool = True) -> Callable[[Path], No
     return make
 
 
+def _verified(*, stop: int = 0, counted: bool = True) -> Callable[[Path], None]:
+    """A system with Driver Verifier on that stopped for pool left behind, and nothing says whose."""
+
+    def make(file: Path) -> None:
+        folder = file.with_suffix(".parts")
+        folder.mkdir(exist_ok=True)
+        made = VerifiedSystem(folder)
+        made.watch("acmenet.sys", "AcNb")
+        made.write()
+        if not counted:
+            made.put(made.data, bytes(0x800))
+        made.stop(0xC4, stop, 4096, 8192, 12)
+        file.write_bytes(made.save().read_bytes())
+
+    return make
+
+
+def _alike(number: int) -> Callable[[Path], None]:
+    """A PoolMon log of a series in which two groups of tags grow together; of one the root is told."""
+    rows = [
+        Tag(tag, "Nonp", 10 + each * number, 0, 64 * (10 + each * number))
+        for each, tags in ((500, ("File", "IoNm", "Xctx")), (2000, ("Toke", "Thre", "Proc")))
+        for tag in tags
+    ]
+    return lambda file: _put(file, poolmon(rows).encode())
+
+
+def _held(file: Path) -> None:
+    """A system with objects that are held by handle and by pointer, and with some that ended."""
+    folder = file.with_suffix(".parts")
+    folder.mkdir(exist_ok=True)
+    made = FilledSystem(folder).fill()
+    rows = {"Toke": list[int](), "AcNb": list[int]()}
+    for row in made.truth["small_blocks"]:
+        if row["tag"] in rows and not row.get("absent"):
+            rows[row["tag"]].append(int(row["user"], 16))
+    made.leads("lsass.exe", [rows["Toke"][0] + 0x60])
+    for token, block in zip(rows["Toke"], rows["AcNb"], strict=False):
+        made.pointer(block + 0x18, token + 0x60)
+    thread = next(int(row["thread"], 16) for row in made.truth["processes"][2:])
+    made.pointer(thread + 0x488, 133_280_057_472_495_616)  # _ETHREAD.ExitTime
+    for process in made.named("svchost.exe"):
+        made.end(process, listed=False)
+    file.write_bytes(made.save().read_bytes())
+
+
 # Files that are made for this, by name.
 MADE: dict[str, Callable[[Path], None]] = {
     "before.log": _log(BASE),
@@ -337,6 +388,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "ended.dmp": _system("after", "svchost.exe", filled=False),
     "system0.dlsnap": _kept(_system("before")),
     **{f"log{n}.log": _log(SERIES[n]) for n in range(3)},
+    "left.dmp": _verified(stop=0x60),
+    "uncounted.dmp": _verified(counted=False),
     "filled.dmp": _filled,
     "torn.dmp": _torn,
     "stopped.dmp": _stopped,
@@ -344,6 +397,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "timeless.dmp": _timeless,
     "grown.dmp": _grown,
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
+    **{f"alike{n}.log": _alike(n) for n in range(3)},
+    "held.dmp": _held,
     **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
@@ -394,7 +449,14 @@ ANSWERED: list[Words] = [
     *of_one(MADE_DUMPS, "info", "heaps", "stat", "allocations"),
     *of_one(WHOLE_SYSTEMS, "info", "pool", "modules"),
     *of_one([SESSION, MORE_POOLS], "stat", "heaps", "processes", "symbols"),
-    *of_one([CUT_KERNEL], "info", "pool"),
+    *of_one([CUT_KERNEL], "info", "pool", "verifier"),
+    *of_one([*VERIFIED, POOLS, "left.dmp"], "verifier"),
+    *of_one(["left.dmp"], "info", "pool"),
+    ("stat", VERIFIED[1], "--by", "stack"),
+    ("diff", *VERIFIED, "--by", "stack"),
+    ("pool", *VERIFIED),
+    ("verifier", VERIFIED[1], "acmenet", "--log", "3"),
+    ("verifier", "uncounted.dmp", "acmenet.sys"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
     *of_one(MADE_KERNELS, "info"),
     *of_one(["full-x64.dmp", "elf-x64.dmp"], "processes", "modules", "symbols"),
@@ -407,6 +469,9 @@ ANSWERED: list[Words] = [
     ("diff", "poolmon0.log", MORE_POOLS),
     ("trend", *POOLMON),
     ("pool", *POOLMON[:2]),
+    *((command, "alike0.log", "alike1.log") for command in ("pool", "diff")),
+    ("trend", *(f"alike{n}.log" for n in range(3))),
+    *(("pool", "held.dmp", "--tag", tag) for tag in ("Toke", "Thre", "Proc")),
     *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
     ("diff", "handles0.txt", "handles1.txt"),
     ("diff", "handles0.dmp", "handles1.txt", *HANDLES),

@@ -15,6 +15,7 @@ COMMANDS = {
     "leaks": "Used blocks that no pointer leads to, from globals, stacks, registers or other such blocks.",
     "stat": "Used blocks of one dump, added up by site, by one kind of evidence, or by another key.",
     "pool": "Kernel pool by tag with the driver that owns it; with two dumps or snapshots, which tags grew.",
+    "verifier": "What Driver Verifier tracks of a kernel dump: flags, the pool of its drivers, their stacks.",
     "processes": "Processes of a kernel dump: id, parent, name, start, private commit, handles; of two, "
     "which grew.",
     "heaps": "One row a heap: committed, used, free, overhead.",

@@ -88,11 +88,14 @@ def diff(
             )
         check_gate(gate, (older, newer))
         comparison = compare(older, newer, force=force)
-        grown = [delta.site.key for delta in comparison.sites if delta.delta_bytes > 0]
-        if grown:
-            most = None if retained else top or HOLDERS_TOP
+        most = None if retained else top or HOLDERS_TOP
+        grown, outside = (
+            [delta.site.key for delta in deltas if delta.delta_bytes > 0][:most]
+            for deltas in (comparison.sites, comparison.private)
+        )
+        if grown or outside:
             wanted = True if retained else holders
-            look_for_holders(comparison.current, grown[:most], wanted, options)
+            look_for_holders(comparison.current, [*grown, *outside], wanted, options)
         answer = judged(gate, with_proof(comparison))
     answer_to(
         options,

@@ -88,7 +88,8 @@ def trend(
         loaded = list(snapshots[: len(snapshots) - len(idle)])
         found = find_trend(loaded, snapshots[-1] if idle else None, force=force)
         answer = judged(gate, found)
-    shown = [trend.site.key for trend in found.sites[: top or HOLDERS_TOP]]
+    many = top or HOLDERS_TOP
+    shown = [trend.site.key for trend in (*found.sites[:many], *found.private[:many])]
     look_for_holders(found.current, shown, holders, options)
     answer_to(
         options,

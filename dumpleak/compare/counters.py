@@ -93,6 +93,7 @@ def with_blocks(delta: TagDelta, base: Snapshot, current: Snapshot) -> TagDelta:
         delta,
         new=new_blocks(base.pool.blocks(), current.pool.blocks(), tag, same_boot=same_boot),
         holders=holder_clauses(base.pool, current.pool, tag),
+        held=current.pool.held(tag),
     )
 
 

@@ -37,22 +37,22 @@ def holder_clauses(base: Pools, current: Pools, tag: int) -> tuple[str, ...]:
     """Who holds most of a tag's growth; empty for tags of other things than objects."""
     if tag_text(tag) not in OBJECT_TAGS:
         return ()
-    old, new = base.handles(), current.handles()
-    if old is None or new is None:
+    old, found = base.handles(), current.held(tag)
+    if old is None or found is None:
         return ("kernel objects: who holds them is unknown, a snapshot keeps no handle tables",)
-    before, after = held_by_process(base, tag), held_by_process(current, tag)
-    if not new:
-        return ("kernel objects: who holds them is unknown, handle tables could not be read",)
+    before = held_by_process(base, tag)
+    after = {(who.process_id, who.name): who.objects for who in found.holders}
     grown = [(count - before.get(who, 0), count, who) for who, count in after.items()]
     grown = sorted((row for row in grown if row[0] > 0), key=lambda row: (-row[0], row[2]))
-    absent = {t.process_id for t in (*old, *new) if t.absent_pages}
-    lost = f"handle tables of {len(absent)} processes are not wholly in the dumps" if absent else ""
-    if not grown:
-        if lost:
-            return (f"kernel objects: who holds them is unknown, {lost}",)
-        return ("kernel objects: no process has more handles of them than before",)
     clauses = [
         f"{name} (pid {number}) has handles of {count} of these objects, {more} more than before"
         for more, count, (number, name) in grown[:MAX_HOLDERS]
     ]
-    return (*clauses, f"others may hold more: {lost}") if lost else tuple(clauses)
+    absent = sum(1 for table in old if table.absent_pages or table.blank_pages)
+    if grown and absent:
+        clauses.append(
+            f"before it may have been more: {absent} handle tables are not whole in the base"
+        )
+    if not grown and not found.why_unknown:
+        clauses.append("no process has more handles of them than before")
+    return (*clauses, *found.clauses)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.sites import is_unsized
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.units import format_bytes
@@ -67,9 +68,11 @@ class Hole:
 
 def find_hole(snapshot: Snapshot) -> Hole:
     """What a snapshot does not show."""
+    covered = snapshot.coverage
+    if isinstance(covered, ListCovered) and covered.lacking:
+        return Hole(0, f"{covered.unknown} are not all known ({covered.unknown_names})")
     if not snapshot.has_bytes:
         return Hole(0)
-    covered = snapshot.coverage
     if any(row.unwalked_bytes is not None for row in snapshot.heaps):
         # By heap: what one heap has too much of does not make up for what another lacks.
         lost = sum(

@@ -11,6 +11,8 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.counters import tag_deltas, with_blocks
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
+from dumpleak.model.held_objects import HeldObjects
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
@@ -18,6 +20,7 @@ from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.together import roots_first
 from windumps.diagnostics import Diagnostic, Severity
 
+EXPLAINED_OBJECTS = 2  # tags of objects of one dump of which is told who holds them
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
 _Tag = TypeVar("_Tag", TagRow, TagDelta)
 
@@ -75,6 +78,8 @@ class PoolAnswer:
         rows: The tags that are shown, in order.
         account: What is known of the pools as a whole.
         diagnostics: What was left out, and how things were found.
+        held: Who holds the objects of the first tags of objects, by tag.
+        left: The pool that an unloaded driver left, where the system stopped for it.
     """
 
     source: SourceInfo
@@ -82,6 +87,8 @@ class PoolAnswer:
     rows: tuple[TagRow, ...]
     account: PoolAccount
     diagnostics: tuple[Diagnostic, ...]
+    held: dict[int, HeldObjects]
+    left: LeftPool | None = None
 
 
 @dataclass(frozen=True)
@@ -116,7 +123,21 @@ def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
     pools = _pools(snapshot, selection)
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
-    return PoolAnswer(snapshot.source, selection, tuple(rows), pools.account, _shown(notes))
+    held = _held(pools, rows) if pools.account.walked_bytes is not None else {}
+    shown = _shown(notes)
+    return PoolAnswer(
+        snapshot.source, selection, tuple(rows), pools.account, shown, held, pools.left
+    )
+
+
+def _held(pools: Pools, rows: list[TagRow]) -> dict[int, HeldObjects]:
+    """Who holds the objects of the first tags that are of objects."""
+    found: dict[int, HeldObjects] = {}
+    for row in rows[:EXPLAINED_TAGS]:
+        held = pools.held(row.number) if len(found) < EXPLAINED_OBJECTS else None
+        if held is not None:
+            found[row.number] = held
+    return found
 
 
 def take_growth(

@@ -143,7 +143,8 @@ def _foreign(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | No
     if len(others) != 1:
         return None, ""
     (tag,) = others
-    rest = "the others are Windows' own"
+    rest = "the others are" if len(tags) > 2 else "the other is"
+    rest += " Windows' own"
     if is_of_windows(owners[tag]) is False:
         return (
             tag,
@@ -163,10 +164,9 @@ def _never_freed(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int 
     if len(rest) < len(tags) - 1 or min(rest) < _OFTEN:
         return None, ""
     _, allocs, frees = freed[never[0]] or (0.0, 0, 0)
-    least = format_share(min(rest), 1, 0)
-    return never[
-        0
-    ], f"{frees:,} of its {allocs:,} new blocks were freed, of the others' {least} or more"
+    least, whose = format_share(min(rest), 1, 0), "others'" if len(tags) > 2 else "other's"
+    said = f"{frees:,} of its {allocs:,} new blocks were freed, of the {whose} {least} or more"
+    return never[0], said
 
 
 def _freed(base: TagRow | None, current: TagRow | None) -> tuple[float, int, int] | None:

@@ -22,8 +22,10 @@ from dumpleak.model.errors import CannotAnswerError
 LINE_LIMIT = 1 << 23
 MAX_ROWS = 1 << 20
 MAX_KEPT = 1 << 22  # values of what was asked for
-_MARK = "(PDH-CSV 4.0)"
-_HEADING = re.compile(r"\(PDH-CSV 4\.0\)\s*(?:\((?P<zone>[^()]*)\)\s*\((?P<bias>-?\d{1,4})\))?.*")
+_MARKS = {"(PDH-CSV 4.0)": ",", "(PDH-TSV 4.0)": "\t"}
+_HEADING = re.compile(
+    r"\(PDH-[CT]SV 4\.0\)\s*(?:\((?P<zone>[^()]*)\)\s*\((?P<bias>-?\d{1,4})\))?.*"
+)
 _PATH = re.compile(
     r"(?:\\\\(?P<host>[^\\]+))?\\(?P<object>[^\\(]+)(?:\((?P<instance>.*)\))?\\(?P<counter>[^\\]+)"
 )
@@ -85,6 +87,7 @@ class CounterFile:
         instances: By what is counted, the fields that do.
         twice: Those of which a counter is there more than once: they cannot be told apart.
         unknown: Names of counters that nothing is known of.
+        delimiter: Between fields.
     """
 
     columns: int
@@ -92,6 +95,7 @@ class CounterFile:
     instances: dict[Instance, dict[str, int]] = field(default_factory=dict)
     twice: set[Instance] = field(default_factory=set)
     unknown: list[str] = field(default_factory=list)
+    delimiter: str = ","
 
 
 class Sample(NamedTuple):
@@ -119,7 +123,7 @@ class Samples:
 def is_log(head: bytes) -> bool:
     """True when the beginning of a file looks like such a CSV."""
     text = decoded(head, "utf-8").lstrip("\r\n ")
-    return text.lstrip('"').startswith(_MARK)
+    return text.lstrip('"').startswith(tuple(_MARKS))
 
 
 def read_heading(path: Path | str) -> CounterFile:
@@ -129,35 +133,44 @@ def read_heading(path: Path | str) -> CounterFile:
         CannotAnswerError: it is cut.
         OSError: the file cannot be read.
     """
-    fields = fields_of(next(_lines(path), ""))
+    first = next(_lines(path), "")
+    delimiter = next(
+        (_MARKS[mark] for mark in _MARKS if first[:20].lstrip('"').startswith(mark)), ","
+    )
+    fields = fields_of(first, delimiter)
     if fields is None or len(fields) < 2:
         raise CannotAnswerError(
             f"{path}: the first line, which names the counters, is cut or damaged"
         )
     match = _HEADING.fullmatch(fields[0])
     bias = int(match["bias"]) if match and match["bias"] else None
-    found = CounterFile(len(fields), bias)
+    found = CounterFile(len(fields), bias, delimiter=delimiter)
     for number, text in enumerate(fields[1:], 1):
-        parts = _PATH.fullmatch(text.strip())
-        kind = _OBJECTS.get(parts["object"].strip().lower()) if parts else None
-        name = _COUNTERS[kind].get(parts["counter"].strip().lower()) if kind and parts else None
-        if name is None or parts is None:
-            found.unknown.append(text)
-            continue
-        called = parts["instance"] or ""
-        called += ".exe" * (
-            called.lower() == MEMORY.lower()
-        )  # a process of that name is none the less one
-        instance = Instance(parts["host"] or "", called if kind == "process" else MEMORY)
-        counters = found.instances.setdefault(instance, {})
-        if name in counters:
-            found.twice.add(instance)
-        counters[name] = number
+        take_path(found, text, number)
     return found
 
 
+def take_path(found: CounterFile, text: str, number: int) -> None:
+    r"""Takes in what one field counts, `\\HOST\Process(app)\Private Bytes`."""
+    parts = _PATH.fullmatch(text.strip())
+    kind = _OBJECTS.get(parts["object"].strip().lower()) if parts else None
+    name = _COUNTERS[kind].get(parts["counter"].strip().lower()) if kind and parts else None
+    if name is None or parts is None:
+        found.unknown.append(text)
+        return
+    called = parts["instance"] or ""
+    called += ".exe" * (
+        called.lower() == MEMORY.lower()
+    )  # a process of that name is none the less one
+    instance = Instance(parts["host"] or "", called if kind == "process" else MEMORY)
+    counters = found.instances.setdefault(instance, {})
+    if name in counters:
+        found.twice.add(instance)
+    counters[name] = number
+
+
 def read_samples(
-    path: Path | str, heading: CounterFile, instances: list[Instance], *, only_last: bool = False
+    path: Path | str, heading: CounterFile, instances: list[Instance], *, ends_only: bool = False
 ) -> dict[Instance, Samples]:
     """Reads the rows, of some instances.
 
@@ -165,7 +178,7 @@ def read_samples(
         path: The file.
         heading: Of it.
         instances: Of the heading.
-        only_last: Keep the last row only.
+        ends_only: Keep the first row that has a value, and the last one.
 
     Raises:
         CannotAnswerError: there are more rows than can be kept.
@@ -175,12 +188,13 @@ def read_samples(
     columns = sum(len(heading.instances[instance]) for instance in instances) or 1
     damaged = backwards = kept = 0
     row: tuple[datetime, list[str]] | None = None
+    is_kept = False
     lines = _lines(path)
     next(lines, None)
     for line in lines:
         if not line.startswith('"') and not line[:1].isdigit():
             continue  # typeperf says how it ended
-        fields = fields_of(line)
+        fields = fields_of(line, heading.delimiter)
         time = _time(fields[0], heading.bias) if fields and len(fields) == heading.columns else None
         if fields is None or time is None:
             damaged += 1
@@ -189,19 +203,34 @@ def read_samples(
             backwards += 1
             continue
         kept += 1
-        if kept > MAX_ROWS or (kept * columns > MAX_KEPT and not only_last):
+        if kept > MAX_ROWS or (kept * columns > MAX_KEPT and not ends_only):
             raise CannotAnswerError(
                 f"{path}: too long: choose a process, or thin it out with `relog -t`"
             )
         row = time, fields
-        if not only_last:
+        is_kept = not ends_only or not has_values(found)
+        if is_kept:
             _add(found, heading, row)
-    if only_last and row is not None:
+    if row is not None and not is_kept:
         _add(found, heading, row)
     for samples in found.values():
         samples.damaged += damaged
         samples.backwards = backwards
     return found
+
+
+def has_values(found: dict[Instance, Samples]) -> bool:
+    """A row with a value was taken in; those before it are dropped."""
+    if any(
+        v is not None
+        for samples in found.values()
+        for row in samples.rows[:1]
+        for v in row[1].values()
+    ):
+        return True
+    for samples in found.values():
+        samples.rows.clear()
+    return False
 
 
 def _add(

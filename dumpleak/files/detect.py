@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dumpleak.files import (
-    counter_csv,
     counter_log,
     handle_summary,
     poolmon_lines,
@@ -61,7 +60,7 @@ SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
     ),
     # Text with no magic number, so these come last.
     SnapshotReader(
-        counter_csv.is_log,
+        counter_log.is_log,
         lambda path, asked: counter_log.read_log(path, asked.by, asked.process),
     ),
     SnapshotReader(
@@ -126,7 +125,7 @@ def is_series(path: Path | str) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    return counter_csv.is_log(read_head(path, HEAD_BYTES))
+    return counter_log.is_log(read_head(path, HEAD_BYTES))
 
 
 def is_snapshot_file(path: Path | str) -> bool:

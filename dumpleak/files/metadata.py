@@ -11,6 +11,7 @@ from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
 from dumpleak.model.coverage import ManagedCovered
+from dumpleak.model.holding import Holding
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Site
@@ -53,15 +54,17 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        lacking: As `ListCovered` has it.
+        notes: What was not looked at, by the key of a grouping.
         coverage: How much of their memory was walked; None for members that the dump lists.
-        diagnostics: What was left out of them.
     """
 
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    lacking: tuple[Group, ...] = ()
+    notes: dict[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
     coverage: ManagedCovered | None = None
-    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 @dataclass
@@ -102,7 +105,11 @@ def with_sites(metadata: Metadata, change: Callable[[Site], Site]) -> Metadata:
         metadata,
         tables=changed(metadata.tables),
         populations={
-            of: replace(kept, groups=changed(kept.groups))
+            of: replace(
+                kept,
+                groups=changed(kept.groups),
+                lacking=tuple((change(site), totals) for site, totals in kept.lacking),
+            )
             for of, kept in metadata.populations.items()
         },
     )
@@ -139,8 +146,9 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
             "sized": kept.sized,
             "reason": kept.reason,
             "groups": tables(kept.groups),
+            **tables({"lacking": kept.lacking}),
+            "notes": {by: [asdict(note) for note in notes] for by, notes in kept.notes.items()},
             "coverage": kept.coverage and asdict(kept.coverage),
-            "diagnostics": [asdict(item) for item in kept.diagnostics],
         }
         for of, kept in metadata.populations.items()
     }
@@ -161,11 +169,8 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         "groups": groups,
         "populations": populations,
         "classes": metadata.classes,
-        "holders": [
-            {"site": number, **asdict(snapshot.held_by[key])}
-            for number, key in enumerate(snapshot.groups)
-            if key in snapshot.held_by
-        ],
+        "holders": _holders(snapshot.held_by, snapshot.groups),
+        "private_holders": _holders(snapshot.held_by, snapshot.private),
         **tables({"private": snapshot.private.values()}),
         "private_unknown": snapshot.private_unknown,
         "by_regions": snapshot.by_regions,
@@ -182,6 +187,10 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
         **pool,
         "processes": _processes(metadata.processes),
     }
+
+
+def _holders(held: Mapping[str, Holding], keys: Iterable[str]) -> list[dict[str, Any]]:
+    return [{"site": number, **asdict(held[key])} for number, key in enumerate(keys) if key in held]
 
 
 def _processes(rows: tuple[ProcessRow, ...] | None) -> list[dict[str, Any]] | None:

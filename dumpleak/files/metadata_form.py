@@ -66,6 +66,7 @@ class _Metadata:
     populations: dict[str, StoredPopulation] | None
     classes: dict[str, list[int]]
     holders: list[Annotated[tuple[_SiteNumber, Holding], Together]]
+    private_holders: Annotated[list[Annotated[tuple[_SiteNumber, Holding], Together]], Absent([])]
     private: list[_Group]
     private_unknown: Annotated[str, Absent("")]
     by_regions: Annotated[bool, Absent(True)]
@@ -103,7 +104,8 @@ _HINTS: dict[type, dict[str, Any]] = {
     ),
     StoredPopulation: {
         "groups": dict[str, list[_Group]],
-        "diagnostics": Annotated[tuple[Diagnostic, ...], Absent([])],
+        "lacking": Annotated[tuple[_Group, ...], Absent(())],
+        "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
     },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
@@ -186,7 +188,10 @@ def _snapshot(stored: _Metadata, sites: list[Group], file: str) -> Snapshot:
         private_unknown=stored.private_unknown,
         by_regions=stored.by_regions,
         in_file=next(iter(stored.in_file), None),
-        held_by=_held_by(stored, list(groups)),
+        held_by=_held_by(stored.holders, list(groups), "holders")
+        | _held_by(
+            stored.private_holders, [site.key for site, _ in stored.private], "private_holders"
+        ),
         population=POOL if any(row.kind == POOL for row in stored.heaps) else BLOCKS,
     )
 
@@ -198,11 +203,13 @@ def _coverage(decode: Decoder, stored: _Metadata) -> Coverage:
     return replace(found, list_cut=is_list_cut(stored.diagnostics))
 
 
-def _held_by(stored: _Metadata, keys: list[str]) -> dict[str, Holding]:
+def _held_by(
+    held: list[tuple[_SiteNumber, Holding]], keys: list[str], name: str
+) -> dict[str, Holding]:
     try:
-        return {keys[number.site]: holding for number, holding in stored.holders}
+        return {keys[number.site]: holding for number, holding in held}
     except IndexError:
-        raise WrongMemberError(f"of sites below {len(keys)}", "metadata.holders") from None
+        raise WrongMemberError(f"of sites below {len(keys)}", f"metadata.{name}") from None
 
 
 def _check_classes(classes: dict[str, list[int]], tables: dict[str, list[Group]]) -> None:

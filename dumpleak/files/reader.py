@@ -178,8 +178,11 @@ class SnapshotFile:
         elif by == "driver":
             table, of_class = self._by_field(by)
         else:
+            better = "make it anew from the dump"
+            if snapshot.is_pool and by == "stack":
+                better = "those of the pools keep no stacks, ask the dump"
             raise SnapshotFileError(
-                f"{self.path}: this snapshot does not know blocks by {by}; make it anew from the dump"
+                f"{self.path}: this snapshot does not know blocks by {by}; {better}"
             )
         snapshot.groups = by_key(table)
         keys = tuple(site.key for site, _ in table)

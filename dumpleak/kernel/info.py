@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from dumpleak.model.account import Figure
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.subjects import subject_of
 from dumpleak.symbols.kernel import use_symbols
@@ -71,6 +72,7 @@ class KernelInfo:
         advice: Why or why not, and what to do next.
         diagnostics: What was left out, and why.
         account: The system in figures.
+        left: The pool that an unloaded driver left, where the system stopped for it.
     """
 
     source: SourceInfo
@@ -103,6 +105,7 @@ class KernelInfo:
     advice: str
     diagnostics: tuple[Diagnostic, ...]
     account: tuple[Figure, ...]
+    left: LeftPool | None = None
 
 
 def checked_counters(dump: KernelDump) -> tuple[Counter, ...]:

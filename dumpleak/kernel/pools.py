@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.kernel.audit import account_for
+from dumpleak.kernel.held_objects import ObjectHolders
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.machine import why_no_walk
+from dumpleak.kernel.unloaded_with_pool import left_pool
 from dumpleak.model.boots import Boot
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.left_pool import LeftPool
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import NONE, POOLS, TRACKERS, UNKNOWN, WALK, Counters, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -39,6 +42,7 @@ from windumps.kernel.handles import read_handles
 from windumps.pool_tags import OVERFLOW_TAG, tag_text
 from windumps.pools.kernel_pools import KernelPools
 from windumps.pools.trackers.audit import Source
+from windumps.symbols.functions import Location
 from windumps.symbols.provider import Symbols
 
 _QUANTITIES = ("allocs", "frees", "count", "bytes")
@@ -148,8 +152,15 @@ class PoolReader:
             blocks=lambda: self.blocks,
             handles=lambda: self.handles,
             find_owner=self.owner,
+            left=self.left,
+            held=ObjectHolders(self.dump, self).of,
             words=lambda addresses, sizes: words_in(self.dump.kernel, addresses, sizes),
         )
+
+    @cached_property
+    def left(self) -> LeftPool | None:
+        """The pool that an unloaded driver left, where the system stopped for it."""
+        return left_pool(self.dump, self.pools.verifier)
 
     def account(self, *, walk: bool) -> PoolAccount:
         """Trackers and blocks held against each other; `walk` looks for blocks in any case."""
@@ -222,7 +233,8 @@ class PoolReader:
         tables = read_handles(self.dump.kernel, self.dump.processes, self.log)
         return [
             OpenObjects(
-                table.process.process_id, table.process.name, table.objects, table.absent_pages
+                *(table.process.process_id, table.process.name, table.objects),
+                *(table.absent_pages, table.blank_pages),
             )
             for table in tables
         ]
@@ -363,6 +375,11 @@ class PoolReader:
                 strict=True,
             )
         ]
+
+    @property
+    def frame_symbols(self) -> Callable[[Module, int], Location | None] | None:
+        """Names return addresses; None without symbols."""
+        return self._symbols.frame if self._symbols is not None else None
 
     def _symbolize(self, module: Module, rva: int) -> str | None:
         found = self._symbols.data(module, rva) if self._symbols is not None else None

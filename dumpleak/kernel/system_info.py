@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dumpleak.kernel.account import system_account
 from dumpleak.kernel.answerable import what_answers
 from dumpleak.kernel.info import KernelInfo, take_kernel_info
 from dumpleak.kernel.processes import read_processes
+from dumpleak.kernel.unloaded_with_pool import left_pool
 from dumpleak.symbols.kernel import use_symbols
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.symbols.provider import Symbols
@@ -24,4 +27,5 @@ def describe(dump: KernelDump, symbols: Symbols | None = None) -> KernelInfo:
     processes = read_processes(dump, found.pools) if known else None
     account = system_account(dump, found.pools, processes=processes)
     listed = None if processes is None else processes.all
-    return take_kernel_info(dump, symbols, (found.why_not, found.note), listed, account)
+    info = take_kernel_info(dump, symbols, (found.why_not, found.note), listed, account)
+    return replace(info, left=found.pools.left if found.pools is not None else left_pool(dump))

@@ -12,6 +12,7 @@ from dumpleak.model.units import format_bytes, format_count
 
 BYTES, COUNT = "bytes", "count"
 NO_REGIONS = "the dump does not list the process's memory regions"
+PIECES = "compared by what files hold, which does not tell in how many allocations"
 REGIONS_CUT = "the dump's list of memory regions is cut"
 THREADS_CUT = "the dump's list of threads is cut"
 NO_THREADS = "the dump does not list the process's threads"

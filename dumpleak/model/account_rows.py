@@ -8,6 +8,7 @@ from dumpleak.model.account import (
     _OUTSIDE,
     NO_HEAPS,
     NOT_KEPT,
+    PIECES,
     ROWS,
     SUMS,
     AccountRow,
@@ -81,11 +82,11 @@ def _of_heaps(snapshot: Snapshot) -> list[Figure]:
     why = why_no_private(snapshot)
     if snapshot.outside is None and not snapshot.private:
         why = NOT_KEPT
-    for name, value in (
-        ("private.count", sum(totals.count for totals in private)),
-        ("private.bytes", sum(totals.bytes for totals in private)),
-    ):
-        figures.append(_figure(name, value, why))
+    # What lies side by side in a file is one piece of it, of however many allocations.
+    pieces = "" if snapshot.by_regions else _why_no_regions(snapshot) or PIECES
+    count = sum(totals.count for totals in private)
+    figures.append(_figure("private.count", count, why or pieces))
+    figures.append(_figure("private.bytes", sum(totals.bytes for totals in private), why))
     return figures
 
 
@@ -101,6 +102,11 @@ def why_no_private(snapshot: Snapshot) -> str:
         return snapshot.private_unknown
     if snapshot.private or not snapshot.by_regions:
         return ""
+    return _why_no_regions(snapshot)
+
+
+def _why_no_regions(snapshot: Snapshot) -> str:
+    """Why a dump does not list its regions, or not all; "" when it does, and where nobody says."""
     told = (f.reason for f in snapshot.outside or () if f.name == "regions.committed_bytes")
     return next(told, "")
 

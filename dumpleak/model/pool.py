@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass, field, replace
 
+from dumpleak.model.held_objects import HeldObjects
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool_blocks import NewBlocks
 
@@ -57,9 +58,19 @@ class Counters:
         return self.bytes // self.count
 
 
+MIN_ALLOCS = 100  # of fewer nothing is said
+NEVER_FREED = 0.01  # frees by allocations
+
 NONE = Counters(0, 0, 0, 0)
 UNKNOWN = Counters(None, None, None, None)
 NO_BLOCKS = Counters(None, None, 0, 0)  # none was found; how many there were nothing tells
+
+
+def is_never_freed(allocs: int | None, frees: int | None) -> bool | None:
+    """Allocated often, and freed next to never; None where unknown."""
+    if allocs is None or frees is None:
+        return None
+    return allocs >= MIN_ALLOCS and 0 <= frees <= NEVER_FREED * allocs
 
 
 def minus(current: int | None, base: int | None) -> int | None:
@@ -112,6 +123,7 @@ class TagDelta:
         deltas: Current less base, by pool.
         new: The blocks that came, where the blocks of both dumps were read.
         holders: Who holds the growth, one clause each; for kernel objects.
+        held: Who holds all of them; for kernel objects.
     """
 
     base: TagRow
@@ -119,6 +131,7 @@ class TagDelta:
     deltas: dict[str, Counters]
     new: NewBlocks | None = None
     holders: tuple[str, ...] = ()
+    held: HeldObjects | None = None
 
     def total(self, quantity: str, pools: tuple[str, ...] = POOLS) -> int | None:
         """The growth of a quantity over several pools; None when it is unknown in one of them."""

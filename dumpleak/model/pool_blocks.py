@@ -98,6 +98,10 @@ class PoolBlocks:
             return np.repeat(pools, np.diff(rows.starts)), rows.size
         return rows.size if name == "size" else rows.kind, rows.size
 
+    def places(self) -> tuple[U64, I64]:
+        """(addresses, block bytes) of all blocks, in no order of addresses."""
+        return self._rows_of.address, self._rows_of.size.astype(np.int64)
+
     def of(self, tag: int, pool: int | None = None) -> tuple[U64, I64]:
         """(addresses, block bytes) of a tag's blocks, of one of `POOLS` by number or of all.
 
@@ -105,6 +109,14 @@ class PoolBlocks:
         """
         rows = self._rows(tag, pool)
         return self._rows_of.address[rows], self._rows_of.size[rows].astype(np.int64)
+
+    def every(self, step: int) -> tuple[NDArray[np.uint32], U64, I64]:
+        """(tags, addresses, block bytes) of every so manieth block."""
+        rows = self._rows_of
+        chosen = np.arange(0, len(self), step)
+        key = np.searchsorted(rows.starts, chosen, "right") - 1
+        tags = (rows.keys[key] >> _POOL_BITS).astype(np.uint32)
+        return tags, rows.address[chosen], rows.size[chosen].astype(np.int64)
 
     def _rows(self, tag: int, pool: int | None) -> slice:
         low = tag << 2 | (pool or 0)

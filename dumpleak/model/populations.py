@@ -84,6 +84,10 @@ OF_VIRTUAL_ALLOC = Trace(
     "Memory outside heaps comes from VirtualAlloc; record who calls it, while it grows:",
     "wpr -start VirtualAllocation -filemode",
 )
+_MAPPED = Trace(
+    "Record who maps views, while they become more:",
+    "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
+)
 POPULATIONS: dict[str, Population] = {
     BLOCKS: Population(_OF_BLOCKS, "block", "asked for", all_of_them="the heaps of a process"),
     # The sites of the kernel's pools are tags.
@@ -96,16 +100,13 @@ POPULATIONS: dict[str, Population] = {
         found_in=f"pools are in dumps of the kernel: {BETTER_KERNEL_DUMP}",
     ),
     REGIONS: Population(
-        {"use": "use", "size": "size", "protection": "protection"},
+        {"use": "use", "size": "size", "protection": "protection", "owner": "owner"},
         "region",
         "committed",
         {
             "": Trace("Look at what they are used for:", "dumpleak diff BASE CURRENT --of regions"),
-            "other-private": OF_VIRTUAL_ALLOC,
-            "mapped": Trace(
-                "Record who maps views, while they become more:",
-                "xperf -on PROC_THREAD+LOADER+VAMAP -stackwalk MapFile",
-            ),
+            **dict.fromkeys(("other-private", "private memory", "private code"), OF_VIRTUAL_ALLOC),
+            **dict.fromkeys(("mapped", "mapped memory", "mapped code"), _MAPPED),
             "images": Trace("Look at the modules:", "dumpleak diff BASE CURRENT --of modules"),
             "stacks": _BY_THREAD,
             "teb-peb": _BY_THREAD,

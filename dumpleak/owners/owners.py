@@ -93,6 +93,7 @@ class TagOwners:
         self._kernel = kernel
         self._drivers = kernel.drivers
         self._map = ModuleMap(kernel.drivers)
+        self._gone = ModuleMap(kernel.unloaded)
         self._symbolize = symbolize
         self._written = written
         self._verified: dict[int, list[VerifiedCaller]] = {}
@@ -156,10 +157,12 @@ class TagOwners:
         found: dict[str, list[_Evidence]] = {}
         proven: set[str] = set()
         for caller in self._verified.get(tag, []):
-            image = self._map.at(caller.address)
+            gone = None if self._map.at(caller.address) else self._gone.at(caller.address)
+            image = gone or self._map.at(caller.address)
             if image is not None:
                 blocks = f"{caller.count} block{'s' * (caller.count != 1)}, {caller.bytes} bytes"
                 said = f"Driver Verifier saw it allocate {blocks} at {self._place(image, caller.address)}"
+                said += "; it was unloaded before the dump" * (gone is not None)
                 found.setdefault(image.name, []).append(_Evidence(_VERIFIER, said))
                 proven.add(image.name)
         for module, rows in self._rows.get(tag, []):

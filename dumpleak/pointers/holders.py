@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,15 @@ from dumpleak.model.sites import Site, SiteKind
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
+from dumpleak.pointers.region_owners import (
+    RegionOwners,
+    find_region_owners,
+    private_holdings,
+    why_owners_unknown,
+)
 from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
+from dumpleak.process.memory_use import private_size
 from dumpleak.process.session import Session
 
 MOST_FIELDS = 200  # groups whose fields are looked at, the largest
@@ -61,12 +69,25 @@ class HolderFinder:
         self._retained = retained
         self.unreferenced: NDArray[np.bool_] | None = None
 
+    @cached_property
+    def region_owners(self) -> RegionOwners:
+        """Whose memory outside heaps is."""
+        return find_region_owners(self._session, self._index, self._sites)
+
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
-        """Who holds the blocks of the groups with these keys; reads all memory that may hold some."""
-        session, index = self._session, self._index
+        """Who holds the blocks of the groups with these keys; reads all memory that may hold some.
+
+        Keys of private memory outside heaps may be among them.
+        """
         wanted = np.array([site.key in keys for site in self._sites], np.bool_)
-        if not wanted.any():
-            return {}
+        found = self._of_blocks(wanted) if wanted.any() else {}
+        sizes = {reserved for key in keys if (reserved := private_size(key)) is not None}
+        if sizes and not why_owners_unknown(self._session):
+            found |= private_holdings(self._session, self.region_owners, sizes)
+        return found
+
+    def _of_blocks(self, wanted: NDArray[np.bool_]) -> dict[str, Holding]:
+        session, index = self._session, self._index
         names = [_block_name(site) for site in self._sites]
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)

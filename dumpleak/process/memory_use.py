@@ -12,6 +12,8 @@ heaps and stacks; and where stacks are not known either, there is no telling it 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,7 +25,7 @@ from dumpleak.model.units import format_bytes
 from dumpleak.process.known_memory import KnownMemory, inside_spans
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
-from windumps.arrays import ADDRESS_LIMIT
+from windumps.arrays import ADDRESS_LIMIT, I64, U64
 from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
@@ -113,31 +115,60 @@ def _uses_in_file(session: Session) -> dict[str, list[int]]:
     return found
 
 
+class PrivateAllocations(NamedTuple):
+    """Private allocations that are neither heap, stack nor TEB.
+
+    Attributes:
+        start: uint64, the allocation base of each; ascending.
+        reserved: int64, bytes of its pages outside heaps, committed or not.
+        committed: int64, bytes of the committed ones.
+    """
+
+    start: U64
+    reserved: I64
+    committed: I64
+
+
+def find_private(session: Session) -> PrivateAllocations:
+    """None where the dump does not list its regions."""
+    regions = session.dump.memory.regions
+    uses = region_uses(session, regions)
+    mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
+    start, row = np.unique(regions.allocation_base[mine], return_inverse=True)
+    size = regions.region_size[mine].astype(np.int64)
+    reserved, committed = np.zeros(len(start), np.int64), np.zeros(len(start), np.int64)
+    np.add.at(reserved, row, size)
+    np.add.at(committed, row, np.where(regions.state[mine] == MEM_COMMIT, size, 0))
+    return PrivateAllocations(start, reserved, committed)
+
+
+def private_key(reserved: int) -> str:
+    """The key of private allocations of so many bytes."""
+    return f"{PRIVATE_KEY}{reserved}"
+
+
+def private_size(key: str) -> int | None:
+    """What `private_key` was given; None for other keys."""
+    size = key.removeprefix(PRIVATE_KEY)
+    return int(size) if size != key and size.isdecimal() else None
+
+
 def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
     """Private allocations that are neither heap, stack nor TEB, grouped by their reserved size.
 
     Reserved, because an arena keeps its reservation while it commits more and more of it.
     Empty where the dump does not list its regions.
     """
-    regions = session.dump.memory.regions
-    uses = region_uses(session, regions)
     unlisted = sum(view.unlisted_heaps for view in session.views)
     what = f"outside heaps{' that could be found' * bool(unlisted)}"
-    mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
-    owner, row = np.unique(regions.allocation_base[mine], return_inverse=True)
-    size = regions.region_size[mine].astype(np.int64)
-    committed = np.where(regions.state[mine] == MEM_COMMIT, size, 0)
-    reserved_of = np.zeros(len(owner), np.int64)
-    committed_of = np.zeros(len(owner), np.int64)
-    np.add.at(reserved_of, row, size)
-    np.add.at(committed_of, row, committed)
+    found = find_private(session)
     groups = {}
-    for reserved in np.unique(reserved_of).tolist():
-        members = committed_of[reserved_of == reserved]
+    for reserved in np.unique(found.reserved).tolist():
+        members = found.committed[found.reserved == reserved]
         used = members[members > 0]
         if len(used):
             name = f"private memory {what}, {format_bytes(reserved)} reserved each"
-            site = Site(SiteKind.SHAPE, f"{PRIVATE_KEY}{reserved}", name)
+            site = Site(SiteKind.SHAPE, private_key(reserved), name)
             total = int(used.sum())
             groups[site.key] = site, Totals(len(used), total, total, int(used.max()))
     return groups

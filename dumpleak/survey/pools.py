@@ -30,6 +30,7 @@ from dumpleak.model.refuted_counters import COUNTED, keep_refuted
 from dumpleak.model.sites import Site, heap_name, key_site
 from dumpleak.model.snapshot import HeapRow, Snapshot
 from dumpleak.model.totals import Groups, Totals, add_to, sum_of
+from dumpleak.survey.verifier import STACK, require_stacks, stack_groups
 from windumps.blocks import Kind
 from windumps.diagnostics import Diagnostic, Severity
 
@@ -46,7 +47,7 @@ def take_pool_snapshot(
 
     Args:
         reader: The dump.
-        by: One of `POOL_GROUPINGS`.
+        by: One of `POOL_GROUPINGS`, or `STACK`.
         details: Also collect what only some reports show, `Snapshot.details`.
         walk: Look for blocks also where the kernel's counters do without.
         even_short: Also take what is no answer; `Snapshot.shortfall` says why.
@@ -55,16 +56,18 @@ def take_pool_snapshot(
         CannotAnswerError: pool blocks do not have what `by` asks for, or what the dump holds is no answer.
     """
     grouping = POOL_GROUPINGS.get(by)
-    if grouping is None:
+    if by == STACK:
+        require_stacks(reader)
+    elif grouping is None:
         raise CannotAnswerError(
             f"{reader.dump.path}: blocks of the kernel's pools have no {by}; they can be grouped by "
-            + ", ".join(POOL_GROUPINGS)
+            f"{', '.join(POOL_GROUPINGS)}, and where Driver Verifier logged stacks by {STACK}"
         )
     pools = reader.read(walk=walk)
     account, rows = pools.account, pools.rows
     if account.shortfall and not even_short:
         raise CannotAnswerError(f"{reader.dump.path}: {account.shortfall}")
-    groups = grouping(pools)
+    groups = grouping(pools) if grouping is not None else stack_groups(reader)
     heaps = _heaps(reader, rows)
     snapshot = Snapshot(
         source=reader.source,

@@ -180,7 +180,8 @@ class _Walk:
         limit = self._holders
         if self._index is not None and (limit is True or snapshot.totals.bytes <= limit):
             find = HolderFinder(self._session, self._index.build(), self._sites.table.sites)
-            snapshot.held_by = find(snapshot.groups.keys())
+            snapshot.holders = find
+            snapshot.held_by = find((*snapshot.groups, *snapshot.private))
             snapshot.unreferenced = find.unreferenced
         return Metadata(
             snapshot,

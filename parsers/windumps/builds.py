@@ -29,6 +29,8 @@ RANDOM_ADDRESSES = Builds(6000)
 # Windows 10 on the memory manager's counters are in MiSystemPartition (public kernel symbols); before, the
 # paged pools' descriptors have their own.
 WITHOUT_PARTITIONS = Builds(last=10239)
+# Windows 7 on: `_OBJECT_HEADER.InfoMask` names the optional headers in front (public kernel symbols).
+OBJECT_INFO_MASK = Builds(7600)
 # Windows 10 1903 on: the pools are segment heaps (Yarden Shafir: "Pool internals", 2020); before, pages with
 # header chains.
 SEGMENT_HEAP_POOLS = Builds(18362)

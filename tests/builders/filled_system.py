@@ -127,12 +127,17 @@ class FilledSystem:
         code = self.get(process + self.n.table) + self.n.code
         if process not in self._tables:
             self._tables[process] = self._spare.pop()
-            self.put(self._tables[process], bytes(PAGE))
+            self.put(self._tables[process], bytes(PAGE - 8) + struct.pack("<Q", 1))  # a free entry
             self.pointer(code, self._tables[process])
         page = self._tables[process]
         for number, header in enumerate(objects, 1):
             packed = (header >> 4 & (1 << 44) - 1) << 20 | 0x1234 << 1 | 1
             self.pointer(page + 16 * number, packed if self.n.packed else header | 1)
+
+    def lose_handles(self, name: str, *, whole: bool = False) -> None:
+        """The page of a process's handle table is not in the dump, or all of the table."""
+        at = self.address(name) + self.n.table
+        self.pointer(at if whole else self.get(at) + self.n.code, 0xFFFFE0FFFFFF0000)
 
     def end(self, process: int, *, listed: bool) -> None:
         """A process ended and is kept alive; by its address."""

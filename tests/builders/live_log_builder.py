@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 
@@ -108,3 +109,82 @@ def process_list(
         fields = (*values, number, "System.Diagnostics.ProcessThreadCollection")
         lines.append(delimiter.join(f'"{value}"' for value in fields))
     return "\r\n".join(lines) + "\r\n"
+
+
+def _machine_time(number: int, minutes: int, style: str) -> tuple[str, int]:
+    """The time of a sample, as text and as a number of 100 ns."""
+    time = datetime(2026, 11, 30, 9, tzinfo=UTC) + timedelta(minutes=number * minutes)
+    ticks = int((time - datetime(1601, 1, 1, tzinfo=UTC)).total_seconds()) * 10**7
+    hour = (time.hour + 11) % 12 + 1
+    half = "PM" if time.hour > 11 else "AM"
+    texts = {
+        "us": f"{time.month}/{time.day}/{time.year} {hour}:{time:%M:%S} {half}",
+        "gb": f"{time:%d/%m/%Y %H:%M:%S}",
+        "de": f"{time:%d.%m.%Y %H:%M:%S}",
+        "iso": f"{time:%Y-%m-%d %H:%M:%S}",
+    }
+    return texts[style], ticks
+
+
+def counter_sets(
+    columns: dict[str, list[float | None]],
+    *,
+    minutes: int = 30,
+    style: str = "us",
+    typed: bool = True,
+    delimiter: str = ",",
+) -> str:
+    r"""What `Get-Counter … | Export-Csv` writes: the readings of a moment in one text of many lines."""
+    names = ("Readings", "Timestamp", "CounterSamples")
+    space = "Microsoft.PowerShell.Commands.GetCounter.PerformanceCounterSample"
+    lines = [f"#TYPE {space}Set"] * typed
+    lines.append(delimiter.join(f'"{name}"' for name in names))
+    for number, values in enumerate(zip(*columns.values(), strict=True)):
+        readings = "".join(
+            f"\\\\host{path.lower()} :\n{_plain(value, style)}\n\n"
+            for path, value in zip(columns, values, strict=True)
+            if value is not None
+        )
+        fields = (readings, _machine_time(number, minutes, style)[0], f"{space}[]")
+        lines.append(delimiter.join(f'"{text}"' for text in fields))
+    return "\r\n".join(lines) + "\r\n"
+
+
+def counter_samples(
+    columns: dict[str, list[float | None]],
+    *,
+    minutes: int = 30,
+    style: str = "us",
+    typed: bool = True,
+    ticks: bool = True,
+) -> str:
+    r"""What `(Get-Counter …).CounterSamples | Export-Csv` writes: each sample in a row of its own."""
+    names = ["Path", "InstanceName", "CookedValue", "RawValue", "SecondValue", "MultipleCount"]
+    names += ["CounterType", "Timestamp", *["Timestamp100NSec"] * ticks, "Status", "DefaultScale"]
+    space = "Microsoft.PowerShell.Commands.GetCounter.PerformanceCounterSample"
+    lines = [f"#TYPE {space}"] * typed
+    lines.append(",".join(f'"{name}"' for name in names))
+    for number, values in enumerate(zip(*columns.values(), strict=True)):
+        text, count = _machine_time(number, minutes, style)
+        for path, value in zip(columns, values, strict=True):
+            plain = "0" if value is None else _plain(value, style)
+            instance = path.partition("(")[2].partition(")")[0]
+            row = [
+                f"\\\\host{path.lower()}",
+                instance,
+                plain,
+                "1",
+                "2",
+                "1",
+                "NumberOfItems64",
+                text,
+            ]
+            row += [*[str(count)] * ticks, "3221228472" if value is None else "0", "0"]
+            lines.append(",".join(f'"{field}"' for field in row))
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _plain(value: float, style: str) -> str:
+    """A double as .NET writes it, with the user's mark before its fraction."""
+    text = f"{value:.15g}"
+    return text.replace(".", ",") if style == "de" else text

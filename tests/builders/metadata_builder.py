@@ -1,6 +1,6 @@
 """Writes .NET metadata byte by byte: a root with four tables, and an image that has it.
 
-ECMA-335 partition II, 24.2 (the streams) and 22 (the tables): Module, TypeRef, TypeDef, Assembly, NestedClass.
+ECMA-335 partition II, 24.2 (streams) and 22 (tables): Module, TypeRef, TypeDef, Assembly, NestedClass.
 All indexes have two bytes.
 """
 

@@ -126,6 +126,14 @@ class MinidumpBuilder:
         self._memory64.append((address, data))
         return self
 
+    def overwrite(self, address: int, data: bytes) -> MinidumpBuilder:
+        """Other bytes in memory that is there already."""
+        for row, (start, old) in enumerate(self._memory64):
+            at = address - start
+            if 0 <= at <= len(old) - len(data):
+                self._memory64[row] = start, old[:at] + data + old[at + len(data) :]
+        return self
+
     def memory_list(self, address: int, data: bytes) -> MinidumpBuilder:
         """Memory for MemoryList, the list of small dumps."""
         self._memory32.append((address, data))

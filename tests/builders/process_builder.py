@@ -20,6 +20,7 @@ COMMIT, RESERVE, FREE = 0x1000, 0x2000, 0x10000
 PRIVATE, MAPPED, IMAGE = 0x20000, 0x40000, 0x1000000
 READ_ONLY, READ_WRITE, EXECUTE_READ, GUARD = 0x02, 0x04, 0x20, 0x100
 STACK_RESERVED, IMAGE_BYTES = 0x100000, 0x8000
+IMAGE_DATA = 5 * PAGE  # where an image's data begin; they go on to its end
 PDB = 32 * "A"
 
 
@@ -63,22 +64,26 @@ class ProcessBuilder:
 
     # -- what goes in
 
-    def image(self, name: str, pdb: str = PDB, timestamp: int = 0x5F000000) -> ProcessBuilder:
-        """A loaded image: headers, code and data that are committed."""
+    def image(
+        self, name: str, pdb: str = PDB, timestamp: int = 0x5F000000, data: bytes | None = None
+    ) -> ProcessBuilder:
+        """A loaded image: headers, code and data that are committed; what the data are, if in the dump."""
         base = self._place(IMAGE_BYTES, low=self.wow64)
         self.bases[name] = base
         self.dump.module(f"C:\\app\\{name}", base, IMAGE_BYTES, timestamp, pdb=("x.pdb", pdb, 1))
         for at, size, protect in ((0, 1, READ_ONLY), (1, 4, EXECUTE_READ), (5, 3, READ_WRITE)):
             self._row(base + at * PAGE, size * PAGE, COMMIT, protect, IMAGE, base)
+        if data is not None:
+            self.dump.memory(base + IMAGE_DATA, data.ljust(IMAGE_BYTES - IMAGE_DATA, b"\0"))
         return self
 
-    def heap(self, count: int = 1, blocks: int = 1) -> ProcessBuilder:
-        """NT heaps of one page and so many blocks."""
+    def heap(self, count: int = 1, blocks: int = 1, content: bytes = b"") -> ProcessBuilder:
+        """NT heaps of one page and so many blocks, which begin with some bytes."""
         for _ in range(count):
             base = self._place(PAGE)
             heap = NtHeapBuilder("8", True, base, pages=1)
             for _ in range(blocks):
-                heap.used_block(32)
+                heap.used_block(32, content)
             for address, memory in heap.build().items():
                 self._put(address, memory)
             self._heaps.append(base)

@@ -48,6 +48,7 @@ class WholeNtHeapBuilder:
         self.large: list[int] = []
         self.reserved: dict[int, int] = {}  # segment -> pages
         self.holes: dict[int, list[tuple[int, int, int]]] = {}  # descriptor, address, bytes
+        self.given_back: list[tuple[int, int]] = []  # address, bytes: inside free blocks
         self._memory: dict[int, bytearray] = {}
         self._allocation = address
         self._free_units = self._large_bytes = 0
@@ -79,6 +80,15 @@ class WholeNtHeapBuilder:
         units = -(-room // self.unit) + 1
         self._free_units += units
         return self._entry(units, 0, 0) + self.unit
+
+    def given_back_block(self, room: int) -> int:
+        """A free block that gave its whole pages back; the heap still counts them as committed."""
+        user = self._entry(-(-room // self.unit) + 1, 8, 0) + self.unit
+        self._free_units += (self._at - user) // self.unit + 1
+        first = -(-(user + 2 * self.pointer) // PAGE) * PAGE
+        if self._at // PAGE * PAGE > first:
+            self.given_back.append((first, self._at // PAGE * PAGE - first))
+        return user
 
     def freed_together(self, requests: list[int]) -> int:
         """Used blocks that became one free block: their headers are left over in it. Returns where
@@ -149,15 +159,14 @@ class WholeNtHeapBuilder:
         self._open_segment(0x70 if self.x64 else 0x40)
         return self.segments[-1]
 
-    def large_block(self, requested: int) -> int:
-        """A block with an allocation of its own; returns its address."""
+    def large_block(self, requested: int, behind: int = 0) -> int:
+        """A block with an allocation of its own, so many bytes behind its beginning; returns its address."""
         head = self._c("large header") + self.unit
         commit = -(-(requested + head) // PAGE) * PAGE
-        base = self._allocate(commit)
-        entry = base
+        entry = self._allocate(behind + commit) + behind
         self._memory[entry] = bytearray(commit)
         self._pointer(entry + self._c("large commit"), commit)
-        self._pointer(entry + self._c("large reserve"), commit)
+        self._pointer(entry + self._c("large reserve"), behind + commit)
         unused = commit - requested
         self._write_header(entry + self._c("large header"), unused, 3, 0, 4)
         self._large_bytes += commit
@@ -196,7 +205,9 @@ class WholeNtHeapBuilder:
         pieces = {}
         for base, raw in self._memory.items():
             at = base
-            for _, start, size in sorted(self.holes.get(base, []), key=lambda hole: hole[1]):
+            absent = [(start, size) for _, start, size in self.holes.get(base, [])]
+            absent += [(a, n) for a, n in self.given_back if base <= a < base + len(raw)]
+            for start, size in sorted(absent):
                 if start > at:
                     pieces[at] = bytes(raw[at - base : start - base])
                 at = start + size

@@ -36,6 +36,7 @@ NEVER_NULL: dict[str, str] = {
     "*.build": "every dump here whose answers are these says its build",
     "info-1:system.time": "every system here tells its time",
     "processes-1:listed.time": "every system here tells its time",
+    "verifier-1.time": "every system here tells its time",
     "processes-1:listed.kept_alive*": "the header of every ended process here is in its dump",
     "heaps-1:heap.used_*": "here are either all heaps of a process read or none, which is refused",
     "leaks-1.p*": "every dump here with stacks and images names its process",
@@ -45,6 +46,7 @@ NEVER_NULL: dict[str, str] = {
     "info-1:system.kernel_base": "every system here has its kernel",
     "info-1:system.processors": "every system here has its kernel",
     "info-1:system.up_time_seconds": "every system here tells its time",
+    "pool-1:objects.pointers[[]].driver": "every tag that points to objects here has an owner",
     "stat-1.groups[].retained_*": "no dump here is so large that it would take too long",
     "pool-1:*session_*": "no counters of session pool are partly absent here",
 }

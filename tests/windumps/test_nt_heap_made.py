@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from builders.nt_heap_numbers import HEAPS, HeapNumbers
-from builders.whole_nt_heap_builder import WholeNtHeapBuilder
+from builders.whole_nt_heap_builder import WholeNtHeapBuilder, made_memory
 from heaps_walked import Walked, context, walked
 
 from windumps.blocks import State
@@ -71,6 +71,60 @@ def test_a_made_heap_of_every_build_gives_its_blocks(build: int, x64: bool) -> N
     assert account.unwalked_bytes == 0
     assert account.free_count == sum(found.blocks.state == State.FREE) > 40
     assert found.heap.layout.startswith(own_row(build, x64).name)
+
+
+@pytest.mark.parametrize("regions", [False, True], ids=["memory", "regions"])
+@kinds
+def test_pages_that_a_free_block_gave_back_are_neither_committed_nor_free_memory(
+    build: int, x64: bool, *, regions: bool
+) -> None:
+    heap = filled(build, x64)
+    plain = walk(heap.memory(), heap).heap.account
+    heap = filled(build, x64)
+    heap.given_back_block(0x9000 - 300)
+    heap.used_block(77)
+    heap.given_back_block(0x1000)  # no whole page
+    given = sum(size for _, size in heap.given_back)
+    assert given >= 0x7000
+    found = walk(heap.memory(regions), heap)
+    account = found.heap.account
+    assert found.said == []
+    assert found.used == heap.used
+    assert account.unwalked_bytes == 0
+    free = found.blocks.select(found.blocks.state == State.FREE)
+    assert account.free_block_bytes == int(free.block_bytes.sum()) - given
+    assert account.committed_bytes == account.walked_bytes
+    memory = heap.memory()
+    held = sum(memory.present_bytes(start, start + size) for start, size in account.ranges)
+    assert account.committed_bytes == held
+    assert plain.reserved_bytes == account.reserved_bytes
+
+
+def test_pages_of_such_a_block_that_are_committed_after_all_stay_free_memory() -> None:
+    heap = filled(22631, x64=True)
+    heap.given_back_block(0x9000 - 300)
+    heap.used_block(77)
+    pieces = heap.pieces()
+    for start, size in heap.given_back:
+        pieces[start] = bytes(size)
+    found = walk(made_memory(pieces), heap)
+    free = found.blocks.select(found.blocks.state == State.FREE)
+    assert found.heap.account.free_block_bytes == int(free.block_bytes.sum())
+    assert found.heap.account.unwalked_bytes == 0
+
+
+@kinds
+def test_a_large_block_that_begins_behind_its_reservation_claims_no_memory_behind_it(
+    build: int, x64: bool
+) -> None:
+    heap = filled(build, x64)
+    user = heap.large_block(0x20000 - 0x100, 0x5000)
+    entry = heap.large[-1]
+    found = walk(heap.memory(), heap)
+    assert found.used == heap.used
+    assert user in found.used
+    mine = [span for span in found.heap.account.ranges if span[0] <= entry < span[0] + span[1]]
+    assert mine == [(entry - 0x5000, 0x25000)]
 
 
 def test_every_row_was_tried_on_dumps_of_its_builds_or_on_a_made_heap_of_them() -> None:

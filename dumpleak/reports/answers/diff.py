@@ -342,7 +342,8 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             for rank, delta in enumerate(comparison.sites, start=1)
         ],
         "private": [
-            site_json(rank, delta) for rank, delta in enumerate(comparison.private, start=1)
+            site_json(rank, delta, holder_evidence(comparison.current, delta.site))
+            for rank, delta in enumerate(comparison.private, start=1)
         ],
         **({"groups": together_json(comparison.together)} if comparison.base.is_pool else {}),
         "diagnostics": diagnostics_json(comparison.diagnostics),

@@ -21,6 +21,7 @@ from dumpleak.reports.answers.account_facts import (
 from dumpleak.reports.answers.together import roots_told
 
 NAMED_ROWS = 3
+MOST = 0.5  # share of allocations that one holder must have to be told
 WORTH_TELLING = 0.1  # share of the largest free piece whose loss is told
 LARGEST_FREE = "address_space.largest_free_bytes"
 
@@ -42,7 +43,9 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         (of_sites / HIDDEN_BYTES, f"{many} grew" if many else ""),
         (
             outside / HIDDEN_BYTES,
-            f"{format_bytes(outside, signed=True)} private memory outside heaps" if outside else "",
+            f"{format_bytes(outside, signed=True)} private memory outside heaps{_whose(comparison)}"
+            if outside
+            else "",
         ),
         (rows[0].excess if rows else 0.0, rows_told(rows)),
     ]
@@ -58,6 +61,17 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         whole = not find_hole(comparison.base).told
         return f"{first}. {proof_told(comparison.proof, whole_base=whole)}"
     return f"{first}. Leaking? Two dumps cannot tell it from a cache that fills."
+
+
+def _whose(comparison: Comparison) -> str:
+    """Who holds the private memory that grew most, where it is one: ", held by app.exe's data"."""
+    worst = max(comparison.private, key=lambda delta: delta.delta_bytes)
+    held = comparison.current.held_by.get(worst.site.key)
+    if held is None:
+        return ""
+    if held.holder and held.held > MOST * held.blocks:
+        return f", held by {held.holder}"
+    return " that nothing points to" if held.unreferenced > MOST * held.blocks else ""
 
 
 def proof_told(proof: Proof, *, whole_base: bool = True) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.left_pool import left_blocks, left_json, left_step
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.processes import process_json, process_table, processes_told
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
@@ -20,7 +21,9 @@ from dumpleak.reports.document import (
     Part,
     Row,
     Source,
+    Summary,
     Table,
+    Tone,
     View,
     properties,
 )
@@ -52,6 +55,12 @@ def kernel_document(info: KernelInfo) -> Document:
     advice = f"Good enough to look for leaks? {info.advice}"
     parts.append(Line(advice, Style.GOOD if info.usable else Style.BAD))
     summary = summarize_kernel(source, advice, usable=info.usable)
+    left = info.left
+    if left is not None:
+        step = left_step(left)
+        parts.append(Line(f"{left.told}: {left_blocks(left)}.", Style.BAD))
+        parts.append(Line(f"{step.text} {step.command}"))
+        summary = Summary(Tone.BAD, f"{left.told}.", (("Left", left_blocks(left)),), (step,))
     return Document("Kernel dump", summary, parts, judged_in=View.PAGE)
 
 
@@ -163,6 +172,7 @@ def _found_json(info: KernelInfo) -> dict[str, Any]:
     """How the kernel was found."""
     return {
         "bug_check": _bug_check_row(info.bug_check),
+        "left_by_unloaded_driver": left_json(info.left),
         "kernel_base": _hex(info.kernel_base),
         "kernel_pdb": info.kernel_image.pdb.key
         if info.kernel_image is not None and info.kernel_image.pdb is not None

@@ -109,7 +109,8 @@ def record_stacks(source: SourceInfo) -> Step:
 def trace_steps(of: str, names: Iterable[str]) -> tuple[Step, ...]:
     """How to see who makes members of a population, by the names of the groups that grew."""
     traces = POPULATIONS[of].traces
-    found = dict.fromkeys(traces.get(name, traces.get("")) for name in names)
+    kinds = (name.partition(",")[0] for name in names)  # of regions by owner: "private memory"
+    found = dict.fromkeys(traces.get(kind, traces.get("")) for kind in kinds)
     return tuple(Step(*trace) for trace in found if trace is not None)
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import Counters, TagDelta, TagRow
+from dumpleak.model.pool import Counters, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.together import Together, told_together
 from dumpleak.model.units import format_address, format_bytes, format_count
 from dumpleak.reports.answers.diff import account_tables
+from dumpleak.reports.answers.held_objects import objects_json
+from dumpleak.reports.answers.left_pool import left_json
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
     COUNTERS,
@@ -89,6 +91,7 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
         (
             Table("pools", "", TAG_COLUMNS, shown, pool_cells, View.TEXT),
             *more_tags(len(answer.rows) - limit, "tag"),
+            *_held_lines(answer),
             *side_parts("File", "", "Pool", answer.source, answer.account),
             Notes(answer.diagnostics),
             tags,
@@ -100,6 +103,15 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
             ),
         ),
     )
+
+
+def _held_lines(answer: PoolAnswer) -> Iterator[Line]:
+    """Who holds kernel objects, of the tags of which that was looked at."""
+    for row in answer.rows:
+        held = answer.held.get(row.number)
+        if held is not None:
+            yield Line(f"{row.tag}: {held.type} objects", Style.HEADING)
+            yield from (Line(f"  {clause}") for clause in (*held.holders_told, *held.clauses))
 
 
 def pool_growth_document(
@@ -145,13 +157,14 @@ def _delta_table(growth: PoolGrowth, top: int | None, views: View) -> Table[TagD
     width = 4 if growth.comparison.current.source.architecture == "x86" else 8
 
     def row(rank: int, delta: TagDelta) -> Row:
+        alike = told_together(growth.comparison.together, delta.current.number)
         twins = flat_counters(delta.deltas, "delta_")
         twins |= {"delta_bytes": delta.total("bytes"), "delta_count": delta.total("count")}
         return (
             *(rank, delta.total("bytes", pools), delta.total("count", pools)),
             *tag_cells(delta.current, delta.owner, pools),
             *(twins.get(name) for name in _TWINS.split()),
-            tag_name(delta.current, delta.owner, lambda: growth_detail(delta, width)),
+            tag_name(delta.current, delta.owner, lambda: growth_detail(delta, width, alike)),
         )
 
     return Table(
@@ -201,6 +214,9 @@ def _explained(delta: TagDelta, pointer_size: int, groups: Sequence[Together]) -
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
     blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
     yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
+    if is_never_freed(delta.total("allocs"), delta.total("frees")):
+        frees = delta.total("frees") or 0
+        yield Line(f"  never freed: {delta.total('allocs'):,} allocations, {frees:,} frees")
     for alike in told_together(groups, delta.current.number):
         yield Line(f"  {alike}", Style.STRONG)
     if owner.description:
@@ -222,8 +238,12 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "schema": "dumpleak/pool/1",
         **source_json(answer.source),
         "sort": answer.selection.order.name,
+        "left_by_unloaded_driver": left_json(answer.left),
         "account": _account(answer.account),
-        "tags": [_tag(row, rank) for rank, row in enumerate(answer.rows, start=1)],
+        "tags": [
+            _tag(row, rank) | {"objects": objects_json(answer.held.get(row.number))}
+            for rank, row in enumerate(answer.rows, start=1)
+        ],
         "diagnostics": diagnostics_json(answer.diagnostics),
     }
 
@@ -274,6 +294,7 @@ def _tag(row: TagRow, rank: int) -> dict[str, Any]:
         **_owners(row.owner),
         **flat_counters(row.pools),
         "source": row.source,
+        "never_freed": is_never_freed(row.total("allocs"), row.total("frees")),
     }
 
 
@@ -297,6 +318,8 @@ def _delta(delta: TagDelta, rank: int) -> dict[str, Any]:
             "samples_are_new": new.are_new,
         },
         "holders": list(delta.holders),
+        "never_freed": is_never_freed(delta.total("allocs"), delta.total("frees")),
+        "objects": objects_json(delta.held),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
@@ -39,7 +40,9 @@ _DATA = data_columns(
 def _members(snapshot: Snapshot) -> str:
     """How many members there are: "1 thread"."""
     count, name = snapshot.totals.count, POPULATIONS[snapshot.population].member
-    return f"{count:,} {name if count == 1 else snapshot.members}"
+    covered = snapshot.coverage
+    least = "at least " * (isinstance(covered, ListCovered) and bool(covered.lacking))
+    return f"{least}{count:,} {name if count == 1 else snapshot.members}"
 
 
 def stat_document(snapshot: Snapshot, top: int | None) -> Document:

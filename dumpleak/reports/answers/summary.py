@@ -20,7 +20,7 @@ from dumpleak.model.owners import drivers_named
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.together import innocent
-from dumpleak.model.units import format_bytes, format_count, format_share
+from dumpleak.model.units import count_of, format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
@@ -99,22 +99,16 @@ def heading_of(snapshot: Snapshot) -> str:
     return "tag" if snapshot.is_pool and snapshot.grouping == "site" else snapshot.grouping
 
 
-def count_of(count: int, noun: str) -> str:
-    """The text "3 sites"."""
-    plural = "es" if noun.endswith("s") else "s"
-    return f"{count:,} {noun}{plural * (count != 1)}"
-
-
 def elapsed(base: Snapshot, current: Snapshot) -> str:
-    """The text ", over 1 h 5 min", or "" when the times are unknown or the wrong way round."""
+    """The text ", over 1 h 5 min", ", over 3 s", or "" when times are unknown or the wrong way round."""
     before, after = base.source.time, current.source.time
     if before is None or after is None or after <= before:
         return ""
-    minutes = (after - before).total_seconds() / 60
-    hours = int(minutes // 60)
-    if not hours:
-        return f", over {minutes:.0f} min"
-    return f", over {hours} h {int(minutes % 60)} min"
+    minutes, seconds = divmod(round((after - before).total_seconds()), 60)
+    if not minutes:
+        return f", over {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f", over {hours} h {minutes} min" if hours else f", over {minutes} min"
 
 
 def cannot_tell(answer: Comparison | Trend, what: str, snapshots: Sequence[Snapshot]) -> Summary:
@@ -146,8 +140,10 @@ def cannot_tell(answer: Comparison | Trend, what: str, snapshots: Sequence[Snaps
 
 def how_sure(sure: str, snapshots: Sequence[Snapshot]) -> tuple[str, str]:
     """What an answer rests on, and what was not walked."""
-    covered = covered_told([snapshot.coverage for snapshot in snapshots])
     missing = holes_told(snapshots)
+    if missing and snapshots[0].is_listed:  # nothing is walked: what is not listed says it all
+        return "How sure", f"{sure}; {missing}"
+    covered = covered_told([snapshot.coverage for snapshot in snapshots])
     return "How sure", f"{sure}; {covered}" + (f"; {missing}" if missing else "")
 
 
@@ -237,7 +233,13 @@ def covered_told(sides: Sequence[Coverage]) -> str:
     never = next((side.never for side in sides if side.never), "")
     if never:
         return never
-    worst = min(sides, key=lambda side: (side.walked_share, side.heaps_read - side.heaps_listed))
+    worst = min(
+        sides,
+        key=lambda side: (
+            *(side.walked_share, side.heaps_read - side.heaps_listed),
+            side.is_complete,
+        ),
+    )
     return worst.told(
         " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
     )

@@ -9,13 +9,14 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
-from dumpleak.model.pool import WALK, TagDelta, TagRow
+from dumpleak.model.pool import WALK, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.together import innocent, roots_first
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.headline import account_facts, rows_told
+from dumpleak.reports.answers.left_pool import left_blocks, left_step
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
 from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
@@ -38,14 +39,19 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     what = f"{format_bytes(known)} in {len(held) - unknown:,} tags"
     if unknown:
         what += f"; {unknown:,} tags unknown"
-    facts = [("What", what)]
+    facts, left = [("What", what)], answer.left
+    if left is not None:
+        facts[:0] = [("Left", left_blocks(left))]
     if held:
         facts.append(("Who", ", ".join(_named(row, size) for size, row in held[:NAMED])))
+        facts += _never_freed(answer)
         facts.extend(_limits(row.owner for _, row in held[:NAMED]))
     facts.append(("How sure", _sure([answer.account])))
     if answer.account.shortfall:
         headline = f"Cannot tell: {answer.account.shortfall}"
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), better_dump_steps(answer.source))
+    if left is not None:
+        return Summary(Tone.BAD, f"{left.told}.", tuple(facts), (left_step(left),))
     return Summary(
         Tone.NOTICE,
         "What the kernel's pools hold; one dump cannot tell what grows.",
@@ -81,6 +87,9 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
             f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all",
         )
     ]
+    left = comparison.current.pool.left if comparison.current.pool is not None else None
+    if left is not None:
+        facts[:0] = [("Stopped", f"{left.told}: {left_blocks(left)}")]
     if grown:
         facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
         facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
@@ -100,6 +109,8 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     if not grown and not rows:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
     steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
+    if left is not None:
+        steps = (left_step(left, "CURRENT"), *steps)
     if not grown:
         headline = f"{outside}. No tag grew. Leaking? Two dumps cannot tell."
         return Summary(Tone.NOTICE, headline, tuple(facts), steps)
@@ -112,6 +123,17 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         tuple(facts),
         (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
     )
+
+
+def _never_freed(answer: PoolAnswer) -> list[tuple[str, str]]:
+    """The tags that hold most and are allocated and not freed."""
+    found = []
+    for row in answer.rows:
+        allocs, frees = row.total("allocs"), row.total("frees")
+        if is_never_freed(allocs, frees):
+            found.append(f"{row.tag.rstrip()} {row.owner.whose} ({frees:,} of {allocs:,})")
+    more = f", and {len(found) - NAMED:,} more" if len(found) > NAMED else ""
+    return [("Never freed", ", ".join(found[:NAMED]) + more)] if found else []
 
 
 def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:

@@ -59,7 +59,7 @@ def summarize_trend(trend: Trend) -> Summary:
     if trend.by_counters and not grown:
         tone = Tone.NOTICE
         many = f"{len(trend.by_counters)} suspect by counters alone"
-        headline = f"{headline[:-1]} by its blocks; {many}."
+        headline = f"{headline[:-1]} by its blocks; {many}{roots_told(trend)}."
     if trend.reasons:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"

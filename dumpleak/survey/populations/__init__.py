@@ -22,13 +22,14 @@ from dumpleak.model.populations import (
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.managed import managed_objects
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot, stored
 from dumpleak.survey.populations.modules import module_members
-from dumpleak.survey.populations.regions import region_members
+from dumpleak.survey.populations.regions import OWNER, region_members
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
 
@@ -70,7 +71,10 @@ def take_population(
     """
     if of not in PRODUCERS:
         raise CannotAnswerError(f"{session.dump.path}: one process; a system has {of}")
-    process = process_snapshot(session, progress)
+    if by == OWNER and session.readable_heaps:  # which block holds a pointer
+        process = take_snapshot(session, progress=progress, holders=True)
+    else:
+        process = process_snapshot(session, progress)
     return members_snapshot(process, of, by, _produced(session, process, of, by))
 
 
@@ -119,6 +123,11 @@ def all_populations(session: Session, process: Snapshot) -> dict[str, StoredPopu
             except CannotAnswerError as error:
                 reason = reason or str(error)
                 continue
-            kept = replace(told, groups=kept.groups | told.groups, sized=kept.sized and told.sized)
+            kept = replace(
+                told,
+                groups=kept.groups | told.groups,
+                notes=kept.notes | told.notes,
+                sized=kept.sized and told.sized,
+            )
         found[of] = replace(kept, reason=reason)
     return found

@@ -35,7 +35,7 @@ def managed_objects(session: Session, by: str) -> StoredPopulation:
         *(memory.segments, memory.segments),
     )
     return StoredPopulation(
-        {by: list(groups.values())}, coverage=covered, diagnostics=managed.diagnostics
+        {by: list(groups.values())}, coverage=covered, notes={by: tuple(managed.diagnostics)}
     )
 
 

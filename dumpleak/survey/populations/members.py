@@ -20,6 +20,7 @@ from dumpleak.model.totals import Group, sum_of
 from windumps.arrays import I64
 from windumps.diagnostics import Diagnostic, Severity
 
+PARTLY_KNOWN = ("members-partly-known", Severity.WARNING, "_EPROCESS")
 UNSIZED = ("members-only-counted", Severity.WARNING, "MemoryInfoListStream")
 
 
@@ -30,11 +31,15 @@ class Members(NamedTuple):
         sites: The groups.
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
+        notes: What was not looked at for it, and why.
+        lacking: Of a system, processes of which not all members are known, as groups by process.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
+    notes: tuple[Diagnostic, ...] = ()
+    lacking: tuple[Group, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -70,9 +75,18 @@ def added_up(members: Members) -> list[Group]:
     return [(members.sites[number], sums.totals(number)) for number in present]
 
 
+def partly_known(covered: ListCovered) -> list[Diagnostic]:
+    """Says of which processes not all members are known."""
+    if not covered.lacking:
+        return []
+    told = f"{covered.told()}; there may be more than are listed"
+    return [Diagnostic(*PARTLY_KNOWN, None, told)]
+
+
 def stored(by: str, members: Members) -> StoredPopulation:
     """Members that the dump lists, by one grouping."""
-    return StoredPopulation({by: added_up(members)}, members.size is not None)
+    notes = {by: members.notes} if members.notes else {}
+    return StoredPopulation({by: added_up(members)}, members.size is not None, notes=notes)
 
 
 def members_snapshot(
@@ -86,7 +100,8 @@ def members_snapshot(
         by: A grouping that is kept.
         kept: All members.
     """
-    diagnostics = [*process.diagnostics, *kept.diagnostics]
+    listed = ListCovered.of(population, kept.lacking)
+    diagnostics = [*process.diagnostics, *kept.notes.get(by, ()), *partly_known(listed)]
     groups, sized = kept.groups[by], kept.sized
     if not sized and POPULATIONS[population].what_bytes:
         diagnostics.append(
@@ -109,7 +124,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=kept.coverage or ListCovered.of(population),
+        coverage=kept.coverage or listed,
         limits=(),
         population=population,
         sized=sized,

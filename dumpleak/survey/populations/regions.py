@@ -7,15 +7,27 @@ import numpy as np
 from dumpleak.model.account import NO_REGIONS, REGIONS_CUT
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError
 from dumpleak.model.memory import USES
-from dumpleak.model.sites import Site, key_site
+from dumpleak.model.region_owner import RegionOwner
+from dumpleak.model.sites import Site, SiteKind, key_site
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.process.memory_use import NO_THREADS, region_uses
+from dumpleak.model.units import format_bytes
+from dumpleak.pointers.holders import HolderFinder
+from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.pointers.region_owners import (
+    OWNED,
+    RegionOwners,
+    find_region_owners,
+    image_data_bytes,
+    why_owners_unknown,
+)
+from dumpleak.process.allocations import Allocations, allocation_uses, find_allocations, of_most
+from dumpleak.process.memory_use import NO_THREADS
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.heap_rows import why_heaps_unknown
-from dumpleak.survey.populations.members import Members
+from dumpleak.survey.populations.members import Members, numbered
 from windumps.arrays import I64
-from windumps.memory import Regions
-from windumps.memory.regions import MEM_COMMIT, MEM_FREE
+from windumps.diagnostics import Diagnostic, Severity
+from windumps.memory.regions import MEM_COMMIT
 
 # winnt.h: PAGE_*; the first eight exclude each other, the others come on top.
 _PROTECTIONS = {
@@ -32,6 +44,9 @@ _PROTECTIONS = {
     0x400: "PAGE_WRITECOMBINE",
 }
 RESERVED = "(reserved only)"
+OWNER = "owner"
+_KERNELS_PAGE = "the kernel's page (KUSER_SHARED_DATA)"
+_EXECUTABLE = 0xF0  # winnt.h: PAGE_EXECUTE and what can be written besides
 
 
 def region_members(session: Session, process: Snapshot, by: str) -> Members:
@@ -40,28 +55,86 @@ def region_members(session: Session, process: Snapshot, by: str) -> Members:
     Args:
         session: The open dump.
         process: What is known of its heaps.
-        by: "use" (of most committed bytes), "size" (committed bytes) or "protection" (as "use").
+        by: "use" (of most committed bytes), "size" (committed bytes), "protection" (as "use") or "owner" (of
+            private and mapped memory what points to it, of other memory its use).
 
     Raises:
         CannotAnswerError: the dump does not list its regions, or not all of them, or it does not tell of what
-            use they are.
+            use they are, or whose.
     """
     regions = session.dump.memory.regions
     if not len(regions) or not regions.whole:
         raise CannotAnswerError(f"{REGIONS_CUT if len(regions) else NO_REGIONS}; {BETTER_DUMP}")
-    if by == "use" and (why := _why_use_unknown(session, process)):
+    if by in ("use", OWNER) and (why := _why_use_unknown(session, process)):
         raise CannotAnswerError(f"what regions are used for is not known: {why}")
-    taken = np.flatnonzero(regions.state != MEM_FREE)
-    _, first, group = np.unique(
-        regions.allocation_base[taken], return_index=True, return_inverse=True
-    )
-    committed = np.where(regions.state[taken] == MEM_COMMIT, regions.region_size[taken], 0)
-    size = np.zeros(len(first), np.int64)
-    np.add.at(size, group, committed.astype(np.int64))
-    values = {"use": _uses, "protection": _protections}
-    label = values[by](session, regions, taken, group, size) if by in values else size
+    found = find_allocations(session)
+    if by == OWNER:
+        return _owned(session, process, found)
+    values = {"use": allocation_uses, "protection": _protections}
+    label = values[by](session, found) if by in values else found.size
     kinds, index = np.unique(label, return_inverse=True)
-    return Members([_site(by, kind) for kind in kinds.tolist()], index.astype(np.int64), size)
+    return Members([_site(by, kind) for kind in kinds.tolist()], index.astype(np.int64), found.size)
+
+
+def _owned(session: Session, process: Snapshot, found: Allocations) -> Members:
+    """All allocations by who points to them."""
+    owners = _owners(session, process)
+    regions = session.dump.memory.regions
+    use = allocation_uses(session, found)
+    runs = (regions.state == MEM_COMMIT) & ((regions.protect & np.uint32(_EXECUTABLE)) != 0)
+    code = np.zeros(len(use), np.bool_)
+    code[found.group[runs[found.rows]]] = True
+    owner = owners.of(found.start)
+    table = np.column_stack([use, code & (owner >= 0), owner])
+    kinds, index = np.unique(table, axis=0, return_inverse=True)
+    sites, place = numbered(
+        _owned_site(USES[kind], owners.owners[number], code=bool(executable))
+        if number >= 0
+        else key_site("region|owner", _KERNELS_PAGE if USES[kind] in OWNED else USES[kind])
+        for kind, executable, number in kinds.tolist()
+    )
+    return Members(sites, place[index.reshape(-1)], found.size, _lost_notes(session))
+
+
+def _owned_site(use: str, owner: RegionOwner, *, code: bool) -> Site:
+    what = f"{use.removeprefix('other-')} {'code' if code else 'memory'}"
+    engine = f" of {owner.engine}" if code and owner.engine else ""
+    key = f"region|owner|{what}|{owner.key}"
+    return Site(SiteKind.GROUP, key, f"{what}{engine}, {owner.told}")
+
+
+def _owners(session: Session, process: Snapshot) -> RegionOwners:
+    """Whose allocations are.
+
+    Raises:
+        CannotAnswerError: what would tell is not in the dump, or was not looked at.
+    """
+    if why := why_owners_unknown(session):
+        raise CannotAnswerError(f"{why}; {BETTER_DUMP}")
+    if isinstance(process.holders, HolderFinder):
+        return process.holders.region_owners
+    if session.readable_heaps:
+        raise CannotAnswerError("whose regions are was not looked for; ask the dump itself")
+    return find_region_owners(session, BlockIndexBuilder().build(), ())
+
+
+def _lost_notes(session: Session) -> tuple[Diagnostic, ...]:
+    """What may point to regions and is not in the dump, or was not walked."""
+    total, present = image_data_bytes(session)
+    accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
+    lost = {
+        "the images' data": total - present,
+        "heaps": sum(account.unwalked_bytes for account in accounts),
+    }
+    told = [f"{format_bytes(size)} of {what}" for what, size in lost.items() if size > 0]
+    if not told:
+        return ()
+    message = (
+        f"{' and '.join(told)} could not be looked at: regions that only it points to are listed as if "
+        "nothing did, or less did"
+    )
+    affected = sum(lost.values())
+    return (Diagnostic("owners-absent", Severity.WARNING, "regions", None, message, affected),)
 
 
 def _site(by: str, value: int) -> Site:
@@ -75,31 +148,9 @@ def _why_use_unknown(session: Session, process: Snapshot) -> str:
     return why_heaps_unknown(process) or ("" if known else NO_THREADS)
 
 
-def _uses(session: Session, regions: Regions, taken: I64, group: I64, size: I64) -> I64:
-    """The use of most committed bytes of each allocation; of those without any, of its first region."""
-    use = region_uses(session, regions)[taken].astype(np.int64)
-    _, first = np.unique(group, return_index=True)
-    return np.where(size > 0, _of_most(use, regions, taken, group, size), use[first])
-
-
-def _protections(session: Session, regions: Regions, taken: I64, group: I64, size: I64) -> I64:
-    protection = regions.protect[taken].astype(np.int64)
-    return np.where(size > 0, _of_most(protection, regions, taken, group, size), -1)
-
-
-def _of_most(value: I64, regions: Regions, taken: I64, group: I64, size: I64) -> I64:
-    """The value that most committed bytes of each allocation have."""
-    distinct, index = np.unique(value, return_inverse=True)
-    committed = np.flatnonzero(regions.state[taken] == MEM_COMMIT)
-    pairs, pair = np.unique(
-        group[committed] * len(distinct) + index[committed], return_inverse=True
-    )
-    held = np.zeros(len(pairs), np.int64)
-    np.add.at(held, pair, regions.region_size[taken[committed]].astype(np.int64))
-    most = np.zeros(len(size), np.int64)
-    order = np.argsort(held, kind="stable")  # the largest is written last
-    most[pairs[order] // len(distinct)] = distinct[pairs[order] % len(distinct)]
-    return most
+def _protections(session: Session, found: Allocations) -> I64:
+    protection = session.dump.memory.regions.protect[found.rows].astype(np.int64)
+    return np.where(found.size > 0, of_most(session, found, protection), -1)
 
 
 def _protection(value: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,9 @@ from dumpleak.model.populations import HANDLES, MODULES, POPULATIONS, PROCESSES,
 from dumpleak.model.process_rows import RUNNING
 from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.totals import sum_of
+from dumpleak.model.totals import Group, Totals, sum_of
 from dumpleak.survey.populations.handles import handle_site
-from dumpleak.survey.populations.members import Members, added_up, numbered
+from dumpleak.survey.populations.members import Members, added_up, numbered, partly_known
 from dumpleak.survey.populations.threads import start_site
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.images.modules import ModuleMap
@@ -92,12 +92,16 @@ def _state_site(process: KernelProcess) -> Site:
 
 
 def _handles(system: System, by: str) -> Members:
-    if why := system.processes.why_no_handles:
-        raise CannotAnswerError(why)
-    tables = system.processes.tables
+    """Open handles; those of tables that are partly in the dump as far as they are."""
+    found = system.processes
+    tables = [table for table in found.tables if len(table.objects)]
+    if not tables:
+        raise CannotAnswerError(found.why_no_handles)
+    lacking = _lacking("handle", [each for each in found.all if each.handle_count is None])
     if by == BY_PROCESS:
         sites, owner = numbered(_owner_site("handle", table.process) for table in tables)
-        return Members(sites, owner.repeat([len(table.objects) for table in tables]), None)
+        count = [len(table.objects) for table in tables]
+        return Members(sites, owner.repeat(count), None, lacking=lacking)
     if by != "type":
         raise CannotAnswerError(f"handles of a system are not told by {by}")
     if system.pools is None or (why := system.pools.why_no_walk):
@@ -107,7 +111,14 @@ def _handles(system: System, by: str) -> Members:
     kinds, index = np.unique(tags, return_inverse=True)
     names = [object_type(tag) if tag >= 0 else _NOWHERE for tag in kinds.tolist()]
     sites, group = numbered(handle_site(by, name) for name in names)
-    return Members(sites, group[index], None)
+    return Members(sites, group[index], None, lacking=lacking)
+
+
+def _lacking(label: str, processes: Sequence[KernelProcess]) -> tuple[Group, ...]:
+    """Processes of which not all members are known, as groups by process."""
+    sites, group = numbered(_owner_site(label, process) for process in processes)
+    count = np.bincount(group, minlength=len(sites)).tolist()
+    return tuple((site, Totals(many)) for site, many in zip(sites, count, strict=True))
 
 
 def _owner_site(label: str, process: KernelProcess) -> Site:
@@ -188,6 +199,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
     dump = system.dump
     members = SYSTEM_PRODUCERS[of](system, by)
     groups = added_up(members)
+    covered = ListCovered.of(of, members.lacking)
     return Snapshot(
         source=kernel_source(dump),
         grouping=by,
@@ -195,8 +207,8 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
         totals=sum_of([totals for _, totals in groups]),
         private={},
         heaps=[],
-        coverage=ListCovered.of(of),
-        diagnostics=list(dump.diagnostics),
+        coverage=covered,
+        diagnostics=[*dump.diagnostics, *partly_known(covered)],
         modules=tuple(dump.modules),
         outside=system.account(),
         population=of,
@@ -217,5 +229,6 @@ def all_of_system(system: System) -> dict[str, StoredPopulation]:
                 reason = reason or str(error)
         sized = all(each.size is not None for each in members.values())
         groups = {by: added_up(each) for by, each in members.items()}
-        found[of] = StoredPopulation(groups, sized, reason)
+        lacking = next((each.lacking for each in members.values()), ())
+        found[of] = StoredPopulation(groups, sized, reason, lacking=lacking)
     return found

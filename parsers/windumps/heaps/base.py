@@ -60,11 +60,12 @@ class HeapAccount:
 
     Attributes:
         reserved_bytes: Address space the heap holds.
-        committed_bytes: Of that, committed, as the heap's own structures say.
+        committed_bytes: Of that, committed, as the heap's own structures say; pages that a free block gave
+            back are not.
         used_bytes: What the program asked for (block bytes where that is not kept).
         used_block_bytes: Used blocks with header and padding.
         used_count: Used blocks.
-        free_block_bytes: Free blocks.
+        free_block_bytes: Free blocks, without pages that they gave back.
         free_count: Free blocks.
         overhead_bytes: The heap's own structures.
         unwalked_bytes: Committed, but absent from the dump or behind damage.

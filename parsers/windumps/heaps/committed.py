@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from windumps.arrays import PAGE_SIZE, U64
+from windumps.arrays import I64, PAGE_SIZE, U64
 from windumps.memory import AddressSpace
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 
@@ -47,6 +47,35 @@ def committed_at(memory: AddressSpace, addresses: U64) -> list[tuple[int, int]]:
     mine = (regions.state == MEM_COMMIT) & np.isin(regions.allocation_base, bases)
     starts, sizes = regions.base_address[mine].tolist(), regions.region_size[mine].tolist()
     return [(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def uncommitted_each(memory: AddressSpace, starts: U64, ends: U64) -> I64:
+    """How many bytes of each range [start, end) are not committed, for memory that was given back.
+
+    By the list of regions, which leaves out what it does not cover where it is cut; without one all that is
+    not in the file.
+    """
+    regions = memory.regions
+    length = (ends - starts).astype(np.int64)
+    if not len(regions):
+        return length - memory.present_each(starts, ends)
+    size = regions.region_size.astype(np.int64)
+
+    def within(sizes: I64) -> I64:
+        """Bytes of regions in each range; `sizes` are those of the regions that count, else 0."""
+        before = np.cumsum(sizes) - sizes
+
+        def below(addresses: U64) -> I64:
+            row = regions.base_address.searchsorted(addresses, "right") - 1
+            safe = np.maximum(row, 0)
+            into = addresses - regions.base_address[safe]
+            inside = np.minimum(into, sizes[safe].astype(np.uint64)).astype(np.int64)
+            return np.where(row >= 0, before[safe] + inside, 0)
+
+        return below(ends) - below(starts)
+
+    committed = within(np.where(regions.state == MEM_COMMIT, size, 0))
+    return (length if regions.whole else within(size)) - committed
 
 
 def allocation_starts(memory: AddressSpace) -> U64:

@@ -108,3 +108,19 @@ def thread_starts(architecture: str, build: int, entry: int) -> tuple[int, int] 
         if (arch == "x86") == (architecture == "x86") and first <= build <= last
     )
     return next((offsets[:2] for offsets in found if offsets[2] == entry), None)
+
+
+# (architecture, first build, last build): how far before Cid `_ETHREAD` keeps ExitTime.
+_EXIT_BEFORE_ID = {
+    ("x64", 3790, 15063): 0x48,
+    ("x64", 16299, 26200): 0x40,
+    ("x86", 2600, 19045): 0x24,
+}
+
+
+def exit_before_id(architecture: str, build: int) -> int | None:
+    """How far before Cid `_ETHREAD` keeps ExitTime; None where that is not known."""
+    for (arch, first, last), distance in _EXIT_BEFORE_ID.items():
+        if arch == architecture and first <= build <= last:
+            return distance
+    return None

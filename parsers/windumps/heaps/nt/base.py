@@ -12,6 +12,7 @@ from windumps.blocks import Blocks, Kind
 from windumps.diagnostics import Severity
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.committed import ALLOCATION_GRANULARITY
 from windumps.heaps.nt.lfh import LfhReader
 from windumps.heaps.nt.virtual import VirtualBlocks
 from windumps.layouts.rows import LayoutChoice
@@ -69,7 +70,11 @@ class NtHeapBase:
         account = self.account
         account.committed_bytes += int(large.commit.sum())
         account.reserved_bytes += int(large.reserve.sum())
-        account.ranges += zip(large.entry.tolist(), large.reserve.tolist(), strict=True)
+        # Since Windows 8 a block begins some pages behind the beginning of what was reserved for it.
+        behind = (large.entry & np.uint64(ALLOCATION_GRANULARITY - 1)).astype(np.int64)
+        behind[behind + large.commit > large.reserve] = 0
+        start = large.entry - behind.astype(np.uint64)
+        account.ranges += zip(start.tolist(), large.reserve.tolist(), strict=True)
         hidden = large.header + np.uint64(self.context.granularity) == np.uint64(own)
         account.overhead_bytes += int(large.commit[hidden].sum())
         blocks = Blocks.build(

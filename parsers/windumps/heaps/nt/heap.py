@@ -21,6 +21,7 @@ from windumps.arrays import I64, PAGE_SIZE, U8, U64
 from windumps.blocks import SIZE_UNKNOWN, Blocks, Kind
 from windumps.errors import HeapError, MemoryReadError
 from windumps.heaps.base import HeapAccount, HeapContext
+from windumps.heaps.committed import uncommitted_each
 from windumps.heaps.nt.audit import COUNTERS, Found, audit
 from windumps.heaps.nt.backend import BackendWalker
 from windumps.heaps.nt.base import NtHeapBase, report_unclear_sizes
@@ -104,6 +105,7 @@ class NtHeap(NtHeapBase):
     kind: str = NAME
 
     _doubtful: int = field(init=False, default=0)
+    _given_back: int = field(init=False, default=0)
     _ends: list[int] = field(init=False, default_factory=list)
     _whole: bool = field(init=False, default=True)
     _tables: U64 | None = field(init=False, default=None)
@@ -133,7 +135,7 @@ class NtHeap(NtHeapBase):
     def blocks(self) -> Iterator[Blocks]:
         """See `Heap`."""
         account = self.account = HeapAccount(counters=self.account.counters)
-        self._doubtful, self._ends, self._whole = 0, [], True
+        self._doubtful, self._given_back, self._ends, self._whole = 0, 0, [], True
         head = Head(self.context.memory, self.address)
         segments, cut = read_segments(self.context, self.row, self._heap, head)
         for batch in self._batches(segments, head):
@@ -148,6 +150,9 @@ class NtHeap(NtHeapBase):
             yield from self._large_blocks(large, self._own_large(large.address))
         account.committed_bytes += self._doubtful
         account.unwalked_bytes += self._doubtful
+        # The heap's own counters still have these pages, so they go last.
+        account.committed_bytes -= self._given_back
+        account.free_block_bytes -= self._given_back
 
     def _batches(self, segments: list[Segment], head: Head) -> Iterator[Entries]:
         """Pieces of all segments, small ones put together: a column of ten blocks costs as much as one
@@ -237,6 +242,8 @@ class NtHeap(NtHeapBase):
         if doubtful.any():
             account.unwalked_bytes += int(size[doubtful].sum())
             self._say_doubtful(piece.header[doubtful], size[doubtful])
+        emptied = ~busy & ~doubtful & ((piece.flags & FLAG_INTERNAL) != 0)
+        self._given_back += self._pages_given_back(piece.header[emptied], size[emptied])
         shown = ~own & ~doubtful
         yield account.count(
             Blocks.build(
@@ -256,6 +263,14 @@ class NtHeap(NtHeapBase):
             room = size[internal] - (inside - piece.header[internal]).astype(np.int64)
             read = self._lfh.sort_out(inside, room)
             yield from self._counted(read)
+
+    def _pages_given_back(self, header: U64, size: I64) -> int:
+        """Uncommitted bytes inside free blocks: their whole pages, but for header and links."""
+        page, links = np.uint64(PAGE_SIZE - 1), 2 * self.context.granularity
+        first = (header + np.uint64(links) + page) & ~page
+        end = (header + size.astype(np.uint64)) & ~page
+        some = first < end
+        return int(uncommitted_each(self.context.memory, first[some], end[some]).sum())
 
     def _are_own(self, piece: Entries, rows: NDArray[np.int64]) -> Mask:
         """Which busy blocks without user data are what their UnusedBytes say: the sentinel at the

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from windumps.errors import MemoryReadError
@@ -29,12 +29,15 @@ _NAME = re.compile(r"[^\x00-\x1f\\/:*?\"<>|]{1,60}\.[A-Za-z]{2,4}")
 
 
 class PoolUse(NamedTuple):
-    """What a driver holds of one pool, and held at most, by Verifier's own counters."""
+    """What a driver holds of one pool, and held at most, by Verifier's own counters.
+
+    The peaks are None where only that it holds nothing is known.
+    """
 
     blocks: int
     bytes: int
-    peak_blocks: int
-    peak_bytes: int
+    peak_blocks: int | None
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class VerifiedDriver:
     Attributes:
         name: File name of its image.
         image: Its image, loaded or unloaded before; None when neither list has it.
+        is_loaded: It is loaded.
         block_count: Its blocks among the records found.
         block_bytes: Bytes asked for in them.
         paged: Of paged pool; None when its counters are not known.
@@ -54,6 +58,7 @@ class VerifiedDriver:
 
     name: str
     image: Module | None
+    is_loaded: bool
     block_count: int = 0
     block_bytes: int = 0
     paged: PoolUse | None = None
@@ -105,12 +110,21 @@ def read_driver(
     """
     paged, nonpaged, suspect = _counters(kernel, entry, count, held)
     name = suspect.name if suspect is not None else caller.name if caller is not None else ""
-    image = image_named(kernel, name) or (caller if suspect is None else None)
-    loads, unloads = (suspect.loads, suspect.unloads) if suspect is not None else (None, None)
-    return VerifiedDriver(name, image, count, held, paged, nonpaged, loads, unloads), suspect
+    image = _image_named(kernel, name) or (caller if suspect is None else None)
+    driver = VerifiedDriver(name, image, image in kernel.drivers, count, held, paged, nonpaged)
+    if suspect is not None:
+        driver = replace(driver, loads=suspect.loads, unloads=suspect.unloads)
+    return driver, suspect
 
 
-def image_named(kernel: Kernel, name: str) -> Module | None:
+def without_records(kernel: Kernel, suspect: Suspect, use: PoolUse | None) -> VerifiedDriver:
+    """A watched driver of which no record was found; `use` is what is known of either pool."""
+    image = _image_named(kernel, suspect.name)
+    driver = VerifiedDriver(suspect.name, image, image in kernel.drivers, paged=use, nonpaged=use)
+    return replace(driver, loads=suspect.loads, unloads=suspect.unloads)
+
+
+def _image_named(kernel: Kernel, name: str) -> Module | None:
     """A driver by name, a loaded one before one that was unloaded."""
     images = (*kernel.drivers, *kernel.unloaded)
     return next((image for image in images if image.name.lower() == name.lower()), None)
@@ -149,8 +163,8 @@ def _counters(
         suspect = suspect_at(kernel, record["SuspectDriverEntry"] if has_list else entry)
         named = named or suspect
         is_own = row.first_build <= kernel.build <= row.last_build
-        paged, nonpaged = _uses(record)
-        if not _is_possible(paged, nonpaged, count, held):
+        paged, nonpaged = _use(record, "Paged"), _use(record, "NonPaged")
+        if paged is None or nonpaged is None or not _are_of(paged, nonpaged, count, held):
             continue
         is_same = count > 0 and paged.blocks + nonpaged.blocks == count
         # Some records may not be in the dump: then the build and a name have to speak for the counters.
@@ -162,24 +176,14 @@ def _counters(
     return (None, None, named) if best is None else (best[1], best[2], named)
 
 
-def _uses(record: Record) -> tuple[PoolUse, PoolUse]:
-    """What the counters say of paged and of nonpaged pool."""
-    paged, nonpaged = (
-        PoolUse(
-            record[f"Current{pool}PoolAllocations"],
-            record[f"{pool}Bytes"],
-            record[f"Peak{pool}PoolAllocations"],
-            record[f"Peak{pool}Bytes"],
-        )
-        for pool in ("Paged", "NonPaged")
-    )
-    return paged, nonpaged
+def _use(record: Record, pool: str) -> PoolUse | None:
+    """What the counters say of "Paged" or "NonPaged" pool; None where they cannot be such counters."""
+    blocks, most = record[f"Current{pool}PoolAllocations"], record[f"Peak{pool}PoolAllocations"]
+    held, most_held = record[f"{pool}Bytes"], record[f"Peak{pool}Bytes"]
+    is_possible = blocks <= min(most, held) and held <= most_held and bool(held) == bool(blocks)
+    return PoolUse(blocks, held, most, most_held) if is_possible else None
 
 
-def _is_possible(paged: PoolUse, nonpaged: PoolUse, count: int, held: int) -> bool:
+def _are_of(paged: PoolUse, nonpaged: PoolUse, count: int, held: int) -> bool:
     """Whether counters can be those of a driver with so many blocks found, of so many bytes."""
-    for use in (paged, nonpaged):
-        is_ordered = use.blocks <= use.peak_blocks and use.bytes <= use.peak_bytes
-        if not is_ordered or use.bytes < use.blocks or bool(use.bytes) != bool(use.blocks):
-            return False
     return paged.blocks + nonpaged.blocks >= count and paged.bytes + nonpaged.bytes >= held

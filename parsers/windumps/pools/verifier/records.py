@@ -23,11 +23,12 @@ from windumps.pool_tags import is_printable, plain_tags
 from windumps.pools.image_words import LOWEST
 from windumps.pools.large.blocks import BigPages
 from windumps.pools.verifier.drivers import (
+    PoolUse,
     Suspect,
     VerifiedDriver,
-    image_named,
     listed_drivers,
     read_driver,
+    without_records,
 )
 from windumps.pools.verifier.settings import VerifierSettings
 from windumps.process.stack_traces import CodeMap
@@ -80,8 +81,10 @@ def read_verifier(
         return None
     code = CodeMap(kernel.drivers, kernel.unloaded)
     found = _records(kernel, code, big_pages)
-    drivers, number = _drivers(kernel, code, found)
     rows = found.rows
+    # Where every block that Verifier counts was found, drivers without records hold nothing.
+    others = PoolUse(0, 0, None, None) if settings.block_count == len(rows) else None
+    drivers, number = _drivers(kernel, code, found, others)
     order = np.argsort(rows["address"], kind="stable")
     return VerifierData(
         level=settings.level,
@@ -129,8 +132,17 @@ def _records(kernel: Kernel, code: CodeMap, big_pages: BigPages) -> _Found:
     return _Found(rows[good], image[good], entry)
 
 
-def _drivers(kernel: Kernel, code: CodeMap, found: _Found) -> tuple[list[VerifiedDriver], I64]:
-    """The watched drivers, and which of them each record belongs to."""
+def _drivers(
+    kernel: Kernel, code: CodeMap, found: _Found, others: PoolUse | None
+) -> tuple[list[VerifiedDriver], I64]:
+    """The watched drivers, and which of them each record belongs to.
+
+    Args:
+        kernel: The kernel.
+        code: Its images.
+        found: The records.
+        others: What drivers without records hold of either pool; None where that is not known.
+    """
     size = found.rows["bytes"].astype(np.int64)
     entries, number = np.unique(found.entry, return_inverse=True)
     drivers: list[VerifiedDriver] = []
@@ -147,9 +159,9 @@ def _drivers(kernel: Kernel, code: CodeMap, found: _Found) -> tuple[list[Verifie
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     names = {driver.name.lower() for driver in drivers}
-    others = [
-        VerifiedDriver(s.name, image_named(kernel, s.name), loads=s.loads, unloads=s.unloads)
-        for s in listed_drivers(kernel, known)
-        if s.name.lower() not in names
+    rest = [
+        without_records(kernel, suspect, others)
+        for suspect in listed_drivers(kernel, known)
+        if suspect.name.lower() not in names
     ]
-    return [drivers[index] for index in order] + others, place[number]
+    return [drivers[index] for index in order] + rest, place[number]
