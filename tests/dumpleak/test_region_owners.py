@@ -367,3 +367,10 @@ def test_memory_up_to_the_last_address_of_all_is_no_trouble(owners: Owners, tmp_
     made.process.dump.memory((1 << 64) - PAGE, bytes(PAGE))
     found = owners(made.write(tmp_path / "a.dmp"))
     assert found["private memory, app.exe's data points to it"] == (1, SIZE)
+
+
+def test_regions_by_use_lead_to_their_owners(run: Any, tmp_path: Path) -> None:
+    step = "dumpleak diff BASE CURRENT --of regions --by owner"
+    files = _pair(tmp_path)
+    assert step in run("diff", *files, "--of", "regions")[1]
+    assert step not in run("diff", *files, *OWNER)[1]
