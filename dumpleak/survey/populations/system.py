@@ -21,6 +21,7 @@ from dumpleak.model.process_rows import RUNNING
 from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals, sum_of
+from dumpleak.model.units import count_of
 from dumpleak.survey.populations.handles import handle_site
 from dumpleak.survey.populations.members import (
     Members,
@@ -145,6 +146,7 @@ def _owner_site(label: str, process: KernelProcess) -> Site:
 
 
 def _threads(system: System, by: str) -> Members:
+    """Threads that run; those of lists that are partly in the dump as far as they are."""
     dump = system.dump
     layout = dump.process_layout
     images = ModuleMap(dump.kernel.drivers)
@@ -152,21 +154,24 @@ def _threads(system: System, by: str) -> Members:
         raise CannotAnswerError(dump.why_no_processes)
     found: list[Site] = []
     addresses: list[int] = []
-    lost = 0
+    lost: list[KernelProcess] = []
     for process in system.processes.running:
         listed = threads(dump.kernel.memory, layout, dump.architecture, dump.build, process)
         # Where the kernel's own count is not known, an empty list is a list that was not read.
-        lost += len(listed) < (1 if process.thread_count is None else process.thread_count)
+        if len(listed) < (1 if process.thread_count is None else process.thread_count):
+            lost.append(process)
         addresses += [thread.address for thread in listed]
         if by == BY_PROCESS:
             found += [_owner_site("thread", process)] * len(listed)
         else:
             found += [_start_site(images, process, thread) for thread in listed]
-    if lost:
-        raise CannotAnswerError(f"lists of threads of {lost} processes are not whole in the dump")
+    if lost and not found:
+        many = count_of(len(lost), "process")
+        raise CannotAnswerError(f"lists of threads of {many} are not whole in the dump")
     sites, group = numbered(found)
     stacks = kernel_stacks(dump.kernel, np.array(addresses, np.uint64))
-    return Members(sites, group, stacks if (stacks >= 0).all() else None)
+    size = stacks if (stacks >= 0).all() else None
+    return Members(sites, group, size, lacking=_lacking("thread", lost))
 
 
 def _start_site(images: ModuleMap, process: KernelProcess, thread: KernelThread) -> Site:
