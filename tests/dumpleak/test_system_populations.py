@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders.filled_system import NUMBERS, FilledSystem
+from builders.kernel_builder import System, triage
 from builders.live_log_builder import process_list
 
 MIB = 1 << 20
@@ -333,3 +334,12 @@ def test_what_a_dump_of_one_process_does_not_have_is_refused(run: Any, tmp_path:
     for line in (("--of", "processes"), ("--of", "threads", "--by", "process")):
         code, out, err = run("stat", path, *line)
         assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+def test_a_small_dump_has_drivers_and_no_processes(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "small.dmp"
+    path.write_bytes(triage(System()))
+    found = _groups(run, path, "--of", "modules")
+    assert found.keys() == {name for name, *_ in System().modules}
+    code, out, err = run("stat", path, "--of", "processes")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -51,28 +52,34 @@ class System:
     Attributes:
         dump: The dump.
         pools: Its pools; None where it has none.
-        processes: Its processes.
     """
 
     dump: KernelDump
     pools: PoolReader | None
-    processes: SystemProcesses
 
     @classmethod
     def of(
         cls, dump: KernelDump, symbols: Symbols | None = None, progress: Progress = no_progress
     ) -> System:
-        """Opens one.
+        """Opens one."""
+        return cls(dump, pools_of(dump, symbols, progress))
+
+    @cached_property
+    def processes(self) -> SystemProcesses:
+        """Its processes.
 
         Raises:
-            CannotAnswerError: the dump has no list of processes.
+            CannotAnswerError: the dump has no list of them.
         """
-        pools = pools_of(dump, symbols, progress)
-        return cls(dump, pools, read_processes(dump, pools))
+        return read_processes(self.dump, self.pools)
 
     def account(self) -> tuple[Figure, ...]:
         """The account of the system."""
-        return system_account(self.dump, self.pools, processes=self.processes)
+        try:
+            processes = self.processes
+        except CannotAnswerError:
+            processes = None
+        return system_account(self.dump, self.pools, processes=processes)
 
 
 def _processes(system: System, by: str) -> Members:
