@@ -98,12 +98,13 @@ class HeldObjects:
         return tuple(self._clauses())
 
     def _clauses(self) -> Iterator[str]:
-        known = " that are known" * bool(self.why_unknown)
-        opened = f"{self.opened:,}" if self.opened else "none"
-        yield (
-            f"{self.count:,} {self.type} objects were found in the pool; handles{known} lead to {opened} "
-            "of them"
-        )
+        found = f"{self.count:,} {self.type} objects were found in the pool"
+        if self.opened:
+            known = " that are known" * bool(self.why_unknown)
+            yield f"{found}; handles{known} lead to {self.opened:,} of them"
+        else:
+            known = " that is known" * bool(self.why_unknown)
+            yield f"{found}; no handle{known} leads to any of them"
         if self.ended:
             many = sum(row.objects for row in self.ended)
             more = f"; and of {len(self.ended) - NAMED:,} more" if len(self.ended) > NAMED else ""

@@ -41,6 +41,7 @@ class Population:
         groupings: Keys of `--by`, the default first, each with what one group is called.
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
+        of_a_system: What they are of a member of a system, where that is something else.
         traces: What to do next when members become more, by the name of the group; "" for all others.
         many: What several are called, where that is not the population's name.
         all_of_them: What all members together are called, where that is not the population's name.
@@ -56,6 +57,7 @@ class Population:
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
+    of_a_system: str = ""
 
     @property
     def default(self) -> str:
@@ -130,6 +132,7 @@ POPULATIONS: dict[str, Population] = {
         "thread",
         "committed for their stacks",
         {"": _STARTED},
+        of_a_system="for their kernel stacks",
     ),
     MODULES: Population(
         {"name": "name"},

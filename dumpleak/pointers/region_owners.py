@@ -47,7 +47,7 @@ from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE
 
 # Texts, offsets in images and many other numbers look like addresses below this: only the start of an
 # allocation counts there.
-_LOW = np.uint64(1 << 32)
+LOW = np.uint64(1 << 32)
 _RELEASE_EVERY = 8  # pieces of a scan after which mapped pages are given back
 _TEBS = 0x2000  # of a WoW64 thread: its 32-bit TEB stands so far behind
 OWNED = ("other-private", "mapped")  # uses of memory that somebody owns
@@ -109,7 +109,7 @@ def find_region_owners(session: Session, blocks: BlockIndex, sites: Sequence[Sit
         columns = np.zeros(len(start), np.int32), np.full(len(start), width, np.uint8)
         index = BlockIndex(start, size, *columns)
         _scan(session, roots, index, _Watcher(session, blocks, sites, index, found))
-    owners, number = found.result(start < _LOW)
+    owners, number = found.result(start < LOW)
     return RegionOwners(start, number, owners)
 
 
@@ -234,7 +234,7 @@ class _Watcher:
     def add_registers(self, targets: I64) -> None:
         """Pointers in registers."""
         label = self._found.label(Evidence.STACK)
-        high = targets[self._index.address[targets] >= _LOW]
+        high = targets[self._index.address[targets] >= LOW]
         self._found.add(high, label, np.zeros(len(high), np.bool_))
 
     def _add_heap(self, edges: Edges) -> None:
@@ -251,12 +251,19 @@ class _Watcher:
 
     def _add(self, edges: Edges, label: I64 | int, kept: NDArray[np.bool_] | None = None) -> None:
         exact = edges.value == self._index.address[edges.target]
-        rows = exact | (edges.value >= _LOW)
+        # Nobody needs an address in what is only reserved; a reservation of 256 GiB holds many numbers.
+        rows = exact | ((edges.value >= LOW) & self._is_committed(edges.value))
         if kept is not None:
             rows &= kept
         if rows.any():
             own = label if isinstance(label, int) else label[rows]
             self._found.add(edges.target[rows], own, exact[rows])
+
+    def _is_committed(self, addresses: U64) -> NDArray[np.bool_]:
+        regions = self._session.dump.memory.regions
+        row = np.maximum(np.searchsorted(regions.base_address, addresses, "right") - 1, 0)
+        inside = addresses - regions.base_address[row] < regions.region_size[row]
+        return np.asarray(inside & (regions.state[row] == MEM_COMMIT), np.bool_)
 
     def _allocation(self, address: int) -> int:
         regions = self._session.dump.memory.regions

@@ -23,7 +23,11 @@ IMAGE, PRIVATE = 0x1000000, 0x20000
 
 
 class ClrHeapBuilder:
-    """`width` is the pointer size. `counts` has the objects by the address of their MethodTable."""
+    """`width` is the pointer size. `counts` has the objects by the address of their MethodTable.
+
+    Without `alloc_allocated` the word that tells where objects end is not written. `damage` are (address,
+    bytes) that are zero, or not in the dump with `drop`.
+    """
 
     def __init__(self, width: int = 8) -> None:
         self.width = width
@@ -34,6 +38,9 @@ class ClrHeapBuilder:
         self.at = FIRST
         self.counts: Counter[int] = Counter()
         self.allocated: int | None = None
+        self.alloc_allocated = True
+        self.damage: list[tuple[int, int]] = []
+        self.drop = False
         self._loader_at = 0x800
         self._contexts = 0x100
         self.module = LOADER
@@ -77,6 +84,16 @@ class ClrHeapBuilder:
         """A class that extends System.Object."""
         row = self.app.type(space, name, self.app.base(self.object_row), outer)
         return self.table(row, base, parent=self.object_table)
+
+    def generic(self, space: str, name: str, base: int, arguments: tuple[int, ...]) -> int:
+        """A generic type with its arguments."""
+        row = self.app.type(space, name, self.app.base(self.object_row))
+        at = self._loader_at
+        self._loader_at += 0x80
+        self.loader[at + 4 : at + 8] = struct.pack("<HH", 1, len(arguments))
+        self.words(self.loader, at + 8, LOADER + at + 0x20)
+        self.words(self.loader, at + 0x20, *arguments)
+        return self.table(row, base, 0x10, self.object_table, LOADER + at + 8)
 
     def array(self, element: int, component: int, dimensions: int = 1) -> int:
         """The array of a type."""
@@ -138,7 +155,8 @@ class ClrHeapBuilder:
             *(start, HEAP + committed, HEAP + ROOM, start + 0x10, start, 0),
         )
         clr = ImageBuilder(CORECLR, self.width)
-        clr.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
+        if self.alloc_allocated:
+            clr.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
         dump = MinidumpBuilder("x64" if self.width == 8 else "x86")
         memory = {
             LOADER: bytes(self.loader),
@@ -148,9 +166,22 @@ class ClrHeapBuilder:
             APP: bytes(self.app.image(APP, self.width).bytes),
         }
         for base in (LOADER, NATIVE, HEAP):
-            dump.memory(base, memory[base]).region(base, len(memory[base]), kind=PRIVATE)
+            self._write(dump, base, memory[base])
+            dump.region(base, len(memory[base]), kind=PRIVATE)
         for base in (CORECLR, APP):
             dump.memory(base, memory[base]).region(base, SIZE, kind=IMAGE)
         for name in names:
             dump.module(f"C:\\{name}", CORECLR, SIZE, version=(8, 0, 424, 1))
         return dump.module("C:\\app.dll", APP, SIZE)
+
+    def _write(self, dump: MinidumpBuilder, base: int, data: bytes) -> None:
+        """A piece of memory with its damage."""
+        at = base
+        for start, size in sorted(set(self.damage)):
+            if not base <= start < base + len(data):
+                continue
+            dump.memory(at, data[at - base : start - base])
+            if not self.drop:
+                dump.memory(start, bytes(size))
+            at = start + size
+        dump.memory(at, data[at - base :])

@@ -235,6 +235,7 @@ def test_a_block_that_only_lost_blocks_hold_is_unreferenced(run: Any, tmp_path: 
         at = lost + 1024 * number - base
         struct.pack_into("<Q", made.memory[base], at, lost + 1024 * (number - 1))
     process = _process(made)
+    process.dump.memory(process.bases["app.exe"], _headers())
     process.dump.overwrite(process.bases["app.exe"] + IMAGE_DATA, data)
     (tmp_path / "a.dmp").write_bytes(process.build())
     status, out, said = run("leaks", tmp_path / "a.dmp", "--format", "json")

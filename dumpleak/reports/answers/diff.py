@@ -8,12 +8,15 @@ from typing import Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
+from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
@@ -101,7 +104,7 @@ def _growth(comparison: Comparison, top: int | None) -> list[Part]:
     parts: list[Part] = [sites]
     if comparison.private:
         parts += private_parts(_private_table(comparison, top))
-    parts += account_tables(comparison.account)
+    parts += [*account_tables(comparison.account), *balance_growth_tables(comparison.account)]
     if base.has_bytes:
         before, after = totals_told(comparison.base_totals), totals_told(comparison.current_totals)
         parts.append(Line(f"Base: {before}; current: {after}."))
@@ -322,7 +325,10 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             "delta_count": comparison.delta_count,
             **both_json(base, current),
         },
+        "hours": comparison.hours,
+        "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "account": [account_json(row) for row in comparison.account],
+        "balance": balance_json(comparison.account),
         "unreferenced": asdict(proof) if proof else None,
         "gate": gate_json(gate),
         "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
@@ -337,6 +343,8 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
                 **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
+                "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
+                "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
             }
             for rank, delta in enumerate(comparison.sites, start=1)

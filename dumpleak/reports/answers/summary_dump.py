@@ -61,7 +61,8 @@ def managed_facts(info: Info) -> list[tuple[str, str]]:
     managed, private = info.managed, info.private_bytes
     if managed is None:
         return [(".NET", info.why_no_managed)] if info.why_no_managed else []
-    mostly = "mostly .NET" if info.is_mostly_managed else ".NET too"
+    is_most = private is not None and managed.committed_bytes > private // 2
+    mostly = "mostly .NET" if is_most else "a .NET program"
     of_all = f" of {format_bytes(private)} private" if private is not None else ""
     objects = f"{format_bytes(managed.bytes)} in {managed.count:,} objects"
     walked = f"{format_share(managed.walked_bytes, managed.committed_bytes)} of it walked"

@@ -14,6 +14,7 @@ from dumpleak.model.units import format_bytes
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.region_owners import (
+    LOW,
     OWNED,
     RegionOwners,
     find_region_owners,
@@ -101,7 +102,7 @@ def _owned(session: Session, process: Snapshot, found: Allocations) -> Members:
         else key_site("region|owner", _KERNELS_PAGE if USES[kind] in OWNED else USES[kind])
         for kind, executable, number, by in kinds.tolist()
     )
-    return Members(sites, place[index.reshape(-1)], found.size, notes=_lost_notes(session))
+    return Members(sites, place[index.reshape(-1)], found.size, _notes(session, owners))
 
 
 def _owned_site(use: str, owner: RegionOwner, *, code: bool) -> Site:
@@ -126,8 +127,19 @@ def _owners(session: Session, process: Snapshot) -> RegionOwners:
     return find_region_owners(session, BlockIndexBuilder().build(), ())
 
 
+def _notes(session: Session, owners: RegionOwners) -> tuple[Diagnostic, ...]:
+    """What may point to regions and was not looked at; and where owners are less sure."""
+    low = int((owners.start < LOW).sum())
+    message = (
+        f"{low} of {len(owners.start)} owned regions are below 4 GiB, where numbers look like addresses: who "
+        "points to them is less sure"
+    )
+    severity = Severity.WARNING if 2 * low > len(owners.start) else Severity.INFO
+    unsure = (Diagnostic("owners-unsure", severity, "regions", None, message),) * bool(low)
+    return (*_lost_notes(session), *unsure)
+
+
 def _lost_notes(session: Session) -> tuple[Diagnostic, ...]:
-    """What may point to regions and is not in the dump, or was not walked."""
     total, present = image_data_bytes(session)
     accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
     lost = {

@@ -49,10 +49,12 @@ class End(NamedTuple):
     Attributes:
         address: The end.
         unsure: From there on there may be more objects, up to here; the same where it is known.
+        by_word: A word of the runtime tells, or what threads have taken does.
     """
 
     address: int
     unsure: int
+    by_word: bool = False
 
 
 def heap_pointers(tables: MethodTables, segments: list[Segment]) -> Pointers:
@@ -111,25 +113,50 @@ def contexts(tables: MethodTables, segments: list[Segment], found: Pointers) -> 
     return jumps
 
 
-def end_of_objects(
+def ends_of_objects(
+    tables: MethodTables, segments: list[Segment], found: Pointers, jumps: dict[int, int]
+) -> list[End]:
+    """Where the objects of each segment end."""
+    ends = [_end(tables, segments, number, found, jumps) for number in range(len(segments))]
+    if any(end.by_word for end in ends):
+        return ends
+    # New objects come from one of them, and nothing tells from which.
+    return [
+        _end_by(tables, segment, np.empty(0, np.uint64), [], jumps) if _may_grow(segment) else end
+        for segment, end in zip(segments, ends, strict=True)
+    ]
+
+
+def _may_grow(segment: Segment) -> bool:
+    return segment.kind == "small" and segment.committed > segment.allocated
+
+
+def _end(
     tables: MethodTables,
     segments: list[Segment],
     number: int,
     found: Pointers,
     jumps: dict[int, int],
 ) -> End:
-    """Where the objects of a segment end."""
     segment = segments[number]
-    known = End(segment.allocated, segment.allocated)
-    if segment.kind != "small" or segment.committed <= segment.allocated:
-        return known
     mine = (found.segment == number) & (found.value >= np.uint64(segment.allocated))
     named = found.following == np.uint64(segment.entry)
     candidates = np.unique(found.value[mine & (named | found.of_image)])
     # What a thread has taken lies before the end.
     taken = [end for start, end in jumps.items() if segment.allocated <= start < segment.committed]
-    if not len(candidates) and not taken:
-        return known
+    if not _may_grow(segment) or not (len(candidates) or taken):
+        return End(segment.allocated, segment.allocated)
+    return _end_by(tables, segment, candidates, taken, jumps)
+
+
+def _end_by(
+    tables: MethodTables,
+    segment: Segment,
+    candidates: U64,
+    taken: list[int],
+    jumps: dict[int, int],
+) -> End:
+    """Where objects end behind `allocated`: at the first candidate that the chain of objects meets."""
     span = Span(segment.allocated, segment.committed, tables.pointer_size, jumps)
     walk = Walk(tables, span)
     met = np.empty(0, np.uint64)
@@ -146,8 +173,8 @@ def end_of_objects(
     least = max(seen.tolist(), default=segment.allocated)
     met = met[met >= np.uint64(least)]
     if len(met):
-        return End(int(met[0]), int(met[-1]))
-    return End(least, max(behind, least, *candidates.tolist()))
+        return End(int(met[0]), int(met[-1]), True)
+    return End(least, max(behind, least, *candidates.tolist()), len(seen) > 0)
 
 
 def _among(values: U64, ascending: U64) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from windumps.arrays import I64
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump
 from windumps.heaps.base import HeapAccount
-from windumps.heaps.clr.bounds import End, Pointers, contexts, end_of_objects, heap_pointers
+from windumps.heaps.clr.bounds import End, Pointers, contexts, ends_of_objects, heap_pointers
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
 from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
@@ -76,11 +76,7 @@ class ManagedHeap:
     @cached_property
     def ends(self) -> list[End]:
         """Where the objects of each segment end."""
-        numbers = range(len(self.segments))
-        args = self.segments, self._pointers, self._jumps
-        return [
-            end_of_objects(self.tables, args[0], number, args[1], args[2]) for number in numbers
-        ]
+        return ends_of_objects(self.tables, self.segments, self._pointers, self._jumps)
 
     def objects(self) -> Iterator[Objects]:
         """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""

@@ -23,13 +23,13 @@ from windumps.pool_tags import is_printable, plain_tags
 from windumps.pools.image_words import LOWEST
 from windumps.pools.large.blocks import BigPages
 from windumps.pools.verifier.drivers import (
-    PoolUse,
     Suspect,
     VerifiedDriver,
     listed_drivers,
     read_driver,
     without_records,
 )
+from windumps.pools.verifier.pool_use import PoolUse
 from windumps.pools.verifier.settings import VerifierSettings
 from windumps.process.stack_traces import CodeMap
 
