@@ -135,6 +135,8 @@ def _sure(answer: VerifierAnswer) -> str:
     listed, counted = len(answer.address), answer.counted
     if counted is None:
         return f"{listed:,} blocks are listed; how many Verifier counts is not known"
+    if listed > counted:
+        return f"{listed:,} blocks are listed, though Verifier counts {counted:,}"
     if answer.missing:
         return (
             f"{listed:,} of {counted:,} blocks that Verifier counts are listed; the records of "
