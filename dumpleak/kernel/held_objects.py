@@ -21,6 +21,7 @@ from dumpleak.model.object_tags import OBJECT_TAGS
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pools import OpenObjects
+from dumpleak.model.units import count_of
 from dumpleak.owners.contents import words_in
 from windumps.arrays import I64, U64
 from windumps.dumps.kernel.dump import KernelDump
@@ -184,18 +185,19 @@ def _why_unknown(tables: Sequence[OpenObjects], processes: Sequence[KernelProces
     whole = sum(1 for table in absent if not len(table.objects))
     said = []
     if whole:
-        said.append(f"handle tables of {whole} processes are not in the dump")
+        said.append(f"handle tables of {count_of(whole, 'process')} are not in the dump")
     if len(absent) > whole:
-        said.append(f"handle tables of {len(absent) - whole} processes are only partly in the dump")
+        partly = count_of(len(absent) - whole, "process")
+        said.append(f"handle tables of {partly} are only partly in the dump")
     if not absent and not any(len(table.objects) for table in tables):
         return EMPTY_HANDLES
     if blank := sum(1 for table in tables if table.blank_pages):
-        said.append(f"handle tables of {blank} processes were not written to the dump")
+        said.append(f"handle tables of {count_of(blank, 'process')} were not written to the dump")
     read = {table.process_id for table in tables}
     running = [process for process in processes if process.exit_time is None]
     unread = sum(1 for process in running if process.process_id not in read)
     if unread:
-        said.append(f"handle tables of {unread} processes could not be read")
+        said.append(f"handle tables of {count_of(unread, 'process')} could not be read")
     return ", ".join(said)
 
 

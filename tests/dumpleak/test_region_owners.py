@@ -135,6 +135,22 @@ def test_memory_that_leads_on_belongs_to_the_image_at_its_beginning(
     assert found["private memory, app.exe's data leads to it"] == (2, 0x50000 + 0x60000)
 
 
+def test_what_leads_on_is_told_by_the_best_evidence_at_its_beginning(
+    owners: Owners, tmp_path: Path
+) -> None:
+    made = _Owned()
+    last = made.allocation(0x50000)
+    middle = made.allocation(0x60000, fill=_packed(last))
+    both = made.allocation(0x70000, fill=_packed(made.allocation(0x80000)))
+    made.process.heap(1, 1, _packed(middle, both))
+    other = made.allocation(0x90000, fill=_packed(both))
+    made.data(app=[other])
+    found = owners(made.write(tmp_path / "a.dmp"))
+    assert found["private memory, a heap block points to it"] == (2, 0x60000 + 0x70000)
+    assert found["private memory, a heap block leads to it"] == (2, 0x50000 + 0x80000)
+    assert found["private memory, app.exe's data points to it"] == (1, 0x90000)
+
+
 def test_memory_that_only_itself_or_a_circle_points_to_is_no_images(
     owners: Owners, tmp_path: Path
 ) -> None:
@@ -351,3 +367,10 @@ def test_memory_up_to_the_last_address_of_all_is_no_trouble(owners: Owners, tmp_
     made.process.dump.memory((1 << 64) - PAGE, bytes(PAGE))
     found = owners(made.write(tmp_path / "a.dmp"))
     assert found["private memory, app.exe's data points to it"] == (1, SIZE)
+
+
+def test_regions_by_use_lead_to_their_owners(run: Any, tmp_path: Path) -> None:
+    step = "dumpleak diff BASE CURRENT --of regions --by owner"
+    files = _pair(tmp_path)
+    assert step in run("diff", *files, "--of", "regions")[1]
+    assert step not in run("diff", *files, *OWNER)[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders.filled_system import NUMBERS, FilledSystem
+from builders.kernel_builder import System, triage
 from builders.live_log_builder import process_list
 
 MIB = 1 << 20
@@ -238,12 +239,27 @@ def test_stacks_that_contradict_themselves_are_not_told(
     assert "the dump does not tell how large threads are" in out
 
 
-def test_threads_of_a_list_that_is_not_whole_are_no_answer(run: Any, tmp_path: Path) -> None:
-    made = FilledSystem(tmp_path).fill()
+def test_threads_of_a_list_that_is_not_whole_are_said(run: Any, tmp_path: Path) -> None:
+    before = FilledSystem(tmp_path).fill().save()
+    made = FilledSystem(tmp_path, which="after").fill()
     made.holds("acmesvc.exe", threads=9)  # of which the list has one
+    after = made.save()
+    code, out, _ = run("stat", after, "--of", "threads")
+    assert (code, "Total: at least 12 threads" in out) == (0, True)
+    assert "threads of 1 process are not all in the dump: acmesvc.exe" in out
+    for by in ("start", "process"):
+        code, out, err = run("diff", before, after, "--of", "threads", "--by", by)
+        assert (code, "threads of 1 process are not all" in err) == (3, True), by
+        assert run("diff", before, before, "--of", "threads", "--by", by)[0] == 3
+
+
+def test_without_any_list_of_threads_there_is_nothing_to_tell(run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path).fill()
+    for _, process in made.processes:
+        made.pointer(process + 0x5E0, process + 0x5E0)  # ThreadListHead
     code, out, err = run("stat", made.save(), "--of", "threads")
     assert (code, out) == (3, "")
-    assert "lists of threads of 1 processes are not whole" in err
+    assert "lists of threads of 12 processes are not whole" in err
 
 
 def test_drivers_are_the_modules_of_a_system(run: Any, tmp_path: Path) -> None:
@@ -318,3 +334,12 @@ def test_what_a_dump_of_one_process_does_not_have_is_refused(run: Any, tmp_path:
     for line in (("--of", "processes"), ("--of", "threads", "--by", "process")):
         code, out, err = run("stat", path, *line)
         assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+def test_a_small_dump_has_drivers_and_no_processes(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "small.dmp"
+    path.write_bytes(triage(System()))
+    found = _groups(run, path, "--of", "modules")
+    assert found.keys() == {name for name, *_ in System().modules}
+    code, out, err = run("stat", path, "--of", "processes")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)

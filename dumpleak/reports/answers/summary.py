@@ -18,6 +18,7 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
+from dumpleak.model.populations import REGIONS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.together import innocent
@@ -27,7 +28,9 @@ from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
     OUTSIDE_HEAPS,
+    OWNED,
     THIRD_DUMP,
+    WHOSE_REGIONS,
     Step,
     better_dump_steps,
     comparable_dumps_steps,
@@ -206,7 +209,8 @@ def _grown_steps(
     if comparison.base.is_listed:
         names = [delta.site.name for delta in grown[:NAMED]]
         traced = trace_steps(comparison.base.population, names)
-        return tuple(dict.fromkeys((THIRD_DUMP, *traced, *seen)))
+        asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
+        return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
     steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]
     if any(id(delta) in outside for delta in grown[:NAMED]):
         steps.append(OUTSIDE_HEAPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from dumpleak.model.process_rows import RUNNING
 from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals, sum_of
+from dumpleak.model.units import count_of
 from dumpleak.survey.populations.handles import handle_site
 from dumpleak.survey.populations.members import (
     Members,
@@ -50,28 +52,34 @@ class System:
     Attributes:
         dump: The dump.
         pools: Its pools; None where it has none.
-        processes: Its processes.
     """
 
     dump: KernelDump
     pools: PoolReader | None
-    processes: SystemProcesses
 
     @classmethod
     def of(
         cls, dump: KernelDump, symbols: Symbols | None = None, progress: Progress = no_progress
     ) -> System:
-        """Opens one.
+        """Opens one."""
+        return cls(dump, pools_of(dump, symbols, progress))
+
+    @cached_property
+    def processes(self) -> SystemProcesses:
+        """Its processes.
 
         Raises:
-            CannotAnswerError: the dump has no list of processes.
+            CannotAnswerError: the dump has no list of them.
         """
-        pools = pools_of(dump, symbols, progress)
-        return cls(dump, pools, read_processes(dump, pools))
+        return read_processes(self.dump, self.pools)
 
     def account(self) -> tuple[Figure, ...]:
         """The account of the system."""
-        return system_account(self.dump, self.pools, processes=self.processes)
+        try:
+            processes = self.processes
+        except CannotAnswerError:
+            processes = None
+        return system_account(self.dump, self.pools, processes=processes)
 
 
 def _processes(system: System, by: str) -> Members:
@@ -145,6 +153,7 @@ def _owner_site(label: str, process: KernelProcess) -> Site:
 
 
 def _threads(system: System, by: str) -> Members:
+    """Threads that run; those of lists that are partly in the dump as far as they are."""
     dump = system.dump
     layout = dump.process_layout
     images = ModuleMap(dump.kernel.drivers)
@@ -152,21 +161,24 @@ def _threads(system: System, by: str) -> Members:
         raise CannotAnswerError(dump.why_no_processes)
     found: list[Site] = []
     addresses: list[int] = []
-    lost = 0
+    lost: list[KernelProcess] = []
     for process in system.processes.running:
         listed = threads(dump.kernel.memory, layout, dump.architecture, dump.build, process)
         # Where the kernel's own count is not known, an empty list is a list that was not read.
-        lost += len(listed) < (1 if process.thread_count is None else process.thread_count)
+        if len(listed) < (1 if process.thread_count is None else process.thread_count):
+            lost.append(process)
         addresses += [thread.address for thread in listed]
         if by == BY_PROCESS:
             found += [_owner_site("thread", process)] * len(listed)
         else:
             found += [_start_site(images, process, thread) for thread in listed]
-    if lost:
-        raise CannotAnswerError(f"lists of threads of {lost} processes are not whole in the dump")
+    if lost and not found:
+        many = count_of(len(lost), "process")
+        raise CannotAnswerError(f"lists of threads of {many} are not whole in the dump")
     sites, group = numbered(found)
     stacks = kernel_stacks(dump.kernel, np.array(addresses, np.uint64))
-    return Members(sites, group, stacks if (stacks >= 0).all() else None)
+    size = stacks if (stacks >= 0).all() else None
+    return Members(sites, group, size, lacking=_lacking("thread", lost))
 
 
 def _start_site(images: ModuleMap, process: KernelProcess, thread: KernelThread) -> Site:
