@@ -87,7 +87,6 @@ def verifier_document(answer: VerifierAnswer, top: int | None) -> Document:
             Source("File", answer.source),
             Notes(answer.diagnostics),
         ),
-        judged_in=View.PEOPLE,
     )
 
 
