@@ -145,6 +145,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     MANAGED: Population(
         {"type": "type"},
         "object",
@@ -158,7 +159,6 @@ POPULATIONS: dict[str, Population] = {
         many="objects",
         all_of_them="the .NET heap",
     ),
-    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     ARENAS: Population(
         {"kind": "allocator", "size": "size", "type": "type"},
         "block",
