@@ -30,7 +30,7 @@ from dumpleak.process.session import Session
 MOST_FIELDS = 200  # groups whose fields are looked at, the largest
 SAME_OFFSET = 0.9  # share of pointers that must stand at one offset before it is told
 
-_ROOT_NAMES = {
+ROOT_NAMES = {
     RootKind.STACK: "stacks of threads",
     RootKind.THREAD: "the process's TEBs and PEB",
     RootKind.PRIVATE: "private memory outside heaps",
@@ -87,7 +87,7 @@ class HolderFinder:
 
     def _of_blocks(self, wanted: NDArray[np.bool_]) -> dict[str, Holding]:
         session, index = self._session, self._index
-        names = [_block_name(site) for site in self._sites]
+        names = [block_name(site) for site in self._sites]
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         amounts = roots.amounts(memory)
@@ -118,7 +118,7 @@ class HolderFinder:
         return holdings
 
 
-def _block_name(site: Site) -> str:
+def block_name(site: Site) -> str:
     """What to call the blocks of a site: their class, if it is known, wherever they came from."""
     return site.type or f"{_HOLDER_WORDS.get(site.kind, '')} {site.name}".strip()
 
@@ -165,7 +165,7 @@ class _Votes:
         kept = self._wanted[edges.target]
         target, place = edges.target[kept], edges.place[kept]
         if root.module is None:
-            self._add(target, _ROOT_NAMES[root.kind], np.zeros(len(target), np.int64))
+            self._add(target, ROOT_NAMES[root.kind], np.zeros(len(target), np.int64))
         elif len(target):
             offset = (place - np.uint64(root.module.base_address)).astype(np.int64)
             self._images[self._add(target, f"globals of {root.module.name}", offset)] = root

@@ -69,7 +69,7 @@ def take_snapshot(
         table = kept.build(tuple(site.key for site in sites))
         snapshot.blocks = lambda: table
     if retained:
-        snapshot.diagnostics += _retained_notes(session)
+        snapshot.diagnostics += retained_notes(session)
     if index is not None:
         snapshot.holders = HolderFinder(session, index.build(), sites, retained=retained)
     if details:
@@ -79,7 +79,7 @@ def take_snapshot(
     return snapshot
 
 
-def _retained_notes(session: Session) -> list[Diagnostic]:
+def retained_notes(session: Session) -> list[Diagnostic]:
     """What is missing of the roots, where blocks seem to keep what something else holds, too.
 
     Raises:
