@@ -198,7 +198,7 @@ def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
     """Of members without bytes."""
     base = comparison.base
     columns = (
-        Column(f"{base.population} +/-", Kind.COUNT, signed=True),
+        Column(f"{base.members} +/-", Kind.COUNT, signed=True),
         Column("base", Kind.COUNT),
         Column("current", Kind.COUNT),
         Column(base.grouping, Kind.NAME),
