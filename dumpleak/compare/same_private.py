@@ -43,7 +43,11 @@ def with_same_private(snapshots: Sequence[Snapshot]) -> tuple[list[Snapshot], li
     if all(snapshot.by_regions and not snapshot.private_unknown for snapshot in snapshots):
         return list(snapshots), []
     files = [snapshot.in_file for snapshot in snapshots]
-    shared = [{found[0].key: found} for found in files if found is not None]
+    # How many pieces of a file that is tells nothing of how many allocations there were.
+    shared = [
+        {site.key: (site, replace(totals, count=min(totals.count, 1)))}
+        for site, totals in (found for found in files if found is not None)
+    ]
     if len(shared) == len(snapshots):
         message = (
             "not all dumps list the process's memory regions: memory outside heaps is compared by what their "

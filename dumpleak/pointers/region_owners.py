@@ -145,7 +145,10 @@ def _scan(session: Session, roots: Roots, index: BlockIndex, watcher: PointerWat
         watcher.add_blocks(edges)
         if number % _RELEASE_EVERY == _RELEASE_EVERY - 1:
             dump.release()
-    for root in roots.memory:
+    starts = np.array([root.start for root in roots.memory], np.uint64)
+    for root, allocation in zip(roots.memory, index.find(starts).tolist(), strict=True):
+        if allocation >= 0:
+            continue  # that was among them
         for _, edges in index.edges_from(dump.memory, root.start, root.end):
             watcher.add_root(root, edges)
     held = index.find(np.array(roots.registers, np.uint64))
