@@ -172,7 +172,7 @@ def _foreign(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | No
     if is_of_windows(owners[tag]) is False:
         return (
             tag,
-            f"{owners[tag].driver} is no driver of Windows that is known by its tags, {rest}",
+            f"{owners[tag].driver} is no known driver of Windows, {rest}",
         )
     return tag, f"it is no known tag of Windows, {rest}"
 
