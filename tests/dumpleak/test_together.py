@@ -300,6 +300,24 @@ def test_pointers_both_ways_and_many_to_one_block_tell_nothing(found: Any, tmp_p
     assert "point to" not in group["evidence"][0]
 
 
+@pytest.mark.parametrize(
+    ("up_time", "groups"),
+    [(b"PAGEPAGE", 1), (struct.pack("<Q", 36_000_000_000), 0)],
+    ids=["not told", "an hour"],
+)
+def test_tags_are_no_group_over_a_restart_but_where_nothing_tells_of_one(
+    up_time: bytes, groups: int, found: Any, tmp_path: Path
+) -> None:
+    made = CountedSystem("26100-x64")
+    made.split("AcNb", "File")
+    made.raw[0x1030:0x1038] = up_time  # _DUMP_HEADER64.SystemUpTime; the dumps are a day apart
+    told = found([made.base, made.save(tmp_path / "after.dmp")])
+    assert len(told) == groups
+    if groups:
+        assert told[0]["root"] == "AcNb"
+        assert not any("point" in clause for clause in told[0]["evidence"])
+
+
 @pairs_of("tiny-pair", "traps")
 def test_no_group_is_seen_where_none_is(
     pair: tuple[KernelTruthDump, KernelTruthDump], capsys: pytest.CaptureFixture[str]
