@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from dumpleak.model.units import count_of
+
 NAMED = 3
 
 
@@ -94,7 +96,8 @@ class HeldObjects:
         return tuple(self._clauses())
 
     def _clauses(self) -> Iterator[str]:
-        found = f"{self.count:,} {self.type} objects were found in the pool"
+        were = "was" if self.count == 1 else "were"
+        found = f"{count_of(self.count, f'{self.type} object')} {were} found in the pool"
         if self.opened:
             known = " that are known" * bool(self.why_unknown)
             yield f"{found}; handles{known} lead to {self.opened:,} of them"
