@@ -58,6 +58,9 @@ COUNTERS = counters(
         "\\Process(other)\\Private Bytes": [1e6, 1e6, 1e6, 1e6],
     }
 )
+PLACES = ("0", "7ffe0000", "ffff`ffffffff", "0x1234")
+# Of that dump: blocks, one that holds a pointer, one in a register, a heap's header.
+HELD_PLACES = ("00000257`cbaf07f0", "00000257cbaf07b8", "257cbafb230", "257cbaf0000")
 HANDLES = ("--of", "handles")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
@@ -506,6 +509,7 @@ ANSWERED: list[Words] = [
     ("verifier", VERIFIED[1], "acmenet", "--log", "3"),
     ("verifier", "uncounted.dmp", "acmenet.sys"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
+    ("allocations", CURRENT, "--unreferenced", "--size", "1-1K", "--new-since", BASE),
     *of_one(MADE_KERNELS, "info"),
     *of_one(["full-x64.dmp", "elf-x64.dmp"], "processes", "modules", "symbols"),
     *of_one(["before.dlsnap", "pools.dlsnap", "session.dlsnap"], "info", "modules", "symbols"),
@@ -552,6 +556,13 @@ ANSWERED: list[Words] = [
     ("diff", BASE, CURRENT, "--holders"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz", "--retained"),
     ("stat", MIXED, "--retained"),
+    *(("explain", dump, *PLACES, "--bytes", "16") for dump in (CURRENT, MIXED, MORE_POOLS)),
+    *(("explain", dump, *PLACES) for dump in ("headless.dmp", "handles0.dmp", "full-x64.dmp")),
+    ("explain", MIXED, *HELD_PLACES),
+    ("explain", MIXED, "--type", "app::*"),
+    ("explain", "timeless.dmp", "--site", "app"),
+    ("explain", MORE_POOLS, "ffffd6d8c0034010"),
+    ("explain", "timeless.dmp", "0"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
     ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
     ("diff", CURRENT, BASE),  # the wrong order
@@ -601,6 +612,8 @@ REFUSED: list[Words] = [
     ("stat", MIXED, *HANDLES),
     ("stat", MIXED, "--of", "regions", "--retained"),
     ("stat", POOLS, "--retained"),
+    ("explain", POOLS, "--site", "*"),
+    ("explain", MIXED, "--type", "nobody"),
     ("diff", BASE, "after.dlsnap", "--retained"),
     ("diff", BASE, "after.log", "--retained"),
     ("stat", POOLS, *HANDLES),

@@ -5,6 +5,7 @@ A figure that is not in the dump is None, with the reason; it is never zero.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -134,6 +135,13 @@ _OF_SYSTEM = {
     "threads.count": RowKind(COUNT, "threads", 200),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
+_OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
+# Rows of allocators, absent where a process has none. What each took from Windows has a row of its own.
+ARENA_ROWS = {
+    "arenas.count": RowKind(COUNT, "blocks of other allocators"),
+    "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
+}
+OF_ALLOCATORS = ("arenas.", "private_")
 # Of processes with a .NET runtime alone.
 MANAGED_ROWS = tuple(name for name in ROWS if name.startswith("managed."))
 _OUTSIDE = tuple(
@@ -263,9 +271,17 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
     return tuple(known.get(name, Figure(name, None, NOT_KEPT)) for name in _OUTSIDE)
 
 
+def allocator_row(allocator: str) -> str:
+    """The row of what one allocator took from Windows: "private_go_heap.bytes"."""
+    return f"private_{re.sub('[^a-z0-9]+', '_', allocator.lower()).strip('_')}.bytes"
+
+
 def _kind(name: str) -> RowKind:
+    if name.startswith("private_"):  # its sites tell of growth, as those of the sum do
+        return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
     return (
         ROWS.get(name)
         or SYSTEM_ROWS.get(name)
+        or ARENA_ROWS.get(name)
         or RowKind(COUNT if name.endswith("count") else BYTES, name)
     )

@@ -16,6 +16,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+ARENAS = "arenas"
 PROCESSES = "processes"  # of a system
 MANAGED = "managed"
 
@@ -144,6 +145,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     MANAGED: Population(
         {"type": "type"},
         "object",
@@ -157,7 +159,13 @@ POPULATIONS: dict[str, Population] = {
         many="objects",
         all_of_them="the .NET heap",
     ),
-    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
+    ARENAS: Population(
+        {"kind": "allocator", "size": "size", "type": "type"},
+        "block",
+        "usable",
+        many="blocks",
+        all_of_them="blocks of other allocators",
+    ),
 }
 
 

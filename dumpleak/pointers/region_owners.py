@@ -37,10 +37,9 @@ from dumpleak.process.memory_use import (
     PROTECTION,
     SHARED_USER_DATA,
     WRITABLE,
-    find_private,
     heap_ranges,
-    private_key,
 )
+from dumpleak.process.private_memory import find_private, private_key
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
 from windumps.arrays import I64, U64
@@ -115,15 +114,18 @@ def find_region_owners(session: Session, blocks: BlockIndex, sites: Sequence[Sit
 
 
 def private_holdings(
-    session: Session, owners: RegionOwners, sizes: Collection[int]
+    session: Session, owners: RegionOwners, keys: Collection[str]
 ) -> dict[str, Holding]:
-    """Who holds private memory outside heaps, by the keys of allocations of some reserved sizes."""
+    """Who holds private memory outside heaps, by the keys of some of its groups."""
     found = find_private(session)
     number = np.where(found.committed > 0, owners.of(found.start), -1)
     certain = unreferenced_can_be_told(session, find_roots(session).amounts(session.dump.memory))
     told = {}
-    for size in sorted(sizes):
-        mine = number[(found.reserved == size) & (number >= 0)]
+    for allocator, reserved, members in found.groups():
+        key = private_key(reserved, allocator)
+        if key not in keys:
+            continue
+        mine = number[members & (number >= 0)]
         whose, many = np.unique(mine, return_counts=True)
         held: Counter[str] = Counter()
         lost = 0
@@ -132,7 +134,7 @@ def private_holdings(
             lost += int(count) * (certain and owner.is_lost)
         del held[""]
         most = min(held, key=lambda holder: (-held[holder], holder), default="")
-        told[private_key(size)] = Holding(len(mine), lost, most, held[most] if most else 0)
+        told[key] = Holding(len(mine), lost, most, held[most] if most else 0)
     return told
 
 

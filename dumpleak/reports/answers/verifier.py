@@ -87,7 +87,6 @@ def verifier_document(answer: VerifierAnswer, top: int | None) -> Document:
             Source("File", answer.source),
             Notes(answer.diagnostics),
         ),
-        judged_in=View.PEOPLE,
     )
 
 
@@ -135,6 +134,8 @@ def _sure(answer: VerifierAnswer) -> str:
     listed, counted = len(answer.address), answer.counted
     if counted is None:
         return f"{listed:,} blocks are listed; how many Verifier counts is not known"
+    if listed > counted:
+        return f"{listed:,} blocks are listed, though Verifier counts {counted:,}"
     if answer.missing:
         return (
             f"{listed:,} of {counted:,} blocks that Verifier counts are listed; the records of "

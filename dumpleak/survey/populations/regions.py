@@ -23,6 +23,7 @@ from dumpleak.pointers.region_owners import (
 )
 from dumpleak.process.allocations import Allocations, allocation_uses, find_allocations, of_most
 from dumpleak.process.memory_use import NO_THREADS
+from dumpleak.process.private_memory import find_private
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.heap_rows import why_heaps_unknown
 from dumpleak.survey.populations.members import Members, numbered
@@ -86,13 +87,20 @@ def _owned(session: Session, process: Snapshot, found: Allocations) -> Members:
     code = np.zeros(len(use), np.bool_)
     code[found.group[runs[found.rows]]] = True
     owner = owners.of(found.start)
-    table = np.column_stack([use, code & (owner >= 0), owner])
+    private = find_private(session)
+    known = private.owners
+    allocator = np.full(len(owner), -1, np.int64)
+    allocator[np.searchsorted(found.start, private.start)] = known.number
+    table = np.column_stack([use, code & (owner >= 0), owner, allocator])
+    table[allocator >= 0, :3] = -1  # an allocator's name says more than who points to it
     kinds, index = np.unique(table, axis=0, return_inverse=True)
     sites, place = numbered(
-        _owned_site(USES[kind], owners.owners[number], code=bool(executable))
+        key_site("region|owner", known.told(by))
+        if by >= 0
+        else _owned_site(USES[kind], owners.owners[number], code=bool(executable))
         if number >= 0
         else key_site("region|owner", _KERNELS_PAGE if USES[kind] in OWNED else USES[kind])
-        for kind, executable, number in kinds.tolist()
+        for kind, executable, number, by in kinds.tolist()
     )
     return Members(sites, place[index.reshape(-1)], found.size, _notes(session, owners))
 
