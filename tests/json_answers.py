@@ -360,6 +360,7 @@ def _held(file: Path) -> None:
     made.pointer(thread + 0x488, 133_280_057_472_495_616)  # _ETHREAD.ExitTime
     for process in made.named("svchost.exe"):
         made.end(process, listed=False)
+        made.pointer(rows["AcNb"][0] + 0x28, process)
     file.write_bytes(made.save().read_bytes())
 
 
@@ -526,6 +527,7 @@ ANSWERED: list[Words] = [
     *(("pool", file, "--tag", "AcNb") for file in ("lived0.dmp", "kept-lived.dlsnap")),
     *((command, "lived0.dmp", "lived4.dmp") for command in ("pool", "diff")),
     ("trend", *(f"lived{n}.dmp" for n in range(6))),
+    ("processes", "held.dmp"),
     *(("pool", "held.dmp", "--tag", tag) for tag in ("Toke", "Thre", "Proc")),
     *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
     ("diff", "handles0.txt", "handles1.txt"),

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.pool import TagRow, minus, owner_of_both
-from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pools import Pools
 from dumpleak.model.units import format_share
 from dumpleak.owners.of_windows import is_of_windows
@@ -31,7 +30,7 @@ _HOLDS, _FOREIGN, _KEPT = 4, 2, 1
 
 
 def find_root(
-    base: Pools, current: Pools, tags: Sequence[int], *, by_counters: bool
+    base: Pools, current: Pools, tags: Sequence[int], why_unseen: str
 ) -> tuple[int | None, tuple[str, ...]]:
     """The root of tags that grew together and what speaks for it; else None and why.
 
@@ -39,11 +38,8 @@ def find_root(
         base: The first dump.
         current: The last one.
         tags: Those that grew together.
-        by_counters: Their blocks did not grow, so that there are no new ones to look into.
+        why_unseen: Why their new blocks are not looked into; "" when they are.
     """
-    why_unseen = (
-        _why_unseen(base.account, current) if not by_counters else "there are no new blocks"
-    )
     holder, said = (None, "") if why_unseen else _holder(base, current, tags[:MAX_TAGS])
     signs: dict[int, list[tuple[int, str]]] = {tag: [] for tag in tags}
     if holder is not None:
@@ -61,13 +57,15 @@ def find_root(
     return None, (looked or "no one's new blocks point to the others'",)
 
 
-def _why_unseen(base: PoolAccount, current: Pools) -> str:
-    """Why nobody can tell which block points to which; "" when it can be told."""
+def why_not_seen(base: Pools, current: Pools, *, same_boot: bool) -> str:
+    """Why nobody can tell which new block points to which; "" when it can be told."""
     if current.words is None:
         return "contents of blocks are only in dumps"
-    if base.walked_bytes is None or current.account.walked_bytes is None:
+    if base.account.walked_bytes is None or current.account.walked_bytes is None:
         return "the blocks were not walked"
-    return ""
+    return (
+        "" if same_boot else "which blocks are new is not known, the system may have been restarted"
+    )
 
 
 # -- pointers -------------------------------------------------------------------------------------------
@@ -172,7 +170,7 @@ def _foreign(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | No
     if is_of_windows(owners[tag]) is False:
         return (
             tag,
-            f"{owners[tag].driver} is no driver of Windows that is known by its tags, {rest}",
+            f"{owners[tag].driver} is no known driver of Windows, {rest}",
         )
     return tag, f"it is no known tag of Windows, {rest}"
 
