@@ -71,7 +71,7 @@ class ManagedHeap:
 
     @cached_property
     def _pointers(self) -> Pointers:
-        return heap_pointers(self.tables, self.segments)
+        return heap_pointers(self.tables, self.segments, self.runtime.images)
 
     @cached_property
     def ends(self) -> list[End]:
