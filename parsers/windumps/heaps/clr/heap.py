@@ -67,16 +67,17 @@ class ManagedHeap:
 
     @cached_property
     def _jumps(self) -> dict[int, int]:
-        return contexts(self.tables, self.segments, self._pointers)
+        return contexts(self.tables, self.segments, self.pointers)
 
     @cached_property
-    def _pointers(self) -> Pointers:
+    def pointers(self) -> Pointers:
+        """Words outside the heap that point into it."""
         return heap_pointers(self.tables, self.segments, self.runtime.images)
 
     @cached_property
     def ends(self) -> list[End]:
         """Where the objects of each segment end."""
-        return ends_of_objects(self.tables, self.segments, self._pointers, self._jumps)
+        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps)
 
     def objects(self) -> Iterator[Objects]:
         """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""
