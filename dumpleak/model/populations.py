@@ -144,7 +144,7 @@ POPULATIONS: dict[str, Population] = {
         },
     ),
     MANAGED: Population(
-        {"type": "type", "reachable": "reachable type"},
+        {"type": "type", "reachable": "reachable type", "holder": "held type"},
         "object",
         "of the .NET heap",
         {

@@ -13,6 +13,7 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.units import format_bytes
 from dumpleak.pointers.pointer_graph import closure
 from dumpleak.process.session import Session
+from windumps.heaps.clr.heap import ManagedHeap
 from windumps.heaps.clr.references import ObjectIndex
 from windumps.heaps.clr.walk import Objects
 from windumps.memory import Regions
@@ -42,6 +43,26 @@ def reachable_objects(session: Session) -> tuple[Objects, NDArray[np.bool_]]:
     held = index.held(np.array(registers, np.uint64)).astype(np.int32)
     count = len(index.objects.address)
     return index.objects, closure(count, np.concatenate(sources), np.concatenate(targets), held)
+
+
+NOBODY, SEVERAL = -1, -2  # in place of the number of a MethodTable
+
+
+def holders_of(heap: ManagedHeap) -> tuple[Objects, NDArray[np.int64]]:
+    """All objects that were walked, and of what type the objects are that point to each.
+
+    Returns:
+        The objects, and for each the number of a MethodTable, `NOBODY` or `SEVERAL`. An object that is held
+        by statics, stacks or handles alone is held by no object.
+    """
+    index = ObjectIndex(heap)
+    table, count = index.objects.table, len(index.objects.table)
+    low = np.full(count, len(heap.tables.address), np.int64)
+    high = np.full(count, NOBODY, np.int64)
+    for links in index.links():
+        np.minimum.at(low, links.target, table[links.source])
+        np.maximum.at(high, links.target, table[links.source])
+    return index.objects, np.where((high >= 0) & (low != high), SEVERAL, high)
 
 
 def _why_not(session: Session) -> str:

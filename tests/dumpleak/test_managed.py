@@ -12,6 +12,7 @@ from truth import SHARED, TESTDATA
 
 from dumpleak.process.session import Session
 from dumpleak.survey.info import take_info
+from dumpleak.survey.populations.managed import managed_objects
 from windumps import open_dump
 from windumps.heaps.clr.heap import find_managed_heap
 from windumps.heaps.clr.method_tables import MethodTables
@@ -107,6 +108,56 @@ def test_the_net_framework_is_said_with_what_to_do(run: Any, tmp_path: Path) -> 
     assert json.loads(run("info", dump, "--format", "json")[1])["why_no_managed"]
 
 
+def _shop(folder: Path) -> str:
+    """Ten orders with an array each, of which four are held, and one array that two types hold."""
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 24, pointers=True)
+    basket = made.type("Shop", "Basket", 24, pointers=True)
+    array = made.array(made.type("System", "Byte", 24), 1)
+    shared = made.put(array, 8)
+    for number in range(10):
+        mine = made.put(array, 40)
+        place = made.put(order, body=mine.to_bytes(8, "little"))
+        if number < 4:
+            made.hold(place)
+    for table in (order, basket):
+        made.put(table, body=shared.to_bytes(8, "little"))
+    path = folder / "shop.dmp"
+    dump = made.build().misc_info(7, (1_700_000_000, 1, 1))
+    path.write_bytes(dump.thread(registers={"rip": 1}).build())
+    return str(path)
+
+
+def test_garbage_stands_apart_from_what_something_leads_to(run: Any, tmp_path: Path) -> None:
+    args = ("stat", _shop(tmp_path), "--of", "managed", "--format", "json")
+    answer = json.loads(run(*args, "--by", "reachable")[1])
+    counts = {g["name"]: g["used_count"] for g in answer["groups"]}
+    assert counts == {
+        "Shop.Order": 4,
+        "System.Byte[]": 4,
+        "(garbage, which waits for a collection)": 6 + 6 + 3,
+    }
+
+
+def test_arrays_are_told_by_the_type_of_what_holds_them(run: Any, tmp_path: Path) -> None:
+    args = ("stat", _shop(tmp_path), "--of", "managed", "--format", "json")
+    answer = json.loads(run(*args, "--by", "holder")[1])
+    counts = {g["name"]: g["used_count"] for g in answer["groups"]}
+    assert counts == {
+        "Shop.Order": 11,
+        "Shop.Basket": 1,
+        "System.Byte[] held by Shop.Order": 10,
+        "System.Byte[] held by several types": 1,
+    }
+
+
+def test_garbage_is_not_told_where_not_all_objects_were_walked(run: Any, tmp_path: Path) -> None:
+    dump = _made(tmp_path, "a.dmp", 500, damaged=True)
+    status, _, error = run("stat", dump, "--of", "managed", "--by", "reachable")
+    assert status == 3
+    assert "not all of the .NET heap was walked" in error
+
+
 @pytest.mark.parametrize("path", OTHERS[::4], ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_there_is_no_net_heap_in_a_process_without_a_runtime(path: Path) -> None:
     dump = open_dump(path)
@@ -132,6 +183,11 @@ def test_objects_of_genuine_runtimes_are_the_ones_that_were_made(path: Path) -> 
     assert memory is not None
     assert memory.walked_bytes == memory.committed_bytes
     assert "" not in found
+    reached = managed_objects(session, "reachable").groups["reachable"]
+    counts = {site.name: totals.count for site, totals in reached}
+    for name, count in truth["reachable"].items():
+        # Weak handles look as strong ones do: ten sessions have one. So does an address on a stack.
+        assert count <= counts[name] <= count + 10, name
     info = take_info(session)
     assert info.usable
     assert info.managed == memory
