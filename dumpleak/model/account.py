@@ -58,7 +58,6 @@ class RowKind:
 # a stack of 1 MiB reserved. Address space that is left is no growth; what takes it stands in other rows.
 # A few threads, a dialog or COM open handles by the dozen. The working set is no growth either: a page that
 # is touched again after a trim is nothing new. What Windows charges moves as committed memory does.
-# Garbage of some MiB, that no collection has taken yet, is usual in .NET processes.
 ROWS: dict[str, RowKind] = {
     "blocks.count": RowKind(COUNT, "heap blocks"),
     "blocks.bytes": RowKind(BYTES, "bytes in heap blocks"),
@@ -68,10 +67,6 @@ ROWS: dict[str, RowKind] = {
     "private.count": RowKind(COUNT, "private allocations outside heaps"),
     "private.bytes": RowKind(BYTES, "private memory outside heaps"),
     "private.reserved_bytes": RowKind(BYTES, "reserved private memory outside heaps", 16 << 20),
-    "managed.count": RowKind(COUNT, ".NET objects", 100_000),
-    "managed.bytes": RowKind(BYTES, "bytes in .NET objects", 8 << 20),
-    "managed.free_bytes": RowKind(BYTES, "free memory between .NET objects", 16 << 20),
-    "managed.committed_bytes": RowKind(BYTES, "committed memory of the .NET heap", 16 << 20),
     "mapped.count": RowKind(COUNT, "mapped views", 16),
     "mapped.bytes": RowKind(BYTES, "mapped memory", 4 << 20),
     "modules.count": RowKind(COUNT, "modules", 8),
@@ -90,6 +85,13 @@ ROWS: dict[str, RowKind] = {
     "unexplained.bytes": RowKind(
         BYTES, "private bytes that Windows counts and nothing in the dump explains", 4 << 20
     ),
+}
+# Rows of processes with a .NET runtime. Garbage of some MiB, that no collection has taken yet, is usual.
+MANAGED_ROWS: dict[str, RowKind] = {
+    "managed.count": RowKind(COUNT, ".NET objects", 100_000),
+    "managed.bytes": RowKind(BYTES, "bytes in .NET objects", 8 << 20),
+    "managed.free_bytes": RowKind(BYTES, "free memory between .NET objects", 16 << 20),
+    "managed.committed_bytes": RowKind(BYTES, "committed memory of the .NET heap", 16 << 20),
 }
 # Rows of systems, and of logs of counters. A handle, a thread or an open file takes some hundred bytes of
 # pool. The kernel starts and ends threads and opens handles by the hundred; caches of files and pages move by
@@ -142,11 +144,6 @@ ARENA_ROWS = {
     "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
 }
 OF_ALLOCATORS = ("arenas.", "private_")
-# Of processes with a .NET runtime alone.
-MANAGED_ROWS = tuple(name for name in ROWS if name.startswith("managed."))
-_OUTSIDE = tuple(
-    name for name in ROWS if not name.startswith(_OF_HEAPS) and name not in MANAGED_ROWS
-)
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
 # those grew.
 UNEXPLAINED = "unexplained.bytes"
@@ -281,6 +278,7 @@ def _kind(name: str) -> RowKind:
         return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
     return (
         ROWS.get(name)
+        or MANAGED_ROWS.get(name)
         or SYSTEM_ROWS.get(name)
         or ARENA_ROWS.get(name)
         or RowKind(COUNT if name.endswith("count") else BYTES, name)

@@ -44,6 +44,7 @@ class Population:
         of_a_system: What they are of a member of a system, where that is something else.
         traces: What to do next when members become more, by the name of the group; "" for all others.
         many: What several are called, where that is not the population's name.
+        narrower: By grouping, how to see what matters of its groups.
         all_of_them: What all members together are called, where that is not the population's name.
         of_process: They are in the memory of one process, whose heaps and images name them.
         found_in: Where to look when a file of one process does not tell of them.
@@ -54,6 +55,7 @@ class Population:
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
     many: str = ""
+    narrower: dict[str, Trace] = field(default_factory=dict)
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
@@ -147,13 +149,19 @@ POPULATIONS: dict[str, Population] = {
     ),
     PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     MANAGED: Population(
-        {"type": "type"},
+        {"type": "type", "reachable": "reachable type", "holder": "held type"},
         "object",
         "of the .NET heap",
         {
             "": Trace(
                 "Record who allocates .NET objects, while they become more:",
                 "dotnet-trace collect --profile gc-verbose -p PID",
+            )
+        },
+        narrower={
+            "type": Trace(
+                "Leave out garbage that no collection has taken yet:",
+                "dumpleak diff BASE CURRENT --of managed --by reachable",
             )
         },
         many="objects",

@@ -18,7 +18,7 @@ CORECLR, APP = 0x60000000, 0x61000000
 LOADER, NATIVE, HEAP = 0x02000000, 0x03000000, 0x10000000
 ROOM = 0x100000  # of a segment
 FIRST = 0x1000  # behind the beginning of a segment is its first object
-ARRAY = 0x800A0000
+ARRAY, POINTERS = 0x800A0000, 0x01000000
 IMAGE, PRIVATE = 0x1000000, 0x20000
 
 
@@ -42,7 +42,7 @@ class ClrHeapBuilder:
         self.damage: list[tuple[int, int]] = []
         self.drop = False
         self._loader_at = 0x800
-        self._contexts = 0x100
+        self._contexts, self._handles = 0x100, 0x1000
         self.module = LOADER
         self.words(self.loader, 0, CORECLR + 0x2000, 0, 0, APP)  # the image is its word 3
         self.object_row = self.app.type("System", "Object")
@@ -80,10 +80,12 @@ class ClrHeapBuilder:
             self.words(self.loader, class_at + 2 * width, address)
         return address
 
-    def type(self, space: str, name: str, base: int, outer: int = 0) -> int:
-        """A class that extends System.Object."""
+    def type(
+        self, space: str, name: str, base: int, outer: int = 0, *, pointers: bool = False
+    ) -> int:
+        """A class that extends System.Object; with `pointers` it has references."""
         row = self.app.type(space, name, self.app.base(self.object_row), outer)
-        return self.table(row, base, parent=self.object_table)
+        return self.table(row, base, POINTERS * pointers, parent=self.object_table)
 
     def generic(self, space: str, name: str, base: int, arguments: tuple[int, ...]) -> int:
         """A generic type with its arguments."""
@@ -129,6 +131,12 @@ class ClrHeapBuilder:
         struct.pack_into("<Q", self.native, self._contexts + 2 * self.width, 0x2000)
         self._contexts += 0x40
         self.at += size
+
+    def hold(self, *addresses: int) -> None:
+        """Handles of objects: words in native memory."""
+        for address in addresses:
+            self.words(self.native, self._handles, address)
+            self._handles += 2 * self.width
 
     def end(self) -> None:
         """Objects end here; what is put from now on is stale."""

@@ -208,7 +208,7 @@ def _grown_steps(
     seen = named_elsewhere(what_grew(comparison.account), comparison.base.population)
     if comparison.base.is_listed:
         names = [delta.site.name for delta in grown[:NAMED]]
-        traced = trace_steps(comparison.base.population, names)
+        traced = trace_steps(comparison.base.population, comparison.base.grouping, names)
         asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
         return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
     steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]

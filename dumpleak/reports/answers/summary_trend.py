@@ -192,5 +192,6 @@ def exhaustion_line(trend: Trend) -> str:
 def _trend_steps(trend: Trend, grown: Sequence[SiteTrend]) -> tuple[Step, ...]:
     """How to see who makes what grew steadily."""
     if trend.base.is_listed:
-        return trace_steps(trend.base.population, [site.site.name for site in grown[:NAMED]])
+        names = [site.site.name for site in grown[:NAMED]]
+        return trace_steps(trend.base.population, trend.base.grouping, names)
     return stack_steps(trend.current.source, of_heaps(trend, grown))

@@ -21,6 +21,7 @@ from windumps.heaps.clr.segments import Segment, find_segments, uncovered
 from windumps.heaps.clr.walk import Objects, Span, Walk
 
 _STRUCTURE = "heap_segment"
+PROVEN = ("x86", "x64")  # architectures of which heaps were compared with what a program made
 LARGE_ALIGNMENT = 8  # of large objects, also where pointers have four bytes
 NOT_FOUND = (
     "the process has a .NET runtime, but its heap is not in the dump; take a full dump: "
@@ -58,6 +59,9 @@ class ManagedHeap:
         self.segments = find_segments(self.tables)
         self.account = HeapAccount()
         self.marked = 0
+        if runtime.architecture not in PROVEN:
+            told = f"the .NET heap of {runtime.architecture} is read by the rules of x64, untried"
+            self.log.add("managed-unproven", Severity.WARNING, _STRUCTURE, None, told)
         self._memory = dump.memory
 
     @cached_property
@@ -67,16 +71,17 @@ class ManagedHeap:
 
     @cached_property
     def _jumps(self) -> dict[int, int]:
-        return contexts(self.tables, self.segments, self._pointers)
+        return contexts(self.tables, self.segments, self.pointers)
 
     @cached_property
-    def _pointers(self) -> Pointers:
-        return heap_pointers(self.tables, self.segments)
+    def pointers(self) -> Pointers:
+        """Words outside the heap that point into it."""
+        return heap_pointers(self.tables, self.segments, self.runtime.images)
 
     @cached_property
     def ends(self) -> list[End]:
         """Where the objects of each segment end."""
-        return ends_of_objects(self.tables, self.segments, self._pointers, self._jumps)
+        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps)
 
     def objects(self) -> Iterator[Objects]:
         """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""
