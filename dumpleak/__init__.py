@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from dumpleak.interrupts import watch_start
 
 if TYPE_CHECKING:
-    from dumpleak.api import blocks_table, compare, open_dump, sites_table, snapshot, trend
+    from dumpleak.api import (
+        account_table,
+        blocks_table,
+        compare,
+        open_dump,
+        sites_table,
+        snapshot,
+        trend,
+    )
     from dumpleak.survey.recording import write_snapshot
 
 __version__ = "0.1.0"
@@ -22,6 +30,7 @@ __is_command__ = watch_start()  # for as long as the imports take
 
 __all__ = [
     "__version__",
+    "account_table",
     "blocks_table",
     "compare",
     "open_dump",

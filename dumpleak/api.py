@@ -11,8 +11,8 @@
     >>> worst.delta_bytes == worst.current.bytes - worst.base.bytes
     True
 
-Dumps, snapshot files and UMDH logs are mixed freely. Whatever cannot be answered raises a `WindumpsError`
-whose text is one line for people.
+Dumps, snapshot files and logs are mixed freely; a log of performance counters is a series by itself.
+Whatever cannot be answered raises a `WindumpsError` whose text is one line for people.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dumpleak.compare.account_trends import row_trends
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.diff import compare as compare_snapshots
 from dumpleak.compare.trend import Trend, find_trend
 from dumpleak.files.columns import arrow
+from dumpleak.files.detect import read_series
 from dumpleak.files.matching import matched
+from dumpleak.model.account_rows import account_of
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
@@ -60,7 +63,9 @@ def open_dump(
     return Session.open(path, symbols, process)
 
 
-def snapshot(source: Source, by: str | None = None, *, of: str | None = None) -> Snapshot:
+def snapshot(
+    source: Source, by: str | None = None, *, of: str | None = None, process: str | None = None
+) -> Snapshot:
     """Adds up the used blocks of a process, or a kernel's pools; reads a snapshot file or a UMDH log.
 
     Args:
@@ -68,6 +73,7 @@ def snapshot(source: Source, by: str | None = None, *, of: str | None = None) ->
         by: What groups are, a key of the population's groupings; the first of them unless it is given.
         of: What is added up, a key of `dumpleak.model.populations.POPULATIONS`, "threads"; None for blocks
             of a process and the pools of a system.
+        process: Of a kernel dump's processes or of a log of several, by id or by name; for files only.
 
     Raises:
         WindumpsError: the file cannot be used, or does not tell of what is wanted.
@@ -82,7 +88,7 @@ def snapshot(source: Source, by: str | None = None, *, of: str | None = None) ->
         >>> threads.population, threads.grouping, threads.totals.count
         ('threads', 'start', 3)
     """
-    wanted = Wanted(of=of, by=grouping(of, by), keep_blocks=True)
+    wanted = Wanted(of=of, by=grouping(of, by), keep_blocks=True, process=process)
     if isinstance(source, Snapshot):
         require_population(source.source.file, of, source.population)
         return source
@@ -94,25 +100,28 @@ def snapshot(source: Source, by: str | None = None, *, of: str | None = None) ->
 
 def compare(
     base: Source,
-    current: Source,
+    current: Source | None = None,
     by: str | None = None,
     *,
     force: bool = False,
     of: str | None = None,
+    process: str | None = None,
 ) -> Comparison:
     """Compares two dumps, snapshots or files.
 
     Args:
         base: The earlier one.
-        current: The later one.
+        current: The later one; None for a log of many moments, whose last one is compared with its first.
         by: The grouping, for what is not a snapshot yet.
         force: Compare even where coverage or process differ so much that the answer may mislead;
             otherwise the verdict is then `NOT_COMPARABLE` and there are no sites.
         of: As for `snapshot`.
+        process: As for `snapshot`.
 
     Raises:
         WindumpsError: a file cannot be used, or does not tell of what is wanted.
-        ValueError: as `snapshot` has it; or two snapshots are grouped differently.
+        ValueError: as `snapshot` has it; two snapshots are grouped differently; or there is no `current`
+            and `base` is of one moment.
 
         >>> folder = "testdata/10.0.19041.3324-x64/leak-pair-ust"
         >>> found = compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz")
@@ -126,26 +135,35 @@ def compare(
         >>> [(s.site.name, s.delta_count) for s in of_regions.sites]
         [('heaps', 2)]
     """
-    older, newer = matched(snapshot(base, by, of=of), snapshot(current, by, of=of))
+    if current is None:
+        series = _series(base, of, process)
+        if series is None:
+            raise ValueError(f"{base}: of one moment, name a later one")
+        older, newer = matched(series[0], series[-1])
+    else:
+        sides = (snapshot(side, by, of=of, process=process) for side in (base, current))
+        older, newer = matched(*sides, of=of)
     return compare_snapshots(older, newer, force=force)
 
 
 def trend(
-    dumps: Iterable[Source],
+    dumps: Iterable[Source] | str | Path,
     after_idle: Source | None = None,
     by: str | None = None,
     *,
     force: bool = False,
     of: str | None = None,
+    process: str | None = None,
 ) -> Trend:
     """Finds the sites that grow steadily over three dumps and more.
 
     Args:
-        dumps: Taken under load.
+        dumps: Taken under load; or one log of performance counters, of many moments.
         after_idle: Taken after the load stopped.
         by: The grouping, for what is not a snapshot yet.
         force: As for `compare`.
         of: As for `snapshot`.
+        process: As for `snapshot`.
 
     Raises:
         WindumpsError: a file cannot be used, does not tell of what is wanted, or the dumps make no series.
@@ -159,10 +177,65 @@ def trend(
         [('widgets.dll+0x2845', 'leaked', 24000), ('app.exe+0x5548', 'leaked', 16842),
          ('app.exe+0x2dc6', 'growth', 28000)]
     """
-    series = [*dumps, *([after_idle] if after_idle is not None else [])]
-    taken = list(matched(*(snapshot(dump, by, of=of) for dump in series)))
+    named = [dumps] if isinstance(dumps, str | Path) else list(dumps)
+    over = _series(named[0], of, process) if len(named) == 1 else None
+    idle_dumps = [after_idle] if after_idle is not None else []
+    under_load = [snapshot(dump, by, of=of, process=process) for dump in named if over is None]
+    last = [snapshot(dump, by, of=of, process=process) for dump in idle_dumps]
+    taken = list(matched(*(over or under_load), *last, of=of))
     idle = taken.pop() if after_idle is not None else None
     return find_trend(taken, idle, force=force)
+
+
+def _series(source: Source, of: str | None, process: str | None) -> list[Snapshot] | None:
+    """The moments of a log of performance counters; None for what is no such log."""
+    series = read_series(source, process) if isinstance(source, str | Path) else None
+    if series is not None:
+        require_population(str(source), of, series[-1].population)
+    return series
+
+
+def account_table(answer: Snapshot | Comparison | Trend) -> pa.Table:
+    """The process or the system as a whole in figures, one row each, as an Arrow table.
+
+    Columns are those of the JSON of the commands: of one dump `value`, else `base`, `current`, `delta` and
+    `state`; of a series `points` and `per_hour` besides. What is not known is null, and `reason` says why.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+
+        >>> folder = "testdata/10.0.19041.3324-x64/leak-pair-ust"
+        >>> table = account_table(compare(f"{folder}/before.dmp.gz", f"{folder}/after.dmp.gz"))
+        >>> {row["name"]: row["delta"] for row in table.to_pylist()}["blocks.count"]
+        3126
+    """
+    rows: list[dict[str, Any]]
+    if isinstance(answer, Snapshot):
+        rows = [
+            {"name": f.name, "unit": f.measure, "value": f.value, "reason": f.reason or None}
+            for f in account_of(answer)
+        ]
+    else:
+        rows = [
+            {
+                "name": row.name,
+                "unit": str(row.unit),
+                "base": row.base,
+                "current": row.current,
+                "delta": row.delta,
+                "state": str(row.state),
+                "reason": row.reason or None,
+            }
+            for row in answer.account
+        ]
+    if isinstance(answer, Trend):
+        rates = row_trends(
+            answer.account, answer.snapshots, len(answer.snapshots) - answer.after_idle
+        )
+        for made, row in zip(rows, answer.account, strict=True):
+            made |= {"points": list(row.points), "per_hour": rates[row.name].per_hour}
+    table: pa.Table = arrow().Table.from_pylist(rows)
+    return table
 
 
 def sites_table(answer: Snapshot | Comparison | Trend) -> pa.Table:
@@ -273,6 +346,7 @@ __all__ = [
     "Session",
     "Snapshot",
     "Trend",
+    "account_table",
     "blocks_table",
     "compare",
     "open_dump",

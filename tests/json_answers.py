@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from builders.filled_system import FilledSystem
+from builders.filled_system import FilledSystem, rebuild
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
@@ -25,6 +25,7 @@ from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.survey.pools import POOL_GROUPINGS
 from windumps import open_dump
+from windumps.dumps.kernel.dump import KernelDump
 
 ASLR = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-aslr"
 UST = TESTDATA / "6.1.7601.24384-x86" / "leak-pair-ust"
@@ -35,14 +36,19 @@ KERNEL = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
 POOLS, MORE_POOLS = KERNEL / "before.dmp.xz", KERNEL / "after.dmp.xz"
 SESSION = TESTDATA / "kernel-genuine" / "7601.17514-x86pae" / "session" / "after.dmp.xz"
 VERIFIED = [
-    TESTDATA / "kernel-verifier" / "22621-x64" / "pair" / f"{which}.dmp.xz"
+    TESTDATA / "kernel-verifier" / "14393-x64" / "pair" / f"{which}.dmp.xz"
     for which in ("before", "after")
 ]
 CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"
 PROCESSES = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
 SYSTEMS = sorted(TESTDATA.glob("kernel*/*/*/after.dmp.xz"))
 GATE = ("--fail-on", "bytes>=1,site.percent>=1,handles.count>=1")
-AT_TIME, AT_UP_TIME, AN_HOUR = 0xFA8, 0x1030, 36_000_000_000  # _DUMP_HEADER64, units of 100 ns
+AT_BUILD, AT_TIME, AT_UP_TIME, AN_HOUR = (
+    0xC,
+    0xFA8,
+    0x1030,
+    36_000_000_000,
+)  # _DUMP_HEADER64, units of 100 ns
 # A row of that dump's tracker table: tag, allocs, frees; bytes lie 16 behind its start.
 TRACKER, TRACKED_BYTES = struct.pack("<4sII", b"AcNb", 39409, 24150), 16
 COUNTERS = counters(
@@ -354,7 +360,47 @@ def _held(file: Path) -> None:
     made.pointer(thread + 0x488, 133_280_057_472_495_616)  # _ETHREAD.ExitTime
     for process in made.named("svchost.exe"):
         made.end(process, listed=False)
+        made.pointer(rows["AcNb"][0] + 0x28, process)
     file.write_bytes(made.save().read_bytes())
+
+
+def _lived(number: int) -> Callable[[Path], None]:
+    """A system of a series over two restarts: it tells where its memory is, and blocks point to something.
+
+    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced.
+    """
+
+    def make(file: Path) -> None:
+        folder = file.with_suffix(".parts")
+        folder.mkdir(exist_ok=True)
+        made = FilledSystem(folder, "7601-x64").fill()
+        dump = open_dump(made.path)
+        assert isinstance(dump, KernelDump)
+        for name, pages in (
+            ("MmNumberOfPhysicalPages", 1 << 22),
+            ("MmAvailablePages", 3 << 20),
+            ("MmTotalCommittedPages", 1 << 20),
+        ):
+            made.put(dump.symbol(name) or 0, struct.pack("<I", pages))
+        blocks = [row for row in made.truth["small_blocks"] if row["tag"] in ("AcNb", "Toke")]
+        for row in blocks:
+            if row["tag"] == "AcNb" and not row.get("absent"):
+                made.pointer(int(row["user"], 16), made.module("acmenet.sys") + 0x1011)
+        life = number - (4 if number > 3 else 3 if number > 2 else 0)
+        if number > 3:
+            rebuild(made, "acmenet.sys")
+            struct.pack_into("<I", made.raw, AT_BUILD, 7600)
+        (time,) = struct.unpack_from("<Q", made.raw, AT_TIME)
+        struct.pack_into("<Q", made.raw, AT_TIME, time + number * AN_HOUR)
+        struct.pack_into("<Q", made.raw, AT_UP_TIME, AN_HOUR // 2 + life * AN_HOUR)
+        for row in _rows_of(made.raw)[:1]:
+            at = made.raw.index(row)
+            allocs, _, _, held = struct.unpack_from("<IIIQ", made.raw, at + 4)
+            struct.pack_into("<I", made.raw, at + 4, allocs + 100 * life)
+            struct.pack_into("<Q", made.raw, at + TRACKED_BYTES, held + 35_200 * life)
+        file.write_bytes(made.save().read_bytes())
+
+    return make
 
 
 # Files that are made for this, by name.
@@ -402,6 +448,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
     **{f"alike{n}.log": _alike(n) for n in range(3)},
     "held.dmp": _held,
+    **{f"lived{n}.dmp": _lived(n) for n in range(6)},
+    "kept-lived.dlsnap": _kept(_lived(0)),
     **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
@@ -458,7 +506,7 @@ ANSWERED: list[Words] = [
     ("stat", VERIFIED[1], "--by", "stack"),
     ("diff", *VERIFIED, "--by", "stack"),
     ("pool", *VERIFIED),
-    ("verifier", VERIFIED[1], "acmenet"),
+    ("verifier", VERIFIED[1], "acmenet", "--log", "3"),
     ("verifier", "uncounted.dmp", "acmenet.sys"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
     ("allocations", CURRENT, "--unreferenced", "--size", "1-1K", "--new-since", BASE),
@@ -475,6 +523,11 @@ ANSWERED: list[Words] = [
     ("pool", *POOLMON[:2]),
     *((command, "alike0.log", "alike1.log") for command in ("pool", "diff")),
     ("trend", *(f"alike{n}.log" for n in range(3))),
+    *of_one(["lived0.dmp"], "info", "pool"),
+    *(("pool", file, "--tag", "AcNb") for file in ("lived0.dmp", "kept-lived.dlsnap")),
+    *((command, "lived0.dmp", "lived4.dmp") for command in ("pool", "diff")),
+    ("trend", *(f"lived{n}.dmp" for n in range(6))),
+    ("processes", "held.dmp"),
     *(("pool", "held.dmp", "--tag", tag) for tag in ("Toke", "Thre", "Proc")),
     *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
     ("diff", "handles0.txt", "handles1.txt"),

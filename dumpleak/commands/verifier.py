@@ -15,15 +15,24 @@ from dumpleak.survey.verifier import UnknownDriverError, take_verifier
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  dumpleak verifier testdata/kernel-verifier/22621-x64/pair/after.dmp.xz\n"
-    "  dumpleak verifier testdata/kernel-verifier/22621-x64/pair/after.dmp.xz acmeflt --top 5\n"
+    "  dumpleak verifier testdata/kernel-verifier/14393-x64/pair/after.dmp.xz\n"
+    "  dumpleak verifier testdata/kernel-verifier/14393-x64/pair/after.dmp.xz acmeflt --top 5\n"
     "  dumpleak verifier MEMORY.DMP mydriver.sys --format csv -o blocks.csv"
 )
 @DUMP
 @click.argument("driver", required=False)
+@click.option(
+    "--log",
+    "logged",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Also list the newest N records of the log of allocations and frees, as !verifier 80 N.",
+)
 @TOP
 @options_with(FORMATS)
-def verifier(dump: str, driver: str | None, top: int | None, options: Options) -> None:
+def verifier(
+    dump: str, driver: str | None, logged: int | None, top: int | None, options: Options
+) -> None:
     """What Driver Verifier tracks of a kernel dump: flags, the pool of its drivers, their stacks.
 
     As !verifier 3 and !verifier 80 tell. DRIVER, with or without .sys, shows one driver alone.
@@ -34,7 +43,7 @@ def verifier(dump: str, driver: str | None, top: int | None, options: Options) -
     with progress_bar(options) as progress:
         reader = PoolReader(opened, options.symbols, progress=progress)
         try:
-            answer = take_verifier(reader, driver)
+            answer = take_verifier(reader, driver, logged or 0)
         except UnknownDriverError as error:
             raise click.UsageError(str(error)) from error
     answer_to(

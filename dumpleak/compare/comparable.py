@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
+from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, is_listed_of_system, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.order import is_older
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.boots import is_same_boot
-from dumpleak.model.coverage import is_list_cut
+from dumpleak.model.coverage import ListCovered, is_list_cut
 from dumpleak.model.pool import TRACKERS, WALK
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.populations import POPULATIONS
@@ -60,11 +60,12 @@ def why_not_comparable(
         reasons += _heaps_read_once(base.heaps, current.heaps, names)
     if base.has_bytes and base.of_process:
         reasons += _heaps_listed_once(base, current, names)
-        reasons += _cut(base, current, names)
+        reasons += [] if is_listed_of_system(base) else _cut(base, current, names)
         reasons += _stacks_once(base, current, names)
     for which, snapshot in zip(names, (base, current), strict=True):
         if snapshot.shortfall:
             reasons.append(f"{which}: {snapshot.shortfall}")
+        reasons += _mixed(which, snapshot)
     if not reasons and base.pool and current.pool:
         reasons += _counted_alike(base.pool.account, current.pool.account, names)
     one_life = same_life(base, current).life is Life.SAME or _is_one_run(base, current)
@@ -72,6 +73,21 @@ def why_not_comparable(
         # Between two runs of a program the order need not matter to who compares them.
         reasons += why_no_pair(base, current, names)
     return reasons
+
+
+def _mixed(which: str, snapshot: Snapshot) -> list[str]:
+    """Members of some processes are not known, and groups hold those of many processes."""
+    covered = snapshot.coverage
+    if (
+        not isinstance(covered, ListCovered)
+        or not covered.lacking
+        or snapshot.grouping == "process"
+    ):
+        return []
+    return [
+        f"{which}: {covered.told()}, so that no {snapshot.grouping} is known as a whole; "
+        "--by process compares the other processes"
+    ]
 
 
 def _is_one_run(base: Snapshot, current: Snapshot) -> bool:

@@ -48,7 +48,7 @@ def holder_clauses(base: Pools, current: Pools, tag: int) -> tuple[str, ...]:
         f"{name} (pid {number}) has handles of {count} of these objects, {more} more than before"
         for more, count, (number, name) in grown[:MAX_HOLDERS]
     ]
-    absent = sum(1 for table in old if table.absent_pages)
+    absent = sum(1 for table in old if table.absent_pages or table.blank_pages)
     if grown and absent:
         clauses.append(
             f"before it may have been more: {absent} handle tables are not whole in the base"

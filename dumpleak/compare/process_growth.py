@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from dumpleak.compare.answers import Comparison, Verdict
+from dumpleak.compare.comparable import why_no_pair
 from dumpleak.compare.diff import compare
+from dumpleak.compare.order import is_older
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.process_rows import FIGURES, RUNNING, ProcessRow, ProcessTable
 from dumpleak.model.sites import process_key
+from dumpleak.model.subject import Subject
 
 MAX_CLAUSES = 3
 _Life = tuple[str, int, datetime]
@@ -106,10 +109,13 @@ class ProcessGrowth:
     Attributes:
         comparison: Of the population, with verdict, account and what was left out.
         programs: What grew most first; those without change are left out.
+        unknown: By figure that a side does not tell of all, the programs of which it does not; empty for
+            all of them.
     """
 
     comparison: Comparison
     programs: tuple[ProgramDelta, ...]
+    unknown: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def grown(self) -> tuple[ProgramDelta, ...]:
@@ -129,6 +135,11 @@ class ProcessGrowth:
 def compare_processes(base: ProcessTable, current: ProcessTable) -> ProcessGrowth:
     """Compares the processes of two moments."""
     comparison = compare(base.snapshot, current.snapshot)
+    source = comparison.current.source
+    if source.subject is Subject.LOG and is_older(comparison.base.source, source):
+        # Nothing but their times tells that logs belong together.
+        reasons = tuple(why_no_pair(comparison.base, comparison.current))
+        comparison = replace(comparison, verdict=Verdict.NOT_COMPARABLE, reasons=reasons)
     if comparison.refused:
         return ProcessGrowth(comparison, ())
     sides = _by_program(base.rows), _by_program(current.rows)
@@ -138,7 +149,16 @@ def compare_processes(base: ProcessTable, current: ProcessTable) -> ProcessGrowt
     ]
     changed = [program for program in found if _is_changed(program)]
     changed.sort(key=lambda program: (-program.excess, program.name.lower(), program.state))
-    return ProcessGrowth(comparison, tuple(changed))
+    return ProcessGrowth(comparison, tuple(changed), _unknown(found))
+
+
+def _unknown(programs: Sequence[ProgramDelta]) -> dict[str, tuple[str, ...]]:
+    found = {}
+    for figure in FIGURES:
+        names = tuple(each.name for each in programs if each.figures[figure].delta is None)
+        if names:
+            found[figure] = names if len(names) < len(programs) else ()
+    return found
 
 
 def _by_program(rows: Iterable[ProcessRow]) -> dict[tuple[str, str], list[ProcessRow]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from dumpleak.compare.answers import Verdict
@@ -12,6 +12,7 @@ from dumpleak.compare.identities import identified
 from dumpleak.compare.same_private import with_same_bytes, with_same_private
 from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import what_grew, why_no_private
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.stripping import alike
 from dumpleak.model.totals import Totals, sum_of
@@ -83,13 +84,36 @@ def made_alike(snapshots: Sequence[Snapshot], names: Sequence[str] = ()) -> Seri
         snapshots = [alike(stripped, snapshot)[1] for snapshot in snapshots]
     series, said = with_same_private(identified(with_same_bytes(snapshots)))
     names = names or [snapshot.source.file for snapshot in series]
+    series, left_out = with_same_processes(series)
     # Memory that one dump does not list and another does would be growth that never was.
     unknown = "; ".join(
         f"{name}: {why}"
         for name, snapshot in zip(names, series, strict=True)
         if (why := why_no_private(snapshot))
     )
-    return Series(series, names, unknown, said)
+    return Series(series, names, unknown, [*said, *left_out])
+
+
+def with_same_processes(
+    series: Sequence[Snapshot],
+) -> tuple[list[Snapshot], list[Diagnostic]]:
+    """Members by process without the processes that one dump does not tell of wholly, and which these are."""
+    lacking: dict[str, str] = {}
+    for snapshot in series:
+        if isinstance(snapshot.coverage, ListCovered) and snapshot.grouping == "process":
+            lacking |= {site.key: site.name for site, _ in snapshot.coverage.lacking}
+    if not lacking:
+        return list(series), []
+    kept = []
+    for snapshot in series:
+        groups = {key: group for key, group in snapshot.groups.items() if key not in lacking}
+        totals = sum_of(totals for _, totals in groups.values())
+        kept.append(replace(snapshot, groups=groups, totals=totals))
+    members = series[0].population
+    message = (
+        f"{members} of {', '.join(lacking.values())} are not compared: not every dump has them all"
+    )
+    return kept, [Diagnostic("processes-left-out", Severity.WARNING, "comparison", None, message)]
 
 
 def judge(

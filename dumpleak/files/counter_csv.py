@@ -170,7 +170,7 @@ def take_path(found: CounterFile, text: str, number: int) -> None:
 
 
 def read_samples(
-    path: Path | str, heading: CounterFile, instances: list[Instance], *, only_last: bool = False
+    path: Path | str, heading: CounterFile, instances: list[Instance], *, ends_only: bool = False
 ) -> dict[Instance, Samples]:
     """Reads the rows, of some instances.
 
@@ -178,7 +178,7 @@ def read_samples(
         path: The file.
         heading: Of it.
         instances: Of the heading.
-        only_last: Keep the last row only.
+        ends_only: Keep the first row that has a value, and the last one.
 
     Raises:
         CannotAnswerError: there are more rows than can be kept.
@@ -188,6 +188,7 @@ def read_samples(
     columns = sum(len(heading.instances[instance]) for instance in instances) or 1
     damaged = backwards = kept = 0
     row: tuple[datetime, list[str]] | None = None
+    is_kept = False
     lines = _lines(path)
     next(lines, None)
     for line in lines:
@@ -202,19 +203,34 @@ def read_samples(
             backwards += 1
             continue
         kept += 1
-        if kept > MAX_ROWS or (kept * columns > MAX_KEPT and not only_last):
+        if kept > MAX_ROWS or (kept * columns > MAX_KEPT and not ends_only):
             raise CannotAnswerError(
                 f"{path}: too long: choose a process, or thin it out with `relog -t`"
             )
         row = time, fields
-        if not only_last:
+        is_kept = not ends_only or not has_values(found)
+        if is_kept:
             _add(found, heading, row)
-    if only_last and row is not None:
+    if row is not None and not is_kept:
         _add(found, heading, row)
     for samples in found.values():
         samples.damaged += damaged
         samples.backwards = backwards
     return found
+
+
+def has_values(found: dict[Instance, Samples]) -> bool:
+    """A row with a value was taken in; those before it are dropped."""
+    if any(
+        v is not None
+        for samples in found.values()
+        for row in samples.rows[:1]
+        for v in row[1].values()
+    ):
+        return True
+    for samples in found.values():
+        samples.rows.clear()
+    return False
 
 
 def _add(

@@ -45,13 +45,13 @@ def read_series(path: Path | str, process: str | None = None) -> list[Snapshot]:
         CannotAnswerError: the log has several processes, or nothing that is known.
         OSError: it cannot be read.
     """
-    heading = _heading(path)
+    heading = heading_of(path)
     instance = _chosen(path, heading, process)
-    samples = _samples(path, heading, [instance])[instance]
+    samples = samples_of(path, heading, [instance])[instance]
     known = [row for row in samples.rows if any(v is not None for v in _figures(row).values())]
     if not known:
         raise CannotAnswerError(f"{path}: the log has no sample of {instance.name}")
-    file = _file(path, heading, samples, len(known))
+    file = file_of(path, heading, samples, len(known))
     last = len(known) - 1
     count = min(len(known), MAX_SNAPSHOTS)
     shown = sorted({round(number * last / max(count - 1, 1)) for number in range(count)})
@@ -73,24 +73,30 @@ def read_log(path: Path | str, by: str = "site", process: str | None = None) -> 
     if process is not None:
         return read_series(path, process)[-1]
     check_grouping(str(path), by)
-    heading = _heading(path)
-    processes = _processes(heading)
+    heading = heading_of(path)
+    processes = processes_of(heading)
     if len(processes) < 2:
         return read_series(path)[-1]
-    all_samples = _samples(path, heading, processes, only_last=True)
+    all_samples = samples_of(path, heading, processes, ends_only=True)
     rows = {instance: samples.rows[-1] for instance, samples in all_samples.items() if samples.rows}
     # A process that is gone has no values any more.
     there = {i: row for i, row in rows.items() if any(v is not None for v in row.values.values())}
     if not there:
         raise CannotAnswerError(f"{path}: the log has no sample at its end")
     worst = max(all_samples.values(), key=lambda samples: samples.damaged)
-    names = _names(heading, list(there))
+    names = names_of(heading, list(there))
     private = {name: (1, there[i].values.get(PRIVATE)) for name, i in names.items()}
     time = next(iter(there.values())).time
-    return of_all(_file(path, heading, worst, len(worst.rows)), private, time)
+    return of_all(file_of(path, heading, worst, len(worst.rows)), private, time)
 
 
-def _heading(path: Path | str) -> CounterFile:
+def heading_of(path: Path | str) -> CounterFile:
+    """What counters a log has.
+
+    Raises:
+        CannotAnswerError: none that is known.
+        OSError: it cannot be read.
+    """
     of_objects = counter_objects.is_log(read_head(path, HEAD_BYTES))
     heading = counter_objects.read_heading(path) if of_objects else read_heading(path)
     if not heading.instances:
@@ -104,12 +110,13 @@ def _heading(path: Path | str) -> CounterFile:
     return heading
 
 
-def _samples(
-    path: Path | str, heading: CounterFile, instances: list[Instance], *, only_last: bool = False
+def samples_of(
+    path: Path | str, heading: CounterFile, instances: list[Instance], *, ends_only: bool = False
 ) -> dict[Instance, Samples]:
+    """As `counter_csv.read_samples`, of either form."""
     if isinstance(heading, counter_objects.ObjectsFile):
-        return counter_objects.read_samples(path, heading, instances, only_last=only_last)
-    return read_samples(path, heading, instances, only_last=only_last)
+        return counter_objects.read_samples(path, heading, instances, ends_only=ends_only)
+    return read_samples(path, heading, instances, ends_only=ends_only)
 
 
 def is_log(head: bytes) -> bool:
@@ -118,18 +125,18 @@ def is_log(head: bytes) -> bool:
 
 
 def _chosen(path: Path | str, heading: CounterFile, process: str | None) -> Instance:
-    processes = _processes(heading)
+    processes = processes_of(heading)
     if process is None:
         found = processes or list(heading.instances)
         if len(found) != 1:
-            names = listed(_names(heading, found))
+            names = listed(names_of(heading, found))
             raise CannotAnswerError(
                 f"{path}: the log is of several processes; choose one with --process NAME: {names}"
             )
         instance = found[0]
     else:
-        names_of = _names(heading, list(heading.instances))
-        instance = names_of[choose(str(path), names_of, process)]
+        known = names_of(heading, list(heading.instances))
+        instance = known[choose(str(path), known, process)]
     if instance in heading.twice:
         raise CannotAnswerError(
             f"{path}: several processes are called {instance.name}, and the log does not tell them apart"
@@ -137,11 +144,12 @@ def _chosen(path: Path | str, heading: CounterFile, process: str | None) -> Inst
     return instance
 
 
-def _processes(heading: CounterFile) -> list[Instance]:
+def processes_of(heading: CounterFile) -> list[Instance]:
+    """Those that are processes."""
     return [i for i in heading.instances if i.name != MEMORY and i.name.lower() not in _SUMS]
 
 
-def _names(heading: CounterFile, instances: list[Instance]) -> dict[str, Instance]:
+def names_of(heading: CounterFile, instances: list[Instance]) -> dict[str, Instance]:
     """What processes are called: with their machine where a log is of several."""
     several = len({instance.host.lower() for instance in heading.instances}) > 1
     return {f"{i.host}\\{i.name}" if several else i.name: i for i in instances}
@@ -163,7 +171,15 @@ def _snapshot(file: LogFile, instance: Instance, row: Sample, number: int) -> Sn
     )
 
 
-def _file(path: Path | str, heading: CounterFile, samples: Samples, count: int) -> LogFile:
+def file_of(path: Path | str, heading: CounterFile, samples: Samples, count: int) -> LogFile:
+    """The log, with what must be said of it.
+
+    Args:
+        path: It.
+        heading: Its counters.
+        samples: The worst of what was read.
+        count: How many of these have values.
+    """
     notes = []
     if samples.damaged:
         message = f"{samples.damaged} lines or values of the log are damaged and were left out"

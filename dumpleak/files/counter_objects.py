@@ -30,6 +30,7 @@ from dumpleak.files.counter_csv import (
     Instance,
     Sample,
     Samples,
+    has_values,
     take_path,
 )
 from dumpleak.files.live_text import decoded, fields_of, lines_of
@@ -116,7 +117,7 @@ def read_heading(path: Path | str) -> ObjectsFile:
 
 
 def read_samples(
-    path: Path | str, heading: ObjectsFile, instances: list[Instance], *, only_last: bool = False
+    path: Path | str, heading: ObjectsFile, instances: list[Instance], *, ends_only: bool = False
 ) -> dict[Instance, Samples]:
     """As `counter_csv.read_samples`."""
     found = {instance: Samples() for instance in instances}
@@ -132,15 +133,18 @@ def read_samples(
             backwards += 1
             continue
         last, kept = time, kept + 1
-        if kept * columns > MAX_KEPT and not only_last:
+        if kept * columns > MAX_KEPT and not ends_only:
             raise CannotAnswerError(f"{path}: too long: choose a process, or log fewer samples")
+        drop_from = int(has_values(found)) if ends_only else None
         numbered = {heading.paths[name.lower()]: text for name, text in one.values.items()}
         for instance, samples in found.items():
             values = {}
             for name, number in heading.instances[instance].items():
                 values[name], is_whole = _value(numbered.get(number, ""))
                 samples.damaged += not is_whole
-            samples.rows[(only_last and -1) or len(samples.rows) :] = [Sample(time, values)]
+            if drop_from is not None:
+                del samples.rows[drop_from:]  # the first one stays, the last one follows
+            samples.rows.append(Sample(time, values))
     for samples in found.values():
         samples.damaged += damaged
         samples.backwards = backwards

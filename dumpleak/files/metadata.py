@@ -10,7 +10,7 @@ from typing import Any
 from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
-from dumpleak.model.coverage import ManagedCovered
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
@@ -54,6 +54,7 @@ class StoredPopulation:
         groups: By the key of each grouping.
         sized: The bytes of its members are known.
         reason: Why the dump did not tell of it, or not of some groupings; "" when it did.
+        lacking: As `ListCovered` has it.
         notes: What was not looked at, by the key of a grouping.
         coverage: How much of their memory was walked; None for members that the dump lists.
     """
@@ -61,8 +62,9 @@ class StoredPopulation:
     groups: dict[str, list[Group]] = field(default_factory=dict)
     sized: bool = True
     reason: str = ""
+    lacking: tuple[Group, ...] = ()
     notes: dict[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
-    coverage: ManagedCovered | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass
@@ -103,7 +105,11 @@ def with_sites(metadata: Metadata, change: Callable[[Site], Site]) -> Metadata:
         metadata,
         tables=changed(metadata.tables),
         populations={
-            of: replace(kept, groups=changed(kept.groups))
+            of: replace(
+                kept,
+                groups=changed(kept.groups),
+                lacking=tuple((change(site), totals) for site, totals in kept.lacking),
+            )
             for of, kept in metadata.populations.items()
         },
     )
@@ -140,6 +146,7 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
             "sized": kept.sized,
             "reason": kept.reason,
             "groups": tables(kept.groups),
+            **tables({"lacking": kept.lacking}),
             "notes": {by: [asdict(note) for note in notes] for by, notes in kept.notes.items()},
             "coverage": kept.coverage and asdict(kept.coverage),
         }

@@ -101,7 +101,10 @@ def of_one(
 
 
 def of_all(
-    file: LogFile, private: Mapping[str, tuple[int, int | None]], time: datetime | None = None
+    file: LogFile,
+    private: Mapping[str, tuple[int, int | None]],
+    time: datetime | None = None,
+    label: str = "",
 ) -> Snapshot:
     """All processes of a log at one moment, by name: how many of each, and their private bytes."""
     sized = all(size is not None for _, size in private.values())
@@ -111,7 +114,7 @@ def of_all(
             for name, (count, size) in private.items()
         }
     )
-    return _snapshot(file, groups, "", "", time, "", None, (), sized=sized)
+    return _snapshot(file, groups, label, "", time, "", None, (), sized=sized)
 
 
 def one_process(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:

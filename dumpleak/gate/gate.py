@@ -32,6 +32,7 @@ from dumpleak.gate.suppressions import Suppression
 from dumpleak.model.account import State
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import is_private
+from dumpleak.model.units import count_of
 
 AnySite: TypeAlias = SiteDelta | SiteTrend
 A = TypeVar("A", Comparison, Trend)
@@ -125,7 +126,7 @@ class GateResult:
         count = f"{sum(f.count for f in counted)} {self.members}"
         if self.sized:
             count = f"{sum(f.bytes for f in counted)} bytes in {count}"
-        parts = [first, f"{len(counted)} {self.noun}{'s' * (len(counted) != 1)} grew by {count}"]
+        parts = [first, f"{count_of(len(counted), self.noun)} grew by {count}"]
         suppressed = sum(bool(f.suppressed) for f in self.findings)
         if suppressed:
             parts.append(f"{suppressed} suppressed")

@@ -12,6 +12,7 @@ from dumpleak.kernel.audit import OpenedPools
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.process_rows import ENDED, RUNNING, UNLISTED
+from dumpleak.model.units import count_of
 from windumps.diagnostics import DiagnosticLog
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.kernel.handles import HandleTable, read_handles
@@ -113,9 +114,8 @@ def read_processes(
         found += unlisted_processes(dump.kernel, layout, listed, blocks.of(PROCESS_TAG), dump.log)
     found = with_figures(dump.kernel, layout, found)
     tables = tuple(read_handles(dump.kernel, listed, DiagnosticLog()))
-    counts = {t.process.address: len(t.objects) for t in tables if not t.absent_pages}
-    # No process runs without handles: an empty table is one that was not filled in or not read.
-    found = [replace(p, handle_count=counts.get(p.address) or _none_left(p)) for p in found]
+    counts = {t.process.address: len(t.objects) for t in tables if t.is_whole}
+    found = [replace(p, handle_count=counts.get(p.address, _none_left(p))) for p in found]
     ended = [process.address for process in found if process.exit_time is not None]
     return SystemProcesses(
         tuple(found),
@@ -188,13 +188,14 @@ def _counted(pools: WalkedPools) -> int | None:
 def _why_no_handles(processes: list[KernelProcess], tables: tuple[HandleTable, ...]) -> str:
     if not tables:
         return NO_HANDLES
-    partly = sum(1 for table in tables if table.absent_pages)
-    if partly:
-        return f"handle tables of {partly} processes are not wholly in the dump"
+    if partly := sum(1 for table in tables if table.absent_pages):
+        return f"handle tables of {count_of(partly, 'process')} are not wholly in the dump"
     if not any(len(table.objects) for table in tables):
         return EMPTY_HANDLES
+    if blank := sum(1 for table in tables if table.blank_pages):
+        return f"handle tables of {count_of(blank, 'process')} were not written to the dump"
     unread = sum(1 for process in processes if process.handle_count is None)
-    return f"handle tables of {unread} processes could not be read" if unread else ""
+    return f"handle tables of {count_of(unread, 'process')} could not be read" if unread else ""
 
 
 def total(

@@ -5,6 +5,7 @@ A figure that is not in the dump is None, with the reason; it is never zero.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,6 +13,7 @@ from dumpleak.model.units import format_bytes, format_count
 
 BYTES, COUNT = "bytes", "count"
 NO_REGIONS = "the dump does not list the process's memory regions"
+PIECES = "compared by what files hold, which does not tell in how many allocations"
 REGIONS_CUT = "the dump's list of memory regions is cut"
 THREADS_CUT = "the dump's list of threads is cut"
 NO_THREADS = "the dump does not list the process's threads"
@@ -56,7 +58,6 @@ class RowKind:
 # a stack of 1 MiB reserved. Address space that is left is no growth; what takes it stands in other rows.
 # A few threads, a dialog or COM open handles by the dozen. The working set is no growth either: a page that
 # is touched again after a trim is nothing new. What Windows charges moves as committed memory does.
-# Garbage of some MiB, that no collection has taken yet, is usual in .NET processes.
 ROWS: dict[str, RowKind] = {
     "blocks.count": RowKind(COUNT, "heap blocks"),
     "blocks.bytes": RowKind(BYTES, "bytes in heap blocks"),
@@ -66,10 +67,6 @@ ROWS: dict[str, RowKind] = {
     "private.count": RowKind(COUNT, "private allocations outside heaps"),
     "private.bytes": RowKind(BYTES, "private memory outside heaps"),
     "private.reserved_bytes": RowKind(BYTES, "reserved private memory outside heaps", 16 << 20),
-    "managed.count": RowKind(COUNT, ".NET objects", 100_000),
-    "managed.bytes": RowKind(BYTES, "bytes in .NET objects", 8 << 20),
-    "managed.free_bytes": RowKind(BYTES, "free memory between .NET objects", 16 << 20),
-    "managed.committed_bytes": RowKind(BYTES, "committed memory of the .NET heap", 16 << 20),
     "mapped.count": RowKind(COUNT, "mapped views", 16),
     "mapped.bytes": RowKind(BYTES, "mapped memory", 4 << 20),
     "modules.count": RowKind(COUNT, "modules", 8),
@@ -89,6 +86,13 @@ ROWS: dict[str, RowKind] = {
         BYTES, "private bytes that Windows counts and nothing in the dump explains", 4 << 20
     ),
 }
+# Rows of processes with a .NET runtime. Garbage of some MiB, that no collection has taken yet, is usual.
+MANAGED_ROWS: dict[str, RowKind] = {
+    "managed.count": RowKind(COUNT, ".NET objects", 100_000),
+    "managed.bytes": RowKind(BYTES, "bytes in .NET objects", 8 << 20),
+    "managed.free_bytes": RowKind(BYTES, "free memory between .NET objects", 16 << 20),
+    "managed.committed_bytes": RowKind(BYTES, "committed memory of the .NET heap", 16 << 20),
+}
 # Rows of systems, and of logs of counters. A handle, a thread or an open file takes some hundred bytes of
 # pool. The kernel starts and ends threads and opens handles by the hundred; caches of files and pages move by
 # much more than one process. An ended process that is kept alive a while is usual, dozens are not.
@@ -99,15 +103,30 @@ SYSTEM_ROWS: dict[str, RowKind] = {
     "pool.bytes": RowKind(BYTES, "bytes in pool blocks"),
     "pool.paged_bytes": RowKind(BYTES, "paged pool", 16 << 20),
     "pool.nonpaged_bytes": RowKind(BYTES, "nonpaged pool", 16 << 20),
+    "pool.paged_limit_bytes": RowKind(BYTES, "limit of paged pool"),
+    "pool.nonpaged_limit_bytes": RowKind(BYTES, "limit of nonpaged pool"),
     "processes.count": RowKind(COUNT, "processes", 16),
     "processes.ended_count": RowKind(COUNT, "ended processes that something keeps alive", 4),
     "processes.bytes": RowKind(BYTES, "private memory of processes", 256 << 20),
+    "memory.physical_bytes": RowKind(BYTES, "physical memory"),
     "memory.available_bytes": RowKind(BYTES, "available memory"),
     "memory.committed_bytes": RowKind(BYTES, "committed memory of the system", 256 << 20),
     "memory.commit_limit_bytes": RowKind(BYTES, "limit of committed memory"),
     "memory.driver_bytes": RowKind(BYTES, "memory that drivers took outside pool", 32 << 20),
     "memory.shared_bytes": RowKind(BYTES, "shared committed memory", 64 << 20),
     "memory.page_table_bytes": RowKind(BYTES, "memory of page tables", 64 << 20),
+    # Of the PFN database. What takes them stands in other rows, but for locked and AWE pages.
+    "pages.zeroed_bytes": RowKind(BYTES, "zeroed pages"),
+    "pages.free_bytes": RowKind(BYTES, "free pages"),
+    "pages.standby_bytes": RowKind(BYTES, "standby pages (file cache, trimmed memory)"),
+    "pages.modified_bytes": RowKind(BYTES, "modified pages"),
+    "pages.bad_bytes": RowKind(BYTES, "bad pages"),
+    "pages.active_bytes": RowKind(BYTES, "pages in use"),
+    "pages.private_bytes": RowKind(BYTES, "private pages of processes in memory"),
+    "pages.shared_bytes": RowKind(BYTES, "pages of mapped files, images, sections in memory"),
+    "pages.awe_bytes": RowKind(BYTES, "AWE pages", 32 << 20),
+    "pages.system_bytes": RowKind(BYTES, "other pages of the system in memory"),
+    "pages.locked_bytes": RowKind(BYTES, "locked pages", 64 << 20),
     "memory.unexplained_bytes": RowKind(
         BYTES, "committed memory that nothing in the dump explains", 256 << 20
     ),
@@ -118,11 +137,13 @@ _OF_SYSTEM = {
     "threads.count": RowKind(COUNT, "threads", 200),
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
-# Of processes with a .NET runtime alone.
-MANAGED_ROWS = tuple(name for name in ROWS if name.startswith("managed."))
-_OUTSIDE = tuple(
-    name for name in ROWS if not name.startswith(_OF_HEAPS) and name not in MANAGED_ROWS
-)
+_OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
+# Rows of allocators, absent where a process has none. What each took from Windows has a row of its own.
+ARENA_ROWS = {
+    "arenas.count": RowKind(COUNT, "blocks of other allocators"),
+    "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
+}
+OF_ALLOCATORS = ("arenas.", "private_")
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
 # those grew.
 UNEXPLAINED = "unexplained.bytes"
@@ -247,9 +268,18 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
     return tuple(known.get(name, Figure(name, None, NOT_KEPT)) for name in _OUTSIDE)
 
 
+def allocator_row(allocator: str) -> str:
+    """The row of what one allocator took from Windows: "private_go_heap.bytes"."""
+    return f"private_{re.sub('[^a-z0-9]+', '_', allocator.lower()).strip('_')}.bytes"
+
+
 def _kind(name: str) -> RowKind:
+    if name.startswith("private_"):  # its sites tell of growth, as those of the sum do
+        return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
     return (
         ROWS.get(name)
+        or MANAGED_ROWS.get(name)
         or SYSTEM_ROWS.get(name)
+        or ARENA_ROWS.get(name)
         or RowKind(COUNT if name.endswith("count") else BYTES, name)
     )

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dumpleak.model.account import (
     _OUTSIDE,
     NO_HEAPS,
     NOT_KEPT,
+    OF_ALLOCATORS,
+    PIECES,
     ROWS,
     SUMS,
     AccountRow,
     Figure,
     State,
     _figure,
+    allocator_row,
 )
+from dumpleak.model.sites import allocator_in
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.subject import Subject
 
@@ -38,7 +42,10 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
     rows = []
     for name in names:
         unit = next(side[name].measure for side in sides if name in side)
-        found = [side.get(name, Figure(name, None, NOT_KEPT)) for side in sides]
+        found = [
+            side.get(name) or _absent(name, side, snapshot)
+            for side, snapshot in zip(sides, snapshots, strict=True)
+        ]
         reasons = [
             f"{snapshot.source.file}: {figure.reason}"
             for snapshot, figure in zip(snapshots, found, strict=True)
@@ -47,6 +54,15 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
         points = tuple(figure.value for figure in found)
         rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons)), of_system))
     return tuple(rows)
+
+
+def _absent(name: str, side: Mapping[str, Figure], snapshot: Snapshot) -> Figure:
+    """A figure that a snapshot lacks: none of an allocator, where allocators were looked for."""
+    private = side.get("private.bytes")
+    looked_for = private is not None and private.value is not None and snapshot.allocators_known
+    if name.startswith(OF_ALLOCATORS) and looked_for:
+        return Figure(name, 0)
+    return Figure(name, None, NOT_KEPT)
 
 
 def what_grew(rows: Iterable[AccountRow]) -> list[AccountRow]:
@@ -81,12 +97,22 @@ def _of_heaps(snapshot: Snapshot) -> list[Figure]:
     why = why_no_private(snapshot)
     if snapshot.outside is None and not snapshot.private:
         why = NOT_KEPT
-    for name, value in (
-        ("private.count", sum(totals.count for totals in private)),
-        ("private.bytes", sum(totals.bytes for totals in private)),
-    ):
-        figures.append(_figure(name, value, why))
-    return figures
+    # What lies side by side in a file is one piece of it, of however many allocations.
+    pieces = "" if snapshot.by_regions else _why_no_regions(snapshot) or PIECES
+    count = sum(totals.count for totals in private)
+    figures.append(_figure("private.count", count, why or pieces))
+    figures.append(_figure("private.bytes", sum(totals.bytes for totals in private), why))
+    return [*figures, *_of_allocators(snapshot)]
+
+
+def _of_allocators(snapshot: Snapshot) -> list[Figure]:
+    """What each allocator that is recognised took from Windows."""
+    sums: dict[str, int] = {}
+    for key, (_, totals) in snapshot.private.items():
+        if allocator := allocator_in(key):
+            name = allocator_row(allocator)
+            sums[name] = sums.get(name, 0) + totals.bytes
+    return [Figure(name, value) for name, value in sorted(sums.items())]
 
 
 def why_no_private(snapshot: Snapshot) -> str:
@@ -101,6 +127,11 @@ def why_no_private(snapshot: Snapshot) -> str:
         return snapshot.private_unknown
     if snapshot.private or not snapshot.by_regions:
         return ""
+    return _why_no_regions(snapshot)
+
+
+def _why_no_regions(snapshot: Snapshot) -> str:
+    """Why a dump does not list its regions, or not all; "" when it does, and where nobody says."""
     told = (f.reason for f in snapshot.outside or () if f.name == "regions.committed_bytes")
     return next(told, "")
 

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dumpleak.model.errors import BETTER_DUMP
-from dumpleak.model.units import format_bytes, format_share
+from dumpleak.model.totals import Group
+from dumpleak.model.units import count_of, format_bytes, format_share
 from windumps.diagnostics import HEAP_LIST_CUT, Diagnostic
 from windumps.errors import BETTER_KERNEL_DUMP
 
 # Below this share of walked heap memory an answer is shown, but counts as none (exit code 3).
 MIN_WALKED_SHARE = 0.5
+NAMED_PROCESSES = 5  # of which not all is listed
 MOST_SHOWN = 0.999  # of what is not complete, however little is missing
 
 
@@ -165,6 +167,13 @@ class PoolsCovered(Coverage):
 
 
 @dataclass(frozen=True)
+class ArenasCovered(Coverage):
+    """Coverage of what other allocators than Windows' own hold; memory the dump lacks may be theirs, too."""
+
+    memory: ClassVar[str] = "memory of other allocators"
+    parts: ClassVar[str] = "allocators"
+
+
 class ManagedCovered(Coverage):
     """Coverage of the heap of a .NET process."""
 
@@ -174,20 +183,44 @@ class ManagedCovered(Coverage):
 
 @dataclass(frozen=True)
 class ListCovered(Coverage):
-    """Coverage of members that the dump lists, all of them: a list that is cut is refused.
+    """Coverage of members that the dump lists: all of them, or all but those of some processes.
 
     Nothing is walked, and no share of memory means anything: all numbers are 0.
 
     Attributes:
         members: What they are called, "threads".
+        lacking: Processes of which not all members are known, by program; the groups that they have where
+            members are told by process.
     """
 
     members: str = "members"
+    lacking: tuple[Group, ...] = ()
 
     @classmethod
-    def of(cls, members: str) -> ListCovered:
+    def of(cls, members: str, lacking: Iterable[Group] = ()) -> ListCovered:
         """Of members that are called so."""
-        return cls(0, 0, 0, 0, 0, members=members)
+        return cls(0, 0, 0, 0, 0, members=members, lacking=tuple(lacking))
+
+    @property
+    def is_complete(self) -> bool:
+        """All of them are listed."""
+        return super().is_complete and not self.lacking
+
+    @property
+    def unknown(self) -> str:
+        """What is not listed, "handles of 2 processes"; "" for nothing."""
+        many = sum(totals.count for _, totals in self.lacking)
+        return f"{self.members} of {count_of(many, 'process')}" if many else ""
+
+    @property
+    def unknown_names(self) -> str:
+        """Whose these are, "lsass.exe, svchost.exe (3)"."""
+        named = [
+            site.name + f" ({totals.count})" * (totals.count > 1)
+            for site, totals in self.lacking[:NAMED_PROCESSES]
+        ]
+        more = len(self.lacking) - NAMED_PROCESSES
+        return ", ".join(named) + f" and {more} more" * (more > 0)
 
     @property
     def shown_share(self) -> float | None:
@@ -196,8 +229,8 @@ class ListCovered(Coverage):
 
     @property
     def share_text(self) -> str:
-        """All of them."""
-        return "all"
+        """All of them, or not."""
+        return "part" if self.lacking else "all"
 
     @property
     def shortfall(self) -> str:
@@ -206,6 +239,8 @@ class ListCovered(Coverage):
 
     def told(self, whose: str = "") -> str:
         """What an answer rests on, for its first screen."""
+        if self.lacking:
+            return f"{self.unknown} are not all in the dump: {self.unknown_names}"
         return f"all {self.members} are listed"
 
 

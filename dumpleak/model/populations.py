@@ -16,6 +16,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+ARENAS = "arenas"
 PROCESSES = "processes"  # of a system
 MANAGED = "managed"
 
@@ -40,8 +41,10 @@ class Population:
         groupings: Keys of `--by`, the default first, each with what one group is called.
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
+        of_a_system: What they are of a member of a system, where that is something else.
         traces: What to do next when members become more, by the name of the group; "" for all others.
         many: What several are called, where that is not the population's name.
+        narrower: By grouping, how to see what matters of its groups.
         all_of_them: What all members together are called, where that is not the population's name.
         of_process: They are in the memory of one process, whose heaps and images name them.
         found_in: Where to look when a file of one process does not tell of them.
@@ -52,9 +55,11 @@ class Population:
     what_bytes: str = ""
     traces: dict[str, Trace] = field(default_factory=dict)
     many: str = ""
+    narrower: dict[str, Trace] = field(default_factory=dict)
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
+    of_a_system: str = ""
 
     @property
     def default(self) -> str:
@@ -129,6 +134,7 @@ POPULATIONS: dict[str, Population] = {
         "thread",
         "committed for their stacks",
         {"": _STARTED},
+        of_a_system="for their kernel stacks",
     ),
     MODULES: Population(
         {"name": "name"},
@@ -141,8 +147,9 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     MANAGED: Population(
-        {"type": "type"},
+        {"type": "type", "reachable": "reachable type", "holder": "held type"},
         "object",
         "of the .NET heap",
         {
@@ -151,10 +158,22 @@ POPULATIONS: dict[str, Population] = {
                 "dotnet-trace collect --profile gc-verbose -p PID",
             )
         },
+        narrower={
+            "type": Trace(
+                "Leave out garbage that no collection has taken yet:",
+                "dumpleak diff BASE CURRENT --of managed --by reachable",
+            )
+        },
         many="objects",
         all_of_them="the .NET heap",
     ),
-    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
+    ARENAS: Population(
+        {"kind": "allocator", "size": "size", "type": "type"},
+        "block",
+        "usable",
+        many="blocks",
+        all_of_them="blocks of other allocators",
+    ),
 }
 
 

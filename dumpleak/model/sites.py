@@ -95,6 +95,16 @@ def is_private(site: Site) -> bool:
     return site.key.startswith(PRIVATE_KEY)
 
 
+def allocator_in(key: str) -> str:
+    """The allocator in the key of a group of private memory; "" where none was recognised."""
+    return key.removeprefix(PRIVATE_KEY).rpartition("|")[0]
+
+
+def without_allocator(key: str) -> str:
+    """The key of the group of private memory before allocators were told apart."""
+    return PRIVATE_KEY + key.rpartition("|")[2]
+
+
 def is_unsized(site: Site) -> bool:
     """True for the site of blocks whose sizes are not known."""
     parts = site.key.split("|")

@@ -10,6 +10,7 @@ from windumps.pool_tags import tag_text
 
 _Row = TypeVar("_Row")
 NAMED_TAGS = 6
+_COUNTED = " by the kernel's counters alone (the blocks found do not bear it out)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class Together:
         names = [tag_text(tag).rstrip() for tag in self.tags]
         more = len(names) - NAMED_TAGS
         shown = f"{', '.join(names[:NAMED_TAGS])} and {more} more" if more > 0 else _listed(names)
-        return f"{shown} grew together, by {self.each} blocks each; {self.told_root}"
+        return (
+            f"{shown}, {self.each} more blocks each{_COUNTED * self.by_counters}; {self.told_root}"
+        )
 
     @property
     def told_root(self) -> str:

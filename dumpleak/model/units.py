@@ -38,6 +38,12 @@ def format_share(part: float, whole: float, digits: int = 1, *, complete: bool =
     return f"{percent:.{digits}f}%"
 
 
+def count_of(count: int, noun: str) -> str:
+    """The text "3 sites", "1 site", "2 processes"."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{plural * (count != 1)}"
+
+
 def format_address(address: int, pointer_size: int = 8) -> str:
     """An address as zero-padded hex, so that columns line up and sort as text."""
     return f"0x{address:0{2 * pointer_size}x}"

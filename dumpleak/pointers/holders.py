@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.holding import Holding
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
@@ -25,7 +25,6 @@ from dumpleak.pointers.region_owners import (
 )
 from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
-from dumpleak.process.memory_use import private_size
 from dumpleak.process.session import Session
 
 MOST_FIELDS = 200  # groups whose fields are looked at, the largest
@@ -82,9 +81,9 @@ class HolderFinder:
         """
         wanted = np.array([site.key in keys for site in self._sites], np.bool_)
         found = self._of_blocks(wanted) if wanted.any() else {}
-        sizes = {reserved for key in keys if (reserved := private_size(key)) is not None}
-        if sizes and not why_owners_unknown(self._session):
-            found |= private_holdings(self._session, self.region_owners, sizes)
+        private = {key for key in keys if key.startswith(PRIVATE_KEY)}
+        if private and not why_owners_unknown(self._session):
+            found |= private_holdings(self._session, self.region_owners, private)
         return found
 
     def _of_blocks(self, wanted: NDArray[np.bool_]) -> dict[str, Holding]:

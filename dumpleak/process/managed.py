@@ -13,21 +13,17 @@ from windumps.dump import Dump
 from windumps.heaps.clr.heap import ManagedHeap, find_managed_heap
 from windumps.heaps.clr.names import TypeName
 
-RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
-
 
 @dataclass(frozen=True)
 class ManagedObjects:
     """What is known of a process's .NET objects.
 
     Attributes:
-        dump: The open dump.
         heap: Their heap; None where there is none to read.
         why: Why there is none; "" where there is.
         applies: The process has a .NET runtime.
     """
 
-    dump: Dump
     heap: ManagedHeap | None
     why: str
     applies: bool
@@ -36,7 +32,7 @@ class ManagedObjects:
     def of(cls, dump: Dump) -> ManagedObjects:
         """Looks for them."""
         found = find_managed_heap(dump)
-        return cls(dump, found.heap, found.why, found.applies)
+        return cls(found.heap, found.why, found.applies)
 
     @cached_property
     def groups(self) -> list[tuple[TypeName, Totals]]:
@@ -44,11 +40,9 @@ class ManagedObjects:
         if self.heap is None:
             return []
         sums = GroupSums()
-        for number, piece in enumerate(self.heap.objects()):
+        for piece in self.heap.objects():
             if len(piece.size):
                 sums.add(piece.table, piece.size, piece.size)
-            if number % RELEASE_EVERY == RELEASE_EVERY - 1:
-                self.dump.release()
         return [
             (name, sums.totals(number))
             for number, name in enumerate(self.heap.names)

@@ -24,7 +24,7 @@ from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 
 _BYTES = {
-    *("delta_bytes", "base_bytes", "current_bytes"),  # of diff
+    *("delta_bytes", "base_bytes", "current_bytes", "bytes_per_hour"),  # of diff
     *("used_bytes", "block_bytes", "largest"),  # of stat
     "bytes",  # of a trend's points
 }
@@ -115,7 +115,8 @@ def coverage_json(coverage: Coverage) -> dict[str, int | str | None]:
     Members that the dump lists are not walked: all is null.
     """
     if isinstance(coverage, ListCovered):
-        return dict.fromkeys(f.name for f in fields(Coverage)) | {"list_cut": False}
+        cut = bool(coverage.lacking)
+        return dict.fromkeys(f.name for f in fields(Coverage)) | {"list_cut": cut}
     never = {"committed_bytes": None, "never": coverage.never} if coverage.never else {}
     return asdict(coverage) | never
 

@@ -15,7 +15,8 @@ from dumpleak.pointers.roots import find_roots, lost_share, require_roots, share
 from dumpleak.process.account import outside_figures
 from dumpleak.process.coverage import coverage
 from dumpleak.process.limits import memory_limits
-from dumpleak.process.memory_use import memory_by_use, private_memory
+from dumpleak.process.memory_use import memory_by_use
+from dumpleak.process.private_memory import private_memory
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.unread_heaps import unread_spans
 from dumpleak.process.used_pieces import used_pieces

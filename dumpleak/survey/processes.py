@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dumpleak.files import process_list
-from dumpleak.files.detect import HEAD_BYTES, is_snapshot_file, read_snapshot
+from dumpleak.files import counter_processes, process_list
+from dumpleak.files.detect import HEAD_BYTES, is_series, is_snapshot_file, read_snapshot
 from dumpleak.files.reader import SnapshotFile
 from dumpleak.kernel.processes import SystemProcesses, state_of
 from dumpleak.model.account import NOT_KEPT
@@ -29,7 +29,8 @@ def open_processes(
     """The processes that a file tells of.
 
     Args:
-        path: A dump of a system, a snapshot file of one, or what Get-Process | Export-Csv wrote.
+        path: A dump of a system, a snapshot file of one, what Get-Process | Export-Csv wrote, or a
+            performance log, of which the last sample counts.
         symbols: Where names come from.
         progress: Told of a walk.
 
@@ -42,10 +43,12 @@ def open_processes(
     if process_list.is_log(read_head(path, HEAD_BYTES)):
         snapshot, rows = process_list.read_all(path)
         return ProcessTable(snapshot, tuple(_listed(row) for row in rows))
+    if is_series(path):
+        return counter_processes.read_processes(path)[-1]
     if read_snapshot(path, _BY) is not None:
         raise CannotAnswerError(
-            f"{path}: this log does not list processes one by one; dumps of a system and lists that "
-            "Get-Process | Export-Csv FILE wrote do"
+            f"{path}: this log does not list processes one by one; dumps of a system, performance logs and "
+            "lists that Get-Process | Export-Csv FILE wrote do"
         )
     dump = open_dump(path)
     if not isinstance(dump, KernelDump):
@@ -55,6 +58,21 @@ def open_processes(
     use_symbols(dump, symbols)
     system = System.of(dump, symbols, progress)
     return ProcessTable(system_snapshot(system, PROCESSES, _BY), process_rows(system.processes))
+
+
+def processes_over(path: Path | str) -> tuple[ProcessTable, ProcessTable] | None:
+    """The processes of a performance log at its beginning and at its end; None for other files.
+
+    Raises:
+        CannotAnswerError: it is of one moment, or tells of no processes.
+        OSError: it cannot be read.
+    """
+    if not is_series(path):
+        return None
+    first, last = counter_processes.read_processes(path)
+    if first.snapshot.source.time == last.snapshot.source.time:
+        raise CannotAnswerError(f"{path}: the log is of one moment, name a later one")
+    return first, last
 
 
 def process_rows(processes: SystemProcesses) -> tuple[ProcessRow, ...]:

@@ -20,7 +20,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.pools.verifier.drivers import VerifiedDriver
 from windumps.pools.verifier.records import VerifierData
 from windumps.pools.verifier.settings import VerifierSettings
-from windumps.pools.verifier.trace_log import AllocationLog
+from windumps.pools.verifier.trace_log import AllocationLog, newest_records
 from windumps.process.stack_traces import CodeMap
 
 STACK = "stack"  # the grouping
@@ -66,6 +66,23 @@ class UnknownDriverError(ValueError):
 
 
 @dataclass(frozen=True)
+class Logged:
+    """One record of the log, of an allocation or a free; it does not say of which.
+
+    Attributes:
+        address: What was allocated or freed.
+        bytes: Its size.
+        thread: Address of the thread.
+        frames: The stack, named.
+    """
+
+    address: int
+    bytes: int
+    thread: int
+    frames: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Origin:
     """Blocks that were allocated from one place.
 
@@ -106,6 +123,8 @@ class VerifierAnswer:
         stack: int64, index into `stacks`; -1 where the log does not have it.
         stacks: Frames from the caller on, named.
         log: What is known of the log; None where none was found.
+        logged: Its newest records, as many as were asked for; those of the ring's beginning where nothing
+            tells the newest.
         is_filtered: One driver was asked for.
     """
 
@@ -124,6 +143,7 @@ class VerifierAnswer:
     stack: I64 = field(default_factory=lambda: _NONE)
     stacks: tuple[tuple[str, ...], ...] = ()
     log: AllocationLog | None = None
+    logged: tuple[Logged, ...] = ()
     is_filtered: bool = False
 
     @property
@@ -147,8 +167,13 @@ class VerifierAnswer:
     @property
     def shortfall(self) -> str:
         """Why this is no answer; "" when it is one."""
-        if not self.missing or len(self.address):
+        if len(self.address) or not self.is_on or self.counted == 0:
             return ""
+        if self.counted is None:
+            return (
+                f"{self.source.file}: Driver Verifier was on, but neither counters nor records of what is "
+                f"asked for are in the dump, or not in a form that is known; {BETTER_KERNEL_DUMP}"
+            )
         return (
             f"{self.source.file}: Driver Verifier tracks {self.missing:,} blocks, but its records of them "
             f"are not in the dump, or in a form that is not known; {BETTER_KERNEL_DUMP}"
@@ -176,12 +201,13 @@ class VerifierAnswer:
         return sorted(found, key=lambda origin: (-origin.bytes, origin.caller))
 
 
-def take_verifier(reader: PoolReader, wanted: str | None = None) -> VerifierAnswer:
+def take_verifier(reader: PoolReader, wanted: str | None = None, logged: int = 0) -> VerifierAnswer:
     """What Verifier tells.
 
     Args:
         reader: The pools of the dump.
         wanted: The driver to show, with or without `.sys`; None for all.
+        logged: How many records of the log to show as they are.
 
     Raises:
         CannotAnswerError: nothing tells whether Verifier was on, or which drivers it watches.
@@ -227,8 +253,21 @@ def take_verifier(reader: PoolReader, wanted: str | None = None) -> VerifierAnsw
             for frames in (log.stacks if log is not None else [])
         ),
         log=log,
+        logged=_logged(reader, namer, log, logged),
         is_filtered=wanted is not None,
         diagnostics=tuple(reader.diagnostics),  # symbols are asked by now
+    )
+
+
+def _logged(
+    reader: PoolReader, namer: FrameNamer, log: AllocationLog | None, most: int
+) -> tuple[Logged, ...]:
+    """Records of the log as they are."""
+    if log is None or not most:
+        return ()
+    return tuple(
+        Logged(*record[:3], tuple(frame.text for frame in namer.frames(record.frames)))
+        for record in newest_records(reader.dump.kernel, log, most)
     )
 
 

@@ -163,10 +163,9 @@ def test_a_dump_against_itself_shows_no_growth_in_anything(path: Path) -> None:
     pairs = [(before, _a_minute_later(after))]
     older, newer = all_populations(one, before), all_populations(other, after)
     for of, kept in older.items():
-        for by, groups in kept.groups.items():
-            base = members_snapshot(before, of, by, groups, sized=kept.sized)
-            again = newer[of]
-            current = members_snapshot(after, of, by, again.groups[by], sized=again.sized)
+        for by in kept.groups:
+            base = members_snapshot(before, of, by, kept)
+            current = members_snapshot(after, of, by, newer[of])
             pairs.append((base, _a_minute_later(current)))
     for base, current in pairs:
         compared = compare(base, current)

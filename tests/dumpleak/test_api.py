@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.live_log_builder import counter_samples, counter_sets, counters
 from builders.process_builder import ProcessBuilder
 from truth import ROOT, TESTDATA
 
@@ -146,3 +147,63 @@ def test_a_dump_or_a_snapshot_of_something_else_is_refused(tmp_path: Path) -> No
         dumpleak.snapshot(dumpleak.snapshot(file), of="threads")
     with pytest.raises(WindumpsError, match="tells of blocks, not of pool"):
         dumpleak.snapshot(file, of="pool")
+
+
+COUNTED: dict[str, list[float | None]] = {
+    r"\Process(app)\Private Bytes": [100e6 + 5e6 * n for n in range(5)],
+    r"\Process(app)\Handle Count": [200.0 + 40 * n for n in range(5)],
+}
+BESIDE: dict[str, list[float | None]] = {r"\Process(other)\Private Bytes": [50e6] * 5}
+
+
+def _rows(table: Any) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in table.to_pylist()}
+
+
+@pytest.mark.parametrize("make", [counters, counter_sets, counter_samples])
+def test_a_log_of_counters_is_answered_as_the_commands_answer(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, make: Any
+) -> None:
+    log = tmp_path / "counters.csv"
+    log.write_bytes(make(COUNTED | BESIDE).encode())
+    over = dumpleak.trend(log, process="app")
+    written = _json(capsys, "trend", log, "--process", "app")
+    assert over.verdict == written["verdict"]
+    told = _rows(dumpleak.account_table(over))
+    assert told.keys() == {row["name"] for row in written["account"]}
+    for row in written["account"]:
+        mine = told[row["name"]]
+        assert {k: mine[k] for k in mine.keys() - {"per_hour"}} == {
+            k: row[k] for k in mine.keys() - {"per_hour"}
+        }
+        assert round(mine["per_hour"], 3) == row["per_hour"]
+    assert dumpleak.trend([log], process="app").account == over.account
+    ends = dumpleak.compare(log, process="app")
+    written = _json(capsys, "diff", log, "--process", "app")
+    assert ends.verdict == written["verdict"]
+    assert [row.delta for row in ends.account] == [row["delta"] for row in written["account"]]
+    last = _rows(dumpleak.account_table(dumpleak.snapshot(log, process="app")))
+    assert last["handles.count"]["value"] == 360
+
+
+def test_what_a_log_of_counters_cannot_answer_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "counters.csv"
+    log.write_bytes(counters(COUNTED | BESIDE).encode())
+    with pytest.raises(WindumpsError, match="choose one with --process"):
+        dumpleak.trend(log)
+    with pytest.raises(WindumpsError, match="tells of processes, not of threads"):
+        dumpleak.compare(log, of="threads", process="app")
+    with pytest.raises(ValueError, match="of one moment, name a later one"):
+        dumpleak.compare(_made(tmp_path, 0))
+
+
+def test_two_logs_of_all_processes_are_compared_when_processes_are_meant(tmp_path: Path) -> None:
+    logs = []
+    for hour in (9, 20):
+        more: dict[str, list[float | None]] = {
+            k: [(v or 0) * hour for v in c] for k, c in BESIDE.items()
+        }
+        logs.append(tmp_path / f"{hour}.csv")
+        logs[-1].write_bytes(counters(COUNTED | more, hour=hour).encode())
+    (grown,) = dumpleak.compare(*logs, of="processes").sites
+    assert (grown.site.name, grown.delta_bytes) == ("other", 11 * 50_000_000)

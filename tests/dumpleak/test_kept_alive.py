@@ -70,7 +70,7 @@ def test_where_handle_tables_are_not_wholly_there_the_rest_is_unknown(
     kept = _kept(run, made.save())
     assert [(h["name"], h["handles"]) for h in kept["holders"]] == [("services.exe", 2)]
     assert kept["evidence"][1] == (
-        "who else holds it is unknown: handle tables of 1 processes are not wholly in the dump"
+        "who else holds it is unknown: handle tables of 1 process are not wholly in the dump"
     )
 
 

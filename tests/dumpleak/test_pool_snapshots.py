@@ -122,7 +122,7 @@ def test_allocations_are_the_blocks_callers_got(
 
 
 def test_groupings_that_pools_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "stat", TINY[0][1].dump, "--by", "stack")
+    code, out, err = run(capsys, "stat", TINY[0][1].dump, "--by", "type")
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert "site, tag, driver, size" in err
 
@@ -153,9 +153,9 @@ BUILDS = {"22621-x64": (0x570, 0x8), "7601-x64": (0x200, 0x0)}
 
 
 def with_handles(source: KernelTruthDump, tag: str, processes: list[str], path: Path) -> PoolReader:
-    """A dump in which handles of processes lead to the blocks of a tag, in turn.
+    """A dump in which handles of processes lead to the blocks of a tag, in turn; all others have none.
 
-    The table goes where a block of another tag lies; the dump has none of its own.
+    The tables go where blocks of other tags lie; the dump has none of its own.
     """
     dump = open_dump(source.dump)
     assert isinstance(dump, KernelDump)
@@ -164,16 +164,20 @@ def with_handles(source: KernelTruthDump, tag: str, processes: list[str], path: 
     blocks, absent = all_blocks(source)
     objects = sorted(at for at, (owner, _) in blocks.items() if owner == tag and at not in absent)
     room = [
-        int(block["address"], 16)
+        page
         for block in truth["big_allocations"]
         if block["charged"] >= 0x4000 and block["tag"] != "Pool"
+        for page in range(int(block["address"], 16), int(block["address"], 16) + 0x4000, 0x1000)
+        if dump.memory.present_bytes(page, page + 0x1000) == 0x1000
     ]
     patches = {}
-    for number, name in enumerate(processes):
-        (process,) = (p for p in dump.processes if p.name == name)
+    order = sorted(dump.processes, key=lambda p: (p.name not in processes, p.process_id))
+    for number, process in enumerate(order):
         head = dump.memory.read_uint(process.address + table_at, 8)
         entries = bytearray(0x1000)
-        for index, header in enumerate(objects[number :: len(processes)], start=1):
+        struct.pack_into("<Q", entries, 0xFF8, 1)  # a free entry
+        mine = objects[number :: len(processes)] if number < len(processes) else []
+        for index, header in enumerate(mine, start=1):
             inside = header + 0x10
             # 8.1 and later: 44 bits of the address above 20 bits of other things.
             low = (inside >> 4 & (1 << 44) - 1) << 20 | 1 if code_at else inside | 1
@@ -192,7 +196,7 @@ def patched(dump: KernelDump, patches: dict[int, bytes], path: Path) -> KernelDu
 
 @pytest.mark.parametrize("pair", [p for p in TINY if p[1].build in BUILDS], ids=lambda p: p[1].name)
 def test_the_process_whose_handles_hold_the_growth_is_named(pair: Pair, tmp_path: Path) -> None:
-    base = PoolReader(open_dump(pair[0].dump)).read()
+    base = with_handles(pair[0], "Toke", [], tmp_path / "base.dmp").read()
     current = with_handles(pair[1], "Toke", ["services.exe"], tmp_path / "made.dmp").read()
     tag = tag_number("Toke")
     blocks, absent = all_blocks(pair[1])
@@ -215,7 +219,7 @@ def test_the_process_whose_handles_hold_the_growth_is_named(pair: Pair, tmp_path
 
 @pytest.mark.parametrize("pair", [p for p in TINY if p[1].build in BUILDS], ids=lambda p: p[1].name)
 def test_holders_are_ranked_by_what_came(pair: Pair, tmp_path: Path) -> None:
-    base = PoolReader(open_dump(pair[0].dump)).read()
+    base = with_handles(pair[0], "Toke", [], tmp_path / "base.dmp").read()
     made = tmp_path / "made.dmp"
     current = with_handles(pair[1], "Toke", ["services.exe", "lsass.exe"], made).read()
     clauses = holder_clauses(base, current, tag_number("Toke"))

@@ -7,8 +7,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import pytest
 from builders.filled_system import FilledSystem
-from builders.live_log_builder import process_list
+from builders.live_log_builder import counter_samples, counter_sets, counters, process_list
 
 from dumpleak.reports.formats import FORMATS
 
@@ -123,6 +124,81 @@ def test_lists_of_a_live_system_tell_which_process_grew(run: Any, tmp_path: Path
     assert "their start is not told" in only["evidence"][0]
 
 
+COUNTED: dict[str, list[float | None]] = {
+    r"\Process(app)\Private Bytes": [20e6, 30e6, 90e6],
+    r"\Process(app)\Handle Count": [100, 150, 190],
+    r"\Process(app)\Thread Count": [5, 5, 40],
+    r"\Process(app)\ID Process": [4711, 4711, 4711],
+    r"\Process(svchost)\Private Bytes": [9e6, 9e6, 9e6],
+    r"\Process(svchost#1)\Private Bytes": [1e6, 1e6, None],
+    r"\Process(_Total)\Private Bytes": [30e6, 40e6, 99e6],
+    r"\Process(late)\Private Bytes": [None, None, 3e6],
+    r"\Memory\Committed Bytes": [4e9, 4e9, 4e9],
+}
+
+
+@pytest.mark.parametrize("make", [counters, counter_sets, counter_samples])
+def test_one_performance_log_tells_which_process_grew_over_it(
+    run: Any, tmp_path: Path, make: Any
+) -> None:
+    log = tmp_path / "counters.csv"
+    log.write_bytes(make(COUNTED).encode())
+    told = _answer(run, log)
+    assert told["verdict"] == "growth"
+    rows = {row["name"]: row for row in told["processes"]}
+    assert list(rows) == ["app", "late", "svchost"]
+    assert rows["app"]["delta_private_commit_bytes"] == 70_000_000
+    assert (rows["app"]["delta_handle_count"], rows["app"]["delta_thread_count"]) == (90, 35)
+    assert rows["app"]["delta_paged_quota_bytes"] is None
+    assert (rows["late"]["base_count"], rows["late"]["current_count"]) == (0, 1)
+    assert rows["svchost"]["delta_private_commit_bytes"] == -1_000_000
+    assert (rows["svchost"]["base_count"], rows["svchost"]["current_count"]) == (2, 1)
+    status, out, _ = run("processes", log)
+    assert status == 0
+    assert out.startswith("app (+66.8 MiB private commit, +90 handles, +35 threads); 1 program")
+    assert "dumpleak trend LOG --process NAME" in out
+    notes = [note["code"] for note in told["diagnostics"]]
+    assert ("counters-began" in notes) == (make is counters)
+
+
+def test_two_performance_logs_are_compared_by_their_last_samples(run: Any, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.csv", tmp_path / "b.csv"
+    first.write_bytes(counters(COUNTED).encode())
+    grown = {path: [(v or 0) * 2 for v in values] for path, values in COUNTED.items()}
+    second.write_bytes(counters(grown, hour=20).encode())
+    told = _answer(run, first, second)
+    rows = {row["name"]: row["delta_private_commit_bytes"] for row in told["processes"]}
+    assert (rows["app"], rows["late"]) == (90_000_000, 3_000_000)
+    code, out, err = run("processes", second, first)
+    assert (code, "taken before" in err) == (3, True)
+    assert out.startswith("Cannot tell")
+
+
+def test_processes_that_a_log_does_not_tell_apart_have_no_figures(run: Any, tmp_path: Path) -> None:
+    log = tmp_path / "counters.csv"
+    text = counters(COUNTED).replace("(svchost#1)", "(svchost)")
+    log.write_bytes(text.encode())
+    told = _answer(run, log)
+    assert [row["name"] for row in told["processes"]] == ["app", "late"]
+    assert "counters-shared" in [note["code"] for note in told["diagnostics"]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({r"\Memory\Committed Bytes": [4e9, 4e9]}, "of no process"),
+        ({r"\Process(app)\Private Bytes": [4e9]}, "is of one moment, name a later one"),
+    ],
+)
+def test_a_log_that_cannot_tell_which_process_grew_is_refused(
+    run: Any, tmp_path: Path, columns: Any, said: str
+) -> None:
+    log = tmp_path / "counters.csv"
+    log.write_bytes(counters(columns).encode())
+    code, out, err = run("processes", log)
+    assert (code, out, said in err) == (3, "", True)
+
+
 def test_a_dump_in_the_wrong_order_is_no_answer(run: Any, tmp_path: Path) -> None:
     before, after = _made(tmp_path, "before").save(), _made(tmp_path, "after").save()
     code, _, err = run("processes", before, before)
@@ -141,3 +217,15 @@ def test_what_has_no_processes_is_refused(run: Any, tmp_path: Path) -> None:
     path.write_bytes(ProcessBuilder().image("app.exe").heap().thread().build())
     code, out, err = run("processes", path, path)
     assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+def test_where_a_side_lacks_some_handle_tables_no_growth_is_not_all(
+    run: Any, tmp_path: Path
+) -> None:
+    before = _made(tmp_path, "before").save()
+    made = _made(tmp_path, "after")
+    made.lose_handles("lsass.exe")
+    code, out, _ = run("processes", before, made.save())
+    assert code == 0
+    assert out.startswith("No process is seen to grow by more than is usual, but not all is known.")
+    assert "Unknown      handles of lsass.exe: a side does not tell" in out

@@ -21,9 +21,10 @@ from dumpleak.files.metadata_form import from_json
 from dumpleak.model.coverage import Coverage, PoolsCovered
 from dumpleak.model.populations import POOL
 from dumpleak.model.subject import Subject
+from dumpleak.model.units import count_of
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.next_steps import COPY_AGAIN, better_dump_steps
-from dumpleak.reports.answers.summary import count_of, summarize_comparison
+from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.survey.heaps import source_info
 from dumpleak.survey.recording import write_snapshot
 

@@ -131,6 +131,28 @@ def test_free_entries_are_no_handles(kind: str, tmp_path: Path) -> None:
     assert made.objects(tmp_path, 1) == [BODY[kind]]
 
 
+@KINDS
+def test_a_page_that_nobody_wrote_is_not_an_empty_one(kind: str, tmp_path: Path) -> None:
+    made = Handles(kind)
+    made.set_code(0, made.page())
+    written = made.leaf({})
+    made.system.pointer(written + made.n.entry + made.system.n.pointer, 2)
+    made.set_code(1, written)
+    made.system.pointer(made.processes[2] + made.n.table, 0)
+    tables, _ = made.read(tmp_path)
+    assert [len(table.objects) for table in tables] == [0, 0, 0]
+    assert [table.is_whole for table in tables] == [False, True, True]
+
+
+def test_a_table_that_is_not_in_the_dump_is_not_known(tmp_path: Path) -> None:
+    made = Handles()
+    made.set_code(1, made.leaf({1: BODY["x64"]}))
+    made.system.pointer(made.processes[2] + made.n.table, made.system.kernel + 0x3FF00000)
+    tables, _ = made.read(tmp_path)
+    assert [table.process.process_id for table in tables] == [4, 312, 2244]
+    assert [table.is_whole for table in tables] == [False, True, False]
+
+
 def test_absent_pages_are_counted(tmp_path: Path) -> None:
     made = Handles()
     middle, leaf = made.page(), made.leaf({1: BODY["x64"]})

@@ -8,12 +8,15 @@ from typing import Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
+from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
@@ -107,7 +110,7 @@ def _growth(comparison: Comparison, top: int | None, shown: Shown) -> list[Part]
     parts += [Line(told) for told in shown.told(f"changed {base.noun}s", len(made.items))]
     if comparison.private:
         parts += private_parts(_private_table(comparison, top))
-    parts += account_tables(comparison.account)
+    parts += [*account_tables(comparison.account), *balance_growth_tables(comparison.account)]
     if base.has_bytes:
         before, after = totals_told(comparison.base_totals), totals_told(comparison.current_totals)
         parts.append(Line(f"Base: {before}; current: {after}."))
@@ -205,7 +208,7 @@ def _counted_table(comparison: Comparison, top: int | None, shown: Shown) -> Tab
     """Of members without bytes."""
     base = comparison.base
     columns = (
-        Column(f"{base.population} +/-", Kind.COUNT, signed=True),
+        Column(f"{base.members} +/-", Kind.COUNT, signed=True),
         Column("base", Kind.COUNT),
         Column("current", Kind.COUNT),
         Column(base.grouping, Kind.NAME),
@@ -352,7 +355,10 @@ def diff_json(
             "delta_count": comparison.delta_count,
             **both_json(base, current),
         },
+        "hours": comparison.hours,
+        "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "account": [account_json(row) for row in comparison.account],
+        "balance": balance_json(comparison.account),
         "unreferenced": asdict(proof) if proof else None,
         "gate": gate_json(gate),
         "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
@@ -367,6 +373,8 @@ def diff_json(
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
                 **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
+                "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
+                "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
                 **parts_json(delta),
             }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from dumpleak.model.held_objects import HeldObjects
-from dumpleak.reports.json_report import time_json
 
 
 def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
@@ -24,9 +23,7 @@ def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
         "headers_read": held.headers,
         "headers_without_handles": held.unopened,
         "held_by_pointer": held.held_by_pointer,
-        "pointers": [
-            {"tag": row.tag, "driver": row.driver, "objects": row.objects} for row in held.pointers
-        ],
+        "pointers": pointers_json(held),
         "whole_pool_searched": not held.sampled,
         "ended": None
         if held.ended is None
@@ -35,9 +32,15 @@ def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
                 "pid": row.process_id,
                 "name": row.name,
                 "objects": row.objects,
-                "last_exit": time_json(row.last),
+                "last_exit": row.last.isoformat(),
             }
             for row in held.ended
         ],
         "evidence": [*held.holders_told, *held.clauses],
     }
+
+
+def pointers_json(held: HeldObjects | None) -> list[dict[str, Any]]:
+    """Whose pool blocks point to objects that no handle leads to."""
+    rows = held.pointers if held is not None else ()
+    return [{"tag": row.tag, "driver": row.driver, "objects": row.objects} for row in rows]

@@ -37,6 +37,10 @@ THIRD_DUMP = Step(
     "Take a third dump under the same load: what grows on is a suspect.",
     "dumpleak trend BASE CURRENT THIRD",
 )
+OWNED = frozenset(("other-private", "mapped"))  # uses of regions that somebody owns
+WHOSE_REGIONS = Step(
+    "Look at who points to such regions:", "dumpleak diff BASE CURRENT --of regions --by owner"
+)
 OUTSIDE_HEAPS = Step(*OF_VIRTUAL_ALLOC)
 # Rows of the account that are not called as the population that names what is in them.
 _NAMED_BY = {"stacks": THREADS, "mapped": REGIONS}
@@ -106,11 +110,12 @@ def record_stacks(source: SourceInfo) -> Step:
     )
 
 
-def trace_steps(of: str, names: Iterable[str]) -> tuple[Step, ...]:
+def trace_steps(of: str, by: str, names: Iterable[str]) -> tuple[Step, ...]:
     """How to see who makes members of a population, by the names of the groups that grew."""
     traces = POPULATIONS[of].traces
     kinds = (name.partition(",")[0] for name in names)  # of regions by owner: "private memory"
-    found = dict.fromkeys(traces.get(kind, traces.get("")) for kind in kinds)
+    narrower = POPULATIONS[of].narrower.get(by)
+    found = dict.fromkeys([narrower, *(traces.get(kind, traces.get("")) for kind in kinds)])
     return tuple(Step(*trace) for trace in found if trace is not None)
 
 

@@ -200,15 +200,15 @@ def owner_detail(owner: Ownership, more: Sequence[str] = ()) -> Detail:
     return Detail(evidence=tuple(clause for clause in clauses if clause))
 
 
-def growth_detail(delta: TagDelta, width: int) -> Detail:
-    """Whose a tag that changed is, in which pools it did, and its new blocks."""
+def growth_detail(delta: TagDelta, width: int, alike: Sequence[str] = ()) -> Detail:
+    """Whose a tag that changed is, what it grew together with, in which pools, and its new blocks."""
     pools = [
         f"{pool} pool: {format_bytes(change.bytes, signed=True)}, "
         f"{format_count(change.count or 0, signed=True)} blocks"
         for pool, change in delta.deltas.items()
         if change.bytes is not None and not change.is_empty
     ]
-    detail, new = owner_detail(delta.owner, [*pools, *delta.holders]), delta.new
+    detail, new = owner_detail(delta.owner, [*alike, *pools, *delta.holders]), delta.new
     if new is None:
         return detail
     return replace(

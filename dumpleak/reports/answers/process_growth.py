@@ -6,6 +6,7 @@ from typing import Any
 
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.process_growth import ProcessGrowth, ProgramDelta
+from dumpleak.files.counter_log import KIND as PERFORMANCE_LOG
 from dumpleak.model.account import BYTES
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.process_rows import FIGURES, RUNNING
@@ -125,6 +126,16 @@ def _told(program: ProgramDelta) -> str:
     return f"{program.name} ({', '.join(parts)})" if parts else program.name
 
 
+def _unknown(growth: ProcessGrowth) -> list[str]:
+    """What a side does not tell: a figure of all programs, or of some."""
+    told = []
+    for figure, names in growth.unknown.items():
+        more = f" and {len(names) - NAMED} more" * (len(names) > NAMED)
+        whose = f"{', '.join(names[:NAMED])}{more}" if names else "all programs"
+        told.append(f"{FIGURES[figure].label} of {whose}: a side does not tell")
+    return told
+
+
 def _summary(growth: ProcessGrowth) -> Summary:
     comparison, grown = growth.comparison, growth.grown
     if growth.verdict is Verdict.NOT_COMPARABLE:
@@ -143,22 +154,23 @@ def _summary(growth: ProcessGrowth) -> Summary:
     rows = what_grew(comparison.account)
     if rows:
         facts.append(("Account", rows_told(rows)))
-    unknown = [
-        kind.label
-        for name, kind in FIGURES.items()
-        if growth.programs and all(p.figures[name].delta is None for p in growth.programs)
-    ]
+    unknown = _unknown(growth)
     if unknown:
-        facts.append(("Unknown", f"{', '.join(unknown)}: a side does not tell"))
+        facts.append(("Unknown", "; ".join(unknown)))
     facts.append(
         ("How sure", "growth, not proof; programs are told apart by name, restarts are said")
     )
     if growth.verdict is Verdict.NO_GROWTH:
-        return Summary(
-            Tone.GOOD, "No process grew by more than is usual between these two.", tuple(facts)
-        )
+        headline = "No process grew by more than is usual between these two."
+        if partly := any(growth.unknown.values()):
+            headline = "No process is seen to grow by more than is usual, but not all is known."
+        return Summary(Tone.CANNOT_TELL if partly else Tone.GOOD, headline, tuple(facts))
     steps = []
-    if grown and grown[0].state == RUNNING:
+    if grown and comparison.current.source.kind == PERFORMANCE_LOG:
+        steps.append(
+            Step("See how steadily a process grew:", "dumpleak trend LOG --process NAME"),
+        )
+    elif grown and grown[0].state == RUNNING:
         steps.append(
             Step(
                 "Look into the process that grew most, in two dumps of it or of the system:",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dumpleak.model.coverage import ListCovered
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import better_dump_lines
@@ -40,7 +42,9 @@ _DATA = data_columns(
 def _members(snapshot: Snapshot) -> str:
     """How many members there are: "1 thread"."""
     count, name = snapshot.totals.count, POPULATIONS[snapshot.population].member
-    return f"{count:,} {name if count == 1 else snapshot.members}"
+    covered = snapshot.coverage
+    least = "at least " * (isinstance(covered, ListCovered) and bool(covered.lacking))
+    return f"{least}{count:,} {name if count == 1 else snapshot.members}"
 
 
 def _listed(snapshot: Snapshot, shown: Shown) -> list[tuple[Site, Totals]]:
@@ -54,7 +58,9 @@ def stat_document(snapshot: Snapshot, top: int | None, shown: Shown = USUAL) -> 
     if sized:
         said = f"Total: {format_bytes(total.bytes)} in {format_count(total.count)} in use by the program"
         if snapshot.is_listed:
-            what = POPULATIONS[snapshot.population].what_bytes
+            population = POPULATIONS[snapshot.population]
+            of_system = snapshot.source.subject is Subject.SYSTEM and population.of_a_system
+            what = of_system or population.what_bytes
             said = f"Total: {format_bytes(total.bytes)} {what}, {_members(snapshot)}"
         more: list[Part] = [
             Meter("Heap memory walked", snapshot.coverage),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import format_bytes, format_share
+from dumpleak.model.units import count_of, format_bytes, format_share
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.next_steps import (
     USER_STACK_TRACES,
@@ -12,7 +12,7 @@ from dumpleak.reports.answers.next_steps import (
     better_dump_steps,
     record_stacks,
 )
-from dumpleak.reports.answers.summary import MAX_NAME, NAMED, count_of, covered_told, stack_steps
+from dumpleak.reports.answers.summary import MAX_NAME, NAMED, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks
@@ -61,7 +61,8 @@ def managed_facts(info: Info) -> list[tuple[str, str]]:
     managed, private = info.managed, info.private_bytes
     if managed is None:
         return [(".NET", info.why_no_managed)] if info.why_no_managed else []
-    mostly = "mostly .NET" if info.is_mostly_managed else ".NET too"
+    is_most = private is not None and managed.committed_bytes > private // 2
+    mostly = "mostly .NET" if is_most else "a .NET program"
     of_all = f" of {format_bytes(private)} private" if private is not None else ""
     objects = f"{format_bytes(managed.bytes)} in {managed.count:,} objects"
     walked = f"{format_share(managed.walked_bytes, managed.committed_bytes)} of it walked"

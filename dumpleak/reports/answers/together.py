@@ -14,15 +14,11 @@ from windumps.pool_tags import tag_text
 
 NAMED_GROUPS = 3
 Facts = list[tuple[str, str]]
-_COUNTED = "by the kernel's counters alone, which the blocks found do not bear out: "
 
 
 def together_facts(answer: Comparison | Trend) -> Facts:
     """Which tags grew together and which of them is the root; the largest groups."""
-    facts = [
-        ("Together", _COUNTED * group.by_counters + group.told)
-        for group in answer.together[:NAMED_GROUPS]
-    ]
+    facts = [("Together", group.told) for group in answer.together[:NAMED_GROUPS]]
     more = len(answer.together) - NAMED_GROUPS
     return [*facts, *([("Together", f"{more} more groups of tags")] if more > 0 else [])]
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dumpleak.model.units import format_address, format_bytes
-from dumpleak.reports.answers.left_pool import left_json, left_step
+from dumpleak.reports.answers.left_pool import left_json, left_steps
 from dumpleak.reports.answers.next_steps import Step, track_driver
 from dumpleak.reports.document import (
     Column,
     Document,
     Kind,
+    Line,
     Notes,
     Part,
     Row,
@@ -25,9 +26,17 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
 from dumpleak.reports.values import Absent, Detail, Name
-from dumpleak.survey.verifier import NOT_LOGGED, TRACKING, Origin, VerifierAnswer, flag_names
+from dumpleak.survey.verifier import (
+    NOT_LOGGED,
+    TRACKING,
+    Logged,
+    Origin,
+    VerifierAnswer,
+    flag_names,
+)
 from windumps.pool_tags import tag_text
-from windumps.pools.verifier.drivers import PoolUse, VerifiedDriver
+from windumps.pools.verifier.drivers import VerifiedDriver
+from windumps.pools.verifier.pool_use import PoolUse
 
 _SHOWN_FRAMES = 6
 _OFF = "Driver Verifier was not on: it tracked no pool."
@@ -74,10 +83,10 @@ def verifier_document(answer: VerifierAnswer, top: int | None) -> Document:
         (
             *parts,
             _block_table(answer, top),
+            *_log_parts(answer),
             Source("File", answer.source),
             Notes(answer.diagnostics),
         ),
-        judged_in=View.PEOPLE,
     )
 
 
@@ -91,7 +100,7 @@ def _summary(answer: VerifierAnswer) -> Summary:
         tone, headline = Tone.CANNOT_TELL, f"Cannot tell: {answer.shortfall}"
     elif left is not None:
         tone, headline = Tone.BAD, f"{left.told}."
-        steps = (left_step(left),) if not answer.is_filtered else ()
+        steps = left_steps(left, answer.source) if not answer.is_filtered else ()
     elif not answer.is_on:
         return Summary(Tone.NOTICE, _OFF, (), steps)
     else:
@@ -125,6 +134,8 @@ def _sure(answer: VerifierAnswer) -> str:
     listed, counted = len(answer.address), answer.counted
     if counted is None:
         return f"{listed:,} blocks are listed; how many Verifier counts is not known"
+    if listed > counted:
+        return f"{listed:,} blocks are listed, though Verifier counts {counted:,}"
     if answer.missing:
         return (
             f"{listed:,} of {counted:,} blocks that Verifier counts are listed; the records of "
@@ -207,6 +218,34 @@ def _detail(origin: Origin) -> Detail:
     return Detail(origin.caller, tuple((frame, "") for frame in origin.frames))
 
 
+def _log_parts(answer: VerifierAnswer) -> list[Part]:
+    """Records of the log as they are, where they were asked for."""
+    if not answer.logged:
+        return []
+    known = answer.log is not None and answer.log.is_ordered
+    which = (
+        "the newest first" if known else "in the order of the ring, for nothing tells the newest"
+    )
+    said = f"{len(answer.logged):,} records of the log, {which}. They do not say what was a free."
+    columns = (
+        Column("address", Kind.ADDRESS),
+        Column("bytes", Kind.COUNT),
+        Column("thread", Kind.ADDRESS),
+        Column("stack", Kind.NAME),
+    )
+
+    def row(_: int, record: Logged) -> Row:
+        name = Name(record.frames[0] if record.frames else "", lines=record.frames[1:])
+        return record.address, record.bytes, record.thread, name
+
+    many = len(answer.logged)
+    title = "The log of allocations and frees"
+    return [
+        Line(said),
+        Table("log", title, columns, answer.logged, row, View.PEOPLE, top=many, note=said),
+    ]
+
+
 def _block_table(answer: VerifierAnswer, top: int | None) -> Table[int]:
     def row(_: int, number: int) -> Row:
         stack = int(answer.stack[number])
@@ -269,6 +308,15 @@ def verifier_json(answer: VerifierAnswer) -> dict[str, Any]:
                 *(column.tolist() for column in (answer.driver, answer.caller, answer.stack)),
                 strict=True,
             )
+        ],
+        "logged": [
+            {
+                "address": format_address(record.address, answer.pointer_size),
+                "bytes": record.bytes,
+                "thread": format_address(record.thread, answer.pointer_size),
+                "frames": list(record.frames),
+            }
+            for record in answer.logged
         ],
         "diagnostics": diagnostics_json(answer.diagnostics),
     }

@@ -15,6 +15,7 @@ from dumpleak.compare.answers import Verdict
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import Finding, told_unknown
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.units import count_of
 from dumpleak.reports.ci.findings import JudgedAnswer, findings, told, xml_text
 
 
@@ -58,8 +59,8 @@ def write_junit(judged: JudgedAnswer, top: int | None, stream: IO[str]) -> None:
     suite.extend(cases)
     out = SubElement(suite, "system-out")
     if left_out:
-        more = f"{left_out} more {answer.base.noun}s that grew are left out"
-        out.text = f"{more}; --top N shows more."
+        more = count_of(left_out, f"more {answer.base.noun}")
+        out.text = f"{more} that grew are left out; --top N shows more."
     SubElement(suite, "system-err")
     ElementTree.indent(root)
     stream.write('<?xml version="1.0" encoding="UTF-8"?>\n')

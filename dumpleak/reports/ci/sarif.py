@@ -14,6 +14,7 @@ from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.gate.gate import Finding, told_unknown
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.units import count_of
 from dumpleak.reports.ci.findings import (
     Findings,
     JudgedAnswer,
@@ -82,10 +83,8 @@ def _notifications(judged: JudgedAnswer, left_out: int) -> list[dict[str, Any]]:
     if more > 0:
         notifications.append(_note(f"{more} more diagnostics are left out; --format json has them"))
     if left_out:
-        noun = answer.base.noun
-        notifications.append(
-            _note(f"{left_out} more {noun}s that grew are left out; --top N shows more")
-        )
+        more_sites = count_of(left_out, f"more {answer.base.noun}")
+        notifications.append(_note(f"{more_sites} that grew are left out; --top N shows more"))
     unanswered = gate.unanswered if gate else []
     return [*notifications, *(_note(told_unknown(measured), "error") for measured in unanswered)]
 

@@ -233,7 +233,8 @@ def _gauge(label: str, coverage: Coverage) -> Gauge:
     if coverage.never:
         return Gauge(label, None, coverage.never, complete=False)
     if isinstance(coverage, ListCovered):
-        return Gauge(label, 1.0, coverage.told(), complete=True)
+        whole = coverage.is_complete
+        return Gauge(label, 1.0 if whole else None, coverage.told(), complete=whole)
     text = f"{coverage.share_text}: {coverage.amounts}, {coverage.heaps_text}"
     return Gauge(label, coverage.shown_share or 0.0, text, coverage.is_complete)
 

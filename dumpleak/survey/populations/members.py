@@ -20,7 +20,8 @@ from dumpleak.model.totals import Group, sum_of
 from windumps.arrays import I64
 from windumps.diagnostics import Diagnostic, Severity
 
-UNSIZED = ("members-only-counted", Severity.WARNING, "MemoryInfoListStream")
+PARTLY_KNOWN = ("members-partly-known", Severity.WARNING, "_EPROCESS")
+UNSIZED = ("members-only-counted", Severity.WARNING)
 
 
 class Members(NamedTuple):
@@ -31,12 +32,14 @@ class Members(NamedTuple):
         group: int64, one row a member: its index into `sites`.
         size: int64, bytes of each; None where they have none, or they are not known.
         notes: What was not looked at for it, and why.
+        lacking: Of a system, processes of which not all members are known, as groups by process.
     """
 
     sites: list[Site]
     group: I64
     size: I64 | None
     notes: tuple[Diagnostic, ...] = ()
+    lacking: tuple[Group, ...] = ()
 
 
 def numbered(sites: Iterable[Site]) -> tuple[list[Site], I64]:
@@ -72,6 +75,22 @@ def added_up(members: Members) -> list[Group]:
     return [(members.sites[number], sums.totals(number)) for number in present]
 
 
+def partly_known(covered: ListCovered) -> list[Diagnostic]:
+    """Says of which processes not all members are known."""
+    if not covered.lacking:
+        return []
+    told = f"{covered.told()}; there may be more than are listed"
+    return [Diagnostic(*PARTLY_KNOWN, None, told)]
+
+
+def only_counted(population: str, structure: str, *, sized: bool) -> list[Diagnostic]:
+    """Says that members have bytes, which the dump does not tell."""
+    if sized or not POPULATIONS[population].what_bytes:
+        return []
+    told = f"the dump does not tell how large {population} are"
+    return [Diagnostic(*UNSIZED, structure, None, told)]
+
+
 def stored(by: str, members: Members) -> StoredPopulation:
     """Members that the dump lists, by one grouping."""
     notes = {by: members.notes} if members.notes else {}
@@ -89,12 +108,11 @@ def members_snapshot(
         by: A grouping that is kept.
         kept: All members.
     """
-    diagnostics = [*process.diagnostics, *kept.notes.get(by, ())]
+    listed = ListCovered.of(population, kept.lacking)
+    diagnostics = [*process.diagnostics, *kept.notes.get(by, ()), *partly_known(listed)]
     groups, sized = kept.groups[by], kept.sized
-    if not sized and POPULATIONS[population].what_bytes:
-        diagnostics.append(
-            Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
-        )
+    structure = "_EPROCESS" if process.is_pool else "MemoryInfoListStream"
+    diagnostics += only_counted(population, structure, sized=sized)
     return replace(
         process,
         grouping=by,
@@ -112,7 +130,7 @@ def members_snapshot(
         held_by={},
         unreferenced=None,
         outside=account_of(process),  # as it was: the totals are other ones now
-        coverage=kept.coverage or ListCovered.of(population),
+        coverage=kept.coverage or listed,
         limits=(),
         population=population,
         sized=sized,

@@ -11,7 +11,7 @@ its handles are not read. Whether a layout fits is checked for each process: the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,27 +87,40 @@ class HandleTable:
         objects: uint64, address of the `_OBJECT_HEADER` of each open handle; one object may come more than
             once.
         absent_pages: Pages of the table that are not in the dump: that many times 256 handles or fewer
-            (512 on x86) are not known.
+            (512 on x86) are not known. Where what leads to the pages is not there either, more.
+        blank_pages: Pages that hold nothing, not even free entries: nobody wrote them. A table without any
+            page is one, too.
     """
 
     process: KernelProcess
     objects: U64
     absent_pages: int
+    blank_pages: int = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """These are all handles of the process, be they none."""
+        return not self.absent_pages and not self.blank_pages
 
 
 def read_handles(
-    kernel: Kernel, processes: Iterable[KernelProcess], log: DiagnosticLog
+    kernel: Kernel, processes: Sequence[KernelProcess], log: DiagnosticLog
 ) -> list[HandleTable]:
     """Reads the handle tables of processes.
 
     Returns:
-        Empty when it is not certain how handle tables of this build are laid out; `log` says so.
+        One for each process, read or not. Empty when it is not certain how handle tables
+        of this build are laid out; `log` says so.
     """
     reader = _Reader(kernel, log)
-    tables = [(process, reader.head(process)) for process in processes] if reader.row else []
-    there = [(process, head) for process, head in tables if head]
-    fitting = [(process, head) for process, head in there if reader.names_owner(process, head)]
-    if not there or len(fitting) < _MIN_SHARE * len(there):
+    heads = {process.address: reader.head(process) for process in processes} if reader.row else {}
+    owned = {
+        process.address: reader.names_owner(process, head)
+        for process in processes
+        if (head := heads.get(process.address))
+    }
+    told = [names for names in owned.values() if names is not None]
+    if not told or sum(told) < _MIN_SHARE * len(told):
         log.add(
             "handles-unknown",
             Severity.INFO,
@@ -117,7 +130,14 @@ def read_handles(
             f"{kernel.build} are laid out is not known for certain",
         )
         return []
-    return [reader.read(process, head) for process, head in fitting]
+    tables = []
+    for process in processes:
+        head = heads[process.address]
+        if head and owned[process.address]:
+            tables.append(reader.read(process, head))
+        else:  # a process without a table has no handles: what the kernel needs has none, and who ended
+            tables.append(HandleTable(process, np.empty(0, np.uint64), int(head != 0)))
+    return tables
 
 
 class _Reader:
@@ -134,22 +154,28 @@ class _Reader:
         self._budget = len(kernel.memory.data) // PAGE_SIZE + _SPARE_PAGES
         self._seen: set[int] = set()
 
-    def head(self, process: KernelProcess) -> int:
-        """Address of the table; 0 when the process has none or it is not known."""
-        return self._field("_EPROCESS", "ObjectTable", process.address + self._moved) or 0
+    def head(self, process: KernelProcess) -> int | None:
+        """Address of the table; 0 when the process has none, None where that is not in the dump."""
+        return self._field("_EPROCESS", "ObjectTable", process.address + self._moved)
 
-    def names_owner(self, process: KernelProcess, head: int) -> bool:
-        """The table says that it belongs to the process (System's names no process, but the id)."""
+    def names_owner(self, process: KernelProcess, head: int) -> bool | None:
+        """The table says that it belongs to the process (System's names no process, but the id).
+
+        None where it is not in the dump.
+        """
         owner = self._field("_HANDLE_TABLE", "QuotaProcess", head)
         number = self._field("_HANDLE_TABLE", "UniqueProcessId", head)
+        if owner is None or number is None:
+            return None
         return number == process.process_id and owner in (0, process.address)
 
     def read(self, process: KernelProcess, head: int) -> HandleTable:
-        code = self._field("_HANDLE_TABLE", "TableCode", head) or 0
-        levels, first = code & _LEVEL_MASK, code & ~_LEVEL_MASK
+        code = self._field("_HANDLE_TABLE", "TableCode", head)
+        levels, first = (code or 0) & _LEVEL_MASK, (code or 0) & ~_LEVEL_MASK
         if not first or levels > _MAX_LEVELS:
-            return HandleTable(process, np.empty(0, np.uint64), 0)
-        pages, absent = [first], 0
+            unread = code is None or levels > _MAX_LEVELS
+            return HandleTable(process, np.empty(0, np.uint64), int(unread), int(not unread))
+        pages, absent, blank = [first], 0, 0
         for _ in range(levels):
             lower = []
             for page in pages:
@@ -164,11 +190,12 @@ class _Reader:
             words = self._page(page)
             if words is None:
                 absent += 1
+            elif not words.any():
+                blank += 1
             else:
-                objects.append(
-                    self._objects(words[2::2])
-                )  # the first entry of each page is not a handle
-        return HandleTable(process, np.concatenate(objects), absent)
+                # The first entry of each page is not a handle.
+                objects.append(self._objects(words[2::2]))
+        return HandleTable(process, np.concatenate(objects), absent, blank)
 
     def _objects(self, values: U64) -> U64:
         """Addresses of object headers in the first words of entries; free entries are left out."""

@@ -9,7 +9,7 @@ known by their values and by the chain of objects that meets them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from windumps.arrays import I64, U64
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.segments import Segment, private_words, writable_words
 from windumps.heaps.clr.walk import Span, Walk
+from windumps.memory.regions import MEM_IMAGE
 
 MAX_CONTEXT = 1 << 28  # bytes of the heap that a thread takes in one go, at most
 MAX_TAKEN = 1 << 48  # bytes that it takes in its life
@@ -33,14 +34,14 @@ class Pointers(NamedTuple):
         value: uint64, what it is.
         following: uint64, the word behind it.
         segment: int64, the segment it points into, its committed end included.
-        of_image: bool, it stands in an image's data.
+        of_runtime: bool, it stands in the data of the runtime's image.
     """
 
     place: U64
     value: U64
     following: U64
     segment: I64
-    of_image: NDArray[np.bool_]
+    of_runtime: NDArray[np.bool_]
 
 
 class End(NamedTuple):
@@ -49,20 +50,30 @@ class End(NamedTuple):
     Attributes:
         address: The end.
         unsure: From there on there may be more objects, up to here; the same where it is known.
+        by_word: A word of the runtime tells, or what threads have taken does.
     """
 
     address: int
     unsure: int
+    by_word: bool = False
 
 
-def heap_pointers(tables: MethodTables, segments: list[Segment]) -> Pointers:
-    """All words outside the heap that point into it."""
+def heap_pointers(
+    tables: MethodTables, segments: list[Segment], images: Sequence[tuple[int, int]]
+) -> Pointers:
+    """All words outside the heap that point into it.
+
+    Args:
+        tables: The MethodTables.
+        segments: The heap.
+        images: (start, end) of the runtime's; any may be where there are none.
+    """
     starts = np.array([segment.start for segment in segments], np.uint64)
     ends = np.array([segment.committed for segment in segments], np.uint64)
     low, high = starts.min(), ends.max()
     width = np.uint64(tables.pointer_size)
     columns: list[Pointers] = []
-    for address, words, of_image in _outside(tables):
+    for address, words in _outside(tables):
         near = np.flatnonzero((words >= low) & (words <= high))
         near = near[near < len(words) - 1]
         value = words[near].astype(np.uint64)
@@ -71,20 +82,29 @@ def heap_pointers(tables: MethodTables, segments: list[Segment]) -> Pointers:
         own = np.maximum(np.searchsorted(starts, place, "right") - 1, 0)
         keep = (value <= ends[segment]) & ~((place >= starts[own]) & (place < ends[own]))
         following = words[near[keep] + 1].astype(np.uint64)
-        image = np.full(len(following), of_image)
-        columns.append(Pointers(place[keep], value[keep], following, segment[keep], image))
+        own_data = _in_images(tables, place[keep], images)
+        columns.append(Pointers(place[keep], value[keep], following, segment[keep], own_data))
     nothing = np.empty(0, np.uint64)
     none = Pointers(nothing, nothing, nothing, nothing.astype(np.int64), nothing.astype(np.bool_))
     return Pointers(*(np.concatenate(column) for column in zip(none, *columns, strict=True)))
 
 
-def _outside(
-    tables: MethodTables,
-) -> Iterator[tuple[int, NDArray[np.unsignedinteger], bool]]:
-    for address, words in private_words(tables.memory, tables.pointer_size, 1):
-        yield address, words, False
-    for address, words in writable_words(tables.memory, tables.pointer_size):
-        yield address, words, True
+def _in_images(
+    tables: MethodTables, places: U64, images: Sequence[tuple[int, int]]
+) -> NDArray[np.bool_]:
+    regions = tables.memory.regions
+    if not images and len(regions):
+        row = np.maximum(np.searchsorted(regions.base_address, places, "right") - 1, 0)
+        return np.asarray(regions.type[row] == MEM_IMAGE)
+    mine = np.zeros(len(places), np.bool_)
+    for start, end in images:
+        mine |= (places >= np.uint64(start)) & (places < np.uint64(end))
+    return mine
+
+
+def _outside(tables: MethodTables) -> Iterator[tuple[int, NDArray[np.unsignedinteger]]]:
+    yield from private_words(tables, 1)
+    yield from writable_words(tables)
 
 
 def contexts(tables: MethodTables, segments: list[Segment], found: Pointers) -> dict[int, int]:
@@ -111,33 +131,71 @@ def contexts(tables: MethodTables, segments: list[Segment], found: Pointers) -> 
     return jumps
 
 
-def end_of_objects(
+def ends_of_objects(
+    tables: MethodTables, segments: list[Segment], found: Pointers, jumps: dict[int, int]
+) -> list[End]:
+    """Where the objects of each segment end."""
+    ends = [_end(tables, segments, number, found, jumps) for number in range(len(segments))]
+    if any(end.by_word for end in ends):
+        return ends
+    # New objects come from one of them, and nothing tells from which.
+    return [
+        _end_by(tables, segment, np.empty(0, np.uint64), [], jumps) if _may_grow(segment) else end
+        for segment, end in zip(segments, ends, strict=True)
+    ]
+
+
+def _may_grow(segment: Segment) -> bool:
+    return segment.kind == "small" and segment.committed > segment.allocated
+
+
+def _end(
     tables: MethodTables,
     segments: list[Segment],
     number: int,
     found: Pointers,
     jumps: dict[int, int],
 ) -> End:
-    """Where the objects of a segment end."""
     segment = segments[number]
-    known = End(segment.allocated, segment.allocated)
-    if segment.kind != "small" or segment.committed <= segment.allocated:
-        return known
     mine = (found.segment == number) & (found.value >= np.uint64(segment.allocated))
     named = found.following == np.uint64(segment.entry)
-    candidates = np.unique(found.value[mine & (named | found.of_image)])
+    candidates = np.unique(found.value[mine & (named | found.of_runtime)])
     # What a thread has taken lies before the end.
     taken = [end for start, end in jumps.items() if segment.allocated <= start < segment.committed]
-    if not len(candidates) and not taken:
-        return known
+    if not _may_grow(segment) or not (len(candidates) or taken):
+        return End(segment.allocated, segment.allocated)
+    return _end_by(tables, segment, candidates, taken, jumps)
+
+
+def _end_by(
+    tables: MethodTables,
+    segment: Segment,
+    candidates: U64,
+    taken: list[int],
+    jumps: dict[int, int],
+) -> End:
+    """Where objects end behind `allocated`: at the first candidate that the chain of objects meets."""
     span = Span(segment.allocated, segment.committed, tables.pointer_size, jumps)
-    walk = Walk(tables, span, mend=False)
+    walk = Walk(tables, span)
     met = np.empty(0, np.uint64)
+    behind = segment.allocated  # the last object, as far as one can tell
+    used = np.array(taken, np.uint64)
+    seen = np.empty(0, np.uint64)
     for piece in walk.pieces():
-        met = np.union1d(met, candidates[np.isin(candidates, piece.address)])
-    met = np.union1d(met, candidates[candidates == np.uint64(walk.reached)])
-    least = max((end for end in taken if end <= walk.reached), default=segment.allocated)
+        met = np.union1d(met, candidates[_among(candidates, piece.address)])
+        seen = np.union1d(seen, used[_among(used, piece.address)])
+        behind = int(piece.address[-1]) + int(piece.size[-1])
+    stops = np.array([*walk.stops, walk.reached], np.uint64)
+    met = np.union1d(met, candidates[np.isin(candidates, stops)])
+    seen = np.union1d(seen, used[np.isin(used, stops)])
+    least = max(seen.tolist(), default=segment.allocated)
     met = met[met >= np.uint64(least)]
-    if not len(met):
-        return End(least, walk.reached if least > segment.allocated else least)
-    return End(int(met[0]), int(met[-1]))
+    if len(met):
+        return End(int(met[0]), int(met[-1]), True)
+    return End(least, max(behind, least, *candidates.tolist()), len(seen) > 0)
+
+
+def _among(values: U64, ascending: U64) -> NDArray[np.bool_]:
+    """Which values are in a column; `np.isin` would sort that anew."""
+    place = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    return np.asarray(ascending[place] == values)

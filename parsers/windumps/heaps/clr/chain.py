@@ -19,7 +19,7 @@ from windumps.heaps.clr.method_tables import MethodTables
 LANE = 1024  # words
 GUESS = (64, 256)  # words at the beginning of a lane where an object may begin
 AGREE = 64  # objects that a chain has to go on for, to be believed behind damage
-NEAR = 512  # words behind damage where the chain may begin again
+NEAR = 256  # words behind damage where the chain may begin again
 _COUNT = np.uint64(0xFFFFFFFF)
 
 
@@ -120,17 +120,16 @@ class Window:
         return None
 
     def drop_last(self, position: int) -> int:
-        """Leaves out an array that ends where the chain breaks, since nothing confirms its length.
+        """Leaves out the object that ends where the chain breaks, since nothing confirms its size.
 
         Returns:
             Its bytes; 0 where there is none.
         """
         before = self.starts
         before = before[before < position][-1:]
-        numbers = self._numbers(before)
-        if not len(before) or not self._tables.component[numbers[0]]:
+        if not len(before):
             return 0
-        size = int(self._sizes(before, numbers)[0])
+        size = int(self._sizes(before, self._numbers(before))[0])
         if int(before[0]) * self._width + size != position * self._width:
             return 0
         self._dropped.append(int(before[0]))
@@ -141,8 +140,10 @@ class Window:
         """Where the objects begin that the chain has met, ascending, in words."""
         met = np.flatnonzero(self._visited)
         met = met[met >= self._low[met // LANE]]
-        starts = np.union1d(met, np.array(self._extra, np.int64))
-        return starts[~np.isin(starts, self._dropped)] if self._dropped else starts
+        if self._extra:
+            met = np.concatenate([met, np.array(self._extra, np.int64)])
+            met.sort()
+        return met[~np.isin(met, self._dropped)] if self._dropped else met
 
     def objects(self, starts: I64) -> tuple[U64, I64, I64]:
         """(address, number of the MethodTable, bytes) of objects."""
@@ -224,7 +225,8 @@ class Window:
         chains = np.arange(len(places))
         at, met = places, [(chains, places)]
         done = np.zeros(len(places), np.bool_)
-        for _ in range(AGREE):
+        behind = int(places[-1])
+        for step in range(NEAR):
             following, good = self._steps(at)
             chains, at = chains[good], following[good]
             done[chains[at >= self._count]] = True  # it left the window as it should
@@ -233,6 +235,8 @@ class Window:
             if not len(at):
                 break
             met.append((chains, at))
+            if step >= AGREE and int(at.min()) > behind:
+                break
         done[chains] = True
         if not done.any():
             return None

@@ -13,14 +13,15 @@ from windumps.arrays import I64
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump
 from windumps.heaps.base import HeapAccount
-from windumps.heaps.clr.bounds import End, Pointers, contexts, end_of_objects, heap_pointers
+from windumps.heaps.clr.bounds import End, Pointers, contexts, ends_of_objects, heap_pointers
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
 from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
-from windumps.heaps.clr.segments import Segment, find_segments
+from windumps.heaps.clr.segments import Segment, find_segments, uncovered
 from windumps.heaps.clr.walk import Objects, Span, Walk
 
 _STRUCTURE = "heap_segment"
+PROVEN = ("x86", "x64")  # architectures of which heaps were compared with what a program made
 LARGE_ALIGNMENT = 8  # of large objects, also where pointers have four bytes
 NOT_FOUND = (
     "the process has a .NET runtime, but its heap is not in the dump; take a full dump: "
@@ -54,10 +55,13 @@ class ManagedHeap:
     def __init__(self, dump: Dump, runtime: Runtime) -> None:
         self.runtime = runtime
         self.log = DiagnosticLog()
-        self.tables = MethodTables(dump.memory, runtime.pointer_size)
+        self.tables = MethodTables(dump.memory, runtime.pointer_size, dump.release)
         self.segments = find_segments(self.tables)
         self.account = HeapAccount()
         self.marked = 0
+        if runtime.architecture not in PROVEN:
+            told = f"the .NET heap of {runtime.architecture} is read by the rules of x64, untried"
+            self.log.add("managed-unproven", Severity.WARNING, _STRUCTURE, None, told)
         self._memory = dump.memory
 
     @cached_property
@@ -67,20 +71,17 @@ class ManagedHeap:
 
     @cached_property
     def _jumps(self) -> dict[int, int]:
-        return contexts(self.tables, self.segments, self._pointers)
+        return contexts(self.tables, self.segments, self.pointers)
 
     @cached_property
-    def _pointers(self) -> Pointers:
-        return heap_pointers(self.tables, self.segments)
+    def pointers(self) -> Pointers:
+        """Words outside the heap that point into it."""
+        return heap_pointers(self.tables, self.segments, self.runtime.images)
 
     @cached_property
     def ends(self) -> list[End]:
         """Where the objects of each segment end."""
-        numbers = range(len(self.segments))
-        args = self.segments, self._pointers, self._jumps
-        return [
-            end_of_objects(self.tables, args[0], number, args[1], args[2]) for number in numbers
-        ]
+        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps)
 
     def objects(self) -> Iterator[Objects]:
         """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""
@@ -97,6 +98,7 @@ class ManagedHeap:
                 walked += self._count(piece.size, free)
                 yield piece.select(~free)
             self._close(segment, end, walk, walked)
+        self._close_uncovered()
         if self.marked:
             self.log.add(
                 "managed-heap-in-collection",
@@ -140,6 +142,24 @@ class ManagedHeap:
                 f"{unwalked} bytes of .NET objects could not be walked: they are not in the dump, or damaged",
                 unwalked,
             )
+
+    def _close_uncovered(self) -> None:
+        """Accounts for memory of the heap whose segments are lost."""
+        spans = uncovered(self._memory, self.segments)
+        size = sum(high - low for low, high in spans)
+        if not size:
+            return
+        self.account.committed_bytes += size
+        self.account.unwalked_bytes += size
+        self.account.absent_bytes += size - self._memory.present_in([(a, b - a) for a, b in spans])
+        self.log.add(
+            "managed-segment-lost",
+            Severity.WARNING,
+            _STRUCTURE,
+            spans[0][0],
+            f"{size} bytes of the .NET heap belong to segments that are not in the dump, or damaged",
+            size,
+        )
 
 
 class Found(NamedTuple):

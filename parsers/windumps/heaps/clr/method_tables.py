@@ -6,6 +6,7 @@ contracts). What makes the check structural: the EEClass of a MethodTable points
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,10 +63,12 @@ class MethodTables:
     Args:
         memory: The process's memory.
         pointer_size: 4 or 8.
+        release: Gives mapped pages back to the system; called now and then by all who go through much memory.
 
     Attributes:
         memory: As given.
         pointer_size: As given.
+        release: As given.
         address: uint64, in order of meeting.
         flags: uint32.
         base: int64, bytes of an instance without components.
@@ -73,7 +76,13 @@ class MethodTables:
         free: bool, of free stretches.
     """
 
-    def __init__(self, memory: AddressSpace, pointer_size: int) -> None:
+    def __init__(
+        self,
+        memory: AddressSpace,
+        pointer_size: int,
+        release: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.release = release
         self.memory = memory
         self.pointer_size = pointer_size
         self.address = np.empty(0, np.uint64)

@@ -205,7 +205,11 @@ class TypeNames:
         modules = np.unique(
             [self._module(int(self._tables.address[n]), self._heads[n]) for n in kept.tolist()]
         )[:MAX_MODULES]
-        best: tuple[int, int, dict[int, Metadata]] = (-1, _ROWS[0], {})
+        best: tuple[int, int, dict[int, Metadata]] = (
+            0,
+            _ROWS[0],
+            {},
+        )  # nothing is named without a vote
         words = self._module_words(modules.astype(np.uint64))
         found = [
             {

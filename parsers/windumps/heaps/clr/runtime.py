@@ -24,11 +24,14 @@ class Runtime:
         kind: `CORE`, `FRAMEWORK`, `MAYBE` where the dump does not tell, or `NONE`.
         module: The image that is it; None where none is known.
         architecture: Of its code; "" where it is not known.
+        images: (start, end) of the images that the collector's own words may be in; empty where the runtime
+            is not known.
     """
 
     kind: str
     module: Module | None
     architecture: str
+    images: tuple[tuple[int, int], ...] = ()
 
     @property
     def pointer_size(self) -> int:
@@ -42,14 +45,19 @@ def runtime_of(dump: Dump) -> Runtime:
     for names, kind in ((_CORE, CORE), (_FRAMEWORK, FRAMEWORK)):
         module = next((named[name] for name in names if name in named), None)
         if module is not None:
-            return Runtime(kind, module, _architecture(dump, module))
+            found = [named[name] for name in names if name in named]
+            return Runtime(kind, module, _architecture(dump, module), _spans(found))
     unseen = not dump.modules or not dump.modules_whole
     for module in dump.modules:
         raw = dump.memory.read_available(module.base_address, HEADER_BYTES)
         if _SECTION in raw:
-            return Runtime(CORE, module, _architecture(dump, module))
+            return Runtime(CORE, module, _architecture(dump, module), _spans([module]))
         unseen |= not raw and module.name.lower().endswith(".exe")
     return Runtime(MAYBE if unseen else NONE, None, dump.architecture)
+
+
+def _spans(modules: list[Module]) -> tuple[tuple[int, int], ...]:
+    return tuple((module.base_address, module.end_address) for module in modules)
 
 
 def _architecture(dump: Dump, module: Module) -> str:

@@ -7,19 +7,20 @@ An entry is believed when they are in order and a MethodTable stands at `mem`.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.arrays import I64, PAGE_SIZE, U64
+from windumps.arrays import ADDRESS_LIMIT, I64, PAGE_SIZE, U64
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.memory import AddressSpace
-from windumps.memory.regions import MEM_IMAGE
+from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE
 
-_ALLOCATED, _COMMITTED, _RESERVED, _USED, _MEM, _FLAGS = range(6)
-_WORDS = 6
+_ALLOCATED, _COMMITTED, _RESERVED, _USED, _MEM, _FLAGS, _NEXT, _PLACE = range(8)
+_WORDS = 7
 # heap_segment.flags
 FROZEN, LARGE, PINNED = 0x1, 0x8, 0x200
 # winnt.h: PAGE_READWRITE, PAGE_WRITECOPY, PAGE_EXECUTE_READWRITE, PAGE_EXECUTE_WRITECOPY
@@ -57,27 +58,75 @@ class Segment:
 
 
 def find_segments(tables: MethodTables) -> list[Segment]:
-    """All segments of a process, ascending by their memory."""
+    """All segments of a process, ascending by their memory.
+
+    Where an entry's first object is not there, it is believed if its memory is part of what another one's is,
+    or if it leads to another: its memory is the heap's, and what is lost of it has to be said.
+    """
     memory, width = tables.memory, tables.pointer_size
-    found: dict[int, Segment] = {}
-    for address, words in private_words(memory, width, _WORDS - 1):
-        entries = _entries(words, width)
-        entries = entries[_first_is_object(tables, words[entries + _MEM].astype(np.uint64))]
-        for at in entries.tolist():
-            allocated, committed, reserved, _, start, flags = words[at : at + _WORDS].tolist()
-            segment = Segment(
-                address + at * width, start, allocated, committed, reserved, flags & 0xFFFFFFFF
-            )
-            known = found.get(start)
-            if known is None or known.allocated < allocated:
-                found[start] = segment
-        if len(found) > MAX_SEGMENTS:
-            break
-    return _apart(sorted(found.values(), key=lambda segment: segment.start))
+    rows = [np.empty((0, _WORDS + 1), np.uint64)]
+    for address, words in private_words(tables, _WORDS - 1):
+        at = _entries(words, width)
+        columns = [words[at + number].astype(np.uint64) for number in range(_WORDS)]
+        places = np.uint64(address) + (at * width).astype(np.uint64)
+        rows.append(np.stack([*columns, places], axis=1))
+    table = np.concatenate(rows)[:MAX_SEGMENTS]
+    sure = _first_is_object(tables, table[:, _MEM]) & (table[:, _ALLOCATED] != 0)
+    held = np.isin(_allocations(memory, table[:, _MEM]), _allocations(memory, table[sure, _MEM]))
+    linked = np.isin(table[:, _NEXT], table[sure, _PLACE]) & (table[:, _FLAGS] & FROZEN != 0)
+    kept = table[sure | (held & (len(memory.regions) > 0)) | linked]
+    order = np.lexsort((kept[:, _ALLOCATED], kept[:, _MEM]))
+    return _apart([_segment(row) for row in kept[order].tolist()])
 
 
-def private_words(memory: AddressSpace, width: int, overlap: int) -> Iterator[tuple[int, U64]]:
+def _segment(row: list[int]) -> Segment:
+    allocated, committed, reserved, _, start, flags, _, place = row
+    return Segment(place, start, allocated or start, committed, reserved, flags & 0xFFFFFFFF)
+
+
+def _allocations(memory: AddressSpace, addresses: U64) -> U64:
+    """The allocation that each address is in; of those in none, the address itself."""
+    regions = memory.regions
+    if not len(regions):
+        return addresses
+    row = np.maximum(np.searchsorted(regions.base_address, addresses, "right") - 1, 0)
+    inside = addresses - regions.base_address[row] < regions.region_size[row]
+    return np.where(inside, regions.allocation_base[row], addresses)
+
+
+def uncovered(memory: AddressSpace, segments: list[Segment]) -> list[tuple[int, int]]:
+    """(start, end) of committed memory of the heap that no segment tells of: its entry is lost."""
+    regions = memory.regions
+    starts = np.array([segment.start for segment in segments], np.uint64)
+    mine = np.isin(regions.allocation_base, np.unique(_allocations(memory, starts)))
+    mine &= (regions.state == MEM_COMMIT) & (len(regions) > 0)
+    lows = [_first_page(segment) for segment in segments]
+    found: list[tuple[int, int]] = []
+    for start, size in zip(
+        regions.base_address[mine].tolist(), regions.region_size[mine].tolist(), strict=True
+    ):
+        at, end = start, start + size
+        first = max(bisect_right(lows, at) - 1, 0)
+        for low, segment in zip(lows[first:], segments[first:], strict=True):
+            if low >= end:
+                break
+            if low > at:
+                found.append((at, low))
+            at = max(at, min(segment.committed, end))
+        if at < end:
+            found.append((at, end))
+    return found
+
+
+def _first_page(segment: Segment) -> int:
+    """Where a segment's memory begins; its entry may stand in front of its objects."""
+    before = 0 < segment.start - segment.entry <= PAGE_SIZE
+    return (segment.entry if before else segment.start) & ~(PAGE_SIZE - 1)
+
+
+def private_words(tables: MethodTables, overlap: int) -> Iterator[tuple[int, U64]]:
     """Memory that is no image's, as (address, words), in windows that overlap by some words."""
+    memory, width = tables.memory, tables.pointer_size
     images = memory.regions.type == MEM_IMAGE
     starts = memory.regions.base_address[images]
     sizes = memory.regions.region_size[images]
@@ -89,10 +138,13 @@ def private_words(memory: AddressSpace, width: int, overlap: int) -> Iterator[tu
                 raw = memory.data[offset + at - address : offset + end - address]
                 raw = raw[: len(raw) // width * width]
                 yield at, np.ndarray((len(raw) // width,), f"<u{width}", buffer=raw)
+                if end - at >= WINDOW:
+                    tables.release()
 
 
-def writable_words(memory: AddressSpace, width: int) -> Iterator[tuple[int, U64]]:
+def writable_words(tables: MethodTables) -> Iterator[tuple[int, U64]]:
     """The data of images, as (address, words)."""
+    memory, width = tables.memory, tables.pointer_size
     regions = memory.regions
     protect = regions.protect & np.uint32(0xFF)
     mine = (regions.type == MEM_IMAGE) & np.isin(protect, WRITABLE)
@@ -108,7 +160,7 @@ def writable_words(memory: AddressSpace, width: int) -> Iterator[tuple[int, U64]
 def _outside(low: int, high: int, starts: U64, sizes: U64) -> list[tuple[int, int]]:
     """The parts of a run that no image has."""
     first = int(np.searchsorted(starts, np.uint64(low), "right"))
-    last = int(np.searchsorted(starts, np.uint64(high), "left"))
+    last = int(np.searchsorted(starts, np.uint64(min(high, ADDRESS_LIMIT - 1)), "left"))
     parts, at = [], low
     for number in range(max(first - 1, 0), last):
         begin, end = int(starts[number]), int(starts[number]) + int(sizes[number])
@@ -129,11 +181,13 @@ def _entries(words: U64, width: int) -> I64:
     at = np.flatnonzero((low == 0) & (committed != 0))
     for less, more in (
         (_COMMITTED, _RESERVED),
-        (_MEM, _ALLOCATED),
+        (_MEM, _COMMITTED),
         (_ALLOCATED, _COMMITTED),
         (_USED, _RESERVED),
     ):
         at = at[words[at + less] <= words[at + more]]
+    allocated = words[at + _ALLOCATED]  # of a region that is free it is 0
+    at = at[(allocated == 0) | (allocated >= words[at + _MEM])]
     start = words[at + _MEM]
     at = at[(start >= 0x10000) & (start % width == 0)]
     near = words[at + _RESERVED] - words[at + _MEM] <= MAX_SEGMENT
@@ -152,10 +206,8 @@ def _apart(segments: list[Segment]) -> list[Segment]:
     kept: list[Segment] = []
     for segment in segments:
         if kept and segment.start < kept[-1].reserved:
-            if segment.allocated <= kept[-1].allocated:
-                continue
-            if kept[-1].allocated == kept[-1].start:
+            if segment.allocated > kept[-1].allocated:
                 kept[-1] = segment
-                continue
+            continue
         kept.append(segment)
     return kept

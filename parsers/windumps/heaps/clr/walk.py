@@ -58,18 +58,18 @@ class Walk:
     Attributes:
         tables: The MethodTables.
         span: What is walked.
-        mend: Look for the chain again where it breaks.
         lost: (start, end) of what could not be walked, complete at the end.
         marked: Objects with marks of a collection that was going on.
         reached: Where the chain came to.
+        stops: Where it broke.
     """
 
     tables: MethodTables
     span: Span
-    mend: bool = True
     lost: list[tuple[int, int]] = field(default_factory=list)
     marked: int = 0
     reached: int = 0
+    stops: list[int] = field(default_factory=list)
 
     def pieces(self) -> Iterator[Objects]:
         """The objects, free stretches among them."""
@@ -78,13 +78,13 @@ class Walk:
             if self.reached >= address + size:
                 continue  # inside one object
             window = self._open(address, size)
-            whole = self._through(window, address)
+            self._through(window, address)
             starts = window.starts
             if len(starts):
                 self.marked += window.marked(starts)
                 yield Objects(*window.objects(starts))
-            if not whole and not self.mend:
-                return
+            if size >= WINDOW:
+                self.tables.release()
         if self.reached < self.span.end:
             self.lost.append((self.reached, self.span.end))
 
@@ -103,27 +103,25 @@ class Walk:
         span = self.span
         return Window(self.tables, address, words, size // width, span.end, span.align, span.jumps)
 
-    def _through(self, window: Window, address: int) -> bool:
-        """Follows the chain through a window; False where it ended in it."""
+    def _through(self, window: Window, address: int) -> None:
+        """Follows the chain through a window, again and again where it breaks."""
         width = self.tables.pointer_size
         position: int | None = (self.reached - address) // width
         if self.reached < address:  # what lies before is not in the dump
-            position = window.again(-1) if self.mend else None
+            position = window.again(-1)
             if position is None:
-                return False
+                return
             self.lost.append((self.reached, address + position * width))
         while position is not None:
             stop = window.follow(position)
             self.reached = address + stop.position * width
             if not stop.broken:
-                return True
-            if not self.mend:
-                return False
+                return
+            self.stops.append(self.reached)
             self.reached -= window.drop_last(stop.position)
             position = window.again(stop.position)
             if position is not None:
                 self.lost.append((self.reached, address + position * width))
-        return False
 
 
 def _joined(tables: MethodTables, span: Span) -> list[tuple[int, int]]:

@@ -36,35 +36,57 @@ _SURE = 0.8
 _AT_ONCE = 1 << 14  # records read at once
 
 
-@dataclass(frozen=True)
-class AllocationLog:
-    """What the log says of the blocks that Verifier tracks.
+class Ring(NamedTuple):
+    """Where the log is: layout, first record, how many; the place of the newest, None if unknown."""
 
-    Attributes:
-        slot_count: Records it has room for.
-        record_count: Records in it.
-        absent_count: Records that are not in the dump.
-        is_ordered: Which record is the newest is known.
-        source: How it was found, for people.
-        stacks: Return addresses of each distinct stack, the tracked caller first.
-        stack: int64, index into `stacks` for each block of the `VerifierData`, -1 for none.
-    """
-
-    slot_count: int
-    record_count: int
-    absent_count: int
-    is_ordered: bool
-    source: str
-    stacks: list[tuple[int, ...]]
-    stack: I64
-
-
-class _Ring(NamedTuple):
     row: LayoutRow
     address: int
     slots: int
     newest: int | None
     source: str
+
+
+@dataclass(frozen=True)
+class AllocationLog:
+    """What the log says of the blocks that Verifier tracks.
+
+    Attributes:
+        ring: Where it is.
+        record_count: Records in it.
+        absent_count: Records that are not in the dump.
+        stacks: Return addresses of each distinct stack, the tracked caller first.
+        stack: int64, index into `stacks` for each block of the `VerifierData`, -1 for none.
+    """
+
+    ring: Ring
+    record_count: int
+    absent_count: int
+    stacks: list[tuple[int, ...]]
+    stack: I64
+
+    @property
+    def slot_count(self) -> int:
+        """Records it has room for."""
+        return self.ring.slots
+
+    @property
+    def is_ordered(self) -> bool:
+        """Which record is the newest is known."""
+        return self.ring.newest is not None
+
+    @property
+    def source(self) -> str:
+        """How it was found, for people."""
+        return self.ring.source
+
+
+class LogRecord(NamedTuple):
+    """One record: an allocation or a free, which it does not say."""
+
+    address: int
+    size: int
+    thread: int
+    frames: tuple[int, ...]
 
 
 class _Traces(NamedTuple):
@@ -87,36 +109,49 @@ def read_allocation_log(
     count = absent = 0
     last_used = -1
     kept: list[_Traces] = []
-    for start, rows, present in _pieces(kernel, ring):
+    for places, rows, present in _pieces(kernel, ring):
         used = present & (rows["Address"] != 0)
         count += int(used.sum())
         absent += int((~present).sum())
-        last_used = start + int(np.flatnonzero(used)[-1]) if used.any() else last_used
+        last_used = max(last_used, int(places[used].max(initial=-1)))
         mine = np.flatnonzero(used & np.isin(rows["Address"].astype(np.uint64), data.address))
-        kept.append(_columns(rows[mine], start + mine))
+        kept.append(_columns(rows[mine], places[mine]))
     traces = _Traces(*(np.concatenate(column) for column in zip(*kept, strict=True)))
     newest = ring.newest
     # A ring that was never full was filled from its beginning, but for the slot the first turn leaves out.
-    if newest is None and not absent and last_used < ring.slots - 1 and count >= last_used:
+    if newest is None and not absent and 0 < last_used < ring.slots - 1 and count >= last_used:
         newest = last_used
     stacks, stack = _stacks(data, traces, ring.slots, newest)
-    return AllocationLog(ring.slots, count, absent, newest is not None, ring.source, stacks, stack)
+    return AllocationLog(ring._replace(newest=newest), count, absent, stacks, stack)
 
 
-def _named(kernel: Kernel, code: CodeMap) -> _Ring | None:
+def newest_records(kernel: Kernel, log: AllocationLog, most: int) -> list[LogRecord]:
+    """So many records, the newest first; where that is not known those the ring begins with."""
+    found: list[LogRecord] = []
+    for _, rows, present in _pieces(kernel, log.ring):
+        for row in rows[present & (rows["Address"] != 0)][: most - len(found)]:
+            address, size, thread = (int(row[name]) for name in ("Address", "Size", "Thread"))
+            frames = tuple(frame for frame in row["StackTrace"].tolist() if frame)
+            found.append(LogRecord(address, size, thread, frames))
+        if len(found) >= most:
+            break
+    return found
+
+
+def _named(kernel: Kernel, code: CodeMap) -> Ring | None:
     """The ring as symbols name it."""
     address, slots = kernel.value("VfPoolTraces"), kernel.value("VfPoolTracesLength", 4)
     index = kernel.value("VfPoolTracesIndex", 4)
     if not address or not slots or not _FEWEST_SLOTS <= slots <= _MOST_SLOTS or slots & slots - 1:
         return None
     for row in candidates(POOL_TRACE_LAYOUTS, kernel.architecture, kernel.build):
-        ring = _Ring(row, address, slots, None, "by the kernel's symbols")
+        ring = Ring(row, address, slots, None, "by the kernel's symbols")
         if _holds(kernel, code, ring, 1):
             return ring._replace(newest=None if index is None else index & slots - 1)
     return None
 
 
-def _found(kernel: Kernel, code: CodeMap, big_pages: BigPages) -> _Ring | None:
+def _found(kernel: Kernel, code: CodeMap, big_pages: BigPages) -> Ring | None:
     """The ring as a large allocation that holds records, the largest such."""
     for row in candidates(POOL_TRACE_LAYOUTS, kernel.architecture, kernel.build):
         step = row.size(POOL_TRACE)
@@ -129,13 +164,13 @@ def _found(kernel: Kernel, code: CodeMap, big_pages: BigPages) -> _Ring | None:
         found = np.flatnonzero(fits)[good]
         for index in found[np.argsort(-slots[found], kind="stable")].tolist():
             place = int(big_pages.address[index])
-            ring = _Ring(row, place, int(slots[index]), None, "by what its records hold")
+            ring = Ring(row, place, int(slots[index]), None, "by what its records hold")
             if _holds(kernel, code, ring, _FEWEST_RECORDS):
                 return ring
     return None
 
 
-def _holds(kernel: Kernel, code: CodeMap, ring: _Ring, fewest: int) -> bool:
+def _holds(kernel: Kernel, code: CodeMap, ring: Ring, fewest: int) -> bool:
     """Whether the first records of a ring, or as many spread over it, are records."""
     spread = np.linspace(0, ring.slots - 1, min(_SAMPLE, ring.slots)).astype(np.uint64)
     first = np.arange(min(_SAMPLE, ring.slots), dtype=np.uint64)
@@ -173,12 +208,15 @@ def _dtype(row: LayoutRow) -> np.dtype[np.void]:
     )
 
 
-def _pieces(kernel: Kernel, ring: _Ring) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
-    """All records, some at a time: (first place, records, which are in the dump)."""
+def _pieces(kernel: Kernel, ring: Ring) -> Iterator[tuple[I64, NDArray[Any], NDArray[np.bool_]]]:
+    """All records, some at a time: (places, records, which are in the dump); the newest first if known."""
     step, dtype = np.uint64(ring.row.size(POOL_TRACE)), _dtype(ring.row)
     for start in range(0, ring.slots, _AT_ONCE):
-        places = np.arange(start, min(start + _AT_ONCE, ring.slots), dtype=np.uint64)
-        yield start, *kernel.memory.gather(np.uint64(ring.address) + places * step, dtype)
+        places = np.arange(start, min(start + _AT_ONCE, ring.slots))
+        if ring.newest is not None:
+            places = (ring.newest - places) % ring.slots
+        at = np.uint64(ring.address) + places.astype(np.uint64) * step
+        yield places, *kernel.memory.gather(at, dtype)
 
 
 def _columns(rows: NDArray[Any], place: I64) -> _Traces:

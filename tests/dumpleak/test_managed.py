@@ -1,0 +1,193 @@
+"""Objects of .NET as a population: by type in every answer, and what a process is by them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders.clr_heap_builder import HEAP, ClrHeapBuilder
+from truth import SHARED, TESTDATA
+
+from dumpleak.process.session import Session
+from dumpleak.survey.info import take_info
+from dumpleak.survey.populations.managed import managed_objects
+from windumps import open_dump
+from windumps.heaps.clr.heap import find_managed_heap
+from windumps.heaps.clr.method_tables import MethodTables
+from windumps.heaps.clr.segments import find_segments
+
+GENUINE = sorted((SHARED / "managed").glob("*.dmp.xz"))
+OTHERS = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
+
+
+def _made(
+    folder: Path, name: str, orders: int, damaged: bool = False, framework: bool = False
+) -> str:
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 48)
+    array = made.array(made.type("System", "Byte", 24), 1)
+    for _ in range(orders):
+        made.put(order)
+        made.put(array, 100)
+    if damaged:
+        made.damage = [(HEAP + 0x3000, 0x1000)]
+    path = folder / name
+    dump = made.build(("clr.dll",) if framework else ("coreclr.dll",))
+    path.write_bytes(dump.misc_info(7, (1_700_000_000, 1, 1)).build())
+    return str(path)
+
+
+def _stat(run: Any, path: str) -> dict[str, Any]:
+    status, out, error = run("stat", path, "--of", "managed", "--by", "type", "--format", "json")
+    assert status == 0, error
+    return dict(json.loads(out))
+
+
+def test_objects_are_told_by_type(run: Any, tmp_path: Path) -> None:
+    answer = _stat(run, _made(tmp_path, "a.dmp", 500))
+    groups = {g["name"]: (g["used_count"], g["used_bytes"]) for g in answer["groups"]}
+    assert groups == {"Shop.Order": (500, 500 * 48), "System.Byte[]": (500, 500 * 128)}
+    covered = answer["coverage"]
+    assert covered["walked_bytes"] == covered["committed_bytes"]
+
+
+def test_a_difference_names_the_types_that_grew_and_the_gate_takes_them(
+    run: Any, tmp_path: Path
+) -> None:
+    base, current = _made(tmp_path, "a.dmp", 500), _made(tmp_path, "b.dmp", 900)
+    status, out, _ = run("diff", base, current, "--of", "managed", "--format", "json")
+    assert status == 0
+    deltas = {site["name"]: site["delta_count"] for site in json.loads(out)["sites"]}
+    assert deltas == {"Shop.Order": 400, "System.Byte[]": 400}
+    args = ("diff", base, current, "--of", "managed", "--fail-on")
+    assert run(*args, "count>=800")[0] == 1
+    assert run(*args, "count>=801")[0] == 0
+    assert run(*args, "managed.count>=800")[0] == 1
+
+
+def test_a_snapshot_file_keeps_types_and_how_much_was_walked(run: Any, tmp_path: Path) -> None:
+    for damaged in (False, True):
+        dump = _made(tmp_path, "a.dmp", 500, damaged)
+        kept = str(tmp_path / "a.dlsnap")
+        assert run("snapshot", dump, "--of", "managed", "-o", kept)[0] == 0
+        one, other = _stat(run, dump), _stat(run, kept)
+        for key in ("groups", "coverage"):
+            assert one[key] == other[key]
+        assert (one["coverage"]["walked_bytes"] < one["coverage"]["committed_bytes"]) == damaged
+
+
+def test_unwalked_objects_may_hide_growth_and_no_gate_passes_over_them(
+    run: Any, tmp_path: Path
+) -> None:
+    base, current = _made(tmp_path, "a.dmp", 500), _made(tmp_path, "b.dmp", 500, damaged=True)
+    status, _, error = run("diff", base, current, "--of", "managed", "--fail-on", "bytes>=1000")
+    assert status == 3, error
+
+
+def test_info_says_what_a_process_mostly_is_and_that_gflags_does_not_help(
+    run: Any, tmp_path: Path
+) -> None:
+    dump = _made(tmp_path, "a.dmp", 500)
+    _, out, _ = run("info", dump)
+    assert "mostly .NET (GC heap 1020 KiB of" in out
+    assert "--of managed" in out
+    assert "gflags /i" not in out
+    _, raw, _ = run("info", dump, "--format", "json")
+    managed = json.loads(raw)["managed"]
+    assert (managed["runtime"], managed["count"]) == ("coreclr.dll", 1000)
+
+
+def test_the_net_framework_is_said_with_what_to_do(run: Any, tmp_path: Path) -> None:
+    dump = _made(tmp_path, "a.dmp", 5, framework=True)
+    status, _, error = run("stat", dump, "--of", "managed")
+    assert status == 3
+    assert ".NET Framework is not read" in error
+    assert "!dumpheap -stat" in error
+    assert json.loads(run("info", dump, "--format", "json")[1])["why_no_managed"]
+
+
+def _shop(folder: Path) -> str:
+    """Ten orders with an array each, of which four are held, and one array that two types hold."""
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 24, pointers=True)
+    basket = made.type("Shop", "Basket", 24, pointers=True)
+    array = made.array(made.type("System", "Byte", 24), 1)
+    shared = made.put(array, 8)
+    for number in range(10):
+        mine = made.put(array, 40)
+        place = made.put(order, body=mine.to_bytes(8, "little"))
+        if number < 4:
+            made.hold(place)
+    for table in (order, basket):
+        made.put(table, body=shared.to_bytes(8, "little"))
+    path = folder / "shop.dmp"
+    dump = made.build().misc_info(7, (1_700_000_000, 1, 1))
+    path.write_bytes(dump.thread(registers={"rip": 1}).build())
+    return str(path)
+
+
+def test_garbage_stands_apart_from_what_something_leads_to(run: Any, tmp_path: Path) -> None:
+    args = ("stat", _shop(tmp_path), "--of", "managed", "--format", "json")
+    answer = json.loads(run(*args, "--by", "reachable")[1])
+    counts = {g["name"]: g["used_count"] for g in answer["groups"]}
+    assert counts == {
+        "Shop.Order": 4,
+        "System.Byte[]": 4,
+        "(garbage, which waits for a collection)": 6 + 6 + 3,
+    }
+
+
+def test_arrays_are_told_by_the_type_of_what_holds_them(run: Any, tmp_path: Path) -> None:
+    args = ("stat", _shop(tmp_path), "--of", "managed", "--format", "json")
+    answer = json.loads(run(*args, "--by", "holder")[1])
+    counts = {g["name"]: g["used_count"] for g in answer["groups"]}
+    assert counts == {
+        "Shop.Order": 11,
+        "Shop.Basket": 1,
+        "System.Byte[] held by Shop.Order": 10,
+        "System.Byte[] held by several types": 1,
+    }
+
+
+def test_garbage_is_not_told_where_not_all_objects_were_walked(run: Any, tmp_path: Path) -> None:
+    dump = _made(tmp_path, "a.dmp", 500, damaged=True)
+    status, _, error = run("stat", dump, "--of", "managed", "--by", "reachable")
+    assert status == 3
+    assert "not all of the .NET heap was walked" in error
+
+
+@pytest.mark.parametrize("path", OTHERS[::4], ids=lambda path: "/".join(path.parts[-3:-1]))
+def test_there_is_no_net_heap_in_a_process_without_a_runtime(path: Path) -> None:
+    dump = open_dump(path)
+    assert find_managed_heap(dump).heap is None
+    # Nor is there anything of the shape of one, whatever the images say.
+    assert not find_segments(MethodTables(dump.memory, 4 if dump.architecture == "x86" else 8))
+
+
+@pytest.mark.skipif(not GENUINE, reason="dumps of genuine runtimes lie beside the clone")
+@pytest.mark.parametrize("path", GENUINE, ids=lambda path: path.name.split(".dmp")[0])
+def test_objects_of_genuine_runtimes_are_the_ones_that_were_made(path: Path) -> None:
+    truth = json.loads(path.with_name(path.name.replace(".dmp.xz", ".truth.json")).read_text())
+    session = Session(open_dump(path))
+    found: dict[str, list[int]] = {}
+    for name, totals in session.managed.groups:
+        row = found.setdefault(name.name, [0, 0])
+        row[0], row[1] = row[0] + totals.count, row[1] + totals.bytes
+    for name, count in truth["instances"].items():
+        assert found[name.replace("`1", "")][0] == count, name
+    for name, size in truth["bytes_each"].items():
+        assert found[name][1] == size * found[name][0]
+    memory = session.managed.memory
+    assert memory is not None
+    assert memory.walked_bytes == memory.committed_bytes
+    assert "" not in found
+    reached = managed_objects(session, "reachable").groups["reachable"]
+    counts = {site.name: totals.count for site, totals in reached}
+    for name, count in truth["reachable"].items():
+        # Weak handles look as strong ones do: ten sessions have one. So does an address on a stack.
+        assert count <= counts[name] <= count + 10, name
+    info = take_info(session)
+    assert info.usable
+    assert info.managed == memory
