@@ -127,7 +127,9 @@ def balances(account: Sequence[AccountRow] | Sequence[Figure]) -> tuple[Balance,
 def _balance(kind: _Kind, known: Mapping[str, tuple[int, ...]]) -> Balance:
     total = known[kind.whole]
     parts = [
-        Share(part.row, part.label, known[part.row]) for part in kind.parts if part.row in known
+        Share(part.row, part.label, known[part.row])
+        for part in kind.parts
+        if part.row in known and part.within not in known
     ]
     unknown = [part.unknown for part in kind.parts if part.row not in known and part.unknown]
     rest = tuple(
