@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builders.clr_heap_builder import ClrHeapBuilder
 from builders.filled_system import FilledSystem, rebuild
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
@@ -62,6 +63,7 @@ PLACES = ("0", "7ffe0000", "ffff`ffffffff", "0x1234")
 # Of that dump: blocks, one that holds a pointer, one in a register, a heap's header.
 HELD_PLACES = ("00000257`cbaf07f0", "00000257cbaf07b8", "257cbafb230", "257cbaf0000")
 HANDLES = ("--of", "handles")
+MANAGED = ("--of", "managed")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
     ("stat", "handles0.dmp", *HANDLES),
@@ -122,6 +124,16 @@ def _poolmon(step: int) -> Callable[[Path], None]:
         Tag("Leak", "Nonp", 50 + 1000 * step, 0, 6400 * (1 + step)),
     ]
     return lambda file: _put(file, poolmon(tags).encode())
+
+
+def _managed(step: int) -> Callable[[Path], None]:
+    """A process with objects of .NET, and more of them at each step."""
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 48)
+    for _ in range(500 + 300 * step):
+        made.put(order)
+    dump = made.build().misc_info(7, (1_700_000_000 + step, 1, 1)).build()
+    return lambda file: _put(file, dump)
 
 
 def _summary(step: int) -> Callable[[Path], None]:
@@ -453,6 +465,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     **{f"lived{n}.dmp": _lived(n) for n in range(6)},
     "kept-lived.dlsnap": _kept(_lived(0)),
     **{f"handles{n}.txt": _summary(n) for n in range(3)},
+    **{f"managed{n}.dmp": _managed(n) for n in range(3)},
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
     "suppressions.toml": _suppressions,
@@ -555,6 +568,10 @@ ANSWERED: list[Words] = [
     *MEMBER_LINES,
     *SYSTEM_LINES,
     ("info", "handles1.dmp"),
+    ("info", "managed0.dmp"),
+    ("stat", "managed0.dmp", *MANAGED),
+    ("diff", "managed0.dmp", "managed1.dmp", *MANAGED),
+    ("trend", *(f"managed{n}.dmp" for n in range(3)), *MANAGED),
     ("diff", BASE, CURRENT, "--holders"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz", "--retained"),
     ("stat", MIXED, "--retained"),
