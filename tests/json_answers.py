@@ -379,7 +379,8 @@ def _held(file: Path) -> None:
 def _lived(number: int) -> Callable[[Path], None]:
     """A system of a series over two restarts: it tells where its memory is, and blocks point to something.
 
-    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced, then another driver.
+    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced, and then
+    another driver.
     """
 
     def make(file: Path) -> None:
