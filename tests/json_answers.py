@@ -379,7 +379,8 @@ def _held(file: Path) -> None:
 def _lived(number: int) -> Callable[[Path], None]:
     """A system of a series over two restarts: it tells where its memory is, and blocks point to something.
 
-    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced.
+    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced, and then
+    another driver.
     """
 
     def make(file: Path) -> None:
@@ -402,6 +403,8 @@ def _lived(number: int) -> Callable[[Path], None]:
         if number > 3:
             rebuild(made, "acmenet.sys")
             struct.pack_into("<I", made.raw, AT_BUILD, 7600)
+        if number > 4:
+            rebuild(made, "acmegpu.sys")
         (time,) = struct.unpack_from("<Q", made.raw, AT_TIME)
         struct.pack_into("<Q", made.raw, AT_TIME, time + number * AN_HOUR)
         struct.pack_into("<Q", made.raw, AT_UP_TIME, AN_HOUR // 2 + life * AN_HOUR)
