@@ -47,7 +47,7 @@ NEVER_NULL: dict[str, str] = {
     "info-1:system.processors": "every system here has its kernel",
     "info-1:system.up_time_seconds": "every system here tells its time",
     "*.pointers[[]].driver": "every tag that points to objects here has an owner",
-    "explain-1:site.*": "every dump here with stacks and images tells its process, and is small",
+    "explain-1:of_sites.*": "every dump here with stacks and images tells its process, and is small",
     "stat-1.groups[].retained_*": "no dump here is so large that it would take too long",
     "*.drivers_*loaded": "no list of drivers here is cut",
     "trend-1.changes*.windows": "what changes here between boots is Windows, and its drivers",
