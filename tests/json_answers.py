@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from builders.clr_heap_builder import ClrHeapBuilder
 from builders.filled_system import FilledSystem
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
@@ -41,6 +42,7 @@ VERIFIED = [
 CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"
 PROCESSES = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
 SYSTEMS = sorted(TESTDATA.glob("kernel*/*/*/after.dmp.xz"))
+MANAGED_OBJECTS = ("--of", "managed")
 GATE = ("--fail-on", "bytes>=1,site.percent>=1,handles.count>=1")
 AT_TIME, AT_UP_TIME, AN_HOUR = 0xFA8, 0x1030, 36_000_000_000  # _DUMP_HEADER64, units of 100 ns
 # A row of that dump's tracker table: tag, allocs, frees; bytes lie 16 behind its start.
@@ -354,6 +356,24 @@ def _held(file: Path) -> None:
     file.write_bytes(made.save().read_bytes())
 
 
+def _managed(hours: int, runtime: str = "coreclr.dll") -> Callable[[Path], None]:
+    """A dump of a .NET process with more objects every hour, of which some are garbage."""
+
+    def make(file: Path) -> None:
+        made = ClrHeapBuilder()
+        order = made.type("Shop", "Order", 48)
+        notes = made.array(made.type("System", "Byte", 24), 1)
+        for _ in range(200 * hours + 300):
+            made.put(notes, 80)
+            place = made.put(order)
+        made.hold(place)
+        dump = made.build((runtime,))
+        dump.timestamp = 1_700_000_000 + 3600 * hours
+        file.write_bytes(dump.misc_info(7, (1_700_000_000, 1, 1)).thread().build())
+
+    return make
+
+
 # Files that are made for this, by name.
 MADE: dict[str, Callable[[Path], None]] = {
     "before.log": _log(BASE),
@@ -399,6 +419,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
     **{f"alike{n}.log": _alike(n) for n in range(3)},
     "held.dmp": _held,
+    **{f"managed{n}.dmp": _managed(n) for n in range(3)},
+    "framework.dmp": _managed(0, "clr.dll"),
     **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
@@ -476,6 +498,13 @@ ANSWERED: list[Words] = [
     ("diff", "handles0.txt", "handles1.txt"),
     ("diff", "handles0.dmp", "handles1.txt", *HANDLES),
     ("trend", *(f"handles{n}.txt" for n in range(3))),
+    *of_one(["managed0.dmp", "framework.dmp"], "info"),
+    *(
+        ("stat", "managed0.dmp", *MANAGED_OBJECTS, "--by", by)
+        for by in POPULATIONS["managed"].groupings
+    ),
+    ("diff", "managed0.dmp", "managed1.dmp", *MANAGED_OBJECTS),
+    ("trend", *(f"managed{n}.dmp" for n in range(3)), *MANAGED_OBJECTS),
     ("diff", "processes0.csv", "processes1.csv", "--process", "app"),
     ("stat", "counters.csv", "--process", "app"),
     *((command, "counters.csv", "--process", "app") for command in ("diff", "trend")),
