@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from builders.clr_heap_builder import ClrHeapBuilder
-from builders.filled_system import FilledSystem
+from builders.filled_system import FilledSystem, rebuild
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
@@ -26,6 +26,7 @@ from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.survey.pools import POOL_GROUPINGS
 from windumps import open_dump
+from windumps.dumps.kernel.dump import KernelDump
 
 ASLR = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-aslr"
 UST = TESTDATA / "6.1.7601.24384-x86" / "leak-pair-ust"
@@ -36,15 +37,19 @@ KERNEL = TESTDATA / "kernel" / "14393-x64" / "tiny-pair"
 POOLS, MORE_POOLS = KERNEL / "before.dmp.xz", KERNEL / "after.dmp.xz"
 SESSION = TESTDATA / "kernel-genuine" / "7601.17514-x86pae" / "session" / "after.dmp.xz"
 VERIFIED = [
-    TESTDATA / "kernel-verifier" / "22621-x64" / "pair" / f"{which}.dmp.xz"
+    TESTDATA / "kernel-verifier" / "14393-x64" / "pair" / f"{which}.dmp.xz"
     for which in ("before", "after")
 ]
 CUT_KERNEL = TESTDATA / "kernel" / "18362-x64" / "truncated" / "after.dmp.xz"
 PROCESSES = sorted(TESTDATA.glob("[0-9]*/*/*.dmp.gz"))
 SYSTEMS = sorted(TESTDATA.glob("kernel*/*/*/after.dmp.xz"))
-MANAGED_OBJECTS = ("--of", "managed")
 GATE = ("--fail-on", "bytes>=1,site.percent>=1,handles.count>=1")
-AT_TIME, AT_UP_TIME, AN_HOUR = 0xFA8, 0x1030, 36_000_000_000  # _DUMP_HEADER64, units of 100 ns
+AT_BUILD, AT_TIME, AT_UP_TIME, AN_HOUR = (
+    0xC,
+    0xFA8,
+    0x1030,
+    36_000_000_000,
+)  # _DUMP_HEADER64, units of 100 ns
 # A row of that dump's tracker table: tag, allocs, frees; bytes lie 16 behind its start.
 TRACKER, TRACKED_BYTES = struct.pack("<4sII", b"AcNb", 39409, 24150), 16
 COUNTERS = counters(
@@ -54,7 +59,11 @@ COUNTERS = counters(
         "\\Process(other)\\Private Bytes": [1e6, 1e6, 1e6, 1e6],
     }
 )
+PLACES = ("0", "7ffe0000", "ffff`ffffffff", "0x1234")
+# Of that dump: blocks, one that holds a pointer, one in a register, a heap's header.
+HELD_PLACES = ("00000257`cbaf07f0", "00000257cbaf07b8", "257cbafb230", "257cbaf0000")
 HANDLES = ("--of", "handles")
+MANAGED = ("--of", "managed")
 Words = tuple[object, ...]
 HANDLE_LINES: list[Words] = [
     ("stat", "handles0.dmp", *HANDLES),
@@ -115,6 +124,16 @@ def _poolmon(step: int) -> Callable[[Path], None]:
         Tag("Leak", "Nonp", 50 + 1000 * step, 0, 6400 * (1 + step)),
     ]
     return lambda file: _put(file, poolmon(tags).encode())
+
+
+def _managed(step: int, runtime: str = "coreclr.dll") -> Callable[[Path], None]:
+    """A process with objects of .NET, and more of them at each step."""
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 48)
+    for _ in range(500 + 300 * step):
+        made.put(order)
+    dump = made.build((runtime,)).misc_info(7, (1_700_000_000 + step, 1, 1)).build()
+    return lambda file: _put(file, dump)
 
 
 def _summary(step: int) -> Callable[[Path], None]:
@@ -353,23 +372,45 @@ def _held(file: Path) -> None:
     made.pointer(thread + 0x488, 133_280_057_472_495_616)  # _ETHREAD.ExitTime
     for process in made.named("svchost.exe"):
         made.end(process, listed=False)
+        made.pointer(rows["AcNb"][0] + 0x28, process)
     file.write_bytes(made.save().read_bytes())
 
 
-def _managed(hours: int, runtime: str = "coreclr.dll") -> Callable[[Path], None]:
-    """A dump of a .NET process with more objects every hour, of which some are garbage."""
+def _lived(number: int) -> Callable[[Path], None]:
+    """A system of a series over two restarts: it tells where its memory is, and blocks point to something.
+
+    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced.
+    """
 
     def make(file: Path) -> None:
-        made = ClrHeapBuilder()
-        order = made.type("Shop", "Order", 48)
-        notes = made.array(made.type("System", "Byte", 24), 1)
-        for _ in range(200 * hours + 300):
-            made.put(notes, 80)
-            place = made.put(order)
-        made.hold(place)
-        dump = made.build((runtime,))
-        dump.timestamp = 1_700_000_000 + 3600 * hours
-        file.write_bytes(dump.misc_info(7, (1_700_000_000, 1, 1)).thread().build())
+        folder = file.with_suffix(".parts")
+        folder.mkdir(exist_ok=True)
+        made = FilledSystem(folder, "7601-x64").fill()
+        dump = open_dump(made.path)
+        assert isinstance(dump, KernelDump)
+        for name, pages in (
+            ("MmNumberOfPhysicalPages", 1 << 22),
+            ("MmAvailablePages", 3 << 20),
+            ("MmTotalCommittedPages", 1 << 20),
+        ):
+            made.put(dump.symbol(name) or 0, struct.pack("<I", pages))
+        blocks = [row for row in made.truth["small_blocks"] if row["tag"] in ("AcNb", "Toke")]
+        for row in blocks:
+            if row["tag"] == "AcNb" and not row.get("absent"):
+                made.pointer(int(row["user"], 16), made.module("acmenet.sys") + 0x1011)
+        life = number - (4 if number > 3 else 3 if number > 2 else 0)
+        if number > 3:
+            rebuild(made, "acmenet.sys")
+            struct.pack_into("<I", made.raw, AT_BUILD, 7600)
+        (time,) = struct.unpack_from("<Q", made.raw, AT_TIME)
+        struct.pack_into("<Q", made.raw, AT_TIME, time + number * AN_HOUR)
+        struct.pack_into("<Q", made.raw, AT_UP_TIME, AN_HOUR // 2 + life * AN_HOUR)
+        for row in _rows_of(made.raw)[:1]:
+            at = made.raw.index(row)
+            allocs, _, _, held = struct.unpack_from("<IIIQ", made.raw, at + 4)
+            struct.pack_into("<I", made.raw, at + 4, allocs + 100 * life)
+            struct.pack_into("<Q", made.raw, at + TRACKED_BYTES, held + 35_200 * life)
+        file.write_bytes(made.save().read_bytes())
 
     return make
 
@@ -419,9 +460,11 @@ MADE: dict[str, Callable[[Path], None]] = {
     **{f"poolmon{n}.log": _poolmon(n) for n in range(3)},
     **{f"alike{n}.log": _alike(n) for n in range(3)},
     "held.dmp": _held,
+    **{f"lived{n}.dmp": _lived(n) for n in range(6)},
+    "kept-lived.dlsnap": _kept(_lived(0)),
+    **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"managed{n}.dmp": _managed(n) for n in range(3)},
     "framework.dmp": _managed(0, "clr.dll"),
-    **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
     "suppressions.toml": _suppressions,
@@ -480,6 +523,7 @@ ANSWERED: list[Words] = [
     ("verifier", VERIFIED[1], "acmenet", "--log", "3"),
     ("verifier", "uncounted.dmp", "acmenet.sys"),
     *of_one([SESSION, MORE_POOLS], "allocations"),
+    ("allocations", CURRENT, "--unreferenced", "--size", "1-1K", "--new-since", BASE),
     *of_one(MADE_KERNELS, "info"),
     *of_one(["full-x64.dmp", "elf-x64.dmp"], "processes", "modules", "symbols"),
     *of_one(["before.dlsnap", "pools.dlsnap", "session.dlsnap"], "info", "modules", "symbols"),
@@ -493,18 +537,16 @@ ANSWERED: list[Words] = [
     ("pool", *POOLMON[:2]),
     *((command, "alike0.log", "alike1.log") for command in ("pool", "diff")),
     ("trend", *(f"alike{n}.log" for n in range(3))),
+    *of_one(["lived0.dmp"], "info", "pool"),
+    *(("pool", file, "--tag", "AcNb") for file in ("lived0.dmp", "kept-lived.dlsnap")),
+    *((command, "lived0.dmp", "lived4.dmp") for command in ("pool", "diff")),
+    ("trend", *(f"lived{n}.dmp" for n in range(6))),
+    ("processes", "held.dmp"),
     *(("pool", "held.dmp", "--tag", tag) for tag in ("Toke", "Thre", "Proc")),
     *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),
     ("diff", "handles0.txt", "handles1.txt"),
     ("diff", "handles0.dmp", "handles1.txt", *HANDLES),
     ("trend", *(f"handles{n}.txt" for n in range(3))),
-    *of_one(["managed0.dmp", "framework.dmp"], "info"),
-    *(
-        ("stat", "managed0.dmp", *MANAGED_OBJECTS, "--by", by)
-        for by in POPULATIONS["managed"].groupings
-    ),
-    ("diff", "managed0.dmp", "managed1.dmp", *MANAGED_OBJECTS),
-    ("trend", *(f"managed{n}.dmp" for n in range(3)), *MANAGED_OBJECTS),
     ("diff", "processes0.csv", "processes1.csv", "--process", "app"),
     ("stat", "counters.csv", "--process", "app"),
     *((command, "counters.csv", "--process", "app") for command in ("diff", "trend")),
@@ -525,9 +567,20 @@ ANSWERED: list[Words] = [
     *MEMBER_LINES,
     *SYSTEM_LINES,
     ("info", "handles1.dmp"),
+    *of_one(["managed0.dmp", "framework.dmp"], "info"),
+    *(("stat", "managed0.dmp", *MANAGED, "--by", by) for by in ("type", "holder")),
+    ("diff", "managed0.dmp", "managed1.dmp", *MANAGED),
+    ("trend", *(f"managed{n}.dmp" for n in range(3)), *MANAGED),
     ("diff", BASE, CURRENT, "--holders"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz", "--retained"),
     ("stat", MIXED, "--retained"),
+    *(("explain", dump, *PLACES, "--bytes", "16") for dump in (CURRENT, MIXED, MORE_POOLS)),
+    *(("explain", dump, *PLACES) for dump in ("headless.dmp", "handles0.dmp", "full-x64.dmp")),
+    ("explain", MIXED, *HELD_PLACES),
+    ("explain", MIXED, "--type", "app::*"),
+    ("explain", "timeless.dmp", "--site", "app"),
+    ("explain", MORE_POOLS, "ffffd6d8c0034010"),
+    ("explain", "timeless.dmp", "0"),
     ("diff", ASLR / "before.dmp.gz", ASLR / "after.dmp.gz"),
     ("diff", ASLR / "before.dmp.gz", BASE),  # not comparable
     ("diff", CURRENT, BASE),  # the wrong order
@@ -577,6 +630,8 @@ REFUSED: list[Words] = [
     ("stat", MIXED, *HANDLES),
     ("stat", MIXED, "--of", "regions", "--retained"),
     ("stat", POOLS, "--retained"),
+    ("explain", POOLS, "--site", "*"),
+    ("explain", MIXED, "--type", "nobody"),
     ("diff", BASE, "after.dlsnap", "--retained"),
     ("diff", BASE, "after.log", "--retained"),
     ("stat", POOLS, *HANDLES),

@@ -14,11 +14,11 @@ from typing import Any
 from builders.verifier_builder import SETTINGS, Tracked, VerifiedSystem
 from truth import TESTDATA
 
-FOLDER = TESTDATA / "kernel-verifier" / "22621-x64" / "pair"
+FOLDER = TESTDATA / "kernel-verifier" / "14393-x64" / "pair"
 OLDER = 40  # blocks of acmenet.sys whose records the log has no more
 
 
-def made_system(folder: Path, which: str, build: str = "22621-x64") -> VerifiedSystem:
+def made_system(folder: Path, which: str, build: str = "14393-x64") -> VerifiedSystem:
     """acmenet.sys leaks from one of two places; the later dump was taken when it was unloaded.
 
     The log of the later dump was filled more than once, so that it lacks what is older.
@@ -60,7 +60,7 @@ def truth_of(made: VerifiedSystem) -> dict[str, Any]:
                         "address": f"0x{block.address:016x}",
                         "bytes": block.size,
                         "tag": block.tag,
-                        "caller": block.caller,
+                        "caller": f"{driver.name}+0x{block.caller - made.modules[driver.name]:x}",
                         "stack": newest.get(block.address),
                     }
                     for block in driver.blocks

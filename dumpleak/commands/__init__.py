@@ -13,6 +13,7 @@ COMMANDS = {
     "diff": "Which allocation sites grew from BASE to CURRENT, ranked by bytes.",
     "trend": "Which sites grow steadily over three dumps and more, how fast, and when memory ends.",
     "leaks": "Used blocks that no pointer leads to, from globals, stacks, registers or other such blocks.",
+    "explain": "What lies at an address, who points to it, a way to it from a root, what it keeps alive.",
     "stat": "Used blocks of one dump, added up by site, by one kind of evidence, or by another key.",
     "pool": "Kernel pool by tag with the driver that owns it; with two dumps or snapshots, which tags grew.",
     "verifier": "What Driver Verifier tracks of a kernel dump: flags, the pool of its drivers, their stacks.",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, block_filter, options_with
 from dumpleak.commands.output import output_to, progress_bar, require
+from dumpleak.model.block_filter import BlockFilter
 from dumpleak.reports.answers.allocations import BLOCK_WRITERS
 from dumpleak.survey.open import Wanted, open_subject
 from windumps.blocks import State
@@ -16,6 +17,8 @@ _STATES = {"used": State.USED, "free": State.FREE}
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak allocations testdata/10.0.19041.3324-x64/tiny/dump.dmp.gz\n"
+    "  dumpleak allocations app.dmp --type Session --unreferenced --top 10\n"
+    "  dumpleak allocations after.dmp --new-since before.dmp --size 1K-64K\n"
     "  dumpleak allocations app.dmp --state all --format csv -o blocks.csv"
 )
 @DUMP
@@ -26,15 +29,18 @@ _STATES = {"used": State.USED, "free": State.FREE}
     show_default=True,
     help="Which blocks to list.",
 )
+@block_filter
 @SKIP_FRAMES
 @TOP
 @options_with(BLOCK_WRITERS)
-def allocations(dump: str, state: str, top: int | None, options: Options) -> None:
+def allocations(
+    dump: str, state: str, asked: BlockFilter, top: int | None, options: Options
+) -> None:
     """One row a block, with the site it belongs to."""
     with progress_bar(options):
         opened = open_subject(dump, options.symbols, options.process)
     with progress_bar(options) as progress:
-        wanted = Wanted(skip_frames=options.skip_frames, progress=progress)
+        wanted = Wanted(skip_frames=options.skip_frames, progress=progress, blocks=asked)
         pages = opened.pages(_STATES.get(state), wanted)
         with output_to(options) as stream:
             BLOCK_WRITERS[options.format](pages, top, stream)

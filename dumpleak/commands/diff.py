@@ -22,12 +22,14 @@ from dumpleak.commands.options import (
     TOP,
     Options,
     options_with,
+    shown_sites,
 )
 from dumpleak.commands.output import answer_to
 from dumpleak.compare.diff import compare, with_proof
 from dumpleak.files.matching import matched
 from dumpleak.reports.answers.diff import diff_document, diff_json
 from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
+from dumpleak.reports.shown import Shown
 
 
 @click.command(
@@ -47,6 +49,7 @@ from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
 @HOLDERS
 @RETAINED
+@shown_sites
 @SKIP_FRAMES
 @TOP
 @options_with([*FORMATS, *DIFF_FORMATS])
@@ -60,6 +63,7 @@ def diff(
     holders: bool | None,
     retained: bool,
     top: int | None,
+    shown: Shown,
     gating: GateOptions,
     options: Options,
 ) -> None:
@@ -90,7 +94,9 @@ def diff(
         comparison = compare(older, newer, force=force)
         most = None if retained else top or HOLDERS_TOP
         grown, outside = (
-            [delta.site.key for delta in deltas if delta.delta_bytes > 0][:most]
+            [d.site.key for d in deltas if d.delta_bytes > 0 and shown.only.takes_site(d.site)][
+                :most
+            ]
             for deltas in (comparison.sites, comparison.private)
         )
         if grown or outside:
@@ -100,8 +106,8 @@ def diff(
     answer_to(
         options,
         Answer(
-            lambda: diff_document(answer.answer, top, answer.gate),
-            lambda: diff_json(answer.answer, answer.gate),
+            lambda: diff_document(answer.answer, top, answer.gate, shown),
+            lambda: diff_json(answer.answer, answer.gate, shown),
             formats_of(DIFF_FORMATS, answer, top),
         ),
     )

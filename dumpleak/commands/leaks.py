@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from dumpleak.attribution.grouping import GROUPINGS
-from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with
+from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with, shown_sites
 from dumpleak.commands.output import answer_to, progress_bar, require
 from dumpleak.process.session import Session
 from dumpleak.reports.answers.leaks import leaks_document, leaks_json
 from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.reports.shown import Shown
 from dumpleak.survey.leaks import find_leaks
 
 
@@ -20,10 +21,11 @@ from dumpleak.survey.leaks import find_leaks
 )
 @DUMP
 @click.option("--by", type=click.Choice(list(GROUPINGS)), default="site", show_default=True)
+@shown_sites
 @SKIP_FRAMES
 @TOP
 @options_with(FORMATS)
-def leaks(dump: str, by: str, top: int | None, options: Options) -> None:
+def leaks(dump: str, by: str, top: int | None, shown: Shown, options: Options) -> None:
     """Used blocks that no pointer leads to, from globals, stacks, registers or other such blocks.
 
     They are called unreferenced, not leaked: a scan sees pointers, not intentions.
@@ -32,5 +34,7 @@ def leaks(dump: str, by: str, top: int | None, options: Options) -> None:
         session = Session.open(dump, options.symbols, options.process)
         session.skip_frames = options.skip_frames
         found = find_leaks(session, by, progress)
-    answer_to(options, Answer(lambda: leaks_document(found, top), lambda: leaks_json(found)))
+    answer_to(
+        options, Answer(lambda: leaks_document(found, top, shown), lambda: leaks_json(found, shown))
+    )
     require(found.coverage.shortfall)

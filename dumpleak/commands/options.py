@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dumpleak.attribution.skip_list import skip_patterns
+from dumpleak.model.block_filter import BlockFilter, parse_sizes
 from dumpleak.model.units import format_bytes
+from dumpleak.reports.shown import CALLERS, Shown
 from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
 from windumps.symbols.errors import SymbolPathError
 from windumps.symbols.provider import Symbols
@@ -202,6 +205,97 @@ RETAINED = click.option(
     is_flag=True,
     help="Also tell what each site keeps alive: what would become unreachable, at least, if only its "
     "blocks were released.",
+)
+
+
+def _sizes(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> tuple[int, int] | None:
+    try:
+        return None if value is None else parse_sizes(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+def block_filter(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of which blocks to show; the command gets them as one `BlockFilter`, its parameter `asked`."""
+
+    @wraps(command)
+    def filtered(**given: Any) -> Any:
+        names = [field.name for field in fields(BlockFilter)]
+        return command(asked=BlockFilter(**{name: given.pop(name) for name in names}), **given)
+
+    for option in reversed(_FILTERS):
+        filtered = option(filtered)
+    return filtered
+
+
+_FILTERS = (
+    click.option(
+        "--site",
+        metavar="PATTERN",
+        help="Only blocks of sites with this in their name, or like a*b.",
+    ),
+    click.option("--type", metavar="PATTERN", help="Only classes with such names."),
+    click.option(
+        "--heap", metavar="LABEL", help='Only of one heap: its label ("heap 1"), number or handle.'
+    ),
+    click.option(
+        "--size",
+        "sizes",
+        metavar="N|N-M",
+        callback=_sizes,
+        help="Only of this many bytes, as asked for: 48, 4K, 64-128.",
+    ),
+    click.option("--tag", metavar="PATTERN", help="Only with such pool tags; case matters."),
+    click.option("--unreferenced", is_flag=True, help="Only blocks that no root leads to."),
+    click.option(
+        "--new-since",
+        metavar="BASE",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Only blocks that an earlier dump of the same run does not have.",
+    ),
+)
+
+
+def _callers(context: click.Context, option: click.Parameter, value: str) -> int | None:
+    if value == "all":
+        return None
+    if not value.isdecimal():
+        raise click.BadParameter(f"{value!r} is neither a number nor all", context, option)
+    return int(value)
+
+
+def site_filter(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--site` and `--type`; the command gets them as one `BlockFilter`, its parameter `only`."""
+
+    @wraps(command)
+    def choosing(**given: Any) -> Any:
+        only = BlockFilter(site=given.pop("site"), type=given.pop("type"))
+        return command(only=only, **given)
+
+    for option in reversed(_FILTERS[:2]):
+        choosing = option(choosing)
+    return choosing
+
+
+def shown_sites(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options of which sites to list, and how much of each; the command gets them as `shown`."""
+
+    @wraps(command)
+    def choosing(only: BlockFilter, **given: Any) -> Any:
+        return command(shown=Shown(given.pop("frames"), only), **given)
+
+    return site_filter(_FRAMES(choosing))
+
+
+_FRAMES = click.option(
+    "--frames",
+    metavar="N|all",
+    default=str(CALLERS),
+    show_default=True,
+    callback=_callers,
+    help="How many callers to show under a site whose stack was recorded.",
 )
 
 

@@ -20,7 +20,8 @@ from dumpleak.commands.output import answer_to, require
 from dumpleak.compare.diff import compare
 from dumpleak.compare.pool_answers import EXPLAINED_TAGS, Selection, take_growth, take_pool
 from dumpleak.files.matching import matched
-from dumpleak.model.pool import ORDERS, POOLS
+from dumpleak.model.listed_blocks import MAX_LISTED
+from dumpleak.model.pool import ORDER_KEYS, ORDERS, POOLS
 from dumpleak.model.populations import POOL
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.pools import (
@@ -32,8 +33,6 @@ from dumpleak.reports.answers.pools import (
 from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, OF_CI, Answer, formats_of
 from dumpleak.survey.open import Wanted
 
-# `!poolused` sorts by digits.
-_DIGITS = {"2": "nonpaged", "4": "paged"}
 _FILE = click.Path(exists=True, dir_okay=False)
 
 
@@ -48,17 +47,25 @@ _FILE = click.Path(exists=True, dir_okay=False)
 @click.argument("current", required=False, type=_FILE)
 @click.option(
     "--sort",
-    type=click.Choice([*ORDERS, *_DIGITS]),
+    type=click.Choice([*ORDERS, *ORDER_KEYS]),
     default="bytes",
     show_default=True,
-    help="How tags are ranked; of two dumps the growth is. 2 and 4 as in !poolused.",
+    help="How tags are ranked; of two dumps the growth is. Letters are PoolMon's keys, 2 and 4 as in "
+    "!poolused.",
 )
 @click.option(
     "--tag",
     "tags",
     multiple=True,
     metavar="PATTERN",
-    help="Only these tags, as Leak or Ntf*; case matters. May be given more than once.",
+    help="Only these tags, as Leak or Ntf*; case matters. May be given more than once. Of one dump their "
+    "blocks are listed, with what they point to.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN[,PATTERN…]",
+    help="All but these tags; patterns as with --tag.",
 )
 @click.option("--type", "pools", type=click.Choice(POOLS), multiple=True, help="Only this pool.")
 @click.option(
@@ -82,6 +89,7 @@ def pool(
     current: str | None,
     sort: str,
     tags: tuple[str, ...],
+    exclude: tuple[str, ...],
     pools: tuple[str, ...],
     pooltag: Path | None,
     walk: bool,
@@ -95,8 +103,9 @@ def pool(
     gate = open_gate(gating, POOL, "site", options)
     of_growth = options.format in (GROWTH_FORMATS if current is None else OF_CI)
     if gate is not None or of_growth:
-        _check_gated(current, whole=walk and not (tags or pools))
-    selection = Selection(ORDERS[_DIGITS.get(sort, sort)], tags, pools or POOLS)
+        _check_gated(current, whole=walk and not (tags or pools or exclude))
+    excluded = tuple(part for text in exclude for part in text.split(",") if part)
+    selection = Selection(ORDERS[ORDER_KEYS.get(sort, sort)], tags, pools or POOLS, excluded)
 
     asked = Wanted(pooltag=pooltag, walk=walk, even_short=True)
 
@@ -104,7 +113,7 @@ def pool(
         return opened(POOL, name, "site", options, asked=asked)
 
     if current is None:
-        answer = take_pool(snapshot(dump), selection)
+        answer = take_pool(snapshot(dump), selection, top or MAX_LISTED)
         answer_to(options, Answer(lambda: pool_document(answer, top), lambda: pool_json(answer)))
         require(answer.account.shortfall)
         return
@@ -134,5 +143,6 @@ def _check_gated(current: str | None, *, whole: bool) -> None:
         raise click.UsageError("one dump shows no growth: a gate and formats of CI take two")
     if not whole:
         raise click.UsageError(
-            "all tags are judged, by their blocks too: --tag, --type and --no-walk do not go with that"
+            "all tags are judged, by their blocks too: --tag, --exclude, --type and --no-walk do not go "
+            "with that"
         )

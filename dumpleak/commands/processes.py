@@ -10,6 +10,7 @@ from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.process_growth import compare_processes
 from dumpleak.kernel.answerable import pools_of
+from dumpleak.kernel.held_objects import ended_processes
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.processes import read_processes
 from dumpleak.model.errors import CannotAnswerError
@@ -69,12 +70,15 @@ def _list(dump: str, top: int | None, options: Options) -> None:
     if opened.process_layout is None:
         raise CannotAnswerError(f"{dump}: {opened.why_no_processes}")
     with progress_bar(options):
-        found = read_processes(opened, pools_of(opened, options.symbols))
+        pools = pools_of(opened, options.symbols)
+        found = read_processes(opened, pools)
+        held = ended_processes(opened, pools, found)
     listed = (
         kernel_source(opened),
         found,
         str(opened.process_layout),
         [*opened.diagnostics, *said],
+        held,
     )
     answer_to(
         options, Answer(lambda: processes_document(*listed, top), lambda: processes_json(*listed))

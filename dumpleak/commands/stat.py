@@ -14,11 +14,13 @@ from dumpleak.commands.options import (
     TOP,
     Options,
     options_with,
+    shown_sites,
 )
 from dumpleak.commands.output import answer_to, require
 from dumpleak.reports.answers.stat import stat_document, stat_json
 from dumpleak.reports.formats import FORMATS, STAT_FORMATS, Answer, formats_of
 from dumpleak.reports.rows import ranked_groups
+from dumpleak.reports.shown import Shown
 
 
 @click.command(
@@ -33,6 +35,7 @@ from dumpleak.reports.rows import ranked_groups
 @BY
 @HOLDERS
 @RETAINED
+@shown_sites
 @SKIP_FRAMES
 @TOP
 @options_with([*FORMATS, *STAT_FORMATS])
@@ -43,19 +46,20 @@ def stat(
     holders: bool | None,
     retained: bool,
     top: int | None,
+    shown: Shown,
     options: Options,
 ) -> None:
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
     by = grouping_of(of, by)
     snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
-    ranked = [site.key for site, _ in ranked_groups(snapshot)]
+    ranked = [site.key for site, _ in ranked_groups(snapshot) if shown.only.takes_site(site)]
     most = None if retained else top or HOLDERS_TOP
     look_for_holders(snapshot, ranked[:most], True if retained else holders, options)
     answer_to(
         options,
         Answer(
-            lambda: stat_document(snapshot, top),
-            lambda: stat_json(snapshot),
+            lambda: stat_document(snapshot, top, shown),
+            lambda: stat_json(snapshot, shown),
             formats_of(STAT_FORMATS, snapshot),
         ),
     )

@@ -15,8 +15,8 @@ from dumpleak.survey.verifier import UnknownDriverError, take_verifier
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  dumpleak verifier testdata/kernel-verifier/22621-x64/pair/after.dmp.xz\n"
-    "  dumpleak verifier testdata/kernel-verifier/22621-x64/pair/after.dmp.xz acmeflt --top 5\n"
+    "  dumpleak verifier testdata/kernel-verifier/14393-x64/pair/after.dmp.xz\n"
+    "  dumpleak verifier testdata/kernel-verifier/14393-x64/pair/after.dmp.xz acmeflt --top 5\n"
     "  dumpleak verifier MEMORY.DMP mydriver.sys --format csv -o blocks.csv"
 )
 @DUMP

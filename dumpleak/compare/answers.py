@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from dumpleak.compare.life import LifeAnswer
+from dumpleak.compare.life import Life, LifeAnswer
 from dumpleak.compare.survivors import Fate, Survivors
 from dumpleak.model.account import ROWS, AccountRow
+from dumpleak.model.boots import runs_of
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.together import Together, roots_first
@@ -119,6 +120,7 @@ class SiteDelta(Change):
         evidence: Why this deserves attention, one clause each.
         fate: What became of its blocks; None where the dumps are not of one process life.
         notes: Those clauses of the evidence that a table shows under the site's name.
+        parts: Shapes that were put together to this, since they have one cause; see `causes`.
     """
 
     site: Site
@@ -127,6 +129,7 @@ class SiteDelta(Change):
     evidence: tuple[str, ...] = ()
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
+    parts: tuple[SiteDelta, ...] = ()
 
     @property
     def grew(self) -> bool:
@@ -195,6 +198,20 @@ class Comparison(Compared):
     private_unknown: str = ""
     proof: Proof | None = None
     together: tuple[Together, ...] = ()
+
+    @property
+    def hours(self) -> float | None:
+        """Hours between the dumps; None where they do not tell, or nothing went on from one to the other."""
+        before, after = self.base.source.time, self.current.source.time
+        if before is None or after is None or after <= before or self.life.life is Life.OTHER:
+            return None
+        if len(runs_of((self.base.boot, self.current.boot))) > 1:
+            return None
+        return (after - before).total_seconds() / 3600
+
+    def per_hour(self, change: int | None) -> float | None:
+        """A change as a rate; None where there is none to tell."""
+        return None if change is None or self.hours is None else round(change / self.hours, 3)
 
     @property
     def grown(self) -> list[SiteDelta]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, lost_memory
+from dumpleak.compare.holes import HIDDEN_BYTES, find_hole, is_listed_of_system, lost_memory
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.order import is_older
 from dumpleak.model.account_rows import account_of
@@ -60,7 +60,7 @@ def why_not_comparable(
         reasons += _heaps_read_once(base.heaps, current.heaps, names)
     if base.has_bytes and base.of_process:
         reasons += _heaps_listed_once(base, current, names)
-        reasons += _cut(base, current, names)
+        reasons += [] if is_listed_of_system(base) else _cut(base, current, names)
         reasons += _stacks_once(base, current, names)
     for which, snapshot in zip(names, (base, current), strict=True):
         if snapshot.shortfall:

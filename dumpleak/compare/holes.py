@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.sites import is_unsized
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_bytes
 from windumps.diagnostics import HEAP_LIST_CUT, MEMORY_CUT
 
@@ -71,7 +72,7 @@ def find_hole(snapshot: Snapshot) -> Hole:
     covered = snapshot.coverage
     if isinstance(covered, ListCovered) and covered.lacking:
         return Hole(0, f"{covered.unknown} are not all known ({covered.unknown_names})")
-    if not snapshot.has_bytes:
+    if not snapshot.has_bytes or is_listed_of_system(snapshot):
         return Hole(0)
     if any(row.unwalked_bytes is not None for row in snapshot.heaps):
         # By heap: what one heap has too much of does not make up for what another lacks.
@@ -97,6 +98,11 @@ def find_hole(snapshot: Snapshot) -> Hole:
     absent = max(covered.committed_bytes - covered.present_bytes, 0)
     renamed = absent if lost or unsized or unknown else 0
     return Hole(lost, "; ".join(unknown), granularity, unsized, renamed)
+
+
+def is_listed_of_system(snapshot: Snapshot) -> bool:
+    """Members that a system lists, which memory that its file lacks has nothing to do with."""
+    return snapshot.is_listed and snapshot.source.subject is Subject.SYSTEM
 
 
 def lost_memory(other: Snapshot, snapshot: Snapshot) -> float:

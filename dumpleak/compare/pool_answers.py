@@ -9,11 +9,21 @@ from typing import TypeVar
 
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.counters import tag_deltas, with_blocks
+from dumpleak.model.account import Figure
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.held_objects import HeldObjects
 from dumpleak.model.left_pool import LeftPool
-from dumpleak.model.pool import ORDERS, POOLS, Counters, Order, TagDelta, TagRow
+from dumpleak.model.listed_blocks import MAX_LISTED, BlockList, list_blocks
+from dumpleak.model.pool import (
+    ORDERS,
+    POOLS,
+    Counters,
+    Order,
+    TagDelta,
+    TagRow,
+    is_never_freed,
+)
 from dumpleak.model.pool_account import PoolAccount, is_said_by_account
 from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot, SourceInfo
@@ -21,6 +31,7 @@ from dumpleak.model.together import roots_first
 from windumps.diagnostics import Diagnostic, Severity
 
 EXPLAINED_OBJECTS = 2  # tags of objects of one dump of which is told who holds them
+LARGEST = 3  # tags that count as those that hold most
 EXPLAINED_TAGS = 20  # tags of a comparison whose new blocks are looked at
 _Tag = TypeVar("_Tag", TagRow, TagDelta)
 
@@ -33,17 +44,18 @@ class Selection:
         order: How tags are ranked.
         tags: Patterns of tags, of which one must match; empty for all.
         pools: Those of `POOLS` that are shown and ranked by.
+        excluded: Patterns of tags, of which none may match.
     """
 
     order: Order = ORDERS["bytes"]
     tags: tuple[str, ...] = ()
     pools: tuple[str, ...] = POOLS
+    excluded: tuple[str, ...] = ()
 
     def wants(self, tag: str) -> bool:
         """True for tags that are asked for; upper and lower case differ, as they do for the pool."""
-        return not self.tags or any(
-            fnmatchcase(tag, pattern) or fnmatchcase(tag.rstrip(), pattern) for pattern in self.tags
-        )
+        asked = not self.tags or _is_one_of(tag, self.tags)
+        return asked and not _is_one_of(tag, self.excluded)
 
     def rows(self, rows: Iterable[TagRow]) -> list[TagRow]:
         """The rows that are shown, in order."""
@@ -65,7 +77,13 @@ class Selection:
             if self.wants(tag_of(row))
             and any(p in pools_of(row) and not pools_of(row)[p].is_empty for p in self.pools)
         ]
-        return sorted(chosen, key=lambda row: self.order.key(row, self.pools))
+        return sorted(chosen, key=lambda row: self.order.rank(row, self.pools))
+
+
+def _is_one_of(tag: str, patterns: Iterable[str]) -> bool:
+    return any(
+        fnmatchcase(tag, pattern) or fnmatchcase(tag.rstrip(), pattern) for pattern in patterns
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,8 @@ class PoolAnswer:
         rows: The tags that are shown, in order.
         account: What is known of the pools as a whole.
         diagnostics: What was left out, and how things were found.
+        system: Figures of the system, as far as the dump tells them.
+        blocks: The blocks of the tags, where single tags were asked for and blocks were looked for.
         held: Who holds the objects of the first tags of objects, by tag.
         left: The pool that an unloaded driver left, where the system stopped for it.
     """
@@ -89,6 +109,8 @@ class PoolAnswer:
     diagnostics: tuple[Diagnostic, ...]
     held: dict[int, HeldObjects]
     left: LeftPool | None = None
+    system: tuple[Figure, ...] = ()
+    blocks: BlockList | None = None
 
 
 @dataclass(frozen=True)
@@ -114,8 +136,15 @@ class PoolGrowth:
     diagnostics: tuple[Diagnostic, ...]
 
 
-def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
+def take_pool(
+    snapshot: Snapshot, selection: Selection, most_blocks: int = MAX_LISTED
+) -> PoolAnswer:
     """The pools of one snapshot.
+
+    Args:
+        snapshot: It.
+        selection: What to show.
+        most_blocks: So many blocks are listed where single tags are asked for.
 
     Raises:
         CannotAnswerError: it does not tell of what is selected.
@@ -123,18 +152,27 @@ def take_pool(snapshot: Snapshot, selection: Selection) -> PoolAnswer:
     pools = _pools(snapshot, selection)
     rows = selection.rows(pools.rows)
     notes = (*snapshot.diagnostics, *_no_sessions(pools, selection))
-    held = _held(pools, rows) if pools.account.walked_bytes is not None else {}
-    shown = _shown(notes)
+    walked = pools.account.walked_bytes is not None
+    blocks = None
+    if selection.tags and walked:
+        used, look = pools.blocks(), pools.look_into
+        blocks = list_blocks(used, rows, selection.pools, look, most_blocks)
     return PoolAnswer(
-        snapshot.source, selection, tuple(rows), pools.account, shown, held, pools.left
+        *(snapshot.source, selection, tuple(rows), pools.account, _shown(notes)),
+        held=_held(pools, rows, selection) if walked else {},
+        left=pools.left,
+        system=snapshot.outside or (),
+        blocks=blocks,
     )
 
 
-def _held(pools: Pools, rows: list[TagRow]) -> dict[int, HeldObjects]:
-    """Who holds the objects of the first tags that are of objects."""
+def _held(pools: Pools, rows: list[TagRow], selection: Selection) -> dict[int, HeldObjects]:
+    """Who holds the objects of tags that were asked for, hold most, or are never freed."""
     found: dict[int, HeldObjects] = {}
-    for row in rows[:EXPLAINED_TAGS]:
-        held = pools.held(row.number) if len(found) < EXPLAINED_OBJECTS else None
+    for number, row in enumerate(rows[:EXPLAINED_TAGS]):
+        never = is_never_freed(row.total("allocs"), row.total("frees"))
+        wanted = bool(selection.tags) or number < LARGEST or never
+        held = pools.held(row.number) if wanted and len(found) < EXPLAINED_OBJECTS else None
         if held is not None:
             found[row.number] = held
     return found

@@ -6,13 +6,14 @@ driver does not come with Windows, and theirs do; it is never freed, and they ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dumpleak.model.pool import TagRow, minus, owner_of_both
-from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pools import Pools
 from dumpleak.model.units import format_share
 from dumpleak.owners.of_windows import is_of_windows
@@ -20,6 +21,7 @@ from windumps.arrays import I64, U64
 from windumps.pool_tags import tag_text
 
 MAX_BLOCKS = 4096  # of each tag are looked into, evenly over all new ones
+_SPARE = 4  # times as many are asked whether they are new
 MAX_TAGS = 16  # of a group whose blocks are looked into
 _HOLDING = 0.5  # share of a tag's blocks that hold a pointer to another tag's
 _BACK = 0.1  # and share of those that may point back
@@ -28,7 +30,7 @@ _HOLDS, _FOREIGN, _KEPT = 4, 2, 1
 
 
 def find_root(
-    base: Pools, current: Pools, tags: Sequence[int], *, by_counters: bool
+    base: Pools, current: Pools, tags: Sequence[int], why_unseen: str
 ) -> tuple[int | None, tuple[str, ...]]:
     """The root of tags that grew together and what speaks for it; else None and why.
 
@@ -36,11 +38,8 @@ def find_root(
         base: The first dump.
         current: The last one.
         tags: Those that grew together.
-        by_counters: Their blocks did not grow, so that there are no new ones to look into.
+        why_unseen: Why their new blocks are not looked into; "" when they are.
     """
-    why_unseen = (
-        _why_unseen(base.account, current) if not by_counters else "there are no new blocks"
-    )
     holder, said = (None, "") if why_unseen else _holder(base, current, tags[:MAX_TAGS])
     signs: dict[int, list[tuple[int, str]]] = {tag: [] for tag in tags}
     if holder is not None:
@@ -58,28 +57,71 @@ def find_root(
     return None, (looked or "no one's new blocks point to the others'",)
 
 
-def _why_unseen(base: PoolAccount, current: Pools) -> str:
-    """Why nobody can tell which block points to which; "" when it can be told."""
+def why_not_seen(base: Pools, current: Pools, *, same_boot: bool) -> str:
+    """Why nobody can tell which new block points to which; "" when it can be told."""
     if current.words is None:
         return "contents of blocks are only in dumps"
-    if base.walked_bytes is None or current.account.walked_bytes is None:
+    if base.account.walked_bytes is None or current.account.walked_bytes is None:
         return "the blocks were not walked"
-    return ""
+    return (
+        "" if same_boot else "which blocks are new is not known, the system may have been restarted"
+    )
 
 
 # -- pointers -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Blocks:
+    """Blocks of one tag in the last dump, ascending, and where it had some in the first."""
+
+    address: U64
+    size: I64
+    old: U64
+
+    @classmethod
+    def of(cls, base: Pools, current: Pools, tag: int) -> _Blocks:
+        address, size = current.blocks().of(tag)
+        old, _ = base.blocks().of(tag)
+        if not _ascend(address):  # of several pools they stand pool by pool
+            order = np.argsort(address)
+            address, size = address[order], size[order]
+        return cls(address, size, old if _ascend(old) else np.sort(old))
+
+    def is_new(self, addresses: U64) -> NDArray[np.bool_]:
+        """Which addresses had no block of the tag in the first dump."""
+        if not len(self.old):
+            return np.ones(len(addresses), np.bool_)
+        place = np.minimum(np.searchsorted(self.old, addresses), len(self.old) - 1)
+        return np.asarray(self.old[place] != addresses)
+
+    def some_new(self) -> tuple[U64, I64]:
+        """(addresses, sizes) of new blocks, evenly over all."""
+        step = max(len(self.address) // (_SPARE * MAX_BLOCKS), 1)
+        address, size = self.address[::step], self.size[::step]
+        new = np.flatnonzero(self.is_new(address))
+        chosen = new[:: max(-(-len(new) // MAX_BLOCKS), 1)]
+        return address[chosen], size[chosen]
+
+    def new_with(self, words: U64) -> tuple[I64, NDArray[np.bool_]]:
+        """The block that each word points into, and whether it is a new one."""
+        if not len(self.address):
+            return np.zeros(len(words), np.int64), np.zeros(len(words), np.bool_)
+        # Below the first block the difference wraps around, and is larger than any block.
+        place = np.maximum(np.searchsorted(self.address, words, "right").astype(np.int64) - 1, 0)
+        inside = words - self.address[place] < self.size[place].astype(np.uint64)
+        inside[inside] = self.is_new(self.address[place[inside]])
+        return place, inside
+
+
+def _ascend(address: U64) -> bool:
+    return not (address[1:] < address[:-1]).any()
+
+
 def _holder(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | None, str]:
     """The one tag that points to others and that none of these points to."""
-    new = {tag: _new_blocks(base, current, tag) for tag in tags}
-    share = {
-        (tag, other): value
-        for tag in tags
-        for other, value in _shares(
-            current, new[tag], {t: new[t] for t in tags if t != tag}
-        ).items()
-    }
+    blocks = {tag: _Blocks.of(base, current, tag) for tag in tags}
+    share = {(tag, other): value for tag in tags for other, value in _shares(current, tag, blocks)}
     holds: dict[int, list[int]] = {tag: [] for tag in tags}
     held = set()
     for tag, other in permutations(tags, 2):
@@ -96,38 +138,18 @@ def _holder(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | Non
     ], f"{format_share(least, 1, 0)} of its new blocks point to those of {names}, none back"
 
 
-def _new_blocks(base: Pools, current: Pools, tag: int) -> tuple[U64, I64]:
-    """(addresses, sizes) of blocks that the base does not have, ascending."""
-    address, size = current.blocks().of(tag)
-    order = np.argsort(address)
-    address, size = address[order], size[order]
-    new = ~np.isin(address, base.blocks().of(tag)[0])
-    return address[new], size[new]
-
-
-def _shares(
-    current: Pools, mine: tuple[U64, I64], others: dict[int, tuple[U64, I64]]
-) -> dict[int, float]:
-    """Which share of some blocks hold a pointer into blocks of each other tag.
+def _shares(current: Pools, tag: int, blocks: dict[int, _Blocks]) -> Iterator[tuple[int, float]]:
+    """Which share of a tag's new blocks hold a pointer into new blocks of each other tag.
 
     Several that point to one and the same block count once: what they share does not hang on them.
     """
-    address, size = mine
-    step = max(-(-len(address) // MAX_BLOCKS), 1)
-    looked_at = len(address[::step])
-    if current.words is None or not looked_at:
-        return dict.fromkeys(others, 0.0)
-    rows, words = current.words(address[::step], size[::step])
-    found = {}
-    for tag, (start, length) in others.items():
-        if not len(start):
-            found[tag] = 0.0
-            continue
-        place = np.searchsorted(start, words, "right").astype(np.int64) - 1
-        inside = (place >= 0) & (words - start[place] < length[place].astype(np.uint64))
+    address, size = blocks[tag].some_new()
+    words_of = current.words if len(address) else None
+    rows, words = words_of(address, size) if words_of else (np.empty(0, np.int64), address[:0])
+    for other, theirs in blocks.items():
+        place, inside = theirs.new_with(words)
         many = min(len(np.unique(rows[inside])), len(np.unique(place[inside])))
-        found[tag] = many / looked_at
-    return found
+        yield other, many / max(len(address), 1)
 
 
 # -- drivers, and frees ----------------------------------------------------------------------------------
@@ -148,7 +170,7 @@ def _foreign(base: Pools, current: Pools, tags: Sequence[int]) -> tuple[int | No
     if is_of_windows(owners[tag]) is False:
         return (
             tag,
-            f"{owners[tag].driver} is no driver of Windows that is known by its tags, {rest}",
+            f"{owners[tag].driver} is no known driver of Windows, {rest}",
         )
     return tag, f"it is no known tag of Windows, {rest}"
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dumpleak.model.sites import Site, without_allocator
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.model.totals import Totals
+from dumpleak.model.totals import Totals, sum_of
 from windumps.diagnostics import Diagnostic, Severity
 
 NOT_SAID = "the snapshot file does not say what the dump's file held beside heaps"
@@ -37,10 +38,16 @@ def with_same_private(snapshots: Sequence[Snapshot]) -> tuple[list[Snapshot], li
 
     Snapshots of logs and of kernels have none, and stay as they are.
     """
+    if not all(snapshot.allocators_known for snapshot in snapshots):
+        snapshots = [_of_no_allocator(snapshot) for snapshot in snapshots]
     if all(snapshot.by_regions and not snapshot.private_unknown for snapshot in snapshots):
         return list(snapshots), []
     files = [snapshot.in_file for snapshot in snapshots]
-    shared = [{found[0].key: found} for found in files if found is not None]
+    # How many pieces of a file that is tells nothing of how many allocations there were.
+    shared = [
+        {site.key: (site, replace(totals, count=min(totals.count, 1)))}
+        for site, totals in (found for found in files if found is not None)
+    ]
     if len(shared) == len(snapshots):
         message = (
             "not all dumps list the process's memory regions: memory outside heaps is compared by what their "
@@ -65,3 +72,16 @@ def with_same_private(snapshots: Sequence[Snapshot]) -> tuple[list[Snapshot], li
     return [replace(snapshot, private={}, private_unknown=unknown) for snapshot in snapshots], [
         note
     ]
+
+
+def _of_no_allocator(snapshot: Snapshot) -> Snapshot:
+    """With private memory as files of older versions tell of it: by size alone."""
+    merged: dict[str, tuple[Site, list[Totals]]] = {}
+    for key, (site, totals) in snapshot.private.items():
+        plain = without_allocator(key)
+        if plain != key:
+            size = site.name.rpartition(", ")[2]
+            site = replace(site, key=plain, name=f"private memory outside heaps, {size}")
+        merged.setdefault(plain, (site, []))[1].append(totals)
+    groups = {key: (site, sum_of(totals)) for key, (site, totals) in merged.items()}
+    return replace(snapshot, private=groups)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dumpleak.compare.roots import find_root
-from dumpleak.model.boots import is_same_boot
+from dumpleak.compare.roots import find_root, why_not_seen
+from dumpleak.model.boots import is_same_boot, was_restarted
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pools import Pools
 from dumpleak.model.snapshot import Snapshot
@@ -51,8 +51,9 @@ def find_together(snapshots: Sequence[Snapshot]) -> tuple[Together, ...]:
     first, last = snapshots[0], snapshots[-1]
     if len(pools) < len(snapshots):
         return ()
-    if first.boot is not None and not is_same_boot(first.boot, last.boot):
+    if first.boot is not None and last.boot is not None and was_restarted(first.boot, last.boot):
         return ()
+    same_boot = is_same_boot(first.boot, last.boot)
     found = [
         (cluster, by_counters)
         for by_counters, grown in ((False, _by_blocks(pools)), (True, _by_counters(pools)))
@@ -62,7 +63,10 @@ def find_together(snapshots: Sequence[Snapshot]) -> tuple[Together, ...]:
     groups = []
     for number, (cluster, by_counters) in enumerate(found, start=1):
         tags = [member.tag for member in cluster]
-        root, evidence = find_root(pools[0], pools[-1], tags, by_counters=by_counters)
+        why_unseen = "there are no new blocks" * by_counters or why_not_seen(
+            pools[0], pools[-1], same_boot=same_boot
+        )
+        root, evidence = find_root(pools[0], pools[-1], tags, why_unseen)
         ordered = sorted(cluster, key=lambda member: (member.tag != root, -member.total))
         groups.append(
             Together(

@@ -32,6 +32,7 @@ from dumpleak.compare.site_trends import (
     has_counted_growth,
     middle_of,
 )
+from dumpleak.compare.stretches import Lives, Recurring
 from dumpleak.compare.survivors import Survivors, find_survivors
 from dumpleak.compare.together import find_together
 from dumpleak.model.account import AccountRow
@@ -75,6 +76,8 @@ class Trend(Compared):
             of this is of one run of it, and `other_runs` of the others.
         other_runs: Other runs of the system, each judged by itself.
         by_counters: Groups that grow by counters only: those of some dumps are refuted by the blocks.
+        boots: All dumps, those of one run of the system together, in order; one run where none was told.
+        recurring: What grows at a like rate in every run.
         together: Tags of the kernel's pools that grow alike under load; `sites` has the root of each first.
     """
 
@@ -92,6 +95,8 @@ class Trend(Compared):
     restarts: tuple[tuple[str, str], ...] = ()
     other_runs: tuple[Trend, ...] = ()
     by_counters: tuple[SiteTrend, ...] = ()
+    boots: tuple[tuple[Snapshot, ...], ...] = ()
+    recurring: tuple[Recurring, ...] = ()
     together: tuple[Together, ...] = ()
 
     @property
@@ -165,10 +170,22 @@ def _over_restarts(runs: list[list[Snapshot]], *, idle: bool, force: bool) -> Tr
             f"the one that would be judged has {len(runs[main])}"
         )
     answer = _judge_run(runs[main], idle=idle, force=force)
-    others = tuple(
-        _judge_run(run, idle=False, force=force)
+    judged = [
+        answer
+        if number == main
+        else _judge_run(run, idle=False, force=force)
+        if len(run) > 1
+        else None
         for number, run in enumerate(runs)
-        if number != main and len(run) > 1
+    ]
+    lives = Lives(
+        [
+            None
+            if each is None or each.refused
+            else (each.sites, each.by_counters, len(each.snapshots))
+            for each in judged
+        ],
+        has_bytes=answer.base.has_bytes,
     )
     said = Diagnostic(
         "restarted",
@@ -179,9 +196,13 @@ def _over_restarts(runs: list[list[Snapshot]], *, idle: bool, force: bool) -> Tr
     )
     return replace(
         answer,
+        sites=lives.said(answer.sites),
+        by_counters=lives.said(answer.by_counters),
         restarts=restarts,
-        other_runs=others,
+        other_runs=tuple(each for each in judged if each is not None and each is not answer),
         diagnostics=(said, *answer.diagnostics),
+        boots=tuple(map(tuple, runs)),
+        recurring=lives.recurring(),
     )
 
 
@@ -237,6 +258,7 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
         account=account,
         private_unknown=series.private_unknown,
         by_counters=by_counters,
+        boots=(tuple(ordered),),
         together=together,
     )
 

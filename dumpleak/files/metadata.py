@@ -10,7 +10,7 @@ from typing import Any
 from dumpleak.files.columns import pack_flags
 from dumpleak.files.pool_metadata import pools_json
 from dumpleak.model.block_table import BY_STAMP
-from dumpleak.model.coverage import ManagedCovered
+from dumpleak.model.coverage import Coverage
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.process_rows import ProcessRow
@@ -64,7 +64,7 @@ class StoredPopulation:
     reason: str = ""
     lacking: tuple[Group, ...] = ()
     notes: dict[str, tuple[Diagnostic, ...]] = field(default_factory=dict)
-    coverage: ManagedCovered | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass

@@ -20,10 +20,10 @@ from dumpleak.files.metadata import FORMAT, About, Metadata, StoredPopulation
 from dumpleak.files.pool_metadata import POOL_HINTS, StoredPool, boot_of, pools_of
 from dumpleak.model.account import NO_REGIONS, Figure, older_figures
 from dumpleak.model.block_table import BY_PDB
-from dumpleak.model.coverage import Coverage, ManagedCovered, PoolsCovered, is_list_cut
+from dumpleak.model.coverage import Coverage, PoolsCovered, is_list_cut
 from dumpleak.model.holding import Holding
 from dumpleak.model.memory import Limit
-from dumpleak.model.populations import BLOCKS, POOL
+from dumpleak.model.populations import ARENAS, BLOCKS, POOL
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Place, Site
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
@@ -93,7 +93,6 @@ _HINTS: dict[type, dict[str, Any]] = {
     About: {"handles": tuple[Annotated[tuple[str, int], Named(("type", "count"))], ...] | None},
     Coverage: _COVERAGE,
     PoolsCovered: _COVERAGE,
-    ManagedCovered: _COVERAGE,
     Diagnostic: {"bytes_affected": Signed},
     HeapRow: dict.fromkeys(
         (
@@ -106,6 +105,7 @@ _HINTS: dict[type, dict[str, Any]] = {
         "groups": dict[str, list[_Group]],
         "lacking": Annotated[tuple[_Group, ...], Absent(())],
         "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
+        "coverage": Annotated[Coverage | None, Absent(None)],
     },
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
@@ -193,6 +193,7 @@ def _snapshot(stored: _Metadata, sites: list[Group], file: str) -> Snapshot:
             stored.private_holders, [site.key for site, _ in stored.private], "private_holders"
         ),
         population=POOL if any(row.kind == POOL for row in stored.heaps) else BLOCKS,
+        allocators_known=ARENAS in (stored.populations or {}),
     )
 
 

@@ -9,8 +9,8 @@ from math import inf, isfinite
 from dumpleak.model.units import parse_size
 from windumps.errors import WindumpsError
 
-_CONDITION = re.compile(r"(site\.)?([a-z][a-z_.-]*)\s*>=\s*(\S+)")
-_ACCOUNT = re.compile(r"[a-z_]+\.[a-z_]+(-per-hour)?")
+_CONDITION = re.compile(r"(site\.)?([a-z][a-z0-9_.-]*)\s*>=\s*(\S+)")
+_ACCOUNT = re.compile(r"[a-z0-9_]+\.[a-z_]+(-per-hour)?")
 PER_HOUR = "-per-hour"
 BYTE_QUANTITIES = ("bytes", "bytes-per-hour")
 QUANTITIES = (*BYTE_QUANTITIES, "count", "count-per-hour", "percent")

@@ -10,7 +10,9 @@ from dumpleak.kernel.processes import SystemProcesses, read_processes, total
 from dumpleak.model.account import Figure
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS, TagRow
+from windumps.arrays import PAGE_SIZE
 from windumps.dumps.kernel.dump import KernelDump
+from windumps.kernel.page_frames import read_page_use
 from windumps.memory.table_pages import count_table_pages
 
 NO_TAGS = "counters of some pool tags are not in the dump"
@@ -19,6 +21,9 @@ NO_TABLES = "the roots of the processes' page tables are not in the dump"
 NO_THREADS = "the dump does not tell how many threads every process has"
 # Rows of the account and the counters of the memory manager that tell them.
 _MEMORY = {
+    "pool.nonpaged_limit_bytes": "nonpaged_pool_limit",
+    "pool.paged_limit_bytes": "paged_pool_limit",
+    "memory.physical_bytes": "physical_memory",
     "memory.available_bytes": "available",
     "memory.committed_bytes": "committed",
     "memory.commit_limit_bytes": "commit_limit",
@@ -33,6 +38,11 @@ _OF_PROCESSES = (
     "threads.count",
 )
 UNEXPLAINED = "memory.unexplained_bytes"
+# Of the PFN database: lists first, then what pages in use are used for. Page tables have a row of their own.
+OF_PAGES = (
+    *("zeroed", "free", "standby", "modified", "bad", "active"),
+    *("private", "shared", "awe", "system", "locked"),
+)
 # What commits memory, and what is left when all of it is taken off.
 _COMMITTED = "memory.committed_bytes"
 _EXPLAINED = "processes.bytes", "pool.bytes", "memory.driver_bytes", "memory.shared_bytes"
@@ -64,7 +74,7 @@ def system_account(
     if pools is not None:
         counted = pools.has_trackers and not pools.pools.is_walked and rows is None
         of_pools = _of_trackers(pools) if counted else _of_pools(rows or pools.rows())
-    figures = [*of_pools, *of_processes, *_of_memory(dump), _of_page_tables(dump)]
+    figures = [*of_pools, *of_processes, *_with_pages(_of_memory(dump), _of_pages(dump))]
     return (*figures, *_unexplained({figure.name: figure for figure in figures}))
 
 
@@ -138,15 +148,47 @@ def _of_memory(dump: KernelDump) -> list[Figure]:
     ]
 
 
-def _of_page_tables(dump: KernelDump) -> Figure:
+def _of_pages(dump: KernelDump) -> list[Figure]:
+    """Page tables, and all frames of the machine by use; the latter only where the dump tells them."""
     name = "memory.page_table_bytes"
     if dump.physical is None or dump.paging is None or not dump.processes:
-        return Figure(name, None, NO_TABLES)
+        return [Figure(name, None, NO_TABLES)]
     mask = dump.paging.root_mask
-    roots = dict.fromkeys(process.directory_table_base & mask for process in dump.processes)
-    pages = count_table_pages(dump.physical, dump.paging, list(roots))
+    roots = list(dict.fromkeys(process.directory_table_base & mask for process in dump.processes))
+    pages = count_table_pages(dump.physical, dump.paging, roots)
     reason = f"{pages.absent} pages of page tables are not in the dump"
-    return _figure(name, pages.bytes, reason)
+    tables = _figure(name, pages.bytes, reason)
+    if pages.bytes is None:
+        return [tables]
+    use = read_page_use(dump.kernel, dump.physical, dump.paging, roots[0], pages.frames)
+    counts = {**use.lists, **use.uses, "locked": use.locked} if not use.unknown else {}
+    return [
+        tables,
+        *(
+            Figure(f"pages.{name}_bytes", counts[name] * PAGE_SIZE)
+            for name in OF_PAGES
+            if name in counts
+        ),
+    ]
+
+
+def _with_pages(memory: Sequence[Figure], pages: Sequence[Figure]) -> list[Figure]:
+    """Both; what no counter tells is added up from pages where these are known."""
+    known = {figure.name: figure.value or 0 for figure in pages}
+    if "pages.active_bytes" not in known:
+        return [*memory, *pages]
+    lists = [known[f"pages.{name}_bytes"] for name in OF_PAGES[:6]]
+    told = {
+        "memory.physical_bytes": sum(lists),
+        "memory.available_bytes": sum(lists[:3]),  # zeroed, free and standby pages
+    }
+    found = [
+        Figure(figure.name, told[figure.name])
+        if figure.value is None and figure.name in told
+        else figure
+        for figure in memory
+    ]
+    return [*found, *pages]
 
 
 def _unexplained(figures: dict[str, Figure]) -> list[Figure]:

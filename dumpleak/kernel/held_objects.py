@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dumpleak.kernel.processes import (
     EMPTY_HANDLES,
     NO_HANDLES,
+    SystemProcesses,
     WalkedPools,
     read_processes,
 )
@@ -21,6 +22,7 @@ from dumpleak.model.object_tags import OBJECT_TAGS
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pools import OpenObjects
+from dumpleak.model.units import count_of
 from dumpleak.owners.contents import words_in
 from windumps.arrays import I64, U64
 from windumps.dumps.kernel.dump import KernelDump
@@ -35,6 +37,8 @@ from windumps.times import filetime
 
 MAX_SEARCHED = 1 << 16  # pool blocks that are searched for pointers, evenly over all
 _AT_ONCE = 1 << 12
+# A handle table names its process, and its handles are counted already.
+_HANDLE_TABLES = int.from_bytes(b"Obtb", "little")
 _WORTH_NAMING = 0.1  # of the objects, that blocks of one tag point to
 _Mask = NDArray[np.bool_]
 
@@ -81,6 +85,15 @@ class ObjectHolders:
         return read_processes(self._dump, self._system).all
 
 
+def ended_processes(
+    dump: KernelDump, system: OpenedSystem | None, processes: SystemProcesses
+) -> HeldObjects | None:
+    """Who holds processes that ended; None where there are none, or the pools cannot be looked at."""
+    if system is None or not processes.ended or system.why_no_walk:
+        return None
+    return ObjectHolders(dump, system).of(PROCESS_TAG)
+
+
 def held_objects(
     kernel: Kernel,
     blocks: PoolBlocks,
@@ -109,11 +122,16 @@ def held_objects(
         headers.append(table.objects[inside])
         if len(held):
             holders.append(HandleHolder(table.process_id, table.name, len(held)))
-    known, ended = _known(kernel, tag, mine, processes)
-    found = find_headers(kernel, mine, np.concatenate([known, *headers]))
+    known = _known(kernel, tag, mine, processes)
+    found = find_headers(kernel, mine, np.concatenate([known.headers, *headers]))
     read = found.handles >= 0
     why_unknown = _why_unknown(tables, processes)
     alone = (read & (found.handles == 0) & ~opened) if why_unknown else ~opened
+    if known.ended is not None:  # what runs needs nobody to keep it alive
+        row, inside = _rows_of(mine, known.ended)
+        over: _Mask = np.zeros(len(opened), np.bool_)
+        over[row[inside]] = True
+        alone &= over
     pointers, sampled = _pointers(kernel, blocks, tag, (mine[0][alone], mine[1][alone]), owner_of)
     return HeldObjects(
         object_type(tag),
@@ -123,9 +141,10 @@ def held_objects(
         why_unknown,
         int(read.sum()),
         int((found.handles[read] == 0).sum()),
+        None if why_unknown and not read.all() else int(alone.sum()),
         pointers,
         sampled,
-        ended,
+        known.told,
     )
 
 
@@ -144,26 +163,41 @@ def _rows_of(blocks: tuple[U64, I64], addresses: U64) -> tuple[I64, _Mask]:
     return row, addresses - start[row] < size[row].astype(np.uint64)
 
 
+class _Known(NamedTuple):
+    """Objects that are known otherwise than by their blocks.
+
+    Attributes:
+        headers: Of all of them.
+        ended: Addresses of those that ended; None of types that do not end, and where nobody can tell.
+        told: The same for people.
+    """
+
+    headers: U64
+    ended: U64 | None = None
+    told: tuple[Ended, ...] | None = None
+
+
 def _known(
     kernel: Kernel, tag: int, blocks: tuple[U64, I64], processes: Sequence[KernelProcess]
-) -> tuple[U64, tuple[Ended, ...] | None]:
-    """Headers of objects that are known otherwise; of threads also those that ended."""
+) -> _Known:
+    """Processes, and threads."""
     size = np.uint64(HEADER_BYTES[kernel.pointer_size])
     if tag == PROCESS_TAG:
         address = np.array([process.address for process in processes], np.uint64)
-        return address - size, _ended_processes(processes)
+        over = np.array([process.exit_time is not None for process in processes], np.bool_)
+        return _Known(address - size, address[over], _ended_processes(processes))
     if tag != THREAD_TAG:
-        return np.empty(0, np.uint64), None
+        return _Known(np.empty(0, np.uint64))
     names = {process.process_id: process.name for process in processes}
     found = thread_objects(kernel, blocks, names)
     if found is None:
-        return np.empty(0, np.uint64), None
+        return _Known(np.empty(0, np.uint64))
     ended = tuple(
         Ended(owner, names[owner], count, time)
         for owner, count, last in ended_by_process(found)
         if (time := filetime(last)) is not None
     )
-    return found.address - size, ended
+    return _Known(found.address - size, found.address[found.exit_time > 0], ended)
 
 
 def _ended_processes(processes: Sequence[KernelProcess]) -> tuple[Ended, ...]:
@@ -184,18 +218,19 @@ def _why_unknown(tables: Sequence[OpenObjects], processes: Sequence[KernelProces
     whole = sum(1 for table in absent if not len(table.objects))
     said = []
     if whole:
-        said.append(f"handle tables of {whole} processes are not in the dump")
+        said.append(f"handle tables of {count_of(whole, 'process')} are not in the dump")
     if len(absent) > whole:
-        said.append(f"handle tables of {len(absent) - whole} processes are only partly in the dump")
+        partly = count_of(len(absent) - whole, "process")
+        said.append(f"handle tables of {partly} are only partly in the dump")
     if not absent and not any(len(table.objects) for table in tables):
         return EMPTY_HANDLES
     if blank := sum(1 for table in tables if table.blank_pages):
-        said.append(f"handle tables of {blank} processes were not written to the dump")
+        said.append(f"handle tables of {count_of(blank, 'process')} were not written to the dump")
     read = {table.process_id for table in tables}
     running = [process for process in processes if process.exit_time is None]
     unread = sum(1 for process in running if process.process_id not in read)
     if unread:
-        said.append(f"handle tables of {unread} processes could not be read")
+        said.append(f"handle tables of {count_of(unread, 'process')} could not be read")
     return ", ".join(said)
 
 
@@ -219,7 +254,9 @@ def _pointers(
         who = tags[part][rows[inside]]
         for holder in np.unique(who).tolist():
             hits.setdefault(holder, []).append(np.unique(target[inside][who == holder]))
-    hits.pop(tag, None)  # objects of one type stand in lists with each other
+    # Objects of one type stand in lists with each other.
+    for other in (tag, _HANDLE_TABLES):
+        hits.pop(other, None)
     counts = {holder: len(np.unique(np.concatenate(parts))) for holder, parts in hits.items()}
     least = max(_WORTH_NAMING * len(objects[0]) / step, 1)
     ranked = sorted(counts.items(), key=lambda row: (-row[1], row[0]))

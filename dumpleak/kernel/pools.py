@@ -28,6 +28,7 @@ from dumpleak.model.snapshot import SourceInfo
 from dumpleak.owners.contents import drivers_in, words_in
 from dumpleak.owners.on_behalf import with_callers
 from dumpleak.owners.owners import TagOwners, VerifiedCaller
+from dumpleak.owners.pointed import pointed_to
 from dumpleak.owners.tag_table import pooltag_for
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from dumpleak.symbols.kernel import use_symbols
@@ -152,6 +153,9 @@ class PoolReader:
             blocks=lambda: self.blocks,
             handles=lambda: self.handles,
             find_owner=self.owner,
+            look_into=lambda address, size: pointed_to(
+                self.dump.kernel, self.blocks, address, size
+            ),
             left=self.left,
             held=ObjectHolders(self.dump, self).of,
             words=lambda addresses, sizes: words_in(self.dump.kernel, addresses, sizes),

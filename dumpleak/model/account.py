@@ -5,6 +5,7 @@ A figure that is not in the dump is None, with the reason; it is never zero.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -102,15 +103,30 @@ SYSTEM_ROWS: dict[str, RowKind] = {
     "pool.bytes": RowKind(BYTES, "bytes in pool blocks"),
     "pool.paged_bytes": RowKind(BYTES, "paged pool", 16 << 20),
     "pool.nonpaged_bytes": RowKind(BYTES, "nonpaged pool", 16 << 20),
+    "pool.paged_limit_bytes": RowKind(BYTES, "limit of paged pool"),
+    "pool.nonpaged_limit_bytes": RowKind(BYTES, "limit of nonpaged pool"),
     "processes.count": RowKind(COUNT, "processes", 16),
     "processes.ended_count": RowKind(COUNT, "ended processes that something keeps alive", 4),
     "processes.bytes": RowKind(BYTES, "private memory of processes", 256 << 20),
+    "memory.physical_bytes": RowKind(BYTES, "physical memory"),
     "memory.available_bytes": RowKind(BYTES, "available memory"),
     "memory.committed_bytes": RowKind(BYTES, "committed memory of the system", 256 << 20),
     "memory.commit_limit_bytes": RowKind(BYTES, "limit of committed memory"),
     "memory.driver_bytes": RowKind(BYTES, "memory that drivers took outside pool", 32 << 20),
     "memory.shared_bytes": RowKind(BYTES, "shared committed memory", 64 << 20),
     "memory.page_table_bytes": RowKind(BYTES, "memory of page tables", 64 << 20),
+    # Of the PFN database. What takes them stands in other rows, but for locked and AWE pages.
+    "pages.zeroed_bytes": RowKind(BYTES, "zeroed pages"),
+    "pages.free_bytes": RowKind(BYTES, "free pages"),
+    "pages.standby_bytes": RowKind(BYTES, "standby pages (file cache, trimmed memory)"),
+    "pages.modified_bytes": RowKind(BYTES, "modified pages"),
+    "pages.bad_bytes": RowKind(BYTES, "bad pages"),
+    "pages.active_bytes": RowKind(BYTES, "pages in use"),
+    "pages.private_bytes": RowKind(BYTES, "private pages of processes in memory"),
+    "pages.shared_bytes": RowKind(BYTES, "pages of mapped files, images, sections in memory"),
+    "pages.awe_bytes": RowKind(BYTES, "AWE pages", 32 << 20),
+    "pages.system_bytes": RowKind(BYTES, "other pages of the system in memory"),
+    "pages.locked_bytes": RowKind(BYTES, "locked pages", 64 << 20),
     "memory.unexplained_bytes": RowKind(
         BYTES, "committed memory that nothing in the dump explains", 256 << 20
     ),
@@ -122,6 +138,12 @@ _OF_SYSTEM = {
 }
 _OF_HEAPS = ("blocks.", "heaps.", "private.count", "private.bytes")
 _OUTSIDE = tuple(name for name in ROWS if not name.startswith(_OF_HEAPS))
+# Rows of allocators, absent where a process has none. What each took from Windows has a row of its own.
+ARENA_ROWS = {
+    "arenas.count": RowKind(COUNT, "blocks of other allocators"),
+    "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
+}
+OF_ALLOCATORS = ("arenas.", "private_")
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
 # those grew.
 UNEXPLAINED = "unexplained.bytes"
@@ -246,10 +268,18 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
     return tuple(known.get(name, Figure(name, None, NOT_KEPT)) for name in _OUTSIDE)
 
 
+def allocator_row(allocator: str) -> str:
+    """The row of what one allocator took from Windows: "private_go_heap.bytes"."""
+    return f"private_{re.sub('[^a-z0-9]+', '_', allocator.lower()).strip('_')}.bytes"
+
+
 def _kind(name: str) -> RowKind:
+    if name.startswith("private_"):  # its sites tell of growth, as those of the sum do
+        return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
     return (
         ROWS.get(name)
         or MANAGED_ROWS.get(name)
         or SYSTEM_ROWS.get(name)
+        or ARENA_ROWS.get(name)
         or RowKind(COUNT if name.endswith("count") else BYTES, name)
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dumpleak.model.account import (
     _OUTSIDE,
     NO_HEAPS,
     NOT_KEPT,
+    OF_ALLOCATORS,
     PIECES,
     ROWS,
     SUMS,
@@ -15,7 +16,9 @@ from dumpleak.model.account import (
     Figure,
     State,
     _figure,
+    allocator_row,
 )
+from dumpleak.model.sites import allocator_in
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.subject import Subject
 
@@ -39,7 +42,10 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
     rows = []
     for name in names:
         unit = next(side[name].measure for side in sides if name in side)
-        found = [side.get(name, Figure(name, None, NOT_KEPT)) for side in sides]
+        found = [
+            side.get(name) or _absent(name, side, snapshot)
+            for side, snapshot in zip(sides, snapshots, strict=True)
+        ]
         reasons = [
             f"{snapshot.source.file}: {figure.reason}"
             for snapshot, figure in zip(snapshots, found, strict=True)
@@ -48,6 +54,15 @@ def account_rows(snapshots: Sequence[Snapshot]) -> tuple[AccountRow, ...]:
         points = tuple(figure.value for figure in found)
         rows.append(AccountRow(name, unit, points, "; ".join(dict.fromkeys(reasons)), of_system))
     return tuple(rows)
+
+
+def _absent(name: str, side: Mapping[str, Figure], snapshot: Snapshot) -> Figure:
+    """A figure that a snapshot lacks: none of an allocator, where allocators were looked for."""
+    private = side.get("private.bytes")
+    looked_for = private is not None and private.value is not None and snapshot.allocators_known
+    if name.startswith(OF_ALLOCATORS) and looked_for:
+        return Figure(name, 0)
+    return Figure(name, None, NOT_KEPT)
 
 
 def what_grew(rows: Iterable[AccountRow]) -> list[AccountRow]:
@@ -87,7 +102,17 @@ def _of_heaps(snapshot: Snapshot) -> list[Figure]:
     count = sum(totals.count for totals in private)
     figures.append(_figure("private.count", count, why or pieces))
     figures.append(_figure("private.bytes", sum(totals.bytes for totals in private), why))
-    return figures
+    return [*figures, *_of_allocators(snapshot)]
+
+
+def _of_allocators(snapshot: Snapshot) -> list[Figure]:
+    """What each allocator that is recognised took from Windows."""
+    sums: dict[str, int] = {}
+    for key, (_, totals) in snapshot.private.items():
+        if allocator := allocator_in(key):
+            name = allocator_row(allocator)
+            sums[name] = sums.get(name, 0) + totals.bytes
+    return [Figure(name, value) for name, value in sorted(sums.items())]
 
 
 def why_no_private(snapshot: Snapshot) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from windumps.blocks import Blocks
 
@@ -18,6 +21,7 @@ BLOCK_COLUMNS = (
     "tag",
     "site",
     "stack_id",
+    "heap_label",
 )
 
 
@@ -32,6 +36,7 @@ class BlockPage:
         sites: Name of each block's site; "" for free blocks.
         types: Class name of each block, or "".
         heap_name: Name of the pool, for blocks of the kernel's pools, which have no handle.
+        heap_label: What the heap, or the pool, is called in other answers: "heap 1".
     """
 
     heap_address: int
@@ -40,3 +45,14 @@ class BlockPage:
     sites: list[str]
     types: list[str]
     heap_name: str = ""
+    heap_label: str = ""
+
+    def select(self, keep: NDArray[np.bool_]) -> BlockPage:
+        """The rows where `keep` is true."""
+        rows = np.flatnonzero(keep).tolist()
+        return replace(
+            self,
+            blocks=self.blocks.select(keep),
+            sites=[self.sites[row] for row in rows],
+            types=[self.types[row] for row in rows],
+        )

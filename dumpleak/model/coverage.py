@@ -167,6 +167,13 @@ class PoolsCovered(Coverage):
 
 
 @dataclass(frozen=True)
+class ArenasCovered(Coverage):
+    """Coverage of what other allocators than Windows' own hold; memory the dump lacks may be theirs, too."""
+
+    memory: ClassVar[str] = "memory of other allocators"
+    parts: ClassVar[str] = "allocators"
+
+
 class ManagedCovered(Coverage):
     """Coverage of the heap of a .NET process."""
 

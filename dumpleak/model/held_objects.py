@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from dumpleak.model.units import count_of
+
 NAMED = 3
 
 
@@ -60,6 +62,8 @@ class HeldObjects:
         why_unknown: Why there may be more handles; "" when all are known.
         headers: Objects whose own count of handles was read.
         unopened: Of these, how many count no handle.
+        held_by_pointer: Objects that only pointers keep alive; of threads and processes, those that have
+            ended. None where nobody can tell.
         pointers: Who points to those that no handle leads to, most objects first.
         sampled: Not all of the pool was searched for who points to them.
         ended: Threads that ended, by process, and processes, by program; most first. None for other
@@ -73,16 +77,10 @@ class HeldObjects:
     why_unknown: str
     headers: int
     unopened: int
+    held_by_pointer: int | None
     pointers: tuple[PointerHolder, ...] = ()
     sampled: bool = False
     ended: tuple[Ended, ...] | None = None
-
-    @property
-    def held_by_pointer(self) -> int | None:
-        """Objects that only pointers keep alive; None where nobody can tell."""
-        if not self.why_unknown:
-            return self.count - self.opened
-        return self.unopened if self.headers == self.count else None
 
     @property
     def holders_told(self) -> Iterator[str]:
@@ -98,36 +96,48 @@ class HeldObjects:
         return tuple(self._clauses())
 
     def _clauses(self) -> Iterator[str]:
-        known = " that are known" * bool(self.why_unknown)
-        opened = f"{self.opened:,}" if self.opened else "none"
-        yield (
-            f"{self.count:,} {self.type} objects were found in the pool; handles{known} lead to {opened} "
-            "of them"
-        )
+        were = "was" if self.count == 1 else "were"
+        found = f"{count_of(self.count, f'{self.type} object')} {were} found in the pool"
+        if self.opened:
+            known = " that are known" * bool(self.why_unknown)
+            yield f"{found}; handles{known} lead to {self.opened:,} of them"
+        else:
+            known = " that is known" * bool(self.why_unknown)
+            yield f"{found}; no handle{known} leads to any of them"
         if self.ended:
             many = sum(row.objects for row in self.ended)
             more = f"; and of {len(self.ended) - NAMED:,} more" if len(self.ended) > NAMED else ""
             told = "; ".join(row.told for row in self.ended[:NAMED])
             are = "is" if many == 1 else "are"
             yield f"{many:,} of them {_have(many)} ended and {are} kept alive: {told}{more}"
+        elif self.ended is not None:
+            yield "none of them has ended"
         alone = self.held_by_pointer
         if self.headers and (alone != self.unopened or not alone):
             yield self._by_headers
         if alone:
             to = "it" if alone == 1 else "them"
-            yield (
-                f"{alone:,} {_have(alone)} no handle: a driver, or the kernel, refers to {to} by pointer"
-            )
+            ended = " that ended" * bool(self.ended)
+            whom = f"{alone:,}{ended} {_have(alone)} no handle"
+            yield f"{whom}: a driver, or the kernel, refers to {to} by pointer"
         if self.why_unknown and (alone or 0) + self.opened < self.count:
             others = "the others" if alone or self.opened else "them"
             yield f"who holds {others} is unknown: {self.why_unknown}"
-        if self.pointers and alone != 0:
+        if told := self.pointers_told:
+            yield told
+
+    @property
+    def pointers_told(self) -> str:
+        """Whose pool blocks point to objects that no handle leads to; "" for nobody's."""
+        if self.pointers and self.held_by_pointer != 0:
             named = ", ".join(
                 f"{row.tag.rstrip()} of {row.driver or 'an unknown driver'} ({row.objects:,} objects)"
                 for row in self.pointers[:NAMED]
             )
             sample = " (a part of the pool was searched)" * self.sampled
-            yield f"pointers to them stand in pool blocks of {named}{sample}"
+            them = "those that ended" if self.ended else "them"
+            return f"pointers to {them} stand in pool blocks of {named}{sample}"
+        return ""
 
     @property
     def _by_headers(self) -> str:

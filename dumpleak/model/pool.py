@@ -171,27 +171,42 @@ class Order:
 
     Attributes:
         name: As in `--sort`.
-        value: What is ranked, the largest first.
+        key: The key PoolMon has for it, or the digit `!poolused` has.
+        value: What is ranked, the largest first; None for the alphabet.
     """
 
     name: str
-    value: Callable[[TagRow | TagDelta, tuple[str, ...]], int | None] = field(repr=False)
+    key: str
+    value: Callable[[TagRow | TagDelta, tuple[str, ...]], int | None] | None = field(repr=False)
 
-    def key(self, row: TagRow | TagDelta, pools: tuple[str, ...]) -> tuple[bool, int, int, str]:
+    def rank(self, row: TagRow | TagDelta, pools: tuple[str, ...]) -> tuple[bool, int, int, str]:
         """Sort key: unknown last; equal ones by bytes, then by tag, so that the order is always the same."""
-        value = self.value(row, pools)
         tag = row.tag if isinstance(row, TagRow) else row.current.tag
+        if self.value is None:
+            return False, 0, 0, tag
+        value = self.value(row, pools)
         return value is None, -(value or 0), -(row.total("bytes", pools) or 0), tag
 
 
-# PoolMon's sorts, and those of `!poolused` by its digits.
+def _per_alloc(row: TagRow | TagDelta, pools: tuple[str, ...]) -> int | None:
+    """Bytes of an average block that is there now, as PoolMon's column has it."""
+    now = row if isinstance(row, TagRow) else row.current
+    held, count = now.total("bytes", pools), now.total("count", pools)
+    return None if held is None or not count else held // count
+
+
+# PoolMon's sorts by its keys (its documentation has t, a, f, d, b, m), those of `!poolused` by its digits.
 ORDERS = {
     order.name: order
     for order in (
-        Order("bytes", lambda row, pools: row.total("bytes", pools)),
-        Order("nonpaged", lambda row, pools: row.total("bytes", ("nonpaged",))),
-        Order("paged", lambda row, pools: row.total("bytes", ("paged",))),
-        Order("allocs", lambda row, pools: row.total("allocs", pools)),
-        Order("diff", lambda row, pools: row.total("count", pools)),
+        Order("bytes", "b", lambda row, pools: row.total("bytes", pools)),
+        Order("nonpaged", "2", lambda row, pools: row.total("bytes", ("nonpaged",))),
+        Order("paged", "4", lambda row, pools: row.total("bytes", ("paged",))),
+        Order("allocs", "a", lambda row, pools: row.total("allocs", pools)),
+        Order("frees", "f", lambda row, pools: row.total("frees", pools)),
+        Order("diff", "d", lambda row, pools: row.total("count", pools)),
+        Order("per-alloc", "m", _per_alloc),
+        Order("tag", "t", None),
     )
 }
+ORDER_KEYS = {order.key: order.name for order in ORDERS.values()}

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from dumpleak.model.held_objects import HeldObjects
 from dumpleak.model.left_pool import LeftPool
+from dumpleak.model.listed_blocks import LookInto
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import POOLS, TagRow
 from dumpleak.model.pool_account import PoolAccount
@@ -53,6 +54,7 @@ class Pools:
         blocks: Gives the used blocks.
         handles: Gives open handles of all processes; None where they are not kept.
         find_owner: Tells whose a tag is that has no row; None each when nobody looked for it.
+        look_into: Tells what blocks point to; None where their contents are not kept.
         left: The pool that an unloaded driver left, where the system stopped for it.
         held: Tells who holds the objects of a tag; None of other tags, and where that is not kept.
         words: What blocks hold, by their addresses and sizes: (which block, word) of each word, as far as
@@ -71,6 +73,7 @@ class Pools:
     blocks: Callable[[], PoolBlocks] = lambda: PoolBlocks(())
     handles: Callable[[], list[OpenObjects] | None] = lambda: None
     find_owner: Callable[[int], Ownership | None] = lambda tag: None
+    look_into: LookInto = lambda address, size: None
     left: LeftPool | None = None
     held: Callable[[int], HeldObjects | None] = lambda tag: None
     words: Callable[[U64, I64], tuple[I64, U64]] | None = None

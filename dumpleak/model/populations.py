@@ -16,6 +16,7 @@ from windumps.errors import BETTER_KERNEL_DUMP
 
 BLOCKS, POOL, REGIONS, HEAPS = "blocks", "pool", "regions", "heaps"
 HANDLES, THREADS, MODULES = "handles", "threads", "modules"
+ARENAS = "arenas"
 PROCESSES = "processes"  # of a system
 MANAGED = "managed"
 
@@ -40,6 +41,7 @@ class Population:
         groupings: Keys of `--by`, the default first, each with what one group is called.
         member: What one is called.
         what_bytes: What the bytes of a member are, for people; "" where members have none.
+        of_a_system: What they are of a member of a system, where that is something else.
         traces: What to do next when members become more, by the name of the group; "" for all others.
         many: What several are called, where that is not the population's name.
         narrower: By grouping, how to see what matters of its groups.
@@ -57,6 +59,7 @@ class Population:
     all_of_them: str = ""
     of_process: bool = True
     found_in: str = ""
+    of_a_system: str = ""
 
     @property
     def default(self) -> str:
@@ -131,6 +134,7 @@ POPULATIONS: dict[str, Population] = {
         "thread",
         "committed for their stacks",
         {"": _STARTED},
+        of_a_system="for their kernel stacks",
     ),
     MODULES: Population(
         {"name": "name"},
@@ -143,6 +147,7 @@ POPULATIONS: dict[str, Population] = {
             )
         },
     ),
+    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
     MANAGED: Population(
         {"type": "type", "reachable": "reachable type", "holder": "held type"},
         "object",
@@ -162,7 +167,13 @@ POPULATIONS: dict[str, Population] = {
         many="objects",
         all_of_them="the .NET heap",
     ),
-    PROCESSES: Population({"name": "program", "state": "state"}, "process", "private"),
+    ARENAS: Population(
+        {"kind": "allocator", "size": "size", "type": "type"},
+        "block",
+        "usable",
+        many="blocks",
+        all_of_them="blocks of other allocators",
+    ),
 }
 
 

@@ -13,10 +13,9 @@ class Evidence(IntEnum):
     BLOCK = 1  # a used block of a heap
     UNREAD = 2  # a heap that could not be read
     PROCESS = 3  # TEBs and the PEB
-    LED = 4  # other such memory, to which data of an image leads
-    OTHER = 5  # other such memory
-    STACK = 6  # stacks and registers of threads, and nothing else
-    NOBODY = 7
+    OTHER = 4  # other such memory
+    STACK = 5  # stacks and registers of threads, and nothing else
+    NOBODY = 6
 
 
 # Images whose runtime compiles while the program runs: code in private memory is theirs.
@@ -38,11 +37,6 @@ JIT_ENGINES = {
     "xul.dll": "JavaScript",
     "lua51.dll": "Lua",
 }
-_FIXED = {
-    Evidence.UNREAD: "a heap that could not be read points to it",
-    Evidence.PROCESS: "a TEB or the PEB points to it",
-    Evidence.OTHER: "other memory outside heaps points to it",
-}
 
 
 @dataclass(frozen=True)
@@ -54,19 +48,22 @@ class RegionOwner:
         names: Of images those with most pointers, most first; of a block its class, of a stack where the
             thread began. Empty where there is no name.
         more: There are more images than are named.
+        led: Not to it, but to other such memory, which leads on to it.
         starts_only: Only what points to its very start was taken for a pointer, as below 4 GiB.
     """
 
     evidence: Evidence
     names: tuple[str, ...] = ()
     more: bool = False
+    led: bool = False
     starts_only: bool = False
 
     @property
     def key(self) -> str:
         """Identity across dumps: which image has most pointers does not matter."""
         parts = [self.evidence.name.lower(), *sorted(name.lower() for name in self.names)]
-        return "|".join(parts + ["more"] * self.more + ["start"] * self.starts_only)
+        parts += ["more"] * self.more + ["led"] * self.led + ["start"] * self.starts_only
+        return "|".join(parts)
 
     @property
     def is_lost(self) -> bool:
@@ -78,47 +75,51 @@ class RegionOwner:
         """Who points to it, as in "held by …"; "" for nobody."""
         match self.evidence:
             case Evidence.IMAGE:
-                return self._data
-            case Evidence.LED:
-                return f"other memory, to which {self._data} leads"
+                who = self._data
             case Evidence.BLOCK:
-                return f"blocks of {self.names[0]}" if self.names else "heap blocks"
+                who = f"blocks of {self.names[0]}" if self.names else "heap blocks"
             case Evidence.UNREAD:
-                return "a heap that could not be read"
+                who = "a heap that could not be read"
             case Evidence.PROCESS:
-                return "TEBs or the PEB"
+                who = "TEBs or the PEB"
             case Evidence.OTHER:
-                return "other memory outside heaps"
+                who = "other memory outside heaps"
             case Evidence.STACK:
-                return "stacks of threads alone"
-        return ""
+                who = "stacks of threads alone"
+            case Evidence.NOBODY:
+                return ""
+        return f"memory that hangs on {who}" if self.led else who
 
     @property
     def told(self) -> str:
         """A clause for people, "app.exe's data points to it"."""
+        one, many = ("leads", "lead") if self.led else ("points", "point")
         match self.evidence:
             case Evidence.IMAGE:
-                return f"{self._data} points to it"
-            case Evidence.LED:
-                return f"{self._data} leads to it"
+                return f"{self._data} {one} to it"
             case Evidence.BLOCK if self.names:
-                return f"a block of {self.names[0]} points to it"
+                return f"a block of {self.names[0]} {one} to it"
             case Evidence.BLOCK:
-                return "a heap block points to it"
+                return f"a heap block {one} to it"
+            case Evidence.UNREAD:
+                return f"a heap that could not be read {one} to it"
+            case Evidence.PROCESS:
+                return f"a TEB or the PEB {one} to it"
+            case Evidence.OTHER:
+                return "other memory outside heaps points to it"
             case Evidence.STACK if self.names:
-                return f"only the stack of a thread that began at {self.names[0]} points to it"
+                return f"only the stack of a thread that began at {self.names[0]} {one} to it"
             case Evidence.STACK:
-                return "only stacks of threads point to it"
+                return f"only stacks of threads {many} to it"
             case Evidence.NOBODY:
                 what = "its start" if self.starts_only else "it"
                 return f"nothing in the dump points to {what}"
-        return _FIXED[self.evidence]
 
     @property
     def engine(self) -> str:
         """What compiles while the program runs, when its images do: ".NET"; "" for none."""
         found = (JIT_ENGINES.get(name.lower()) for name in self.names)
-        of_image = self.evidence in (Evidence.IMAGE, Evidence.LED)
+        of_image = self.evidence is Evidence.IMAGE
         return next((engine for engine in found if engine), "") if of_image else ""
 
     @property

@@ -16,6 +16,8 @@ from windumps.blocks import SIZE_UNKNOWN
 from windumps.images.modules import Module
 
 _SIZE_PART = 3
+# What names of shapes say of text as BSTRs have it.
+LENGTH_PREFIXED = "length-prefixed UTF-16 text"
 DIGEST_BYTES = 16
 
 
@@ -91,6 +93,16 @@ PRIVATE_KEY = f"{SiteKind.SHAPE}|private|"
 def is_private(site: Site) -> bool:
     """True for a group of private memory outside heaps."""
     return site.key.startswith(PRIVATE_KEY)
+
+
+def allocator_in(key: str) -> str:
+    """The allocator in the key of a group of private memory; "" where none was recognised."""
+    return key.removeprefix(PRIVATE_KEY).rpartition("|")[0]
+
+
+def without_allocator(key: str) -> str:
+    """The key of the group of private memory before allocators were told apart."""
+    return PRIVATE_KEY + key.rpartition("|")[2]
 
 
 def is_unsized(site: Site) -> bool:

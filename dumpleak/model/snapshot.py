@@ -148,6 +148,7 @@ class Snapshot:
             is, and where there are none.
         population: What is added up, a key of `POPULATIONS`.
         sized: The bytes of its members are known; where they are not, they are all 0.
+        allocators_known: Allocators were looked for; older files do not tell private memory apart by them.
     """
 
     source: SourceInfo
@@ -175,6 +176,7 @@ class Snapshot:
     in_file: tuple[Site, Totals] | None = None
     population: str = BLOCKS
     sized: bool = True
+    allocators_known: bool = True
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
     refuted_unknown: str = ""
@@ -211,8 +213,8 @@ class Snapshot:
 
     @property
     def is_listed(self) -> bool:
-        """Its members are no blocks but what a dump lists: threads, regions."""
-        return self.members != BLOCKS
+        """Its members are no blocks of heaps or pools: threads, regions, blocks of other allocators."""
+        return self.population not in (BLOCKS, POOL)
 
     @property
     def is_walked(self) -> bool:

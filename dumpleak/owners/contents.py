@@ -7,6 +7,7 @@ routine, say); one that points to a device object leads to the driver that made 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windumps.arrays import I64, U64
 from windumps.images.modules import ModuleMap
@@ -14,7 +15,7 @@ from windumps.kernel.kernel import Kernel
 
 MAX_BLOCKS = 512  # a sample, evenly over all
 MAX_BYTES = 512  # of each
-_DEVICE, _DRIVER = 3, 4  # IO_TYPE_DEVICE, IO_TYPE_DRIVER in wdm.h
+DEVICE, DRIVER = 3, 4  # IO_TYPE_DEVICE, IO_TYPE_DRIVER in wdm.h
 # Offsets that wdm.h fixes, by pointer size: DEVICE_OBJECT.DriverObject, DRIVER_OBJECT.DriverStart.
 _DRIVER_OBJECT = {4: 8, 8: 8}
 _DRIVER_START = {4: 0xC, 8: 0x18}
@@ -36,7 +37,7 @@ def drivers_in(kernel: Kernel, addresses: U64, sizes: I64) -> tuple[list[tuple[s
     images = ModuleMap([d for d in kernel.drivers if d is not kernel.image])
     rows, words = words_in(kernel, chosen, sizes[::step])
     hits: set[tuple[int, int]] = set()
-    for start in (words, _driver_starts(kernel, words)):
+    for start in (words, driver_objects(kernel, words)[0]):
         index = images.index_of(start)
         found = index >= 0
         hits.update(zip(index[found].tolist(), rows[found].tolist(), strict=True))
@@ -57,17 +58,29 @@ def words_in(kernel: Kernel, addresses: U64, sizes: I64) -> tuple[I64, U64]:
     return np.nonzero(inside)[0], words[inside].astype(np.uint64)
 
 
-def _driver_starts(kernel: Kernel, words: U64) -> U64:
-    """Where the image begins of the driver whose device each word points to; 0 for other words."""
+def driver_objects(kernel: Kernel, words: U64) -> tuple[U64, NDArray[np.uint8]]:
+    """Of words that point to a device or driver object where that driver's image begins, and which it is.
+
+    Returns:
+        (start of the image, `DEVICE` or `DRIVER`) of each word; 0 for words that point to neither.
+    """
     width = kernel.pointer_size
     unique, inverse = np.unique(words, return_inverse=True)
-    starts = np.zeros(len(unique), np.uint64)
+    starts, kinds = np.zeros(len(unique), np.uint64), np.zeros(len(unique), np.uint8)
     rows = np.flatnonzero(unique % np.uint64(width) == 0)
     target = unique[rows]
-    for kind, offset in ((_DEVICE, _DRIVER_OBJECT[width]), (_DRIVER, _DRIVER_START[width])):
-        types, _ = kernel.memory.gather(target, "<u2")
-        rows, target = rows[types == kind], target[types == kind]
-        values, present = kernel.memory.gather(target + np.uint64(offset), f"<u{width}")
-        rows, target = rows[present], values[present].astype(np.uint64)
-    starts[rows] = target
-    return starts[inverse.reshape(words.shape)]
+    types, _ = kernel.memory.gather(target, "<u2")
+    devices = types == DEVICE
+    owner, present = kernel.memory.gather(
+        target[devices] + np.uint64(_DRIVER_OBJECT[width]), f"<u{width}"
+    )
+    for kind, mine, driver in (
+        (DEVICE, rows[devices][present], owner[present].astype(np.uint64)),
+        (DRIVER, rows[types == DRIVER], target[types == DRIVER]),
+    ):
+        types, _ = kernel.memory.gather(driver, "<u2")
+        mine, driver = mine[types == DRIVER], driver[types == DRIVER]
+        start, there = kernel.memory.gather(driver + np.uint64(_DRIVER_START[width]), f"<u{width}")
+        starts[mine[there]], kinds[mine[there]] = start[there], kind
+    places = inverse.reshape(words.shape)
+    return starts[places], kinds[places]

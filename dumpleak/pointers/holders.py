@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.holding import Holding
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
@@ -25,13 +25,12 @@ from dumpleak.pointers.region_owners import (
 )
 from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
-from dumpleak.process.memory_use import private_size
 from dumpleak.process.session import Session
 
 MOST_FIELDS = 200  # groups whose fields are looked at, the largest
 SAME_OFFSET = 0.9  # share of pointers that must stand at one offset before it is told
 
-_ROOT_NAMES = {
+ROOT_NAMES = {
     RootKind.STACK: "stacks of threads",
     RootKind.THREAD: "the process's TEBs and PEB",
     RootKind.PRIVATE: "private memory outside heaps",
@@ -67,6 +66,7 @@ class HolderFinder:
         self._index = index
         self._sites = sites
         self._retained = retained
+        self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
 
     @cached_property
@@ -81,14 +81,14 @@ class HolderFinder:
         """
         wanted = np.array([site.key in keys for site in self._sites], np.bool_)
         found = self._of_blocks(wanted) if wanted.any() else {}
-        sizes = {reserved for key in keys if (reserved := private_size(key)) is not None}
-        if sizes and not why_owners_unknown(self._session):
-            found |= private_holdings(self._session, self.region_owners, sizes)
+        private = {key for key in keys if key.startswith(PRIVATE_KEY)}
+        if private and not why_owners_unknown(self._session):
+            found |= private_holdings(self._session, self.region_owners, private)
         return found
 
     def _of_blocks(self, wanted: NDArray[np.bool_]) -> dict[str, Holding]:
         session, index = self._session, self._index
-        names = [_block_name(site) for site in self._sites]
+        names = [block_name(site) for site in self._sites]
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         amounts = roots.amounts(memory)
@@ -97,7 +97,8 @@ class HolderFinder:
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()
-            kept = Retention(graph, reachable, index.size).of_groups(index.group, groups)
+            self._retention = Retention(graph, reachable, index.size)
+            kept = self._retention.of_groups(index.group, groups)
         self.unreferenced = ~reachable
         if not unreferenced_can_be_told(session, amounts):
             reachable[:] = True
@@ -118,8 +119,16 @@ class HolderFinder:
             )
         return holdings
 
+    def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
+        """What groups keep alive together, once it was looked for; None where that is not known."""
+        if self._retention is None:
+            return None
+        wanted = np.array([site.key in keys for site in self._sites], np.bool_)
+        blocks = np.flatnonzero(wanted[self._index.group]).astype(np.int32)
+        return self._retention.of_blocks(blocks)
 
-def _block_name(site: Site) -> str:
+
+def block_name(site: Site) -> str:
     """What to call the blocks of a site: their class, if it is known, wherever they came from."""
     return site.type or f"{_HOLDER_WORDS.get(site.kind, '')} {site.name}".strip()
 
@@ -166,7 +175,7 @@ class _Votes:
         kept = self._wanted[edges.target]
         target, place = edges.target[kept], edges.place[kept]
         if root.module is None:
-            self._add(target, _ROOT_NAMES[root.kind], np.zeros(len(target), np.int64))
+            self._add(target, ROOT_NAMES[root.kind], np.zeros(len(target), np.int64))
         elif len(target):
             offset = (place - np.uint64(root.module.base_address)).astype(np.int64)
             self._images[self._add(target, f"globals of {root.module.name}", offset)] = root

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from windumps.arrays import I64
 
 NAMED_IMAGES = 2
 MAX_STEPS = 64  # from memory that an image points to, over memory that leads on
+_LEADS = (Evidence.IMAGE, Evidence.BLOCK, Evidence.UNREAD, Evidence.PROCESS, Evidence.STACK)
 _MERGED_ROWS = 1 << 20  # from so many rows on they are put together
 _BITS = 31  # of a label
 
@@ -93,7 +95,9 @@ class OwnerVotes:
             shown = [label for label in picked if label >= 0]
             shown.sort(key=lambda one: (-mine.pointers[mine.label == one].sum(), labels[one][1]))
             names = tuple(labels[label][1] for label in shown if labels[label][1])
-            owners.append(RegionOwner(Evidence(kind), names, bool(more), bool(low)))
+            owners.append(
+                RegionOwner(Evidence(kind), names, more=bool(more), starts_only=bool(low))
+            )
         links = rows.select(best & ~direct[rows.target] & (rows.label < self._count))
         return _led(links, number, owners)
 
@@ -132,7 +136,7 @@ def _named_labels(rows: _Rows, evidence: I64, labels: list[tuple[Evidence, str]]
 
 
 def _led(links: _Rows, number: I64, owners: list[RegionOwner]) -> tuple[list[RegionOwner], I64]:
-    """Follows memory that only other such memory points to back to data of images.
+    """Follows memory that only other such memory points to back to what leads there, the best evidence first.
 
     Args:
         links: From allocations (`label`) to those that only such point to.
@@ -140,25 +144,26 @@ def _led(links: _Rows, number: I64, owners: list[RegionOwner]) -> tuple[list[Reg
         owners: Those that are known.
     """
     place = _by_name([owner.key for owner in owners])
-    of_image = np.array([owner.evidence is Evidence.IMAGE for owner in owners], np.bool_)
-    known = np.where((number >= 0) & of_image[np.maximum(number, 0)], number, -1)
-    for _ in range(MAX_STEPS):
-        new = links.select((known[links.label] >= 0) & (known[links.target] < 0))
-        if not len(new.target):
-            break
-        # The one of most pointers, then by name: addresses are others in another dump.
-        owner = known[new.label]
-        order = np.lexsort((place[owner], -new.pointers, new.target))
-        target, first = np.unique(new.target[order], return_index=True)
-        known[target] = owner[order[first]]
-    led = np.flatnonzero((number < 0) & (known >= 0))
-    whose, inverse = np.unique(known[led], return_inverse=True)
+    evidence = np.array([*(owner.evidence for owner in owners), Evidence.NOBODY], np.int64)
+    whose = np.full(len(number), -1, np.int64)
+    for kind in _LEADS:
+        known = np.where(evidence[number] == kind, number, whose)
+        for _ in range(MAX_STEPS):
+            new = links.select((known[links.label] >= 0) & (known[links.target] < 0))
+            if not len(new.target):
+                break
+            # The one of most pointers, then by name: addresses are others in another dump.
+            owner = known[new.label]
+            order = np.lexsort((place[owner], -new.pointers, new.target))
+            target, first = np.unique(new.target[order], return_index=True)
+            known[target] = owner[order[first]]
+        whose = np.where(number < 0, known, -1)
+    led = np.flatnonzero(whose >= 0)
+    found, inverse = np.unique(whose[led], return_inverse=True)
     number[led] = len(owners) + inverse
-    number[number < 0] = len(owners) + len(whose)
-    for one in whose.tolist():
-        of = owners[one]
-        owners.append(RegionOwner(Evidence.LED, of.names, of.more))
-    return [*owners, RegionOwner(Evidence.OTHER)], number
+    number[number < 0] = len(owners) + len(found)
+    more = [replace(owners[one], led=True) for one in found.tolist()]
+    return [*owners, *more, RegionOwner(Evidence.OTHER)], number
 
 
 def _by_name(names: list[str]) -> I64:

@@ -134,6 +134,16 @@ class BlockIndex:
                 other = source < 0  # memory may be given that has blocks in it
                 yield width, Edges(place[other], value[other], source[other], target[other])
 
+    def place_of_pointer(self, memory: AddressSpace, holder: int, target: int) -> int:
+        """Where in a block the first pointer to another one stands; -1 where there is none."""
+        start = int(self.address[holder])
+        stretch = Stretch(start, start + int(self.size[holder]), self.width_of(holder))
+        for place, _, found in self._pointers(memory, stretch):
+            hits = place[found == target]
+            if len(hits):
+                return int(hits[0])
+        return -1
+
     def _pointers(self, memory: AddressSpace, stretch: Stretch) -> Iterator[tuple[U64, U64, I64]]:
         """Places, values and targets of the words in a stretch that lead into blocks."""
         low, reach = self.span

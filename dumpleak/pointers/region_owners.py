@@ -37,10 +37,9 @@ from dumpleak.process.memory_use import (
     PROTECTION,
     SHARED_USER_DATA,
     WRITABLE,
-    find_private,
     heap_ranges,
-    private_key,
 )
+from dumpleak.process.private_memory import find_private, private_key
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
 from windumps.arrays import I64, U64
@@ -48,7 +47,7 @@ from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE
 
 # Texts, offsets in images and many other numbers look like addresses below this: only the start of an
 # allocation counts there.
-_LOW = np.uint64(1 << 32)
+LOW = np.uint64(1 << 32)
 _RELEASE_EVERY = 8  # pieces of a scan after which mapped pages are given back
 _TEBS = 0x2000  # of a WoW64 thread: its 32-bit TEB stands so far behind
 OWNED = ("other-private", "mapped")  # uses of memory that somebody owns
@@ -110,20 +109,23 @@ def find_region_owners(session: Session, blocks: BlockIndex, sites: Sequence[Sit
         columns = np.zeros(len(start), np.int32), np.full(len(start), width, np.uint8)
         index = BlockIndex(start, size, *columns)
         _scan(session, roots, index, _Watcher(session, blocks, sites, index, found))
-    owners, number = found.result(start < _LOW)
+    owners, number = found.result(start < LOW)
     return RegionOwners(start, number, owners)
 
 
 def private_holdings(
-    session: Session, owners: RegionOwners, sizes: Collection[int]
+    session: Session, owners: RegionOwners, keys: Collection[str]
 ) -> dict[str, Holding]:
-    """Who holds private memory outside heaps, by the keys of allocations of some reserved sizes."""
+    """Who holds private memory outside heaps, by the keys of some of its groups."""
     found = find_private(session)
     number = np.where(found.committed > 0, owners.of(found.start), -1)
     certain = unreferenced_can_be_told(session, find_roots(session).amounts(session.dump.memory))
     told = {}
-    for size in sorted(sizes):
-        mine = number[(found.reserved == size) & (number >= 0)]
+    for allocator, reserved, members in found.groups():
+        key = private_key(reserved, allocator)
+        if key not in keys:
+            continue
+        mine = number[members & (number >= 0)]
         whose, many = np.unique(mine, return_counts=True)
         held: Counter[str] = Counter()
         lost = 0
@@ -132,7 +134,7 @@ def private_holdings(
             lost += int(count) * (certain and owner.is_lost)
         del held[""]
         most = min(held, key=lambda holder: (-held[holder], holder), default="")
-        told[private_key(size)] = Holding(len(mine), lost, most, held[most] if most else 0)
+        told[key] = Holding(len(mine), lost, most, held[most] if most else 0)
     return told
 
 
@@ -143,7 +145,10 @@ def _scan(session: Session, roots: Roots, index: BlockIndex, watcher: PointerWat
         watcher.add_blocks(edges)
         if number % _RELEASE_EVERY == _RELEASE_EVERY - 1:
             dump.release()
-    for root in roots.memory:
+    starts = np.array([root.start for root in roots.memory], np.uint64)
+    for root, allocation in zip(roots.memory, index.find(starts).tolist(), strict=True):
+        if allocation >= 0:
+            continue  # that was among them
         for _, edges in index.edges_from(dump.memory, root.start, root.end):
             watcher.add_root(root, edges)
     held = index.find(np.array(roots.registers, np.uint64))
@@ -232,7 +237,7 @@ class _Watcher:
     def add_registers(self, targets: I64) -> None:
         """Pointers in registers."""
         label = self._found.label(Evidence.STACK)
-        high = targets[self._index.address[targets] >= _LOW]
+        high = targets[self._index.address[targets] >= LOW]
         self._found.add(high, label, np.zeros(len(high), np.bool_))
 
     def _add_heap(self, edges: Edges) -> None:
@@ -249,12 +254,19 @@ class _Watcher:
 
     def _add(self, edges: Edges, label: I64 | int, kept: NDArray[np.bool_] | None = None) -> None:
         exact = edges.value == self._index.address[edges.target]
-        rows = exact | (edges.value >= _LOW)
+        # Nobody needs an address in what is only reserved; a reservation of 256 GiB holds many numbers.
+        rows = exact | ((edges.value >= LOW) & self._is_committed(edges.value))
         if kept is not None:
             rows &= kept
         if rows.any():
             own = label if isinstance(label, int) else label[rows]
             self._found.add(edges.target[rows], own, exact[rows])
+
+    def _is_committed(self, addresses: U64) -> NDArray[np.bool_]:
+        regions = self._session.dump.memory.regions
+        row = np.maximum(np.searchsorted(regions.base_address, addresses, "right") - 1, 0)
+        inside = addresses - regions.base_address[row] < regions.region_size[row]
+        return np.asarray(inside & (regions.state[row] == MEM_COMMIT), np.bool_)
 
     def _allocation(self, address: int) -> int:
         regions = self._session.dump.memory.regions

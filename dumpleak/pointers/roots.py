@@ -14,6 +14,7 @@ import numpy as np
 
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import USES
+from dumpleak.process.arenas import walked_arenas
 from dumpleak.process.known_memory import KnownMemory
 from dumpleak.process.memory_use import SHARED_USER_DATA, heap_ranges, region_uses
 from dumpleak.process.session import Session
@@ -110,10 +111,15 @@ class Roots:
         return sums
 
 
-def find_roots(session: Session) -> Roots:
+def find_roots(session: Session, *, arenas: bool = True) -> Roots:
     """The roots of a session's process; its blocks have to be walked first.
 
     What belongs to a heap is known only then, and everything else the process took counts as root.
+
+    Args:
+        session: The dump.
+        arenas: What other allocators hold counts as root, too. False where their blocks are looked at one by
+            one; then it still counts where some of them could not be told.
     """
     memory, dump = session.dump.memory, session.dump
     regions = memory.regions
@@ -128,6 +134,8 @@ def find_roots(session: Session) -> Roots:
             found += [Root(RootKind.GLOBALS, *piece, module) for piece in known.add(*span)]
     for span in _stacks(session, regions):
         found += [Root(RootKind.STACK, *piece) for piece in known.add(*span)]
+    for start, size in [] if arenas else walked_arenas(session):
+        known.add(start, start + size)
     for source in session.heaps:
         # XP's look-aside lists are a used block that only the heap's own header points to.
         if isinstance(source.entry.heap, NtHeapBase):

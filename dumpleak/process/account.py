@@ -23,6 +23,8 @@ from dumpleak.model.account import (
     _figure,
 )
 from dumpleak.model.memory import USES
+from dumpleak.model.totals import Totals
+from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.memory_use import charged_bytes, region_uses
 from dumpleak.process.session import Session
 from windumps.dump import Dump
@@ -39,7 +41,8 @@ def outside_figures(session: Session) -> tuple[Figure, ...]:
         _figure("modules.count", len(dump.modules), why_no_modules(dump)),
     ]
     return (
-        *(*figures, *_of_managed(session), _of_handles(session), *_of_regions(session, regions)),
+        *(*figures, *_of_managed(session), _of_handles(session)),
+        *(*_of_regions(session, regions), *_of_arenas(session)),
         *(*_address_space(session, regions), *_counters(session, regions)),
     )
 
@@ -126,6 +129,22 @@ def _of_regions(session: Session, regions: Regions) -> list[Figure]:
     return [
         _figure(name, value, reason)
         for name, value, reason in zip(names, values, reasons, strict=True)
+    ]
+
+
+def _of_arenas(session: Session) -> list[Figure]:
+    """Blocks of other allocators; no figures where there are none."""
+    arenas = arenas_of(session)
+    if not arenas:
+        return []
+    unread = [source.entry for source in arenas if source.entry.heap is None]
+    why = "; ".join(f"{entry.kind} is {entry.reason}" for entry in unread)
+    used = Totals()
+    for _, blocks in arena_blocks(session):
+        used += Totals(len(blocks), int(blocks.counted_bytes.sum()))
+    return [
+        _figure("arenas.count", used.count, why),
+        _figure("arenas.bytes", used.bytes, why),
     ]
 
 

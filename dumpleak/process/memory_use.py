@@ -12,21 +12,14 @@ heaps and stacks; and where stacks are not known either, there is no telling it 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.model.account import NO_REGIONS
-from dumpleak.model.memory import UNKNOWN, USES, MemoryByUse, PrivateMemory, UseRow
-from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
-from dumpleak.model.totals import Totals
-from dumpleak.model.units import format_bytes
+from dumpleak.model.memory import UNKNOWN, USES, MemoryByUse, UseRow
 from dumpleak.process.known_memory import KnownMemory, inside_spans
 from dumpleak.process.session import Session
 from dumpleak.process.unread_heaps import unread_spans
-from windumps.arrays import ADDRESS_LIMIT, I64, U64
-from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
+from windumps.arrays import ADDRESS_LIMIT
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
 
@@ -45,7 +38,7 @@ def memory_by_use(session: Session) -> MemoryByUse:
         return MemoryByUse(
             tuple(
                 UseRow(name, sum(sizes), sum(sizes), len(sizes))
-                for name, sizes in _uses_in_file(session).items()
+                for name, sizes in uses_in_file(session).items()
                 if sizes
             ),
             False,
@@ -64,31 +57,7 @@ def memory_by_use(session: Session) -> MemoryByUse:
     return MemoryByUse(tuple(rows), regions.whole)
 
 
-def private_memory(session: Session) -> PrivateMemory:
-    """What a session's dump tells of private memory outside heaps; heaps have to be walked first."""
-    dump = session.dump
-    regions = dump.memory.regions
-    stacks_known = all(view.threads_known for view in session.views)
-    in_file = None
-    # Of a process in a kernel dump, what is paged out is not in the file, which says nothing of the process.
-    if stacks_known and dump.full_memory and dump.kind != PROCESS_OF_KERNEL:
-        sizes = _uses_in_file(session)[UNKNOWN]
-        name = "memory outside heaps, stacks and images, in the file"
-        total = sum(sizes)
-        in_file = (
-            Site(SiteKind.SHAPE, f"{PRIVATE_KEY}file", name),
-            Totals(len(sizes), total, total, max(sizes, default=0)),
-        )
-    if not stacks_known:
-        return PrivateMemory(unknown=NO_THREADS)
-    if len(regions) and regions.whole:
-        return PrivateMemory(private_allocations(session), in_file=in_file)
-    if in_file is None:
-        return PrivateMemory(unknown=f"{NO_REGIONS}, nor does it hold all memory", by_regions=False)
-    return PrivateMemory({in_file[0].key: in_file}, by_regions=False, in_file=in_file)
-
-
-def _uses_in_file(session: Session) -> dict[str, list[int]]:
+def uses_in_file(session: Session) -> dict[str, list[int]]:
     """Sizes of the pieces of memory in the file by use, without help of a list of regions."""
     stacks = [block.stack for view in session.views for block in view.thread_blocks]
     stacks += [(t.stack_start, t.stack_start + t.stack_size) for t in session.dump.threads]
@@ -115,65 +84,6 @@ def _uses_in_file(session: Session) -> dict[str, list[int]]:
     return found
 
 
-class PrivateAllocations(NamedTuple):
-    """Private allocations that are neither heap, stack nor TEB.
-
-    Attributes:
-        start: uint64, the allocation base of each; ascending.
-        reserved: int64, bytes of its pages outside heaps, committed or not.
-        committed: int64, bytes of the committed ones.
-    """
-
-    start: U64
-    reserved: I64
-    committed: I64
-
-
-def find_private(session: Session) -> PrivateAllocations:
-    """None where the dump does not list its regions."""
-    regions = session.dump.memory.regions
-    uses = region_uses(session, regions)
-    mine = (regions.type == MEM_PRIVATE) & (uses == USES.index("other-private"))
-    start, row = np.unique(regions.allocation_base[mine], return_inverse=True)
-    size = regions.region_size[mine].astype(np.int64)
-    reserved, committed = np.zeros(len(start), np.int64), np.zeros(len(start), np.int64)
-    np.add.at(reserved, row, size)
-    np.add.at(committed, row, np.where(regions.state[mine] == MEM_COMMIT, size, 0))
-    return PrivateAllocations(start, reserved, committed)
-
-
-def private_key(reserved: int) -> str:
-    """The key of private allocations of so many bytes."""
-    return f"{PRIVATE_KEY}{reserved}"
-
-
-def private_size(key: str) -> int | None:
-    """What `private_key` was given; None for other keys."""
-    size = key.removeprefix(PRIVATE_KEY)
-    return int(size) if size != key and size.isdecimal() else None
-
-
-def private_allocations(session: Session) -> dict[str, tuple[Site, Totals]]:
-    """Private allocations that are neither heap, stack nor TEB, grouped by their reserved size.
-
-    Reserved, because an arena keeps its reservation while it commits more and more of it.
-    Empty where the dump does not list its regions.
-    """
-    unlisted = sum(view.unlisted_heaps for view in session.views)
-    what = f"outside heaps{' that could be found' * bool(unlisted)}"
-    found = find_private(session)
-    groups = {}
-    for reserved in np.unique(found.reserved).tolist():
-        members = found.committed[found.reserved == reserved]
-        used = members[members > 0]
-        if len(used):
-            name = f"private memory {what}, {format_bytes(reserved)} reserved each"
-            site = Site(SiteKind.SHAPE, private_key(reserved), name)
-            total = int(used.sum())
-            groups[site.key] = site, Totals(len(used), total, total, int(used.max()))
-    return groups
-
-
 def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
     """The use of each region, as an index into `USES`; heaps count once they were walked.
 
@@ -193,6 +103,15 @@ def region_uses(session: Session, regions: Regions) -> NDArray[np.int64]:
     unread = [span for spans in unread_spans(session).values() for span in spans]
     use[inside_spans(regions.base_address, heap_ranges(session) + unread)] = USES.index("heaps")
     return use
+
+
+def absent_private(session: Session) -> int:
+    """Committed private memory outside heaps, stacks and TEBs that is not in the dump, as far as it says."""
+    regions = session.dump.memory.regions
+    mine = region_uses(session, regions) == USES.index("other-private")
+    mine &= (regions.state == MEM_COMMIT) & regions.readable
+    start, size = regions.base_address[mine], regions.region_size[mine]
+    return int(size.sum()) - int(session.dump.memory.present_each(start, start + size).sum())
 
 
 def charged_bytes(regions: Regions) -> int:

@@ -19,8 +19,10 @@ from windumps.dumps.kernel.dump import KernelDump
 from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
 from windumps.dumps.kernel.process import find_process, open_process
 from windumps.heaps import Heap, ProcessHeap, process_heaps
+from windumps.heaps.arenas import process_arenas
 from windumps.heaps.debug_crt import DebugCrt
 from windumps.heaps.page_heap import heap as page_heap
+from windumps.heaps.slabs import SlabArena
 from windumps.images.modules import Module, ModuleMap
 from windumps.images.search import vacated
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
@@ -147,6 +149,17 @@ class Session:
     def heap_of(self) -> dict[tuple[str, int], HeapSource]:
         """The heaps by architecture and ordinal, which blocks name as `Blocks.heap`."""
         return {(s.view.architecture, s.entry.ordinal): s for s in self.heaps}
+
+    @cached_property
+    def arenas(self) -> list[HeapSource]:
+        """What other allocators hold, looked for when it is first asked for; see `process.arenas`."""
+        return [HeapSource(view, entry) for view in self.views for entry in process_arenas(view)]
+
+    @property
+    def arena_ranges(self) -> list[tuple[int, int]]:
+        """(start, bytes) of what other allocators took from Windows."""
+        arenas = [source.entry.heap for source in self.arenas]
+        return [span for arena in arenas if isinstance(arena, SlabArena) for span in arena.ranges]
 
     @property
     def readable_heaps(self) -> list[HeapSource]:

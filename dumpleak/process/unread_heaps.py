@@ -39,7 +39,13 @@ def unread_spans(session: Session) -> dict[int, list[Span]]:
         handles = [s.entry.address for s in unread_heaps(session) if s.view is view]
         if handles:
             found |= _spans_of(view, handles)
-    return found
+    # A word at the beginning of another allocator's memory may look like a handle.
+    others = session.arena_ranges if found else []
+    return {heap: [s for s in spans if not _inside(s, others)] for heap, spans in found.items()}
+
+
+def _inside(span: Span, ranges: Sequence[Span]) -> bool:
+    return any(start <= span[0] < start + size for start, size in ranges)
 
 
 def unread_amounts(session: Session) -> tuple[int, int]:

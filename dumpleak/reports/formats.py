@@ -62,12 +62,12 @@ class Answer:
 
     Attributes:
         document: Makes what all formats but one write.
-        json: Makes what scripts read, shaped by hand.
+        json: Makes what scripts read, shaped by hand; of a list each document is a line.
         more: Formats that only this answer has.
     """
 
     document: Callable[[], Document]
-    json: Callable[[], dict[str, Any]]
+    json: Callable[[], dict[str, Any] | list[dict[str, Any]]]
     more: Mapping[str, Callable[[IO[str]], None]] = field(default_factory=dict)
 
 
@@ -86,5 +86,9 @@ def write_answer(answer: Answer, format_: str, stream: IO[str]) -> None:
     elif format_ in answer.more:
         answer.more[format_](stream)
     else:
-        json.dump(answer.json(), stream, indent=1)
+        made = answer.json()
+        if isinstance(made, list):
+            stream.writelines(f"{json.dumps(document)}\n" for document in made)
+            return
+        json.dump(made, stream, indent=1)
         stream.write("\n")

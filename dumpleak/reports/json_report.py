@@ -24,7 +24,7 @@ from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
 
 _BYTES = {
-    *("delta_bytes", "base_bytes", "current_bytes"),  # of diff
+    *("delta_bytes", "base_bytes", "current_bytes", "bytes_per_hour"),  # of diff
     *("used_bytes", "block_bytes", "largest"),  # of stat
     "bytes",  # of a trend's points
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from dumpleak.model.account import UNEXPLAINED, AccountRow
 from dumpleak.model.block_page import BlockPage
@@ -53,11 +54,19 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
                 tags[tag],
                 site,
                 f"0x{trace:x}" if trace else "",
+                page.heap_label,
             )
         if left is not None:
             left -= count
             if not left:
                 return
+
+
+def nullable_block(values: dict[str, Any]) -> dict[str, Any]:
+    """A block row for JSON: what is not known is null."""
+    for name in ("size", "type", "tag", "stack_id"):
+        values[name] = None if values[name] == "" else values[name]
+    return values
 
 
 def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:

@@ -15,7 +15,8 @@ from dumpleak.pointers.roots import find_roots, lost_share, require_roots, share
 from dumpleak.process.account import outside_figures
 from dumpleak.process.coverage import coverage
 from dumpleak.process.limits import memory_limits
-from dumpleak.process.memory_use import memory_by_use, private_memory
+from dumpleak.process.memory_use import memory_by_use
+from dumpleak.process.private_memory import private_memory
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.unread_heaps import unread_spans
 from dumpleak.process.used_pieces import used_pieces
@@ -68,7 +69,7 @@ def take_snapshot(
         table = kept.build(tuple(site.key for site in sites))
         snapshot.blocks = lambda: table
     if retained:
-        snapshot.diagnostics += _retained_notes(session)
+        snapshot.diagnostics += retained_notes(session)
     if index is not None:
         snapshot.holders = HolderFinder(session, index.build(), sites, retained=retained)
     if details:
@@ -78,7 +79,7 @@ def take_snapshot(
     return snapshot
 
 
-def _retained_notes(session: Session) -> list[Diagnostic]:
+def retained_notes(session: Session) -> list[Diagnostic]:
     """What is missing of the roots, where blocks seem to keep what something else holds, too.
 
     Raises:

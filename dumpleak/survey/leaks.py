@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.attribution.arena_sites import ArenaSites
 from dumpleak.attribution.grouping import GROUPINGS, Grouping
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress, no_progress
@@ -28,6 +29,7 @@ from dumpleak.pointers.roots import (
     lost_share,
     require_roots,
 )
+from dumpleak.process.arenas import arena_blocks
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from dumpleak.process.used_pieces import used_pieces
@@ -94,7 +96,7 @@ class Leaks:
 
 
 def find_leaks(session: Session, by: str = "site", progress: Progress = no_progress) -> Leaks:
-    """Walks all heaps, scans all roots, and groups what cannot be reached.
+    """Walks all heaps, those of other allocators included, and groups what no root leads to.
 
     Args:
         session: The open dump.
@@ -104,15 +106,21 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
     Raises:
         CannotAnswerError: no heap can be read, or the roots are not in the dump.
     """
-    session.require_heaps()
+    if not any(source.entry.heap for source in session.arenas):
+        session.require_heaps()
     grouping: Grouping = GROUPINGS[by](session)
     sums, builder = GroupSums(), BlockIndexBuilder()
     for source, used in used_pieces(session, progress):
         groups = grouping.assign(source, used)
         sums.add(groups, used.counted_bytes, used.block_bytes)
         builder.add(used, groups, source.view.pointer_size)
+    others = ArenaSites(session, by, grouping)
+    for source, used in arena_blocks(session):
+        groups = others.assign(source, used)
+        sums.add(groups, used.counted_bytes, used.block_bytes)
+        builder.add(used, groups, source.view.pointer_size)
     index = builder.build()
-    roots = find_roots(session)
+    roots = find_roots(session, arenas=False)
     amounts = roots.amounts(session.dump.memory)
     require_roots(session, amounts)
     notes = _missing_notes(roots, amounts)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dumpleak.attribution.late_symbols import with_symbols
@@ -11,22 +11,28 @@ from dumpleak.files.detect import is_snapshot_file, read_snapshot
 from dumpleak.kernel.info import KernelInfo
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.kernel.system_info import describe
+from dumpleak.model.block_filter import NO_FILTER, BlockFilter
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
+from dumpleak.model.explanation import Explanation, SitesExplained
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.survey.explain import explain
+from dumpleak.survey.explain_pool import explain_pool
+from dumpleak.survey.explain_sites import explain_sites
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
-from dumpleak.survey.pages import pool_pages, process_pages
+from dumpleak.survey.pages import pool_pages
 from dumpleak.survey.pool_recording import write_pool_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from dumpleak.survey.populations import PRODUCERS, is_produced, stored_population, take_population
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, take_system_population
 from dumpleak.survey.recording import write_snapshot
+from dumpleak.survey.selected import selected_pages
 from windumps import Dump
 from windumps.blocks import Blocks, State
 from windumps.diagnostics import Diagnostic
@@ -53,6 +59,7 @@ class Wanted:
         pooltag: A `pooltag.txt` that tells of pool tags; one beside the dump is found without.
         walk: Look for blocks of the pools also where the kernel's counters do without.
         even_short: Also take of the pools what is no answer, for what the dump lacks.
+        blocks: Which single blocks are wanted.
     """
 
     of: str | None = None
@@ -68,6 +75,7 @@ class Wanted:
     pooltag: Path | None = None
     walk: bool = True
     even_short: bool = False
+    blocks: BlockFilter = NO_FILTER
 
 
 @dataclass(frozen=True)
@@ -166,12 +174,27 @@ class OpenedProcess:
         """Its blocks, or those of one state.
 
         Raises:
-            CannotAnswerError: no heap can be read.
+            CannotAnswerError: no heap can be read, or it cannot be told which blocks are wanted.
         """
         self._session.skip_frames = wanted.skip_frames
         self._session.require_heaps()
+        asked, base = wanted.blocks, None
+        if asked.new_since is not None:
+            base = open_snapshot(
+                asked.new_since, replace(wanted, keep_blocks=True, blocks=NO_FILTER)
+            )
         self._walk = self._session.blocks(wanted.progress)
-        return process_pages(self._session, self._walk, state)
+        return selected_pages(self._session, self._walk, state, asked, base)
+
+    def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
+        """What lies at some addresses, with so many bytes of contents."""
+        self._session.skip_frames = wanted.skip_frames
+        return explain(self._session, addresses, count, wanted.progress)
+
+    def explain_sites(self, wanted: Wanted) -> SitesExplained:
+        """What the blocks of some sites hang on; errors as `survey.explain_sites` has them."""
+        self._session.skip_frames = wanted.skip_frames
+        return explain_sites(self._session, wanted.blocks, wanted.progress)
 
     def shortfall(self) -> str:
         """Why what `pages` gave is too little; "" when it is enough."""
@@ -247,8 +270,29 @@ class OpenedSystem:
         return describe(self._system, self._symbols)
 
     def pages(self, state: State | None, wanted: Wanted) -> Iterator[BlockPage]:
-        """The blocks of its pools, or those of one state; errors as `PoolReader` has them."""
-        return pool_pages(self._pools(wanted.progress), state)
+        """The blocks of its pools, or those of one state; errors as `PoolReader` has them.
+
+        Raises:
+            CannotAnswerError: it cannot be told which blocks are wanted.
+        """
+        asked = wanted.blocks
+        if asked.unreferenced or asked.new_since is not None:
+            raise CannotAnswerError(
+                f"{self.dump.path}: who holds blocks of pools, and since when, is not looked for; name a "
+                "process with --process"
+            )
+        pages = pool_pages(self._pools(wanted.progress), state)
+        return (found for page in pages if (found := asked.selected(page)) is not None)
+
+    def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
+        """What lies at some addresses, with so many bytes of contents; errors as `PoolReader` has them."""
+        return explain_pool(self._pools(wanted.progress), addresses, count, self._symbols)
+
+    def explain_sites(self, wanted: Wanted) -> SitesExplained:
+        """Refused: who holds pool blocks is not looked for."""
+        raise CannotAnswerError(
+            f"{self.dump.path}: who holds blocks of pools is not looked for; name a process with --process"
+        )
 
     def shortfall(self) -> str:
         """Why what `pages` gave is too little; "" when it is enough."""

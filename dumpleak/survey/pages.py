@@ -31,7 +31,7 @@ def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:
                     names[tag, pool] = site_name(tag, pool, reader.owner(tag).named)
             sites = [names.get((tag, pool), "") for tag in blocks.tag.tolist()]
             name = Pool(number).label if number < len(Pool) else Pool.UNKNOWN.label
-            yield BlockPage(0, width, blocks, sites, [""] * len(blocks), name)
+            yield BlockPage(0, width, blocks, sites, [""] * len(blocks), name, name)
 
 
 def process_pages(
@@ -51,4 +51,11 @@ def process_pages(
         for row, site, number in zip(used.tolist(), sites, numbers, strict=True):
             names[row] = finder.table.sites[site].name
             types[row] = (classes.sites[number].type or "") if number >= 0 else ""
-        yield BlockPage(source.entry.address, source.view.pointer_size, shown, names, types)
+        yield BlockPage(
+            source.entry.address,
+            source.view.pointer_size,
+            shown,
+            names,
+            types,
+            heap_label=source.label,
+        )

@@ -16,7 +16,6 @@ from dumpleak.files.columns import arrow
 from dumpleak.files.metadata import About, Metadata, StoredPopulation
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.kernel.processes import read_processes
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.memory import MemoryByUse
 from dumpleak.model.pool import POOLS
@@ -24,7 +23,7 @@ from dumpleak.model.pool_sites import driver_of
 from dumpleak.model.pools import Pools
 from dumpleak.model.process_rows import ProcessRow
 from dumpleak.survey.pools import POOL_GROUPINGS, take_pool_snapshot
-from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, System, all_of_system
+from dumpleak.survey.populations.system import System, all_of_system
 from dumpleak.survey.processes import process_rows
 from dumpleak.survey.recording import PATHS, without_paths, write_columns
 from windumps.blocks import SIZE_UNKNOWN
@@ -76,11 +75,12 @@ def _populations(
     reader: PoolReader,
 ) -> tuple[dict[str, StoredPopulation], tuple[ProcessRow, ...] | None]:
     """What the system has besides pool; of a dump without a list of processes only why there is none."""
+    system = System(reader.dump, reader)
     try:
-        system = System(reader.dump, reader, read_processes(reader.dump, reader))
-    except CannotAnswerError as error:
-        return {of: StoredPopulation(reason=str(error)) for of in SYSTEM_PRODUCERS}, None
-    return all_of_system(system), process_rows(system.processes)
+        rows = process_rows(system.processes)
+    except CannotAnswerError:
+        rows = None
+    return all_of_system(system), rows
 
 
 def _about(reader: PoolReader) -> About:

@@ -28,7 +28,7 @@ from dumpleak.files.pool_metadata import said_anew
 from dumpleak.files.stripping import stripped_metadata
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.group_sums import GroupSums
-from dumpleak.model.populations import MANAGED
+from dumpleak.model.populations import ARENAS, MANAGED
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Group
 from dumpleak.pointers.holders import HolderFinder
@@ -90,7 +90,7 @@ def write_snapshot(
         OSError: the file cannot be written.
     """
     arrow()  # better now than after a long walk
-    if of != MANAGED:  # .NET objects are told of where native heaps cannot be read
+    if of not in (MANAGED, ARENAS):  # they are told of where native heaps cannot be read
         session.require_heaps()
     walk = _Walk(session, holders if not strip_names else False)
     for source, used in used_pieces(session, progress):

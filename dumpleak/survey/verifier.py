@@ -167,8 +167,13 @@ class VerifierAnswer:
     @property
     def shortfall(self) -> str:
         """Why this is no answer; "" when it is one."""
-        if not self.missing or len(self.address):
+        if len(self.address) or not self.is_on or self.counted == 0:
             return ""
+        if self.counted is None:
+            return (
+                f"{self.source.file}: Driver Verifier was on, but neither counters nor records of what is "
+                f"asked for are in the dump, or not in a form that is known; {BETTER_KERNEL_DUMP}"
+            )
         return (
             f"{self.source.file}: Driver Verifier tracks {self.missing:,} blocks, but its records of them "
             f"are not in the dump, or in a form that is not known; {BETTER_KERNEL_DUMP}"

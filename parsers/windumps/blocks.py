@@ -35,6 +35,8 @@ class Kind(IntEnum):
     PAGE_HEAP = 8
     POOL_BLOCK = 9
     POOL_LARGE = 10
+    MIMALLOC = 11
+    RPMALLOC = 12
 
     @property
     def label(self) -> str:

@@ -21,7 +21,7 @@ import numpy as np
 
 from dumpleak.model.account_rows import account_of
 from dumpleak.process.account import outside_figures
-from dumpleak.process.memory_use import private_memory
+from dumpleak.process.private_memory import private_memory
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import heap_rows
 from dumpleak.survey.info import process_snapshot

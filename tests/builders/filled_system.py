@@ -67,7 +67,14 @@ class FilledSystem:
             if block["tag"] != "Pool" and block["kind"].startswith("NonPaged")
         ]
         self._tables: dict[int, int] = {}
+        self._rest = (0, 0)
         self.processes = [(p["name"], int(p["eprocess"], 16)) for p in truth["processes"]]
+        self.thread_of = {int(p["eprocess"], 16): int(p["thread"], 16) for p in truth["processes"]}
+
+    def module(self, name: str) -> int:
+        """Load address of a driver."""
+        rows = {row["name"]: int(row["base"], 16) for row in self.truth["modules"]}
+        return rows[name]
 
     def address(self, name: str) -> int:
         """Of the first process with a name."""
@@ -118,6 +125,57 @@ class FilledSystem:
         objects = [address - 0x30 for _, address in self.processes]
         self._handles(self.address(name), [objects[n % len(objects)] for n in range(count)])
 
+    def stack(self, process: int, pages: int) -> None:
+        """The kernel stack of a process's thread, by the process's address."""
+        thread = self.thread_of[process]
+        base = 0xFFFFF88000000000 + (process & 0xFFFFF) * 0x1000
+        old = self.path.name.startswith("7601")
+        initial, limit, current, end = (
+            (0x28, 0x30, 0x38, 0x278) if old else (0x28, 0x30, 0x58, 0x38)
+        )
+        self.put(thread, b"\x06")  # DISPATCHER_HEADER.Type of a thread
+        self.pointer(thread + end, base)
+        self.pointer(thread + limit, base - pages * PAGE)
+        self.pointer(thread + initial, base - 0x80)
+        self.pointer(thread + current, base - 0x400)
+
+    def room(self, size: int) -> int:
+        """Some bytes of the kernel that mean nothing else; objects and texts are put there."""
+        if self._rest[1] < size:
+            self._rest = (self._spare.pop(), PAGE)
+        start, left = self._rest
+        self._rest = (start + (size + 15 & ~15), left - (size + 15 & ~15))
+        return start
+
+    def block(self, tag: str) -> int:
+        """Where a block of a tag lets an object begin, with room for headers in front of it."""
+        users = (int(b["user"], 16) for b in self.truth["small_blocks"] if b["tag"] == tag)
+        return next(users) + 0x70
+
+    def text(self, place: int, text: str, buffer: int = 0) -> None:
+        """A UNICODE_STRING."""
+        raw = text.encode("utf-16-le")
+        if not buffer:
+            buffer = self.room(len(raw) + 2)
+            self.put(buffer, raw + b"\0\0")
+        self.put(place, struct.pack("<HHI", len(raw), len(raw) + 2, 0))
+        self.pointer(place + 8, buffer)
+
+    def kernel_object(
+        self, name: str | None, directory: int = 0, body: int = 0, *, creator: bool = False
+    ) -> int:
+        """The headers of an object, with a name in a directory; returns the object's address."""
+        body = body or self.room(0x200) + 0x70
+        header = body - 0x30
+        self.put(header, struct.pack("<QQ", 1, 1))
+        mask = 2 * (name is not None) + creator
+        self.put(header + 0x18, bytes((0, 0, mask, 0)))
+        if name is not None:
+            info = header - (0x40 if creator else 0x20)
+            self.pointer(info, directory)
+            self.text(info + 8, name)
+        return body
+
     def leads(self, name: str, objects: list[int]) -> None:
         """Handles of objects, by the addresses of these, for the first process with a name."""
         self._handles(self.address(name), [address - 0x30 for address in objects])
@@ -147,6 +205,12 @@ class FilledSystem:
             self.pointer(before, after)
             self.pointer(after + 8, before)
 
+    def minutes_later(self, minutes: int) -> None:
+        """The dump was taken so much later, in one run of the system: the header's two times say so."""
+        for offset in (0xFA8, 0x1030):
+            (before,) = struct.unpack_from("<Q", self.raw, offset)
+            struct.pack_into("<Q", self.raw, offset, before + minutes * 60 * 10**7)
+
     def named(self, name: str) -> list[int]:
         """Addresses of all processes with a name."""
         return [address for each, address in self.processes if each == name]
@@ -154,3 +218,14 @@ class FilledSystem:
     def save(self) -> Path:
         self.path.write_bytes(self.raw)
         return self.path
+
+
+def rebuild(system: FilledSystem, name: str) -> None:
+    """Makes a driver another build: the GUID of its PDB is another one."""
+    base = system.module(name)
+    for page in range(base, base + 4 * PAGE, PAGE):
+        at = system.memory.read_available(page, PAGE).find(b"RSDS")
+        if at >= 0:
+            system.put(page + at + 4, b"\x77" * 16)
+            return
+    raise AssertionError(f"{name} has no PDB record")

@@ -19,18 +19,23 @@ RECORDS = 127  # of a page, behind its header
 
 @dataclass(frozen=True)
 class Offsets:
-    """Where a driver's counters are by build: blocks, bytes; where the name is in the entry of the list."""
+    """Where a driver's counters are by build: blocks, bytes; where the name is in the entry of the list.
+
+    Further how many frames a record of the log has, and how far the counters over all drivers were moved.
+    """
 
     blocks: int
     bytes: int
     name: int = 0x18
+    frames: int = 13
+    shift: int = 0
 
 
 OFFSETS = {
     "7601-x64": Offsets(0x50, 0x60),
     "14393-x64": Offsets(0x50, 0x60),
-    "22621-x64": Offsets(0x68, 0x78),
-    "26100-x64": Offsets(0x70, 0x80, 0x28),
+    "22621-x64": Offsets(0x70, 0x80, frames=50, shift=4),
+    "26100-x64": Offsets(0x70, 0x80, 0x28, frames=50, shift=4),
 }
 
 
@@ -70,7 +75,7 @@ class VerifiedSystem(FilledSystem):
     `watched` is filled by `watch`; `write` puts everything into the dump.
     """
 
-    def __init__(self, folder: Path, build: str = "22621-x64", which: str = "after") -> None:
+    def __init__(self, folder: Path, build: str = "14393-x64", which: str = "after") -> None:
         super().__init__(folder, build, which)
         self.offsets = OFFSETS[build]
         self.settings = int(self.truth["kernel_base"], 16)
@@ -156,17 +161,19 @@ class VerifiedSystem(FilledSystem):
         paged, nonpaged = ([d.held(paged=p) for d in self.watched] for p in (True, False))
         sums = [sum(column) for column in (*zip(*paged, strict=True), *zip(*nonpaged, strict=True))]
         paged_blocks, paged_bytes, nonpaged_blocks, nonpaged_bytes = sums
-        raw = bytearray(0x80)
+        raw, more = bytearray(0x80), self.offsets.shift
         struct.pack_into("<I", raw, 0, SETTINGS)
         attempted = paged_blocks + nonpaged_blocks + 90_000
         struct.pack_into("<II", raw, 0x10, attempted, attempted - 3)
         struct.pack_into("<I", raw, 0x28, 3)
         loads = sum(driver.loads for driver in self.watched)
-        struct.pack_into("<II", raw, 0x30, loads, sum(driver.unloads for driver in self.watched))
+        struct.pack_into(
+            "<II", raw, 0x30 + more, loads, sum(driver.unloads for driver in self.watched)
+        )
         peaks = paged_blocks + 5, nonpaged_blocks + 7
-        struct.pack_into("<4I", raw, 0x40, paged_blocks, nonpaged_blocks, *peaks)
+        struct.pack_into("<4I", raw, 0x40 + more, paged_blocks, nonpaged_blocks, *peaks)
         peaks = paged_bytes + 5000, nonpaged_bytes + 7000
-        struct.pack_into("<4Q", raw, 0x50, paged_bytes, nonpaged_bytes, *peaks)
+        struct.pack_into("<4Q", raw, 0x50 + 2 * more, paged_bytes, nonpaged_bytes, *peaks)
         (kdbg,) = struct.unpack("<Q", self.bytes_at(int(self.truth["kdbg"], 16) + 0x248, 8))
         self.put(kdbg, bytes(raw))
 
@@ -211,7 +218,11 @@ class VerifiedSystem(FilledSystem):
             self.pages.append(page)
 
     def _log(self) -> None:
-        """The newest records of the ring; it has 512, and the first turn begins with the second."""
+        """The newest records of the ring; it has 512, and the first turn begins with the second.
+
+        A ring of records with 50 frames has no place here.
+        """
+        assert self.offsets.frames == 13
         self.ring = self._rings.pop()
         slots, thread = 512, self.data
         ring = bytearray(0x10000)

@@ -50,12 +50,20 @@ def watched(layout: tuple[str, int], blocks: dict[str, list[tuple[int, int, str]
         place = made.put(made.pool + 0x600000 + number * 0x10000, page)
         pages.append(place)
         entries.append(entry)
-    head = bytearray(0x80)
+    head, more = bytearray(0x80), 4 * (layout[1] >= 22000)  # one counter more stands before these
     struct.pack_into("<I", head, 0, 9)
-    struct.pack_into("<I", head, 0x44, sum(map(len, blocks.values())))
+    count, total = len(rows_of(blocks)), sum(size for _, size, _ in rows_of(blocks))
+    struct.pack_into("<IIII", head, 0x40 + more, 0, count, 7, count + 7)
+    most = b"".join(struct.pack(word, value) for value in (0, total, 999, total + 999))
+    head[0x50 + 2 * more : 0x50 + 2 * more + 4 * width] = most
     made.variables["MmVerifierData"] = made.put(made.pool + 0x740000, bytes(head))
     large_table(made, pages)
     return made
+
+
+def rows_of(blocks: dict[str, list[tuple[int, int, str]]]) -> list[tuple[int, int, str]]:
+    """The blocks of all drivers."""
+    return [row for rows in blocks.values() for row in rows]
 
 
 def suspect(made: PoolMemory, counters: bytearray, name: str, entry: int) -> None:

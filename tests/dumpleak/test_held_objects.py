@@ -154,6 +154,29 @@ def test_processes_that_ended_are_told_by_program(held: Any, tmp_path: Path) -> 
     assert (name, count) == ("svchost.exe", len(made.named("svchost.exe")))
 
 
+def test_what_points_to_ended_processes_is_told_and_running_ones_need_nobody(
+    held: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = FilledSystem(tmp_path).fill(handles=1)  # all have one of System
+    ended, blamed = made.named("svchost.exe"), blocks(made, "AcNb")
+    for process, block in zip(ended, blamed, strict=False):
+        made.end(process, listed=False)
+        made.pointer(process - HEADER + 8, 0)
+        made.pointer(block + 0x18, process)
+    made.pointer(blocks(made, "IoNm")[0] + 0x8, made.address("lsass.exe"))
+    path = made.save()
+    told = held(path, "Proc")
+    assert (told["with_handles"], told["held_by_pointer"]) == (1, len(ended))
+    pointers = [row for row in told["pointers"] if row["tag"] != "Thre"]
+    assert pointers == [{"tag": "AcNb", "driver": "acmenet.sys", "objects": len(ended)}]
+    listed = run_json(capsys, "processes", path)
+    assert listed["pointers"] == told["pointers"]
+    said = f"AcNb of acmenet.sys ({len(ended)} objects)"
+    assert said in run(capsys, "processes", path)[1]
+    out = run(capsys, "pool", path, "--tag", "Proc")[1]
+    assert f"{len(ended)} that ended have no handle: " in out
+
+
 @dumps_of("leak-pair", "tiny-pair", "traps")
 def test_objects_in_the_pool_are_those_of_the_truth(source: KernelTruthDump) -> None:
     dump = open_dump(source.dump)

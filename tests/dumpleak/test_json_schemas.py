@@ -46,8 +46,12 @@ NEVER_NULL: dict[str, str] = {
     "info-1:system.kernel_base": "every system here has its kernel",
     "info-1:system.processors": "every system here has its kernel",
     "info-1:system.up_time_seconds": "every system here tells its time",
-    "pool-1:objects.pointers[[]].driver": "every tag that points to objects here has an owner",
+    "*.pointers[[]].driver": "every tag that points to objects here has an owner",
+    "explain-1:site.*": "every dump here with stacks and images tells its process, and is small",
     "stat-1.groups[].retained_*": "no dump here is so large that it would take too long",
+    "*.drivers_*loaded": "no list of drivers here is cut",
+    "trend-1.changes*.windows": "what changes here between boots is Windows, and its drivers",
+    "trend-1.recurring*": "what grows alike in each boot here are tags of known drivers",
     "pool-1:*session_*": "no counters of session pool are partly absent here",
 }
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from builders.filled_system import FilledSystem, rebuild
 from kernel_truth import kernel_pairs
 from pool_samples import run, run_json
 
@@ -163,3 +164,110 @@ def test_growth_by_counters_only_is_told_by_tag_and_driver_too_and_by_size_why_n
         assert told["by_counters"] == []
         assert f"do not tell the {by} of blocks" in told["by_counters_unknown"]
     assert "is shown by site, tag, driver" in run(capsys, "trend", *files, "--by", "heap")[1]
+
+
+def over_restarts(*lives: list[dict[str, int]]) -> list[Snapshot]:
+    """A dump an hour; in each life the counts of the tags."""
+    series: list[Snapshot] = []
+    for life in lives:
+        series += [taken(len(series) + n, n + 0.5, held, {}) for n, held in enumerate(life)]
+    return series
+
+
+def test_what_grows_at_a_like_rate_in_each_life_is_named_with_its_rates() -> None:
+    lives = (
+        [{"Leak": 100 + 10 * n, "Once": 40 + 9 * n, "Slow": 50 + n * 5} for n in range(4)],
+        [{"Leak": 20 + 11 * n, "Once": 40, "Slow": 50 + n * 50} for n in range(3)],
+        [{"Leak": 10 + 9 * n, "Once": 40, "Slow": 90} for n in range(2)],
+    )
+    answer = find_trend(over_restarts(*lives))
+    (leak,) = answer.recurring
+    assert leak.site.key == "Leak"
+    assert [rate and round(rate.bytes_per_hour or 0) for rate in leak.rates] == [1000, 1100, 900]
+    assert leak.told == "+1000 B, +1.1 KiB, +900 B an hour"
+    evidence = {site.site.key: " ".join(site.evidence) for site in answer.sites}
+    assert "in each of 3 boots: +1000 B, +1.1 KiB, +900 B an hour" in evidence["Leak"]
+    # A suspect of one life says what it does in the others.
+    assert "in each of 3 boots: +900 B, 0 B, 0 B an hour" in evidence["Once"]
+
+
+def test_a_life_of_one_dump_tells_no_rate_and_speaks_against_nothing() -> None:
+    lives = (
+        [{"Leak": 100 + 10 * n} for n in range(3)],
+        [{"Leak": 7}],
+        [{"Leak": 20 + 10 * n} for n in range(2)],
+    )
+    (leak,) = find_trend(over_restarts(*lives)).recurring
+    assert [rate is None for rate in leak.rates] == [False, True, False]
+    only_one = lives[:2]
+    assert find_trend(over_restarts(*only_one)).recurring == ()
+
+
+def test_a_step_after_each_start_is_no_growth_in_each_life() -> None:
+    fills = [{"Cach": 10 + 500 * (n > 0)} for n in range(4)]
+    assert find_trend(over_restarts(fills, fills)).recurring == ()
+
+
+def test_a_rate_is_never_a_slope_over_a_restart() -> None:
+    lives = [{"Leak": 400 - 10 * n} for n in range(4)], [{"Leak": 900 - 10 * n} for n in range(4)]
+    answer = find_trend(over_restarts(*lives))
+    assert answer.recurring == ()
+    assert {site.bytes_per_hour for site in (*answer.sites, *answer.other_runs[0].sites)} == {-1000}
+
+
+def test_dumps_over_a_restart_tell_what_grows_in_each_boot_in_all_formats(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = lzma.decompress(PAIR[0].dump.read_bytes())
+    row = raw.index(struct.pack("<4sII", b"AcNb", 39409, 24150))  # of a tracker table
+    files = []
+    for number in range(5):
+        data = bytearray(raw)
+        life = number - 3 if number > 2 else number
+        up = TICKS // 2 + life * TICKS
+        time, held = (struct.unpack_from("<Q", raw, at)[0] for at in (AT_TIME, row + 16))
+        for at, form, value in (
+            (AT_TIME, "<Q", time + number * TICKS),
+            (AT_UP_TIME, "<Q", up),
+            (row + 4, "<I", 39409 + 100 * life),
+            (row + 16, "<Q", held + 35200 * life),
+        ):
+            struct.pack_into(form, data, at, value)
+        files.append(tmp_path / f"t{number}.dmp")
+        files[-1].write_bytes(data)
+    told = run_json(capsys, "trend", *files)
+    assert [len(boot["dumps"]) for boot in told["boots"]] == [3, 2]
+    assert [boot["hours"] for boot in told["boots"]] == [2, 1]
+    (found,) = told["recurring"]
+    assert (found["tag"], found["driver"], found["by_counters"]) == ("AcNb", "acmenet.sys", True)
+    assert [rate["bytes_per_hour"] for rate in found["rates"]] == [35200, 35200]
+    assert [rate["count_per_hour"] for rate in found["rates"]] == [100, 100]
+    text = " ".join(run(capsys, "trend", *files)[1].split())
+    assert "alike in each boot" in text
+    assert "AcNb nonpaged, acmenet.sys: +34.4 KiB, +34.4 KiB an hour" in text
+    page = tmp_path / "page.html"
+    assert run(capsys, "trend", *files, "--format", "html", "-o", page)[0] == 0
+    assert "What grows alike in each boot" in page.read_text("utf-8")
+
+
+def test_a_driver_that_was_replaced_at_a_restart_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for number in range(5):
+        system = FilledSystem(tmp_path).fill()
+        if number > 2:
+            rebuild(system, "acmenet.sys")
+        (time,) = struct.unpack_from("<Q", system.raw, AT_TIME)
+        up = TICKS // 2 + (number - 3 if number > 2 else number) * TICKS
+        struct.pack_into("<Q", system.raw, AT_TIME, time + number * TICKS)
+        struct.pack_into("<Q", system.raw, AT_UP_TIME, up)
+        files.append(tmp_path / f"t{number}.dmp")
+        files[-1].write_bytes(system.raw)
+    told = run_json(capsys, "trend", *files)
+    (changed,) = told["changes"]
+    names = [Path(changed[side]).name for side in ("before", "after")]
+    assert names == ["t2.dmp", "t3.dmp"]
+    assert [row["name"] for row in changed["drivers_changed"]] == ["acmenet.sys"]
+    text = " ".join(run(capsys, "trend", *files)[1].split())
+    assert "another build of acmenet.sys (build GUID changed)" in text

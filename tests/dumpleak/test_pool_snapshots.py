@@ -122,7 +122,7 @@ def test_allocations_are_the_blocks_callers_got(
 
 
 def test_groupings_that_pools_do_not_have(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = run(capsys, "stat", TINY[0][1].dump, "--by", "stack")
+    code, out, err = run(capsys, "stat", TINY[0][1].dump, "--by", "type")
     assert (code, out, len(err.splitlines())) == (3, "", 1)
     assert "site, tag, driver, size" in err
 

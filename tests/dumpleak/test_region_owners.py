@@ -135,6 +135,22 @@ def test_memory_that_leads_on_belongs_to_the_image_at_its_beginning(
     assert found["private memory, app.exe's data leads to it"] == (2, 0x50000 + 0x60000)
 
 
+def test_what_leads_on_is_told_by_the_best_evidence_at_its_beginning(
+    owners: Owners, tmp_path: Path
+) -> None:
+    made = _Owned()
+    last = made.allocation(0x50000)
+    middle = made.allocation(0x60000, fill=_packed(last))
+    both = made.allocation(0x70000, fill=_packed(made.allocation(0x80000)))
+    made.process.heap(1, 1, _packed(middle, both))
+    other = made.allocation(0x90000, fill=_packed(both))
+    made.data(app=[other])
+    found = owners(made.write(tmp_path / "a.dmp"))
+    assert found["private memory, a heap block points to it"] == (2, 0x60000 + 0x70000)
+    assert found["private memory, a heap block leads to it"] == (2, 0x50000 + 0x80000)
+    assert found["private memory, app.exe's data points to it"] == (1, 0x90000)
+
+
 def test_memory_that_only_itself_or_a_circle_points_to_is_no_images(
     owners: Owners, tmp_path: Path
 ) -> None:
@@ -181,7 +197,7 @@ def test_code_in_private_memory_and_mapped_views_say_whose_they_are(
 
 
 def test_below_4_gib_only_the_start_of_a_region_is_taken_for_an_address(
-    owners: Owners, tmp_path: Path
+    owners: Owners, run: Any, tmp_path: Path
 ) -> None:
     made = _Owned(1, wow64=True)
     for at, size in ((0x2345_0000, 0x50000), (0x2445_0000, 0x60000)):
@@ -190,6 +206,21 @@ def test_below_4_gib_only_the_start_of_a_region_is_taken_for_an_address(
     found = owners(made.write(tmp_path / "a.dmp"))
     assert found["private memory, app.exe's data points to it"] == (1, 0x50000)
     assert found["private memory, nothing in the dump points to its start"][1] >= 0x60000
+    out = run("stat", tmp_path / "a.dmp", *OWNER)[1]
+    assert "below 4 GiB, where numbers look like addresses" in out
+
+
+@pytest.mark.parametrize(("offset", "is_found"), [(0x20_0000_0000, False), (0x4F000, True)])
+def test_numbers_that_are_addresses_in_what_is_only_reserved_name_nobody(
+    owners: Owners, tmp_path: Path, offset: int, is_found: bool
+) -> None:
+    made = _Owned()
+    made.process.private(1, 0x50000, 0x40_0000_0000)
+    made.data(app=[made.process.rows[-2].base + offset])
+    found = owners(made.write(tmp_path / "a.dmp"))
+    assert found.get("private memory, app.exe's data points to it") == (
+        (1, 0x50000) if is_found else None
+    )
 
 
 def test_owners_of_two_runs_at_other_addresses_are_the_same_groups(
@@ -301,3 +332,45 @@ def test_the_next_step_for_private_memory_by_owner_records_virtual_alloc(
 ) -> None:
     out = run("diff", *_pair(tmp_path), *OWNER)[1]
     assert "wpr -start VirtualAllocation -filemode" in out
+
+
+def test_a_trend_says_what_holds_private_memory_that_grew(run: Any, tmp_path: Path) -> None:
+    files = []
+    for hour in range(3):
+        made = _Owned(1, time=3600 * hour)
+        large = [made.allocation(0x40_0000) for _ in range(4 * hour)]
+        files.append(made.data(app=large).write(tmp_path / f"{hour}.dmp"))
+    status, out, err = run("trend", *files)
+    assert status == 0, err
+    assert "8 of 8 held by app.exe's data" in out
+    _, out, _ = run("trend", *files, "--format", "json")
+    assert "8 of 8 held by app.exe's data" in json.loads(out)["private"][0]["evidence"]
+
+
+def test_a_snapshot_without_names_keeps_no_owners(run: Any, tmp_path: Path) -> None:
+    dumps = _pair(tmp_path)
+    taken = [tmp_path / f"{hour}.dlsnap" for hour in range(2)]
+    for dump, file in zip(dumps, taken, strict=True):
+        assert run("snapshot", dump, "-o", file, "--strip-names")[0] == 0
+        assert b"app.exe" not in file.read_bytes()
+    status, _, err = run("stat", taken[0], *OWNER)
+    assert (status, "whose regions are was not looked for" in err) == (3, True)
+    for sides in (taken, [taken[0], dumps[1]], [dumps[0], taken[1]]):
+        status, out, _ = run("diff", *sides)
+        assert status == 0
+        assert "app.exe" not in out
+
+
+def test_memory_up_to_the_last_address_of_all_is_no_trouble(owners: Owners, tmp_path: Path) -> None:
+    made = _Owned(1)
+    made.data(app=made.allocations)
+    made.process.dump.memory((1 << 64) - PAGE, bytes(PAGE))
+    found = owners(made.write(tmp_path / "a.dmp"))
+    assert found["private memory, app.exe's data points to it"] == (1, SIZE)
+
+
+def test_regions_by_use_lead_to_their_owners(run: Any, tmp_path: Path) -> None:
+    step = "dumpleak diff BASE CURRENT --of regions --by owner"
+    files = _pair(tmp_path)
+    assert step in run("diff", *files, "--of", "regions")[1]
+    assert step not in run("diff", *files, *OWNER)[1]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 import pytest
 from fuzz.command_lines import run
+from pointers_again import Again
 from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution.grouping import GROUPINGS
@@ -25,42 +25,6 @@ from dumpleak.survey.heaps import take_snapshot
 KINDS = ("tiny", "mixed", "nt-lfh", "segment-lfh*", "leak-pair-ust", "leak-pair-aslr", "debug-crt")
 DUMPS = [dump for dump in truth_dumps(*KINDS) if "before" not in dump.dump.name][::10]
 PICKED = 100  # blocks of each dump; over all dumps more than a thousand
-
-
-def reached(leads: dict[int, set[int]], start: set[int], gone: set[int]) -> set[int]:
-    left = list(start - gone)
-    seen = set(left)
-    while left:
-        new = leads[left.pop()] - seen - gone
-        seen |= new
-        left += new
-    return seen
-
-
-class Again:
-    """The same question answered by taking blocks out and following all pointers again."""
-
-    def __init__(self, graph: PointerGraph) -> None:
-        self.all = set(range(graph.count))
-        self.held = set(graph.held.tolist())
-        self.leads: dict[int, set[int]] = defaultdict(set)
-        self.back: dict[int, set[int]] = defaultdict(set)
-        for source, target in zip(graph.source.tolist(), graph.target.tolist(), strict=True):
-            self.leads[source].add(target)
-            self.back[target].add(source)
-        lost = self.all - reached(self.leads, self.held, set())
-        self.circle: dict[int, set[int]] = {}  # by block of an entry, the blocks of its circle
-        known: set[int] = set()
-        for block in sorted(lost):
-            if block not in known:
-                before = reached(self.back, {block}, set())
-                if before <= reached(self.leads, {block}, set()):
-                    self.circle.update(dict.fromkeys(before, before))
-                    known |= before
-
-    def lost_with(self, blocks: set[int]) -> set[int]:
-        gone = set().union(blocks, *(self.circle.get(block, set()) for block in blocks))
-        return self.all - reached(self.leads, self.held | self.circle.keys(), gone)
 
 
 def graph_of(count: int, pairs: list[tuple[int, int]], held: list[int]) -> PointerGraph:

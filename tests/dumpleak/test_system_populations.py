@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders.filled_system import NUMBERS, FilledSystem
+from builders.kernel_builder import System, triage
 from builders.live_log_builder import process_list
 
 MIB = 1 << 20
@@ -199,12 +200,66 @@ def test_threads_are_told_by_process(build: str, run: Any, tmp_path: Path) -> No
     assert sum(count for count, _ in found.values()) == len(made.processes)
 
 
-def test_threads_of_a_list_that_is_not_whole_are_no_answer(run: Any, tmp_path: Path) -> None:
+@BUILDS
+def test_threads_have_the_kernel_stacks_that_their_fields_tell(
+    build: str, run: Any, tmp_path: Path
+) -> None:
+    made = FilledSystem(tmp_path, build).fill()
+    for number, (_, process) in enumerate(made.processes):
+        made.stack(process, 6 + number)
+    path = made.save()
+    found = _groups(run, path, "--of", "threads", "--by", "process")
+    pages = {name: 6 + n for n, (name, _) in enumerate(made.processes) if name != "svchost.exe"}
+    for name, count in pages.items():
+        assert found[name] == (1, count * 0x1000)
+    total = sum(range(6, 6 + len(made.processes)))
+    assert sum(size or 0 for _, size in found.values()) == total * 0x1000
+    text = run("stat", path, "--of", "threads")[1]
+    assert f"{4 * total} KiB for their kernel stacks, 12 threads" in text.replace(".0 KiB", " KiB")
+
+
+@pytest.mark.parametrize("what", ["a limit above the base", "a pointer outside", "no page"])
+def test_stacks_that_contradict_themselves_are_not_told(
+    what: str, run: Any, tmp_path: Path
+) -> None:
     made = FilledSystem(tmp_path).fill()
+    for _, process in made.processes:
+        made.stack(process, 6)
+    thread = made.thread_of[made.address("lsass.exe")]
+    base = made.get(thread + 0x38)
+    place, value = {
+        "a limit above the base": (0x30, base + 0x1000),
+        "a pointer outside": (0x58, base + 8),
+        "no page": (0x30, base - 0x5FF8),
+    }[what]
+    made.pointer(thread + place, value)
+    found = _groups(run, made.save(), "--of", "threads", "--by", "process")
+    assert set(found.values()) == {(1, None), (3, None)}
+    out = run("stat", made.path, "--of", "threads")[1]
+    assert "the dump does not tell how large threads are" in out
+
+
+def test_threads_of_a_list_that_is_not_whole_are_said(run: Any, tmp_path: Path) -> None:
+    before = FilledSystem(tmp_path).fill().save()
+    made = FilledSystem(tmp_path, which="after").fill()
     made.holds("acmesvc.exe", threads=9)  # of which the list has one
+    after = made.save()
+    code, out, _ = run("stat", after, "--of", "threads")
+    assert (code, "Total: at least 12 threads" in out) == (0, True)
+    assert "threads of 1 process are not all in the dump: acmesvc.exe" in out
+    for by in ("start", "process"):
+        code, out, err = run("diff", before, after, "--of", "threads", "--by", by)
+        assert (code, "threads of 1 process are not all" in err) == (3, True), by
+        assert run("diff", before, before, "--of", "threads", "--by", by)[0] == 3
+
+
+def test_without_any_list_of_threads_there_is_nothing_to_tell(run: Any, tmp_path: Path) -> None:
+    made = FilledSystem(tmp_path).fill()
+    for _, process in made.processes:
+        made.pointer(process + 0x5E0, process + 0x5E0)  # ThreadListHead
     code, out, err = run("stat", made.save(), "--of", "threads")
     assert (code, out) == (3, "")
-    assert "lists of threads of 1 processes are not whole" in err
+    assert "lists of threads of 12 processes are not whole" in err
 
 
 def test_drivers_are_the_modules_of_a_system(run: Any, tmp_path: Path) -> None:
@@ -279,3 +334,12 @@ def test_what_a_dump_of_one_process_does_not_have_is_refused(run: Any, tmp_path:
     for line in (("--of", "processes"), ("--of", "threads", "--by", "process")):
         code, out, err = run("stat", path, *line)
         assert (code, out, len(err.splitlines())) == (3, "", 1)
+
+
+def test_a_small_dump_has_drivers_and_no_processes(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "small.dmp"
+    path.write_bytes(triage(System()))
+    found = _groups(run, path, "--of", "modules")
+    assert found.keys() == {name for name, *_ in System().modules}
+    code, out, err = run("stat", path, "--of", "processes")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)

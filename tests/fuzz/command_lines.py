@@ -36,7 +36,7 @@ SAID = (*NO_ANSWER, "SUMMARY: ", "warning: ", "error: ", "info: ")
 # A schema check takes longer than what it checks; larger documents are parsed only.
 SCHEMA_BYTES = 200_000
 LINES_CHECKED = 20  # of a document of lines, against their schema
-LINE_BY_LINE = ("allocations",)  # commands whose JSON is one document a line
+LINE_BY_LINE = ("allocations", "explain")  # commands whose JSON is one document a line
 
 
 class NoAnswerError(WindumpsError):
@@ -69,6 +69,7 @@ PROCESS_LINES = (
     Line(("stat", INPUT, "--by", BY)),
     Line(("leaks", INPUT, "--by", BY)),
     Line(("allocations", INPUT), ("--state", "all")),
+    Line(("explain", INPUT, "7ffe0000", "0", "257`cbaf0000", "1a0000"), ("--bytes", "64")),
     Line(("diff", WHOLE, INPUT, "--by", BY, "--fail-on", "bytes>=1"), ("--force",)),
     Line(("diff", INPUT, WHOLE, "--by", BY), ("--force",)),
     Line(("trend", INPUT, WHOLE, INPUT, "--by", BY), ("--force",)),
@@ -89,6 +90,7 @@ KERNEL_LINES = (
     Line(("pool", WHOLE, INPUT), codes=ANY_FORMAT),
     Line(("pool", INPUT, WHOLE), codes=ANY_FORMAT),
     Line(("allocations", INPUT)),
+    Line(("explain", INPUT, "fffff802`7d001234", "ffffd6d8c0034010", "0")),
     Line(("stat", INPUT, "--by", BY)),
     Line(("diff", WHOLE, INPUT, "--by", BY), ("--force",)),
     Line(("heaps", INPUT, "--process", "app.exe")),
@@ -114,6 +116,7 @@ SNAPSHOT_LINES = (
 VALUES: dict[str, tuple[str, ...]] = {
     "--after-idle": (WHOLE, INPUT),
     "--baseline": (WHOLE, INPUT),
+    "--bytes": ("1", "64"),
     "--fail-on": (
         *(
             "bytes>=1",
@@ -125,14 +128,20 @@ VALUES: dict[str, tuple[str, ...]] = {
         ),
         *("suspects>=1", "unreferenced.count>=1", "handles.count>=1", "private.bytes-per-hour>=1"),
     ),
+    "--frames": ("0", "all"),
+    "--heap": ("heap 1", "0", "nobody"),
     "--keep-name": ("app*", "*"),
     "--pooltag": (INPUT,),
     "--process": ("app.exe", "4", "nobody.exe"),
+    "--new-since": (WHOLE, INPUT),
+    "--site": ("app*", "in heap"),
+    "--size": ("48", "1-1K"),
     "--skip-frames": ("ntdll*!*", INPUT),
     "--suppressions": (INPUT,),
     "--symbols": (".", INPUT),
     "--tag": ("A*", "?"),
     "--top": ("1", "3"),
+    "--type": ("app*", "?"),
 }
 # Options and commands that no case has, and why.
 LEFT_OUT: dict[str, str] = {

@@ -58,12 +58,12 @@ def test_verifier_s_drivers_and_blocks_equal_what_was_written(build: str, tmp_pa
     assert list(zip(*columns, strict=True)) == rows
 
 
-def acmenet(tmp_path: Path, build: str = "22621-x64") -> tuple[VerifiedSystem, Watched]:
+def acmenet(tmp_path: Path, build: str = "14393-x64") -> tuple[VerifiedSystem, Watched]:
     made = VerifiedSystem(tmp_path, build)
     return made, made.watch("acmenet.sys", "AcNb")
 
 
-@pytest.mark.parametrize("build", ["7601-x64", "14393-x64", "22621-x64"])
+@pytest.mark.parametrize("build", ["7601-x64", "14393-x64"])
 def test_a_block_has_the_stack_of_its_record_and_none_where_the_log_has_none(
     build: str, tmp_path: Path
 ) -> None:
@@ -221,3 +221,35 @@ def test_without_symbols_the_ring_is_found_and_two_answers_are_none(
     assert log is not None
     assert (log.slot_count, log.record_count, log.is_ordered) == (256, 256, False)
     assert set(named(data, log).values()) == {None}
+
+
+def test_a_freed_record_still_has_its_caller_and_is_no_block(tmp_path: Path) -> None:
+    made, driver = acmenet(tmp_path)
+    made.write()
+    page = made.pages[0]
+    freed = {3: page + 0x20 * 9, 8: 0, 5: made.pages[1] + 0x20 * 2}  # the next free record each
+    for number, link in freed.items():
+        made.pointer(page + 0x20 * (number + 1), link)
+    data, _ = opened(made)
+    left = [b.address for number, b in enumerate(driver.blocks) if number not in freed]
+    assert sorted(left) == data.address.tolist()
+    assert data.drivers[0].counted == 225
+
+
+def test_a_driver_that_freed_everything_has_its_peaks(tmp_path: Path) -> None:
+    made, _ = acmenet(tmp_path)
+    made.watch("acmeflt.sys", "AcFc", stacks=1)
+    made.write()
+    counters = made.get(made.pages[0] + 8)
+    for page in made.pages[:2]:
+        for number in range(1, 128):
+            made.pointer(page + 0x20 * number, page + 0x20 * (number % 127 + 1))
+    at = made.offsets
+    made.put(counters + at.blocks, struct.pack("<4I", 0, 0, 5, 300))
+    made.put(counters + at.bytes, struct.pack("<4Q", 0, 0, 500, 90_000))
+    data, _ = opened(made)
+    found = {found.name: found for found in data.drivers}
+    assert len(data) == 175
+    assert found["acmenet.sys"].block_count == 0
+    assert found["acmenet.sys"].nonpaged == (0, 0, 300, 90_000)
+    assert found["acmenet.sys"].paged == (0, 0, 5, 500)

@@ -11,10 +11,20 @@ from dumpleak.compare.trend import Trend
 from dumpleak.model.account import AccountRow
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.units import format_bytes, format_share
+from dumpleak.reports.answers.balance import rest_told
 from dumpleak.reports.answers.next_steps import Step, named_elsewhere
 
 AVAILABLE, DRIVERS = "memory.available_bytes", "memory.driver_bytes"
 _TAKERS = {"pool.bytes": "pool", DRIVERS: "drivers outside pool", "processes.bytes": "processes"}
+# As `!vm` has them: what, of which a part is used, of how much.
+_USED_OF = (
+    ("available", AVAILABLE, "memory.physical_bytes", "of"),
+    ("committed", "memory.committed_bytes", "memory.commit_limit_bytes", "of"),
+    ("nonpaged pool", "pool.nonpaged_bytes", "pool.nonpaged_limit_bytes", "of at most"),
+    ("paged pool", "pool.paged_bytes", "pool.paged_limit_bytes", "of at most"),
+)
+_ALWAYS = "available", "committed"
+_OF_SYSTEM = tuple(used for _, used, _, _ in _USED_OF)
 ADDRESS_SPACE = "address space"  # the limit of that name
 NEAR = 10
 NAMED_HEAPS = 2
@@ -99,8 +109,33 @@ def memory_facts(
         for name, who in _TAKERS.items()
         if name in known
     ]
+    if rest := rest_told(rows):
+        parts.append(rest)
     text += f": {', '.join(parts)}" if parts else ""
     return [("Memory", text + end_told(trends.get(AVAILABLE)))]
+
+
+def system_told(values: Mapping[str, int | None]) -> str:
+    """How much memory a system has, as `!vm` begins; "" of what tells nothing of that.
+
+    Args:
+        values: Figures of the account by name; None for those that are not known.
+    """
+    if not any(values.get(name) is not None for name in _OF_SYSTEM):
+        return ""
+    told = [
+        f"{what} {_of(values.get(used), values.get(limit), word)}"
+        for what, used, limit, word in _USED_OF
+        if values.get(used) is not None or what in _ALWAYS
+    ]
+    return ", ".join(told)
+
+
+def _of(used: int | None, limit: int | None, word: str) -> str:
+    """How much of how much: "3.0 GiB of 18.0 GiB"; what is unknown is called that."""
+    if used is None:
+        return "unknown"
+    return format_bytes(used) + (f" {word} {format_bytes(limit)}" if limit is not None else "")
 
 
 def system_steps(rows: Sequence[AccountRow], of: str) -> tuple[Step, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO
 
 from dumpleak.model.block_page import BLOCK_COLUMNS, BlockPage
 from dumpleak.reports.names import cell, visible
-from dumpleak.reports.rows import block_rows
+from dumpleak.reports.rows import block_rows, nullable_block
 
 _MOST_KNOWN = 1 << 16
 
@@ -26,9 +26,7 @@ def _write_text(pages: Pages, top: int | None, stream: IO[str]) -> None:
 def _write_json(pages: Pages, top: int | None, stream: IO[str]) -> None:
     """JSON lines: one object a block."""
     for row in block_rows(pages, top):
-        values: dict[str, Any] = dict(zip(BLOCK_COLUMNS, row, strict=True))
-        for name in ("size", "type", "tag", "stack_id"):
-            values[name] = None if values[name] == "" else values[name]
+        values = nullable_block(dict(zip(BLOCK_COLUMNS, row, strict=True)))
         stream.write(json.dumps(values) + "\n")
 
 
@@ -38,7 +36,7 @@ def _write_csv(pages: Pages, top: int | None, stream: IO[str]) -> None:
     writer.writerow(BLOCK_COLUMNS)
     # Few names in many rows, so `write_table` would look at the same ones again and again.
     writer.writerows(
-        (*row[:4], known[row[4]], row[5], known[row[6]], known[row[7]], known[row[8]], row[9])
+        (*row[:4], known[row[4]], row[5], known[row[6]], known[row[7]], known[row[8]], *row[9:])
         for row in block_rows(pages, top)
     )
 

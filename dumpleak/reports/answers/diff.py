@@ -8,12 +8,15 @@ from typing import Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.account import BYTES, AccountRow
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
+from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
@@ -49,6 +52,7 @@ from dumpleak.reports.json_report import (
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
 from dumpleak.reports.rows import changed, holder_evidence, retained_of, whole_of
+from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Change, Name, Share, Style
 
 CHANGED_DATA = data_columns(
@@ -67,11 +71,14 @@ _ACCOUNT = (
 
 
 def diff_document(
-    comparison: Comparison, top: int | None, gate: GateResult | None = None
+    comparison: Comparison,
+    top: int | None,
+    gate: GateResult | None = None,
+    shown: Shown = USUAL,
 ) -> Document:
     """The verdict, the sites, the coverage of both sides."""
     base, current = comparison.base, comparison.current
-    parts: list[Part] = [] if comparison.refused else _growth(comparison, top)
+    parts: list[Part] = [] if comparison.refused else _growth(comparison, top, shown)
     parts += [
         Source("Base", base.source),
         Source("Current", current.source),
@@ -81,7 +88,7 @@ def diff_document(
         ),
         Notes(comparison.diagnostics),
         MemoryMap([("base", base.memory), ("current", current.memory)]),
-        _data_table(comparison, top),
+        _data_table(comparison, top, shown),
         *review_parts(Judged(comparison, gate), top),
     ]
     if not comparison.refused:
@@ -95,13 +102,15 @@ def diff_document(
     )
 
 
-def _growth(comparison: Comparison, top: int | None) -> list[Part]:
+def _growth(comparison: Comparison, top: int | None, shown: Shown) -> list[Part]:
     base = comparison.base
-    sites = _site_table(comparison, top) if base.has_bytes else _counted_table(comparison, top)
-    parts: list[Part] = [sites]
+    table = _site_table if base.has_bytes else _counted_table
+    made = table(comparison, top, shown)
+    parts: list[Part] = [made]
+    parts += [Line(told) for told in shown.told(f"changed {base.noun}s", len(made.items))]
     if comparison.private:
         parts += private_parts(_private_table(comparison, top))
-    parts += account_tables(comparison.account)
+    parts += [*account_tables(comparison.account), *balance_growth_tables(comparison.account)]
     if base.has_bytes:
         before, after = totals_told(comparison.base_totals), totals_told(comparison.current_totals)
         parts.append(Line(f"Base: {before}; current: {after}."))
@@ -143,14 +152,18 @@ def _delta_cells(delta: SiteDelta, growth: int, name: Name, current: Snapshot) -
     )
 
 
-def _site_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+def _listed(comparison: Comparison, shown: Shown) -> list[SiteDelta]:
+    return [delta for delta in comparison.sites if shown.only.takes_site(delta.site)]
+
+
+def _site_table(comparison: Comparison, top: int | None, shown: Shown) -> Table[SiteDelta]:
     base, current = comparison.base, comparison.current
-    growth = growth_of(comparison.sites)
+    growth, listed = growth_of(comparison.sites), _listed(comparison, shown)
     *numbers, name_column = _delta_columns(comparison, heading_of(base))
     sides = ("base", base), ("current", current)
 
     def row(rank: int, delta: SiteDelta) -> Row:
-        name = site_name(delta.site, delta.evidence, sides, notes=delta.notes)
+        name = site_name(delta.site, delta.evidence, sides, notes=delta.notes, shown=shown)
         *cells, last = _delta_cells(delta, growth, name, current)
         return (rank, *cells, delta.site.kind, last)
 
@@ -158,9 +171,9 @@ def _site_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
         "sites",
         changed_title(base),
         (RANK, *numbers, KIND, name_column),
-        comparison.sites,
+        listed,
         row,
-        View.PEOPLE if comparison.sites else View.PAGE,
+        View.PEOPLE if listed else View.PAGE,
         noun=f"changed {base.noun}",
         top=top,
         note="Growth alone is not a leak: look at what still grows in a third dump.",
@@ -191,11 +204,11 @@ def _private_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
     )
 
 
-def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+def _counted_table(comparison: Comparison, top: int | None, shown: Shown) -> Table[SiteDelta]:
     """Of members without bytes."""
     base = comparison.base
     columns = (
-        Column(f"{base.population} +/-", Kind.COUNT, signed=True),
+        Column(f"{base.members} +/-", Kind.COUNT, signed=True),
         Column("base", Kind.COUNT),
         Column("current", Kind.COUNT),
         Column(base.grouping, Kind.NAME),
@@ -204,7 +217,7 @@ def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
         "sites",
         changed_title(base),
         columns,
-        comparison.sites,
+        _listed(comparison, shown),
         lambda _, delta: (
             *(delta.delta_count, delta.base.count, delta.current.count),
             Name(delta.site.name),
@@ -215,7 +228,7 @@ def _counted_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
     )
 
 
-def _data_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
+def _data_table(comparison: Comparison, top: int | None, shown: Shown) -> Table[SiteDelta]:
     """For machines: sites, then private memory outside heaps."""
     kept = RETAINED_DATA if comparison.current.tells_retained else ()
 
@@ -227,7 +240,7 @@ def _data_table(comparison: Comparison, top: int | None) -> Table[SiteDelta]:
             *(retained_of(comparison.current, delta.site) if kept else ()),
         )
 
-    rows = (*comparison.sites, *comparison.private)
+    rows = (*_listed(comparison, shown), *comparison.private)
     return Table("changes", "", (*_DATA, *kept), rows, row, View.DATA, top=top)
 
 
@@ -301,8 +314,28 @@ def tree_of(answer: Comparison | Trend) -> Tree:
     )
 
 
-def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]:
-    """Schema dumpleak/diff/1; all sites are written."""
+def parts_json(delta: SiteDelta) -> dict[str, Any]:
+    """The shapes that a site was put together of, where it was."""
+    if not delta.parts:
+        return {}
+    return {
+        "parts": [
+            {
+                "key": part.site.key,
+                "name": part.site.name,
+                "delta_bytes": part.delta_bytes,
+                "delta_count": part.delta_count,
+                **both_json(part.base, part.current),
+            }
+            for part in delta.parts
+        ]
+    }
+
+
+def diff_json(
+    comparison: Comparison, gate: GateResult | None, shown: Shown = USUAL
+) -> dict[str, Any]:
+    """Schema dumpleak/diff/1; all sites are written, or those that are asked for."""
     base, current = comparison.base_totals, comparison.current_totals
     proof = comparison.proof
     made = {
@@ -322,7 +355,10 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
             "delta_count": comparison.delta_count,
             **both_json(base, current),
         },
+        "hours": comparison.hours,
+        "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "account": [account_json(row) for row in comparison.account],
+        "balance": balance_json(comparison.account),
         "unreferenced": asdict(proof) if proof else None,
         "gate": gate_json(gate),
         "process_life": {"life": comparison.life.life, "evidence": comparison.life.why},
@@ -337,9 +373,12 @@ def diff_json(comparison: Comparison, gate: GateResult | None) -> dict[str, Any]
                 **site_json(rank, delta, holder_evidence(comparison.current, delta.site)),
                 **site_membership(comparison, delta.site),
                 "survivors": asdict(delta.fate) if delta.fate else None,
+                "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
+                "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
+                **parts_json(delta),
             }
-            for rank, delta in enumerate(comparison.sites, start=1)
+            for rank, delta in enumerate(_listed(comparison, shown), start=1)
         ],
         "private": [
             site_json(rank, delta, holder_evidence(comparison.current, delta.site))

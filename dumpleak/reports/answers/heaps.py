@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
@@ -49,6 +49,27 @@ def heap_table(heaps: Sequence[HeapRow], views: View = View.ALL) -> Table[HeapRo
         lambda _, heap: (*astuple(heap), *_cells(heap)),
         views,
     )
+
+
+def _with_total(heaps: Sequence[HeapRow]) -> list[HeapRow]:
+    """The heaps and, of several, a row of all; what is not known of one is not known of all."""
+    if len(heaps) < 2:
+        return list(heaps)
+
+    def added(values: Iterable[int | None]) -> int | None:
+        known = list(values)
+        numbers = [value for value in known if value is not None]
+        return sum(numbers) if len(numbers) == len(known) else None
+
+    total = HeapRow(
+        *(f"all {len(heaps):,}", 0, "", "", ""),
+        committed_bytes=added(heap.committed_bytes for heap in heaps),
+        used_bytes=added(heap.used_bytes for heap in heaps),
+        used_count=added(heap.used_count for heap in heaps),
+        free_bytes=added(heap.free_bytes for heap in heaps),
+        overhead_bytes=added(heap.overhead_bytes for heap in heaps),
+    )
+    return [*heaps, total]
 
 
 def _cells(heap: HeapRow) -> Row:
@@ -102,7 +123,8 @@ def heaps_document(snapshot: Snapshot) -> Document:
         None,
         (
             Source("File", snapshot.source),
-            heap_table(snapshot.heaps),
+            heap_table(snapshot.heaps, View.DATA),
+            heap_table(_with_total(snapshot.heaps), View.PEOPLE),
             Meter("Heap memory walked", snapshot.coverage),
             *better_dump_lines(snapshot),
             Notes(snapshot.diagnostics),

@@ -23,9 +23,7 @@ def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
         "headers_read": held.headers,
         "headers_without_handles": held.unopened,
         "held_by_pointer": held.held_by_pointer,
-        "pointers": [
-            {"tag": row.tag, "driver": row.driver, "objects": row.objects} for row in held.pointers
-        ],
+        "pointers": pointers_json(held),
         "whole_pool_searched": not held.sampled,
         "ended": None
         if held.ended is None
@@ -40,3 +38,9 @@ def objects_json(held: HeldObjects | None) -> dict[str, Any] | None:
         ],
         "evidence": [*held.holders_told, *held.clauses],
     }
+
+
+def pointers_json(held: HeldObjects | None) -> list[dict[str, Any]]:
+    """Whose pool blocks point to objects that no handle leads to."""
+    rows = held.pointers if held is not None else ()
+    return [{"tag": row.tag, "driver": row.driver, "objects": row.objects} for row in rows]

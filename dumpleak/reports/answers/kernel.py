@@ -7,7 +7,8 @@ from typing import Any
 
 from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.units import format_address, format_bytes, format_count
-from dumpleak.reports.answers.left_pool import left_blocks, left_json, left_step
+from dumpleak.reports.answers.balance import balance_json, balance_tables
+from dumpleak.reports.answers.left_pool import left_blocks, left_json, left_steps
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.processes import process_json, process_table, processes_told
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
@@ -46,6 +47,7 @@ def kernel_document(info: KernelInfo) -> Document:
         Facts([("Type", info.dump_type_name)], View.PAGE),
         Facts(_facts(info)),
         *_counters(info.counters),
+        *balance_tables(info.account),
         Notes(info.diagnostics),
         module_table("Drivers", info.drivers, info.unloaded, View.PAGE),
     ]
@@ -57,10 +59,15 @@ def kernel_document(info: KernelInfo) -> Document:
     summary = summarize_kernel(source, advice, usable=info.usable)
     left = info.left
     if left is not None:
-        step = left_step(left)
+        steps = left_steps(left, source)
         parts.append(Line(f"{left.told}: {left_blocks(left)}.", Style.BAD))
-        parts.append(Line(f"{step.text} {step.command}"))
-        summary = Summary(Tone.BAD, f"{left.told}.", (("Left", left_blocks(left)),), (step,))
+        parts += [Line(f"{step.text} {step.command}".rstrip()) for step in steps]
+        summary = Summary(
+            Tone.BAD,
+            f"{left.told}.",
+            (("Left", left_blocks(left)), ("Usable", info.advice)),
+            steps,
+        )
     return Document("Kernel dump", summary, parts, judged_in=View.PAGE)
 
 
@@ -159,6 +166,7 @@ def kernel_json(info: KernelInfo) -> dict[str, Any]:
             for counter in info.counters
         },
         "account": [figure_json(figure) for figure in info.account],
+        "balance": balance_json(info.account),
         "pool": {"usable": info.usable},
         "usable": info.usable,
         "advice": info.advice,

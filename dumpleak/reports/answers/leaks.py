@@ -26,6 +26,7 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
 from dumpleak.reports.profiles.stack_tree import Node, SitePair, build_tree
+from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Detail, Share
 from dumpleak.survey.leaks import LeakGroup, Leaks
 
@@ -45,11 +46,18 @@ _COLUMNS = (
 _DATA = "kind name type tag unreferenced_bytes unreferenced_count head_count used_bytes used_count"
 
 
-def leaks_document(leaks: Leaks, top: int | None) -> Document:
+def _listed(leaks: Leaks, shown: Shown) -> list[LeakGroup]:
+    return [group for group in leaks.groups if shown.only.takes_site(group.site)]
+
+
+def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Document:
     """What was found, what was scanned, the groups."""
+    listed = _listed(leaks, shown)
 
     def row(rank: int, group: LeakGroup) -> Row:
-        name = replace(site_name(group.site), detail=lambda: _detail(group, leaks.pointer_size))
+        name = replace(
+            site_name(group.site, shown=shown), detail=lambda: _detail(group, leaks.pointer_size)
+        )
         lost, used = group.unreferenced_count, group.used
         return (
             *(rank, group.unreferenced_bytes, lost, group.head_count),
@@ -57,22 +65,13 @@ def leaks_document(leaks: Leaks, top: int | None) -> Document:
             *(used.count, group.site.type, group.site.tag, name),
         )
 
-    def tree() -> Node:
-        pairs = (
-            SitePair(
-                group.site, Totals(), Totals(group.unreferenced_count, group.unreferenced_bytes)
-            )
-            for group in leaks.groups
-        )
-        return build_tree(pairs, "all groups")
-
     groups = Table(
         "sites",
         "Groups with unreferenced blocks",
         (*_COLUMNS, Column(leaks.grouping, Kind.NAME, "name")),
-        leaks.groups,
+        listed,
         row,
-        View.ALL if leaks.groups else View.PAGE | View.DATA,
+        View.ALL if listed else View.PAGE | View.DATA,
         data=_DATA,
         noun="group",
         top=top,
@@ -92,6 +91,7 @@ def leaks_document(leaks: Leaks, top: int | None) -> Document:
         summarize_leaks(leaks),
         (
             groups,
+            *(Line(told) for told in shown.told("groups", len(listed))),
             Source("File", leaks.source),
             Line(
                 "Any word that is an address inside a block counts as a pointer to it. A block can be "
@@ -100,9 +100,17 @@ def leaks_document(leaks: Leaks, top: int | None) -> Document:
             Meter("Heap memory walked", leaks.coverage),
             Notes(leaks.diagnostics),
             roots,
-            Tree(tree, single=True),
+            Tree(lambda: _tree(leaks), single=True),
         ),
     )
+
+
+def _tree(leaks: Leaks) -> Node:
+    pairs = (
+        SitePair(group.site, Totals(), Totals(group.unreferenced_count, group.unreferenced_bytes))
+        for group in leaks.groups
+    )
+    return build_tree(pairs, "all groups")
 
 
 def _detail(group: LeakGroup, pointer_size: int) -> Detail:
@@ -118,8 +126,8 @@ def _detail(group: LeakGroup, pointer_size: int) -> Detail:
     )
 
 
-def leaks_json(leaks: Leaks) -> dict[str, Any]:
-    """Schema dumpleak/leaks/1; all groups are written."""
+def leaks_json(leaks: Leaks, shown: Shown = USUAL) -> dict[str, Any]:
+    """Schema dumpleak/leaks/1; all groups are written, or those that are asked for."""
     return {
         "schema": "dumpleak/leaks/1",
         **source_json(leaks.source),
@@ -151,7 +159,7 @@ def leaks_json(leaks: Leaks) -> dict[str, Any]:
                     for address in group.addresses.tolist()
                 ],
             }
-            for group in leaks.groups
+            for group in _listed(leaks, shown)
         ],
         "diagnostics": diagnostics_json(leaks.diagnostics),
     }

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from dumpleak.model.left_pool import LeftPool
+from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.answers.next_steps import PLAIN_NAME, Step
+from dumpleak.reports.answers.next_steps import PLAIN_NAME, Step, better_dump_steps
 
 _SHOWN = 3  # tags
 
 
-def left_step(left: LeftPool, dump: str = "DUMP") -> Step:
-    """How to see the blocks, as far as Verifier tracked them."""
+def left_steps(left: LeftPool, source: SourceInfo, dump: str = "DUMP") -> tuple[Step, ...]:
+    """How to see the blocks; how to get a better dump where Verifier's records are not in this one."""
+    if not left.tags:
+        return better_dump_steps(source)
     named = f" {left.driver}" if PLAIN_NAME.fullmatch(left.driver) else ""
     text = "See the blocks, and who allocated them from where:"
-    return Step(text, f"dumpleak verifier {dump}{named}")
+    return (Step(text, f"dumpleak verifier {dump}{named}"),)
 
 
 def left_blocks(left: LeftPool) -> str:

@@ -37,6 +37,10 @@ THIRD_DUMP = Step(
     "Take a third dump under the same load: what grows on is a suspect.",
     "dumpleak trend BASE CURRENT THIRD",
 )
+OWNED = frozenset(("other-private", "mapped"))  # uses of regions that somebody owns
+WHOSE_REGIONS = Step(
+    "Look at who points to such regions:", "dumpleak diff BASE CURRENT --of regions --by owner"
+)
 OUTSIDE_HEAPS = Step(*OF_VIRTUAL_ALLOC)
 # Rows of the account that are not called as the population that names what is in them.
 _NAMED_BY = {"stacks": THREADS, "mapped": REGIONS}

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import Counters, TagDelta, TagRow, is_never_freed
@@ -14,9 +15,12 @@ from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.pool_blocks import said_of_new
 from dumpleak.model.together import Together, told_together
 from dumpleak.model.units import format_address, format_bytes, format_count
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
+from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.diff import account_tables
 from dumpleak.reports.answers.held_objects import objects_json
 from dumpleak.reports.answers.left_pool import left_json
+from dumpleak.reports.answers.listed_blocks import listed_json, listed_parts
 from dumpleak.reports.answers.pool_rows import (
     CHANGES,
     COUNTERS,
@@ -41,6 +45,7 @@ from dumpleak.reports.answers.pool_rows import (
     totals_by_pool,
 )
 from dumpleak.reports.answers.review import review_parts
+from dumpleak.reports.answers.summary import rate_of
 from dumpleak.reports.answers.summary_kernel import summarize_pool, summarize_pool_growth
 from dumpleak.reports.answers.together import membership_json, together_json
 from dumpleak.reports.document import (
@@ -55,7 +60,7 @@ from dumpleak.reports.document import (
     View,
     data_columns,
 )
-from dumpleak.reports.json_report import account_json, diagnostics_json, source_json
+from dumpleak.reports.json_report import account_json, diagnostics_json, figure_json, source_json
 from dumpleak.reports.values import Style
 
 EXPLAINED = 6  # tags of a comparison that are explained below the table
@@ -91,6 +96,7 @@ def pool_document(answer: PoolAnswer, top: int | None) -> Document:
         (
             Table("pools", "", TAG_COLUMNS, shown, pool_cells, View.TEXT),
             *more_tags(len(answer.rows) - limit, "tag"),
+            *listed_parts(answer.blocks, top, 4 if answer.source.architecture == "x86" else 8),
             *_held_lines(answer),
             *side_parts("File", "", "Pool", answer.source, answer.account),
             Notes(answer.diagnostics),
@@ -130,7 +136,7 @@ def pool_growth_document(
         parts += _growth_lines(growth, DEFAULT_TOP if top is None else top)
         # What the pools come to stands above.
         others = [row for row in comparison.account if not row.name.startswith("pool.")]
-        parts += account_tables(others)
+        parts += [*account_tables(others), *balance_growth_tables(comparison.account)]
     parts += [
         *side_parts("Base", "Base: ", "Base", comparison.base.source, growth.base),
         *side_parts("Current", "Current: ", "Current", comparison.current.source, growth.current),
@@ -205,15 +211,23 @@ def _growth_lines(growth: PoolGrowth, limit: int) -> list[Part]:
         *(
             line
             for delta in grown[: min(EXPLAINED, limit)]
-            for line in _explained(delta, width, growth.comparison.together)
+            for line in _explained(
+                delta,
+                width,
+                growth.comparison.together,
+                rate_of(growth.comparison, delta.total("bytes") or 0),
+            )
         ),
     ]
 
 
-def _explained(delta: TagDelta, pointer_size: int, groups: Sequence[Together]) -> Iterator[Line]:
+def _explained(
+    delta: TagDelta, pointer_size: int, groups: Sequence[Together], rate: str
+) -> Iterator[Line]:
     size, count, owner = delta.total("bytes") or 0, delta.total("count"), delta.owner
     blocks = "" if count is None else f", {format_count(count, signed=True)} blocks"
-    yield Line(f"{delta.current.tag}: {format_bytes(size, signed=True)}{blocks}", Style.HEADING)
+    change = f"{format_bytes(size, signed=True)}{blocks}{rate.replace(':', ',')}"
+    yield Line(f"{delta.current.tag}: {change}", Style.HEADING)
     if is_never_freed(delta.total("allocs"), delta.total("frees")):
         frees = delta.total("frees") or 0
         yield Line(f"  never freed: {delta.total('allocs'):,} allocations, {frees:,} frees")
@@ -240,6 +254,9 @@ def pool_json(answer: PoolAnswer) -> dict[str, Any]:
         "sort": answer.selection.order.name,
         "left_by_unloaded_driver": left_json(answer.left),
         "account": _account(answer.account),
+        "system": [figure_json(figure) for figure in answer.system],
+        "balance": balance_json(answer.system),
+        "blocks": listed_json(answer.blocks),
         "tags": [
             _tag(row, rank) | {"objects": objects_json(answer.held.get(row.number))}
             for rank, row in enumerate(answer.rows, start=1)
@@ -261,9 +278,17 @@ def pool_growth_json(growth: PoolGrowth) -> dict[str, Any]:
         "sort": growth.selection.order.name,
         "account": {"base": _account(growth.base), "current": _account(growth.current)},
         "system": [account_json(row) for row in comparison.account],
+        "balance": balance_json(comparison.account),
+        "hours": comparison.hours,
+        "changes": changes_json(system_changes(comparison.base, comparison.current)),
         "groups": together_json(comparison.together),
         "tags": [
-            _delta(delta, rank) | membership_json(comparison.together, delta.current.number)
+            _delta(delta, rank)
+            | membership_json(comparison.together, delta.current.number)
+            | {
+                "bytes_per_hour": comparison.per_hour(delta.total("bytes")),
+                "count_per_hour": comparison.per_hour(delta.total("count")),
+            }
             for rank, delta in enumerate(growth.deltas, start=1)
         ],
         "diagnostics": diagnostics_json(growth.diagnostics),

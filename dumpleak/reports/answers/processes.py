@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dumpleak.kernel.processes import SystemProcesses, is_running, state_of
+from dumpleak.model.held_objects import HeldObjects
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.units import format_address
+from dumpleak.reports.answers.held_objects import pointers_json
 from dumpleak.reports.answers.summary_kernel import summarize_kernel
 from dumpleak.reports.document import (
     Column,
@@ -59,6 +61,7 @@ def processes_document(
     found: SystemProcesses,
     layout: str,
     diagnostics: Sequence[Diagnostic],
+    held: HeldObjects | None,
     top: int | None,
 ) -> Document:
     """One row a process, in the kernel's order; who keeps the ended ones alive."""
@@ -71,6 +74,7 @@ def processes_document(
             process_table(found.all, len(found.all) if top is None else top),
             Line(f"{told}."),
             *_kept_alive(found),
+            *_pointed_to(held),
             Line(f"Layout of _EPROCESS: {layout}"),
             Notes(diagnostics),
         ),
@@ -89,6 +93,12 @@ def processes_told(processes: Sequence[KernelProcess] | None) -> str:
     if ended:
         text += f", {ended} ended and kept alive: something still refers to them"
     return text + (f", {unlisted} in no list of the kernel" if unlisted else "")
+
+
+def _pointed_to(held: HeldObjects | None) -> list[Line]:
+    """Whose pool blocks point to processes that ended and that no handle leads to."""
+    told = held.pointers_told if held is not None else ""
+    return [Line(f"  {told[:1].upper()}{told[1:]}.")] if told else []
 
 
 def _kept_alive(found: SystemProcesses) -> list[Line]:
@@ -175,6 +185,7 @@ def processes_json(
     found: SystemProcesses,
     layout: str,
     diagnostics: Sequence[Diagnostic],
+    held: HeldObjects | None,
 ) -> dict[str, Any]:
     """Schema dumpleak/processes/1; all processes are written."""
     return {
@@ -183,5 +194,6 @@ def processes_json(
         "layout": layout,
         "processes": [process_json(process) for process in found.all],
         "kept_alive": [_held_json(found, process) for process in found.ended],
+        "pointers": pointers_json(held),
         "diagnostics": diagnostics_json(diagnostics),
     }

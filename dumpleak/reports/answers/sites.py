@@ -11,9 +11,8 @@ from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
+from dumpleak.reports.shown import CALLERS, USUAL, Shown
 from dumpleak.reports.values import Detail, Name
-
-CALLERS = 3  # frames shown under a site
 
 
 def site_name(
@@ -22,6 +21,7 @@ def site_name(
     snapshots: Sequence[tuple[str, Snapshot]] = (),
     points: Sequence[Totals] = (),
     notes: Sequence[str] = (),
+    shown: Shown = USUAL,
 ) -> Name:
     """A site with the frames behind the one that names it, and who holds its blocks.
 
@@ -31,14 +31,17 @@ def site_name(
         snapshots: The dumps and what they are called, the last one last; empty where it has no details.
         points: Totals over a series.
         notes: Said under it besides.
+        shown: How much of its stack.
     """
     lines = []
     if site.name in site.frames:
         own = site.frames.index(site.name)
         if site.lines and site.lines[own]:
             lines.append(f"at {shortened(site.lines[own])}")
-        callers = site.frames[own + 1 :][:CALLERS]
-        if callers:
+        callers = site.frames[own + 1 :][: shown.callers]
+        if len(callers) > CALLERS:  # one below the other
+            lines += [f"from {frame}" for frame in callers]
+        elif callers:
             lines.append("from " + ", ".join(callers))
     holding = snapshots[-1][1].held_by.get(site.key) if snapshots else None
     held = holding.evidence if holding is not None else ()

@@ -8,6 +8,7 @@ from dumpleak.model.coverage import ListCovered
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import better_dump_lines
@@ -30,6 +31,7 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, named_json, sized_json
 from dumpleak.reports.rows import holder_evidence, ranked_groups, retained_of
+from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Name, Share
 
 _DATA = data_columns(
@@ -45,14 +47,20 @@ def _members(snapshot: Snapshot) -> str:
     return f"{least}{count:,} {name if count == 1 else snapshot.members}"
 
 
-def stat_document(snapshot: Snapshot, top: int | None) -> Document:
+def _listed(snapshot: Snapshot, shown: Shown) -> list[tuple[Site, Totals]]:
+    return [pair for pair in ranked_groups(snapshot) if shown.only.takes_site(pair[0])]
+
+
+def stat_document(snapshot: Snapshot, top: int | None, shown: Shown = USUAL) -> Document:
     """Grouped totals, the largest first."""
-    groups = ranked_groups(snapshot)
+    groups = _listed(snapshot, shown)
     total, sized = snapshot.totals, snapshot.has_bytes
     if sized:
         said = f"Total: {format_bytes(total.bytes)} in {format_count(total.count)} in use by the program"
         if snapshot.is_listed:
-            what = POPULATIONS[snapshot.population].what_bytes
+            population = POPULATIONS[snapshot.population]
+            of_system = snapshot.source.subject is Subject.SYSTEM and population.of_a_system
+            what = of_system or population.what_bytes
             said = f"Total: {format_bytes(total.bytes)} {what}, {_members(snapshot)}"
         more: list[Part] = [
             Meter("Heap memory walked", snapshot.coverage),
@@ -78,7 +86,8 @@ def stat_document(snapshot: Snapshot, top: int | None) -> Document:
         None,
         (
             Source("File", snapshot.source),
-            _groups(snapshot, groups, top),
+            _groups(snapshot, groups, top, shown),
+            *(Line(told) for told in shown.told("groups", len(groups))),
             Line(said),
             *more,
             Notes(snapshot.diagnostics),
@@ -88,7 +97,7 @@ def stat_document(snapshot: Snapshot, top: int | None) -> Document:
 
 
 def _groups(
-    snapshot: Snapshot, groups: list[tuple[Site, Totals]], top: int | None
+    snapshot: Snapshot, groups: list[tuple[Site, Totals]], top: int | None, shown: Shown
 ) -> Table[tuple[Site, Totals]]:
     """For people; members without bytes are only counted."""
     total, title = snapshot.totals, "Groups"
@@ -128,7 +137,7 @@ def _groups(
             *(retained_of(snapshot, group[0])[0] for _ in keeps),
             *(group[1].bytes, group[1].count, group[1].largest),
             Share(group[1].bytes, total.bytes),
-            site_name(group[0], snapshots=[(snapshot.source.file, snapshot)]),
+            site_name(group[0], snapshots=[(snapshot.source.file, snapshot)], shown=shown),
         ),
         View.PEOPLE,
         noun="group",
@@ -136,8 +145,8 @@ def _groups(
     )
 
 
-def stat_json(snapshot: Snapshot) -> dict[str, Any]:
-    """Schema dumpleak/stat/1; all groups are written."""
+def stat_json(snapshot: Snapshot, shown: Shown = USUAL) -> dict[str, Any]:
+    """Schema dumpleak/stat/1; all groups are written, or those that are asked for."""
     made = {
         "schema": "dumpleak/stat/1",
         "file": snapshot.source.file,
@@ -159,7 +168,7 @@ def stat_json(snapshot: Snapshot) -> dict[str, Any]:
                 "evidence": holder_evidence(snapshot, site),
                 **retained_json(snapshot, site),
             }
-            for site, totals in ranked_groups(snapshot)
+            for site, totals in _listed(snapshot, shown)
         ],
         "diagnostics": diagnostics_json(snapshot.diagnostics),
     }

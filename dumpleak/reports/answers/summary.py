@@ -13,19 +13,24 @@ from dumpleak.compare import order
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
 from dumpleak.compare.life import Life
 from dumpleak.compare.site_trends import SiteTrend
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
+from dumpleak.model.populations import REGIONS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.together import innocent
 from dumpleak.model.units import count_of, format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
+from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
     OUTSIDE_HEAPS,
+    OWNED,
     THIRD_DUMP,
+    WHOSE_REGIONS,
     Step,
     better_dump_steps,
     comparable_dumps_steps,
@@ -51,9 +56,14 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         return cannot_tell(comparison, "the two dumps are", sides)
     grown = comparison.grown
     growth = sum(delta.delta_bytes for delta in grown)
-    facts = [("What", f"{change_told(comparison)}{elapsed(*sides)}"), *who_told(grown, growth)]
+    what = f"{change_told(comparison)}{elapsed(*sides)}"
+    if comparison.base.is_pool:
+        what += rate_of(comparison, comparison.delta_bytes)
+    facts = [("What", what), *who_told(grown, growth)]
     facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += account_facts(comparison)
+    drivers = [name for delta in grown for name in drivers_named(delta.site.driver)]
+    facts += changes_facts(system_changes(*sides), drivers)
     facts += [
         ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
     ]
@@ -109,6 +119,12 @@ def elapsed(base: Snapshot, current: Snapshot) -> str:
         return f", over {seconds} s"
     hours, minutes = divmod(minutes, 60)
     return f", over {hours} h {minutes} min" if hours else f", over {minutes} min"
+
+
+def rate_of(comparison: Comparison, change: int) -> str:
+    """The text ": +64.6 KiB an hour", or "" where there is no rate to tell."""
+    rate = comparison.per_hour(change)
+    return "" if not rate else f": {format_bytes(round(rate), signed=True)} an hour"
 
 
 def cannot_tell(answer: Comparison | Trend, what: str, snapshots: Sequence[Snapshot]) -> Summary:
@@ -193,7 +209,8 @@ def _grown_steps(
     if comparison.base.is_listed:
         names = [delta.site.name for delta in grown[:NAMED]]
         traced = trace_steps(comparison.base.population, comparison.base.grouping, names)
-        return tuple(dict.fromkeys((THIRD_DUMP, *traced, *seen)))
+        asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
+        return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
     steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]
     if any(id(delta) in outside for delta in grown[:NAMED]):
         steps.append(OUTSIDE_HEAPS)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from dumpleak.compare import order
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.pool_answers import PoolAnswer, PoolGrowth
+from dumpleak.compare.system_changes import system_changes
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.owners import Ownership
 from dumpleak.model.pool import WALK, TagDelta, TagRow, is_never_freed
 from dumpleak.model.pool_account import PoolAccount
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.together import innocent, roots_first
-from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.answers.account_facts import system_steps
+from dumpleak.model.units import count_of, format_bytes, format_count
+from dumpleak.reports.answers.account_facts import system_steps, system_told
+from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, rows_told
-from dumpleak.reports.answers.left_pool import left_blocks, left_step
+from dumpleak.reports.answers.left_pool import left_blocks, left_steps
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
-from dumpleak.reports.answers.summary import NAMED, covered_told, summarize_comparison
+from dumpleak.reports.answers.summary import (
+    NAMED,
+    covered_told,
+    elapsed,
+    rate_of,
+    summarize_comparison,
+)
 from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 
@@ -36,10 +44,10 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
     held = [(row.total("bytes", pools), row) for row in answer.rows]
     known = sum(size for size, _ in held if size is not None)
     unknown = sum(size is None for size, _ in held)
-    what = f"{format_bytes(known)} in {len(held) - unknown:,} tags"
+    what = f"{format_bytes(known)} in {count_of(len(held) - unknown, 'tag')}"
     if unknown:
-        what += f"; {unknown:,} tags unknown"
-    facts, left = [("What", what)], answer.left
+        what += f"; {count_of(unknown, 'tag')} unknown"
+    facts, left = [("What", what), *_system({f.name: f.value for f in answer.system})], answer.left
     if left is not None:
         facts[:0] = [("Left", left_blocks(left))]
     if held:
@@ -51,7 +59,7 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
         headline = f"Cannot tell: {answer.account.shortfall}"
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), better_dump_steps(answer.source))
     if left is not None:
-        return Summary(Tone.BAD, f"{left.told}.", tuple(facts), (left_step(left),))
+        return Summary(Tone.BAD, f"{left.told}.", tuple(facts), left_steps(left, answer.source))
     return Summary(
         Tone.NOTICE,
         "What the kernel's pools hold; one dump cannot tell what grows.",
@@ -79,38 +87,17 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         lambda entry: entry[1].current.number,
         comparison.together,
     )
-    net = sum(size for size, _ in changes if size is not None)
-    blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
-    facts = [
-        (
-            "What",
-            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all",
-        )
-    ]
     left = comparison.current.pool.left if comparison.current.pool is not None else None
+    facts = _growth_facts(growth, changes, grown)
     if left is not None:
         facts[:0] = [("Stopped", f"{left.told}: {left_blocks(left)}")]
-    if grown:
-        facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
-        facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
-        holders = grown[0][1].holders
-        if holders:
-            facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
-    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
-    facts += [
-        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
-    ]
-    if not growth.same_boot:
-        facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
-    facts += account_facts(comparison)
-    facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
     rows = what_grew(comparison.account)
     outside = rows_told(rows)
     if not grown and not rows:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
     steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
     if left is not None:
-        steps = (left_step(left, "CURRENT"), *steps)
+        steps = (*left_steps(left, comparison.current.source, "CURRENT"), *steps)
     if not grown:
         headline = f"{outside}. No tag grew. Leaking? Two dumps cannot tell."
         return Summary(Tone.NOTICE, headline, tuple(facts), steps)
@@ -123,6 +110,51 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         tuple(facts),
         (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
     )
+
+
+def _growth_facts(
+    growth: PoolGrowth,
+    changes: Sequence[tuple[int | None, TagDelta]],
+    grown: Sequence[tuple[int, TagDelta]],
+) -> list[tuple[str, str]]:
+    """What, who, how sure; `grown` is what of all changes grew, the worst first."""
+    comparison, pools = growth.comparison, growth.selection.pools
+    net = sum(size for size, _ in changes if size is not None)
+    blocks = sum(delta.total("count", pools) or 0 for _, delta in changes)
+    facts = [
+        (
+            "What",
+            f"{format_bytes(net, signed=True)} and {format_count(blocks, signed=True)} blocks in all"
+            + elapsed(comparison.base, comparison.current)
+            + rate_of(comparison, net),
+        )
+    ]
+    if grown:
+        facts.append(("Who", ", ".join(_grown(delta, size) for size, delta in grown[:NAMED])))
+        facts.extend(_limits(delta.owner for _, delta in grown[:NAMED]))
+        holders = grown[0][1].holders
+        if holders:
+            facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
+    facts = with_counted_roots(facts, comparison) + together_facts(comparison)
+    facts += [
+        ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
+    ]
+    facts += changes_facts(
+        system_changes(comparison.base, comparison.current),
+        [name for _, delta in grown for name in delta.owner.drivers],
+    )
+    if not growth.same_boot:
+        facts.append(("Boots", "restarted in between, or it cannot be told: counters began anew"))
+    facts += account_facts(comparison)
+    facts += _system({row.name: row.current for row in comparison.account}, "System now")
+    facts.append(("How sure", f"growth, not proof; {_sure([growth.base, growth.current])}"))
+    return facts
+
+
+def _system(values: Mapping[str, int | None], label: str = "System") -> list[tuple[str, str]]:
+    """How much memory there is, and how much of it is taken."""
+    told = system_told(values)
+    return [(label, told)] if told else []
 
 
 def _never_freed(answer: PoolAnswer) -> list[tuple[str, str]]:

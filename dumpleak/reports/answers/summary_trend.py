@@ -12,6 +12,7 @@ from dumpleak.model.account_rows import what_grew
 from dumpleak.model.populations import PROCESSES
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import ADDRESS_SPACE, shrinking_told, trends_of
+from dumpleak.reports.answers.boots import boots_facts
 from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
 from dumpleak.reports.answers.next_steps import Step, trace_steps
 from dumpleak.reports.answers.summary import (
@@ -59,7 +60,9 @@ def summarize_trend(trend: Trend) -> Summary:
     if trend.by_counters and not grown:
         tone = Tone.NOTICE
         many = f"{len(trend.by_counters)} suspect by counters alone"
-        headline = f"{headline[:-1]} by its blocks; {many}{roots_told(trend)}."
+        headline = (
+            f"{headline[:-1]} by its blocks; {many}{_counted_alike(trend)}{roots_told(trend)}."
+        )
     if trend.reasons:
         tone = Tone.CANNOT_TELL
         sure = f"compared by force although {'; '.join(trend.reasons)}. {sure}"
@@ -69,6 +72,7 @@ def summarize_trend(trend: Trend) -> Summary:
     facts = (
         ("What", f"{change_told(trend)}{elapsed(trend.base, trend.current)}"),
         *_restarts(trend),
+        *boots_facts(trend),
         *who,
         *together_facts(trend),
         *account_facts(trend),
@@ -98,7 +102,7 @@ def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -
     if suspects:
         return _Verdict(
             Tone.NOTICE,
-            f"Suspect: {many} grew steadily{alike}.",
+            f"Suspect: {many} grew steadily{alike}{_alike(trend)}.",
             "suspect: steady growth is no proof of a leak",
             (_IDLE,),
         )
@@ -112,6 +116,20 @@ def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -
     elif shrinking := shrinking_told(trend):
         tone, headline = Tone.NOTICE, f"{shrinking}. {headline}"
     return _Verdict(tone, headline, f"{len(trend.snapshots)} dumps")
+
+
+def _counted_alike(trend: Trend) -> str:
+    """The text ", 2 of them alike in each boot", of what grows by counters only; "" for none."""
+    again = sum(each.by_counters for each in trend.recurring)
+    if not again:
+        return ""
+    return ", alike in each boot" if again == 1 else f", {again:,} of them alike in each boot"
+
+
+def _alike(trend: Trend) -> str:
+    """The text ", 2 alike in each boot"; "" where there is nothing to tell."""
+    alike = sum(not each.by_counters for each in trend.recurring)
+    return f", {alike:,} alike in each boot" if alike else ""
 
 
 def _restarts(trend: Trend) -> list[tuple[str, str]]:

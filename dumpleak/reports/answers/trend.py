@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from dumpleak.compare.account_trends import RowTrend
-from dumpleak.compare.refuted import why_unknown
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.gate import GateResult, Judged
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.account_facts import trends_of
+from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
+from dumpleak.reports.answers.boots import boots_json, boots_parts
 from dumpleak.reports.answers.diff import (
     CHANGED_DATA,
     KIND,
@@ -32,7 +33,7 @@ from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.answers.summary import heading_of
 from dumpleak.reports.answers.summary_trend import summarize_trend
-from dumpleak.reports.answers.together import site_membership, together_json
+from dumpleak.reports.answers.together import site_membership
 from dumpleak.reports.document import (
     Column,
     Document,
@@ -83,6 +84,7 @@ def trend_document(trend: Trend, top: int | None, gate: GateResult | None = None
     ]
     parts: list[Part] = [] if trend.refused else _growth(trend, labels, top)
     parts += [
+        *boots_parts(trend, top),
         _dump_table(trend),
         Source("First", base.source, views=View.PAGE),
         Source("Last", current.source, views=View.PAGE),
@@ -118,7 +120,7 @@ def _growth(trend: Trend, labels: Sequence[str], top: int | None) -> list[Part]:
         private = _trend_table(trend, trend.private, labels, "changed size", top)
         columns = (*private.columns[:-1], Column("allocations", Kind.NAME))
         parts += private_parts(replace(private, id="private", title=PRIVATE, columns=columns))
-    return [*parts, *account_tables(trend.account)]
+    return [*parts, *account_tables(trend.account), *balance_growth_tables(trend.account)]
 
 
 def _trend_table(
@@ -285,6 +287,7 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
             **both_json(trend.base_totals, trend.current_totals),
         },
         "account": _account(trend),
+        "balance": balance_json(trend.account),
         "gate": gate_json(gate),
         "exhaustion": _exhaustion(trend),
         "sites": [
@@ -292,40 +295,14 @@ def trend_json(trend: Trend, gate: GateResult | None) -> dict[str, Any]:
             | site_membership(trend, site.site)
             for rank, site in enumerate(trend.sites, start=1)
         ],
-        "private": [_trend(rank, site) for rank, site in enumerate(trend.private, start=1)],
-        **_runs(trend),
+        "private": [
+            _trend(rank, site, holder_evidence(trend.current, site.site))
+            for rank, site in enumerate(trend.private, start=1)
+        ],
+        **boots_json(trend, _trend),
         "diagnostics": diagnostics_json(trend.diagnostics),
     }
     return sized_json(made, sized=trend.base.has_bytes)
-
-
-def _runs(trend: Trend) -> dict[str, Any]:
-    """Of a kernel: restarts, the other runs of the system, and what grows by counters only."""
-    if not trend.base.is_pool:
-        return {}
-    return {
-        "groups": together_json(trend.together),
-        "restarts": [{"before": before, "after": after} for before, after in trend.restarts],
-        "by_counters": [_trend(rank, site) for rank, site in enumerate(trend.by_counters, start=1)],
-        "by_counters_unknown": why_unknown(trend.snapshots) or None,
-        "other_runs": [
-            {
-                "dumps": [source_json(snapshot.source) for snapshot in run.snapshots],
-                "verdict": run.verdict,
-                "reasons": [*run.reasons, *run.doubts],
-                "totals": {
-                    "delta_bytes": run.delta_bytes,
-                    "delta_count": run.delta_count,
-                    **both_json(run.base_totals, run.current_totals),
-                },
-                "sites": [_trend(rank, site) for rank, site in enumerate(run.sites, start=1)],
-                "by_counters": [
-                    _trend(rank, site) for rank, site in enumerate(run.by_counters, start=1)
-                ],
-            }
-            for run in trend.other_runs
-        ],
-    }
 
 
 def _trend(rank: int, trend: SiteTrend, more_evidence: Iterable[str] = ()) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dumpleak.model.units import format_address, format_bytes
-from dumpleak.reports.answers.left_pool import left_json, left_step
+from dumpleak.reports.answers.left_pool import left_json, left_steps
 from dumpleak.reports.answers.next_steps import Step, track_driver
 from dumpleak.reports.document import (
     Column,
@@ -35,7 +35,8 @@ from dumpleak.survey.verifier import (
     flag_names,
 )
 from windumps.pool_tags import tag_text
-from windumps.pools.verifier.drivers import PoolUse, VerifiedDriver
+from windumps.pools.verifier.drivers import VerifiedDriver
+from windumps.pools.verifier.pool_use import PoolUse
 
 _SHOWN_FRAMES = 6
 _OFF = "Driver Verifier was not on: it tracked no pool."
@@ -86,7 +87,6 @@ def verifier_document(answer: VerifierAnswer, top: int | None) -> Document:
             Source("File", answer.source),
             Notes(answer.diagnostics),
         ),
-        judged_in=View.PEOPLE,
     )
 
 
@@ -100,7 +100,7 @@ def _summary(answer: VerifierAnswer) -> Summary:
         tone, headline = Tone.CANNOT_TELL, f"Cannot tell: {answer.shortfall}"
     elif left is not None:
         tone, headline = Tone.BAD, f"{left.told}."
-        steps = (left_step(left),) if not answer.is_filtered else ()
+        steps = left_steps(left, answer.source) if not answer.is_filtered else ()
     elif not answer.is_on:
         return Summary(Tone.NOTICE, _OFF, (), steps)
     else:
@@ -134,6 +134,8 @@ def _sure(answer: VerifierAnswer) -> str:
     listed, counted = len(answer.address), answer.counted
     if counted is None:
         return f"{listed:,} blocks are listed; how many Verifier counts is not known"
+    if listed > counted:
+        return f"{listed:,} blocks are listed, though Verifier counts {counted:,}"
     if answer.missing:
         return (
             f"{listed:,} of {counted:,} blocks that Verifier counts are listed; the records of "
@@ -238,7 +240,10 @@ def _log_parts(answer: VerifierAnswer) -> list[Part]:
 
     many = len(answer.logged)
     title = "The log of allocations and frees"
-    return [Line(said), Table("log", title, columns, answer.logged, row, View.PEOPLE, top=many)]
+    return [
+        Line(said),
+        Table("log", title, columns, answer.logged, row, View.PEOPLE, top=many, note=said),
+    ]
 
 
 def _block_table(answer: VerifierAnswer, top: int | None) -> Table[int]:

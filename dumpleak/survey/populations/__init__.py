@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 from dumpleak.files.metadata import StoredPopulation
 from dumpleak.files.reader import SnapshotFile
 from dumpleak.model.account import NOT_KEPT
+from dumpleak.model.coverage import ArenasCovered, Coverage, ManagedCovered
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.populations import (
+    ARENAS,
     HANDLES,
     HEAPS,
     MANAGED,
@@ -24,6 +26,7 @@ from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
+from dumpleak.survey.populations.arenas import arena_members
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
 from dumpleak.survey.populations.managed import managed_objects
@@ -44,7 +47,10 @@ PRODUCERS: dict[str, Producer] = {
     THREADS: lambda session, process, by: thread_members(session, by),
     MODULES: lambda session, process, by: module_members(session),
     MANAGED: lambda session, process, by: managed_objects(session, by),
+    ARENAS: lambda session, process, by: arena_members(session, by),
 }
+# How much of their memory was walked, of members that are found by a walk.
+COVERED: dict[str, type[Coverage]] = {MANAGED: ManagedCovered, ARENAS: ArenasCovered}
 # What snapshot files of processes leave out: names of objects tell what files and keys somebody had open; by
 # process only systems are told.
 LEFT_OUT = {(HANDLES, "name"), (HANDLES, "process"), (THREADS, "process")}
@@ -97,6 +103,8 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
     if by not in kept.groups:
         why = kept.reason or f"a snapshot file keeps no {of} by {by}; ask the dump itself"
         raise CannotAnswerError(f"{path}: {why}")
+    if kept.coverage is not None and of in COVERED:
+        kept = replace(kept, coverage=COVERED[of](*astuple(kept.coverage)))
     return members_snapshot(file.metadata.snapshot, of, by, kept)
 
 

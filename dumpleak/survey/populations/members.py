@@ -21,7 +21,7 @@ from windumps.arrays import I64
 from windumps.diagnostics import Diagnostic, Severity
 
 PARTLY_KNOWN = ("members-partly-known", Severity.WARNING, "_EPROCESS")
-UNSIZED = ("members-only-counted", Severity.WARNING, "MemoryInfoListStream")
+UNSIZED = ("members-only-counted", Severity.WARNING)
 
 
 class Members(NamedTuple):
@@ -83,6 +83,14 @@ def partly_known(covered: ListCovered) -> list[Diagnostic]:
     return [Diagnostic(*PARTLY_KNOWN, None, told)]
 
 
+def only_counted(population: str, structure: str, *, sized: bool) -> list[Diagnostic]:
+    """Says that members have bytes, which the dump does not tell."""
+    if sized or not POPULATIONS[population].what_bytes:
+        return []
+    told = f"the dump does not tell how large {population} are"
+    return [Diagnostic(*UNSIZED, structure, None, told)]
+
+
 def stored(by: str, members: Members) -> StoredPopulation:
     """Members that the dump lists, by one grouping."""
     notes = {by: members.notes} if members.notes else {}
@@ -103,10 +111,8 @@ def members_snapshot(
     listed = ListCovered.of(population, kept.lacking)
     diagnostics = [*process.diagnostics, *kept.notes.get(by, ()), *partly_known(listed)]
     groups, sized = kept.groups[by], kept.sized
-    if not sized and POPULATIONS[population].what_bytes:
-        diagnostics.append(
-            Diagnostic(*UNSIZED, None, f"the dump does not tell how large {population} are")
-        )
+    structure = "_EPROCESS" if process.is_pool else "MemoryInfoListStream"
+    diagnostics += only_counted(population, structure, sized=sized)
     return replace(
         process,
         grouping=by,

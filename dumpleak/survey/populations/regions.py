@@ -14,6 +14,7 @@ from dumpleak.model.units import format_bytes
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.region_owners import (
+    LOW,
     OWNED,
     RegionOwners,
     find_region_owners,
@@ -22,6 +23,7 @@ from dumpleak.pointers.region_owners import (
 )
 from dumpleak.process.allocations import Allocations, allocation_uses, find_allocations, of_most
 from dumpleak.process.memory_use import NO_THREADS
+from dumpleak.process.private_memory import find_private
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.heap_rows import why_heaps_unknown
 from dumpleak.survey.populations.members import Members, numbered
@@ -85,15 +87,22 @@ def _owned(session: Session, process: Snapshot, found: Allocations) -> Members:
     code = np.zeros(len(use), np.bool_)
     code[found.group[runs[found.rows]]] = True
     owner = owners.of(found.start)
-    table = np.column_stack([use, code & (owner >= 0), owner])
+    private = find_private(session)
+    known = private.owners
+    allocator = np.full(len(owner), -1, np.int64)
+    allocator[np.searchsorted(found.start, private.start)] = known.number
+    table = np.column_stack([use, code & (owner >= 0), owner, allocator])
+    table[allocator >= 0, :3] = -1  # an allocator's name says more than who points to it
     kinds, index = np.unique(table, axis=0, return_inverse=True)
     sites, place = numbered(
-        _owned_site(USES[kind], owners.owners[number], code=bool(executable))
+        key_site("region|owner", known.told(by))
+        if by >= 0
+        else _owned_site(USES[kind], owners.owners[number], code=bool(executable))
         if number >= 0
         else key_site("region|owner", _KERNELS_PAGE if USES[kind] in OWNED else USES[kind])
-        for kind, executable, number in kinds.tolist()
+        for kind, executable, number, by in kinds.tolist()
     )
-    return Members(sites, place[index.reshape(-1)], found.size, _lost_notes(session))
+    return Members(sites, place[index.reshape(-1)], found.size, _notes(session, owners))
 
 
 def _owned_site(use: str, owner: RegionOwner, *, code: bool) -> Site:
@@ -118,8 +127,19 @@ def _owners(session: Session, process: Snapshot) -> RegionOwners:
     return find_region_owners(session, BlockIndexBuilder().build(), ())
 
 
+def _notes(session: Session, owners: RegionOwners) -> tuple[Diagnostic, ...]:
+    """What may point to regions and was not looked at; and where owners are less sure."""
+    low = int((owners.start < LOW).sum())
+    message = (
+        f"{low} of {len(owners.start)} owned regions are below 4 GiB, where numbers look like addresses: who "
+        "points to them is less sure"
+    )
+    severity = Severity.WARNING if 2 * low > len(owners.start) else Severity.INFO
+    unsure = (Diagnostic("owners-unsure", severity, "regions", None, message),) * bool(low)
+    return (*_lost_notes(session), *unsure)
+
+
 def _lost_notes(session: Session) -> tuple[Diagnostic, ...]:
-    """What may point to regions and is not in the dump, or was not walked."""
     total, present = image_data_bytes(session)
     accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
     lost = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,16 +22,25 @@ from dumpleak.model.process_rows import RUNNING
 from dumpleak.model.sites import OWN_CODE, Site, SiteKind, key_site, process_key
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Totals, sum_of
+from dumpleak.model.units import count_of
 from dumpleak.survey.populations.handles import handle_site
-from dumpleak.survey.populations.members import Members, added_up, numbered, partly_known
+from dumpleak.survey.populations.members import (
+    Members,
+    added_up,
+    numbered,
+    only_counted,
+    partly_known,
+)
 from dumpleak.survey.populations.threads import start_site
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.images.modules import ModuleMap
+from windumps.kernel.object_names import ObjectNames
 from windumps.kernel.object_types import object_type
 from windumps.kernel.processes import KernelProcess, KernelThread, threads
+from windumps.kernel.thread_stacks import kernel_stacks
 from windumps.symbols.provider import Symbols
 
-BY_PROCESS = "process"
+BY_PROCESS, BY_NAME = "process", "name"
 NO_TYPES = "the types of kernel objects are known by their pool blocks, which cannot be read"
 _NOWHERE = "(object not in a known pool block)"
 
@@ -42,28 +52,34 @@ class System:
     Attributes:
         dump: The dump.
         pools: Its pools; None where it has none.
-        processes: Its processes.
     """
 
     dump: KernelDump
     pools: PoolReader | None
-    processes: SystemProcesses
 
     @classmethod
     def of(
         cls, dump: KernelDump, symbols: Symbols | None = None, progress: Progress = no_progress
     ) -> System:
-        """Opens one.
+        """Opens one."""
+        return cls(dump, pools_of(dump, symbols, progress))
+
+    @cached_property
+    def processes(self) -> SystemProcesses:
+        """Its processes.
 
         Raises:
-            CannotAnswerError: the dump has no list of processes.
+            CannotAnswerError: the dump has no list of them.
         """
-        pools = pools_of(dump, symbols, progress)
-        return cls(dump, pools, read_processes(dump, pools))
+        return read_processes(self.dump, self.pools)
 
     def account(self) -> tuple[Figure, ...]:
         """The account of the system."""
-        return system_account(self.dump, self.pools, processes=self.processes)
+        try:
+            processes = self.processes
+        except CannotAnswerError:
+            processes = None
+        return system_account(self.dump, self.pools, processes=processes)
 
 
 def _processes(system: System, by: str) -> Members:
@@ -102,16 +118,26 @@ def _handles(system: System, by: str) -> Members:
         sites, owner = numbered(_owner_site("handle", table.process) for table in tables)
         count = [len(table.objects) for table in tables]
         return Members(sites, owner.repeat(count), None, lacking=lacking)
-    if by != "type":
-        raise CannotAnswerError(f"handles of a system are not told by {by}")
     if system.pools is None or (why := system.pools.why_no_walk):
         raise CannotAnswerError(NO_TYPES if system.pools is None else why)
-    objects = np.concatenate([table.objects for table in tables])
+    objects, index = np.unique(
+        np.concatenate([table.objects for table in tables]), return_inverse=True
+    )
     tags = system.pools.blocks.tags_at(objects)
-    kinds, index = np.unique(tags, return_inverse=True)
-    names = [object_type(tag) if tag >= 0 else _NOWHERE for tag in kinds.tolist()]
+    types = [object_type(tag) if tag >= 0 else _NOWHERE for tag in tags.tolist()]
+    names = types
+    if by == BY_NAME:
+        found_names = ObjectNames(system.dump.kernel).of(objects, tags)
+        names = [_name_told(*each) for each in zip(found_names, types, strict=True)]
     sites, group = numbered(handle_site(by, name) for name in names)
     return Members(sites, group[index], None, lacking=lacking)
+
+
+def _name_told(name: str | None, kind: str) -> str:
+    """An object for people; most have no name."""
+    if name is None:
+        return "(name not in the dump)"
+    return name or f"({kind} without a name)"
 
 
 def _lacking(label: str, processes: Sequence[KernelProcess]) -> tuple[Group, ...]:
@@ -127,25 +153,32 @@ def _owner_site(label: str, process: KernelProcess) -> Site:
 
 
 def _threads(system: System, by: str) -> Members:
+    """Threads that run; those of lists that are partly in the dump as far as they are."""
     dump = system.dump
     layout = dump.process_layout
     images = ModuleMap(dump.kernel.drivers)
     if layout is None:
         raise CannotAnswerError(dump.why_no_processes)
     found: list[Site] = []
-    lost = 0
+    addresses: list[int] = []
+    lost: list[KernelProcess] = []
     for process in system.processes.running:
         listed = threads(dump.kernel.memory, layout, dump.architecture, dump.build, process)
         # Where the kernel's own count is not known, an empty list is a list that was not read.
-        lost += len(listed) < (1 if process.thread_count is None else process.thread_count)
+        if len(listed) < (1 if process.thread_count is None else process.thread_count):
+            lost.append(process)
+        addresses += [thread.address for thread in listed]
         if by == BY_PROCESS:
             found += [_owner_site("thread", process)] * len(listed)
         else:
             found += [_start_site(images, process, thread) for thread in listed]
-    if lost:
-        raise CannotAnswerError(f"lists of threads of {lost} processes are not whole in the dump")
+    if lost and not found:
+        many = count_of(len(lost), "process")
+        raise CannotAnswerError(f"lists of threads of {many} are not whole in the dump")
     sites, group = numbered(found)
-    return Members(sites, group, None)
+    stacks = kernel_stacks(dump.kernel, np.array(addresses, np.uint64))
+    size = stacks if (stacks >= 0).all() else None
+    return Members(sites, group, size, lacking=_lacking("thread", lost))
 
 
 def _start_site(images: ModuleMap, process: KernelProcess, thread: KernelThread) -> Site:
@@ -200,6 +233,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
     members = SYSTEM_PRODUCERS[of](system, by)
     groups = added_up(members)
     covered = ListCovered.of(of, members.lacking)
+    notes = [*partly_known(covered), *only_counted(of, "_EPROCESS", sized=members.size is not None)]
     return Snapshot(
         source=kernel_source(dump),
         grouping=by,
@@ -208,7 +242,7 @@ def system_snapshot(system: System, of: str, by: str) -> Snapshot:
         private={},
         heaps=[],
         coverage=covered,
-        diagnostics=[*dump.diagnostics, *partly_known(covered)],
+        diagnostics=[*dump.diagnostics, *notes],
         modules=tuple(dump.modules),
         outside=system.account(),
         population=of,

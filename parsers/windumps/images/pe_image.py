@@ -17,6 +17,7 @@ MAX_DEBUG_ENTRIES = 32
 MAX_CODEVIEW_BYTES = 0x400
 _CODEVIEW = 2  # IMAGE_DEBUG_TYPE_CODEVIEW
 _EXPORT_DIRECTORY = 0  # IMAGE_DIRECTORY_ENTRY_EXPORT
+_RESOURCE_DIRECTORY = 2  # IMAGE_DIRECTORY_ENTRY_RESOURCE
 _DEBUG_DIRECTORY = 6  # IMAGE_DIRECTORY_ENTRY_DEBUG
 _EXPORT_NAME = 12  # IMAGE_EXPORT_DIRECTORY.Name
 MAX_NAME = 0x100
@@ -41,6 +42,7 @@ class ImageHeader:
         pdb: Identity of its PDB; None when the debug directory is absent.
         checksum: CheckSum; 0 when the linker set none.
         is_dll: False for programs.
+        resources: RVA of the resource directory; 0 without.
     """
 
     architecture: str
@@ -49,6 +51,7 @@ class ImageHeader:
     pdb: PdbIdentity | None
     checksum: int = 0
     is_dll: bool = False
+    resources: int = 0
 
 
 def read_image_header(memory: AddressSpace, base: int) -> ImageHeader | None:
@@ -71,6 +74,7 @@ def read_image_header(memory: AddressSpace, base: int) -> ImageHeader | None:
         _pdb(memory, base, size, rva, length),
         checksum,
         bool(characteristics & _IS_DLL),
+        _directory(raw, pe, _RESOURCE_DIRECTORY)[0],
     )
 
 

@@ -19,6 +19,7 @@ from windumps.arrays import PAGE_SIZE
 from windumps.builds import WITHOUT_PARTITIONS
 from windumps.errors import MemoryReadError
 from windumps.kernel.kernel import Kernel
+from windumps.kernel.memory_state import find_state
 from windumps.kernel.partition import find_partition
 from windumps.symbols.base import find_field
 
@@ -36,7 +37,7 @@ class Counter:
         source: Where it comes from, or why it is unknown.
         by_build: Its place is that of another kernel of the same build. Revisions of one build differ there,
             so something else must bear the value out.
-        searched: Nothing names the variable; it was found by what it holds (`partition`).
+        searched: It is of MiSystemPartition, which nothing names; that was found by what it holds.
     """
 
     name: str
@@ -201,10 +202,13 @@ def _fields_of_variables(kernel: Kernel) -> Iterator[Counter]:
     symbols = kernel.symbols.source
     places = {variable: kernel.symbol(variable) for variable in _STRUCTURES}
     # Offsets that symbols give belong to a kernel whose variables have names.
-    searched = find_partition(kernel, offsets) if places[_PARTITION] is None and offsets else None
+    searched = {
+        variable: place
+        for variable, find in ((_PARTITION, find_partition), (_STATE, find_state))
+        if places[variable] is None and offsets and (place := find(kernel, offsets)) is not None
+    }
     for name, (variable, path) in _FIELDS.items():
-        is_searched = variable == _PARTITION and searched is not None
-        address = searched if is_searched else places[variable]
+        address = searched.get(variable, places[variable])
         if address is None:
             continue
         found = find_field(symbols, _STRUCTURES[variable], path) if symbols is not None else None
@@ -218,9 +222,10 @@ def _fields_of_variables(kernel: Kernel) -> Iterator[Counter]:
             continue
         if 0 < value < MAX_BYTES // PAGE_SIZE:
             how = "symbols" if found is not None else f"layout of build {kernel.build}"
-            how += ", found by its structure" * is_searched
+            how += ", found by its structure" * (variable in searched)
             source = f"nt!{variable}.{path} ({how})"
-            yield Counter(name, value * PAGE_SIZE, source, found is None, is_searched)
+            of_partition = variable == _PARTITION and variable in searched
+            yield Counter(name, value * PAGE_SIZE, source, found is None, of_partition)
 
 
 def _paged_pool_pages(kernel: Kernel) -> int:

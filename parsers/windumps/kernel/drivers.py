@@ -8,6 +8,7 @@ from __future__ import annotations
 from windumps.arrays import ADDRESS_LIMIT
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.errors import MemoryReadError
+from windumps.images.file_version import read_file_version
 from windumps.images.modules import Module, file_name
 from windumps.images.pe_image import MAX_IMAGE_BYTES, read_image_header
 from windumps.layouts.kernel import DRIVER_LAYOUTS, UNLOADED_DRIVER, UNLOADED_DRIVER_COUNT
@@ -100,7 +101,9 @@ def _module(memory: AddressSpace, row: LayoutRow, record: Record) -> Module | No
         base_address=base,
         size_bytes=size,
         timestamp=header.timestamp if header else 0,
+        version=read_file_version(memory, base, header.resources, size) if header else "",
         pdb=header.pdb if header else None,
+        checksum=header.checksum if header else 0,
     )
 
 

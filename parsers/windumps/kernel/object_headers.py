@@ -64,12 +64,14 @@ def find_headers(kernel: Kernel, blocks: tuple[U64, I64], known: U64) -> ObjectH
         found[rest] = _by_mask(kernel, start[rest], size[rest])
     handles = np.full(len(start), -1, np.int64)
     there = np.flatnonzero(found)
-    counts, valid = _counts(kernel, found[there])
+    counts, valid = header_counts(kernel, found[there])
     handles[there[valid]] = counts[valid]
     return ObjectHeaders(found, handles)
 
 
-def _counts(kernel: Kernel, headers: U64) -> tuple[I64, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
+def header_counts(
+    kernel: Kernel, headers: U64
+) -> tuple[I64, np.ndarray[tuple[int], np.dtype[np.bool_]]]:
     """(open handles as headers count them, which of these can be true)."""
     width = kernel.pointer_size
     pointers, has_pointers = kernel.memory.gather(headers, f"<i{width}")
@@ -91,7 +93,7 @@ def _by_mask(kernel: Kernel, start: U64, size: I64) -> U64:
         bits = mask[:, None] >> np.arange(len(lengths), dtype=np.uint8) & 1
         fits = present & (mask < 1 << len(lengths)) & (bits @ lengths == front)
         fits &= front + HEADER_BYTES[width] < size
-        fits &= _counts(kernel, place)[1]
+        fits &= header_counts(kernel, place)[1]
         found[fits] = place[fits]
         times += fits
     found[times != 1] = 0

@@ -27,6 +27,7 @@ MAX_THREADS = 0x10000
 PROBED = 16  # processes looked at to judge a layout
 MIN_SCORE = 0.85  # below that a layout is not the one
 _MAX_ID = 1 << 26
+_THREAD_OBJECT, _TYPE_BITS = 6, 0x7F  # DISPATCHER_HEADER.Type, the first byte
 _CHECKS = 6  # that `_checks` makes when no field is absent
 
 
@@ -74,11 +75,14 @@ class KernelProcess:
 
 @dataclass(frozen=True)
 class KernelThread:
-    """One thread of a process: its id, the address of its TEB, and of what it began with (0: none)."""
+    """One thread of a process: its id, the addresses of its TEB, of what it began with (0: none), and of its
+    `_ETHREAD`.
+    """
 
     thread_id: int
     teb: int
     start_address: int = 0
+    address: int = 0
 
 
 ProcessLayout = LayoutChoice[tuple[int, ...]]
@@ -320,7 +324,8 @@ def threads(
     nodes = list_nodes(memory, head, row.pointer_size)[0][:MAX_THREADS]
 
     def score(candidate: LayoutRow) -> tuple[float, list[KernelThread]] | None:
-        found, fitting = [], 0
+        # Revisions of one build differ by where all of it begins: an object of a thread says so itself.
+        found, fitting, typed = [], 0, 0
         place = candidate.offset("_ETHREAD", "ThreadListEntry")
         starts = thread_starts(architecture, build, place)
         for node in nodes:
@@ -334,9 +339,11 @@ def threads(
                 continue
             if owner == process.process_id:
                 fitting += 1
+                head = memory.read_available(address, 1)
+                typed += bool(head) and head[0] & _TYPE_BITS == _THREAD_OBJECT
                 start = _start(memory, address, starts, candidate.pointer_size)
-                found.append(KernelThread(number, teb, start))
-        return (fitting / len(nodes), found) if nodes else None
+                found.append(KernelThread(number, teb, start, address))
+        return ((fitting + typed) / (2 * len(nodes)), found) if nodes else None
 
     choice = choose_layout(THREAD_LAYOUTS, architecture, build, score)
     return choice.fit if choice is not None else []

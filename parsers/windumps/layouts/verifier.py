@@ -1,7 +1,8 @@
 """Layouts of what Driver Verifier keeps of pool, by build.
 
-How sure: the structures are in the kernels' public symbols and published headers (vergiliusproject.com,
-ntdiff), those of 26100 in generated offsets (ntoskrnlib); none was tried on a dump of a real system yet.
+How sure: the structures are in the kernels' public symbols (read for 7601, 9600, 14393, 18362, 19041 and
+22000, all x64) and published headers (vergiliusproject.com, ntdiff), those of 26100 in generated offsets
+(ntoskrnlib); 20348 and 22621 are taken for their neighbours. None was tried on a dump of a real system yet.
 Which row fits is decided by what memory holds.
 """
 
@@ -21,13 +22,6 @@ _VERIFIER_HEAD = {
     "AllocationsWithNoTag": (0x1C, "u4"),
     "AllocationsFailed": (0x28, "u4"),
     "AllocationsFailedDeliberately": (0x2C, "u4"),
-    "Loads": (0x30, "u4"),
-    "Unloads": (0x34, "u4"),
-    "UnTrackedPool": (0x38, "u4"),
-    "CurrentPagedPoolAllocations": (0x40, "u4"),
-    "CurrentNonPagedPoolAllocations": (0x44, "u4"),
-    "PeakPagedPoolAllocations": (0x48, "u4"),
-    "PeakNonPagedPoolAllocations": (0x4C, "u4"),
 }
 # Bytes of each pool, then their peaks: in all structures one behind the other.
 _BYTES = ("PagedBytes", "NonPagedBytes", "PeakPagedBytes", "PeakNonPagedBytes")
@@ -43,17 +37,28 @@ def _bytes(start: int, pointer: int) -> dict[str, tuple[int, str]]:
     return {name: (start + number * pointer, "ptr") for number, name in enumerate(_BYTES)}
 
 
-def _verifier(architecture: str, last: int, size: int) -> LayoutRow:
+def _verifier(
+    architecture: str, first: int, last: int, loads: int, held: int, source: str = _SYMBOLS
+) -> LayoutRow:
+    """A row of the counters over all drivers; `loads` and `held` say where Loads and PagedBytes are."""
     pointer = 4 if architecture == "x86" else 8
-    structure = {**_VERIFIER_HEAD, **_bytes(0x50, pointer), "sizeof": (size, "")}
-    return LayoutRow("verifier", architecture, 3790, last, {VERIFIER: structure}, _SYMBOLS)
+    structure = {
+        **_VERIFIER_HEAD,
+        **{name: (loads + 4 * n, "u4") for n, name in enumerate(("Loads", "Unloads"))},
+        "UnTrackedPool": (loads + 0x8, "u4"),
+        **{name: (loads + 0x10 + 4 * n, "u4") for n, name in enumerate(_COUNTS)},
+        **_bytes(held, pointer),
+        "sizeof": (held + 4 * pointer, ""),
+    }
+    return LayoutRow("verifier", architecture, first, last, {VERIFIER: structure}, source)
 
 
-# The part that is the same in all builds from 2003 on.
-VERIFIER_LAYOUTS = {
-    "x64": _verifier("x64", 26200, 0x80),
-    "x86": _verifier("x86", 19045, 0x60),
-}
+# Windows 11 has AllocationFreed before Loads. Seen in symbols of 22000, in generated offsets of 26100.
+VERIFIER_LAYOUTS = (
+    _verifier("x64", 3790, 20348, 0x30, 0x50),
+    _verifier("x64", 22000, 26200, 0x34, 0x58),
+    _verifier("x86", 3790, 19045, 0x30, 0x50),
+)
 
 VERIFIED_DRIVER = "_VF_TARGET_VERIFIED_DRIVER_DATA"
 
@@ -86,8 +91,8 @@ VERIFIED_DRIVER_LAYOUTS = (
     _verified("x64", 3790, 6003, 0x70, 0x80, is_suspect=True),
     _verified("x64", 7600, 16299, 0x50, 0x60),
     _verified("x64", 17134, 18363, 0x60, 0x70),
-    _verified("x64", 19041, 22631, 0x68, 0x78),
-    _verified("x64", 26100, 26200, 0x70, 0x80, _GENERATED),
+    _verified("x64", 19041, 20348, 0x68, 0x78),
+    _verified("x64", 22000, 26200, 0x70, 0x80),
     _verified("x86", 3790, 6003, 0x38, 0x48, is_suspect=True),
     _verified("x86", 7600, 16299, 0x28, 0x38),
     _verified("x86", 17134, 18363, 0x30, 0x40),
@@ -141,7 +146,7 @@ def _trace(
 
 # Records of the log of allocations and frees, which Windows Vista and later keep.
 POOL_TRACE_LAYOUTS = (
-    _trace("x64", 6000, 22631, 13),
-    _trace("x64", 26100, 26200, 50, _GENERATED),
+    _trace("x64", 6000, 20348, 13),
+    _trace("x64", 22000, 26200, 50),
     _trace("x86", 6000, 19045, 13),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,12 @@ class TablePages:
     Attributes:
         found: Their number, the roots included.
         absent: Pages of tables that are not in the dump; what they lead to is not known.
+        frames: uint64, ascending: physical addresses of the pages found.
     """
 
     found: int
     absent: int
+    frames: U64 = field(default_factory=lambda: np.empty(0, np.uint64), compare=False, repr=False)
 
     @property
     def bytes(self) -> int | None:
@@ -66,7 +68,8 @@ def count_table_pages(physical: AddressSpace, paging: Paging, roots: Sequence[in
         found += len(tables)
         if found > MAX_TABLES:
             return TablePages(found, absent + 1)
-    return TablePages(found, absent)
+    pages = np.unique(seen // np.uint64(PAGE_SIZE)) * np.uint64(PAGE_SIZE)
+    return TablePages(found, absent, pages)
 
 
 def _entries(

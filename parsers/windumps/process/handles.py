@@ -36,12 +36,14 @@ class Handles:
         names: Name of each handle's object; "" where it has none or the dump does not say.
         whole: False when the list is cut or damaged: there are more than these.
         names_whole: False when some names were left out, which the diagnostics say.
+        values: uint64, the handles themselves; None where they are not known.
     """
 
     types: Texts
     names: Texts
     whole: bool = True
     names_whole: bool = True
+    values: NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.types.index)

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from windumps.arrays import PAGE_SIZE, U8
-from windumps.errors import MemoryReadError
-from windumps.kernel.kernel import Kernel
 from windumps.memory import RunMemory
 
 FOUR_GIB = 1 << 32
 # Where a gap begins: QEMU's q35, VMware and QEMU's i440fx, VirtualBox and older QEMU.
 GAPS = (0x8000_0000, 0xC000_0000, 0xE000_0000)
-_MAX_RUNS = 4096
 # Memory at the end that firmware keeps for itself and the kernel does not list.
 _KEPT_BYTES = 256 << 20
 _SAMPLES = 1024  # pages looked at for contents
@@ -123,29 +120,3 @@ def common(size: int, runs: list[tuple[int, int]]) -> RawLayout:
     # A gap lies behind the memory below 4 GiB.
     first = min((gap for gap in GAPS if gap >= max(low, default=0)), default=FOUR_GIB)
     return RawLayout(min(size, first), None, False)
-
-
-def memory_runs(kernel: Kernel) -> list[tuple[int, int]]:
-    """(address, bytes) of the memory a kernel has, by MmPhysicalMemoryBlock; empty when unknown.
-
-    `_PHYSICAL_MEMORY_DESCRIPTOR`: NumberOfRuns, NumberOfPages, Run[] of BasePage and PageCount; the same
-    in all builds (public kernel symbols). A list that does not add up is none.
-    """
-    step = kernel.pointer_size
-    block = kernel.value("MmPhysicalMemoryBlock")
-    if not block:
-        return []
-    try:
-        count = kernel.memory.read_uint(block, 4)
-        pages = kernel.memory.read_uint(block + step, step)
-        if not 0 < count <= _MAX_RUNS:
-            return []
-        raw = kernel.memory.read(block + 2 * step, count * 2 * step)
-    except MemoryReadError:
-        return []
-    runs = np.frombuffer(raw, f"<u{step}").reshape(-1, 2).astype(np.uint64).tolist()
-    ends = [base + length for base, length in runs]
-    in_order = all(base >= end for (base, _), end in zip(runs[1:], ends, strict=False))
-    if not in_order or sum(length for _, length in runs) != pages:
-        return []
-    return [(base * PAGE_SIZE, length * PAGE_SIZE) for base, length in runs]

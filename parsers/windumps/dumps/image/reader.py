@@ -15,12 +15,13 @@ from windumps.arrays import PAGE_SIZE, U8
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dumps.image import layouts as raw_layouts
 from windumps.dumps.image import structures as c
-from windumps.dumps.image import xen
+from windumps.dumps.image import vmware, xen
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import TruncatedDumpError, UnsupportedDumpError
 from windumps.file_structure import Layout
 from windumps.kernel.finder import find_kernel
 from windumps.kernel.kernel import identify_kernel, read_shared_data, version_of_build
+from windumps.kernel.physical_runs import memory_runs
 from windumps.memory import RunMemory
 
 ELF_NAME = "ELF core of a virtual machine"
@@ -99,12 +100,16 @@ def _loaded(data: U8, rows: Any) -> tuple[RunMemory, int]:
 def open_raw(path: Path, data: U8) -> KernelDump | None:
     """Opens physical memory that lies in a file as it is; None when no Windows kernel is in it.
 
-    Where memory lies in the file is proven by the kernel's own list of its memory, and what cannot be
-    proven is not used (`layouts.py`).
+    Where memory lies in the file a VMware state beside it says (`vmware.py`). Else it is proven by the
+    kernel's own list of its memory, and what cannot be proven is not used (`layouts.py`).
     """
     size = len(data) // PAGE_SIZE * PAGE_SIZE
     if size < MIN_RAW_BYTES:
         return None
+    for regions in vmware.regions_beside(path, size):
+        found = _by_regions(path, data, regions)
+        if found is not None:
+            return found
     best: KernelDump | None = None
     for layout in raw_layouts.candidates(size):
         dump = _open(path, layout.memory(data), [], RAW_NAME, DiagnosticLog())
@@ -112,14 +117,45 @@ def open_raw(path: Path, data: U8) -> KernelDump | None:
             continue
         if not layout.needs_proof:
             return dump
-        runs = raw_layouts.memory_runs(dump.kernel)
+        runs = memory_runs(dump.kernel)
         if raw_layouts.is_proven(data, layout, runs):
             return dump
         if dump.kernel.drivers and (best is None or not best.kernel.drivers):
             best = dump
     if best is None:
         return None
-    return _only_the_proven(path, data, size, raw_layouts.memory_runs(best.kernel))
+    return _only_the_proven(path, data, size, memory_runs(best.kernel))
+
+
+def _by_regions(path: Path, data: U8, regions: vmware.Regions) -> KernelDump | None:
+    """The image as the state beside it says; None where its kernel lists memory that this does not have.
+
+    Then the state is of another moment, or another machine.
+    """
+    log = DiagnosticLog()
+    physical, missing = regions.memory(data)
+    dump = _open(path, physical, [], RAW_NAME, log)
+    if dump is None or not dump.kernel.drivers or not regions.holds(memory_runs(dump.kernel)):
+        return None
+    dump.missing_bytes = missing
+    log.add(
+        "memory-regions",
+        Severity.INFO,
+        "regionPPN",
+        None,
+        f"where memory lies is told by {regions.state.name} beside it",
+    )
+    if missing:
+        log.add(
+            "memory-cut",
+            Severity.ERROR,
+            "regionSize",
+            None,
+            f"the file ends after {len(data)} bytes, and {regions.state.name} tells of more memory; that "
+            "counts as absent: copy it again",
+            missing,
+        )
+    return dump
 
 
 def _only_the_proven(

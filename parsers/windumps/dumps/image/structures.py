@@ -7,6 +7,8 @@ Sources: the System V ABI (ELF header, program header, section header); QEMU's
 
 from __future__ import annotations
 
+from struct import Struct
+
 from windumps.file_structure import Layout
 
 MAGIC = b"\x7fELF"
@@ -87,3 +89,8 @@ SECTION64 = Layout(
 # sh_info of the first section header: how many segments there are when the header cannot say.
 SECTION_INFO = {CLASS32: 28, CLASS64: 44}
 NOTE = Layout("Elf_Nhdr", 12, [("NameSize", "u4"), ("DataSize", "u4"), ("Type", "u4")])
+
+# The state of a VMware machine: magic, version, number of groups; of each group its name and place of tags.
+VMWARE_HEADER = Struct("<III")
+VMWARE_GROUP = Struct("<64sQQ")
+VMWARE_MAGICS = frozenset({0xBED2BED0, 0xBAD1BAD1, 0xBED2BED2, 0xBED3BED3})

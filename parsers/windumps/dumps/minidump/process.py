@@ -48,7 +48,11 @@ def read_handles(streams: Streams) -> Handles | None:
     types = _texts(streams, "MINIDUMP_HANDLE_DESCRIPTOR.TypeNameRva", rows["TypeNameRva"])
     names = _texts(streams, "MINIDUMP_HANDLE_DESCRIPTOR.ObjectNameRva", rows["ObjectNameRva"])
     return Handles(
-        types.texts, names.texts, len(rows) == head.NumberOfDescriptors, not names.left_out
+        types.texts,
+        names.texts,
+        len(rows) == head.NumberOfDescriptors,
+        not names.left_out,
+        rows["Handle"].astype(np.uint64),
     )
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from windumps.arrays import I64, PAGE_SIZE, U64
+from windumps.arrays import ADDRESS_LIMIT, I64, PAGE_SIZE, U64
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.memory import AddressSpace
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE
@@ -160,7 +160,7 @@ def writable_words(tables: MethodTables) -> Iterator[tuple[int, U64]]:
 def _outside(low: int, high: int, starts: U64, sizes: U64) -> list[tuple[int, int]]:
     """The parts of a run that no image has."""
     first = int(np.searchsorted(starts, np.uint64(low), "right"))
-    last = int(np.searchsorted(starts, np.uint64(high), "left"))
+    last = int(np.searchsorted(starts, np.uint64(min(high, ADDRESS_LIMIT - 1)), "left"))
     parts, at = [], low
     for number in range(max(first - 1, 0), last):
         begin, end = int(starts[number]), int(starts[number]) + int(sizes[number])

@@ -15,7 +15,7 @@ from windumps.errors import MemoryReadError
 from windumps.images.modules import Module
 from windumps.kernel.drivers import read_string
 from windumps.kernel.kernel import Kernel
-from windumps.layouts.rows import Record, candidates
+from windumps.layouts.rows import candidates
 from windumps.layouts.verifier import (
     SUSPECT,
     SUSPECT_LAYOUTS,
@@ -23,21 +23,10 @@ from windumps.layouts.verifier import (
     VERIFIED_DRIVER_LAYOUTS,
 )
 from windumps.memory.lists import list_nodes
+from windumps.pools.verifier.pool_use import NONPAGED, PAGED, PoolUse, pool_use
 
 _MAX_SUSPECTS = 4096
 _NAME = re.compile(r"[^\x00-\x1f\\/:*?\"<>|]{1,60}\.[A-Za-z]{2,4}")
-
-
-class PoolUse(NamedTuple):
-    """What a driver holds of one pool, and held at most, by Verifier's own counters.
-
-    The peaks are None where only that it holds nothing is known.
-    """
-
-    blocks: int
-    bytes: int
-    peak_blocks: int | None
-    peak_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -163,7 +152,7 @@ def _counters(
         suspect = suspect_at(kernel, record["SuspectDriverEntry"] if has_list else entry)
         named = named or suspect
         is_own = row.first_build <= kernel.build <= row.last_build
-        paged, nonpaged = _use(record, "Paged"), _use(record, "NonPaged")
+        paged, nonpaged = pool_use(record, PAGED), pool_use(record, NONPAGED)
         if paged is None or nonpaged is None or not _are_of(paged, nonpaged, count, held):
             continue
         is_same = count > 0 and paged.blocks + nonpaged.blocks == count
@@ -174,14 +163,6 @@ def _counters(
         if best is None or score > best[0]:
             best = score, paged, nonpaged
     return (None, None, named) if best is None else (best[1], best[2], named)
-
-
-def _use(record: Record, pool: str) -> PoolUse | None:
-    """What the counters say of "Paged" or "NonPaged" pool; None where they cannot be such counters."""
-    blocks, most = record[f"Current{pool}PoolAllocations"], record[f"Peak{pool}PoolAllocations"]
-    held, most_held = record[f"{pool}Bytes"], record[f"Peak{pool}Bytes"]
-    is_possible = blocks <= min(most, held) and held <= most_held and bool(held) == bool(blocks)
-    return PoolUse(blocks, held, most, most_held) if is_possible else None
 
 
 def _are_of(paged: PoolUse, nonpaged: PoolUse, count: int, held: int) -> bool:

@@ -4,8 +4,8 @@ For every driver it watches the Verifier keeps pages of records: address, caller
 block. The pages are allocations of one page, so the table of large allocations leads to them
 without symbols; a record proves itself by a caller that lies in a driver, loaded or unloaded before.
 
-How sure: record and page header are in public symbols; what a free record holds, and that the first one of a
-page is its header, follows from them and was not seen on a real system yet.
+How sure: record, page header and the link of free records are in public symbols; that pages are allocations
+of one page, and that the first record of a page is its header, was not seen on a real system yet.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ from windumps.pool_tags import is_printable, plain_tags
 from windumps.pools.image_words import LOWEST
 from windumps.pools.large.blocks import BigPages
 from windumps.pools.verifier.drivers import (
-    PoolUse,
     Suspect,
     VerifiedDriver,
     listed_drivers,
     read_driver,
     without_records,
 )
+from windumps.pools.verifier.pool_use import PoolUse
 from windumps.pools.verifier.settings import VerifierSettings
 from windumps.process.stack_traces import CodeMap
 
 MAX_BLOCK = 1 << 40
 _SURE = 0.8
+_MOST_EMPTIED = 4096  # pages that may be such without a record in use
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,12 @@ class VerifierData:
 
 
 class _Found(NamedTuple):
-    """Records, and the address of the counters of the driver each belongs to."""
+    """Records in use, and the address of the counters of the driver each belongs to."""
 
     rows: NDArray[Any]
     image: I64
     entry: U64
+    emptied: U64  # what pages without a record in use name in that place
 
 
 def read_verifier(
@@ -116,20 +118,30 @@ def _records(kernel: Kernel, code: CodeMap, big_pages: BigPages) -> _Found:
     rows, present = kernel.memory.gather(pages[:, None] + index, record)
     heads, rows, present = rows[:, 0], rows[:, 1:], present[:, 1:]
     image = code.index_of(rows["caller"].astype(np.uint64))
-    good = (
-        present & (image >= 0) & is_printable(plain_tags(rows["tag"].ravel())).reshape(rows.shape)
-    )
+    used = present & (rows["caller"] != 0) & ~_are_free(rows["address"].astype(np.uint64), pages)
+    good = used & (image >= 0) & is_printable(plain_tags(rows["tag"].ravel())).reshape(rows.shape)
     good &= (rows["address"] >= LOWEST[size]) & (rows["bytes"] > 0) & (rows["bytes"] < MAX_BLOCK)
     # `_VI_POOL_PAGE_HEADER`: the next page, or none, and the driver's entry.
     link = heads["address"].astype(np.uint64)
     head = ((link == 0) | (link & np.uint64(PAGE_SIZE - 1) == 0)) & (
         heads["caller"] >= LOWEST[size]
     )
-    filled = present & (rows["caller"] != 0)
-    share = good.sum(axis=1) / np.maximum(filled.sum(axis=1), 1)
+    share = good.sum(axis=1) / np.maximum(used.sum(axis=1), 1)
     good &= (head & (share >= _SURE))[:, None]
-    entry = np.broadcast_to(heads["caller"].astype(np.uint64)[:, None], good.shape)[good]
-    return _Found(rows[good], image[good], entry)
+    entries = heads["caller"].astype(np.uint64)
+    entry = np.broadcast_to(entries[:, None], good.shape)[good]
+    emptied = np.unique(entries[head & present.any(axis=1) & ~used.any(axis=1)])
+    return _Found(rows[good], image[good], entry, np.setdiff1d(emptied, entry)[:_MOST_EMPTIED])
+
+
+def _are_free(address: U64, pages: U64) -> NDArray[np.bool_]:
+    """Records that are not in use: the next such one, or nothing, stands in place of a block's address.
+
+    All records are in pages that are allocations of their own, and no other block is inside of one.
+    """
+    inside = np.isin(address & ~np.uint64(PAGE_SIZE - 1), pages)
+    free: NDArray[np.bool_] = (address == 0) | inside & (address % np.uint64(PAGE_SIZE) != 0)
+    return free
 
 
 def _drivers(
@@ -155,6 +167,11 @@ def _drivers(
         )
         drivers.append(driver)
         known += [suspect] if suspect is not None else []
+    for address in found.emptied.tolist():
+        driver, suspect = read_driver(kernel, address, 0, 0, None)
+        if suspect is not None and driver.counted is not None:  # what a page names may be anything
+            drivers.append(driver)
+            known.append(suspect)
     order = sorted(range(len(drivers)), key=lambda index: -drivers[index].block_bytes)
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
