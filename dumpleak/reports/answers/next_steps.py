@@ -134,7 +134,11 @@ def named_elsewhere(rows: Sequence[AccountRow], of: str) -> tuple[Step, ...]:
     found = dict.fromkeys(_NAMED_BY.get(name, name) for name in first)
     shown = [name for name in found if name in POPULATIONS and name not in (of, BLOCKS)]
     return tuple(
-        Step(f"Look at the {name}:", f"dumpleak diff BASE CURRENT --of {name}") for name in shown
+        Step(
+            f"Look at the {POPULATIONS[name].many or name}:",
+            f"dumpleak diff BASE CURRENT --of {name}",
+        )
+        for name in shown
     )
 
 
