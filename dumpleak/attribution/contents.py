@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from windumps.arrays import U64
 from windumps.blocks import Blocks
 from windumps.memory.address_space import values_at
 from windumps.process.views import ProcessView
@@ -13,6 +14,9 @@ WORDS = 4
 TEXT_BYTES = 8  # what is looked at
 NO_TEXT, ASCII_TEXT, UTF16_TEXT = 0, 1, 2
 
+_LENGTH_BYTES = 4
+LENGTH_SLACK = 32  # bytes behind the text: its end, and what sizes are rounded up to
+_LOW_HALF = np.uint64(0xFFFFFFFF)
 _BYTES = np.uint64(0x0101010101010101)
 _HIGH_BITS = np.uint64(0x80) * _BYTES
 _UTF16_ZEROS = np.uint64(0xFF00FF00FF00FF00)
@@ -71,6 +75,36 @@ def text_kind(words: NDArray[np.uint64], width: int, room: NDArray[np.int64]) ->
     kind = np.where(wide, UTF16_TEXT, ASCII_TEXT).astype(np.uint8)
     kind[~_printable(np.where(wide, octets | _UTF16_SPACES, octets))] = NO_TEXT
     return kind
+
+
+def begins_with_length(
+    words: NDArray[np.uint64], width: int, room: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """True for UTF-16 text behind its length in bytes, as a BSTR has it.
+
+    The length has to fit the block, and in 64-bit processes may stand behind four bytes that pad it.
+
+    Args:
+        words: As `first_words` gives them.
+        width: Pointer size.
+        room: Bytes of each block (int64).
+    """
+    if width == TEXT_BYTES:
+        low = words & _LOW_HALF
+        first, second = words[:, 0], words[:, 1]
+        forms: tuple[tuple[U64, U64], ...] = (
+            (low[:, 0], first >> np.uint64(32) | second << np.uint64(32)),
+            (first >> np.uint64(32), second),
+        )
+    else:
+        forms = ((words[:, 0], words[:, 1] | words[:, 2] << np.uint64(32)),)
+    found = np.zeros(len(words), np.bool_)
+    for place, (length, octets) in enumerate(forms, start=1):
+        left = room - length.astype(np.int64) - _LENGTH_BYTES * place
+        fits = (length >= TEXT_BYTES) & (left >= 0) & (left <= LENGTH_SLACK)
+        wide = (octets & _UTF16_ZEROS) == 0
+        found |= fits & wide & _printable(octets | _UTF16_SPACES)
+    return found
 
 
 def _printable(octets: NDArray[np.uint64]) -> NDArray[np.bool_]:

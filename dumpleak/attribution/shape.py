@@ -24,11 +24,12 @@ from dumpleak.attribution.contents import (
     NO_TEXT,
     UTF16_TEXT,
     WORDS,
+    begins_with_length,
     first_words,
     text_kind,
 )
 from dumpleak.attribution.table import SiteTable
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import LENGTH_PREFIXED, Site, SiteKind
 from dumpleak.process.session import HeapSource, Session
 from windumps.arrays import ADDRESS_LIMIT, I64, U64, ColumnCache
 from windumps.blocks import SIZE_UNKNOWN, Blocks
@@ -41,9 +42,14 @@ AGREEMENT = 0.9  # share of a shape's blocks that must begin alike before its na
 
 # What one block begins with: nothing known, text, a GUID, or FIRST_WORD + the index of the word that
 # points into an image.
-_NOTHING, _ASCII, _UTF16, _GUID, _FIRST_WORD = NO_TEXT, ASCII_TEXT, UTF16_TEXT, 3, 4
+_NOTHING, _ASCII, _UTF16, _GUID, _PREFIXED, _FIRST_WORD = NO_TEXT, ASCII_TEXT, UTF16_TEXT, 3, 4, 5
 _BEGINNINGS = _FIRST_WORD + WORDS
-_NAMES = {_ASCII: "ASCII text", _UTF16: "UTF-16 text", _GUID: "begins with a GUID"}
+_NAMES = {
+    _ASCII: "ASCII text",
+    _UTF16: "UTF-16 text",
+    _GUID: "begins with a GUID",
+    _PREFIXED: LENGTH_PREFIXED,
+}
 
 _MAX_MODULE_BITS = 20
 
@@ -262,6 +268,9 @@ def _beginnings(session: Session, view: ProcessView, words: U64, room: I64) -> t
     columns = columns[keep][first]
     modules[rows] = session.images.index_of(words[rows, columns])
     beginnings[rows] = _FIRST_WORD + columns
+    other = np.flatnonzero(beginnings == _NOTHING)
+    prefixed = begins_with_length(words[other], view.pointer_size, room[other])
+    beginnings[other[prefixed]] = _PREFIXED
     return beginnings, modules
 
 

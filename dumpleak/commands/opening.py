@@ -12,10 +12,9 @@ from dumpleak.commands.output import progress_bar
 from dumpleak.files.detect import read_series
 from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
 from dumpleak.gate.gate import Gate
-from dumpleak.model.holding import StoredHolders
+from dumpleak.model.holding import Finder
 from dumpleak.model.populations import POPULATIONS, grouping
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.pointers.holders import HolderFinder
 from dumpleak.reports.formats import DETAILED, FORMATS, OF_BLOCKS
 from dumpleak.survey.open import Wanted, open_snapshot, require_population
 
@@ -154,5 +153,5 @@ def look_for_holders(
     with progress_bar(options) as progress:
         progress("looking for holders", 0, 1)
         snapshot.held_by = snapshot.holders(set(keys))
-        if isinstance(snapshot.holders, HolderFinder | StoredHolders):
+        if isinstance(snapshot.holders, Finder):
             snapshot.unreferenced = snapshot.holders.unreferenced

@@ -120,6 +120,7 @@ class SiteDelta(Change):
         evidence: Why this deserves attention, one clause each.
         fate: What became of its blocks; None where the dumps are not of one process life.
         notes: Those clauses of the evidence that a table shows under the site's name.
+        parts: Shapes that were put together to this, since they have one cause; see `causes`.
     """
 
     site: Site
@@ -128,6 +129,7 @@ class SiteDelta(Change):
     evidence: tuple[str, ...] = ()
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
+    parts: tuple[SiteDelta, ...] = ()
 
     @property
     def grew(self) -> bool:

@@ -21,6 +21,7 @@ from dumpleak.compare.answers import (
     tag_number_of,
 )
 from dumpleak.compare.builds import align_builds, more_is_named
+from dumpleak.compare.causes import joined_fates, with_causes
 from dumpleak.compare.comparable import labelled, why_not_comparable
 from dumpleak.compare.counters import explained
 from dumpleak.compare.life import Life, same_life
@@ -69,12 +70,15 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
         names: dict[str, str] = {}
         if life.life is Life.SAME:
             base, current, survivors, names = followed(base, current)
+        base, current, causes = with_causes(base, current)
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
         notes += aligned.diagnostics
-        fates = survivors.by_key if survivors is not None else {}
-        sites = _deltas(aligned.groups[0], aligned.groups[1], names | aligned.notes, fates)
+        fates = joined_fates(survivors.by_key, causes) if survivors is not None else {}
+        names = {key: note for key, note in names.items() if key not in causes.keys}
+        names |= {**aligned.notes, **causes.notes}
+        sites = _deltas(aligned.groups[0], aligned.groups[1], names, fates)
         together = find_together((base, current))
-        sites = _explained(base, current, sites, together)
+        sites = tuple(map(causes.told, _explained(base, current, sites, together)))
         if not series.private_unknown:
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))

@@ -10,10 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dumpleak.compare.survivors import SameSite, Survivors, find_survivors
 from dumpleak.model.block_table import BlockTable
-from dumpleak.model.holding import Holding
+from dumpleak.model.holding import Finder, Holding
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
@@ -47,7 +48,7 @@ def renamed(snapshot: Snapshot, sites: Mapping[str, Site]) -> Snapshot:
         snapshot,
         groups=groups,
         blocks=None if read is None else lambda: renamed_table(read(), moved),
-        holders=None if find is None else _renamed_holders(find, tuple(snapshot.groups), moved),
+        holders=None if find is None else _RenamedHolders(find, tuple(snapshot.groups), moved),
         held_by={moved.get(k, k): v for k, v in snapshot.held_by.items()},
         details={
             moved.get(k, k): v for k, v in snapshot.details.items() if many[moved.get(k, k)] == 1
@@ -143,16 +144,48 @@ def renamed_table(table: BlockTable, moved: Mapping[str, str]) -> BlockTable:
     return replace(table, keys=keys, group=lookup[table.group])
 
 
-def _renamed_holders(find: Holders, keys: Collection[str], moved: Mapping[str, str]) -> Holders:
-    def told(wanted: Collection[str]) -> dict[str, Holding]:
-        wanted = set(wanted)
+class _RenamedHolders:
+    """Who holds the blocks of groups that have other keys.
+
+    Args:
+        find: Who holds them by their own keys.
+        keys: All of these.
+        moved: The new key of some.
+    """
+
+    def __init__(self, find: Holders, keys: Collection[str], moved: Mapping[str, str]) -> None:
+        self._find, self._keys, self._moved = find, keys, moved
+
+    @property
+    def unreferenced(self) -> NDArray[np.bool_] | None:
+        """As `Finder` has it."""
+        return self._find.unreferenced if isinstance(self._find, Finder) else None
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys."""
+        old_keys = self._own(keys)
         found: dict[str, Holding] = {}
-        for old, holding in find([k for k in keys if moved.get(k, k) in wanted]).items():
-            key = moved.get(old, old)
+        many: dict[str, list[str]] = {}
+        for old, holding in self._find(old_keys).items():
+            key = self._moved.get(old, old)
             found[key] = _together(found[key], holding) if key in found else holding
+            many.setdefault(key, []).append(old)
+        for key, own in many.items():
+            kept = self._retained(own) if len(own) > 1 else None
+            if kept is not None:
+                found[key] = replace(found[key], retained_bytes=kept[0], retained_count=kept[1])
         return found
 
-    return told
+    def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
+        """As `Finder` has it."""
+        return self._retained(self._own(keys))
+
+    def _own(self, keys: Collection[str]) -> list[str]:
+        wanted = set(keys)
+        return [key for key in self._keys if self._moved.get(key, key) in wanted]
+
+    def _retained(self, own: Collection[str]) -> tuple[int, int] | None:
+        return self._find.retained_of(set(own)) if isinstance(self._find, Finder) else None
 
 
 def _together(one: Holding, other: Holding) -> Holding:

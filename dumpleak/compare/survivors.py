@@ -50,6 +50,14 @@ class Fate:
     new: int = 0
     renamed: int = 0
 
+    def __add__(self, other: Fate) -> Fate:
+        return Fate(
+            self.kept + other.kept,
+            self.gone + other.gone,
+            self.new + other.new,
+            self.renamed + other.renamed,
+        )
+
 
 class SameSite(NamedTuple):
     """One site that the two dumps call differently; one of them may split it.

@@ -12,6 +12,7 @@ from dumpleak.compare.answers import Comparison
 from dumpleak.compare.holes import find_hole, lost_memory
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.conditions import PER_HOUR, Condition, GateError, Span
+from dumpleak.model.account import NO_REGIONS
 from dumpleak.model.snapshot import Snapshot
 from windumps.arrays import PAGE_SIZE
 
@@ -72,6 +73,10 @@ class Scale:
             for name, hole in (("the base", base), ("the current dump", current))
             if hole.told
         ]
+        self._in_pieces = 0  # allocations that what grew may be of, where only its bytes are known
+        if self._private_grown and not all(side.by_regions for side in _dumps(answer)):
+            self._in_pieces = self._private_grown // PAGE_SIZE
+            told.append(f"private memory outside heaps has bytes and no count ({NO_REGIONS})")
         if self._private:
             told.append(f"private memory outside heaps is not compared ({self._private})")
         self.why = "; ".join(told)
@@ -165,7 +170,8 @@ class Scale:
             added += self._renamed
         if not blocks:
             return added, hidden
-        return _blocks(added, base.granularity), _blocks(hidden, current.granularity)
+        more = self._in_pieces if of is Part.ALL else 0
+        return _blocks(added, base.granularity), _blocks(hidden, current.granularity) + more
 
     def _around(self, value: float, doubt: tuple[float, float], of: Part = Part.HEAPS) -> Span:
         added, hidden = doubt

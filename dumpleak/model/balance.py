@@ -13,11 +13,15 @@ from dumpleak.model.account import BYTES, AccountRow, Figure
 
 
 class _Part(NamedTuple):
-    """A part of a whole: its row of the account, how people call it, and what is in the rest without it."""
+    """A part of a whole: its row of the account, how people call it, and what is in the rest without it.
+
+    `within` is another row that counts the same memory, where that is known.
+    """
 
     row: str
     label: str
     unknown: str = ""
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class _Kind:
     holds: str
 
 
+_OVERLAP = "less than nothing: parts overlap, or the dump was written while they changed"
 _SYSTEM = "the kernel's and drivers' own code, data and stacks"
 _KINDS = (
     _Kind(
@@ -46,7 +51,7 @@ _KINDS = (
                 "drivers outside pool, as committed",
                 "memory of drivers outside pool",
             ),
-            _Part("pages.awe_bytes", "AWE pages"),
+            _Part("pages.awe_bytes", "AWE pages", within="memory.driver_bytes"),
             _Part("memory.page_table_bytes", "page tables", "page tables"),
         ),
         f"paged pool in memory, {_SYSTEM}",
@@ -122,7 +127,9 @@ def balances(account: Sequence[AccountRow] | Sequence[Figure]) -> tuple[Balance,
 def _balance(kind: _Kind, known: Mapping[str, tuple[int, ...]]) -> Balance:
     total = known[kind.whole]
     parts = [
-        Share(part.row, part.label, known[part.row]) for part in kind.parts if part.row in known
+        Share(part.row, part.label, known[part.row])
+        for part in kind.parts
+        if part.row in known and part.within not in known
     ]
     unknown = [part.unknown for part in kind.parts if part.row not in known and part.unknown]
     rest = tuple(
@@ -133,5 +140,5 @@ def _balance(kind: _Kind, known: Mapping[str, tuple[int, ...]]) -> Balance:
         Share(kind.whole, kind.of, total),
         tuple(parts),
         Share("", "not explained", rest),
-        ", ".join([*unknown, kind.holds]),
+        ", ".join([*unknown, kind.holds]) if min(rest) >= 0 else _OVERLAP,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,21 @@ class Holding:
         return tuple(clauses)
 
 
+@runtime_checkable
+class Finder(Protocol):
+    """Tells who points to the blocks of groups, and what nothing leads to; see `HolderFinder`."""
+
+    @property
+    def unreferenced(self) -> NDArray[np.bool_] | None:
+        """By block in order of address; None before anything was looked for."""
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """Who holds the blocks of the groups with these keys."""
+
+    def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
+        """(bytes, count) of what groups keep alive together; None where that is not known."""
+
+
 class StoredHolders:
     """What a snapshot file keeps of the holders, as `HolderFinder` gives it.
 
@@ -61,3 +77,7 @@ class StoredHolders:
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys."""
         return {key: self._held[key] for key in keys if key in self._held}
+
+    def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
+        """Not kept."""
+        return None

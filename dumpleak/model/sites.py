@@ -16,6 +16,8 @@ from windumps.blocks import SIZE_UNKNOWN
 from windumps.images.modules import Module
 
 _SIZE_PART = 3
+# What names of shapes say of text as BSTRs have it.
+LENGTH_PREFIXED = "length-prefixed UTF-16 text"
 DIGEST_BYTES = 16
 
 

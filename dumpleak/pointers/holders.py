@@ -66,6 +66,7 @@ class HolderFinder:
         self._index = index
         self._sites = sites
         self._retained = retained
+        self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
 
     @cached_property
@@ -96,7 +97,8 @@ class HolderFinder:
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()
-            kept = Retention(graph, reachable, index.size).of_groups(index.group, groups)
+            self._retention = Retention(graph, reachable, index.size)
+            kept = self._retention.of_groups(index.group, groups)
         self.unreferenced = ~reachable
         if not unreferenced_can_be_told(session, amounts):
             reachable[:] = True
@@ -116,6 +118,14 @@ class HolderFinder:
                 found[row], fields=fields, retained_bytes=bytes_, retained_count=count
             )
         return holdings
+
+    def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
+        """What groups keep alive together, once it was looked for; None where that is not known."""
+        if self._retention is None:
+            return None
+        wanted = np.array([site.key in keys for site in self._sites], np.bool_)
+        blocks = np.flatnonzero(wanted[self._index.group]).astype(np.int32)
+        return self._retention.of_blocks(blocks)
 
 
 def block_name(site: Site) -> str:

@@ -126,3 +126,22 @@ def test_pieces_of_a_file_are_no_allocations_that_became_more(run: Any, tmp_path
     assert told["totals"]["delta_count"] == 0
     assert [row["delta_count"] for row in told["private"]] == [0]
     assert run("diff", *files, "--fail-on", "bytes>=1M")[0] == 1
+
+
+def test_a_count_has_no_answer_where_only_bytes_of_private_memory_are_known(
+    run: Any, tmp_path: Path
+) -> None:
+    """What came are 4 x 512 KiB, which may be up to 512 allocations; blocks of heaps did not change."""
+    files = []
+    for hour in range(2):
+        process = ProcessBuilder(3600 * hour).image("app.exe", data=b"").heap(2, 5).thread()
+        process.private(1 + 4 * hour, 0x80000)
+        for row in process.rows:
+            if row.size == 0x80000:
+                process.dump.memory(row.base, bytes(row.size))
+        process.with_regions = False
+        files.append(tmp_path / f"{hour}.dmp")
+        files[-1].write_bytes(process.build())
+    codes = [run("diff", *files, "--fail-on", f"count>={most}")[0] for most in (512, 513)]
+    assert codes == [3, 0]
+    assert run("diff", *files, "--fail-on", "bytes>=2M")[0] == 1

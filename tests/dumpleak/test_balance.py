@@ -146,6 +146,24 @@ def test_pages_by_use_leave_less_unexplained() -> None:
     assert "paged pool in memory" in found.holds
 
 
+def test_memory_that_two_rows_count_is_taken_off_once() -> None:
+    known = {
+        "memory.physical_bytes": 100,
+        "memory.available_bytes": 20,
+        "pages.awe_bytes": 30,
+    }
+    for more, rest in (({}, 50), ({"memory.driver_bytes": 40}, 40)):
+        (found,) = balances([Figure(name, value) for name, value in (known | more).items()])
+        assert found.rest.points == (rest,)
+
+
+def test_parts_that_come_to_more_than_the_whole_are_said_to_overlap() -> None:
+    known = {"memory.physical_bytes": 100, "memory.available_bytes": 120}
+    (found,) = balances([Figure(name, value) for name, value in known.items()])
+    assert found.rest.points == (-20,)
+    assert "parts overlap" in found.holds
+
+
 @pytest.mark.parametrize("kind", ["x64", "pae"])
 def test_the_pfn_database_tells_physical_and_available_memory_where_no_counter_does(
     kind: str, run: Any, tmp_path: Path

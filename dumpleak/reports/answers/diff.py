@@ -314,6 +314,24 @@ def tree_of(answer: Comparison | Trend) -> Tree:
     )
 
 
+def parts_json(delta: SiteDelta) -> dict[str, Any]:
+    """The shapes that a site was put together of, where it was."""
+    if not delta.parts:
+        return {}
+    return {
+        "parts": [
+            {
+                "key": part.site.key,
+                "name": part.site.name,
+                "delta_bytes": part.delta_bytes,
+                "delta_count": part.delta_count,
+                **both_json(part.base, part.current),
+            }
+            for part in delta.parts
+        ]
+    }
+
+
 def diff_json(
     comparison: Comparison, gate: GateResult | None, shown: Shown = USUAL
 ) -> dict[str, Any]:
@@ -358,6 +376,7 @@ def diff_json(
                 "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
                 "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
+                **parts_json(delta),
             }
             for rank, delta in enumerate(_listed(comparison, shown), start=1)
         ],
