@@ -275,3 +275,16 @@ def test_info_names_the_allocators(run: Any, tmp_path: Path) -> None:
     assert "Allocators      mimalloc 320 KiB" in out
     out = run("info", _write(tmp_path / "b.dmp"))[1]
     assert "Allocators" not in out
+
+
+@pytest.mark.parametrize(("arena", "pool"), [(256 << 10, 4096), (1 << 20, 16384)])
+def test_arenas_of_python_have_pools_whose_headers_fit(arena: int, pool: int) -> None:
+    base = 0x6000_0000
+    memory = bytearray(arena)
+    for number, size in enumerate((16, 64, 512, 32)):
+        row = 3, base + number * pool + 0x100, HEAP, HEAP, 0, size // 16 - 1, 0x200, pool - size
+        struct.pack_into("<IxxxxQQQIIII", memory, number * pool, *row)
+    for image, named in (("python312.dll", True), ("other.dll", False)):
+        process = _process().image(image)
+        _put(process, base, bytes(memory))
+        assert (_named(process).get("Python objects") == [base]) == named
