@@ -22,6 +22,7 @@ import click
 from dumpleak import __version__
 from dumpleak.commands import COMMANDS, Commands
 from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
+from dumpleak.commands.saying import say
 from dumpleak.interrupts import INTERRUPTED, start_is_over
 from dumpleak.model.optional_libraries import in_quotes
 from windumps.errors import NotADumpError, WindumpsError
@@ -217,5 +218,5 @@ def _ending_on_signals() -> Iterator[None]:
 def _fail(message: str, *, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    click.echo(f"dumpleak: {message}", err=True)
+    say(f"dumpleak: {message}")
     return EXIT_CANNOT_ANSWER

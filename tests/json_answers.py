@@ -126,13 +126,13 @@ def _poolmon(step: int) -> Callable[[Path], None]:
     return lambda file: _put(file, poolmon(tags).encode())
 
 
-def _managed(step: int) -> Callable[[Path], None]:
+def _managed(step: int, runtime: str = "coreclr.dll") -> Callable[[Path], None]:
     """A process with objects of .NET, and more of them at each step."""
     made = ClrHeapBuilder()
     order = made.type("Shop", "Order", 48)
     for _ in range(500 + 300 * step):
         made.put(order)
-    dump = made.build().misc_info(7, (1_700_000_000 + step, 1, 1)).build()
+    dump = made.build((runtime,)).misc_info(7, (1_700_000_000 + step, 1, 1)).build()
     return lambda file: _put(file, dump)
 
 
@@ -379,7 +379,8 @@ def _held(file: Path) -> None:
 def _lived(number: int) -> Callable[[Path], None]:
     """A system of a series over two restarts: it tells where its memory is, and blocks point to something.
 
-    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced.
+    The counters of a tag grow alike in each life; with the last, Windows and a driver are replaced, and then
+    another driver.
     """
 
     def make(file: Path) -> None:
@@ -402,6 +403,8 @@ def _lived(number: int) -> Callable[[Path], None]:
         if number > 3:
             rebuild(made, "acmenet.sys")
             struct.pack_into("<I", made.raw, AT_BUILD, 7600)
+        if number > 4:
+            rebuild(made, "acmegpu.sys")
         (time,) = struct.unpack_from("<Q", made.raw, AT_TIME)
         struct.pack_into("<Q", made.raw, AT_TIME, time + number * AN_HOUR)
         struct.pack_into("<Q", made.raw, AT_UP_TIME, AN_HOUR // 2 + life * AN_HOUR)
@@ -464,6 +467,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     "kept-lived.dlsnap": _kept(_lived(0)),
     **{f"handles{n}.txt": _summary(n) for n in range(3)},
     **{f"managed{n}.dmp": _managed(n) for n in range(3)},
+    "framework.dmp": _managed(0, "clr.dll"),
     **{f"processes{n}.csv": _processes(n) for n in range(2)},
     "counters.csv": lambda file: _put(file, COUNTERS.encode()),
     "suppressions.toml": _suppressions,
@@ -566,8 +570,8 @@ ANSWERED: list[Words] = [
     *MEMBER_LINES,
     *SYSTEM_LINES,
     ("info", "handles1.dmp"),
-    ("info", "managed0.dmp"),
-    ("stat", "managed0.dmp", *MANAGED),
+    *of_one(["managed0.dmp", "framework.dmp"], "info"),
+    *(("stat", "managed0.dmp", *MANAGED, "--by", by) for by in ("type", "holder")),
     ("diff", "managed0.dmp", "managed1.dmp", *MANAGED),
     ("trend", *(f"managed{n}.dmp" for n in range(3)), *MANAGED),
     ("diff", BASE, CURRENT, "--holders"),

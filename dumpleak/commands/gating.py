@@ -13,6 +13,7 @@ import click
 from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER, EXIT_GATE
 from dumpleak.commands.opening import opened
 from dumpleak.commands.options import Options
+from dumpleak.commands.saying import say
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.trend import Trend
 from dumpleak.gate.baseline import Baseline, check_grouping, json_baseline, snapshot_baseline
@@ -137,7 +138,7 @@ def finish(gate: Gate | None, judged: Judged[Comparison] | Judged[Trend]) -> Non
         why = f"the dumps are not comparable: {'; '.join(answer.reasons)}"
         if answer.doubts:
             why = "; ".join(answer.doubts)
-        click.echo(f"dumpleak: {why}" if gate is None else f"SUMMARY: NO ANSWER; {why}", err=True)
+        say(f"dumpleak: {why}" if gate is None else f"SUMMARY: NO ANSWER; {why}")
         raise SystemExit(EXIT_CANNOT_ANSWER)
     if answer.reasons:
         # Not every format has a place for it.

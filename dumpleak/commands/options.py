@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from dumpleak.attribution.skip_list import skip_patterns
+from dumpleak.commands.saying import say
 from dumpleak.model.block_filter import BlockFilter, parse_sizes
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.shown import CALLERS, Shown
@@ -56,7 +57,7 @@ def _symbols(
     try:
         elements += environment_elements()
     except SymbolPathError as error:
-        click.echo(f"dumpleak: {ENVIRONMENT} is not used: {error}", err=True)
+        say(f"dumpleak: {ENVIRONMENT} is not used: {error}")
     if not elements:
         return None
     symbols = Symbols.along(list(dict.fromkeys(elements)))

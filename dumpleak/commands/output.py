@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import IO
 
-import click
 from rich.console import Console
 
 from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
 from dumpleak.commands.options import Options
+from dumpleak.commands.saying import say
 from dumpleak.model.errors import Progress as ProgressCallback
 from dumpleak.model.errors import no_progress
 from dumpleak.reports.formats import Answer, write_answer
@@ -23,7 +23,7 @@ from windumps.files import DISK_FULL, whole_file
 def require(shortfall: str) -> None:
     """Ends with exit code 3 when what was shown says too little to count as an answer; "" is enough."""
     if shortfall:
-        click.echo(f"dumpleak: {shortfall}", err=True)
+        say(f"dumpleak: {shortfall}")
         raise SystemExit(EXIT_CANNOT_ANSWER)
 
 

@@ -7,6 +7,7 @@ import click
 from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER
 from dumpleak.commands.options import TOP, Options, options_with
 from dumpleak.commands.output import answer_to, progress_bar
+from dumpleak.commands.saying import say
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.process_growth import compare_processes
 from dumpleak.kernel.answerable import pools_of
@@ -59,7 +60,7 @@ def processes(dump: str, current: str | None, top: int | None, options: Options)
     if growth.verdict is Verdict.NOT_COMPARABLE:
         comparison = growth.comparison
         why = "; ".join((*comparison.reasons, *comparison.doubts))
-        click.echo(f"dumpleak: the dumps are not comparable: {why}", err=True)
+        say(f"dumpleak: the dumps are not comparable: {why}")
         raise SystemExit(EXIT_CANNOT_ANSWER)
 
 

@@ -143,7 +143,8 @@ ARENA_ROWS = {
     "arenas.count": RowKind(COUNT, "blocks of other allocators"),
     "arenas.bytes": RowKind(BYTES, "bytes in blocks of other allocators", 1 << 20),
 }
-OF_ALLOCATORS = ("arenas.", "private_")
+OF_ALLOCATOR = "private_"
+OF_ALLOCATORS = ("arenas.", OF_ALLOCATOR)
 # Sums of other rows, and the row that tells that all of a sum is known: they are named only when none of
 # those grew.
 UNEXPLAINED = "unexplained.bytes"
@@ -270,12 +271,17 @@ def older_figures(threads: int, committed: int | None, reason: str) -> tuple[Fig
 
 def allocator_row(allocator: str) -> str:
     """The row of what one allocator took from Windows: "private_go_heap.bytes"."""
-    return f"private_{re.sub('[^a-z0-9]+', '_', allocator.lower()).strip('_')}.bytes"
+    return f"{OF_ALLOCATOR}{re.sub('[^a-z0-9]+', '_', allocator.lower()).strip('_')}.bytes"
+
+
+def allocator_told(row: str) -> str:
+    """The allocator of such a row, for people."""
+    return row.removeprefix(OF_ALLOCATOR).partition(".")[0].replace("_", " ")
 
 
 def _kind(name: str) -> RowKind:
-    if name.startswith("private_"):  # its sites tell of growth, as those of the sum do
-        return RowKind(BYTES, f"private memory of {name[8:].partition('.')[0].replace('_', ' ')}")
+    if name.startswith(OF_ALLOCATOR):  # its sites tell of growth, as those of the sum do
+        return RowKind(BYTES, f"private memory: {allocator_told(name)}")
     return (
         ROWS.get(name)
         or MANAGED_ROWS.get(name)

@@ -100,7 +100,7 @@ def mimalloc2(pages: list[Page], base: int = 0x100 * SEGMENT, keys: int = 0) -> 
         in_use = page.count - page.free - page.local
         struct.pack_into("<H", memory, at + 0x20, in_use)
         struct.pack_into("<QQ", memory, at + 0x28, page.size, start)
-        struct.pack_into("<QQ", memory, at + 0x38 + keys, freed | 1 if freed else 0, HEAP)
+        struct.pack_into("<QQ", memory, at + 0x38 + keys, freed | (2 if other else 0), HEAP)
         made.used |= page.blocks(start)
         made.starts.append(start)
         if other:

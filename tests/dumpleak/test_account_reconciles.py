@@ -78,9 +78,18 @@ def _name(path: Path) -> str:
     return "/".join(path.parts[-3:])
 
 
-def _taken(path: Path) -> tuple[Session, Snapshot]:
+Taken = tuple[Path, Session, Snapshot]
+
+
+def _taken(path: Path) -> Taken:
     session = Session(open_dump(path))
-    return session, process_snapshot(session)
+    return path, session, process_snapshot(session)
+
+
+@pytest.fixture(scope="module", params=_process_dumps(), ids=_name)
+def walked(request: pytest.FixtureRequest) -> Taken:
+    """Each dump once, for all tests of it."""
+    return _taken(request.param)
 
 
 def _a_minute_later(snapshot: Snapshot) -> Snapshot:
@@ -101,9 +110,8 @@ def _inside(session: Session, spans: list[tuple[int, int]]) -> int:
     return total
 
 
-@pytest.mark.parametrize("path", _process_dumps(), ids=_name)
-def test_the_rows_of_an_account_add_up(path: Path) -> None:
-    session, taken = _taken(path)
+def test_the_rows_of_an_account_add_up(walked: Taken) -> None:
+    _, session, taken = walked
     rows = {figure.name: figure for figure in account_of(taken)}
     value = {name: figure.value for name, figure in rows.items()}
     assert all((figure.value is None) == bool(figure.reason) for figure in rows.values())
@@ -132,9 +140,10 @@ def test_the_rows_of_an_account_add_up(path: Path) -> None:
         assert value[name] == (None if unread else sum(each or 0 for each in of_heaps))
 
 
-@pytest.mark.parametrize("path", _process_dumps(), ids=_name)
-def test_blocks_free_memory_and_overhead_of_a_heap_are_what_it_has_committed(path: Path) -> None:
-    session, taken = _taken(path)
+def test_blocks_free_memory_and_overhead_of_a_heap_are_what_it_has_committed(
+    walked: Taken,
+) -> None:
+    _, session, taken = walked
     regions = session.dump.memory.regions
     for row, source in zip(taken.heaps, session.heaps, strict=False):
         heap = source.entry.heap
@@ -157,9 +166,9 @@ def test_blocks_free_memory_and_overhead_of_a_heap_are_what_it_has_committed(pat
                 assert row.committed_bytes <= windows
 
 
-@pytest.mark.parametrize("path", _process_dumps(), ids=_name)
-def test_a_dump_against_itself_shows_no_growth_in_anything(path: Path) -> None:
-    (one, before), (other, after) = _taken(path), _taken(path)
+def test_a_dump_against_itself_shows_no_growth_in_anything(walked: Taken) -> None:
+    path, one, before = walked
+    _, other, after = _taken(path)
     pairs = [(before, _a_minute_later(after))]
     older, newer = all_populations(one, before), all_populations(other, after)
     for of, kept in older.items():

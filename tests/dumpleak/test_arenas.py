@@ -258,3 +258,33 @@ def test_files_that_know_no_allocators_are_compared_by_size() -> None:
     assert not {key for key in same[1].private if "mimalloc" in key}
     total = np.sum([totals.bytes for _, totals in taken.private.values()])
     assert total == sum(totals.bytes for _, totals in same[1].private.values())
+
+
+def test_growth_of_an_allocator_leads_to_its_blocks_and_not_to_virtual_alloc(
+    run: Any, tmp_path: Path
+) -> None:
+    base = _write(tmp_path / "a.dmp", mimalloc2(PAGES))
+    current = _write(tmp_path / "b.dmp", mimalloc2([*MORE, *PAGES * 10]), time=3600)
+    out = run("diff", base, current)[1]
+    assert "dumpleak diff BASE CURRENT --of arenas" in out
+    assert "VirtualAlloc" not in out
+
+
+def test_info_names_the_allocators(run: Any, tmp_path: Path) -> None:
+    out = run("info", _write(tmp_path / "a.dmp", mimalloc2(PAGES)))[1]
+    assert "Allocators      mimalloc 320 KiB" in out
+    out = run("info", _write(tmp_path / "b.dmp"))[1]
+    assert "Allocators" not in out
+
+
+@pytest.mark.parametrize(("arena", "pool"), [(256 << 10, 4096), (1 << 20, 16384)])
+def test_arenas_of_python_have_pools_whose_headers_fit(arena: int, pool: int) -> None:
+    base = 0x6000_0000
+    memory = bytearray(arena)
+    for number, size in enumerate((16, 64, 512, 32)):
+        row = 3, base + number * pool + 0x100, HEAP, HEAP, 0, size // 16 - 1, 0x200, pool - size
+        struct.pack_into("<IxxxxQQQIIII", memory, number * pool, *row)
+    for image, named in (("python312.dll", True), ("other.dll", False)):
+        process = _process().image(image)
+        _put(process, base, bytes(memory))
+        assert (_named(process).get("Python objects") == [base]) == named

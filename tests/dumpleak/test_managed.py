@@ -151,6 +151,19 @@ def test_arrays_are_told_by_the_type_of_what_holds_them(run: Any, tmp_path: Path
     }
 
 
+def test_a_heap_without_an_object_that_can_be_walked_has_no_groups(
+    run: Any, tmp_path: Path
+) -> None:
+    made = ClrHeapBuilder()
+    made.free(0x40)
+    path = tmp_path / "a.dmp"
+    path.write_bytes(made.build().misc_info(7, (1_700_000_000, 1, 1)).thread().build())
+    for by in ("type", "reachable", "holder"):
+        answer = run("stat", str(path), "--of", "managed", "--by", by, "--format", "json")
+        assert answer[0] == 0, answer
+        assert json.loads(answer[1])["groups"] == []
+
+
 def test_garbage_is_not_told_where_not_all_objects_were_walked(run: Any, tmp_path: Path) -> None:
     dump = _made(tmp_path, "a.dmp", 500, damaged=True)
     status, _, error = run("stat", dump, "--of", "managed", "--by", "reachable")

@@ -340,3 +340,13 @@ def test_an_answer_is_not_written_over_lists_that_it_is_made_with(tmp_path: Path
         code, _, err = run(*words)
         assert (code, "would overwrite" in err) == (2, True)
     assert (skipped.read_text(), tags.read_text()[:4]) == ("engine!*\n", "Leak")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+def test_a_refusal_shows_control_characters_of_names_as_escapes(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "a\x1b[2Jb.dmp"
+    file.write_bytes(b"no dump at all")
+    code, _, err = run("info", file)
+    assert code == 3
+    assert "\x1b" not in err
+    assert len(err.splitlines()) == 1

@@ -99,6 +99,15 @@ def test_what_one_side_does_not_tell_is_unknown_and_said(run: Any, tmp_path: Pat
     assert "before.dmp" in rows["processes.bytes"]["reason"]
 
 
+def test_where_a_side_tells_no_figure_of_any_process_no_growth_is_not_all(
+    run: Any, tmp_path: Path
+) -> None:
+    out = run("processes", FilledSystem(tmp_path).save(), _made(tmp_path, "after").save())[1]
+    assert out.startswith("No process is seen to grow by more than is usual, but not all is known.")
+    assert "Unknown      private commit of all programs: a side does not tell" in out
+    assert "growth, not proof" not in out
+
+
 def test_snapshot_files_tell_the_same(run: Any, tmp_path: Path) -> None:
     made = _made(tmp_path, "after")
     made.holds("acmesvc.exe", pages=0x4000)

@@ -13,7 +13,7 @@ import pytest
 from builders.arena_builder import HEAP, SLICE, SPAN, Made, Page, mimalloc2, mimalloc3, rpmalloc2
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
-from truth import SHARED
+from truth import SHARED, TESTDATA
 
 from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
@@ -24,6 +24,12 @@ from windumps.heaps.rpmalloc.heap import find_rpmalloc
 from windumps.heaps.slabs import SlabArena
 
 TRUTHS = sorted((SHARED / "arenas").glob("*.truth.json.xz")) if SHARED.is_dir() else []
+USER_DUMPS = sorted(
+    file
+    for folder in TESTDATA.iterdir()
+    if folder.name[:1].isdigit()
+    for file in folder.rglob("*.dmp.gz")
+)
 PAGE = 0x1000
 COMMIT, PRIVATE, IMAGE, READ_WRITE = 0x1000, 0x20000, 0x1000000, 4
 MANY = [Page(64, 5, 3, 2, 4), Page(256, 7, freed=3), Page(32, 40), Page(1024, 9, local=6)]
@@ -191,3 +197,9 @@ def test_pages_that_others_name_and_that_are_not_there_count_as_not_walked() -> 
     arena = _found(_dump(made), "mimalloc")
     assert _used(arena) == made.used
     assert arena.account.unwalked_bytes == SLICE
+
+
+@pytest.mark.parametrize("file", USER_DUMPS, ids=lambda path: "/".join(path.parts[-3:]))
+def test_no_heap_of_windows_looks_like_another_allocator(file: Path) -> None:
+    memory = open_dump(file).memory
+    assert [find(memory, 0, DiagnosticLog()) for find in FINDERS.values()] == [None, None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from dumpleak.model.account import OF_ALLOCATOR, allocator_told
 from dumpleak.model.info import Info
 from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.units import format_bytes
@@ -73,8 +74,20 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         *((("Threads", str(info.thread_count)),) if info.thread_count else ()),
         *process_facts(info),
         ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
+        *_allocators(info),
         *(("Comment", comment) for comment in info.comments),
     ]
+
+
+def _allocators(info: Info) -> list[tuple[str, str]]:
+    """What the allocators that were recognised took from Windows, the most first."""
+    rows = [
+        (figure.value, allocator_told(figure.name))
+        for figure in info.account
+        if figure.name.startswith(OF_ALLOCATOR) and figure.value
+    ]
+    told = [f"{name} {format_bytes(size)}" for size, name in sorted(rows, reverse=True)]
+    return [("Allocators", ", ".join(told))] if told else []
 
 
 def _memory(info: Info) -> list[Part]:

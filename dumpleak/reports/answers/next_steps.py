@@ -11,7 +11,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from dumpleak.model.account import AccountRow
-from dumpleak.model.populations import BLOCKS, OF_VIRTUAL_ALLOC, POPULATIONS, REGIONS, THREADS
+from dumpleak.model.populations import (
+    ARENAS,
+    BLOCKS,
+    MANAGED,
+    OF_VIRTUAL_ALLOC,
+    POPULATIONS,
+    REGIONS,
+    THREADS,
+)
+from dumpleak.model.sites import allocator_in
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.subject import Subject
 from windumps.errors import KERNEL_DUMP_COMMAND
@@ -42,6 +51,26 @@ WHOSE_REGIONS = Step(
     "Look at who points to such regions:", "dumpleak diff BASE CURRENT --of regions --by owner"
 )
 OUTSIDE_HEAPS = Step(*OF_VIRTUAL_ALLOC)
+_CALLED = {ARENAS: "blocks of other allocators", MANAGED: ".NET objects"}
+
+
+def _look_at(of: str) -> Step:
+    """How to see the members of a population one by one."""
+    return Step(f"Look at the {_CALLED.get(of, of)}:", f"dumpleak diff BASE CURRENT --of {of}")
+
+
+_ITS_BLOCKS = _look_at(ARENAS)
+# Who calls VirtualAlloc is known where an allocator is: what asks the allocator is what matters.
+_BY_ALLOCATOR = {
+    "mimalloc": _ITS_BLOCKS,
+    "rpmalloc": _ITS_BLOCKS,
+    ".net objects": _look_at(MANAGED),
+    "go heap": Step(
+        "See which Go code allocates, in the running program (net/http/pprof):",
+        "go tool pprof http://HOST:PORT/debug/pprof/heap",
+    ),
+    "java": Step("See what of Java grows, while it runs:", "jcmd PID VM.native_memory summary"),
+}
 # Rows of the account that are not called as the population that names what is in them.
 _NAMED_BY = {"stacks": THREADS, "mapped": REGIONS}
 _NAMED_ROWS = 2
@@ -119,6 +148,12 @@ def trace_steps(of: str, by: str, names: Iterable[str]) -> tuple[Step, ...]:
     return tuple(Step(*trace) for trace in found if trace is not None)
 
 
+def outside_steps(keys: Iterable[str]) -> tuple[Step, ...]:
+    """How to see who takes private memory outside heaps, by the keys of its groups that grew."""
+    found = (_BY_ALLOCATOR.get(allocator_in(key), OUTSIDE_HEAPS) for key in keys)
+    return tuple(dict.fromkeys(found))
+
+
 def named_elsewhere(rows: Sequence[AccountRow], of: str) -> tuple[Step, ...]:
     """How to see what is in rows of the account that grew and that a population lists one by one.
 
@@ -133,9 +168,7 @@ def named_elsewhere(rows: Sequence[AccountRow], of: str) -> tuple[Step, ...]:
     first = [name.partition(".")[0] for name in told[:_NAMED_ROWS]]
     found = dict.fromkeys(_NAMED_BY.get(name, name) for name in first)
     shown = [name for name in found if name in POPULATIONS and name not in (of, BLOCKS)]
-    return tuple(
-        Step(f"Look at the {name}:", f"dumpleak diff BASE CURRENT --of {name}") for name in shown
-    )
+    return tuple(_look_at(name) for name in shown)
 
 
 def program_of(source: SourceInfo, placeholder: str = "app.exe") -> str:

@@ -157,14 +157,14 @@ def _summary(growth: ProcessGrowth) -> Summary:
     unknown = _unknown(growth)
     if unknown:
         facts.append(("Unknown", "; ".join(unknown)))
-    facts.append(
-        ("How sure", "growth, not proof; programs are told apart by name, restarts are said")
-    )
-    if growth.verdict is Verdict.NO_GROWTH:
+    none_grew = growth.verdict is Verdict.NO_GROWTH
+    sure = "as sure as the load between the two was real" if none_grew else "growth, not proof"
+    facts.append(("How sure", f"{sure}; programs are told apart by name, restarts are said"))
+    if none_grew:
         headline = "No process grew by more than is usual between these two."
-        if partly := any(growth.unknown.values()):
+        if unknown:
             headline = "No process is seen to grow by more than is usual, but not all is known."
-        return Summary(Tone.CANNOT_TELL if partly else Tone.GOOD, headline, tuple(facts))
+        return Summary(Tone.CANNOT_TELL if unknown else Tone.GOOD, headline, tuple(facts))
     steps = []
     if grown and comparison.current.source.kind == PERFORMANCE_LOG:
         steps.append(

@@ -27,7 +27,6 @@ from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
-    OUTSIDE_HEAPS,
     OWNED,
     THIRD_DUMP,
     WHOSE_REGIONS,
@@ -35,6 +34,7 @@ from dumpleak.reports.answers.next_steps import (
     better_dump_steps,
     comparable_dumps_steps,
     named_elsewhere,
+    outside_steps,
     record_stacks,
     trace_steps,
     track_driver,
@@ -212,9 +212,8 @@ def _grown_steps(
         asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
         return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
     steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]
-    if any(id(delta) in outside for delta in grown[:NAMED]):
-        steps.append(OUTSIDE_HEAPS)
-    return (*steps, *seen)
+    steps += outside_steps(delta.site.key for delta in grown[:NAMED] if id(delta) in outside)
+    return tuple(dict.fromkeys((*steps, *seen)))
 
 
 def of_heaps(

@@ -10,6 +10,7 @@ from dumpleak.model.coverage import ArenasCovered
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError
 from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.memory_use import absent_private
+from dumpleak.process.private_memory import find_private
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.members import Members, added_up
 from windumps.heaps.arenas import ARENA_KINDS
@@ -24,11 +25,10 @@ def arena_members(session: Session, by: str) -> StoredPopulation:
     arenas = arenas_of(session)
     unread = [source.entry for source in arenas if source.entry.heap is None]
     if unread:
-        raise CannotAnswerError("; ".join(f"{entry.kind} {entry.reason}" for entry in unread))
+        told = "; ".join(f"{entry.kind} is {entry.reason}" for entry in unread)
+        raise CannotAnswerError(f"{session.dump.path}: {told}")
     if not arenas:
-        names = " or ".join(kind.name for kind in ARENA_KINDS)
-        hint = "" if not absent_private(session) else f"; {BETTER_DUMP}"
-        raise CannotAnswerError(f"no memory of {names} was found in the dump{hint}")
+        raise CannotAnswerError(f"{session.dump.path}: {_why_none(session)}")
     grouping: Grouping = GROUPINGS[by](session)
     groups, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for source, used in arena_blocks(session):
@@ -37,6 +37,15 @@ def arena_members(session: Session, by: str) -> StoredPopulation:
     group, size = np.concatenate(groups), np.concatenate(sizes)
     members = Members(grouping.table.sites, group, size)
     return StoredPopulation({by: added_up(members)}, coverage=_covered(session))
+
+
+def _why_none(session: Session) -> str:
+    """Says that no allocator was found whose blocks are read, which others were, and what may help."""
+    others = find_private(session).owners.names if len(session.dump.memory.regions) else []
+    known = f"; recognised, but not read: {', '.join(others)}" if others else ""
+    lacking = f"; {BETTER_DUMP}" if absent_private(session) else ""
+    names = " or ".join(kind.name for kind in ARENA_KINDS)
+    return f"no memory of {names} was found in the dump{known}{lacking}"
 
 
 def _covered(session: Session) -> ArenasCovered:

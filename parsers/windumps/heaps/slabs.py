@@ -312,10 +312,10 @@ def allocations_of(memory: AddressSpace, addresses: U64) -> list[tuple[int, int]
 
 
 def _committed(memory: AddressSpace, ranges: Sequence[tuple[int, int]]) -> int:
-    """Committed bytes in ranges; all of them where the dump does not list its regions."""
+    """Committed bytes in ranges; what is in the dump where it does not list its regions."""
     regions = memory.regions
     if not len(regions):
-        return sum(size for _, size in ranges)
+        return memory.present_in(ranges)
     total = 0
     rows = regions.state == MEM_COMMIT
     start, size = regions.base_address[rows], regions.region_size[rows]

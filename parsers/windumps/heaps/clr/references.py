@@ -64,6 +64,8 @@ class ObjectIndex:
     def links(self) -> Iterator[Links]:
         """The pointers in objects, piece by piece."""
         tables, address = self._heap.tables, self.objects.address
+        if not len(address):
+            return
         width = tables.pointer_size
         has = (tables.flags & HAS_POINTERS) != 0
         ends = address + self.objects.size.astype(np.uint64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from windumps.arrays import U64
 from windumps.blocks import Kind
 from windumps.diagnostics import DiagnosticLog
-from windumps.heaps.mimalloc.layouts import DELAYED_FREE, V2, PageLayout
+from windumps.heaps.mimalloc.layouts import DELAYED_FREE, V2, WAITS, PageLayout
 from windumps.heaps.mimalloc.pages import AGREEING_PAGES, Pages, find_pages
 from windumps.heaps.mimalloc.segments import (
     SEGMENT_BYTES,
@@ -23,7 +23,7 @@ from windumps.heaps.mimalloc.segments import (
     SegmentPages,
     find_segments,
 )
-from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain, is_blank
+from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain
 from windumps.memory import AddressSpace
 
 NAME = Kind.MIMALLOC.label
@@ -104,23 +104,23 @@ def _slabs(memory: AddressSpace, layout: PageLayout, pages: NDArray[np.void], st
         np.zeros(len(pages), np.bool_),
         np.empty(0, np.uint64),
     )
-    return _with_delayed(memory, slabs, pages["owner"], used) if layout is V2 else slabs
+    return _with_delayed(memory, slabs, pages) if layout is V2 else slabs
 
 
-def _with_delayed(memory: AddressSpace, slabs: Slabs, owner: U64, used: NDArray[np.int64]) -> Slabs:
+def _with_delayed(memory: AddressSpace, slabs: Slabs, pages: NDArray[np.void]) -> Slabs:
     """Version 2: with what waits on the lists of heaps.
 
-    Where one cannot be followed, it is not known of which full pages it has blocks.
+    A page says when it has a block there; one that says so and has none that was found is not believed.
     """
-    found, doubtful = [np.empty(0, np.uint64)], slabs.doubtful.copy()
-    for heap in np.unique(owner[owner != 0]).tolist():
+    found = [np.empty(0, np.uint64)]
+    for heap in np.unique(pages["owner"][pages["owner"] != 0]).tolist():
         head, present = memory.gather(np.array([heap + DELAYED_FREE], np.uint64), "<u8")
-        present &= ~is_blank(memory, np.array([heap], np.uint64))
-        blocks, whole = chain(memory, int(head[0]), slabs) if present[0] else (found[0], False)
-        found.append(blocks)
-        if not whole:
-            doubtful |= (owner == np.uint64(heap)) & (used == slabs.count)
-    return replace(slabs, doubtful=doubtful, free_elsewhere=np.unique(np.concatenate(found)))
+        if present[0]:
+            found.append(chain(memory, int(head[0]), slabs)[0])
+    elsewhere = np.unique(np.concatenate(found))
+    waits = np.isin(pages["xthread_free"] & np.uint64(V2.flag_bits), WAITS)
+    waits[slabs.page_of(elsewhere)] = False
+    return replace(slabs, doubtful=slabs.doubtful | waits, free_elsewhere=elsewhere)
 
 
 def _missing_segments(found: SegmentPages) -> int:

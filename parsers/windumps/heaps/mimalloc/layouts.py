@@ -61,6 +61,8 @@ V2 = PageLayout(
     3,
     proven=True,
 )
+# mi_delayed_t in the flags of xthread_free: a block is on its way to the heap's list, or is there.
+WAITS = (1, 2)
 DELAYED_FREE = 8  # mi_heap_t.thread_delayed_free of version 2
 
 _V3 = {

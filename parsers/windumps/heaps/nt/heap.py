@@ -270,6 +270,8 @@ class NtHeap(NtHeapBase):
         first = (header + np.uint64(links) + page) & ~page
         end = (header + size.astype(np.uint64)) & ~page
         some = first < end
+        if not some.any():
+            return 0
         return int(uncommitted_each(self.context.memory, first[some], end[some]).sum())
 
     def _are_own(self, piece: Entries, rows: NDArray[np.int64]) -> Mask:
