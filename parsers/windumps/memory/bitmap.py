@@ -45,7 +45,7 @@ class BitmapMemory(AddressSpace):
     def __init__(self, data: U8, bitmap: int, bits: int, first_page: int) -> None:
         self.data = data
         self.regions = Regions.empty()
-        self._first_page = first_page
+        self._first_page = min(first_page, len(data))  # a damaged one does not fit into 64 bits
         self._in_file = max(len(data) - first_page, 0) >> PAGE_BITS
         raw = data[bitmap : bitmap + (bits + 7) // 8]
         self._bits = min(bits, len(raw) * 8)
