@@ -178,6 +178,13 @@ def test_dumps_in_the_wrong_order_leave_a_gate_without_an_answer(run: Any) -> No
     assert "taken before" in err
 
 
+def test_one_dump_given_twice_is_told_what_is_missing_and_no_better_dump(run: Any) -> None:
+    out = run("diff", BEFORE, BEFORE)[1]
+    assert "Take a second dump later, under load, and compare:" in out
+    assert "procdump" not in out
+    assert "--force" not in out
+
+
 def test_dumps_of_two_architectures_are_not_compared(run: Any) -> None:
     code, out, err = run("diff", BEFORE, X86, "--format", "json")
     assert code == 3

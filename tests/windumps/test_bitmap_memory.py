@@ -76,9 +76,10 @@ def test_bits_behind_the_last_are_no_pages() -> None:
     assert memory.presence(-1) is Presence.NOT_MAPPED
 
 
-def test_a_bitmap_that_is_cut_holds_nothing() -> None:
+@pytest.mark.parametrize("first_page", [1 << 50, (1 << 64) - PAGE])
+def test_a_bitmap_that_is_cut_holds_nothing(first_page: int) -> None:
     data = np.frombuffer(bytes(START) + b"\xff" * 5, np.uint8)
-    memory = BitmapMemory(data, START, 1 << 40, 1 << 50)
+    memory = BitmapMemory(data, START, 1 << 40, first_page)
     assert memory.present_pages == 40
     assert memory.total_bytes == 0
     assert len(memory.runs.address) == 0

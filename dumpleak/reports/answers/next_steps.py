@@ -46,6 +46,10 @@ THIRD_DUMP = Step(
     "Take a third dump under the same load: what grows on is a suspect.",
     "dumpleak trend BASE CURRENT THIRD",
 )
+IN_ORDER = Step("Give the dumps in order of time:", "dumpleak diff CURRENT BASE")
+LATER_DUMP = Step(
+    "Take a second dump later, under load, and compare:", "dumpleak diff BASE CURRENT"
+)
 OWNED = frozenset(("other-private", "mapped"))  # uses of regions that somebody owns
 WHOSE_REGIONS = Step(
     "Look at who points to such regions:", "dumpleak diff BASE CURRENT --of regions --by owner"

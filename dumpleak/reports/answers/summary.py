@@ -11,11 +11,13 @@ from itertools import islice
 
 from dumpleak.compare import order
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
+from dumpleak.compare.comparable import same_dump, why_no_pair
 from dumpleak.compare.life import Life
 from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
+from dumpleak.model.boots import is_same_boot
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
 from dumpleak.model.populations import REGIONS
@@ -27,6 +29,8 @@ from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.next_steps import (
+    IN_ORDER,
+    LATER_DUMP,
     OWNED,
     THIRD_DUMP,
     WHOSE_REGIONS,
@@ -86,7 +90,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         many = groups_told(comparison.base, sites_grown) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"
-        steps = _grown_steps(comparison, grown)
+        steps = order_steps(*sides, []) or _grown_steps(comparison, grown)
     else:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
         what = f"No {comparison.base.noun} grew"
@@ -146,12 +150,28 @@ def cannot_tell(answer: Comparison | Trend, what: str, snapshots: Sequence[Snaps
         headline = "Cannot tell: what the dumps do not show could change the answer."
         steps = better_dump_steps(worst.source, "Take dumps with all memory:")
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), steps)
-    steps = (
+    steps = order_steps(snapshots[0], snapshots[-1], answer.reasons) or (
         *comparable_dumps_steps([snapshot.source for snapshot in snapshots], worst.source),
         Step("Compare all the same, knowing that it may mislead:", "dumpleak diff --force …"),
     )
     why = tuple(("Why", reason) for reason in answer.reasons)
     return Summary(Tone.CANNOT_TELL, f"Cannot tell: {what} not comparable.", why, steps)
+
+
+def order_steps(base: Snapshot, current: Snapshot, reasons: Sequence[str]) -> tuple[Step, ...]:
+    """What to do about two dumps that are one, or that are of one life and in the wrong order.
+
+    Args:
+        base: The first.
+        current: The second.
+        reasons: Why they cannot be compared; empty where they were.
+    """
+    if reasons:
+        if not set(reasons) & set(why_no_pair(base, current)):
+            return ()
+        return (LATER_DUMP,) if same_dump(base, current) else (IN_ORDER,)
+    swapped = is_same_boot(base.boot, current.boot) and order.is_older(base.source, current.source)
+    return (IN_ORDER,) if swapped else ()
 
 
 def how_sure(sure: str, snapshots: Sequence[Snapshot]) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from dumpleak.reports.answers.summary import (
     NAMED,
     covered_told,
     elapsed,
+    order_steps,
     rate_of,
     summarize_comparison,
 )
@@ -95,7 +96,8 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     outside = rows_told(rows)
     if not grown and not rows:
         return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
-    steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
+    swapped = order_steps(comparison.base, comparison.current, [])
+    steps = swapped or (THIRD_DUMP, *system_steps(rows, comparison.base.population))
     if left is not None:
         steps = (*left_steps(left, comparison.current.source, "CURRENT"), *steps)
     if not grown:
@@ -104,11 +106,14 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     hang = innocent(comparison.together)
     many = f"{len(grown):,} tag{'s' * (len(grown) != 1)}"
     first = f"{outside}; {many}" if rows else many
+    if not swapped:
+        drivers = [d.owner.drivers for _, d in grown if d.current.number not in hang]
+        steps = (*steps, track_driver(drivers))
     return Summary(
         Tone.NOTICE,
         f"{first} grew{roots_told(comparison)}. Leaking? Two dumps cannot tell it from a cache that fills.",
         tuple(facts),
-        (*steps, track_driver([d.owner.drivers for _, d in grown if d.current.number not in hang])),
+        steps,
     )
 
 
