@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 from dumpleak.compare.answers import Verdict
 from dumpleak.compare.comparable import Growth, doubts
 from dumpleak.compare.identities import identified
+from dumpleak.compare.same_owners import with_same_owners
 from dumpleak.compare.same_private import with_same_bytes, with_same_private
 from dumpleak.model.account import AccountRow
 from dumpleak.model.account_rows import what_grew, why_no_private
@@ -82,7 +83,7 @@ def made_alike(snapshots: Sequence[Snapshot], names: Sequence[str] = ()) -> Seri
     stripped = next((snapshot for snapshot in snapshots if snapshot.stripped), None)
     if stripped is not None:
         snapshots = [alike(stripped, snapshot)[1] for snapshot in snapshots]
-    series, said = with_same_private(identified(with_same_bytes(snapshots)))
+    series, said = with_same_private(identified(with_same_bytes(with_same_owners(snapshots))))
     names = names or [snapshot.source.file for snapshot in series]
     series, left_out = with_same_processes(series)
     # Memory that one dump does not list and another does would be growth that never was.

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from dumpleak.files import umdh_log
 from dumpleak.files.poolmon_log import KIND, TAGS_UNKNOWN
-from dumpleak.files.process_log import one_process
+from dumpleak.files.process_log import CountersCovered, one_process
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.pool import POOLS
 from dumpleak.model.pool_sites import site_key
@@ -29,11 +29,23 @@ def matched(*snapshots: Snapshot, of: str | None = None) -> tuple[Snapshot, ...]
         of: The population that the user named: processes of a log are compared only when they are meant.
 
     Raises:
-        CannotAnswerError: see `umdh_log.matched` and `one_process`.
+        CannotAnswerError: see `umdh_log.matched` and `one_process`; or a log of counters stands beside a
+            dump that is not asked for processes.
     """
+    _of_one_kind(snapshots)
     if of != PROCESSES:
         one_process(snapshots)
     return _with_lost_tags(_without_sessions(umdh_log.matched(*snapshots)))
+
+
+def _of_one_kind(snapshots: tuple[Snapshot, ...]) -> None:
+    log = next((side for side in snapshots if isinstance(side.coverage, CountersCovered)), None)
+    other = next((side for side in snapshots if side.population != PROCESSES), None)
+    if log is not None and other is not None:
+        raise CannotAnswerError(
+            f"{log.source.file} tells of processes, {other.source.file} of {other.population}: a log of "
+            "counters is compared with another, or, by --of processes, with the dump of a system"
+        )
 
 
 def _without_sessions(snapshots: tuple[Snapshot, ...]) -> tuple[Snapshot, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from builders.live_log_builder import counters
+from builders.process_builder import ProcessBuilder
 
 from dumpleak.files.counter_csv import is_log
 from dumpleak.files.counter_log import MAX_SNAPSHOTS, read_series
@@ -243,6 +244,18 @@ def test_a_log_of_counters_and_a_dump_are_two_things(write: Write, run: Any) -> 
     code, output, said = run("stat", path, "--of", "handles")
     assert (code, output) == (3, "")
     assert "tells of processes" in said
+
+
+def test_a_log_of_counters_beside_a_dump_of_a_process_is_refused(
+    write: Write, run: Any, tmp_path: Path
+) -> None:
+    log, dump = write(counters(USUAL)), tmp_path / "app.dmp"
+    dump.write_bytes(ProcessBuilder().image("app.exe").heap().thread().build())
+    for command in (("diff", log, dump), ("diff", dump, log), ("trend", log, dump, log)):
+        code, output, said = run(*command)
+        assert (code, output, len(said.splitlines())) == (3, "", 1)
+        assert "tells of processes" in said
+        assert "of blocks" in said
 
 
 def test_other_text_is_no_log_of_counters() -> None:
