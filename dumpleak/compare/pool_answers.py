@@ -100,6 +100,7 @@ class PoolAnswer:
         blocks: The blocks of the tags, where single tags were asked for and blocks were looked for.
         held: Who holds the objects of the first tags of objects, by tag.
         left: The pool that an unloaded driver left, where the system stopped for it.
+        shortfall: Why it cannot stand; "" when it can.
     """
 
     source: SourceInfo
@@ -111,6 +112,7 @@ class PoolAnswer:
     left: LeftPool | None = None
     system: tuple[Figure, ...] = ()
     blocks: BlockList | None = None
+    shortfall: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def take_pool(
         left=pools.left,
         system=snapshot.outside or (),
         blocks=blocks,
+        shortfall=snapshot.shortfall,
     )
 
 

@@ -79,4 +79,4 @@ def test_a_baseline_of_the_same_growth_accepts_it(run: Any, tmp_path: Path) -> N
 def test_what_cannot_be_judged_is_a_wrong_question(run: Any, words: tuple[str, ...]) -> None:
     code, out, err = run("pool", *words)
     assert (code, out) == (2, "")
-    assert re.search(r"--tag, --type and --no-walk|take two", err)
+    assert re.search(r"--tag, --exclude, --type and --no-walk|take two", err)
