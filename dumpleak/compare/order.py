@@ -41,14 +41,15 @@ def order_told(
     """
     if is_older(base.source, current.source):
         return (Diagnostic(CODES[0], Severity.WARNING, "comparison", None, SWAPPED),)
-    if not _is_known(base.source, current.source) and _shrank(base, current, rows):
+    if not _is_known(base, current) and _shrank(base, current, rows):
         return (Diagnostic(CODES[1], Severity.WARNING, "comparison", None, ON_TRUST),)
     return ()
 
 
-def _is_known(base: SourceInfo, current: SourceInfo) -> bool:
-    """Whether anything tells the order; of logs, which tell no time, it is said elsewhere."""
-    if Subject.LOG in (base.subject, current.subject):
+def _is_known(before: Snapshot, after: Snapshot) -> bool:
+    """Whether anything tells the order; of logs of pools their counters do, which only rise."""
+    base, current = before.source, after.source
+    if before.pool and after.pool and Subject.LOG in (base.subject, current.subject):
         return True
     if base.time is not None and current.time is not None and base.time != current.time:
         return True

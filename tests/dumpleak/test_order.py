@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.live_log_builder import process_list
 from truth import TESTDATA
 
 PAIR = TESTDATA / "10.0.19041.3324-x64" / "leak-pair-ust"
@@ -70,3 +71,13 @@ def test_snapshot_files_keep_what_tells_the_order(run: Any, written: Any, tmp_pa
         dump = written(name, time=1, seconds=seconds)
         assert run("snapshot", dump, "-o", files[-1])[0] == 0
     assert SWAPPED in _codes(run, *files[::-1])
+
+
+def test_lists_without_a_time_that_shrank_say_that_the_order_is_believed(
+    run: Any, tmp_path: Path
+) -> None:
+    lists = [tmp_path / f"{number}.csv" for number in range(2)]
+    for file, handles in zip(lists, (507, 9507), strict=True):
+        file.write_text(process_list([("app", 4711, handles, 20 << 20)]))
+    assert ON_TRUST in _codes(run, *lists[::-1])
+    assert ON_TRUST not in _codes(run, *lists)
