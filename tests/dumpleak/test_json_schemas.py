@@ -50,7 +50,6 @@ NEVER_NULL: dict[str, str] = {
     "explain-1:of_sites.*": "every dump here with stacks and images tells its process, and is small",
     "stat-1.groups[].retained_*": "no dump here is so large that it would take too long",
     "*.drivers_*loaded": "no list of drivers here is cut",
-    "trend-1.changes*.windows": "what changes here between boots is Windows, and its drivers",
     "trend-1.recurring*": "what grows alike in each boot here are tags of known drivers",
     "pool-1:*session_*": "no counters of session pool are partly absent here",
 }

@@ -18,6 +18,7 @@ from dumpleak.reports.answers.account_facts import (
     rate_told,
     trends_of,
 )
+from dumpleak.reports.answers.left_behind import CANNOT_TELL_A_CACHE, left_told
 from dumpleak.reports.answers.together import roots_told
 
 NAMED_ROWS = 3
@@ -60,7 +61,7 @@ def growth_headline(comparison: Comparison, many: str) -> str:
     if comparison.proof is not None and comparison.proof.blocks:
         whole = not find_hole(comparison.base).told
         return f"{first}. {proof_told(comparison.proof, whole_base=whole)}"
-    return f"{first}. Leaking? Two dumps cannot tell it from a cache that fills."
+    return f"{first}. {left_told(comparison.base, comparison.current) or CANNOT_TELL_A_CACHE}"
 
 
 def _whose(comparison: Comparison) -> str:

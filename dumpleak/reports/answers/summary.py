@@ -28,6 +28,7 @@ from dumpleak.model.units import count_of, format_bytes, format_count, format_sh
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
+from dumpleak.reports.answers.left_behind import left_facts, left_told
 from dumpleak.reports.answers.next_steps import (
     IN_ORDER,
     LATER_DUMP,
@@ -63,7 +64,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     what = f"{change_told(comparison)}{elapsed(*sides)}"
     if comparison.base.is_pool:
         what += rate_of(comparison, comparison.delta_bytes)
-    facts = [("What", what), *who_told(grown, growth)]
+    facts = [("What", what), *who_told(grown, growth), *left_facts(*sides)]
     facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += account_facts(comparison)
     drivers = [name for delta in grown for name in drivers_named(delta.site.driver)]
@@ -96,8 +97,10 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         what = f"No {comparison.base.noun} grew"
         if comparison.base.is_listed:
             what = f"{comparison.base.members.capitalize()} did not grow"
-        headline = f"{what} between these two dumps."
+        headline = f"{what} between these two dumps. {left_told(*sides)}".rstrip()
         sure = "as sure as the load between the dumps was real"
+    if left_told(*sides) and not forced:
+        tone = Tone.BAD
     facts.append(how_sure(f"{forced}{sure}", sides))
     return Summary(tone, headline, tuple(facts), steps)
 

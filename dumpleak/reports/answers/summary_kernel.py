@@ -18,6 +18,7 @@ from dumpleak.model.units import count_of, format_bytes, format_count
 from dumpleak.reports.answers.account_facts import system_steps, system_told
 from dumpleak.reports.answers.changes import changes_facts
 from dumpleak.reports.answers.headline import account_facts, rows_told
+from dumpleak.reports.answers.left_behind import CANNOT_TELL_A_CACHE, left_facts, left_told
 from dumpleak.reports.answers.left_pool import left_blocks, left_steps
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.summary import (
@@ -94,8 +95,10 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         facts[:0] = [("Stopped", f"{left.told}: {left_blocks(left)}")]
     rows = what_grew(comparison.account)
     outside = rows_told(rows)
+    sign = left_told(comparison.base, comparison.current)
     if not grown and not rows:
-        return Summary(Tone.GOOD, "No tag grew between these two dumps.", tuple(facts), ())
+        headline = f"No tag grew between these two dumps. {sign}".rstrip()
+        return Summary(Tone.BAD if sign else Tone.GOOD, headline, tuple(facts), ())
     swapped = order_steps(comparison.base, comparison.current, [])
     steps = swapped or (THIRD_DUMP, *system_steps(rows, comparison.base.population))
     if left is not None:
@@ -110,8 +113,8 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
         drivers = [d.owner.drivers for _, d in grown if d.current.number not in hang]
         steps = (*steps, track_driver(drivers))
     return Summary(
-        Tone.NOTICE,
-        f"{first} grew{roots_told(comparison)}. Leaking? Two dumps cannot tell it from a cache that fills.",
+        Tone.BAD if sign else Tone.NOTICE,
+        f"{first} grew{roots_told(comparison)}. {sign or CANNOT_TELL_A_CACHE}",
         tuple(facts),
         steps,
     )
@@ -140,6 +143,7 @@ def _growth_facts(
         holders = grown[0][1].holders
         if holders:
             facts.append(("Holders", f"of the first: {'; '.join(holders)}"))
+    facts += left_facts(comparison.base, comparison.current)
     facts = with_counted_roots(facts, comparison) + together_facts(comparison)
     facts += [
         ("Order", item.message) for item in comparison.diagnostics if item.code in order.CODES
@@ -176,7 +180,7 @@ def _never_freed(answer: PoolAnswer) -> list[tuple[str, str]]:
 def _limits(owners: Iterable[Ownership]) -> Iterator[tuple[str, str]]:
     """What must be known of who is named: drivers that are gone, callers that nobody knows."""
     for owner in owners:
-        if owner.unloaded and owner.note:
+        if owner.unloaded and not owner.drivers:  # else it is said what they left
             yield "Unloaded", f"{owner.tag.rstrip()}: {owner.note}"
         elif owner.on_behalf:
             yield "Caller", f"{owner.tag.rstrip()}: {owner.note}"

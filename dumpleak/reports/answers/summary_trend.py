@@ -14,6 +14,7 @@ from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import ADDRESS_SPACE, shrinking_told, trends_of
 from dumpleak.reports.answers.boots import boots_facts
 from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
+from dumpleak.reports.answers.left_behind import left_facts
 from dumpleak.reports.answers.next_steps import Step, trace_steps
 from dumpleak.reports.answers.summary import (
     NAMED,
@@ -72,6 +73,7 @@ def summarize_trend(trend: Trend) -> Summary:
     facts = (
         ("What", f"{change_told(trend)}{elapsed(trend.base, trend.current)}"),
         *_restarts(trend),
+        *left_facts(trend.base, trend.current),
         *boots_facts(trend),
         *who,
         *together_facts(trend),
