@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,13 @@ def test_stacks_that_contradict_themselves_are_not_told(
     assert set(found.values()) == {(1, None), (3, None)}
     out = run("stat", made.path, "--of", "threads")[1]
     assert "the dump does not tell how large threads are" in out
+    later = tmp_path / "later.dmp"
+    raw = bytearray(made.path.read_bytes())
+    time = struct.unpack_from("<Q", raw, 0xFA8)[0]  # DUMP_HEADER64.SystemTime
+    struct.pack_into("<Q", raw, 0xFA8, time + 36_000_000_000)
+    later.write_bytes(raw)
+    _, out, _ = run("diff", made.path, later, "--of", "threads")
+    assert out.startswith("Threads did not become more between these two dumps; how large they are")
 
 
 def test_threads_of_a_list_that_is_not_whole_are_said(run: Any, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from dumpleak.model.account_rows import what_grew
 from dumpleak.model.boots import is_same_boot
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
-from dumpleak.model.populations import REGIONS
+from dumpleak.model.populations import POPULATIONS, REGIONS
 from dumpleak.model.sites import SiteKind
 from dumpleak.model.snapshot import Snapshot, SourceInfo
 from dumpleak.model.together import innocent
@@ -96,13 +96,21 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
         what = f"No {comparison.base.noun} grew"
         if comparison.base.is_listed:
-            what = f"{comparison.base.members.capitalize()} did not grow"
-        headline = f"{what} between these two dumps. {left_told(*sides)}".rstrip()
+            did = "become more" if _unsized(comparison.base) else "grow"
+            what = f"{comparison.base.members.capitalize()} did not {did}"
+        headline = f"{what} between these two dumps{_unsized(comparison.base)}. {left_told(*sides)}"
+        headline = headline.rstrip()
         sure = "as sure as the load between the dumps was real"
     if left_told(*sides) and not forced:
         tone = Tone.BAD
     facts.append(how_sure(f"{forced}{sure}", sides))
     return Summary(tone, headline, tuple(facts), steps)
+
+
+def _unsized(snapshot: Snapshot) -> str:
+    """What a headline adds where members have sizes and the dump does not tell them; "" elsewhere."""
+    has_sizes = bool(POPULATIONS[snapshot.population].what_bytes)
+    return "" if snapshot.has_bytes or not has_sizes else "; how large they are is not known"
 
 
 def groups_told(snapshot: Snapshot, count: int) -> str:

@@ -223,7 +223,9 @@ def take_system_population(
         CannotAnswerError: the dump does not tell of it, or not of all members.
     """
     if of not in SYSTEM_PRODUCERS:
-        raise CannotAnswerError(f"{of} of a whole system are not told; name one with --process")
+        raise CannotAnswerError(
+            f"a whole system does not tell of {of}; name one process with --process"
+        )
     return system_snapshot(System.of(dump, symbols, progress), of, by)
 
 
