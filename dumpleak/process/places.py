@@ -135,7 +135,7 @@ class Places:
             text = f"stack of thread {thread.thread_id}"
             names = [name for name in _STACK_POINTERS if name in thread.registers]
             pointer = thread.registers[names[0]] if names else 0
-            if start <= pointer < end:
+            if names and start <= pointer < end:  # a damaged stack may span address 0
                 far = address - pointer
                 text += f", {names[0]}{'+' if far >= 0 else '-'}0x{abs(far):x}"
                 text += "" if far >= 0 else " (below what is in use)"

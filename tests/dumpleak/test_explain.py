@@ -207,6 +207,15 @@ def test_what_the_dump_lacks_is_absent_and_what_was_never_there_is_not() -> None
     assert "not in the dump" in told[1].told
 
 
+def test_a_thread_without_registers_whose_stack_spans_address_0_is_told_as_a_stack() -> None:
+    made = MinidumpBuilder()
+    made.memory(0x10000, b"\1" * 0x100)
+    made.region(0x10000, 0x2000)
+    made.thread(7, stack=(0, 0x11000))
+    (told,) = explain(Session(open_bytes(made.build())), [0x10080]).found
+    assert (told.what, told.told) == ("stack", "stack of thread 7")
+
+
 def test_a_pool_block_has_its_tag_and_owner() -> None:
     block, header, driver = explained(
         POOLS, "ffffd6d8c0034018", "ffffd6d8c0034008", "0xfffff8027d001234"
