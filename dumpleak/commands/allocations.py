@@ -37,6 +37,10 @@ def allocations(
     dump: str, state: str, asked: BlockFilter, top: int | None, options: Options
 ) -> None:
     """One row a block, with the site it belongs to."""
+    if state == "free" and (asked.unreferenced or asked.new_since):
+        raise click.UsageError(
+            "--unreferenced and --new-since are of used blocks; leave --state out"
+        )
     with progress_bar(options):
         opened = open_subject(dump, options.symbols, options.process)
     with progress_bar(options) as progress:

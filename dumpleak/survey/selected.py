@@ -8,6 +8,7 @@ import numpy as np
 
 from dumpleak.attribution import SiteFinder
 from dumpleak.compare.life import Life, same_life
+from dumpleak.compare.order import is_older
 from dumpleak.compare.survivors import find_survivors
 from dumpleak.model.block_filter import BlockFilter
 from dumpleak.model.block_page import BlockPage
@@ -100,7 +101,12 @@ def _new(session: Session, used: Walk, base: Snapshot) -> U64:
         kept.add(source, blocks, finder.assign(source, blocks))
     sites = finder.table.sites
     groups: Groups = {site.key: (site, Totals()) for site in sites}
-    life = same_life(base, snapshot_of(session, "site", groups, Totals()))
+    current = snapshot_of(session, "site", groups, Totals())
+    if is_older(base.source, current.source):
+        raise CannotAnswerError(
+            f"{base.source.file} was taken after {session.dump.path}: --new-since names the earlier dump"
+        )
+    life = same_life(base, current)
     if life.life is Life.OTHER:
         raise CannotAnswerError(
             f"{base.source.file} and {session.dump.path} are of two runs of the program ({life.why}); which "

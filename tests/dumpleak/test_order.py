@@ -81,3 +81,16 @@ def test_lists_without_a_time_that_shrank_say_that_the_order_is_believed(
         file.write_text(process_list([("app", 4711, handles, 20 << 20)]))
     assert ON_TRUST in _codes(run, *lists[::-1])
     assert ON_TRUST not in _codes(run, *lists)
+
+
+def test_what_is_new_since_a_later_dump_is_no_question(run: Any, written: Any) -> None:
+    older, newer = written("before", time=1, seconds=4), written("after", time=2, seconds=9)
+    code, out, err = run("allocations", older, "--new-since", newer)
+    assert (code, out, "was taken after" in err) == (3, "", True)
+    assert run("allocations", newer, "--new-since", older)[0] == 0
+
+
+def test_blocks_that_are_free_are_neither_new_nor_unreferenced(run: Any, written: Any) -> None:
+    dump = written("after", time=2, seconds=9)
+    code, out, err = run("allocations", dump, "--unreferenced", "--state", "free")
+    assert (code, out, "of used blocks" in err) == (2, "", True)

@@ -783,3 +783,17 @@ def test_every_population_adds_up_to_its_rows_of_the_account(path: Path) -> None
             totals = sum_of([totals for _, totals in kept[of].groups[by]])
             assert totals.bytes == figures[size], (of, by)
             assert not count or totals.count == figures[count], (of, by)
+
+
+def test_members_that_are_more_and_smaller_are_told_in_the_headline(
+    run: Any, tmp_path: Path
+) -> None:
+    files = []
+    for hour, (count, size) in enumerate([(1, 0x80000), (4, 0x1000)]):
+        process = ProcessBuilder(3600 * hour).image("app.exe", data=b"").heap(2, 5).thread()
+        process.private(count, size)
+        files.append(tmp_path / f"{hour}.dmp")
+        files[-1].write_bytes(process.build())
+    _, out, _ = run("diff", *files, "--of", "regions", "--by", "protection")
+    said = "they are 3 more, of no more bytes in all (--by size tells which)"
+    assert out.startswith(f"Regions did not grow between these two dumps; {said}.")

@@ -98,13 +98,23 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         if comparison.base.is_listed:
             did = "become more" if _unsized(comparison.base) else "grow"
             what = f"{comparison.base.members.capitalize()} did not {did}"
-        headline = f"{what} between these two dumps{_unsized(comparison.base)}. {left_told(*sides)}"
+        said = f"{_unsized(comparison.base)}{_more(comparison)}"
+        headline = f"{what} between these two dumps{said}. {left_told(*sides)}"
         headline = headline.rstrip()
         sure = "as sure as the load between the dumps was real"
     if left_told(*sides) and not forced:
         tone = Tone.BAD
     facts.append(how_sure(f"{forced}{sure}", sides))
     return Summary(tone, headline, tuple(facts), steps)
+
+
+def _more(comparison: Comparison) -> str:
+    """What a headline adds where members became more and take less in all: some may have grown."""
+    base = comparison.base
+    if not base.is_listed or not base.has_bytes or comparison.delta_count <= 0:
+        return ""
+    finer = " (--by size tells which)" * ("size" in POPULATIONS[base.population].groupings)
+    return f"; they are {comparison.delta_count:,} more, of no more bytes in all{finer}"
 
 
 def _unsized(snapshot: Snapshot) -> str:
