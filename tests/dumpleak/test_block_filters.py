@@ -79,8 +79,7 @@ def test_unreferenced_blocks_are_those_that_leaks_lists() -> None:
     leaks = json.loads(run("leaks", str(AFTER), "--format", "json")[1])
     lost = {int(a, 16) for group in leaks["groups"] for a in group["addresses"]}
     assert addresses(rows(AFTER, "--unreferenced")) == lost != set()
-    free = addresses(rows(AFTER, "--unreferenced", "--state", "free"))
-    assert free == set()
+    assert run("allocations", str(AFTER), "--unreferenced", "--state", "free")[0] == 2
 
 
 def test_new_blocks_are_those_that_the_earlier_dump_had_not(tmp_path: Path) -> None:
