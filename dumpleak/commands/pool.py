@@ -115,7 +115,7 @@ def pool(
     if current is None:
         answer = take_pool(snapshot(dump), selection, top or MAX_LISTED)
         answer_to(options, Answer(lambda: pool_document(answer, top), lambda: pool_json(answer)))
-        require(answer.shortfall)
+        require(answer.account.shortfall)
         return
     with answering(gate):
         base, after = matched(snapshot(dump), snapshot(current))

@@ -100,7 +100,6 @@ class PoolAnswer:
         blocks: The blocks of the tags, where single tags were asked for and blocks were looked for.
         held: Who holds the objects of the first tags of objects, by tag.
         left: The pool that an unloaded driver left, where the system stopped for it.
-        shortfall: Why it cannot stand; "" when it can.
     """
 
     source: SourceInfo
@@ -112,7 +111,6 @@ class PoolAnswer:
     left: LeftPool | None = None
     system: tuple[Figure, ...] = ()
     blocks: BlockList | None = None
-    shortfall: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,6 @@ def take_pool(
         left=pools.left,
         system=snapshot.outside or (),
         blocks=blocks,
-        shortfall=snapshot.shortfall,
     )
 
 

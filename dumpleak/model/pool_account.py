@@ -167,6 +167,10 @@ class PoolAccount:
     @property
     def shortfall(self) -> str:
         """Why the answer cannot stand; "" when it can."""
+        return self._why_no_totals or (self.covered() or self.counted).shortfall
+
+    @property
+    def _why_no_totals(self) -> str:
         if self.ranking == TRACKERS:
             if self.unknown_tags <= MAX_UNKNOWN_SHARE * self.tag_count:
                 return ""

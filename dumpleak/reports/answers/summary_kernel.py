@@ -57,8 +57,8 @@ def summarize_pool(answer: PoolAnswer) -> Summary:
         facts += _never_freed(answer)
         facts.extend(_limits(row.owner for _, row in held[:NAMED]))
     facts.append(("How sure", _sure([answer.account])))
-    if answer.shortfall:
-        headline = f"Cannot tell: {answer.shortfall}"
+    if answer.account.shortfall:
+        headline = f"Cannot tell: {answer.account.shortfall}"
         return Summary(Tone.CANNOT_TELL, headline, tuple(facts), better_dump_steps(answer.source))
     if left is not None:
         return Summary(Tone.BAD, f"{left.told}.", tuple(facts), left_steps(left, answer.source))
