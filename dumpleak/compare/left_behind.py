@@ -38,7 +38,8 @@ def left_behind(base: Snapshot, current: Snapshot) -> list[LeftBehind]:
 
 
 def _gone(base: TagRow | None, current: TagRow) -> tuple[str, ...]:
-    """The drivers of a tag that only the earlier dump has."""
+    """The drivers of a tag that only the earlier dump has; none while one of them may still free it."""
     if base is None or current.owner.driver is not None or base.owner.driver is None:
         return ()
-    return owner_of_both(base.owner, current.owner).unloaded
+    gone = owner_of_both(base.owner, current.owner).unloaded
+    return gone if len(gone) == len(base.owner.drivers) else ()

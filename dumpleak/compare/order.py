@@ -63,7 +63,8 @@ def _spent(base: SourceInfo, current: SourceInfo) -> int | None:
     if base.process_id != current.process_id:
         return None
     before, after = base.processor_seconds, current.processor_seconds
-    return None if before is None or after is None else after - before
+    # Tools that do not know it write 0.
+    return after - before if before and after else None
 
 
 def _shrank(base: Snapshot, current: Snapshot, rows: Sequence[AccountRow]) -> bool:

@@ -11,7 +11,7 @@ from dumpleak.compare.diff import compare
 from dumpleak.compare.left_behind import left_behind
 from dumpleak.compare.pool_answers import Selection, take_growth
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.owners import Ownership
+from dumpleak.model.owners import Owner, Ownership
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.answers.summary_kernel import summarize_pool_growth
@@ -63,3 +63,14 @@ def test_what_was_left_is_leaked_also_where_nothing_grew_since() -> None:
     summary = summarize_comparison(compare(base, current))
     assert summary.headline.startswith("No tag grew between these two dumps. AcGb is leaked: ")
     assert summary.tone is Tone.BAD
+
+
+def test_a_driver_that_may_own_a_tag_and_is_still_loaded_can_still_free_it() -> None:
+    base, current = _sides(("acmegpu.sys",))
+    assert base.pool is not None
+    two = tuple(Owner(name, 5, "strong", ("",)) for name in ("acmegpu.sys", "acmeflt.sys"))
+    rows = [
+        replace(row, owner=replace(row.owner, owners=two)) if row.tag == TAG else row
+        for row in base.pool.rows
+    ]
+    assert left_behind(replace(base, pool=replace(base.pool, rows=rows)), current) == []

@@ -58,6 +58,12 @@ def test_processor_time_tells_the_order_where_the_clock_does_not(run: Any, writt
     assert run("diff", older, newer, "--fail-on", "bytes>=1")[0] == 1
 
 
+def test_processor_time_that_a_tool_left_out_tells_no_order(run: Any, written: Any) -> None:
+    older, newer = written("before", time=1, seconds=4), written("after", time=1, seconds=0)
+    assert not {ON_TRUST, SWAPPED} & _codes(run, older, newer)
+    assert run("diff", older, newer, "--fail-on", "bytes>=1")[0] == 1
+
+
 def test_the_clock_decides_where_it_moved(run: Any, written: Any) -> None:
     older = written("before", time=1, seconds=9)
     newer = written("after", time=2, seconds=4)
