@@ -57,6 +57,7 @@ DUMPLEAK_FLOORS = (
     ("pointers",),
     ("compare", "files"),
     ("gate", "survey"),
+    ("fleets",),
     ("api",),
     ("reports",),
     ("commands",),

@@ -1,0 +1,1 @@
+"""Fleets: thousands of dumps, and which leaks are out there, where, since when."""
