@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dumpleak.model.coverage import MIN_WALKED_SHARE
+from dumpleak.model.totals import Groups
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,21 @@ class ManagedMemory:
     def is_enough(self) -> bool:
         """So much of it was walked that it can be compared."""
         return self.walked_bytes >= MIN_WALKED_SHARE * self.committed_bytes
+
+
+# Keys of objects by what holds them: the key of the type, this, and the key of the type that holds them.
+HELD = "|held|"
+GARBAGE_KEY = "|garbage"  # behind the key of what nothing leads to
+
+
+@dataclass(frozen=True)
+class HeldObjects:
+    """Objects by type and by the type of what holds them.
+
+    Attributes:
+        groups: By a key made with `HELD` and `GARBAGE_KEY`.
+        garbage_told: It is known which objects are garbage; else none is called so.
+    """
+
+    groups: Groups
+    garbage_told: bool

@@ -103,6 +103,12 @@ class ClrHeapBuilder:
         base = 3 * self.width + (8 * dimensions if dimensions > 1 else 0)
         return self.table(0, base, flags, self.object_table, element)
 
+    def pointers_in(self, table: int) -> None:
+        """Objects of a MethodTable have references."""
+        at = table - LOADER
+        (flags,) = struct.unpack_from("<I", self.loader, at)
+        struct.pack_into("<I", self.loader, at, flags | POINTERS)
+
     def put(self, table: int, count: int = 0, body: bytes = b"", mark: int = 0) -> int:
         """An object; gives its address."""
         at = table - LOADER

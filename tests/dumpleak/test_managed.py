@@ -144,11 +144,96 @@ def test_arrays_are_told_by_the_type_of_what_holds_them(run: Any, tmp_path: Path
     answer = json.loads(run(*args, "--by", "holder")[1])
     counts = {g["name"]: g["used_count"] for g in answer["groups"]}
     assert counts == {
-        "Shop.Order": 11,
-        "Shop.Basket": 1,
-        "System.Byte[] held by Shop.Order": 10,
-        "System.Byte[] held by several types": 1,
+        "Shop.Order": 4,
+        "System.Byte[] held by Shop.Order": 4,
+        "Shop.Order (garbage)": 7,
+        "Shop.Basket (garbage)": 1,
+        "System.Byte[] held by Shop.Order (garbage)": 6,
+        "System.Byte[] held by several types (garbage)": 1,
     }
+
+
+def _leaking(folder: Path, name: str, orders: int, rubbish: int = 0) -> str:
+    """Orders in one array, each with a text and two buffers; a cache of buffers; and garbage."""
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 40, pointers=True)
+    list_type = made.type("System.Collections", "Shelf", 24, pointers=True)
+    waste = made.type("Shop", "Waste", 4000)
+    byte = made.array(made.type("System", "Byte", 24), 1)
+    text = made.array(made.type("System", "Char", 24), 2)
+    rows = made.array(order, 8)
+    held = []
+    for _ in range(orders):
+        mine = [made.put(text, 20), made.put(byte, 100), made.put(byte, 100)]
+        held.append(made.put(order, body=b"".join(one.to_bytes(8, "little") for one in mine)))
+    raw = b"".join(one.to_bytes(8, "little") for one in held)
+    made.pointers_in(rows)
+    all_of_them = made.put(rows, 2 * orders, body=raw)
+    made.hold(made.put(list_type, body=all_of_them.to_bytes(8, "little")))
+    for _ in range(rubbish):
+        made.put(waste)
+    path = folder / name
+    dump = made.build().misc_info(7, (1_700_000_000, 1, 1))
+    path.write_bytes(dump.thread(registers={"rip": 1}).build())
+    return str(path)
+
+
+def test_a_type_stands_in_front_of_the_strings_and_arrays_that_it_holds_and_of_garbage(
+    run: Any, tmp_path: Path
+) -> None:
+    base = _leaking(tmp_path, "a.dmp", 100)
+    current = _leaking(tmp_path, "b.dmp", 300, rubbish=50)
+    kept = str(tmp_path / "a.dlsnap")
+    assert run("snapshot", base, "--of", "managed", "-o", kept)[0] == 0
+    for before in (base, kept):
+        args = ("diff", before, current, "--of", "managed")
+        sites = json.loads(run(*args, "--format", "json")[1])["sites"]
+        assert sites[0]["name"] == "Shop.Order"
+        deltas = {site["name"]: (site["delta_count"], site["delta_bytes"]) for site in sites}
+        assert deltas["Shop.Order"] == (200, 200 * 40)
+        assert deltas["System.Byte[]"] == (400, 400 * 128)
+        assert deltas["Shop.Waste"] == (50, 50 * 4000)
+        held = {part["name"]: part["delta_count"] for part in sites[0]["held"]}
+        assert held == {
+            "System.Byte[] held by Shop.Order": 400,
+            "System.Char[] held by Shop.Order": 200,
+        }
+        assert sites[0]["weight_bytes"] == 200 * (40 + 2 * 128 + 64)
+        told = run(*args)[1]
+        assert "with what they hold +70.3 KiB, 96% of growth: System.Byte[] +50.0 KiB" in told
+        assert "on the heap 50, reachable 0: the rest waits for a collection" in told
+
+
+def test_a_trend_names_the_type_and_not_the_arrays_that_it_holds(run: Any, tmp_path: Path) -> None:
+    dumps = [_leaking(tmp_path, f"{n}.dmp", n) for n in (100, 200, 300)]
+    answer = json.loads(run("trend", *dumps, "--of", "managed", "--format", "json")[1])
+    names = [site["name"] for site in answer["sites"]]
+    assert names[0] == "Shop.Order"
+    assert names.index("Shop.Order") < names.index("System.Byte[]")
+
+
+def test_buffers_that_a_type_has_more_of_than_before_are_not_explained_by_that_type(
+    run: Any, tmp_path: Path
+) -> None:
+    paths = []
+    for name, each in (("a.dmp", 1), ("b.dmp", 40)):
+        made = ClrHeapBuilder()
+        cache = made.type("Shop", "Cache", 24, pointers=True)
+        byte = made.array(made.type("System", "Byte", 24), 1)
+        inner = made.array(byte, 8)
+        made.pointers_in(inner)
+        for _ in range(10 + each):
+            buffers = [made.put(byte, 100) for _ in range(each)]
+            raw = b"".join(one.to_bytes(8, "little") for one in buffers)
+            own = made.put(inner, each, body=raw)
+            made.hold(made.put(cache, body=own.to_bytes(8, "little")))
+        path = tmp_path / name
+        dump = made.build().misc_info(7, (1_700_000_000, 1, 1))
+        path.write_bytes(dump.thread(registers={"rip": 1}).build())
+        paths.append(str(path))
+    sites = json.loads(run("diff", *paths, "--of", "managed", "--format", "json")[1])["sites"]
+    assert sites[0]["name"] == "System.Byte[]"
+    assert any("held by Shop.Cache" in clause for clause in sites[0]["evidence"])
 
 
 def test_a_heap_without_an_object_that_can_be_walked_has_no_groups(

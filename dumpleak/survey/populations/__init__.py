@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import astuple, replace
+from functools import cache
 from pathlib import Path
 
 from dumpleak.files.metadata import StoredPopulation
@@ -29,7 +30,7 @@ from dumpleak.survey.info import process_snapshot
 from dumpleak.survey.populations.arenas import arena_members
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
-from dumpleak.survey.populations.managed import managed_objects
+from dumpleak.survey.populations.managed import held_objects, managed_objects, stored_holders
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot, stored
 from dumpleak.survey.populations.modules import module_members
 from dumpleak.survey.populations.regions import OWNER, region_members
@@ -81,7 +82,10 @@ def take_population(
         process = take_snapshot(session, progress=progress, holders=True)
     else:
         process = process_snapshot(session, progress)
-    return members_snapshot(process, of, by, _produced(session, process, of, by))
+    found = members_snapshot(process, of, by, _produced(session, process, of, by))
+    if of == MANAGED and by == BY_TYPE:
+        return replace(found, held_objects=cache(lambda: held_objects(session)))
+    return found
 
 
 def _produced(session: Session, process: Snapshot, of: str, by: str) -> StoredPopulation:
@@ -105,7 +109,9 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
         raise CannotAnswerError(f"{path}: {why}")
     if kept.coverage is not None and of in COVERED:
         kept = replace(kept, coverage=COVERED[of](*astuple(kept.coverage)))
-    return members_snapshot(file.metadata.snapshot, of, by, kept)
+    found = members_snapshot(file.metadata.snapshot, of, by, kept)
+    held = stored_holders(kept) if of == MANAGED and by == BY_TYPE else None
+    return found if held is None else replace(found, held_objects=lambda: held)
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:
