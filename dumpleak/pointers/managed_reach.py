@@ -84,7 +84,7 @@ def _why_not(session: Session) -> str:
     memory = managed.memory
     if memory is None or memory.walked_bytes != memory.committed_bytes:
         return "not all of the .NET heap was walked"
-    if managed.heap is not None and managed.heap.marked:
+    if managed.heap is not None and managed.heap.in_collection:
         return "the dump was taken in the middle of a garbage collection"
     if not dump.threads_whole or not dump.threads:
         return "the dump does not list all threads"

@@ -25,7 +25,9 @@ IMAGE, PRIVATE = 0x1000000, 0x20000
 class ClrHeapBuilder:
     """`width` is the pointer size. `counts` has the objects by the address of their MethodTable.
 
-    Without `alloc_allocated` the word that tells where objects end is not written. `damage` are (address,
+    Without `alloc_allocated` the word that tells where objects end is not written; `other_statics` stand
+    beside it. With `debugger_table` the collector's own table is there, `collecting` counts what is at work.
+    `damage` are (address,
     bytes) that are zero, or not in the dump with `drop`.
     """
 
@@ -39,6 +41,9 @@ class ClrHeapBuilder:
         self.counts: Counter[int] = Counter()
         self.allocated: int | None = None
         self.alloc_allocated = True
+        self.debugger_table = False
+        self.collecting = 0
+        self.other_statics: list[int] = []
         self.damage: list[tuple[int, int]] = []
         self.drop = False
         self._loader_at = 0x800
@@ -171,6 +176,9 @@ class ClrHeapBuilder:
         clr = ImageBuilder(CORECLR, self.width)
         if self.alloc_allocated:
             clr.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
+        clr.words(DATA + 0x80, *self.other_statics)
+        if self.debugger_table:
+            self._debugger_table(clr)
         dump = MinidumpBuilder("x64" if self.width == 8 else "x86")
         memory = {
             LOADER: bytes(self.loader),
@@ -187,6 +195,15 @@ class ClrHeapBuilder:
         for name in names:
             dump.module(f"C:\\{name}", CORECLR, SIZE, version=(8, 0, 424, 1))
         return dump.module("C:\\app.dll", APP, SIZE)
+
+    def _debugger_table(self, clr: ImageBuilder) -> None:
+        """`GcDacVars` from its word of the ephemeral segment on."""
+        data, width = CORECLR + DATA, self.width
+        clr.words(DATA + 0x300, self.collecting, 1)
+        others = [data + 0x400 + 8 * number for number in range(15)]
+        others[0], others[5] = data + 0x100 + 2 * width, data + 0x100
+        others[12], others[14] = data + 0x300 + width, data + 0x300
+        clr.words(DATA + 0x200, *others)
 
     def _write(self, dump: MinidumpBuilder, base: int, data: bytes) -> None:
         """A piece of memory with its damage."""

@@ -14,6 +14,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump
 from windumps.heaps.base import HeapAccount
 from windumps.heaps.clr.bounds import End, Pointers, contexts, ends_of_objects, heap_pointers
+from windumps.heaps.clr.collector import Collector, find_collector
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
 from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
@@ -81,7 +82,18 @@ class ManagedHeap:
     @cached_property
     def ends(self) -> list[End]:
         """Where the objects of each segment end."""
-        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps)
+        known = self.collector.alloc_allocated if self.collector is not None else 0
+        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps, known)
+
+    @cached_property
+    def collector(self) -> Collector | None:
+        """What the collector says of itself; None where that is not found."""
+        return find_collector(self.tables, self.segments)
+
+    @property
+    def in_collection(self) -> bool:
+        """The dump was taken in the middle of a collection, as far as its traces tell."""
+        return self.marked > 0 or (self.collector is not None and self.collector.collecting)
 
     def objects(self) -> Iterator[Objects]:
         """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""
@@ -99,14 +111,15 @@ class ManagedHeap:
                 yield piece.select(~free)
             self._close(segment, end, walk, walked)
         self._close_uncovered()
-        if self.marked:
+        if self.in_collection:
+            marks = f": {self.marked} objects bear its marks" * bool(self.marked)
             self.log.add(
                 "managed-heap-in-collection",
                 Severity.WARNING,
                 _STRUCTURE,
                 None,
-                f"the dump was taken in the middle of a garbage collection: {self.marked} objects bear its "
-                "marks, and objects may be in two places",
+                f"the dump was taken in the middle of a garbage collection{marks}; objects may be in two "
+                "places, or overwritten",
             )
 
     def _count(self, size: I64, free: NDArray[np.bool_]) -> int:
