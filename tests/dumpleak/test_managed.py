@@ -204,6 +204,27 @@ def test_a_type_stands_in_front_of_the_strings_and_arrays_that_it_holds_and_of_g
         assert "on the heap 50, reachable 0: the rest waits for a collection" in told
 
 
+def test_types_tell_what_they_keep_alive_and_that_weak_handles_count(
+    run: Any, tmp_path: Path
+) -> None:
+    base, current = (_leaking(tmp_path, f"{n}.dmp", n, rubbish=20) for n in (100, 300))
+    args = ("--of", "managed", "--retained", "--format", "json")
+    answer = json.loads(run("stat", current, *args)[1])
+    each = 40 + 2 * 128 + 64
+    kept = {g["name"]: (g["retained_bytes"], g["retained_count"]) for g in answer["groups"]}
+    assert kept["Shop.Order"] == (300 * each, 4 * 300)
+    shelf = 24 + 24 + 8 * 600
+    assert kept["System.Collections.Shelf"] == (300 * each + shelf, 4 * 300 + 2)
+    assert kept["Shop.Waste"] == (20 * 4000, 20)
+    assert any("weak handles" in item["message"] for item in answer["diagnostics"])
+    sites = json.loads(run("diff", base, current, *args)[1])["sites"]
+    assert (sites[0]["name"], sites[0]["retained_count"]) == ("Shop.Order", 4 * 300)
+    cut = _made(tmp_path, "cut.dmp", 500, damaged=True)
+    status, _, error = run("stat", cut, *args)
+    assert status == 3
+    assert "what objects keep alive cannot be told" in error
+
+
 def test_a_trend_names_the_type_and_not_the_arrays_that_it_holds(run: Any, tmp_path: Path) -> None:
     dumps = [_leaking(tmp_path, f"{n}.dmp", n) for n in (100, 200, 300)]
     answer = json.loads(run("trend", *dumps, "--of", "managed", "--format", "json")[1])

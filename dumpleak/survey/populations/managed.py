@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import cache, cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dumpleak.files.metadata import StoredPopulation
 from dumpleak.model.coverage import ManagedCovered
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.group_sums import GroupSums
+from dumpleak.model.holding import Holding
 from dumpleak.model.managed import GARBAGE_KEY, HELD, HeldObjects
 from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Group, Groups, add_to, by_key
 from dumpleak.pointers.managed_holders import NOBODY, SEVERAL, Kinds, holding_types
 from dumpleak.pointers.managed_reach import ManagedGraph, reachable_objects
+from dumpleak.pointers.pointer_graph import I32, PointerGraph
+from dumpleak.pointers.retained import Retention
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.members import numbered
 from windumps.arrays import I64, U32
+from windumps.diagnostics import Diagnostic, Severity
 from windumps.heaps.clr.method_tables import HAS_COMPONENTS
 from windumps.heaps.clr.names import TypeName
 
@@ -28,6 +35,12 @@ SEVERAL_TYPES = "several types"
 # Of a MethodTable without components: bits that tell values, which are only on the heap in boxes.
 _CATEGORY, _VALUE = 0xC0000, 0x40000
 CONTAINERS = "System.Collections."  # types that only keep what others put into them
+NO_ROWS = np.empty(0, np.int64)
+ROOTS_SAID = Diagnostic(
+    *("managed-roots", Severity.INFO, "GC handle table", None),
+    "what keeps objects alive is statics, stacks and handles; weak handles are not told from strong ones, "
+    "and count as strong",
+)
 GARBAGE = Site(SiteKind.GROUP, "managed|garbage", "(garbage, which waits for a collection)")
 
 
@@ -108,15 +121,90 @@ def held_objects(session: Session) -> HeldObjects:
     return HeldObjects(groups, not graph.why_not)
 
 
-def stored_holders(kept: StoredPopulation) -> HeldObjects | None:
-    """What a snapshot file tells of what holds objects; None where it was written without."""
+def with_holders(session: Session, objects: Snapshot, *, retained: bool) -> Snapshot:
+    """Objects by type, with what holds them when that is asked for.
+
+    Args:
+        session: The open dump.
+        objects: Of it.
+        retained: Also with what they keep alive.
+    """
+    held = cache(lambda: held_objects(session))
+    holders = ManagedRetained(session) if retained else None
+    said = [*objects.diagnostics, *([ROOTS_SAID] if retained else [])]
+    return replace(objects, held_objects=held, holders=holders, diagnostics=said)
+
+
+def with_stored_holders(objects: Snapshot, kept: StoredPopulation) -> Snapshot:
+    """As `with_holders`, of what a snapshot file keeps; those written without keep nothing of it."""
     if "holder" not in kept.groups:
-        return None
+        return objects
     groups = by_key(kept.groups["holder"])
     # Files of before tell garbage apart in the other grouping only.
     apart = any(key.endswith(GARBAGE_KEY) for key in groups)
     told = GARBAGE.key in by_key(kept.groups.get("reachable", ()))
-    return HeldObjects(groups, "reachable" in kept.groups and apart == told)
+    held = HeldObjects(groups, "reachable" in kept.groups and apart == told)
+    return replace(objects, held_objects=lambda: held)
+
+
+class ManagedRetained:
+    """Tells what types of objects keep alive.
+
+    Args:
+        session: The open dump.
+
+    Attributes:
+        unreferenced: Nothing is told of single objects.
+    """
+
+    unreferenced: NDArray[np.bool_] | None = None
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @cached_property
+    def _sites(self) -> tuple[list[Site], I32]:
+        """The types, and that of each object."""
+        heap = self._session.managed.heap
+        sites, of_table = numbered(_site(name) for name in heap.names) if heap else ([], NO_ROWS)
+        return sites, of_table[self._graph.objects.table].astype(np.int32)
+
+    @cached_property
+    def _graph(self) -> ManagedGraph:
+        return ManagedGraph(self._session)
+
+    @cached_property
+    def _retention(self) -> Retention:
+        graph = self._graph
+        pointers = PointerGraph(len(graph.objects.address), graph.source, graph.target, graph.held)
+        return Retention(pointers, graph.reached, graph.objects.size)
+
+    def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
+        """What types with these keys keep alive.
+
+        Raises:
+            CannotAnswerError: not all that may lead to objects is in the dump.
+        """
+        if why := self._graph.why_not:
+            told = f"{self._session.dump.path}: what objects keep alive cannot be told: {why}"
+            raise CannotAnswerError(told)
+        sites, group = self._sites
+        wanted = [number for number, site in enumerate(sites) if site.key in keys]
+        kept = self._retention.of_groups(group, wanted)
+        counts = np.bincount(group, minlength=len(sites))
+        found = {}
+        for number in wanted:
+            size, count = kept[number] or (None, None)
+            found[sites[number].key] = Holding(
+                int(counts[number]), 0, retained_bytes=size, retained_count=count
+            )
+        return found
+
+    def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
+        """What types with these keys keep alive together."""
+        sites, group = self._sites
+        wanted = np.array([site.key in keys for site in sites], np.bool_)
+        return self._retention.of_blocks(np.flatnonzero(wanted[group]).astype(np.int32))
 
 
 def _kinds(flags: U32, sites: list[Site], of_table: I64) -> Kinds:
