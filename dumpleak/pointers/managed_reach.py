@@ -30,7 +30,9 @@ class ManagedGraph:
         session: The open dump.
 
     Attributes:
+        index: The objects, to be looked up.
         objects: All that were walked, ascending by address.
+        pointer_size: 4 or 8.
         source: int32, where pointers are.
         target: int32, where they lead to.
         held: int32, objects that something outside the heap leads to.
@@ -46,7 +48,9 @@ class ManagedGraph:
         if heap is None or memory is None:
             raise CannotAnswerError(f"{session.dump.path}: {managed.why}")
         self.why_not = _why_not(session)
+        self.pointer_size = heap.tables.pointer_size
         index = ObjectIndex(heap)
+        self.index = index
         self.objects: Objects = index.objects
         sources, targets = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
         for links in index.links():

@@ -159,8 +159,10 @@ class ClrHeapBuilder:
         """The objects before the end."""
         return self.counts if self.allocated is None else self._live
 
-    def build(self, names: tuple[str, ...] = ("coreclr.dll",)) -> MinidumpBuilder:
-        """The dump."""
+    def build(
+        self, names: tuple[str, ...] = ("coreclr.dll",), dump: MinidumpBuilder | None = None
+    ) -> MinidumpBuilder:
+        """The dump, or a part of one that has other memory, too."""
         if self.allocated is None:
             self.end()
         assert self.allocated is not None
@@ -179,7 +181,7 @@ class ClrHeapBuilder:
         clr.words(DATA + 0x80, *self.other_statics)
         if self.debugger_table:
             self._debugger_table(clr)
-        dump = MinidumpBuilder("x64" if self.width == 8 else "x86")
+        dump = dump or MinidumpBuilder("x64" if self.width == 8 else "x86")
         memory = {
             LOADER: bytes(self.loader),
             NATIVE: bytes(self.native),

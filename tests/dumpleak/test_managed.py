@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 from builders.clr_heap_builder import HEAP, ClrHeapBuilder
+from builders.nt_heap_builder import NtHeapBuilder
+from builders.process_builder import ProcessBuilder
 from truth import SHARED, TESTDATA
 
 from dumpleak.process.session import Session
@@ -223,6 +225,72 @@ def test_types_tell_what_they_keep_alive_and_that_weak_handles_count(
     status, _, error = run("stat", cut, *args)
     assert status == 3
     assert "what objects keep alive cannot be told" in error
+
+
+def _mixed(folder: Path) -> tuple[str, int, int]:
+    """A process with a heap of two blocks: an object of .NET holds one; their addresses."""
+    process = ProcessBuilder().image("app.exe", data=b"\0").heap(1, 2).thread()
+    heap = NtHeapBuilder("8", True, process.heaps[0], pages=1)
+    held, lost = heap.used_block(32), heap.used_block(32)
+    made = ClrHeapBuilder()
+    handle = made.type("Shop", "DiskHandle", 32)
+    made.hold(made.put(handle, body=held.to_bytes(8, "little")))
+    made.build(dump=process.dump)
+    path = folder / "mixed.dmp"
+    path.write_bytes(process.build())
+    return str(path), held, lost
+
+
+def test_a_block_that_only_an_object_of_net_holds_is_not_leaked_and_says_so(
+    run: Any, tmp_path: Path
+) -> None:
+    dump, held, lost = _mixed(tmp_path)
+    found = json.loads(run("explain", dump, hex(held), "--format", "json")[1])
+    assert [holder["what"] for holder in found["holders"]] == [".NET object Shop.DiskHandle +0x10"]
+    assert found["path"][0]["what"] == ".NET object Shop.DiskHandle +0x10"
+    assert json.loads(run("explain", dump, hex(lost), "--format", "json")[1])["path"] == []
+    answer = json.loads(run("leaks", dump, "--format", "json")[1])
+    assert answer["totals"]["unreferenced_count"] == 1
+    (said,) = (d["message"] for d in answer["diagnostics"] if d["code"] == "held-by-managed")
+    assert said.startswith("1 of 2 used blocks (32 B) is held by objects of .NET alone")
+    assert "Shop.DiskHandle" in said
+    assert said[:40] in run("leaks", dump)[1]
+    told = run("stat", dump, "--holders")[1]
+    assert "1 of 2 held by .NET objects Shop.DiskHandle at +0x10" in told
+
+
+def test_an_object_is_explained_with_its_type_who_holds_it_and_what_it_keeps_alive(
+    run: Any, tmp_path: Path
+) -> None:
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 32, pointers=True)
+    array = made.array(made.type("System", "Byte", 24), 1)
+    mine = made.put(array, 40)
+    place = made.put(order, body=mine.to_bytes(8, "little"))
+    made.hold(place)
+    rubbish = made.put(order)
+    made.free(0x100)
+    made.put(order)
+    path = tmp_path / "a.dmp"
+    dump = made.build().misc_info(7, (1_700_000_000, 1, 1))
+    path.write_bytes(dump.thread(registers={"rip": 1}).build())
+
+    def told(address: int) -> dict[str, Any]:
+        status, out, error = run("explain", str(path), hex(address), "--format", "json")
+        assert status == 0, error
+        return dict(json.loads(out))
+
+    found = told(mine)
+    assert found["what"] == "object"
+    assert found["told"] == ".NET object System.Byte[], 64 B among small objects"
+    (holder,) = found["holders"]
+    assert (holder["what"], holder["offset"]) == ("Shop.Order", 16)
+    assert [step["what"] for step in found["path"]][1:] == ["Shop.Order", "System.Byte[]"]
+    assert told(place)["retained_count"] == 2
+    assert told(place + 8)["told"].startswith("+0x8 in the .NET object Shop.Order")
+    assert told(rubbish)["path"] == []
+    assert any("Garbage" in note for note in told(rubbish)["notes"])
+    assert told(rubbish + 32 + 0x40)["what"] == "region"
 
 
 def test_a_trend_names_the_type_and_not_the_arrays_that_it_holds(run: Any, tmp_path: Path) -> None:

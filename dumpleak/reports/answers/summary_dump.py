@@ -5,6 +5,7 @@ from __future__ import annotations
 from dumpleak.model.info import Info
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import count_of, format_bytes, format_share
+from dumpleak.pointers.managed_roots import HELD_BY_MANAGED
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.next_steps import (
     USER_STACK_TRACES,
@@ -93,6 +94,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
                 ),
             )
         )
+    facts += [("Held", note.message) for note in leaks.diagnostics if note.code == HELD_BY_MANAGED]
     sure = f"unreferenced, not proof of a leak; {covered_told([leaks.coverage])}"
     facts += [("How sure", sure), ("Scanned", f"{scanned}{registers}, and what they lead to")]
     if not leaks.groups:

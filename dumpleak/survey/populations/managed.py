@@ -22,6 +22,7 @@ from dumpleak.pointers.managed_holders import NOBODY, SEVERAL, Kinds, holding_ty
 from dumpleak.pointers.managed_reach import ManagedGraph, reachable_objects
 from dumpleak.pointers.pointer_graph import I32, PointerGraph
 from dumpleak.pointers.retained import Retention
+from dumpleak.process.managed import UNNAMED
 from dumpleak.process.session import Session
 from dumpleak.survey.populations.members import numbered
 from windumps.arrays import I64, U32
@@ -29,7 +30,6 @@ from windumps.diagnostics import Diagnostic, Severity
 from windumps.heaps.clr.method_tables import HAS_COMPONENTS
 from windumps.heaps.clr.names import TypeName
 
-UNNAMED = "(type not named in the dump)"
 FEWER = 2  # numbers below 0
 SEVERAL_TYPES = "several types"
 # Of a MethodTable without components: bits that tell values, which are only on the heap in boxes.
