@@ -14,7 +14,7 @@ from builders.image_builder import DATA, SIZE, ImageBuilder
 from builders.metadata_builder import MetadataBuilder
 from builders.minidump_builder import MinidumpBuilder
 
-CORECLR, APP = 0x60000000, 0x61000000
+CORECLR, APP, CLRGC = 0x60000000, 0x61000000, 0x62000000
 LOADER, NATIVE, HEAP = 0x02000000, 0x03000000, 0x10000000
 ROOM = 0x100000  # of a segment
 FIRST = 0x1000  # behind the beginning of a segment is its first object
@@ -26,9 +26,9 @@ class ClrHeapBuilder:
     """`width` is the pointer size. `counts` has the objects by the address of their MethodTable.
 
     Without `alloc_allocated` the word that tells where objects end is not written; `other_statics` stand
-    beside it. With `debugger_table` the collector's own table is there, `collecting` counts what is at work.
-    `damage` are (address,
-    bytes) that are zero, or not in the dump with `drop`.
+    beside it. With `debugger_table` the collector's own table is there, `collecting` counts what is at work;
+    with `own_collector` its words are in clrgc.dll. `damage` are (address, bytes) that are zero, or not in
+    the dump with `drop`.
     """
 
     def __init__(self, width: int = 8) -> None:
@@ -42,6 +42,7 @@ class ClrHeapBuilder:
         self.allocated: int | None = None
         self.alloc_allocated = True
         self.debugger_table = False
+        self.own_collector = False
         self.collecting = 0
         self.other_statics: list[int] = []
         self.damage: list[tuple[int, int]] = []
@@ -176,11 +177,13 @@ class ClrHeapBuilder:
             *(start, HEAP + committed, HEAP + ROOM, start + 0x10, start, 0),
         )
         clr = ImageBuilder(CORECLR, self.width)
+        collector = ImageBuilder(CLRGC, self.width) if self.own_collector else clr
         if self.alloc_allocated:
-            clr.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
-        clr.words(DATA + 0x80, *self.other_statics)
+            collector.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
+        collector.words(DATA + 0x80, *self.other_statics)
+        collector.words(DATA + 0x300, self.collecting, 1)
         if self.debugger_table:
-            self._debugger_table(clr)
+            self._debugger_table(clr, collector.base)
         dump = dump or MinidumpBuilder("x64" if self.width == 8 else "x86")
         memory = {
             LOADER: bytes(self.loader),
@@ -189,19 +192,21 @@ class ClrHeapBuilder:
             CORECLR: bytes(clr.bytes),
             APP: bytes(self.app.image(APP, self.width).bytes),
         }
+        if self.own_collector:
+            memory[CLRGC] = bytes(collector.bytes)
+            dump.module("C:\\clrgc.dll", CLRGC, SIZE)
         for base in (LOADER, NATIVE, HEAP):
             self._write(dump, base, memory[base])
             dump.region(base, len(memory[base]), kind=PRIVATE)
-        for base in (CORECLR, APP):
+        for base in sorted(memory.keys() - {LOADER, NATIVE, HEAP}):
             dump.memory(base, memory[base]).region(base, SIZE, kind=IMAGE)
         for name in names:
             dump.module(f"C:\\{name}", CORECLR, SIZE, version=(8, 0, 424, 1))
         return dump.module("C:\\app.dll", APP, SIZE)
 
-    def _debugger_table(self, clr: ImageBuilder) -> None:
-        """`GcDacVars` from its word of the ephemeral segment on."""
-        data, width = CORECLR + DATA, self.width
-        clr.words(DATA + 0x300, self.collecting, 1)
+    def _debugger_table(self, clr: ImageBuilder, collector: int) -> None:
+        """`GcDacVars` from its word of the ephemeral segment on, which the runtime keeps."""
+        data, width = collector + DATA, self.width
         others = [data + 0x400 + 8 * number for number in range(15)]
         others[0], others[5] = data + 0x100 + 2 * width, data + 0x100
         others[12], others[14] = data + 0x300 + width, data + 0x300

@@ -93,9 +93,13 @@ def test_objects_go_on_behind_memory_that_a_thread_has_taken_and_used_up(width: 
     assert heap.account.unwalked_bytes == 0
 
 
+@pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize("width", [8, 4])
-def test_the_end_is_the_word_that_the_collectors_table_names_and_no_other(width: int) -> None:
+def test_the_end_is_the_word_that_the_collectors_table_names_and_no_other(
+    width: int, own: bool
+) -> None:
     shop = Shop(width, 100)
+    shop.made.own_collector = own
     shop.made.end()
     for _ in range(50):
         stale = shop.made.put(shop.order)

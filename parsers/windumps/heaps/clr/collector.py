@@ -7,9 +7,11 @@ end in it; with server collection, an array of as many heaps as a number says.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from windumps.arrays import U64
 from windumps.heaps.clr.method_tables import MethodTables
@@ -37,33 +39,52 @@ class Collector:
     heaps: int
 
 
-def find_collector(tables: MethodTables, segments: list[Segment]) -> Collector | None:
-    """Looks for the table; None where it is not there, or not exactly once."""
+def find_collector(
+    tables: MethodTables, segments: list[Segment], images: Sequence[tuple[int, int]]
+) -> Collector | None:
+    """Looks for the table; None where it is not there, or not exactly once.
+
+    Args:
+        tables: The MethodTables.
+        segments: The heap.
+        images: (start, end) of the runtime's; of a collector in a file of its own the table is elsewhere.
+    """
     found = {
         collector
-        for address, words in writable_words(tables)
-        for collector in _in_words(tables, segments, address, words.astype(np.uint64))
+        for address, words in _joined(writable_words(tables))
+        if any(start <= address < end for start, end in images)
+        for collector in _in_words(tables, segments, words, images)
     }
     return found.pop() if len(found) == 1 else None
 
 
+def _joined(pieces: Iterable[tuple[int, NDArray[np.unsignedinteger]]]) -> list[tuple[int, U64]]:
+    """Neighbours as one: the table may go on in a page that was written to."""
+    found: list[tuple[int, U64]] = []
+    for address, words in pieces:
+        if found and found[-1][0] + len(found[-1][1]) * words.itemsize == address:
+            start, before = found.pop()
+            found.append((start, np.concatenate([before, words.astype(np.uint64)])))
+        else:
+            found.append((address, words.astype(np.uint64)))
+    return found
+
+
 def _in_words(
-    tables: MethodTables, segments: list[Segment], address: int, words: U64
+    tables: MethodTables,
+    segments: list[Segment],
+    words: U64,
+    images: Sequence[tuple[int, int]],
 ) -> list[Collector]:
     count = len(words) - _WORDS + 1
     if count <= 0:
         return []
-    width = np.uint64(tables.pointer_size)
-    low, high = np.uint64(address), np.uint64(address) + np.uint64(len(words)) * width
-
-    def leads_here(offset: int) -> np.ndarray:
-        """Words that may be in the table where their value may be one of the image's data."""
-        values = words[offset : offset + count]
-        return (values >= low) & (values < high)
-
+    leads_here = np.zeros(len(words), np.bool_)
+    for start, end in images:
+        leads_here |= (words >= np.uint64(start)) & (words < np.uint64(end))
     # A number and a counter are always there, one heap's words or an array of heaps is.
-    rows = np.flatnonzero(leads_here(_HEAPS_COUNT) | leads_here(0))
-    rows = rows[leads_here(_INVALID)[rows]]
+    rows = np.flatnonzero(leads_here[:count] | leads_here[_HEAPS_COUNT : count + _HEAPS_COUNT])
+    rows = rows[leads_here[rows + _INVALID]]
     return [
         found
         for row in rows.tolist()

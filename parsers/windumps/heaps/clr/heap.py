@@ -88,7 +88,7 @@ class ManagedHeap:
     @cached_property
     def collector(self) -> Collector | None:
         """What the collector says of itself; None where that is not found."""
-        return find_collector(self.tables, self.segments)
+        return find_collector(self.tables, self.segments, self.runtime.images)
 
     @property
     def in_collection(self) -> bool:
