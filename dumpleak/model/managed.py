@@ -9,6 +9,29 @@ from dumpleak.model.totals import Groups
 
 
 @dataclass(frozen=True)
+class ManagedKind:
+    """Objects of segments of one kind.
+
+    Attributes:
+        kind: "small", "large", "pinned" or "frozen".
+        segments: How many.
+        count: Objects.
+        bytes: Bytes in them.
+        free_bytes: Between them.
+        largest_free_bytes: Of that, the largest stretch.
+        committed_bytes: Memory of the segments.
+    """
+
+    kind: str
+    segments: int
+    count: int
+    bytes: int
+    free_bytes: int
+    largest_free_bytes: int
+    committed_bytes: int
+
+
+@dataclass(frozen=True)
 class ManagedMemory:
     """The heap of a .NET process.
 
@@ -22,6 +45,9 @@ class ManagedMemory:
         walked_bytes: Of that, what is known to be objects, free or not used yet.
         present_bytes: Of that, what is in the dump.
         segments: Segments or regions that it consists of.
+        kinds: The same by kind of segment, most memory first.
+        finalizable: Objects with a finalizer; None where that is not found.
+        to_finalize: Objects that wait for their finalizer to run; None where that is not found.
     """
 
     runtime: str
@@ -33,6 +59,9 @@ class ManagedMemory:
     walked_bytes: int
     present_bytes: int
     segments: int
+    kinds: tuple[ManagedKind, ...] = ()
+    finalizable: int | None = None
+    to_finalize: int | None = None
 
     @property
     def is_enough(self) -> bool:

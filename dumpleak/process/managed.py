@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 import numpy as np
 
 from dumpleak.model.group_sums import GroupSums
-from dumpleak.model.managed import ManagedMemory
+from dumpleak.model.managed import ManagedKind, ManagedMemory
 from dumpleak.model.totals import Totals
 from windumps.arrays import I64, U64
 from windumps.diagnostics import Diagnostic
@@ -62,6 +62,8 @@ class ManagedObjects:
             return None
         total = sum((totals for _, totals in self.groups), Totals())
         account, module = self.heap.account, self.heap.runtime.module
+        collector = self.heap.collector
+        kinds = sorted(self.heap.kinds.items(), key=lambda pair: -pair[1].committed_bytes)
         return ManagedMemory(
             runtime=module.name if module is not None else "",
             version=module.version if module is not None else "",
@@ -72,6 +74,9 @@ class ManagedObjects:
             walked_bytes=account.walked_bytes,
             present_bytes=account.committed_bytes - account.absent_bytes,
             segments=len(self.heap.segments),
+            kinds=tuple(ManagedKind(name, **asdict(sums)) for name, sums in kinds),
+            finalizable=collector.finalizable if collector is not None else None,
+            to_finalize=collector.to_finalize if collector is not None else None,
         )
 
     @cached_property

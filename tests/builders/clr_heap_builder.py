@@ -27,8 +27,8 @@ class ClrHeapBuilder:
 
     Without `alloc_allocated` the word that tells where objects end is not written; `other_statics` stand
     beside it. With `debugger_table` the collector's own table is there, `collecting` counts what is at work;
-    with `own_collector` its words are in clrgc.dll. `damage` are (address, bytes) that are zero, or not in
-    the dump with `drop`.
+    with `own_collector` its words are in clrgc.dll. `finalizers`: so many objects have one, so many wait.
+    `damage` are (address, bytes) that are zero, or not in the dump with `drop`.
     """
 
     def __init__(self, width: int = 8) -> None:
@@ -43,6 +43,7 @@ class ClrHeapBuilder:
         self.alloc_allocated = True
         self.debugger_table = False
         self.own_collector = False
+        self.finalizers: tuple[int, int] | None = None
         self.collecting = 0
         self.other_statics: list[int] = []
         self.damage: list[tuple[int, int]] = []
@@ -210,6 +211,13 @@ class ClrHeapBuilder:
         others = [data + 0x400 + 8 * number for number in range(15)]
         others[0], others[5] = data + 0x100 + 2 * width, data + 0x100
         others[12], others[14] = data + 0x300 + width, data + 0x300
+        if self.finalizers is not None:
+            registered, waiting = self.finalizers
+            queue, array = NATIVE + 0x1800, NATIVE + 0x10000
+            ends = [array + registered * width] * 5 + [array + (registered + waiting) * width] * 2
+            self.words(self.native, 0x1800, *ends, array, array + 100 * width)
+            clr.words(DATA + 0x380, queue)
+            others[8] = data + 0x380
         clr.words(DATA + 0x200, *others)
 
     def _write(self, dump: MinidumpBuilder, base: int, data: bytes) -> None:

@@ -101,6 +101,28 @@ def test_info_says_what_a_process_mostly_is_and_that_gflags_does_not_help(
     assert (managed["runtime"], managed["count"]) == ("coreclr.dll", 1000)
 
 
+def test_info_tells_large_objects_free_room_between_objects_and_finalizers(
+    run: Any, tmp_path: Path
+) -> None:
+    made = ClrHeapBuilder()
+    order = made.type("Shop", "Order", 48)
+    for _ in range(60):
+        made.put(order)
+        made.free(0x100)
+    made.debugger_table = True
+    made.finalizers = (70, 5)
+    path = tmp_path / "a.dmp"
+    path.write_bytes(made.build().misc_info(7, (1_700_000_000, 1, 1)).build())
+    managed = json.loads(run("info", str(path), "--format", "json")[1])["managed"]
+    (kind,) = managed["kinds"]
+    assert (kind["kind"], kind["segments"], kind["count"]) == ("small", 1, 60)
+    assert (kind["free_bytes"], kind["largest_free_bytes"]) == (60 * 0x100, 0x100)
+    assert (managed["finalizable"], managed["to_finalize"]) == (70, 5)
+    told = run("info", str(path))[1]
+    assert "small 2.8 KiB in 60, 15.0 KiB (84%) free between them" in told
+    assert "70 objects have one; 5 wait for it to run" in told
+
+
 def test_the_net_framework_is_said_with_what_to_do(run: Any, tmp_path: Path) -> None:
     dump = _made(tmp_path, "a.dmp", 5, framework=True)
     status, _, error = run("stat", dump, "--of", "managed")
@@ -369,6 +391,10 @@ def test_objects_of_genuine_runtimes_are_the_ones_that_were_made(path: Path) -> 
     memory = session.managed.memory
     assert memory is not None
     assert memory.walked_bytes == memory.committed_bytes
+    assert sum(kind.committed_bytes for kind in memory.kinds) == memory.committed_bytes
+    assert memory.finalizable is not None
+    assert truth["instances"]["Fin"] <= memory.finalizable < 1000
+    assert memory.to_finalize == 0
     assert "" not in found
     reached = managed_objects(session, "reachable").groups["reachable"]
     counts = {site.name: totals.count for site, totals in reached}
