@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,10 @@ from dumpleak.commands.options import Options
 from dumpleak.commands.output import output_to, progress_bar
 from dumpleak.commands.saying import say
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
+from dumpleak.fleets.places import NoSuchPlaceError
 from dumpleak.model.optional_libraries import missing_extra
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import count_of, parse_size
+from dumpleak.model.units import count_of, format_bytes, parse_size
 
 if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
@@ -128,15 +130,23 @@ def fleet(
         from dumpleak.fleets import run as runner  # takes a second, and libraries of an extra
     except ImportError as error:
         raise missing_extra("fleets", error.name or "dask", "fleet") from error
-    with progress_bar(Options(no_progress=no_progress)) as progress:
-        told = Told(progress, say)
+    try:
         if dry_run:
-            runner.dry_run(asked, told)
+            _show(runner.dry_run(asked, Told(say=say)))
             return
-        ran = runner.run(asked, told)
+        with progress_bar(Options(no_progress=no_progress)) as progress:
+            ran = runner.run(asked, Told(progress, say))
+    except NoSuchPlaceError as error:
+        raise click.UsageError(str(error)) from error
     with output_to(None) as stream:
         for line in _summary(ran):
             stream.write(f"{line}\n")
+
+
+def _show(inputs: Iterable[tuple[str, int]]) -> None:
+    with output_to(None) as stream:
+        for url, size in inputs:
+            stream.write(f"{format_bytes(size):>10}  {url}\n")
 
 
 def _summary(ran: FleetRun) -> list[str]:

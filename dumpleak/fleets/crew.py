@@ -7,6 +7,7 @@ import os
 import queue
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from typing import Any, Generic, TypeVar
 
@@ -28,6 +29,8 @@ _TRIES = 2  # of a job whose worker dies
 _TICK_SECONDS = 0.5
 _CONNECT_SECONDS = 30
 _LOST_SECONDS = 300  # for which a scheduler that went away is waited for
+_RESULT_SECONDS = 120  # for which a result, once it is there, may travel
+_TALKERS = ("distributed", "tornado", "asyncio")
 _CONFIG = {
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.system-monitor.log-length": 100,
@@ -104,6 +107,8 @@ class Crew:
 
     def _joined(self, address: str, *, first: bool) -> Client:
         until = time.monotonic() + (0 if first else _LOST_SECONDS)
+        if not first:
+            self._say(f"{address}: the scheduler went away; waiting for it")
         while True:
             try:
                 return Client(address, timeout=_CONNECT_SECONDS)
@@ -190,7 +195,12 @@ class _Work(Generic[J, R]):
             return  # of a scheduler that went away
         job, tries, _ = self._flying.pop(future.key)
         if future.status == "finished":
-            self._finish(job, future.result())
+            try:
+                result = future.result(_RESULT_SECONDS)
+            except (CancelledError, OSError, TimeoutError):  # whoever had it is gone
+                self._again.append((job, tries))
+                return
+            self._finish(job, result)
         elif future.status == "error":
             error = future.exception()
             if isinstance(error, KilledWorker) and tries + 1 < _TRIES:
@@ -242,12 +252,16 @@ def memory_of(limit: int | None, scheduler: str | None, workers: int | None) -> 
 @contextmanager
 def _quiet(level: int) -> Iterator[None]:
     """The cluster's own messages are for who looks for faults in it."""
-    logger = logging.getLogger("distributed")
-    kept, logger.level = logger.level, level
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_TALKERS)]
+    loggers = [logging.getLogger(name) for name in names]
+    kept = [logger.level for logger in loggers]
+    for logger in loggers:  # each has its own, which the library sets
+        logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(kept)
+        for logger, before in zip(loggers, kept, strict=True):
+            logger.setLevel(before)
 
 
 __all__ = ["ClusterError", "Crew", "Limits", "local_workers", "memory_of"]

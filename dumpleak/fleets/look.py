@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from dumpleak.files.detect import HEAD_BYTES
 from dumpleak.fleets.contents import Content, Member, members, recognised
 from dumpleak.fleets.places import MEMBER, Place, PlaceError, opened, places
-from dumpleak.fleets.store import ARCHIVE, DONE, ERROR, NEW, OTHER, Store
+from dumpleak.fleets.store import ARCHIVE, DONE, ERROR, NEW, OTHER, Store, holds_fleet
 
 _AT_ONCE = 256
 _THREADS = 16  # stores far away answer slowly, and many at a time
@@ -64,10 +65,14 @@ def look(
     Raises:
         PlaceError: a word means nothing, or a store cannot be reached.
     """
+
+    def is_left_out(path: str) -> bool:
+        return holds_fleet(path) or (folder.exists() and os.path.samefile(path, folder))
+
     count = 0
     with ThreadPoolExecutor(_THREADS) as threads:
         for word in words:
-            files = places(word, str(folder))
+            files = places(word, is_left_out)
             while batch := list(islice(files, _AT_ONCE)):
                 new = [place for place in batch if _is_new(place, store, retry_errors=retry_errors)]
                 for place, looked in zip(new, threads.map(_looked, new), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -33,6 +33,10 @@ MEMBER = "!"  # between an archive and a file in it
 
 class PlaceError(WindumpsError):
     """A place that a user named cannot be looked into."""
+
+
+class NoSuchPlaceError(PlaceError):
+    """There is nothing where a user said."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,16 @@ def local_path(word: str) -> str:
     return os.path.abspath(_FILE_URL.sub("", word))
 
 
-def places(word: str, left_out: str) -> Iterator[Place]:
+def places(word: str, is_left_out: Callable[[str], bool]) -> Iterator[Place]:
     """The files that a path, a glob or a URL means, in order of their names in each folder.
 
     Args:
         word: What the user named.
-        left_out: A folder that is not looked into.
+        is_left_out: True for folders on a disk that are not looked into.
 
     Raises:
-        PlaceError: there is nothing of that name, or the store cannot be reached.
+        NoSuchPlaceError: there is nothing of that name.
+        PlaceError: the store cannot be reached.
         MissingExtraError: fsspec is not installed.
     """
     if is_url(word):
@@ -80,26 +85,19 @@ def places(word: str, left_out: str) -> Iterator[Place]:
         return
     path = local_path(word)
     if os.path.lexists(path):
-        yield from _on_disk(path, left_out)
+        yield from _on_disk(path, is_left_out)
     elif _WILDCARDS & set(path):
         for found in sorted(glob.iglob(path, recursive=True)):
-            yield from _on_disk(found, left_out)
+            yield from _on_disk(found, is_left_out)
     else:
-        raise PlaceError(f"{word}: no such file or folder")
+        raise NoSuchPlaceError(f"{word}: no such file or folder")
 
 
-def _on_disk(path: str, left_out: str) -> Iterator[Place]:
+def _on_disk(path: str, is_left_out: Callable[[str], bool]) -> Iterator[Place]:
     if not os.path.isdir(path):
         yield _file(path, named=True)
-    elif not _is_same(path, left_out):
-        yield from _folder(path, left_out)
-
-
-def _is_same(path: str, other: str) -> bool:
-    try:
-        return os.path.samefile(path, other)
-    except OSError:
-        return False
+    elif not is_left_out(path):
+        yield from _folder(path, is_left_out)
 
 
 def _file(path: str, *, named: bool) -> Place:
@@ -110,7 +108,7 @@ def _file(path: str, *, named: bool) -> Place:
     return Place(path, about.st_size, str(about.st_mtime_ns), named)
 
 
-def _folder(top: str, left_out: str) -> Iterator[Place]:
+def _folder(top: str, is_left_out: Callable[[str], bool]) -> Iterator[Place]:
     """Files of a folder and those in it; links to folders are not followed, so that nothing goes round."""
     todo = [top]
     while todo:
@@ -127,7 +125,7 @@ def _folder(top: str, left_out: str) -> Iterator[Place]:
         todo += [
             entry.path
             for entry in reversed(found)
-            if entry.is_dir(follow_symlinks=False) and not _is_same(entry.path, left_out)
+            if entry.is_dir(follow_symlinks=False) and not is_left_out(entry.path)
         ]
 
 

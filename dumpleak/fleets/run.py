@@ -23,7 +23,6 @@ from dumpleak.fleets.store import ERROR, READ, STATE, Outcome, Store, Task, hold
 from dumpleak.fleets.tables import CLUSTERS, DUMPS, GROWTH, SITES
 from dumpleak.fleets.work import MARK, Grown, How, SeriesTask, grow_task, read_task
 from dumpleak.model.errors import CannotAnswerError
-from dumpleak.model.units import format_bytes
 
 DUMPS_FILE, SITES_FILE = "dumps.parquet", "sites.parquet"
 GROWTH_FILE, CLUSTERS_FILE = "growth.parquet", "clusters.parquet"
@@ -137,8 +136,8 @@ def run(asked: Asked, told: Told) -> FleetRun:
         )
 
 
-def dry_run(asked: Asked, told: Told) -> Seen:
-    """Says what there is to read; nothing in the folder changes, and it is not made.
+def dry_run(asked: Asked, told: Told) -> Iterator[tuple[str, int]]:
+    """What there is to read, each with its bytes; nothing in the folder changes, and it is not made.
 
     Raises:
         NoInputError: nothing.
@@ -148,10 +147,8 @@ def dry_run(asked: Asked, told: Told) -> Seen:
         if holds_fleet(str(asked.folder)):
             shutil.copyfile(asked.folder / STATE, Path(elsewhere, STATE))
         with Store(Path(elsewhere)) as store:
-            seen = seen_of(asked, told, store)
-            for url, size in store.new_places():
-                told.say(f"  {url}, {format_bytes(size)}")
-    return seen
+            seen_of(asked, told, store)
+            yield from store.new_places()
 
 
 def _how(asked: Asked, store: Store) -> How:
