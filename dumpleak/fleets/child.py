@@ -21,9 +21,12 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 _CODE = "from dumpleak.fleets.serving import serve; serve()"
+BEGUN = "begun"  # a first answer to a request: what is known before the long work
+MEMORY_VARIABLE = "DUMPLEAK_FLEET_MEMORY"
 _START_SECONDS = 120.0
 _MOST_JOBS = 500  # after which a new process is started: libraries keep memory
 _POLL_SECONDS = 0.5
+_PROGRAM_BYTES = 100 << 20  # of the process before it reads anything
 _SAID_LINES = 20
 _SAID = 300  # of characters of what a dying process said
 
@@ -34,7 +37,7 @@ class Limits:
 
     Attributes:
         seconds: Time by the clock.
-        memory: Bytes of memory of its own.
+        memory: Bytes of memory, besides the program's and the dump's own pages.
     """
 
     seconds: float | None = None
@@ -42,11 +45,17 @@ class Limits:
 
 
 class ChildError(Exception):
-    """The process did not answer; `str()` of it says why, and `kind` is a word for it."""
+    """The process did not answer; `str()` of it says why.
+
+    Attributes:
+        kind: A word for that.
+        begun: What it said before it began.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
+        self.begun: dict[str, Any] = {}
 
 
 class Child:
@@ -80,7 +89,14 @@ class Child:
             process.stdin.flush()
         except OSError:
             raise self._died() from None
-        return self._answer(self.limits.seconds)
+        begun: dict[str, Any] = {}
+        try:
+            while BEGUN in (answer := self._answer(self.limits.seconds)):
+                begun = answer[BEGUN]
+        except ChildError as error:
+            error.begun = begun
+            raise
+        return answer
 
     def _start(self) -> subprocess.Popen[bytes]:
         places = os.pathsep.join(path for path in sys.path if path)
@@ -88,7 +104,7 @@ class Child:
             "PYTHONPATH": places,
             "ARROW_DEFAULT_MEMORY_POOL": "system",  # others set memory aside that counts as used
             "OPENBLAS_NUM_THREADS": "1",
-            "DUMPLEAK_FLEET_MEMORY": str(self.limits.memory or ""),
+            MEMORY_VARIABLE: str(self.limits.memory or ""),
         }
         process = subprocess.Popen(
             [sys.executable, "-c", _CODE],
@@ -138,7 +154,7 @@ class Child:
         import psutil  # comes with the workers
 
         try:
-            used = psutil.Process(self._process.pid).memory_full_info().uss
+            used = psutil.Process(self._process.pid).memory_full_info().uss - _PROGRAM_BYTES
         except psutil.Error:
             return
         if used > limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -73,11 +73,24 @@ class GrowthRequest:
     scratch: str
 
 
-def read_input(request: ReadingRequest) -> dict[str, Any]:
+def _nobody(told: dict[str, Any]) -> None:
+    """Is not interested."""
+
+
+def read_input(
+    request: ReadingRequest, begun: Callable[[dict[str, Any]], None] = _nobody
+) -> dict[str, Any]:
     """Makes the snapshot of an input, or finds it, and says what it tells.
+
+    Args:
+        request: What to read.
+        begun: Told of what is known before the long work begins, which may end the process.
 
     Returns:
         Columns of its row; those of an error where it cannot be read or used.
+
+    Raises:
+        MemoryError: which another process may have.
     """
     started = time.process_time()
     task, path = request.task, Path(task_name(request.task))
@@ -85,11 +98,25 @@ def read_input(request: ReadingRequest) -> dict[str, Any]:
     try:
         with _located(task, Path(request.scratch)) as path:
             told = {"id": content_id(path), "bytes": path.stat().st_size}
+            begun(told)
             told |= _snapshot_of(path, told["id"], request)
             told["status"] = READ
-    except (WindumpsError, OSError, MemoryError) as error:
+    except (WindumpsError, OSError) as error:
+        if _lacked_memory(error):
+            raise MemoryError from error
         told |= failed(type(error).__name__, _why(error, path, task.url))
     return told | {"seconds": round(time.process_time() - started, 6)}
+
+
+def _lacked_memory(error: BaseException | None) -> bool:
+    """True where a reader took a lack of memory for damage."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, MemoryError):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def failed(kind: str, why: str) -> dict[str, Any]:
@@ -102,10 +129,8 @@ def task_name(task: Task) -> str:
     return PurePosixPath((task.member or task.url).replace("\\", "/")).name or "input"
 
 
-def _why(error: WindumpsError | OSError | MemoryError, path: Path, url: str) -> str:
+def _why(error: WindumpsError | OSError, path: Path, url: str) -> str:
     """One line, with the place where the input is and not that of its copy."""
-    if isinstance(error, MemoryError):
-        return f"{url}: needs more memory than it may have; allow more with --memory-limit"
     if isinstance(error, OSError) and not isinstance(error, WindumpsError):
         return f"{url}: {error.strerror or error}"
     text = " ".join(str(error).split()).replace(str(path), url)
@@ -197,7 +222,7 @@ def compare_series(request: GrowthRequest) -> dict[str, Any]:
     """Leaves the rows of a series in the scratch folder; says why where it has none."""
     try:
         rows = grown(request.series, request.folder)
-    except (WindumpsError, OSError, MemoryError) as error:
+    except (WindumpsError, OSError) as error:
         text = " ".join(str(error).split())
         return {"error": f"{type(error).__name__}: {text}"}
     write_rows(Path(request.scratch, GROWTH_FILE), rows)

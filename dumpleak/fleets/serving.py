@@ -7,16 +7,18 @@ import os
 import queue
 import sys
 import threading
+from pathlib import Path
 from typing import IO, Any
 
 from dumpleak.fleets.belonging import Series
+from dumpleak.fleets.child import BEGUN, MEMORY_VARIABLE
 from dumpleak.fleets.reading import GrowthRequest, ReadingRequest, compare_series, read_input
 from dumpleak.fleets.store import Task
 
 if sys.platform != "win32":
     import resource
 
-MEMORY_VARIABLE = "DUMPLEAK_FLEET_MEMORY"
+_DATA = 5  # of the numbers in statm
 
 
 def serve() -> None:
@@ -24,19 +26,23 @@ def serve() -> None:
     # What a library prints must not stand among the answers.
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
+        requests = _requests()
         _limit_memory(os.environ.get(MEMORY_VARIABLE, ""))
         _say(answers, {"ready": True})
-        for request in iter(_requests().get, None):
-            _say(answers, _answer(request))
+        while True:
+            request = requests.get()
+            _say(answers, _answer(request, answers))
 
 
-def _answer(request: dict[str, Any]) -> dict[str, Any]:
+def _answer(request: dict[str, Any], answers: IO[bytes]) -> dict[str, Any]:
     if "series" in request:
         told: dict[str, Any] = request.pop("series")
         series = Series(**{**told, "ids": tuple(told["ids"])})
         return compare_series(GrowthRequest(series=series, **request))
     task = Task(**request.pop("task"))
-    return read_input(ReadingRequest(task=task, **request))
+    return read_input(
+        ReadingRequest(task=task, **request), lambda told: _say(answers, {BEGUN: told})
+    )
 
 
 def _say(answers: IO[bytes], answer: dict[str, Any]) -> None:
@@ -44,9 +50,9 @@ def _say(answers: IO[bytes], answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _requests() -> queue.SimpleQueue[dict[str, Any] | None]:
+def _requests() -> queue.SimpleQueue[dict[str, Any]]:
     """Requests as they come; when the worker dies, this process ends in the middle of its work."""
-    found: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+    found: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin.buffer:
@@ -58,6 +64,8 @@ def _requests() -> queue.SimpleQueue[dict[str, Any] | None]:
 
 
 def _limit_memory(limit: str) -> None:
-    """Memory of its own, not the dump that is mapped; other systems than Linux do not enforce it."""
+    """What an input takes: neither the program, nor a dump that is mapped. Only Linux enforces it."""
     if limit and sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_DATA, (int(limit), int(limit)))
+        pages = int(Path("/proc/self/statm").read_text().split()[_DATA])
+        most = pages * resource.getpagesize() + int(limit)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

@@ -216,11 +216,15 @@ class Store:
         ).fetchall()
         self._database.execute("DELETE FROM places WHERE url = ? OR archive = ?", which)
         for (id_,) in ids:
-            self._database.execute(
-                "DELETE FROM inputs WHERE id = ? AND status = ?"
-                " AND NOT EXISTS (SELECT 1 FROM places WHERE places.id = inputs.id)",
-                (id_, ERROR),
-            )
+            self._drop_error(id_)
+
+    def _drop_error(self, id_: str | None) -> None:
+        """Forgets an error that is at no place any more."""
+        self._database.execute(
+            "DELETE FROM inputs WHERE id = ? AND status = ?"
+            " AND NOT EXISTS (SELECT 1 FROM places WHERE places.id = inputs.id)",
+            (id_, ERROR),
+        )
 
     def count(self, *states: str) -> int:
         """Places of this run that are of one of these states."""
@@ -280,9 +284,11 @@ class Store:
                     outcome.sites,
                 ),
             )
+        last = self._one("SELECT id FROM places WHERE url = ?", place)
         self._database.execute(
             "UPDATE places SET state = ?, id = ? WHERE url = ?", (DONE, outcome.id, place)
         )
+        self._drop_error(last[0] if last else None)
         self._changed()
 
     def rows(self) -> Iterator[dict[str, Any]]:

@@ -104,8 +104,8 @@ def read_task(task: Task, how: How) -> Outcome:
 
 
 def _failure(task: Task, error: ChildError) -> dict[str, Any]:
-    """An input whose content nobody could hash to the end."""
-    return {"id": lost_id(task.url), **failed(error.kind, f"{task.url}: {error}")}
+    """An input that took too much; without a hash where that was so before it was read."""
+    return {"id": lost_id(task.url), **error.begun, **failed(error.kind, f"{task.url}: {error}")}
 
 
 def grow_task(task: SeriesTask, how: How) -> Grown:
