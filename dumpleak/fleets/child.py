@@ -180,7 +180,9 @@ class Child:
         if code < 0:
             name = signal.Signals(-code).name if -code in list(signal.Signals) else str(-code)
             return ChildError(
-                "Killed", f"the reading process was ended by {name}; memory may have run out"
+                "Killed",
+                f"the reading process was ended by {name}; memory may have run out, allow more with "
+                "--memory-limit or have fewer workers",
             )
         return ChildError(
             "Crash", f"internal error ({said or f'exit code {code}'}); please report it"
