@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, Self
 
 _CODE = "from dumpleak.fleets.serving import serve; serve()"
 BEGUN = "begun"  # a first answer to a request: what is known before the long work
@@ -71,6 +71,12 @@ class Child:
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._jobs = 0
         self._said: deque[bytes] = deque(maxlen=_SAID_LINES)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """Lets the process do one job.

@@ -23,8 +23,8 @@ def _doing(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
 
 
 def _fails(limits: Limits) -> ChildError:
-    with pytest.raises(ChildError) as failed:
-        Child(limits).ask({})
+    with Child(limits) as asked, pytest.raises(ChildError) as failed:
+        asked.ask({})
     return failed.value
 
 
@@ -84,7 +84,8 @@ def test_memory_beyond_the_limit_is_refused_and_said(monkeypatch: pytest.MonkeyP
     assert error.kind == "MemoryLimit"
     assert "--memory-limit" in str(error)
     _doing(monkeypatch, what.format(1000) + "; print('{}', flush=True)")
-    assert Child(Limits()).ask({}) == {}
+    with Child(Limits()) as asked:
+        assert asked.ask({}) == {}
 
 
 def test_the_content_of_an_input_that_ends_its_process_is_known(
