@@ -27,7 +27,9 @@ _MEMORY_SHARE = 0.8  # of the machine's, which all workers share
 _IN_FLIGHT = 3  # jobs a worker: one at work, and others that wait
 _TRIES = 2  # of a job whose worker dies
 _TICK_SECONDS = 0.5
-_CONNECT_SECONDS = 30
+_COUNT_SECONDS = 5.0
+_CONNECT_SECONDS = 10
+_WORKERS_SECONDS = 30  # for which a first worker is waited for
 _LOST_SECONDS = 300  # for which a scheduler that went away is waited for
 _RESULT_SECONDS = 120  # for which a result, once it is there, may travel
 _TALKERS = ("distributed", "tornado", "asyncio")
@@ -35,7 +37,6 @@ _CONFIG = {
     "distributed.admin.low-level-log-length": 100,
     "distributed.admin.system-monitor.log-length": 100,
     "distributed.scheduler.allowed-failures": 2,
-    "distributed.comm.timeouts.connect": f"{_CONNECT_SECONDS}s",
 }
 
 
@@ -159,6 +160,7 @@ class _Work(Generic[J, R]):
         self._again: list[tuple[J, int]] = []  # with how often each was tried
         self._flying: dict[Any, tuple[J, int, Future[R]]] = {}
         self._done: queue.SimpleQueue[Future[R]] = queue.SimpleQueue()
+        self._count, self._count_until = 1, 0.0
 
     def run(self) -> None:
         """Until all is done."""
@@ -177,8 +179,7 @@ class _Work(Generic[J, R]):
             self._take(future)
 
     def _fill(self, client: Client) -> None:
-        room = _IN_FLIGHT * max(sum(client.nthreads().values()), 1)
-        while len(self._flying) < room:
+        while len(self._flying) < _IN_FLIGHT * self._threads(client):
             if self._again:
                 job, tries = self._again.pop()
             else:
@@ -189,6 +190,16 @@ class _Work(Generic[J, R]):
             future = client.submit(self._function, job, self._how, pure=False)
             self._flying[future.key] = job, tries, future
             future.add_done_callback(self._done.put)
+
+    def _threads(self, client: Client) -> int:
+        """How many threads the workers have; asked for now and then, as workers come and go."""
+        if time.monotonic() > self._count_until:
+            self._count_until = time.monotonic() + _COUNT_SECONDS
+            try:
+                self._count = max(sum(client.nthreads().values()), 1)
+            except (CancelledError, OSError, TimeoutError):
+                return self._count  # the scheduler is about to be missed
+        return self._count
 
     def _take(self, future: Future[R]) -> None:
         if future.key not in self._flying:
@@ -224,7 +235,7 @@ def _check_workers(client: Client, address: str) -> None:
         ClusterError: there are none, or they have none or another version.
     """
     try:
-        client.wait_for_workers(1, timeout=_CONNECT_SECONDS)
+        client.wait_for_workers(1, timeout=_WORKERS_SECONDS)
         versions = client.run(_version)
     except TimeoutError as error:
         raise ClusterError(f"{address}: the scheduler has no workers; start some") from error
