@@ -8,24 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from dumpleak.files.columns import arrow
-from dumpleak.fleets.tables import Column
+from dumpleak.fleets.tables import Column, schema_of
 from windumps.files import whole_file
 
 ROWS_AT_ONCE = 1 << 16
 _DUMPS_AT_ONCE = 1 << 10
-
-
-def schema_of(columns: tuple[Column, ...]) -> Any:
-    """Columns as Arrow has them."""
-    pa = arrow()
-    types = {
-        "string": pa.string(),
-        "int64": pa.int64(),
-        "double": pa.float64(),
-        "timestamp[us, tz=UTC]": pa.timestamp("us", tz="UTC"),
-        "list<string>": pa.list_(pa.string()),
-    }
-    return pa.schema([(column.name, types[column.type]) for column in columns])
 
 
 def write_rows(path: Path, columns: tuple[Column, ...], rows: Iterable[dict[str, Any]]) -> int:

@@ -26,7 +26,8 @@ from dumpleak.fleets.identity import described, site_rows
 from dumpleak.fleets.places import is_url, opened
 from dumpleak.fleets.store import ERROR, ID_BYTES, READ, SNAPSHOTS, Task, lost_id
 from dumpleak.model.errors import no_progress
-from dumpleak.survey.open import Recording, Wanted, open_snapshot, open_subject
+from dumpleak.survey.open import open_snapshot, open_subject
+from dumpleak.survey.wanted import Recording, Wanted
 from dumpleak.symbols.dump_symbols import given_elements
 from windumps.errors import ContainerError, WindumpsError
 from windumps.files import DiskRoom, open_file, read_head

@@ -51,8 +51,13 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         yield start
 
 
-def _ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
+def _readers(client: subprocess.Popen[str]) -> list[psutil.Process]:
+    family = psutil.Process(client.pid).children(recursive=True)
+    return [each for each in family if "serving" in " ".join(each.cmdline())]
+
+
+def _ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 
@@ -67,7 +72,7 @@ def _snapshots(folder: Path) -> int:
     return len(list(folder.glob("snapshots/*.*")))
 
 
-def _whole(inputs: Path, folder: Path, tmp_path: Path) -> None:
+def _whole(inputs: Path, folder: Path) -> None:
     """The rows are those of a run in which nobody died."""
     found = parquet.read_table(folder / "dumps.parquet")
     assert [row["url"] for row in sorted(rows(found), key=lambda row: row["url"])] == sorted(
@@ -112,7 +117,7 @@ def test_a_worker_and_the_scheduler_may_die_in_the_middle(
     assert code == 0, err
     assert f"{COUNT} inputs: {COUNT * 3 // 4} read, {COUNT // 4} could not be read" in out
     assert "Traceback" not in err
-    _whole(inputs, folder, tmp_path)
+    _whole(inputs, folder)
 
 
 def test_a_run_that_is_killed_goes_on_where_it_stopped(
@@ -133,7 +138,7 @@ def test_a_run_that_is_killed_goes_on_where_it_stopped(
     known = int(err.split("inputs: ")[1].split(" known")[0])
     assert 0 < known < COUNT
     assert all(path.stat().st_mtime_ns == before for path, before in list(kept.items())[:1])
-    _whole(inputs, folder, tmp_path)
+    _whole(inputs, folder)
 
 
 @pytest.mark.slow
@@ -143,15 +148,10 @@ def test_a_local_worker_that_dies_costs_a_retry(
     folder = tmp_path / "fleet"
     client = started("dumpleak", "fleet", inputs, "-o", folder, "--workers", 2)
     _wait_for(lambda: _snapshots(folder) > 5)
-    readers = [
-        each
-        for each in psutil.Process(client.pid).children(recursive=True)
-        if "serving" in " ".join(each.cmdline())
-    ]
-    readers[0].parent().kill()
+    _readers(client)[0].parent().kill()
     code, _, err = _ended(client)
     assert code == 0, err
-    _whole(inputs, folder, tmp_path)
+    _whole(inputs, folder)
 
 
 @pytest.mark.slow
@@ -161,12 +161,11 @@ def test_a_reading_process_that_dies_costs_a_retry(
     folder = tmp_path / "fleet"
     client = started("dumpleak", "fleet", inputs, "-o", folder, "--workers", 1)
     _wait_for(lambda: _snapshots(folder) > 5)
-    for each in psutil.Process(client.pid).children(recursive=True):
-        if "serving" in " ".join(each.cmdline()):
-            each.kill()
+    for reader in _readers(client):
+        reader.kill()
     code, _, err = _ended(client)
     assert code == 0, err
-    _whole(inputs, folder, tmp_path)
+    _whole(inputs, folder)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -187,6 +186,21 @@ def test_a_run_that_is_told_to_end_takes_its_workers_along(
     assert "Traceback" not in err
     _, alive = psutil.wait_procs(family, timeout=20)
     assert not alive
+
+
+@pytest.mark.slow
+def test_two_thousand_inputs_have_a_row_each_though_a_worker_dies(
+    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
+) -> None:
+    inputs, folder, count = tmp_path / "in", tmp_path / "fleet", 2000
+    some_of_all(inputs, count)
+    client = started("dumpleak", "fleet", inputs, "-o", folder, "--workers", 2)
+    _wait_for(lambda: _snapshots(folder) > 300)
+    _readers(client)[0].parent().kill()
+    code, out, err = _ended(client, 600)
+    assert code == 0, err
+    assert f"{count:,} inputs: {count * 3 // 4:,} read, {count // 4:,} could not be read" in out
+    _whole(inputs, folder)
 
 
 @pytest.mark.slow
