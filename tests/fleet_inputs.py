@@ -47,7 +47,7 @@ def some_of_all(folder: Path, count: int) -> None:
         if kind == 3:
             (folder / f"{number:04}.dmp.gz").write_bytes(dump(number))
         elif kind == 2:
-            (folder / f"{number:04}.dmp").write_bytes(b"MDMP" + bytes([number % 251]) * 60)
+            (folder / f"{number:04}.dmp").write_bytes(b"MDMP" + number.to_bytes(4, "little") * 15)
         else:
             (folder / f"{number:04}.log").write_bytes(log(number))
     (folder / "README.txt").write_text("These are dumps.\n")

@@ -16,6 +16,8 @@ from dumpleak.fleets.places import NoSuchPlaceError
 from dumpleak.model.optional_libraries import missing_extra
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import count_of, format_bytes, parse_size
+from dumpleak.symbols.dump_symbols import given_elements
+from windumps.symbols.errors import SymbolPathError
 
 if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
@@ -28,6 +30,16 @@ def _bytes(context: click.Context, option: click.Parameter, value: str | None) -
         return None if value is None else parse_size(value)
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from error
+
+
+def _symbols(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    try:
+        given_elements(values)
+    except SymbolPathError as error:
+        raise click.BadParameter(str(error), context, option) from error
+    return values
 
 
 @click.command(
@@ -84,7 +96,9 @@ def _bytes(context: click.Context, option: click.Parameter, value: str | None) -
     "--symbols",
     multiple=True,
     metavar="PATH",
-    help="Where PDBs are, as in _NT_SYMBOL_PATH; workers must see it. May be given more than once.",
+    callback=_symbols,
+    help="Where PDBs are, as in _NT_SYMBOL_PATH, which is read too; workers must see them. May be given "
+    "more than once.",
 )
 @click.option("--debug", is_flag=True, help="Show tracebacks, and what the workers say.")
 @click.option(
@@ -151,7 +165,7 @@ def _show(inputs: Iterable[tuple[str, int]]) -> None:
 
 def _summary(ran: FleetRun) -> list[str]:
     """What came of it, in a few lines."""
-    inputs = count_of(ran.read + ran.errors, "input")
+    inputs = count_of(ran.read + ran.errors, "different input")
     lines = [f"{inputs}: {ran.read:,} read, {ran.errors:,} could not be read"]
     new = sum(state == "new" for state in ran.clusters["state"].to_pylist())
     lines.append(

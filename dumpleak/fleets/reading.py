@@ -28,7 +28,7 @@ from dumpleak.fleets.store import ERROR, ID_BYTES, READ, SNAPSHOTS, Task, lost_i
 from dumpleak.model.errors import no_progress
 from dumpleak.survey.open import open_snapshot, open_subject
 from dumpleak.survey.wanted import Recording, Wanted
-from dumpleak.symbols.dump_symbols import given_elements
+from dumpleak.symbols.dump_symbols import environment_elements, given_elements
 from windumps.errors import ContainerError, WindumpsError
 from windumps.files import DiskRoom, open_file, read_head
 from windumps.symbols.provider import Symbols
@@ -210,7 +210,8 @@ def _make(path: Path, made: Path, request: ReadingRequest) -> str:
                 with made.open("wb") as target:
                     shutil.copyfileobj(file, target)
                 return ""
-    symbols = Symbols.along(given_elements(request.symbols)) if request.symbols else None
+    elements = [*given_elements(request.symbols), *environment_elements()]
+    symbols = Symbols.along(list(dict.fromkeys(elements))) if elements else None
     try:
         asked = Recording(holders=HOLDERS_BYTES)
         return open_subject(path, symbols).record(str(made), asked, no_progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -118,6 +119,8 @@ def run(asked: Asked, told: Told) -> FleetRun:
             store.save()
             write_rows(folder / DUMPS_FILE, DUMPS, store.rows())
             write_tables(folder / SITES_FILE, SITES, _sites(store))
+            if asked.retry_errors:
+                store.retry_growth()
             count = _compare(store, crew, how, told)
         write_tables(
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
@@ -173,6 +176,7 @@ def _sites(store: Store) -> Iterator[Any]:
 
 def _read(store: Store, crew: Crew, how: How, seen: Seen, told: Told) -> None:
     done = errors = 0
+    started = time.monotonic()
 
     def finish(task: Task, result: Outcome | BaseException) -> None:
         nonlocal done, errors
@@ -182,8 +186,9 @@ def _read(store: Store, crew: Crew, how: How, seen: Seen, told: Told) -> None:
         errors += outcome.told["status"] == ERROR
 
     def tick() -> None:
-        phase = f"reading, {errors:,} of {done:,} failed" if errors else "reading"
-        told.progress(phase, done, seen.to_read)
+        rate = done / max(time.monotonic() - started, 0.001)
+        phase = f"reading {done:,} of {seen.to_read:,}, {rate:.1f} a second"
+        told.progress(f"{phase}, {errors:,} failed" if errors else phase, done, seen.to_read)
 
     if seen.to_read:
         crew.work(read_task, store.to_read(), how, finish, tick)

@@ -326,6 +326,10 @@ class Store:
             if name not in series:
                 self._database.execute("DELETE FROM growth WHERE series = ?", (name,))
 
+    def retry_growth(self) -> None:
+        """Lets series of which nothing could be told be looked at again."""
+        self._database.execute("DELETE FROM growth WHERE error != ''")
+
     def growth(self) -> Iterator[tuple[str, bytes]]:
         """Series with their rows, in order."""
         yield from self._database.execute("SELECT series, rows FROM growth ORDER BY series")

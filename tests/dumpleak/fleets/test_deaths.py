@@ -115,7 +115,7 @@ def test_a_worker_and_the_scheduler_may_die_in_the_middle(
     _worker(started, port)
     code, out, err = _ended(client)
     assert code == 0, err
-    assert f"{COUNT} inputs: {COUNT * 3 // 4} read, {COUNT // 4} could not be read" in out
+    assert f"{COUNT} different inputs: {COUNT * 3 // 4} read, {COUNT // 4} could not be read" in out
     assert "Traceback" not in err
     _whole(inputs, folder)
 
@@ -199,7 +199,10 @@ def test_two_thousand_inputs_have_a_row_each_though_a_worker_dies(
     _readers(client)[0].parent().kill()
     code, out, err = _ended(client, 600)
     assert code == 0, err
-    assert f"{count:,} inputs: {count * 3 // 4:,} read, {count // 4:,} could not be read" in out
+    assert (
+        f"{count:,} different inputs: {count * 3 // 4:,} read, {count // 4:,} could not be read"
+        in out
+    )
     _whole(inputs, folder)
 
 
