@@ -22,7 +22,7 @@ from windumps.symbols.errors import SymbolPathError
 if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
 
-_SHOWN = 3  # series that could not be compared
+_SHOWN = 200  # characters of a reason
 
 
 def _bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -171,9 +171,8 @@ def _summary(ran: FleetRun) -> list[str]:
     lines.append(
         f"{count_of(ran.clusters.num_rows, 'leak')}, {new:,} new, in {ran.series:,} series"
     )
-    for name, why in ran.not_compared[:_SHOWN]:
-        lines.append(f"not compared: {name}: {why}")
-    if len(ran.not_compared) > _SHOWN:
-        lines.append(f"and {len(ran.not_compared) - _SHOWN:,} more series are not compared")
+    if ran.not_compared:
+        many = f"{len(ran.not_compared):,} of {ran.series:,} series"
+        lines.append(f"{many} cannot be compared; the first: {ran.not_compared[0][1][:_SHOWN]}")
     lines.append(f"datasets in {ran.folder}")
     return lines

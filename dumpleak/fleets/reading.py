@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -32,7 +33,7 @@ from dumpleak.symbols.dump_symbols import environment_elements, given_elements
 from windumps.errors import ContainerError, WindumpsError
 from windumps.files import DiskRoom, open_file, read_head
 from windumps.symbols.provider import Symbols
-from windumps.unpack.containers import unpacked
+from windumps.unpack.containers import MAX_RATIO, SMALL_BYTES, unpacked
 
 HOLDERS_BYTES = 1 << 30  # of used blocks, up to which is looked for who holds them
 SNAPSHOT_FILE, SITES_FILE, GROWTH_FILE = "snapshot", "sites.arrow", "growth.arrow"
@@ -162,17 +163,24 @@ def _located(task: Task, scratch: Path) -> Iterator[Path]:
         copy = Path(folder, task_name(task)[-_NAME:])
         with opened(task.archive or task.url) as file:
             if task.archive:
+                most = max(SMALL_BYTES, file.seek(0, os.SEEK_END) * MAX_RATIO)
+                file.seek(0)
                 with member_content(file, task.archive, task.member) as content:
-                    _copy(content, copy, task.url)
+                    _copy(content, copy, task.url, most)
             else:
                 _copy(file, copy, task.url)
         yield copy
 
 
-def _copy(source: IO[bytes], target: Path, url: str) -> None:
+def _copy(source: IO[bytes], target: Path, url: str, most: int | None = None) -> None:
     room = DiskRoom(target.parent)
     with target.open("wb") as file:
         while piece := source.read(_PIECE):
+            if most is not None and file.tell() + len(piece) > most:
+                raise ContainerError(
+                    f"{url}: unpacks to more than {MAX_RATIO} times the archive's size: this looks like a "
+                    "zip bomb; unpack it yourself if you trust it"
+                )
             if not room.has(len(piece)):
                 raise ContainerError(
                     f"{url}: its copy needs more than the {room.free >> 20} MiB free in {target.parent}; set "
@@ -226,6 +234,8 @@ def compare_series(request: GrowthRequest) -> dict[str, Any]:
         rows = grown(request.series, request.folder)
     except (WindumpsError, OSError) as error:
         text = " ".join(str(error).split())
+        # Snapshots by id, which rows of inputs have, too.
+        text = text.replace(f"{Path(request.folder, SNAPSHOTS)}{os.sep}", "")
         return {"error": f"{type(error).__name__}: {text}"}
     write_rows(Path(request.scratch, GROWTH_FILE), rows)
     return {"error": ""}

@@ -112,6 +112,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
     before = folder / CLUSTERS_FILE
     previous = _table(before) if before.exists() else None
     with Store(folder) as store:
+        store.require("by", asked.by, "--by")
         seen = seen_of(asked, told, store)
         how = _how(asked, store)
         with Crew(asked.scheduler, asked.workers, told.say, debug=asked.debug) as crew:

@@ -163,6 +163,19 @@ class Store:
         """Keeps a value by name."""
         self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def require(self, name: str, value: str, option: str) -> None:
+        """Refuses another value than the one the folder was made with.
+
+        Raises:
+            StoreError: it is another one.
+        """
+        before = self.fact(name)
+        if before not in ("", value):
+            raise StoreError(
+                f"{self.folder}: made with {option} {before}; ask for that, or give another folder to -o"
+            )
+        self.set_fact(name, value)
+
     def _one(self, query: str, *values: object) -> tuple[Any, ...] | None:
         found: tuple[Any, ...] | None = self._database.execute(query, values).fetchone()
         return found

@@ -5,17 +5,22 @@ from __future__ import annotations
 import gzip
 import io
 import shutil
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from builders.cabinet_builder import mszip_of
 from fleet_inputs import TINY, dump, log, rows, some_of_all
 from pyarrow import parquet
 
 import dumpleak
+from dumpleak.fleets import reading
 from dumpleak.fleets.run import FleetRun, NoInputError
+from dumpleak.model.optional_libraries import MissingExtraError
+from windumps.errors import ContainerError
 
 COUNT = 80
 
@@ -132,6 +137,8 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> FleetRun:
                 about = tarfile.TarInfo(inner)
                 about.size = len(content)
                 tar.addfile(about, io.BytesIO(content))
+    packed = [(f"in\\{n}.dmp.gz".encode(), dump(n)) for n in range(2)]
+    (folder / "many.cab").write_bytes(mszip_of(*packed))
     with zipfile.ZipFile(folder / "one.zip", "w") as one:
         one.write(TINY[3], "dump.dmp.gz")
     with zipfile.ZipFile(folder / "one-plain.zip", "w") as one:
@@ -167,6 +174,8 @@ def test_each_dump_in_an_archive_is_an_input_and_copies_are_one_row(odd: FleetRu
             f"many.tar!{number}.dmp.gz",
             f"many.tgz!{number}.dmp.gz",
         }
+        if number < 2:
+            places.add(f"many.cab!in\\{number}.dmp.gz")
         if number == 1:
             places.add("copy.dmp.gz")
         assert {row["url"], *row["also"]} == {str(top / place) for place in places}
@@ -221,3 +230,35 @@ def test_a_file_that_changed_is_read_again_and_its_error_goes(tmp_path: Path) ->
     again = dumpleak.fleet(place, out, workers=1)
     assert (again.seen.to_read, again.read, again.errors) == (1, 1, 0)
     assert parquet.read_table(out / "dumps.parquet").num_rows == 1
+
+
+def test_what_a_bomb_unpacks_to_fills_no_disk(tmp_path: Path) -> None:
+    with pytest.raises(ContainerError, match="a.zip!b.dmp: unpacks to more than"):
+        reading._copy(io.BytesIO(bytes(100)), tmp_path / "copy", "a.zip!b.dmp", 99)
+    reading._copy(io.BytesIO(bytes(99)), tmp_path / "copy", "a.zip!b.dmp", 99)
+    assert (tmp_path / "copy").stat().st_size == 99
+
+
+def test_a_folder_keeps_to_one_grouping(run: Any, tmp_path: Path) -> None:
+    dumpleak.fleet(TINY[0], tmp_path, workers=1, by="kind")
+    kept = parquet.read_table(tmp_path / "sites.parquet")
+    assert set(kept["kind"].to_pylist()) == {"group"}
+    code, _, err = run("fleet", TINY[0], "-o", tmp_path)
+    assert code == 3
+    assert "made with --by kind" in err
+
+
+@pytest.mark.parametrize("library", ["distributed", "dask", "psutil"])
+def test_a_missing_library_is_said_with_the_extra_that_brings_it(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str
+) -> None:
+    for name in ("dumpleak.fleets.run", "dumpleak.fleets.crew", "dumpleak.fleets.work"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, library, None)
+    code, out, err = run("fleet", TINY[0], "-o", tmp_path / "out")
+    assert (code, out, len(err.splitlines())) == (3, "", 1)
+    assert "[fleet]" in err
+    assert "is not installed" in err
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(MissingExtraError):
+        dumpleak.fleet(TINY[0], tmp_path / "out")
