@@ -177,7 +177,7 @@ def _sites(store: Store) -> Iterator[Any]:
 
 def _read(store: Store, crew: Crew, how: How, seen: Seen, told: Told) -> None:
     done = errors = 0
-    started = time.monotonic()
+    started = 0.0
 
     def finish(task: Task, result: Outcome | BaseException) -> None:
         nonlocal done, errors
@@ -187,11 +187,14 @@ def _read(store: Store, crew: Crew, how: How, seen: Seen, told: Told) -> None:
         errors += outcome.told["status"] == ERROR
 
     def tick() -> None:
+        nonlocal started
+        started = started or time.monotonic()  # of the workers, too, takes a while
         rate = done / max(time.monotonic() - started, 0.001)
         phase = f"reading {done:,} of {seen.to_read:,}, {rate:.1f} a second"
         told.progress(f"{phase}, {errors:,} failed" if errors else phase, done, seen.to_read)
 
     if seen.to_read:
+        told.progress("starting workers", 0, 1)
         crew.work(read_task, store.to_read(), how, finish, tick)
 
 
