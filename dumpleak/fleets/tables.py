@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from dumpleak.files.columns import arrow
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,19 @@ class Column:
     name: str
     type: str
     what: str
+
+
+def schema_of(columns: tuple[Column, ...]) -> Any:
+    """Columns as Arrow has them."""
+    pa = arrow()
+    types = {
+        "string": pa.string(),
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        _TIME: pa.timestamp("us", tz="UTC"),
+        "list<string>": pa.list_(pa.string()),
+    }
+    return pa.schema([(column.name, types[column.type]) for column in columns])
 
 
 _TIME = "timestamp[us, tz=UTC]"
