@@ -11,7 +11,6 @@ addresses, and every version other places in its images.
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from dumpleak.files.metadata import Metadata
-from dumpleak.survey.recording import write_columns
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Place, Site, SiteKind, stack_key
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
+from dumpleak.survey.recording import write_columns
 from windumps.images.modules import Module, PdbIdentity
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -197,8 +196,9 @@ def dump_of(
     life: Life, leaks: Sequence[Leak], taken: int
 ) -> tuple[Snapshot, list[tuple[Site, int, int]]]:
     """One dump, and its sites with their counts and sizes."""
-    odds = random.Random(f"{life.computer} {life.program} {life.number}")
-    slide = odds.randrange(1 << 12) << 16
+    seed = blake2b(f"{life.computer} {life.program} {life.number}".encode(), digest_size=8)
+    odds = np.random.default_rng(int(seed.hexdigest(), 16))
+    slide = int(odds.integers(1 << 12)) << 16
     program = module(life, life.program, 0x7FF6_0000_0000 + slide, life.version)
     ntdll = module(life, "ntdll.dll", 0x7FFA_0000_0000 + slide, "10.0.19041.3324")
     sites = [*_healthy(life, program, ntdll, taken, odds)]
@@ -228,7 +228,7 @@ def dump_of(
 
 
 def _healthy(
-    life: Life, program: Module, ntdll: Module, taken: int, odds: random.Random
+    life: Life, program: Module, ntdll: Module, taken: int, odds: np.random.Generator
 ) -> Iterator[tuple[Site, int, int]]:
     """Sites that nobody calls a leak."""
     for name, size in (("Config::Load", 48), ("Strings::Intern", 32), ("Window::Create", 520)):
@@ -238,7 +238,7 @@ def _healthy(
     yield _stack("Timer::Arm", program, ntdll), 30 + (taken > 1), 80
     yield _stack("Request::New", program, ntdll), 50 + (0, 9, -6, 4)[taken % 4], 112
     yield Site(SiteKind.SHAPE, "shape|heap 1|nt|72|", "72 bytes in heap 1 (nt)"), 64, 72
-    yield _type("Widget", life.program), 20 + odds.randrange(3), 144
+    yield _type("Widget", life.program), 20 + int(odds.integers(3)), 144
 
 
 def _site(leak: Leak, program: Module, ntdll: Module) -> Site:
