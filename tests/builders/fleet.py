@@ -19,18 +19,26 @@ from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from dumpleak.files.metadata import Metadata
+from dumpleak.fleets.belonging import Series, series
+from dumpleak.fleets.growth import grown
+from dumpleak.fleets.identity import described, site_rows
+from dumpleak.fleets.tables import DUMPS, SITES, schema_of
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Place, Site, SiteKind, stack_key
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
+from dumpleak.survey.open import Wanted, open_snapshot
 from dumpleak.survey.recording import write_columns
 from windumps.images.modules import Module, PdbIdentity
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HEAP = 0x20_0000_0000
 BUILD = 19045
+MOVING = "Request::New"  # its blocks come and go
 
 
 @dataclass(frozen=True)
@@ -234,9 +242,10 @@ def _healthy(
     for name, size in (("Config::Load", 48), ("Strings::Intern", 32), ("Window::Create", 520)):
         yield _stack(name, program, ntdll), 40, size
     # A cache that fills at the start, one block of noise, and what comes and goes.
-    yield _stack("Cache::Warm", program, ntdll), min(taken + 1, 2) * 90, 256
+    filled = int(odds.integers(4))
+    yield _stack("Cache::Warm", program, ntdll), 90 * (1 + (taken >= filled)), 256
     yield _stack("Timer::Arm", program, ntdll), 30 + (taken > 1), 80
-    yield _stack("Request::New", program, ntdll), 50 + (0, 9, -6, 4)[taken % 4], 112
+    yield _stack("Request::New", program, ntdll), 50 + int(odds.integers(-9, 10, 64)[taken]), 112
     yield Site(SiteKind.SHAPE, "shape|heap 1|nt|72|", "72 bytes in heap 1 (nt)"), 64, 72
     yield _type("Widget", life.program), 20 + int(odds.integers(3)), 144
 
@@ -288,9 +297,11 @@ def _stack(function: str, program: Module, ntdll: Module) -> Site:
 def write(path: Path, snapshot: Snapshot, sites: Sequence[tuple[Site, int, int]]) -> None:
     """A snapshot file. The blocks of a site keep their addresses; new ones come behind them."""
     base = snapshot.heaps[0].address
+    taken = int((snapshot.source.time or START).timestamp()) // 3600 % 64
     addresses, sizes, numbers = [], [], []
     for row, (site, count, size) in enumerate(sites):
         slot = int(blake2b(site.key.encode(), digest_size=3).hexdigest(), 16) << 24
+        slot += taken << 18 if MOVING in site.name else 0
         addresses.append(base + slot + np.arange(count, dtype=np.uint64) * np.uint64(size + 16))
         sizes.append(np.full(count, size, np.int64))
         numbers.append(np.full(count, row, np.int32))
@@ -310,3 +321,26 @@ def write(path: Path, snapshot: Snapshot, sites: Sequence[tuple[Site, int, int]]
     }
     classes = {"site": list(range(len(sites)))}
     write_columns(path, Metadata(snapshot, classes=classes, block_count=rows), columns)
+
+
+def datasets(fleet: Fleet, folder: Path, *, reverse: bool = False) -> list[Series]:
+    """Writes `dumps.parquet`, `sites.parquet` and `growth.parquet` without any engine; gives the series."""
+    rows, sites, growth = [], [], []
+    for id_, taken in fleet.snapshots(folder):
+        path = folder / "snapshots" / f"{id_}.dlsnap"
+        snapshot = open_snapshot(path, Wanted())
+        url = f"s3://crashes/{taken.source.computer}/{id_}.dlsnap"
+        row = {"id": id_, "url": url, "status": "read", **described(snapshot, url)}
+        rows.append(row)
+        table = site_rows(snapshot)
+        sites.append(table.append_column("id", pa.array([id_] * table.num_rows)))
+    if reverse:
+        rows.reverse()
+    dumps = pa.Table.from_pylist(rows, schema=schema_of(DUMPS))
+    parquet.write_table(dumps, folder / "dumps.parquet")
+    every = pa.concat_tables(sites).select([column.name for column in SITES])
+    parquet.write_table(every, folder / "sites.parquet")
+    found = series(dumps)
+    growth = [grown(one, str(folder)) for one in (reversed(found) if reverse else found)]
+    parquet.write_table(pa.concat_tables(growth), folder / "growth.parquet")
+    return found
