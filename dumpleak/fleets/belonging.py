@@ -19,6 +19,13 @@ COLUMNS = (
 )
 _ID_BYTES = 12
 _NUMBER = re.compile(r"\d+")
+_WORD = re.compile(r"[a-z]+")
+# Dumps of one moment stand in the order that their names tell.
+_WORDS = {
+    -1: frozenset(("before", "base", "old", "first", "start")),
+    2: frozenset(("idle",)),
+    1: frozenset(("after", "current", "new", "last", "end", "later")),
+}
 
 
 @dataclass(frozen=True)
@@ -115,10 +122,12 @@ def _series(members: list[dict[str, Any]], *, one_life: bool) -> Series:
 
 
 def _order(row: dict[str, Any]) -> tuple[Any, ...]:
-    """By time; where that is unknown by name, in which numbers count."""
-    parts = [part.zfill(20) for part in _NUMBER.findall(row["url"] or "")]
-    time = row["time"]
-    return time is None, time.timestamp() if time is not None else 0.0, parts, row["id"]
+    """By time; where that does not tell by name, in which numbers and words of time count."""
+    url, time = (row["url"] or "").lower(), row["time"]
+    words = set(_WORD.findall(re.split(r"[/\\!]", url)[-1]))
+    place = next((n for n, known in _WORDS.items() if words & known), 0)
+    parts = [part.zfill(20) for part in _NUMBER.findall(url)]
+    return time is None, time.timestamp() if time is not None else 0.0, place, parts, row["id"]
 
 
 def _age(row: dict[str, Any]) -> float | None:

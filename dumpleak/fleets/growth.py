@@ -39,9 +39,10 @@ MOST_ROWS = 1000  # of a series
 # Of a site's blocks, this share has to be unreferenced; so many of them are enough by themselves.
 LOST_SHARE = 0.5
 MANY_LOST = 100
-# Parts of one cause grow by the same number of blocks, and are held by the blocks of its root.
+# Parts of one cause grow by the same number of blocks, or some times that, and its root holds them.
 MIN_TOGETHER = 16
 HELD_SHARE = 0.8
+MOST_TIMES = 8
 
 
 @dataclass(frozen=True)
@@ -218,29 +219,38 @@ def _of_single(snapshot: Snapshot) -> list[_Row]:
 def _parts(rows: Sequence[_Row], prints: dict[int, str], last: Snapshot) -> dict[int, str]:
     """By number of a row the fingerprint of the one it is part of.
 
-    Both grew by the same number of blocks in every interval, and the blocks of one are held by the other's.
+    It grew by the root's number of blocks, or some times that, in every interval, and the root's blocks hold
+    its own.
     """
     find = last.holders
     likely = [n for n, row in enumerate(rows) if row.weight and row.delta_count >= MIN_TOGETHER]
-    by_steps: dict[tuple[int, ...], list[int]] = {}
-    for number in likely:
-        counts = rows[number].counts
-        steps = tuple(after - counts[0] for after in counts)
-        by_steps.setdefault(steps, []).append(number)
-    alike = [numbers for numbers in by_steps.values() if len(numbers) > 1]
-    if find is None or not alike:
+    if find is None or len(likely) < 2:
         return {}
-    held = find({rows[number].site.key for numbers in alike for number in numbers})
+    held = find({rows[number].site.key for number in likely})
     found: dict[int, str] = {}
-    for numbers in alike:
-        for number in numbers:
-            holding = held.get(rows[number].site.key)
-            if holding is None or holding.held < HELD_SHARE * holding.blocks:
-                continue
-            root = [n for n in numbers if n != number and _holds(rows[n].site, holding.holder)]
-            if len(root) == 1 and root[0] not in found:
-                found[number] = prints[root[0]]
+    for number in likely:
+        holding = held.get(rows[number].site.key)
+        if holding is None or holding.held < HELD_SHARE * holding.blocks:
+            continue
+        roots = [
+            other
+            for other in likely
+            if other != number
+            and _holds(rows[other].site, holding.holder)
+            and _in_step(rows[number], rows[other])
+        ]
+        if len(roots) == 1 and found.get(roots[0]) != prints[number]:
+            found[number] = prints[roots[0]]
     return found
+
+
+def _in_step(part: _Row, root: _Row) -> bool:
+    """Whether one row grew as another did, so many times in every interval."""
+    times, rest = divmod(part.delta_count, root.delta_count)
+    if rest or not 0 < times <= MOST_TIMES:
+        return False
+    sides = [[count - row.counts[0] for count in row.counts] for row in (part, root)]
+    return all(mine == times * its for mine, its in zip(*sides, strict=True))
 
 
 def _holds(site: Site, holder: str) -> bool:
