@@ -27,7 +27,8 @@ from dumpleak.fleets.tables import GROWTH, schema_of
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import open_snapshot
+from dumpleak.survey.wanted import Wanted
 from windumps.errors import WindumpsError
 
 if TYPE_CHECKING:

@@ -31,8 +31,9 @@ from dumpleak.model.coverage import Coverage
 from dumpleak.model.sites import Place, Site, SiteKind, stack_key
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Totals
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import open_snapshot
 from dumpleak.survey.recording import write_columns
+from dumpleak.survey.wanted import Wanted
 from windumps.images.modules import Module, PdbIdentity
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

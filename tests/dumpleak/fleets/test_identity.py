@@ -15,7 +15,8 @@ from dumpleak.model.boots import Boot
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.stripping import stripped_snapshot
 from dumpleak.model.subject import Subject
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import open_snapshot
+from dumpleak.survey.wanted import Wanted
 
 LIFE = Life("PC-1", "app.exe", "1.2", 2, 1)
 COLUMNS = {column.name for column in DUMPS}
