@@ -156,14 +156,14 @@ class _Fleet:
 
 
 def clustered(
-    folder: str, known: Known | None = None, previous: Collection[str] | None = None
+    folder: str, known: Known | None = None, previous: pa.Table | None = None
 ) -> pa.Table:
     """The leaks of a fleet, those on most machines first.
 
     Args:
         folder: The fleet's, with its datasets of dumps and growth.
         known: Leaks with a name of their own.
-        previous: Fingerprints of the run before.
+        previous: What this gave in the run before; None where there was none.
 
     Raises:
         OSError: a dataset cannot be read.
@@ -177,25 +177,16 @@ def clustered(
     for name in _folded(leaks):
         del leaks[name]
     urls = _urls(folder, {id_ for cluster in leaks.values() for id_ in cluster.examples})
+    before: set[Any] = set()
+    if previous is not None:
+        before.update(previous["fingerprint"].to_pylist())
     rows = [
-        _row(name, cluster, fleet, known or Known(), previous or (), urls)
+        _row(name, cluster, fleet, known or Known(), before, urls)
         for name, cluster in leaks.items()
     ]
     rows.sort(key=lambda r: (-r["machines"], -(r["bytes_per_hour"] or 0.0), r["fingerprint"]))
     table: pa.Table = arrow().Table.from_pylist(rows, schema=schema_of(CLUSTERS))
     return table
-
-
-def fingerprints_in(path: Path | str) -> frozenset[str]:
-    """The fingerprints in a dataset of clusters, of a run before.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    from pyarrow import parquet
-
-    table = parquet.read_table(path, columns=["fingerprint"])
-    return frozenset(text for text in table["fingerprint"].to_pylist() if text)
 
 
 def _folded(leaks: Mapping[str, _Cluster]) -> list[str]:

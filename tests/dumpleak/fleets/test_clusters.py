@@ -12,7 +12,7 @@ import pytest
 from builders.fleet import LEAKS, Fleet, Leak, Life, datasets, planted_fleet
 from pyarrow import parquet
 
-from dumpleak.fleets.clusters import clustered, fingerprints_in
+from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.known import Known, KnownLeak
 from dumpleak.fleets.tables import CLUSTERS
 
@@ -86,19 +86,15 @@ def test_the_order_of_the_inputs_changes_nothing(made: tuple[Path, Fleet], tmp_p
     assert rows_of(tmp_path) == rows_of(made[0])
 
 
-def test_known_muted_seen_and_new_leaks_are_told_apart(
-    made: tuple[Path, Fleet], tmp_path: Path
-) -> None:
+def test_known_muted_seen_and_new_leaks_are_told_apart(made: tuple[Path, Fleet]) -> None:
     before = rows_of(made[0])
-    path = tmp_path / "clusters.parquet"
-    parquet.write_table(clustered(str(made[0])).slice(0, 3), path)
     known = Known(
         (
             KnownLeak("app.exe!cache::*", "", "JIRA-1"),
             KnownLeak("", before[1]["fingerprint"], "JIRA-2", muted=True),
         )
     )
-    rows = rows_of(made[0], known, fingerprints_in(path))
+    rows = rows_of(made[0], known, clustered(str(made[0])).slice(0, 3))
     states = {name_of(row): (row["state"], row["known"]) for row in rows}
     assert states["app.exe!Cache::Insert"] in {("known", "JIRA-1"), ("muted", "JIRA-2")}
     assert sorted(state for state, _ in states.values())[-1] == "seen"
