@@ -324,7 +324,7 @@ def write(path: Path, snapshot: Snapshot, sites: Sequence[tuple[Site, int, int]]
     write_columns(path, Metadata(snapshot, classes=classes, block_count=rows), columns)
 
 
-def datasets(fleet: Fleet, folder: Path, *, reverse: bool = False) -> list[Series]:
+def datasets(fleet: Fleet, folder: Path, *, broken: int = 0, reverse: bool = False) -> list[Series]:
     """Writes `dumps.parquet`, `sites.parquet` and `growth.parquet` without any engine; gives the series."""
     rows, sites, growth = [], [], []
     for id_, taken in fleet.snapshots(folder):
@@ -335,6 +335,11 @@ def datasets(fleet: Fleet, folder: Path, *, reverse: bool = False) -> list[Serie
         rows.append(row)
         table = site_rows(snapshot)
         sites.append(table.append_column("id", pa.array([id_] * table.num_rows)))
+    for number_ in range(broken):
+        told = {"id": f"bad{number_}", "url": f"/d/bad{number_}.dmp", "status": "error"}
+        rows.append(
+            told | {"error_kind": "NotADumpError", "error": f"/d/bad{number_}.dmp: no dump"}
+        )
     if reverse:
         rows.reverse()
     dumps = pa.Table.from_pylist(rows, schema=schema_of(DUMPS))

@@ -8,10 +8,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from builders.fleet import Fleet, Life, datasets, planted_fleet
-from pyarrow import parquet
 from report_samples import HOSTILE_NAMES
 
 from dumpleak.fleets.clusters import clustered
@@ -24,19 +22,10 @@ from dumpleak.reports.markdown_writer import write_markdown
 from dumpleak.reports.text.writer import write_text
 
 
-def with_error(folder: Path) -> None:
-    path = folder / "dumps.parquet"
-    table = parquet.read_table(path)
-    told = {"id": "x", "url": "/d/bad.dmp", "status": "error", "error_kind": "NotADumpError"}
-    bad = pa.Table.from_pylist([told], schema=table.schema)
-    parquet.write_table(pa.concat_tables([table, bad]), path)
-
-
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory: Any) -> FleetSummary:
     folder = tmp_path_factory.mktemp("fleet")
-    datasets(planted_fleet(machines=4, dumps=3), folder)
-    with_error(folder)
+    datasets(planted_fleet(machines=4, dumps=3), folder, broken=1)
     return summarised(folder, clustered(str(folder)))
 
 
@@ -101,7 +90,7 @@ def test_terminals_see_every_leak_and_what_could_not_be_read(summary: FleetSumma
         "not before 1.2",
         "gone in 2.10",
         "NotADumpError",
-        "/d/bad.dmp",
+        "/d/bad0.dmp",
         "48 of 49 inputs",
     ):
         assert said in text
