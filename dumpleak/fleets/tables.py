@@ -110,6 +110,14 @@ GROWTH = (
     Column("program", "string", "of the series"),
     Column("version", "string", "of the series"),
     Column("computer", "string", "of the series"),
+    Column(
+        "weight", "int64", "2: a leak by itself; 1: where most series show it; 0: noise, or no leak"
+    ),
+    Column(
+        "part_of",
+        "string",
+        "fingerprint of the site that holds it and grew by the same number of blocks",
+    ),
 )
 
 # One row a leak as people mean it.
@@ -135,4 +143,5 @@ CLUSTERS = (
     Column("bytes_per_hour_p90", "double", "a tenth of its series grow faster"),
     Column("confidence", "string", "the strongest of its series"),
     Column("examples", "list<string>", "urls of inputs to open"),
+    Column("parts", "list<string>", "names of sites that grew with it, and that it holds"),
 )
