@@ -15,6 +15,7 @@ from dumpleak.model.boots import Boot
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
+from dumpleak.model.managed import HeldObjects
 from dumpleak.model.memory import Limit, MemoryByUse
 from dumpleak.model.pools import Pools
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
@@ -150,6 +151,7 @@ class Snapshot:
             is, and where there are none.
         population: What is added up, a key of `POPULATIONS`.
         sized: The bytes of its members are known; where they are not, they are all 0.
+        held_objects: Of .NET objects by type: what holds them; None of all others.
         allocators_known: Allocators were looked for; older files do not tell private memory apart by them.
     """
 
@@ -182,6 +184,7 @@ class Snapshot:
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
     refuted_unknown: str = ""
+    held_objects: Callable[[], HeldObjects] | None = None
 
     @property
     def tells_retained(self) -> bool:
