@@ -120,7 +120,7 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         sums.add(groups, used.counted_bytes, used.block_bytes)
         builder.add(used, groups, source.view.pointer_size)
     index = builder.build()
-    roots = find_roots(session, arenas=False)
+    roots = find_roots(session)
     amounts = roots.amounts(session.dump.memory)
     require_roots(session, amounts)
     notes = _missing_notes(roots, amounts)
