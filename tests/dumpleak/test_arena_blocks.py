@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from builders.arena_builder import Made, Page, mimalloc2, rpmalloc2
-from builders.arena_process import headers, process_with
+from builders.arena_process import headers, process_with, put
 from builders.image_builder import ImageBuilder
 from builders.process_builder import IMAGE_DATA, ProcessBuilder
 
@@ -184,3 +184,42 @@ def test_an_object_in_an_arena_is_named_as_the_holder_of_native_blocks(
     out = run("diff", base, grown(tmp_path / "b.dmp", 30, new))[1]
     assert f"held by app::Node at +0x8 ({len(new)}" in out or "app::Node" in out
     assert "no root" not in out
+
+
+def test_leaks_counts_what_other_allocators_hold_as_walked(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.dmp"
+    file.write_bytes(_made(mimalloc2)[1].build())
+    found = json.loads(run("leaks", file, "--format", "json")[1])["coverage"]
+    plain = json.loads(run("stat", file, "--format", "json")[1])["coverage"]
+    arenas = json.loads(run("stat", file, "--of", "arenas", "--format", "json")[1])["coverage"]
+    for key in ("walked_bytes", "heaps_read"):
+        assert found[key] == plain[key] + arenas[key]
+
+
+def test_info_says_what_a_process_mostly_is_and_how_to_look_into_it(
+    run: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.dmp"
+    file.write_bytes(process_with(mimalloc2([Page(1024, 40) for _ in range(30)])).build())
+    out = run("info", file)[1]
+    assert "mostly mimalloc (1.9 MiB of" in out
+    assert "--of arenas" in out
+    assert "gflags /i" not in out
+    assert json.loads(run("info", file, "--format", "json")[1])["mostly"]["name"] == "mimalloc"
+    file.write_bytes(process_with().private(2, 0x30000).build())
+    out = run("info", file)[1]
+    assert "Program " not in out
+    assert "gflags /i" in out
+    assert json.loads(run("info", file, "--format", "json")[1])["mostly"] is None
+
+
+def test_a_go_program_is_led_to_its_own_tools(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "a.dmp"
+    process = process_with(data=b"\xff Go buildinf:".ljust(64, b"\0"))
+    put(process, 0xC0_0000_0000, bytes(4 << 20))
+    process.dump.memory(process.bases["app.exe"], headers())
+    file.write_bytes(process.build())
+    out = run("info", file)[1]
+    assert "mostly Go (Go heap 4.0 MiB of" in out
+    assert "go tool pprof" in out
+    assert "gflags /i" not in out
