@@ -265,3 +265,13 @@ def test_arenas_of_python_have_pools_whose_headers_fit(arena: int, pool: int) ->
         process = process_with().image(image)
         put(process, base, bytes(memory))
         assert (_named(process).get("Python objects") == [base]) == named
+
+
+def test_what_the_data_of_a_go_program_name_is_its_runtimes() -> None:
+    base = 0x6000_0000
+    for beginning, named in ((b"\xff Go buildinf:", True), (b"something else.", False)):
+        process = process_with(data=beginning.ljust(32, b"\0") + struct.pack("<Q", base))
+        process.dump.memory(process.bases["app.exe"], headers())
+        put(process, base, bytes(PAGE))
+        put(process, base + 0x100000, bytes(PAGE))
+        assert (_named(process).get("Go runtime") == [base]) == named
