@@ -94,6 +94,7 @@ class SourceInfo:
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
         nt_global_flag: PEB.NtGlobalFlag; None when unknown.
         processor_seconds: Processor time that the process had taken; None when unknown.
+        computer: Name of the machine, as the environment of the process has it; "" when unknown.
     """
 
     file: str
@@ -110,6 +111,7 @@ class SourceInfo:
     cut_bytes: int = 0
     nt_global_flag: int | None = None
     processor_seconds: int | None = None
+    computer: str = ""
 
 
 @dataclass

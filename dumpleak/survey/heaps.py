@@ -24,6 +24,7 @@ from dumpleak.process.used_pieces import used_pieces
 from dumpleak.subjects import subject_of
 from dumpleak.survey.block_table import BlockTableBuilder
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
+from windumps.process.environment import computer_name
 
 
 def take_snapshot(
@@ -149,6 +150,7 @@ def source_info(session: Session) -> SourceInfo:
     dump, program = session.dump, session.program
     created, user, kernel = dump.process_times or (None, None, None)
     flags = (view.nt_global_flag for view in session.views)
+    names = (computer_name(view.memory, view.architecture, view.peb) for view in session.views)
     return SourceInfo(
         file=str(dump.path),
         kind=dump.kind,
@@ -164,6 +166,7 @@ def source_info(session: Session) -> SourceInfo:
         cut_bytes=sum(d.bytes_affected for d in dump.diagnostics if d.code == MEMORY_CUT),
         nt_global_flag=next((flag for flag in flags if flag is not None), None),
         processor_seconds=None if user is None or kernel is None else user + kernel,
+        computer=next(filter(None, names), ""),
     )
 
 
