@@ -54,19 +54,28 @@ class HolderFinder:
         index: Its used blocks; groups number `sites`.
         sites: The groups.
         retained: Also tell what groups retain.
+        own: How many of the groups, the first ones, are of blocks that are asked about; all without. Others
+            only hold.
 
     Attributes:
-        unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
-            looked for, and where too little of the roots is in the dump to tell.
+        unreferenced: bool, one row a block of the index that is asked about: no root leads to it. None
+            before anything was looked for, and where too little of the roots is in the dump to tell.
     """
 
     def __init__(
-        self, session: Session, index: BlockIndex, sites: Sequence[Site], *, retained: bool = False
+        self,
+        session: Session,
+        index: BlockIndex,
+        sites: Sequence[Site],
+        *,
+        retained: bool = False,
+        own: int | None = None,
     ) -> None:
         self._session = session
         self._index = index
         self._sites = sites
         self._retained = retained
+        self._own = len(sites) if own is None else own
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
 
@@ -100,7 +109,7 @@ class HolderFinder:
             groups = np.flatnonzero(wanted).tolist()
             self._retention = Retention(graph, reachable, index.size)
             kept = self._retention.of_groups(index.group, groups)
-        self.unreferenced = ~reachable
+        self.unreferenced = ~reachable[index.group < self._own]
         if not unreferenced_can_be_told(session, amounts):
             reachable[:] = True
             self.unreferenced = None
