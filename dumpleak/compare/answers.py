@@ -11,6 +11,7 @@ from dumpleak.compare.life import Life, LifeAnswer
 from dumpleak.compare.survivors import Fate, Survivors
 from dumpleak.model.account import ROWS, AccountRow
 from dumpleak.model.boots import runs_of
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.together import Together, roots_first
@@ -121,6 +122,7 @@ class SiteDelta(Change):
         fate: What became of its blocks; None where the dumps are not of one process life.
         notes: Those clauses of the evidence that a table shows under the site's name.
         parts: Shapes that were put together to this, since they have one cause; see `causes`.
+        contained: The containers that hold its blocks; None where none do, or nobody looked.
     """
 
     site: Site
@@ -130,6 +132,7 @@ class SiteDelta(Change):
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[SiteDelta, ...] = ()
+    contained: SiteContainers | None = None
 
     @property
     def grew(self) -> bool:
