@@ -12,8 +12,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.containment import Contained
 from dumpleak.model.holding import Holding
 from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
+from dumpleak.pointers.patterns.naming import ContainerFinder
+from dumpleak.pointers.patterns.pointer_table import PointerCollector, Watchers
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
@@ -60,6 +63,7 @@ class HolderFinder:
     Attributes:
         unreferenced: bool, one row a block of the index that is asked about: no root leads to it. None
             before anything was looked for, and where too little of the roots is in the dump to tell.
+        contained: Which containers hold the blocks; None before anything was looked for.
     """
 
     def __init__(
@@ -78,6 +82,7 @@ class HolderFinder:
         self._own = len(sites) if own is None else own
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
+        self.contained: Contained | None = None
 
     @cached_property
     def region_owners(self) -> RegionOwners:
@@ -102,8 +107,13 @@ class HolderFinder:
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         amounts = roots.amounts(memory)
-        graph = scan_pointers(memory, roots, index, votes, session.dump.release)
+        collector = PointerCollector(index)
+        graph = scan_pointers(
+            memory, roots, index, Watchers(votes, collector), session.dump.release
+        )
         reachable = reachability_of(graph).reachable
+        finder = ContainerFinder(session, collector, self._block_called)
+        self.contained = finder.contained(~reachable)
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()
@@ -128,6 +138,12 @@ class HolderFinder:
                 found[row], fields=fields, retained_bytes=bytes_, retained_count=count
             )
         return holdings
+
+    def _block_called(self, block: int) -> str:
+        site = self._sites[int(self._index.group[block])]
+        if site.type or site.kind is SiteKind.SHAPE:
+            return site.type or f"block of {site.name}"
+        return f"block of {int(self._index.size[block]):,} bytes from {site.name}"
 
     def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
         """What groups keep alive together, once it was looked for; None where that is not known."""
