@@ -32,8 +32,9 @@ from dumpleak.model.account_rows import account_of
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
-from dumpleak.survey.open import Wanted, open_snapshot, require_population, subject_in
+from dumpleak.survey.open import open_snapshot, subject_in
 from dumpleak.survey.recording import write_snapshot
+from dumpleak.survey.wanted import Wanted, require_population
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.symbols.provider import Symbols
 

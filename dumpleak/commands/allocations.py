@@ -8,7 +8,8 @@ from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, block_fil
 from dumpleak.commands.output import output_to, progress_bar, require
 from dumpleak.model.block_filter import BlockFilter
 from dumpleak.reports.answers.allocations import BLOCK_WRITERS
-from dumpleak.survey.open import Wanted, open_subject
+from dumpleak.survey.open import open_subject
+from dumpleak.survey.wanted import Wanted
 from windumps.blocks import State
 
 _STATES = {"used": State.USED, "free": State.FREE}

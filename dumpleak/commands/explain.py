@@ -12,7 +12,8 @@ from dumpleak.model.block_filter import BlockFilter
 from dumpleak.reports.answers.explain import explain_document, explain_json
 from dumpleak.reports.answers.explain_sites import explain_sites_document, explain_sites_json
 from dumpleak.reports.formats import FORMATS, Answer
-from dumpleak.survey.open import Wanted, open_subject
+from dumpleak.survey.open import open_subject
+from dumpleak.survey.wanted import Wanted
 
 # Hexadecimal, as debuggers write it: 1a2b, 0x1a2b, 00000001`40001000.
 _ADDRESS = re.compile(r"(?:0x)?([0-9a-f]+(?:`[0-9a-f]{8})?)", re.IGNORECASE)

@@ -9,11 +9,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields
 from datetime import datetime
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dumpleak.compare.answers import SiteDelta
-from dumpleak.compare.site_trends import SiteTrend
-from dumpleak.gate.gate import GateResult
 from dumpleak.model.account import AccountRow, Figure
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.sites import Site
@@ -22,6 +19,11 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
+
+if TYPE_CHECKING:
+    from dumpleak.compare.answers import SiteDelta
+    from dumpleak.compare.site_trends import SiteTrend
+    from dumpleak.gate.gate import GateResult
 
 _BYTES = {
     *("delta_bytes", "base_bytes", "current_bytes", "bytes_per_hour"),  # of diff

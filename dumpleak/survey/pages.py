@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dumpleak.attribution import SiteFinder, SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
 from dumpleak.process.session import HeapSource, Session
 from windumps.blocks import Blocks, State
 from windumps.pool_tags import Pool
+
+if TYPE_CHECKING:
+    from dumpleak.kernel.pools import PoolReader
 
 
 def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:

@@ -20,8 +20,9 @@ from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
+from dumpleak.reports.answers.said_of_dumps import heading_of
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of, summarize_comparison
+from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.answers.together import site_membership, together_json
 from dumpleak.reports.document import (
     Column,

@@ -18,11 +18,9 @@ from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.boots import is_same_boot
-from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
 from dumpleak.model.populations import POPULATIONS, REGIONS
-from dumpleak.model.sites import SiteKind
-from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.together import innocent
 from dumpleak.model.units import count_of, format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
@@ -40,18 +38,20 @@ from dumpleak.reports.answers.next_steps import (
     comparable_dumps_steps,
     named_elsewhere,
     outside_steps,
-    record_stacks,
     trace_steps,
     track_driver,
+)
+from dumpleak.reports.answers.said_of_dumps import (
+    MAX_NAME,
+    NAMED,
+    covered_told,
+    heading_of,
+    stack_steps,
 )
 from dumpleak.reports.answers.together import together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
-from dumpleak.survey.leaks import LeakGroup
-
-NAMED = 3  # sites the summary names
-MAX_NAME = 80  # characters of each
 
 
 def summarize_comparison(comparison: Comparison) -> Summary:
@@ -127,11 +127,6 @@ def groups_told(snapshot: Snapshot, count: int) -> str:
     """How many of a snapshot's groups: "3 sites", "threads of 2 start functions"."""
     told = count_of(count, snapshot.noun)
     return f"{snapshot.members} of {told}" if snapshot.is_listed else told
-
-
-def heading_of(snapshot: Snapshot) -> str:
-    """What stands above the names of a snapshot's groups: the sites of the kernel's pools are tags."""
-    return "tag" if snapshot.is_pool and snapshot.grouping == "site" else snapshot.grouping
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:
@@ -265,16 +260,6 @@ def of_heaps(
     return [row for row in grown[:NAMED] if id(row) not in outside]
 
 
-def stack_steps(
-    source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend | LeakGroup]
-) -> tuple[Step, ...]:
-    """How to get call stacks, when the sites that matter have none."""
-    nameless = (SiteKind.TYPE, SiteKind.SHAPE)
-    if any(delta.site.kind in nameless for delta in sites[:NAMED]):
-        return (record_stacks(source),)
-    return ()
-
-
 def change_told(answer: Comparison | Trend) -> str:
     """By how much all grew together."""
     count = format_count(answer.delta_count, signed=True)
@@ -282,23 +267,6 @@ def change_told(answer: Comparison | Trend) -> str:
         return f"{count} {answer.base.members} in all"
     return (
         f"{format_bytes(answer.delta_bytes, signed=True)} and {count} {answer.base.members} in all"
-    )
-
-
-def covered_told(sides: Sequence[Coverage]) -> str:
-    """How much of the heaps the answer rests on; of several dumps the worst."""
-    never = next((side.never for side in sides if side.never), "")
-    if never:
-        return never
-    worst = min(
-        sides,
-        key=lambda side: (
-            *(side.walked_share, side.heaps_read - side.heaps_listed),
-            side.is_complete,
-        ),
-    )
-    return worst.told(
-        " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
     )
 
 

@@ -12,7 +12,7 @@ from dumpleak.reports.answers.next_steps import (
     better_dump_steps,
     record_stacks,
 )
-from dumpleak.reports.answers.summary import MAX_NAME, NAMED, covered_told, stack_steps
+from dumpleak.reports.answers.said_of_dumps import MAX_NAME, NAMED, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks

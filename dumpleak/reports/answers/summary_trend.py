@@ -16,15 +16,14 @@ from dumpleak.reports.answers.boots import boots_facts
 from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
 from dumpleak.reports.answers.left_behind import left_facts
 from dumpleak.reports.answers.next_steps import Step, trace_steps
+from dumpleak.reports.answers.said_of_dumps import NAMED, stack_steps
 from dumpleak.reports.answers.summary import (
-    NAMED,
     cannot_tell,
     change_told,
     elapsed,
     groups_told,
     how_sure,
     of_heaps,
-    stack_steps,
     who_told,
 )
 from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots

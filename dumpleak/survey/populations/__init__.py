@@ -13,10 +13,12 @@ from dumpleak.model.coverage import ArenasCovered, Coverage, ManagedCovered
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.populations import (
     ARENAS,
+    BLOCKS,
     HANDLES,
     HEAPS,
     MANAGED,
     MODULES,
+    POOL,
     POPULATIONS,
     REGIONS,
     THREADS,
@@ -26,16 +28,20 @@ from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
-from dumpleak.survey.populations.arenas import arena_members
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
-from dumpleak.survey.populations.managed import managed_objects
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot, stored
 from dumpleak.survey.populations.modules import module_members
 from dumpleak.survey.populations.regions import OWNER, region_members
-from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
+from windumps.later import later
 
+_arenas: Callable[..., StoredPopulation] = later(
+    "dumpleak.survey.populations.arenas", "arena_members"
+)
+_managed: Callable[..., StoredPopulation] = later(
+    "dumpleak.survey.populations.managed", "managed_objects"
+)
 # From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
 # `CannotAnswerError` where the dump does not tell of the members, or not of all; members that are found by a
 # walk come added up, with how much of their memory was walked.
@@ -46,8 +52,8 @@ PRODUCERS: dict[str, Producer] = {
     HANDLES: lambda session, process, by: handle_members(session, by),
     THREADS: lambda session, process, by: thread_members(session, by),
     MODULES: lambda session, process, by: module_members(session),
-    MANAGED: lambda session, process, by: managed_objects(session, by),
-    ARENAS: lambda session, process, by: arena_members(session, by),
+    MANAGED: lambda session, process, by: _managed(session, by),
+    ARENAS: lambda session, process, by: _arenas(session, by),
 }
 # How much of their memory was walked, of members that are found by a walk.
 COVERED: dict[str, type[Coverage]] = {MANAGED: ManagedCovered, ARENAS: ArenasCovered}
@@ -58,7 +64,7 @@ LEFT_OUT = {(HANDLES, "name"), (HANDLES, "process"), (THREADS, "process")}
 
 def is_produced(of: str | None) -> bool:
     """A population of a process or of a system, and not blocks of either."""
-    return of is not None and (of in PRODUCERS or of in SYSTEM_PRODUCERS)
+    return of not in (None, BLOCKS, POOL)
 
 
 def take_population(
