@@ -366,7 +366,7 @@ class LfhReader:
         return broken
 
     def _say_unlinked(self, part: Subsegments) -> Bools:
-        """Subsegments that their list does not lead back to: what stands beside the links is in doubt, too."""
+        """Subsegments that their list does not lead back to: what stands beside its links is in doubt."""
         name = "_HEAP_LFH_SUBSEGMENT"
         links = part.address + np.uint64(self._row.offset(name, "ListEntry"))
         lost = unlinked(self._memory, links, self._row.pointer_size)
