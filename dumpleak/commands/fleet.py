@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER, EXIT_GATE
-from dumpleak.commands.options import TOP, Options
+from dumpleak.commands.options import Options
 from dumpleak.commands.output import output_to, progress_bar
 from dumpleak.commands.saying import say
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
-from dumpleak.fleets.gate import QUANTITIES, fleet_gate, parse_fleet_gate
 from dumpleak.fleets.places import NoSuchPlaceError
-from dumpleak.gate.conditions import Condition
 from dumpleak.model.optional_libraries import missing_extra
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import format_bytes, parse_size
-from dumpleak.reports.answers.fleet import fleet_document
-from dumpleak.reports.fleet_page import fleet_page
-from dumpleak.reports.text.writer import write_text
+from dumpleak.model.units import count_of, format_bytes, parse_size
 from dumpleak.symbols.dump_symbols import given_elements
 from windumps.symbols.errors import SymbolPathError
 
-REPORT = "report.html"
+if TYPE_CHECKING:
+    from dumpleak.fleets.run import FleetRun
+
+_SHOWN = 200  # characters of a reason
 
 
 def _bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -43,25 +40,6 @@ def _symbols(
     except SymbolPathError as error:
         raise click.BadParameter(str(error), context, option) from error
     return values
-
-
-def _pattern(context: click.Context, option: click.Parameter, value: str) -> str:
-    try:
-        groups = re.compile(value).groups
-    except re.error as error:
-        raise click.BadParameter(f"no regular expression: {error}", context, option) from error
-    if value and not groups:
-        raise click.BadParameter("it needs a group: (…) around the name", context, option)
-    return value
-
-
-def _conditions(
-    context: click.Context, option: click.Parameter, value: str | None
-) -> list[Condition]:
-    try:
-        return parse_fleet_gate(value) if value is not None else []
-    except ValueError as error:
-        raise click.BadParameter(str(error), context, option) from error
 
 
 @click.command(
@@ -122,29 +100,6 @@ def _conditions(
     help="Where PDBs are, as in _NT_SYMBOL_PATH, which is read too; workers must see them. May be given "
     "more than once.",
 )
-@click.option(
-    "--machine-from",
-    default="",
-    metavar="PATTERN",
-    callback=_pattern,
-    help="A regular expression; what its first group matches in an input's path or URL is the name of its "
-    "machine. Unless given, the dump tells it.",
-)
-@click.option(
-    "--known",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="A TOML file of leaks that are known: their names, those that are muted, and until when.",
-)
-@click.option(
-    "--fail-on",
-    metavar="CONDITIONS",
-    callback=_conditions,
-    help="Exit with 1 when one holds: "
-    + ", ".join(f"{name}>=N ({what})" for name, what in QUANTITIES.items())
-    + ". Separated by commas. Where the inputs do not show enough to tell, the exit code is 3.",
-)
-@TOP
 @click.option("--debug", is_flag=True, help="Show tracebacks, and what the workers say.")
 @click.option(
     *("-q", "--quiet", "--no-progress", "no_progress"),
@@ -163,17 +118,13 @@ def fleet(
     dry_run: bool,
     by: str,
     symbols: tuple[str, ...],
-    machine_from: str,
-    known: Path | None,
-    fail_on: list[Condition],
-    top: int | None,
     debug: bool,
     no_progress: bool,
 ) -> None:
     """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
 
     INPUTS are files, folders, globs, archives with many dumps, and URLs (s3://, gs://, abfs://). FOLDER
-    gets dumps.parquet, sites.parquet, growth.parquet, clusters.parquet and report.html.
+    gets dumps.parquet, sites.parquet, growth.parquet and clusters.parquet.
     """
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers are of this machine, --scheduler has its own: give one")
@@ -187,8 +138,6 @@ def fleet(
         by,
         symbols,
         retry_errors,
-        known,
-        machine_from,
         debug=debug,
     )
     try:
@@ -203,21 +152,27 @@ def fleet(
             ran = runner.run(asked, Told(progress, say))
     except NoSuchPlaceError as error:
         raise click.UsageError(str(error)) from error
-    except ValueError as error:
-        raise click.UsageError(f"--known: {error}") from error
-    summary = ran.summary
-    gate = fleet_gate(fail_on, summary) if fail_on else None
-    with output_to(str(output / REPORT)) as page:
-        page.write(fleet_page(summary))
     with output_to(None) as stream:
-        write_text(fleet_document(summary, gate, top), stream)
-    if gate is not None:
-        say(gate.summary)
-        if gate.verdict != "pass":
-            raise SystemExit(EXIT_GATE if gate.verdict == "fail" else EXIT_CANNOT_ANSWER)
+        for line in _summary(ran):
+            stream.write(f"{line}\n")
 
 
 def _show(inputs: Iterable[tuple[str, int]]) -> None:
     with output_to(None) as stream:
         for url, size in inputs:
             stream.write(f"{format_bytes(size):>10}  {url}\n")
+
+
+def _summary(ran: FleetRun) -> list[str]:
+    """What came of it, in a few lines."""
+    inputs = count_of(ran.read + ran.errors, "different input")
+    lines = [f"{inputs}: {ran.read:,} read, {ran.errors:,} could not be read"]
+    new = sum(state == "new" for state in ran.clusters["state"].to_pylist())
+    lines.append(
+        f"{count_of(ran.clusters.num_rows, 'leak')}, {new:,} new, in {ran.series:,} series"
+    )
+    if ran.not_compared:
+        many = f"{len(ran.not_compared):,} of {ran.series:,} series"
+        lines.append(f"{many} cannot be compared; the first: {ran.not_compared[0][1][:_SHOWN]}")
+    lines.append(f"datasets in {ran.folder}")
+    return lines

@@ -11,6 +11,7 @@ from dumpleak.compare.life import Life, LifeAnswer
 from dumpleak.compare.survivors import Fate, Survivors
 from dumpleak.model.account import ROWS, AccountRow
 from dumpleak.model.boots import runs_of
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.together import Together, roots_first
@@ -146,6 +147,7 @@ class SiteDelta(Change):
         parts: Shapes that were put together to this, since they have one cause; see `causes`.
         weight: See `Change`.
         held: Of that, what is others' and held by this alone.
+        contained: The containers that hold its blocks; None where none do, or nobody looked.
     """
 
     site: Site
@@ -157,6 +159,7 @@ class SiteDelta(Change):
     parts: tuple[SiteDelta, ...] = ()
     weight: int | None = None
     held: tuple[SiteDelta, ...] = ()
+    contained: SiteContainers | None = None
 
     @property
     def grew(self) -> bool:

@@ -68,12 +68,12 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
         names: dict[str, str] = {}
         if life.life is Life.SAME:
             base, current, survivors, names = followed(base, current)
-        base, current, causes = with_causes(base, current)
+        (base, current), causes = with_causes((base, current))
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
         notes += aligned.diagnostics
         fates = joined_fates(survivors.by_key, causes) if survivors is not None else {}
         names = {key: note for key, note in names.items() if key not in causes.keys}
-        names |= {**aligned.notes, **causes.notes}
+        names |= aligned.notes
         sites = _deltas(aligned.groups[0], aligned.groups[1], names, fates)
         together = find_together((base, current))
         told = map(causes.told, _explained(base, current, sites, together))

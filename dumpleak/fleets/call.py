@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +25,6 @@ def fleet(
     symbols: Iterable[str] = (),
     retry_errors: bool = False,
     known: str | Path | None = None,
-    machine_from: str = "",
 ) -> FleetRun:
     """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
 
@@ -44,13 +42,11 @@ def fleet(
         symbols: Where PDBs are, as in `_NT_SYMBOL_PATH`.
         retry_errors: Read again what could not be read before.
         known: A TOML file of leaks that have a name.
-        machine_from: A pattern; what its first group matches in an input's place is the name of its machine.
 
     Returns:
         What the run came to; `dumps`, `sites`, `growth` and `clusters` of it are Arrow tables.
 
     Raises:
-        ValueError: the file of known leaks, or the pattern, means nothing.
         WindumpsError: there is nothing to read, or the folder or the cluster cannot be used.
         MissingExtraError: Dask, fsspec or pyarrow is not installed.
     """
@@ -69,7 +65,5 @@ def fleet(
         tuple(symbols),
         retry_errors,
         Path(known) if known is not None else None,
-        machine_from,
     )
-    re.compile(machine_from)
     return run(asked, Told())

@@ -51,7 +51,6 @@ class ReadingRequest:
         known: A folder with snapshots by content, which are used again; "" for none.
         by: The grouping of sites.
         symbols: Values of `--symbols`.
-        machine_from: See `Asked`.
     """
 
     task: Task
@@ -59,7 +58,6 @@ class ReadingRequest:
     known: str = ""
     by: str = "site"
     symbols: tuple[str, ...] = ()
-    machine_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,8 +198,7 @@ def _snapshot_of(path: Path, id_: str, request: ReadingRequest) -> dict[str, Any
     snapshot = open_snapshot(known or made, Wanted(by=request.by))
     snapshot.source = replace(snapshot.source, file=request.task.url)
     suffix = SNAPSHOT_SUFFIX if is_snapshot_file(known or made) else ".log"
-    told = described(snapshot, request.task.url, request.machine_from)
-    told["snapshot"] = f"{SNAPSHOTS}/{id_}{suffix}"
+    told = described(snapshot, request.task.url) | {"snapshot": f"{SNAPSHOTS}/{id_}{suffix}"}
     if shortfall:
         told |= {"error_kind": "shortfall", "error": shortfall.replace(str(path), request.task.url)}
     write_rows(Path(request.scratch, SITES_FILE), site_rows(snapshot))

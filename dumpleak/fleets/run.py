@@ -18,18 +18,15 @@ from dumpleak.fleets.child import Limits
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.crew import Crew, memory_of
 from dumpleak.fleets.datasets import stream_table, with_id, write_rows, write_tables
-from dumpleak.fleets.known import read_known
 from dumpleak.fleets.look import Seen, look
 from dumpleak.fleets.reading import failed
 from dumpleak.fleets.store import ERROR, READ, STATE, Outcome, Store, Task, holds_fleet, lost_id
-from dumpleak.fleets.summary import FleetSummary, summarised
 from dumpleak.fleets.tables import CLUSTERS, DUMPS, GROWTH, SITES
 from dumpleak.fleets.work import MARK, Grown, How, SeriesTask, grow_task, read_task
 from dumpleak.model.errors import CannotAnswerError
 
 DUMPS_FILE, SITES_FILE = "dumps.parquet", "sites.parquet"
 GROWTH_FILE, CLUSTERS_FILE = "growth.parquet", "clusters.parquet"
-NOTHING = "nothing"  # as an option's value
 GROWTH_VERSION = 1  # of what is compared and how: another one compares anew
 
 
@@ -54,11 +51,6 @@ class FleetRun:
     series: int
     clusters: Any
     not_compared: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def summary(self) -> FleetSummary:
-        """What all of it comes to."""
-        return summarised(self.folder, self.clusters, self.not_compared)
 
     @property
     def dumps(self) -> Any:
@@ -114,16 +106,13 @@ def run(asked: Asked, told: Told) -> FleetRun:
     Raises:
         NoInputError: there is nothing to read.
         WindumpsError: the folder or the cluster cannot be used.
-        ValueError: the file of known leaks means nothing.
         OSError: the datasets cannot be written.
     """
     folder = asked.folder
     before = folder / CLUSTERS_FILE
     previous = _table(before) if before.exists() else None
-    known = read_known(asked.known) if asked.known is not None else None
     with Store(folder) as store:
         store.require("by", asked.by, "--by")
-        store.require("machine_from", asked.machine_from or NOTHING, "--machine-from")
         seen = seen_of(asked, told, store)
         how = _how(asked, store)
         with Crew(asked.scheduler, asked.workers, told.say, debug=asked.debug) as crew:
@@ -138,7 +127,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
         )
         told.progress("looking for leaks that are the same", 0, 1)
-        clusters = clustered(str(folder), known, previous)
+        clusters = clustered(str(folder), None, previous)
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
@@ -171,12 +160,7 @@ def _how(asked: Asked, store: Store) -> How:
     mark = secrets.token_hex(16)
     (store.folder / MARK).write_text(mark)
     return How(
-        str(store.folder.resolve()),
-        mark,
-        Limits(asked.timeout, memory),
-        asked.by,
-        asked.symbols,
-        asked.machine_from,
+        str(store.folder.resolve()), mark, Limits(asked.timeout, memory), asked.by, asked.symbols
     )
 
 

@@ -39,7 +39,6 @@ class How:
         limits: Of one input.
         by: Grouping of sites.
         symbols: Values of `--symbols`.
-        machine_from: See `Asked`.
     """
 
     folder: str
@@ -47,7 +46,6 @@ class How:
     limits: Limits
     by: str = "site"
     symbols: tuple[str, ...] = ()
-    machine_from: str = ""
 
     def sees_folder(self) -> bool:
         """True where the fleet's folder is mounted."""
@@ -93,8 +91,7 @@ def read_task(task: Task, how: How) -> Outcome:
     with _scratch() as scratch:
 
         def request() -> dict[str, Any]:
-            asked = ReadingRequest(task, scratch, known, how.by, how.symbols, how.machine_from)
-            return asdict(asked)
+            return asdict(ReadingRequest(task, scratch, known, how.by, how.symbols))
 
         told, tries = _asked(request, how.limits, lambda error: _failure(task, error))
         told["attempts"] = tries

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dumpleak.model.account import Figure
 from dumpleak.model.block_table import BlockTable
 from dumpleak.model.boots import Boot
+from dumpleak.model.containment import Contained
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
@@ -145,6 +146,7 @@ class Snapshot:
             logs, and for snapshot files that were written without.
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
             that was not looked for, or cannot be told.
+        contained: Which containers hold the blocks; None where that was not looked for.
         boot: Which run of the system it is of; None for processes, and where it was not kept.
         refuted: Of the kernel's pools, groups whose counters the blocks refute, with what these count.
         refuted_unknown: Why there is no telling of such groups though there are such counters; "" when there
@@ -175,6 +177,7 @@ class Snapshot:
     pool: Pools | None = None
     outside: tuple[Figure, ...] | None = None
     unreferenced: NDArray[np.bool_] | None = None
+    contained: Contained | None = None
     private_unknown: str = ""
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None

@@ -12,8 +12,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.containment import Contained
 from dumpleak.model.holding import Holding
 from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
+from dumpleak.pointers.patterns.naming import ContainerFinder
+from dumpleak.pointers.patterns.pointer_table import PointerCollector, Watchers
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
@@ -54,21 +57,32 @@ class HolderFinder:
         index: Its used blocks; groups number `sites`.
         sites: The groups.
         retained: Also tell what groups retain.
+        own: How many of the groups, the first ones, are of blocks that are asked about; all without. Others
+            only hold.
 
     Attributes:
-        unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
-            looked for, and where too little of the roots is in the dump to tell.
+        unreferenced: bool, one row a block of the index that is asked about: no root leads to it. None
+            before anything was looked for, and where too little of the roots is in the dump to tell.
+        contained: Which containers hold the blocks; None before anything was looked for.
     """
 
     def __init__(
-        self, session: Session, index: BlockIndex, sites: Sequence[Site], *, retained: bool = False
+        self,
+        session: Session,
+        index: BlockIndex,
+        sites: Sequence[Site],
+        *,
+        retained: bool = False,
+        own: int | None = None,
     ) -> None:
         self._session = session
         self._index = index
         self._sites = sites
         self._retained = retained
+        self._own = len(sites) if own is None else own
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
+        self.contained: Contained | None = None
 
     @cached_property
     def region_owners(self) -> RegionOwners:
@@ -93,14 +107,19 @@ class HolderFinder:
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         amounts = roots.amounts(memory)
-        graph = scan_pointers(memory, roots, index, votes, session.dump.release)
+        collector = PointerCollector(index)
+        graph = scan_pointers(
+            memory, roots, index, Watchers(votes, collector), session.dump.release
+        )
         reachable = reachability_of(graph).reachable
+        finder = ContainerFinder(session, collector, self._block_called)
+        self.contained = finder.contained(~reachable)
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()
             self._retention = Retention(graph, reachable, index.size)
             kept = self._retention.of_groups(index.group, groups)
-        self.unreferenced = ~reachable
+        self.unreferenced = ~reachable[index.group < self._own]
         if not unreferenced_can_be_told(session, amounts):
             reachable[:] = True
             self.unreferenced = None
@@ -119,6 +138,12 @@ class HolderFinder:
                 found[row], fields=fields, retained_bytes=bytes_, retained_count=count
             )
         return holdings
+
+    def _block_called(self, block: int) -> str:
+        site = self._sites[int(self._index.group[block])]
+        if site.type or site.kind is SiteKind.SHAPE:
+            return site.type or f"block of {site.name}"
+        return f"block of {int(self._index.size[block]):,} bytes from {site.name}"
 
     def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
         """What groups keep alive together, once it was looked for; None where that is not known."""

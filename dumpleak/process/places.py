@@ -6,6 +6,7 @@ import numpy as np
 
 from dumpleak.model.explanation import RegionTold, What
 from dumpleak.model.memory import USES
+from dumpleak.process.arenas import arenas_of
 from dumpleak.process.memory_use import PEB_BYTES, SHARED_USER_DATA, region_uses
 from dumpleak.process.session import HeapSource, Session
 from windumps.arrays import PAGE_SIZE
@@ -54,7 +55,7 @@ class Places:
         self._uses = region_uses(session, self._regions) if len(self._regions) else None
         self._heaps = [
             (start, start + size, source)
-            for source in session.heaps
+            for source in (*session.heaps, *arenas_of(session))
             if source.entry.heap is not None
             for start, size in source.entry.heap.account.ranges
         ]

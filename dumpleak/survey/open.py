@@ -11,12 +11,14 @@ from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.files.detect import is_snapshot_file, read_snapshot
 from dumpleak.model.block_filter import NO_FILTER
 from dumpleak.model.block_page import BlockPage
+from dumpleak.model.coverage import ArenasCovered
 from dumpleak.model.errors import CannotAnswerError, Progress
 from dumpleak.model.explanation import Explanation, SitesExplained
 from dumpleak.model.info import Info
-from dumpleak.model.populations import BLOCKS
+from dumpleak.model.populations import ARENAS, BLOCKS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
+from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.heaps import take_snapshot
@@ -38,6 +40,12 @@ if TYPE_CHECKING:
 
 selected_pages: Callable[..., Iterator[BlockPage]] = later(
     "dumpleak.survey.selected", "selected_pages"
+)
+arena_pages: Callable[..., Iterator[BlockPage]] = later(
+    "dumpleak.survey.selected_arenas", "arena_pages"
+)
+covered_arenas: Callable[[Session], ArenasCovered] = later(
+    "dumpleak.survey.populations.arenas", "covered_arenas"
 )
 explain: Callable[..., Explanation] = later("dumpleak.survey.explain", "explain")
 explain_sites: Callable[..., SitesExplained] = later(
@@ -90,6 +98,7 @@ class OpenedProcess:
         self.dump: Dump = session.dump
         self._session = session
         self._walk: Iterator[tuple[HeapSource, Blocks]] = iter(())
+        self._of: str | None = None
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
@@ -137,8 +146,13 @@ class OpenedProcess:
             CannotAnswerError: no heap can be read, or it cannot be told which blocks are wanted.
         """
         self._session.skip_frames = wanted.skip_frames
-        self._session.require_heaps()
         asked, base = wanted.blocks, None
+        self._of = wanted.of
+        if wanted.of == ARENAS:
+            self._walk = self._session.blocks(wanted.progress)
+            return arena_pages(self._session, self._walk, state, asked)
+        require_population(self.dump.path, wanted.of, BLOCKS, self.dump.kind)
+        self._session.require_heaps()
         if asked.new_since is not None:
             base = open_snapshot(
                 asked.new_since, replace(wanted, keep_blocks=True, blocks=NO_FILTER)
@@ -160,7 +174,20 @@ class OpenedProcess:
         """Why what `pages` gave is too little; "" when it is enough."""
         for _ in self._walk:
             pass  # what nobody asked to see still tells how much of the heaps can be read
+        if self._of == ARENAS:
+            return covered_arenas(self._session).shortfall
         return coverage(self._session).shortfall
+
+    def left_out(self) -> str:
+        """What `pages` gave nothing of and can give; "" for none. Asked after `shortfall`."""
+        if self._of == ARENAS:
+            return ""
+        names = [source.entry.kind for source in arenas_of(self._session) if source.entry.heap]
+        if not names:
+            return ""
+        many = sum(len(blocks) for _, blocks in arena_blocks(self._session))
+        of = " and ".join(names)
+        return f"{many:,} used blocks of {of} are not among them: dumpleak allocations DUMP --of arenas"
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; gives why that says too little, "" when it is enough."""

@@ -25,6 +25,7 @@ from dumpleak.model.together import innocent
 from dumpleak.model.units import count_of, format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
+from dumpleak.reports.answers.containers import container_facts, container_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.left_behind import left_facts, left_told
 from dumpleak.reports.answers.next_steps import (
@@ -79,6 +80,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     held = holder_evidence(comparison.current, grown[0].site) if grown else []
     if held:
         facts.append(("Holders", f"of the first: {'; '.join(held)}"))
+    facts += container_facts(comparison)
     if comparison.life.life is Life.OTHER:
         facts.append(("Runs", f"two runs of the program: {comparison.life.why}"))
     forced = f"Compared by force although {'; '.join(comparison.reasons)}. " * bool(
@@ -251,7 +253,8 @@ def _grown_steps(
         traced = trace_steps(comparison.base.population, comparison.base.grouping, names)
         asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
         return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
-    steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]
+    steps = [THIRD_DUMP, *container_steps(comparison)]
+    steps += [*stack_steps(comparison.current.source, of_heaps(comparison, grown))]
     steps += outside_steps(delta.site.key for delta in grown[:NAMED] if id(delta) in outside)
     return tuple(dict.fromkeys((*steps, *seen)))
 
