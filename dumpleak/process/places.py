@@ -67,6 +67,7 @@ class Places:
             self._stack(address)
             or self._thread_block(address)
             or self._heap(address)
+            or self._object(address)
             or self._image(address)
         )
         if told is None and presence is not Presence.PRESENT:
@@ -191,6 +192,20 @@ class Places:
             if start <= address < end:
                 return What.HEAP_STRUCTURE, _heap_told(source, address)
         return None
+
+    def _object(self, address: int) -> tuple[What, str] | None:
+        """A .NET object, or what lies between them."""
+        managed = self._session.managed
+        if managed.heap is None:
+            return None
+        inside = [s for s in managed.heap.segments if s.start <= address < s.committed]
+        if not inside:
+            return None
+        number = int(managed.at(np.array([address], np.uint64))[0])
+        if number < 0 or managed.index is None:
+            return What.REGION, f"memory of the .NET heap ({inside[0].kind} objects), in no object"
+        far = address - int(managed.index.objects.address[number])
+        return What.OBJECT, f".NET object {managed.name_of(number)}" + f" +0x{far:x}" * bool(far)
 
     def _image(self, address: int) -> tuple[What, str] | None:
         session = self._session

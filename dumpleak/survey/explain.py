@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,7 +23,11 @@ from dumpleak.survey.explain_holders import BlockNames, Holding
 from dumpleak.survey.heaps import source_info
 from windumps.blocks import Blocks, Kind, State
 from windumps.heaps.slabs import SlabArena
+from windumps.later import later
 
+_with_objects: Callable[..., list[Explained]] = later(
+    "dumpleak.survey.explain_objects", "with_objects"
+)
 # Allocators that have no header in front of a block's bytes.
 _BARE = (
     *(Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEAP),
@@ -68,6 +72,8 @@ def explain(
         starts = [int(found[t.address].block.address[0]) for t in told if t.what is What.BLOCK]
         holding = Holding(session, index, sites, places, starts)
         told = [holding.explained(t) if t.what is What.BLOCK else t for t in told]
+    if any(item.what is What.OBJECT for item in told):
+        told = _with_objects(session, places, told)
     names = BlockNames(index, sites)
     told = [replace(t, points_to=_pointer_at(session, names, t)) for t in told]
     memory = session.dump.memory

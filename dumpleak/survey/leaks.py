@@ -19,7 +19,8 @@ from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.totals import Totals
-from dumpleak.pointers.reachability import find_reachable
+from dumpleak.pointers.managed_roots import ManagedRoots
+from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
 from dumpleak.pointers.roots import (
     RootBytes,
@@ -125,7 +126,11 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
     require_roots(session, amounts)
     notes = _missing_notes(roots, amounts)
     progress("scanning for pointers", 0, 1)
-    found = find_reachable(session.dump.memory, roots, index, release=session.dump.release)
+    memory, release = session.dump.memory, session.dump.release
+    by_objects = ManagedRoots(session) if session.managed.heap is not None else None
+    graph = scan_pointers(memory, roots, index, by_objects, release)
+    found = reachability_of(graph)
+    notes += by_objects.told(graph, index) if by_objects is not None else []
     progress("scanned", 1, 1)
     groups_found = _groups(
         grouping.table.sites, sums, index, ~found.reachable, ~found.referenced & ~found.reachable

@@ -61,10 +61,12 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
         WindumpsError: it cannot be used.
     """
     found = _open_snapshot(path, wanted)
-    if wanted.retained and not isinstance(found.holders, HolderFinder):
+    # Of populations that are no blocks, those that can tell have holders here.
+    tells = isinstance(found.holders, HolderFinder) or (found.is_listed and found.holders)
+    if wanted.retained and not tells:
         raise CannotAnswerError(
             f"{path}: what blocks keep alive takes a look at all memory of a process; name a dump of one, "
-            "and ask for blocks"
+            "and ask for blocks or for objects of .NET by type"
         )
     return found
 
@@ -118,7 +120,9 @@ class OpenedProcess:
         """What is wanted of it; errors as `open_snapshot` has them."""
         session = self._session
         if wanted.of is not None and is_produced(wanted.of):
-            return take_population(session, wanted.of, wanted.by, wanted.progress)
+            return take_population(
+                session, wanted.of, wanted.by, wanted.progress, retained=wanted.retained
+            )
         require_population(self.dump.path, wanted.of, BLOCKS, self.dump.kind)
         session.skip_frames = wanted.skip_frames
         return take_snapshot(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dumpleak.model.info import Info
+from dumpleak.model.managed import ManagedKind
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import count_of, format_bytes, format_share
+from dumpleak.pointers.managed_roots import HELD_BY_MANAGED
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.next_steps import (
     USER_STACK_TRACES,
@@ -72,7 +74,21 @@ def managed_facts(info: Info) -> list[tuple[str, str]]:
     objects = f"{format_bytes(managed.bytes)} in {managed.count:,} objects"
     walked = f"{format_share(managed.walked_bytes, managed.committed_bytes)} of it walked"
     heap = f"GC heap {format_bytes(managed.committed_bytes)}{of_all}"
-    return [("Program", f"{mostly} ({heap}): {objects}, {walked}")]
+    facts = [("Program", f"{mostly} ({heap}): {objects}, {walked}")]
+    facts += [("Objects", "; ".join(map(_kind_told, managed.kinds)))] if managed.kinds else []
+    if managed.finalizable:
+        waiting = f"{managed.to_finalize or 0:,} wait for it to run"
+        facts.append(("Finalizers", f"{managed.finalizable:,} objects have one; {waiting}"))
+    return facts
+
+
+def _kind_told(kind: ManagedKind) -> str:
+    """What is in segments of one kind, and how much is free between."""
+    free = ""
+    if kind.free_bytes:
+        share = format_share(kind.free_bytes, kind.bytes + kind.free_bytes, 0)
+        free = f", {format_bytes(kind.free_bytes)} ({share}) free between them"
+    return f"{kind.kind} {format_bytes(kind.bytes)} in {kind.count:,}{free}"
 
 
 def mostly_facts(info: Info) -> list[tuple[str, str]]:
@@ -122,6 +138,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
                 ),
             )
         )
+    facts += [("Held", note.message) for note in leaks.diagnostics if note.code == HELD_BY_MANAGED]
     sure = f"unreferenced, not proof of a leak; {covered_told([leaks.coverage])}"
     facts += [("How sure", sure), ("Scanned", f"{scanned}{registers}, and what they lead to")]
     if not leaks.groups:
