@@ -54,7 +54,6 @@ from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
 
-
 WRONG_ORDER = (
     "Cannot tell: the current dump was taken before the base, so that what shrank here has grown."
 )
