@@ -60,7 +60,6 @@ class HolderFinder:
     Attributes:
         unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
             looked for, and where too little of the roots is in the dump to tell.
-        contained: Which containers hold the blocks; None before anything was looked for.
     """
 
     def __init__(
@@ -72,12 +71,20 @@ class HolderFinder:
         self._retained = retained
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
-        self.contained: Contained | None = None
+        self._scanned: tuple[PointerCollector, NDArray[np.bool_]] | None = None
 
     @cached_property
     def region_owners(self) -> RegionOwners:
         """Whose memory outside heaps is."""
         return find_region_owners(self._session, self._index, self._sites)
+
+    @cached_property
+    def contained(self) -> Contained | None:
+        """Which containers hold the blocks; None before anything was looked for."""
+        if self._scanned is None:
+            return None
+        collector, unreferenced = self._scanned
+        return ContainerFinder(self._session, collector, self._block_called).contained(unreferenced)
 
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys; reads all memory that may hold some.
@@ -102,8 +109,8 @@ class HolderFinder:
             memory, roots, index, Watchers(votes, collector), session.dump.release
         )
         reachable = reachability_of(graph).reachable
-        finder = ContainerFinder(session, collector, self._block_called)
-        self.contained = finder.contained(~reachable)
+        self._scanned = collector, ~reachable
+        self.__dict__.pop("contained", None)  # of another scan
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()

@@ -50,6 +50,19 @@ class ContainerFinder:
         of_block = np.where(unreferenced, -1, self._held).astype(np.int32)
         return Contained(of_block, self._members, lru_cache(None)(self._tell))
 
+    def told(self, block: int) -> str:
+        """A sentence on the container that a block is in; "" where it is in none."""
+        number = -1 if self._held is None else int(self._held[block])
+        if number < 0:
+            return ""
+        found = self._found[number][1]
+        told = self._tell(number).told
+        if block in found.members:
+            return f"It is a member of a container: {told}."
+        if block in found.store:
+            return f"It is part of a container itself: {told}."
+        return f"A member of a container holds it: {told}."
+
     def _members(self, number: int) -> I32:
         return self._found[number][1].members
 

@@ -21,7 +21,7 @@ class PointerTable:
     Args:
         memory: The process's memory.
         index: Its used blocks.
-        edges: Pointers to them, in any order.
+        edges: Pointers to them, in any order: place, value, source, target as below.
         width: The size of these pointers.
 
     Attributes:
@@ -32,15 +32,22 @@ class PointerTable:
         start: uint64, the first address of that.
     """
 
-    def __init__(self, memory: AddressSpace, index: BlockIndex, edges: Edges, width: int) -> None:
+    def __init__(
+        self,
+        memory: AddressSpace,
+        index: BlockIndex,
+        edges: tuple[U64, U64, I32, I32],
+        width: int,
+    ) -> None:
         self.memory, self.index, self.width = memory, index, width
-        place, first = edges.place, np.arange(len(edges.place))
+        place, value, source, target = edges
+        first = np.arange(len(place))
         if len(place) and not (place[1:] > place[:-1]).all():
             place, first = np.unique(place, return_index=True)
         self.place: U64 = place
-        self.value: U64 = edges.value[first]
-        self.source: I32 = edges.source[first].astype(np.int32)
-        self.target: I32 = edges.target[first].astype(np.int32)
+        self.value: U64 = value[first]
+        self.source: I32 = source[first]
+        self.target: I32 = target[first]
         self.start: U64 = index.address[self.target] if len(index) else self.value
 
     def at(self, places: U64) -> I64:
@@ -81,15 +88,19 @@ class PointerCollector:
 
     def __init__(self, index: BlockIndex) -> None:
         self._index = index
-        self._pieces: list[Edges] = []
+        self._pieces: list[tuple[U64, U64, I32, I32]] = []
 
     def add_blocks(self, edges: Edges) -> None:
         """Pointers in used blocks."""
-        self._pieces.append(edges)
+        self._add(edges)
 
     def add_root(self, root: Root, edges: Edges) -> None:
         """Pointers in a root."""
-        self._pieces.append(edges)
+        self._add(edges)
+
+    def _add(self, edges: Edges) -> None:
+        place, value, source, target = edges
+        self._pieces.append((place, value, source.astype(np.int32), target.astype(np.int32)))
 
     def add_registers(self, targets: I64) -> None:
         """Registers have no place."""
@@ -99,14 +110,17 @@ class PointerCollector:
         index, pieces = self._index, self._pieces
         if not pieces:
             return
-        edges = Edges(*(np.concatenate(column) for column in zip(*pieces, strict=True)))
+        place, value, source, target = (
+            np.concatenate(column) for column in zip(*pieces, strict=True)
+        )
         for width in index.widths:
             kept: Any = slice(None)
             if len(index.widths) > 1:
-                inside, safe = edges.source >= 0, np.maximum(edges.source, 0)
-                kept = index.width[edges.target] == width
+                inside, safe = source >= 0, np.maximum(source, 0)
+                kept = index.width[target] == width
                 kept &= ~inside | (index.width[safe] == width)
-            yield PointerTable(memory, index, Edges(*(column[kept] for column in edges)), width)
+            edges = place[kept], value[kept], source[kept], target[kept]
+            yield PointerTable(memory, index, edges, width)
 
 
 class Watchers:
