@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.pointers.pointer_graph import I32
+from dumpleak.pointers.patterns.container import MIN_MEMBERS, MOST_FOUND
+from dumpleak.pointers.pointer_graph import I32, edges_of
 from dumpleak.pointers.references import BlockIndex, Edges
 from dumpleak.pointers.roots import Root
 from windumps.arrays import I64, U64
@@ -43,12 +45,38 @@ class PointerTable:
         place, value, source, target = edges
         first = np.arange(len(place))
         if len(place) and not (place[1:] > place[:-1]).all():
-            place, first = np.unique(place, return_index=True)
+            first = np.argsort(place, kind="stable")  # two runs in order: one merge
+            place = place[first]
+            new = np.append(True, place[1:] != place[:-1])
+            place, first = place[new], first[new]
         self.place: U64 = place
         self.value: U64 = value[first]
         self.source: I32 = source[first]
         self.target: I32 = target[first]
         self.start: U64 = index.address[self.target] if len(index) else self.value
+
+    @cached_property
+    def behind(self) -> I64:
+        """The row of the pointer in the word behind where each leads to; -1 where none is there."""
+        return self.at(self.value + np.uint64(self.width))
+
+    @cached_property
+    def leads(self) -> I64:
+        """The rows of the pointers from one block to the start of another."""
+        return np.flatnonzero(
+            (self.value == self.start) & (self.source >= 0) & (self.source != self.target)
+        )
+
+    @cached_property
+    def leads_from(self) -> I64:
+        """By block, how many of these begin there."""
+        return np.bincount(self.source[self.leads], minlength=len(self.index))
+
+    @cached_property
+    def many_leads(self) -> I64:
+        """The blocks where enough begin for a container, those with most first."""
+        blocks = np.flatnonzero(self.leads_from >= MIN_MEMBERS)
+        return blocks[np.argsort(-self.leads_from[blocks], kind="stable")][:MOST_FOUND]
 
     def at(self, places: U64) -> I64:
         """The rows of the pointers that stand at some places; -1 where none does."""
@@ -66,8 +94,22 @@ class PointerTable:
         return same
 
     def leading_to(self, address: int) -> I64:
-        """The rows of the pointers to an address."""
-        return np.flatnonzero(self.value == np.uint64(address))
+        """The rows of the pointers to an address in a block."""
+        rows = self.into(self.index.find(np.array([address], np.uint64)).astype(np.int32))
+        found: I64 = rows[self.value[rows] == np.uint64(address)]
+        return found
+
+    def into(self, blocks: I32) -> I64:
+        """The rows of the pointers into some blocks."""
+        order, first = self._by_target
+        found: I64 = order[edges_of(first, blocks)]
+        return found
+
+    @cached_property
+    def _by_target(self) -> tuple[I64, I64]:
+        first = np.zeros(len(self.index) + 1, np.int64)
+        np.cumsum(np.bincount(self.target, minlength=len(self.index)), out=first[1:])
+        return np.argsort(self.target, kind="stable"), first
 
 
 def found_in(ascending: NDArray[Any], wanted: NDArray[Any]) -> I64:
