@@ -71,6 +71,7 @@ class SiteTrend(Change):
             are still there in the last dump; None where the dumps do not tell.
         exhaustion: When this site alone will have used up what limits the process; None when nothing
             is known to limit it, or it does not grow steadily.
+        weight: See `Change`.
         contained: The containers that hold its blocks in the last dump; None where none do, or nobody looked.
     """
 
@@ -84,6 +85,7 @@ class SiteTrend(Change):
     evidence: tuple[str, ...]
     exhaustion: datetime | None
     newcomers: Newcomers | None = None
+    weight: int | None = None
     contained: SiteContainers | None = None
 
     @property

@@ -16,6 +16,7 @@ from dumpleak.model.containment import Contained
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
+from dumpleak.model.managed import HeldObjects
 from dumpleak.model.memory import Limit, MemoryByUse
 from dumpleak.model.pools import Pools
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
@@ -95,6 +96,7 @@ class SourceInfo:
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
         nt_global_flag: PEB.NtGlobalFlag; None when unknown.
         processor_seconds: Processor time that the process had taken; None when unknown.
+        computer: Name of the machine, as the environment of the process has it; "" when unknown.
     """
 
     file: str
@@ -111,6 +113,7 @@ class SourceInfo:
     cut_bytes: int = 0
     nt_global_flag: int | None = None
     processor_seconds: int | None = None
+    computer: str = ""
 
 
 @dataclass
@@ -150,6 +153,7 @@ class Snapshot:
             is, and where there are none.
         population: What is added up, a key of `POPULATIONS`.
         sized: The bytes of its members are known; where they are not, they are all 0.
+        held_objects: Of .NET objects by type: what holds them; None of all others.
         allocators_known: Allocators were looked for; older files do not tell private memory apart by them.
     """
 
@@ -183,6 +187,7 @@ class Snapshot:
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
     refuted_unknown: str = ""
+    held_objects: Callable[[], HeldObjects] | None = None
 
     @property
     def tells_retained(self) -> bool:

@@ -218,11 +218,15 @@ def who_told(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[
     if not grown:
         return []
     named = []
+    if any(delta.weight is not None for delta in grown):  # shares of what they hold, too
+        growth = sum(max(delta.ranked_by, 0) for delta in grown)
     for delta in islice(grown, NAMED):
         size = format_count(delta.delta_count, signed=True)  # of what is only counted
         if growth:
-            share = _share(delta.delta_bytes, growth)
-            size = f"{format_bytes(delta.delta_bytes, signed=True)}, {share} of growth"
+            share = _share(delta.ranked_by, growth)
+            size = f"{format_bytes(delta.ranked_by, signed=True)}, {share} of growth"
+            if delta.weight is not None and delta.weight > delta.delta_bytes:
+                size = f"{format_count(delta.delta_count, signed=True)}; with what they hold {size}"
         named.append(f"{cut_middle(delta.site.name, MAX_NAME)} ({size})")
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
     return [("Who", ", ".join(named) + more)]
