@@ -57,7 +57,8 @@ def stat(
     snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
     ranked = [site.key for site, _ in ranked_groups(snapshot) if shown.only.takes_site(site)]
     most = None if retained else top or HOLDERS_TOP
-    look_for_holders(snapshot, ranked[:most], True if retained else holders, options)
+    wanted = True if retained else holders
+    look_for_holders(snapshot, ranked[:most], wanted, options, containers=False)
     answer_to(
         options,
         Answer(
