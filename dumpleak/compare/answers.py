@@ -121,6 +121,7 @@ class SiteDelta(Change):
         fate: What became of its blocks; None where the dumps are not of one process life.
         notes: Those clauses of the evidence that a table shows under the site's name.
         parts: Shapes that were put together to this, since they have one cause; see `causes`.
+        cause: What they are, in plain words; "" where nothing was put together.
     """
 
     site: Site
@@ -130,6 +131,7 @@ class SiteDelta(Change):
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[SiteDelta, ...] = ()
+    cause: str = ""
 
     @property
     def grew(self) -> bool:
