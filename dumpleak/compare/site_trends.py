@@ -13,6 +13,7 @@ import numpy as np
 from dumpleak.compare.answers import Change, SiteDelta
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
 from dumpleak.model.account import ROWS
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.memory import Limit
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import Site
@@ -73,6 +74,8 @@ class SiteTrend(Change):
         notes: Those clauses of the evidence that a table shows under the site's name.
         parts: Shapes that were put together to this, since they have one cause; see `causes`.
         cause: What they are, in plain words; "" where nothing was put together.
+        weight: See `Change`.
+        contained: The containers that hold its blocks in the last dump; None where none do, or nobody looked.
     """
 
     site: Site
@@ -88,6 +91,8 @@ class SiteTrend(Change):
     notes: tuple[str, ...] = ()
     parts: tuple[SiteDelta, ...] = ()
     cause: str = ""
+    weight: int | None = None
+    contained: SiteContainers | None = None
 
     @property
     def base(self) -> Totals:
