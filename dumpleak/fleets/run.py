@@ -127,7 +127,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
         )
         told.progress("looking for leaks that are the same", 0, 1)
-        clusters = clustered(str(folder), None, previous)
+        clusters = clustered(str(folder), asked.known, previous)
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
