@@ -6,14 +6,14 @@ leak only where most series of the program show it, and so are a few blocks that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dumpleak.compare.answers import Comparison, SiteDelta, Verdict
+from dumpleak.compare.answers import Comparison, SiteDelta, Verdict, tag_number_of
 from dumpleak.compare.diff import compare
 from dumpleak.compare.shape import FLAT_SHARE
 from dumpleak.compare.site_trends import CHANCE_DEVIATIONS, LARGE_BYTES, SiteTrend, is_enough
@@ -26,6 +26,7 @@ from dumpleak.fleets.identity import unreferenced_of
 from dumpleak.fleets.tables import GROWTH, schema_of
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.together import Together
 from dumpleak.model.totals import Totals
 from dumpleak.survey.open import open_snapshot
 from dumpleak.survey.wanted import Wanted
@@ -89,31 +90,51 @@ def grown(series: Series, folder: str, by: str = "site") -> pa.Table:
     wanted = Wanted(by=by, keep_blocks=True)
     inside = read_series(paths[0], None) if series.kind == SINGLE else None
     snapshots = inside or [open_snapshot(path, wanted) for path in paths]
-    kind, (rows, last) = series.kind, _rows(series, snapshots)
-    if inside is not None:
-        kind = TREND
-    return _table(series, kind, rows, last, _span(snapshots))
+    found = _found(series, snapshots)
+    kind = series.kind if inside is None else TREND
+    return _table(series, kind, found, _span(snapshots))
 
 
-def _rows(series: Series, snapshots: Sequence[Snapshot]) -> tuple[list[_Row], Snapshot]:
+@dataclass(frozen=True)
+class _Found:
+    """What a series comes to.
+
+    Attributes:
+        rows: Sites that grew.
+        last: The last dump, as it was compared.
+        together: Tags of the kernel's pools that grew alike.
+    """
+
+    rows: list[_Row]
+    last: Snapshot
+    together: tuple[Together, ...] = ()
+
+
+def _found(series: Series, snapshots: Sequence[Snapshot]) -> _Found:
     if len(snapshots) == 1:
-        return _of_single(snapshots[0]), snapshots[0]
-    if len(snapshots) > 2 and series.one_life:
-        trend = find_trend(snapshots)
-        if trend.verdict is Verdict.NOT_COMPARABLE:
-            raise TrendError(f"not comparable: {'; '.join((*trend.reasons, *trend.doubts))}")
-        return _of_trend(trend), trend.current
+        return _Found(_of_single(snapshots[0]), snapshots[0])
     if len(snapshots) > 2:
-        try:
-            trend = find_trend(snapshots)
-            if trend.verdict is not Verdict.NOT_COMPARABLE:
-                return _of_trend(trend), trend.current
-        except TrendError:
-            pass  # the process was started anew: youngest and oldest are compared
-    comparison = compare(snapshots[0], snapshots[-1])
-    if comparison.verdict is Verdict.NOT_COMPARABLE:
-        raise TrendError(f"not comparable: {'; '.join((*comparison.reasons, *comparison.doubts))}")
-    return _of_pair(comparison, snapshots), comparison.current
+        trend = _trend(snapshots)
+        if isinstance(trend, Trend):
+            return _Found(_of_trend(trend), trend.current, trend.together)
+        if series.one_life:
+            raise TrendError(trend)
+    # A process that was started anew: the youngest is compared with the oldest.
+    answer = compare(snapshots[0], snapshots[-1])
+    if answer.verdict is Verdict.NOT_COMPARABLE:
+        raise TrendError(f"not comparable: {'; '.join((*answer.reasons, *answer.doubts))}")
+    return _Found(_of_pair(answer, snapshots), answer.current, answer.together)
+
+
+def _trend(snapshots: Sequence[Snapshot]) -> Trend | str:
+    """The trend, or why there is none."""
+    try:
+        trend = find_trend(snapshots)
+    except TrendError as error:
+        return str(error)
+    if trend.verdict is Verdict.NOT_COMPARABLE:
+        return f"not comparable: {'; '.join((*trend.reasons, *trend.doubts))}"
+    return trend
 
 
 def _chosen(ids: Sequence[str]) -> list[str]:
@@ -218,6 +239,20 @@ def _of_single(snapshot: Snapshot) -> list[_Row]:
     return rows
 
 
+def _tags_together(found: _Found, rows: Sequence[_Row], prints: dict[int, str]) -> dict[int, str]:
+    """As `_parts`, of tags that hang on another one, which evidence says."""
+    tags = [tag_number_of(row.site, found.last) for row in rows]
+    parts: dict[int, str] = {}
+    for group in found.together:
+        root = next(
+            (n for n, tag in enumerate(tags) if tag is not None and tag == group.root), None
+        )
+        if root is not None and rows[root].weight:
+            hanging = set(group.tags) - {group.root}
+            parts |= {n: prints[root] for n, tag in enumerate(tags) if tag in hanging}
+    return parts
+
+
 def _parts(rows: Sequence[_Row], prints: dict[int, str], last: Snapshot) -> dict[int, str]:
     """By number of a row the fingerprint of the one it is part of.
 
@@ -264,15 +299,16 @@ def _holds(site: Site, holder: str) -> bool:
 def _table(
     series: Series,
     kind: str,
-    rows: Iterable[_Row],
-    last: Snapshot,
+    grew: _Found,
     span: tuple[datetime | None, datetime | None],
 ) -> pa.Table:
-    chosen = sorted(rows, key=lambda r: (-r.weight, -r.delta_bytes, -r.delta_count, r.site.key))
+    chosen = sorted(
+        grew.rows, key=lambda r: (-r.weight, -r.delta_bytes, -r.delta_count, r.site.key)
+    )
     del chosen[MOST_ROWS:]
-    fingerprints = Fingerprints(last)
+    fingerprints = Fingerprints(grew.last)
     prints = {n: fingerprints.of(row.site, row.totals) for n, row in enumerate(chosen)}
-    parts = _parts(chosen, prints, last)
+    parts = _parts(chosen, prints, grew.last) | _tags_together(grew, chosen, prints)
     found: list[dict[str, Any]] = []
     for number, row in enumerate(chosen):
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,13 @@ from dumpleak.fleets.belonging import Series
 from dumpleak.fleets.growth import LIKELY, NOISE, SURE, grown
 from dumpleak.fleets.tables import GROWTH
 from dumpleak.model.holding import Holding, StoredHolders
+from dumpleak.model.pool_sites import site_key
+from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.together import Together
+from dumpleak.model.totals import Totals
 from windumps.errors import WindumpsError
+from windumps.pool_tags import tag_number
 
 LEAK = Leak("app.exe", "Node::New", 64, 30)
 STRING = Leak("app.exe", "Node::Name", 40, 60)
@@ -146,3 +152,26 @@ def test_blocks_that_nothing_leads_to_make_a_single_dump_tell(
         "suspect",
     )
     assert (row["delta_count"], row["bytes_per_hour"]) == (7, None)
+
+
+@pytest.mark.parametrize("root", [True, False], ids=["root", "no-root"])
+def test_tags_that_hang_on_another_one_are_parts_of_it(root: bool) -> None:
+    names = ("File", "FMfc", "Rest")
+    numbers = [tag_number(name) for name in names]
+    rows = [
+        growth._Row(
+            Site(SiteKind.TAG, site_key(number, 1), f"{name} paged", tag=name),
+            *((0, 500), 9000, 500, Totals(500, 9000, 9000, 18), "growth", LIKELY),
+        )
+        for name, number in zip(names, numbers, strict=True)
+    ]
+    group = Together(
+        1, tuple(numbers[:2]), (500, 500), numbers[0] if root else None, False, ("why",)
+    )
+    pool = SimpleNamespace(
+        tags={row.site.key: (n, 1) for row, n in zip(rows, numbers, strict=True)}
+    )
+    last = replace(dump_of(Life("PC-1", "", "", 1, 1), (), 0)[0], pool=pool)
+    found = growth._Found(rows, last, (group,))
+    prints = dict(enumerate(names))
+    assert growth._tags_together(found, rows, prints) == ({1: "File"} if root else {})
