@@ -69,8 +69,8 @@ def _symbols(
     epilog="\b\nExamples:\n"
     "  dumpleak fleet testdata/10.0.26100.5074-x64/leak-pair-ust/before.dmp.gz"
     " testdata/10.0.26100.5074-x64/leak-pair-ust/after.dmp.gz -o fleet\n"
-    "  dumpleak fleet /mnt/dumps -o fleet --known known.toml --fail-on 'new-clusters>=1'\n"
-    "  dumpleak fleet s3://crashes/2026/ archive.zip 'logs/*.csv' -o fleet --workers 8\n"
+    '  dumpleak fleet /mnt/dumps -o fleet --known known.toml --fail-on "new-clusters>=1"\n'
+    '  dumpleak fleet s3://crashes/2026/ archive.zip "logs/*.csv" -o fleet --workers 8\n'
     "  dumpleak fleet /mnt/dumps -o fleet --scheduler tcp://10.0.0.5:8786 --dry-run"
 )
 @click.argument("inputs", nargs=-1, required=True)
