@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dumpleak.fleets.asked import Asked, Told
-from dumpleak.fleets.belonging import Series, series
+from dumpleak.fleets.belonging import COLUMNS, Series, series
 from dumpleak.fleets.child import Limits
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.crew import Crew, memory_of
@@ -127,7 +127,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
         )
         told.progress("looking for leaks that are the same", 0, 1)
-        clusters = clustered(str(folder), None, previous)
+        clusters = clustered(str(folder), asked.known, previous)
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
@@ -164,10 +164,10 @@ def _how(asked: Asked, store: Store) -> How:
     )
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path, columns: tuple[str, ...] | None = None) -> Any:
     from pyarrow import parquet
 
-    return parquet.read_table(path)
+    return parquet.read_table(path, columns=list(columns) if columns else None)
 
 
 def _sites(store: Store) -> Iterator[Any]:
@@ -207,8 +207,7 @@ def _dead(task: Task, error: BaseException) -> Outcome:
 
 def _compare(store: Store, crew: Crew, how: How, told: Told) -> int:
     """Compares what belongs together and is not compared yet; gives how many series there are."""
-    names = [column.name for column in DUMPS if column.name != "account"]
-    dumps = _table(store.folder / DUMPS_FILE).select(names)
+    dumps = _table(store.folder / DUMPS_FILE, (*COLUMNS, "snapshot"))
     files: dict[str, str] = {
         row["id"]: row["snapshot"] for row in dumps.select(["id", "snapshot"]).to_pylist()
     }
