@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER, EXIT_GATE
 from dumpleak.commands.options import Options
 from dumpleak.commands.output import output_to, progress_bar
 from dumpleak.commands.saying import say
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
+from dumpleak.fleets.gate import fleet_gate, parse_fleet_gate
 from dumpleak.fleets.places import NoSuchPlaceError
+from dumpleak.gate.conditions import Condition
 from dumpleak.model.optional_libraries import missing_extra
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import count_of, format_bytes, parse_size
+from dumpleak.model.units import format_bytes, parse_size
+from dumpleak.reports.answers.fleet import fleet_document
+from dumpleak.reports.fleet_page import fleet_page
+from dumpleak.reports.text.writer import write_text
 from dumpleak.symbols.dump_symbols import given_elements
+from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError
 
 if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
 
-_SHOWN = 200  # characters of a reason
+REPORT = "report.html"
 
 
 def _bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
@@ -40,6 +48,16 @@ def _symbols(
     except SymbolPathError as error:
         raise click.BadParameter(str(error), context, option) from error
     return values
+
+
+def _pattern(context: click.Context, option: click.Parameter, value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise click.BadParameter(f"no pattern: {error}", context, option) from error
+    if value and not groups:
+        raise click.BadParameter("has no group: put what names the machine in ( )", context, option)
+    return value
 
 
 @click.command(
@@ -100,6 +118,27 @@ def _symbols(
     help="Where PDBs are, as in _NT_SYMBOL_PATH, which is read too; workers must see them. May be given "
     "more than once.",
 )
+@click.option(
+    "--machine-from",
+    metavar="REGEX",
+    default="",
+    callback=_pattern,
+    help="Names the machine of inputs that do not tell theirs: what the group of this pattern matches in the "
+    "place of the input, 'dumps/([^/]+)/'.",
+)
+@click.option(
+    "--known",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A TOML file of known leaks: [[known]] with name, and site (a pattern) or fingerprint; muted = true "
+    "and expires = 2027-01-31 where a leak does not count until then.",
+)
+@click.option(
+    "--fail-on",
+    metavar="CONDITION",
+    help="Exit with 1 when a condition holds: new-clusters>=1 (since the run before), clusters>=N, "
+    "machines>=N, series>=N, bytes-per-hour>=N of one leak, errors>=N; separated by commas.",
+)
 @click.option("--debug", is_flag=True, help="Show tracebacks, and what the workers say.")
 @click.option(
     *("-q", "--quiet", "--no-progress", "no_progress"),
@@ -118,13 +157,16 @@ def fleet(
     dry_run: bool,
     by: str,
     symbols: tuple[str, ...],
+    machine_from: str,
+    known: Path | None,
+    fail_on: str | None,
     debug: bool,
     no_progress: bool,
 ) -> None:
     """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
 
     INPUTS are files, folders, globs, archives with many dumps, and URLs (s3://, gs://, abfs://). FOLDER
-    gets dumps.parquet, sites.parquet, growth.parquet and clusters.parquet.
+    gets dumps.parquet, sites.parquet, growth.parquet and clusters.parquet, and report.html.
     """
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers are of this machine, --scheduler has its own: give one")
@@ -138,8 +180,11 @@ def fleet(
         by,
         symbols,
         retry_errors,
+        known,
+        machine_from,
         debug=debug,
     )
+    conditions = _conditions(fail_on)
     try:
         from dumpleak.fleets import run as runner  # takes a second, and libraries of an extra
     except ImportError as error:
@@ -152,27 +197,35 @@ def fleet(
             ran = runner.run(asked, Told(progress, say))
     except NoSuchPlaceError as error:
         raise click.UsageError(str(error)) from error
+    except ValueError as error:
+        raise click.UsageError(f"--known: {error}") from error
+    _finish(ran, conditions)
+
+
+def _conditions(fail_on: str | None) -> list[Condition]:
+    """What `--fail-on` asks for; read before the work begins."""
+    try:
+        return [] if fail_on is None else parse_fleet_gate(fail_on)
+    except ValueError as error:
+        raise click.UsageError(f"--fail-on: {error}") from error
+
+
+def _finish(ran: FleetRun, conditions: list[Condition]) -> None:
+    """Writes the report and the summary, and ends with the exit code of the gate."""
+    summary = ran.summary
+    with whole_file(ran.folder / REPORT) as file:
+        file.write(fleet_page(summary).encode())
     with output_to(None) as stream:
-        for line in _summary(ran):
-            stream.write(f"{line}\n")
+        write_text(fleet_document(summary), stream)
+    if not conditions:
+        return
+    gate = fleet_gate(conditions, summary)
+    click.echo(gate.summary, err=True)
+    if gate.verdict != "pass":
+        raise SystemExit(EXIT_GATE if gate.verdict == "fail" else EXIT_CANNOT_ANSWER)
 
 
 def _show(inputs: Iterable[tuple[str, int]]) -> None:
     with output_to(None) as stream:
         for url, size in inputs:
             stream.write(f"{format_bytes(size):>10}  {url}\n")
-
-
-def _summary(ran: FleetRun) -> list[str]:
-    """What came of it, in a few lines."""
-    inputs = count_of(ran.read + ran.errors, "different input")
-    lines = [f"{inputs}: {ran.read:,} read, {ran.errors:,} could not be read"]
-    new = sum(state == "new" for state in ran.clusters["state"].to_pylist())
-    lines.append(
-        f"{count_of(ran.clusters.num_rows, 'leak')}, {new:,} new, in {ran.series:,} series"
-    )
-    if ran.not_compared:
-        many = f"{len(ran.not_compared):,} of {ran.series:,} series"
-        lines.append(f"{many} cannot be compared; the first: {ran.not_compared[0][1][:_SHOWN]}")
-    lines.append(f"datasets in {ran.folder}")
-    return lines

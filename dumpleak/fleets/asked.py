@@ -30,6 +30,8 @@ class Asked:
         symbols: Where names come from, values of `--symbols`.
         retry_errors: Inputs that could not be read are read again.
         known: A file of leaks that have a name; None for none.
+        machine_from: A pattern; what its first group matches in a place names the machine, where the dump
+            does not.
         debug: Messages of the cluster come through.
     """
 
@@ -43,6 +45,7 @@ class Asked:
     symbols: tuple[str, ...] = ()
     retry_errors: bool = False
     known: Path | None = None
+    machine_from: str = ""
     debug: bool = False
 
 

@@ -18,9 +18,11 @@ from dumpleak.fleets.child import Limits
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.crew import Crew, memory_of
 from dumpleak.fleets.datasets import stream_table, with_id, write_rows, write_tables
+from dumpleak.fleets.known import read_known
 from dumpleak.fleets.look import Seen, look
 from dumpleak.fleets.reading import failed
 from dumpleak.fleets.store import ERROR, READ, STATE, Outcome, Store, Task, holds_fleet, lost_id
+from dumpleak.fleets.summary import FleetSummary, summarised
 from dumpleak.fleets.tables import CLUSTERS, DUMPS, GROWTH, SITES
 from dumpleak.fleets.work import MARK, Grown, How, SeriesTask, grow_task, read_task
 from dumpleak.model.errors import CannotAnswerError
@@ -67,6 +69,11 @@ class FleetRun:
         """The rows of `growth.parquet`, an Arrow table."""
         return _table(self.folder / GROWTH_FILE)
 
+    @property
+    def summary(self) -> FleetSummary:
+        """The fleet at a glance."""
+        return summarised(self.folder, self.clusters, self.not_compared)
+
 
 class NoInputError(CannotAnswerError):
     """Nothing of what was named is an input."""
@@ -106,13 +113,16 @@ def run(asked: Asked, told: Told) -> FleetRun:
     Raises:
         NoInputError: there is nothing to read.
         WindumpsError: the folder or the cluster cannot be used.
+        ValueError: the file of known leaks, or the pattern of machines, says something else.
         OSError: the datasets cannot be written.
     """
     folder = asked.folder
+    known = read_known(asked.known) if asked.known is not None else None
     before = folder / CLUSTERS_FILE
     previous = _table(before) if before.exists() else None
     with Store(folder) as store:
         store.require("by", asked.by, "--by")
+        store.require("machine_from", asked.machine_from, "--machine-from")
         seen = seen_of(asked, told, store)
         how = _how(asked, store)
         with Crew(asked.scheduler, asked.workers, told.say, debug=asked.debug) as crew:
@@ -127,7 +137,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
         )
         told.progress("looking for leaks that are the same", 0, 1)
-        clusters = clustered(str(folder), None, previous)
+        clusters = clustered(str(folder), known, previous)
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
@@ -160,7 +170,12 @@ def _how(asked: Asked, store: Store) -> How:
     mark = secrets.token_hex(16)
     (store.folder / MARK).write_text(mark)
     return How(
-        str(store.folder.resolve()), mark, Limits(asked.timeout, memory), asked.by, asked.symbols
+        str(store.folder.resolve()),
+        mark,
+        Limits(asked.timeout, memory),
+        asked.by,
+        asked.symbols,
+        asked.machine_from,
     )
 
 
