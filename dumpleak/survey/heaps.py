@@ -9,6 +9,7 @@ from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.group_sums import DetailSums, GroupSums
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Groups, Totals, by_key
+from dumpleak.pointers.arena_nodes import add_arenas
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.roots import find_roots, lost_share, require_roots, share_told
@@ -72,7 +73,10 @@ def take_snapshot(
     if retained:
         snapshot.diagnostics += retained_notes(session)
     if index is not None:
-        snapshot.holders = HolderFinder(session, index.build(), sites, retained=retained)
+        every = add_arenas(session, index, sites)
+        snapshot.holders = HolderFinder(
+            session, index.build(), every, retained=retained, own=len(sites)
+        )
     if details:
         found = more.details(len(sites))
         snapshot.details = dict(zip((site.key for site in sites), found, strict=True))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U32, U64
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment.free_chain import ChainedBlocks, drop_chained
+from windumps.heaps.segment.free_chain import ChainedBlocks, drop_chained, unlinked
 from windumps.heaps.segment.padding import last_words, unused_bytes
 from windumps.heaps.segment.pages import CommitMap, absent_bytes, pieces
 from windumps.layouts.rows import LayoutRow
@@ -366,30 +366,21 @@ class LfhReader:
         return broken
 
     def _say_unlinked(self, part: Subsegments) -> Bools:
-        """bool, a row for each subsegment: its list does not lead back to it, so that what stands beside its
-        links, the beginning of its chain, cannot be believed either.
-        """
-        name, width = "_HEAP_LFH_SUBSEGMENT", self._row.pointer_size
+        """Subsegments that their list does not lead back to: what stands beside its links is in doubt."""
+        name = "_HEAP_LFH_SUBSEGMENT"
         links = part.address + np.uint64(self._row.offset(name, "ListEntry"))
-        unlinked = np.zeros(len(part.count), np.bool_)
-        for way, back in ((0, width), (width, 0)):
-            other, _ = self._memory.gather(links + np.uint64(way), f"<u{width}")
-            there = other.astype(np.uint64) + np.uint64(back)
-            answer, present = self._memory.gather(there, f"<u{width}")
-            # A page that is not in the dump tells nothing of a link that may well lead there.
-            unlinked |= (present & (answer != links)) | (other == 0)
-        for bad in np.flatnonzero(unlinked).tolist():
+        lost = unlinked(self._memory, links, self._row.pointer_size)
+        for bad in np.flatnonzero(lost).tolist():
             at = int(part.address[bad])
             self._log.add(
                 "lfh-subsegment-unlinked",
                 Severity.WARNING,
                 f"{name}.ListEntry",
                 at,
-                f"the subsegment at 0x{at:x} is not where its list says: its chain of free blocks, too, may "
-                "be damaged, and nothing tells which blocks are free",
+                f"the list of the subsegment at 0x{at:x} is damaged, and so may be its chain of free blocks",
                 int(part.size[bad]),
             )
-        return unlinked
+        return lost
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
         """Busy and unused-bytes bits of every block."""
