@@ -137,7 +137,8 @@ def run(asked: Asked, told: Told) -> FleetRun:
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
         )
         told.progress("looking for leaks that are the same", 0, 1)
-        clusters = clustered(str(folder), known, previous)
+        errors = store.growth_errors()
+        clusters = clustered(str(folder), known, previous, [name for name, _ in errors])
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
@@ -146,7 +147,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
             store.total(ERROR),
             count,
             clusters,
-            store.growth_errors(),
+            errors,
         )
 
 
