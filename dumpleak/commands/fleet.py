@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,16 @@ def _symbols(
     return values
 
 
+def _pattern(context: click.Context, option: click.Parameter, value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise click.BadParameter(f"no pattern: {error}", context, option) from error
+    if value and not groups:
+        raise click.BadParameter("has no group: put what names the machine in ( )", context, option)
+    return value
+
+
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak fleet testdata/10.0.26100.5074-x64/leak-pair-ust/before.dmp.gz"
@@ -125,6 +136,14 @@ def _symbols(
     "more than once.",
 )
 @click.option(
+    "--machine-from",
+    metavar="REGEX",
+    default="",
+    callback=_pattern,
+    help="Names the machine of inputs that do not tell theirs: what the group of this pattern matches in the "
+    "place of the input, 'dumps/([^/]+)/'.",
+)
+@click.option(
     "--known",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False),
@@ -159,6 +178,7 @@ def fleet(
     dry_run: bool,
     by: str,
     symbols: tuple[str, ...],
+    machine_from: str,
     known: Known | None,
     conditions: list[Condition] | None,
     format_: str,
@@ -176,6 +196,7 @@ def fleet(
     asked = Asked(
         *(inputs, output, scheduler, workers, timeout, memory_limit, by, symbols, retry_errors),
         known=known,
+        machine_from=machine_from,
         debug=debug,
     )
     try:

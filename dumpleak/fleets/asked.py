@@ -31,6 +31,8 @@ class Asked:
         symbols: Where names come from, values of `--symbols`.
         retry_errors: Inputs that could not be read are read again.
         known: Leaks that have a name; None for none.
+        machine_from: A pattern; what its first group matches in a place names the machine, where the dump
+            does not.
         debug: Messages of the cluster come through.
     """
 
@@ -44,6 +46,7 @@ class Asked:
     symbols: tuple[str, ...] = ()
     retry_errors: bool = False
     known: Known | None = None
+    machine_from: str = ""
     debug: bool = False
 
 

@@ -51,6 +51,7 @@ class ReadingRequest:
         known: A folder with snapshots by content, which are used again; "" for none.
         by: The grouping of sites.
         symbols: Values of `--symbols`.
+        machine_from: As `described` has it.
     """
 
     task: Task
@@ -58,6 +59,7 @@ class ReadingRequest:
     known: str = ""
     by: str = "site"
     symbols: tuple[str, ...] = ()
+    machine_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,8 @@ def _snapshot_of(path: Path, id_: str, request: ReadingRequest) -> dict[str, Any
     snapshot = open_snapshot(known or made, Wanted(by=request.by))
     snapshot.source = replace(snapshot.source, file=request.task.url)
     suffix = SNAPSHOT_SUFFIX if is_snapshot_file(known or made) else ".log"
-    told = described(snapshot, request.task.url) | {"snapshot": f"{SNAPSHOTS}/{id_}{suffix}"}
+    told = described(snapshot, request.task.url, request.machine_from)
+    told |= {"snapshot": f"{SNAPSHOTS}/{id_}{suffix}"}
     if shortfall:
         told |= {"error_kind": "shortfall", "error": shortfall.replace(str(path), request.task.url)}
     write_rows(Path(request.scratch, SITES_FILE), site_rows(snapshot))
