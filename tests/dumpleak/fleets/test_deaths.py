@@ -115,7 +115,7 @@ def test_a_worker_and_the_scheduler_may_die_in_the_middle(
     _worker(started, port)
     code, out, err = _ended(client)
     assert code == 0, err
-    assert f"{COUNT} different inputs: {COUNT * 3 // 4} read, {COUNT // 4} could not be read" in out
+    assert f"{COUNT * 3 // 4} of {COUNT} inputs" in out
     assert "Traceback" not in err
     _whole(inputs, folder)
 
