@@ -105,7 +105,12 @@ def with_trend_containers(trend: Trend) -> Trend:
             return site
         unbounded = site.confidence != "growth" and found.mostly
         clause = f"{'unbounded container: ' if unbounded else ''}{found.told}"
-        return replace(site, contained=found, evidence=(*site.evidence, clause))
+        return replace(
+            site,
+            contained=found,
+            evidence=(*site.evidence, clause),
+            notes=(*site.notes, *([found.short] * found.mostly)),
+        )
 
     return replace(trend, sites=tuple(map(told, trend.sites)))
 

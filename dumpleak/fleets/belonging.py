@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from dumpleak.model.units import count_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -52,6 +54,13 @@ class Series:
     version: str = ""
     computer: str = ""
     one_life: bool = True
+
+    @property
+    def told(self) -> str:
+        """What to call it, for people."""
+        what = f"{self.program or self.subject} {self.version}".strip()
+        where = f" on {self.computer}" if self.computer else ""
+        return f"{what}{where}, {count_of(len(self.ids), 'dump')}"
 
 
 def series(dumps: pa.Table) -> list[Series]:

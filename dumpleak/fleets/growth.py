@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict, tag_number_of
 from dumpleak.compare.diff import compare
-from dumpleak.compare.shape import FLAT_SHARE
+from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS
 from dumpleak.compare.site_trends import CHANCE_DEVIATIONS, LARGE_BYTES, SiteTrend, is_enough
 from dumpleak.compare.trend import Trend, TrendError, find_trend
 from dumpleak.files.columns import arrow
@@ -74,19 +74,20 @@ class _Row:
     shape: str | None = None
 
 
-def grown(series: Series, folder: str) -> pa.Table:
+def grown(series: Series, folder: str, by: str = "site") -> pa.Table:
     """What grew in a series.
 
     Args:
         series: The inputs.
         folder: The fleet's, with a snapshot of each.
+        by: The grouping of sites.
 
     Raises:
         WindumpsError: a snapshot cannot be used, or they are not comparable.
         OSError: one cannot be read.
     """
     paths = [_snapshot_path(folder, id_) for id_ in _chosen(series.ids)]
-    wanted = Wanted(keep_blocks=True)
+    wanted = Wanted(by=by, keep_blocks=True)
     inside = read_series(paths[0], None) if series.kind == SINGLE else None
     snapshots = inside or [open_snapshot(path, wanted) for path in paths]
     found = _found(series, snapshots)
@@ -172,10 +173,20 @@ def _trend_row(found: SiteTrend) -> _Row:
         found.delta_count,
         found.current,
         found.confidence,
-        NOISE if found.confidence == "growth" else SURE,
+        _trend_weight(found),
         (found.bytes_per_hour, found.count_per_hour),
         str(found.shape),
     )
+
+
+def _trend_weight(found: SiteTrend) -> int:
+    """Suspects are sure, but for few blocks of which nobody knows whether they come and go: chance."""
+    if found.confidence == "growth":
+        return NOISE
+    moved = found.base.count + found.current.count
+    is_chance = found.delta_count < CHANCE_DEVIATIONS * moved**0.5
+    few = len(found.points) < MIN_NOISY_POINTS and found.delta_bytes < LARGE_BYTES
+    return LIKELY if found.newcomers is None and few and is_chance else SURE
 
 
 def _of_pair(comparison: Comparison, snapshots: Sequence[Snapshot]) -> list[_Row]:

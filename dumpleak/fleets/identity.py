@@ -149,11 +149,11 @@ def _digest(text: str) -> str:
 
 
 def site_rows(snapshot: Snapshot) -> pa.Table:
-    """The rows of a snapshot's sites, private memory outside heaps included."""
+    """The rows of a snapshot's sites, which add up to what is used; not private memory outside heaps."""
     prints = Fingerprints(snapshot)
     unreferenced = unreferenced_of(snapshot)
     columns: dict[str, list[Any]] = {c.name: [] for c in SITES if c.name != "id"}
-    for site, totals in (*snapshot.groups.values(), *snapshot.private.values()):
+    for site, totals in snapshot.groups.values():
         lost = unreferenced.get(site.key, (0, 0) if unreferenced and totals.count else None)
         values = (
             prints.of(site, totals),

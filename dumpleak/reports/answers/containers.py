@@ -26,11 +26,6 @@ def _told(found: SiteContainers) -> str:
     return f"{found.largest.short}, {found.largest.members:,} members{grown}"
 
 
-def container_notes(found: SiteContainers | None) -> tuple[str, ...]:
-    """What stands under a site's name."""
-    return (found.short,) if found is not None and found.mostly else ()
-
-
 def container_steps(answer: Comparison | Trend) -> tuple[Step, ...]:
     """How to look at the container that holds most of what grew."""
     grown = containers_that_grow(answer)

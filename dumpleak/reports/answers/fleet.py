@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from dumpleak.fleets.gate import FleetGate
-from dumpleak.fleets.summary import MUTED, FleetLeak, FleetSummary, VersionRow
+from dumpleak.fleets.summary import FailedInput, FleetLeak, FleetSummary, VersionRow
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import count_of, format_bytes, format_share
 from dumpleak.reports.answers.next_steps import Step
@@ -43,6 +44,12 @@ _DATA = [
     "bytes_per_hour_p90",
     "confidence",
 ]
+_STATES = {
+    "new": "new",
+    "seen": "seen in the run before",
+    "known": "known",
+    "muted": "muted, which do not count",
+}
 _SHOWN_ERRORS = 5
 _PLAIN_PLACE = re.compile(r"[A-Za-z0-9_./:\\!-]{1,300}")
 
@@ -120,11 +127,10 @@ def _facts(summary: FleetSummary) -> list[tuple[str, str]]:
     unknown = len(summary.not_compared)
     left = f"; {unknown:,} could not be compared" if unknown else ""
     facts.append(("Compared", f"{', '.join(kinds) or 'nothing'}{left}"))
-    new = sum(leak.state == "new" for leak in summary.counted)
-    muted = sum(leak.state == MUTED for leak in summary.leaks)
     if summary.leaks:
-        said = f"{new:,} new" + (f", {muted:,} muted" if muted else "")
-        facts.append(("Leaks", said))
+        states = Counter(leak.state for leak in summary.leaks)
+        said = [f"{states[state]:,} {told}" for state, told in _STATES.items() if states[state]]
+        facts.append(("Leaks", ", ".join(said)))
     if summary.committed_bytes:
         share = format_share(summary.walked_bytes, summary.committed_bytes)
         facts.append(
@@ -244,10 +250,15 @@ def _failed_table(summary: FleetSummary) -> Table[Any]:
         note = f"All {summary.errors:,} are in dumps.parquet, with what to do."
     return Table(
         *("failed", "Could not be read", columns, summary.failed[:_SHOWN_ERRORS]),
-        lambda _, each: (each.kind, Name(each.url, lines=(each.error,))),
+        lambda _, each: (each.kind, Name(each.url, lines=(error_told(each),))),
         views=View.PEOPLE,
         note=note,
     )
+
+
+def error_told(each: FailedInput) -> str:
+    """Why an input could not be read, without its place, which stands beside it."""
+    return each.error.removeprefix(f"{each.url}: ")
 
 
 def _not_compared_table(summary: FleetSummary) -> Table[tuple[str, str]]:
