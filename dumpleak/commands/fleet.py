@@ -10,32 +10,48 @@ from typing import TYPE_CHECKING
 import click
 
 from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER, EXIT_GATE
-from dumpleak.commands.options import Options
+from dumpleak.commands.options import TOP, Options
 from dumpleak.commands.output import output_to, progress_bar
 from dumpleak.commands.saying import say
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
-from dumpleak.fleets.gate import fleet_gate, parse_fleet_gate
+from dumpleak.fleets.known import Known, read_known
 from dumpleak.fleets.places import NoSuchPlaceError
-from dumpleak.gate.conditions import Condition
 from dumpleak.model.optional_libraries import missing_extra
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import format_bytes, parse_size
-from dumpleak.reports.answers.fleet import fleet_document
-from dumpleak.reports.fleet_page import fleet_page
-from dumpleak.reports.text.writer import write_text
+from dumpleak.reports.formats import Answer, write_answer
 from dumpleak.symbols.dump_symbols import given_elements
-from windumps.files import whole_file
 from windumps.symbols.errors import SymbolPathError
 
 if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
+    from dumpleak.gate.conditions import Condition
 
-REPORT = "report.html"
+FORMATS = ("text", "csv", "markdown")
+PAGE = "report.html"
 
 
 def _bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     try:
         return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+def _known(context: click.Context, option: click.Parameter, value: str | None) -> Known | None:
+    try:
+        return None if value is None else read_known(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+def _conditions(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[Condition] | None:
+    from dumpleak.fleets.gate import parse_fleet_gate
+
+    try:
+        return None if value is None else parse_fleet_gate(value)
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from error
 
@@ -64,7 +80,8 @@ def _pattern(context: click.Context, option: click.Parameter, value: str) -> str
     epilog="\b\nExamples:\n"
     "  dumpleak fleet testdata/10.0.26100.5074-x64/leak-pair-ust/before.dmp.gz"
     " testdata/10.0.26100.5074-x64/leak-pair-ust/after.dmp.gz -o fleet\n"
-    "  dumpleak fleet s3://crashes/2026/ archive.zip 'logs/*.csv' -o fleet --workers 8\n"
+    '  dumpleak fleet /mnt/dumps -o fleet --known known.toml --fail-on "new-clusters>=1"\n'
+    '  dumpleak fleet s3://crashes/2026/ archive.zip "logs/*.csv" -o fleet --workers 8\n'
     "  dumpleak fleet /mnt/dumps -o fleet --scheduler tcp://10.0.0.5:8786 --dry-run"
 )
 @click.argument("inputs", nargs=-1, required=True)
@@ -129,16 +146,20 @@ def _pattern(context: click.Context, option: click.Parameter, value: str) -> str
 @click.option(
     "--known",
     metavar="FILE",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A TOML file of known leaks: [[known]] with name, and site (a pattern) or fingerprint; muted = true "
-    "and expires = 2027-01-31 where a leak does not count until then.",
+    type=click.Path(exists=True, dir_okay=False),
+    callback=_known,
+    help="A TOML file of leaks that are known: named, and muted until a day.",
 )
 @click.option(
     "--fail-on",
-    metavar="CONDITION",
-    help="Exit with 1 when a condition holds: new-clusters>=1 (since the run before), clusters>=N, "
-    "machines>=N, series>=N, bytes-per-hour>=N of one leak, errors>=N; separated by commas.",
+    "conditions",
+    metavar="CONDITIONS",
+    callback=_conditions,
+    help="Exit with 1 when one holds: new-clusters>=N, clusters>=N, machines>=N or series>=N of one leak, "
+    "bytes-per-hour>=N, errors>=N. Separated by commas. Muted leaks do not count.",
 )
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@TOP
 @click.option("--debug", is_flag=True, help="Show tracebacks, and what the workers say.")
 @click.option(
     *("-q", "--quiet", "--no-progress", "no_progress"),
@@ -158,33 +179,26 @@ def fleet(
     by: str,
     symbols: tuple[str, ...],
     machine_from: str,
-    known: Path | None,
-    fail_on: str | None,
+    known: Known | None,
+    conditions: list[Condition] | None,
+    format_: str,
+    top: int | None,
     debug: bool,
     no_progress: bool,
 ) -> None:
     """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
 
     INPUTS are files, folders, globs, archives with many dumps, and URLs (s3://, gs://, abfs://). FOLDER
-    gets dumps.parquet, sites.parquet, growth.parquet and clusters.parquet, and report.html.
+    gets dumps.parquet, sites.parquet, growth.parquet, clusters.parquet and report.html.
     """
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers are of this machine, --scheduler has its own: give one")
     asked = Asked(
-        inputs,
-        output,
-        scheduler,
-        workers,
-        timeout,
-        memory_limit,
-        by,
-        symbols,
-        retry_errors,
-        known,
-        machine_from,
+        *(inputs, output, scheduler, workers, timeout, memory_limit, by, symbols, retry_errors),
+        known=known,
+        machine_from=machine_from,
         debug=debug,
     )
-    conditions = _conditions(fail_on)
     try:
         from dumpleak.fleets import run as runner  # takes a second, and libraries of an extra
     except ImportError as error:
@@ -197,35 +211,34 @@ def fleet(
             ran = runner.run(asked, Told(progress, say))
     except NoSuchPlaceError as error:
         raise click.UsageError(str(error)) from error
-    except ValueError as error:
-        raise click.UsageError(f"--known: {error}") from error
-    _finish(ran, conditions)
-
-
-def _conditions(fail_on: str | None) -> list[Condition]:
-    """What `--fail-on` asks for; read before the work begins."""
-    try:
-        return [] if fail_on is None else parse_fleet_gate(fail_on)
-    except ValueError as error:
-        raise click.UsageError(f"--fail-on: {error}") from error
-
-
-def _finish(ran: FleetRun, conditions: list[Condition]) -> None:
-    """Writes the report and the summary, and ends with the exit code of the gate."""
-    summary = ran.summary
-    with whole_file(ran.folder / REPORT) as file:
-        file.write(fleet_page(summary).encode())
-    with output_to(None) as stream:
-        write_text(fleet_document(summary), stream)
-    if not conditions:
-        return
-    gate = fleet_gate(conditions, summary)
-    click.echo(gate.summary, err=True)
-    if gate.verdict != "pass":
-        raise SystemExit(EXIT_GATE if gate.verdict == "fail" else EXIT_CANNOT_ANSWER)
+    finish(ran, conditions, format_, top)
 
 
 def _show(inputs: Iterable[tuple[str, int]]) -> None:
     with output_to(None) as stream:
         for url, size in inputs:
             stream.write(f"{format_bytes(size):>10}  {url}\n")
+
+
+def finish(
+    ran: FleetRun, conditions: list[Condition] | None, format_: str, top: int | None
+) -> None:
+    """Writes the page and the answer, and ends with the exit code for what the gate says."""
+    from dumpleak.fleets.gate import fleet_gate
+    from dumpleak.fleets.summary import summarised
+    from dumpleak.reports.answers.fleet import fleet_document
+    from dumpleak.reports.fleet_page import fleet_page
+
+    summary = summarised(ran.folder, ran.clusters, ran.not_compared)
+    gate = fleet_gate(conditions, summary) if conditions else None
+    page = ran.folder / PAGE
+    with output_to(str(page)) as stream:
+        stream.write(fleet_page(summary))
+    with output_to(None) as stream:
+        document = fleet_document(summary, gate, top)
+        write_answer(Answer(lambda: document, dict), format_, stream)
+    say(f"datasets and {PAGE} in {ran.folder}")
+    if gate is not None:
+        click.echo(gate.summary, err=True)
+        if gate.verdict != "pass":
+            raise SystemExit(EXIT_GATE if gate.verdict == "fail" else EXIT_CANNOT_ANSWER)

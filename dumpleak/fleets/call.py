@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
+from dumpleak.fleets.known import read_known
 from dumpleak.model.optional_libraries import missing_extra
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def fleet(
 
     Raises:
         WindumpsError: there is nothing to read, or the folder or the cluster cannot be used.
-        ValueError: the file of known leaks says something else.
+        ValueError: the file of known leaks was not understood.
         MissingExtraError: Dask, fsspec or pyarrow is not installed.
     """
     try:
@@ -69,7 +70,7 @@ def fleet(
         by,
         tuple(symbols),
         retry_errors,
-        Path(known) if known is not None else None,
+        read_known(known) if known is not None else None,
         machine_from,
     )
     return run(asked, Told())

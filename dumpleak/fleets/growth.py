@@ -79,19 +79,20 @@ class _Row:
     shape: str | None = None
 
 
-def grown(series: Series, folder: str) -> pa.Table:
+def grown(series: Series, folder: str, by: str = "site") -> pa.Table:
     """What grew in a series.
 
     Args:
         series: The inputs.
         folder: The fleet's, with a snapshot of each.
+        by: The grouping of sites.
 
     Raises:
         WindumpsError: a snapshot cannot be used, or they are not comparable.
         OSError: one cannot be read.
     """
     paths = [_snapshot_path(folder, id_) for id_ in _chosen(series.ids)]
-    wanted = Wanted(keep_blocks=True)
+    wanted = Wanted(by=by, keep_blocks=True)
     inside = read_series(paths[0], None) if series.kind == SINGLE else None
     snapshots = inside or [open_snapshot(path, wanted) for path in paths]
     usable = [snapshot for snapshot in snapshots if not snapshot.shortfall]

@@ -70,11 +70,13 @@ class GrowthRequest:
         series: Inputs that belong together.
         folder: Where the folder of their snapshots is.
         scratch: Where the rows are left.
+        by: The grouping of sites.
     """
 
     series: Series
     folder: str
     scratch: str
+    by: str = "site"
 
 
 def _nobody(told: dict[str, Any]) -> None:
@@ -234,7 +236,7 @@ def _make(path: Path, made: Path, request: ReadingRequest) -> str:
 def compare_series(request: GrowthRequest) -> dict[str, Any]:
     """Leaves the rows of a series in the scratch folder; says why where it has none."""
     try:
-        rows = grown(request.series, request.folder)
+        rows = grown(request.series, request.folder, request.by)
     except (WindumpsError, OSError) as error:
         text = " ".join(str(error).split())
         # Snapshots by id, which rows of inputs have, too.

@@ -13,12 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dumpleak.fleets.asked import Asked, Told
-from dumpleak.fleets.belonging import Series, series
+from dumpleak.fleets.belonging import COLUMNS, Series, series
 from dumpleak.fleets.child import Limits
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.crew import Crew, memory_of
 from dumpleak.fleets.datasets import stream_table, with_id, write_rows, write_tables
-from dumpleak.fleets.known import read_known
 from dumpleak.fleets.look import Seen, look
 from dumpleak.fleets.reading import failed
 from dumpleak.fleets.store import ERROR, READ, STATE, Outcome, Store, Task, holds_fleet, lost_id
@@ -117,7 +116,6 @@ def run(asked: Asked, told: Told) -> FleetRun:
         OSError: the datasets cannot be written.
     """
     folder = asked.folder
-    known = read_known(asked.known) if asked.known is not None else None
     before = folder / CLUSTERS_FILE
     previous = _table(before) if before.exists() else None
     with Store(folder) as store:
@@ -138,7 +136,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
         )
         told.progress("looking for leaks that are the same", 0, 1)
         errors = store.growth_errors()
-        clusters = clustered(str(folder), known, previous, [name for name, _ in errors])
+        clusters = clustered(str(folder), asked.known, previous, [name for name, _ in errors])
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
@@ -180,10 +178,10 @@ def _how(asked: Asked, store: Store) -> How:
     )
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path, columns: tuple[str, ...] | None = None) -> Any:
     from pyarrow import parquet
 
-    return parquet.read_table(path)
+    return parquet.read_table(path, columns=list(columns) if columns else None)
 
 
 def _sites(store: Store) -> Iterator[Any]:
@@ -223,8 +221,7 @@ def _dead(task: Task, error: BaseException) -> Outcome:
 
 def _compare(store: Store, crew: Crew, how: How, told: Told) -> int:
     """Compares what belongs together and is not compared yet; gives how many series there are."""
-    names = [column.name for column in DUMPS if column.name != "account"]
-    dumps = _table(store.folder / DUMPS_FILE).select(names)
+    dumps = _table(store.folder / DUMPS_FILE, (*COLUMNS, "snapshot"))
     files: dict[str, str] = {
         row["id"]: row["snapshot"] for row in dumps.select(["id", "snapshot"]).to_pylist()
     }

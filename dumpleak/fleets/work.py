@@ -124,7 +124,7 @@ def grow_task(task: SeriesTask, how: How) -> Grown:
             for name, content in zip(task.snapshots, task.contents, strict=True):
                 Path(scratch, name).write_bytes(content)
         told, _ = _asked(
-            lambda: asdict(GrowthRequest(task.series, folder, scratch)),
+            lambda: asdict(GrowthRequest(task.series, folder, scratch, how.by)),
             how.limits,
             lambda error: {"error": f"{error.kind}: {error}"},
         )

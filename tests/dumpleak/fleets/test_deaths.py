@@ -189,24 +189,6 @@ def test_a_run_that_is_told_to_end_takes_its_workers_along(
 
 
 @pytest.mark.slow
-def test_two_thousand_inputs_have_a_row_each_though_a_worker_dies(
-    tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
-) -> None:
-    inputs, folder, count = tmp_path / "in", tmp_path / "fleet", 2000
-    some_of_all(inputs, count)
-    client = started("dumpleak", "fleet", inputs, "-o", folder, "--workers", 2)
-    _wait_for(lambda: _snapshots(folder) > 300)
-    _readers(client)[0].parent().kill()
-    code, out, err = _ended(client, 600)
-    assert code == 0, err
-    assert (
-        f"{count:,} different inputs: {count * 3 // 4:,} read, {count // 4:,} could not be read"
-        in out
-    )
-    _whole(inputs, folder)
-
-
-@pytest.mark.slow
 def test_two_runs_in_one_folder_do_not_mix(
     inputs: Path, tmp_path: Path, started: Callable[..., subprocess.Popen[str]]
 ) -> None:
