@@ -77,7 +77,7 @@ def series(dumps: pa.Table) -> list[Series]:
         together[key].append(row)
     alone: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     found = []
-    for members in together.values():
+    for members in (part for whole in together.values() for part in _told_apart(whole)):
         if len(members) > 1:
             found.append(_series(members, one_life=True))
         else:
@@ -100,9 +100,24 @@ def _rows(dumps: pa.Table) -> Iterable[dict[str, Any]]:
     return found
 
 
+def _told_apart(members: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Members of one life; where they are of one moment, which none can be, those of one folder."""
+    times = {row["time"] for row in members}
+    if len(times) == len(members):
+        return [members]
+    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in members:
+        parts[_folder(row)].append(row)
+    return list(parts.values())
+
+
+def _folder(row: dict[str, Any]) -> str:
+    return re.split(r"[/\\!][^/\\!]*$", row["url"] or "")[0]
+
+
 def _program_on_machine(row: dict[str, Any]) -> tuple[str, ...]:
     """What has to agree; where the machine is unknown, inputs of one folder may be of one."""
-    machine = row["computer"] or "in " + re.split(r"[/\\!][^/\\!]*$", row["url"] or "")[0]
+    machine = row["computer"] or f"in {_folder(row)}"
     texts = (row["subject"], machine, row["program"], row["version"], row["architecture"])
     logs = row["kind"] if row["kind"] and "log" in row["kind"] else ""
     return (*(str(text or "").lower() for text in texts), logs)

@@ -7,10 +7,11 @@ leak only where most series of the program show it, and so are a few blocks that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict, tag_number_of
@@ -45,6 +46,10 @@ MANY_LOST = 100
 MIN_TOGETHER = 16
 HELD_SHARE = 0.8
 MOST_TIMES = 8
+# Where so many sites grew between two dumps, a leak grew by so many times as much as the one in the middle.
+# In the pairs with known truth leaks have 6 times that and more, the others about twice that at most.
+MANY_SITES = 12
+STANDS_OUT = 4.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,9 @@ def grown(series: Series, folder: str, by: str = "site") -> pa.Table:
     wanted = Wanted(by=by, keep_blocks=True)
     inside = read_series(paths[0], None) if series.kind == SINGLE else None
     snapshots = inside or [open_snapshot(path, wanted) for path in paths]
+    usable = [snapshot for snapshot in snapshots if not snapshot.shortfall]
+    if len(usable) > 1:
+        snapshots = usable  # one of which too little is known would keep all from being compared
     found = _found(series, snapshots)
     kind = series.kind if inside is None else TREND
     return _table(series, kind, found, _span(snapshots))
@@ -213,7 +221,22 @@ def _of_pair(comparison: Comparison, snapshots: Sequence[Snapshot]) -> list[_Row
                 rates,
             )
         )
-    return rows
+    return _standing_out(rows)
+
+
+def _standing_out(rows: list[_Row]) -> list[_Row]:
+    """What grew as many other sites did is load, no leak; unless it is sure by itself."""
+    likely = [row for row in rows if row.weight]
+    if len(likely) < MANY_SITES:
+        return rows
+    size = STANDS_OUT * median(row.delta_bytes for row in likely)
+    count = STANDS_OUT * median(row.delta_count for row in likely)
+    return [
+        replace(row, weight=NOISE)
+        if row.weight == LIKELY and row.delta_bytes < size and row.delta_count < count
+        else row
+        for row in rows
+    ]
 
 
 def _is_beyond_chance(delta: SiteDelta, counts: Sequence[int]) -> bool:

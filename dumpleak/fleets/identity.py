@@ -108,6 +108,7 @@ def life_of(snapshot: Snapshot, computer: str) -> str | None:
     if source.process_id is None:
         return None
     parts = [computer.lower(), source.program.lower(), str(source.process_id)]
+    parts.append(f"{source.nt_global_flag or 0:x}")  # set when it starts
     created = source.process_created
     if snapshot.heaps and source.program_base is not None and source.build in RANDOM_ADDRESSES:
         parts += [f"{source.program_base:x}", f"{snapshot.heaps[0].address:x}"]

@@ -20,6 +20,7 @@ from dumpleak.reports.answers.fleet import (
     headline,
     leak_lines,
     leaks_in,
+    leaks_of_version,
 )
 from dumpleak.reports.names import visible
 
@@ -171,11 +172,7 @@ def _versions(summary: FleetSummary) -> list[str]:
             else "unknown",
             _text(each.program or "(system)"),
             _text(each.version or "unknown"),
-            "<br>".join(
-                _text(leak.shown)
-                for leak in summary.counted
-                if each.version in leak.versions and each.program in (leak.programs or ("",))
-            ),
+            "<br>".join(_text(leak.shown) for leak in leaks_of_version(summary, each)),
         )
         for each in summary.versions
     ]

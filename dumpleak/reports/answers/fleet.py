@@ -152,7 +152,8 @@ def steps(summary: FleetSummary) -> list[Step]:
     places = summary.counted[0].examples if summary.counted else ()
     place = next((url for url in places if _PLAIN_PLACE.fullmatch(url)), "")
     if place and "!" not in place and ("://" not in place or place.startswith("file://")):
-        command = f"dumpleak stat {place.removeprefix('file://')}"
+        answer = "pool" if summary.counted[0].kind == "tag" else "stat"
+        command = f"dumpleak {answer} {place.removeprefix('file://')}"
         found.append(Step("Look at a dump with the worst leak:", command))
     if summary.leaks:
         found.append(Step(f"All of it, to drill down: {summary.folder}/report.html"))
@@ -237,10 +238,16 @@ def _versions_table(summary: FleetSummary, top: int | None) -> Table[VersionRow]
 
 def leaks_in(summary: FleetSummary, each: VersionRow) -> int:
     """How many leaks that are not muted grew in a version of a program."""
-    return sum(
-        each.version in leak.versions and each.program in (leak.programs or ("",))
+    return len(leaks_of_version(summary, each))
+
+
+def leaks_of_version(summary: FleetSummary, each: VersionRow) -> list[FleetLeak]:
+    """Leaks that are not muted and grew in a version of a program; systems have neither."""
+    return [
+        leak
         for leak in summary.counted
-    )
+        if each.version in (leak.versions or ("",)) and each.program in (leak.programs or ("",))
+    ]
 
 
 def _failed_table(summary: FleetSummary) -> Table[Any]:
