@@ -172,7 +172,9 @@ class AreaReader:
         subsegments = (places >> shift).astype(np.uint32)
         found = np.zeros(len(user), bool)
         for row in range(len(user) if self.key is not None else 0):
-            offset = np.arange(0, int(room[row]) - self.context.granularity, self.context.granularity)
+            offset = np.arange(
+                0, int(room[row]) - self.context.granularity, self.context.granularity
+            )
             header = user[row] + offset.astype(np.uint64)
             low, unused, _, present = self._read_headers(header)
             one = np.zeros(1, np.int64)

@@ -15,6 +15,8 @@ from windumps.arrays import I64, U64
 from windumps.memory import AddressSpace
 
 Bools = NDArray[np.bool_]
+_ADDRESS_BITS = 47  # of each half of memory
+_KERNEL_HALF = np.uint64((1 << 64 - _ADDRESS_BITS) - 1)
 
 
 @dataclass(frozen=True)
@@ -75,3 +77,19 @@ def drop_chained(
         missing[active[ended & (link != 0)]] = -1
         active = active[~ended]
     return missing
+
+
+def unlinked(memory: AddressSpace, address: U64, pointer_size: int) -> Bools:
+    """Subsegments that their neighbours in their list do not lead back to.
+
+    Head and length of a chain stand beside the links and say nothing that anything else does: where a link
+    is damaged, they may be. A neighbour that is not in the dump proves nothing.
+    """
+    pair = np.array([0, pointer_size], np.uint64)
+    links = memory.gather(address[:, None] + pair, f"<u{pointer_size}")[0].astype(np.uint64)
+    back, present = memory.gather(links + pair[::-1], f"<u{pointer_size}")
+    wrong = present & (back != address[:, None])
+    above = links >> np.uint64(_ADDRESS_BITS)
+    wrong |= (links == 0) | (links % pair[1] != 0) | ((above != 0) & (above != _KERNEL_HALF))
+    result: Bools = wrong.any(axis=1)
+    return result

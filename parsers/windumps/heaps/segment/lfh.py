@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U32, U64
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment.free_chain import ChainedBlocks, drop_chained
+from windumps.heaps.segment.free_chain import ChainedBlocks, drop_chained, unlinked
 from windumps.heaps.segment.padding import last_words, unused_bytes
 from windumps.heaps.segment.pages import CommitMap, absent_bytes, pieces
 from windumps.layouts.rows import LayoutRow
@@ -350,9 +350,14 @@ class LfhReader:
             part.header[name].astype(np.int64) for name in ("FreeListHead", "FreeListCount")
         )
         missing = drop_chained(self._memory, blocks, head, length, busy)
-        for bad in np.flatnonzero(missing).tolist():
+        overwritten = unlinked(self._memory, part.address, self._row.pointer_size)
+        broken: Bools = (missing != 0) | overwritten
+        for bad in np.flatnonzero(broken).tolist():
             at, left = int(part.address[bad]), int(missing[bad])
             what = f"up to {left} more blocks are free" if left > 0 else "more blocks are free"
+            what = (
+                what if left else "its neighbours do not lead back to it, more blocks may be free"
+            )
             self._log.add(
                 "lfh-free-chain-broken",
                 Severity.WARNING,
@@ -362,7 +367,6 @@ class LfhReader:
                 "tells which",
                 int(part.size[bad]),
             )
-        broken: Bools = missing != 0
         return broken
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
