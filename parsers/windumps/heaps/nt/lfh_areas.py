@@ -150,7 +150,7 @@ class AreaReader:
         count = np.maximum((room[zones] - first) // size, 0)
         before = np.cumsum(count) - count
         number = np.arange(int(count.sum())) - np.repeat(before, count)
-        return np.repeat(user[zones], count) + (first + number * size).astype(np.uint64)
+        return np.asarray(np.repeat(user[zones], count) + (first + number * size).astype(np.uint64))
 
     def zone_subsegments(self, places: U64) -> dict[int, int]:
         """Areas that subsegments in use name, with those subsegments."""
