@@ -146,9 +146,13 @@ def _truth_of(dump: Path) -> Path:
 
 def _made_arena(make: Callable[[list[Page]], Made], pages: list[Page]) -> Subject:
     made, dump = make(pages), MinidumpBuilder()
+    first = min(made.memory)  # all pages are of one arena
     for base, memory in sorted(made.memory.items()):
+        for address, asked in made.used.items():
+            if base <= address < base + len(memory):
+                memory[address - base : address - base + asked] = b"\x5a" * asked
         size = -(-len(memory) // PAGE) * PAGE
-        dump.region(base, size, COMMIT, READ_WRITE, PRIVATE, allocation_base=base)
+        dump.region(base, size, COMMIT, READ_WRITE, PRIVATE, allocation_base=first)
         dump.memory(base, bytes(memory).ljust(size, b"\0"))
     return ArenaSubject(dump.build(), Truth(dict(made.used), {}))
 
