@@ -8,7 +8,10 @@ import numpy as np
 
 from windumps.arrays import U64
 from windumps.memory import AddressSpace
-from windumps.memory.regions import MEM_COMMIT
+from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
+
+# PAGE_NOACCESS and PAGE_GUARD of winnt.h: nothing of a program is there, and no writer takes it.
+NOT_DUMPED = np.uint32(0x101)
 
 
 class Claims(NamedTuple):
@@ -26,10 +29,10 @@ class Claims(NamedTuple):
 def unclaimed_bytes(
     memory: AddressSpace, ranges: list[tuple[int, int]], claims: Claims, unit: int
 ) -> int:
-    """Committed bytes that may be pages': all that no page claims in allocations where any of it is not blank.
+    """Committed bytes that may be pages': of allocations where any unclaimed memory is not blank, all of it.
 
-    Memory that was never used, or was given back, is zeros. Where something is written or absent, a description
-    is lost, and nothing tells how far its page reached.
+    Memory that was never used, or was given back, is zeros. Where something is written or absent, a
+    description is lost, and nothing tells how far its page reached.
 
     Args:
         memory: The process's memory.
@@ -49,6 +52,16 @@ def unclaimed_bytes(
         if any(not _is_blank(memory, first, end) for first, end in spans):
             total += sum(end - first for first, end in spans)
     return total
+
+
+def absent_beginnings(memory: AddressSpace, unit: int) -> U64:
+    """Private allocations on multiples of a unit that begin with memory the dump lacks: they may be pages."""
+    regions = memory.regions
+    rows = (regions.base_address == regions.allocation_base) & (regions.state == MEM_COMMIT)
+    rows &= (regions.type == MEM_PRIVATE) & (regions.base_address % np.uint64(unit) == 0)
+    rows &= (regions.protect & NOT_DUMPED) == 0
+    address = regions.base_address[rows]
+    return np.asarray(address[memory.locate(address, 1) < 0])
 
 
 def _committed_in(memory: AddressSpace, places: list[int], unit: int) -> list[tuple[int, int]]:
