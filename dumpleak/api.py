@@ -28,6 +28,7 @@ from dumpleak.compare.trend import Trend, find_trend
 from dumpleak.files.columns import arrow
 from dumpleak.files.detect import read_series
 from dumpleak.files.matching import matched
+from dumpleak.fleets.call import fleet
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
@@ -350,6 +351,7 @@ __all__ = [
     "account_table",
     "blocks_table",
     "compare",
+    "fleet",
     "open_dump",
     "sites_table",
     "snapshot",

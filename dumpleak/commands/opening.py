@@ -160,3 +160,4 @@ def look_for_holders(
         snapshot.held_by = snapshot.holders(set(keys))
         if isinstance(snapshot.holders, Finder):
             snapshot.unreferenced = snapshot.holders.unreferenced
+            snapshot.contained = snapshot.holders.contained

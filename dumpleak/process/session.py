@@ -43,8 +43,10 @@ class HeapSource:
     @property
     def label(self) -> str:
         """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
-        process.
+        process; of another allocator its name.
         """
+        if isinstance(self.entry.heap, SlabArena):
+            return self.entry.kind
         half = f"{self.entry.architecture} " if self.view.is_secondary else ""
         return f"{half}heap {self.entry.ordinal}"
 
@@ -185,8 +187,10 @@ class Session:
                 works.
         """
         if not self.readable_heaps:
-            managed = "; its .NET objects can be looked at: --of managed" * bool(self.managed.heap)
-            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}{managed}")
+            others = "; its .NET objects can be looked at: --of managed" * bool(self.managed.heap)
+            if any(source.entry.heap for source in self.arenas):
+                others += "; its blocks of other allocators can be looked at: --of arenas"
+            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}{others}")
 
     def why_no_heaps(self) -> str:
         """One line: what this file is, what it lacks, and how to take a dump that has it."""

@@ -12,6 +12,7 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from dumpleak.model.account import AccountRow, Figure
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow, SourceInfo
@@ -160,6 +161,30 @@ def site_json(
         **both_json(delta.base, delta.current),
         "confidence": delta.confidence,
         "evidence": [*delta.evidence, *more_evidence],
+        **containers_json(delta.contained),
+    }
+
+
+def containers_json(found: SiteContainers | None) -> dict[str, Any]:
+    """The container that holds most of a site's blocks, where one does."""
+    if found is None:
+        return {}
+    largest = found.largest
+    return {
+        "container": {
+            "pattern": largest.pattern,
+            "place": largest.place,
+            "address": largest.address,
+            "members": largest.members,
+            "member_bytes": largest.member_bytes,
+            "new_members": found.largest_new,
+            "notes": list(largest.notes),
+            "holds": found.largest_held,
+            "containers": found.containers,
+            "held": found.held,
+            "of": found.of,
+            "of_new": found.new,
+        }
     }
 
 

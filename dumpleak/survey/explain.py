@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,16 +13,26 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.explanation import Explained, Explanation, Pointer, What
 from dumpleak.model.sites import Site
+from dumpleak.pointers.arena_nodes import ArenaNodes
 from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.process.arenas import arena_pieces
 from dumpleak.process.coverage import coverage
 from dumpleak.process.places import Places
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.explain_holders import BlockNames, Holding
 from dumpleak.survey.heaps import source_info
 from windumps.blocks import Blocks, Kind, State
+from windumps.heaps.slabs import SlabArena
+from windumps.later import later
 
+_with_objects: Callable[..., list[Explained]] = later(
+    "dumpleak.survey.explain_objects", "with_objects"
+)
 # Allocators that have no header in front of a block's bytes.
-_BARE = (Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEAP)
+_BARE = (
+    *(Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEAP),
+    *(Kind.MIMALLOC, Kind.RPMALLOC),
+)
 
 
 class _Found(NamedTuple):
@@ -45,30 +55,25 @@ def explain(
         progress: Told of each heap.
     """
     finder, builder = SiteFinder(session), BlockIndexBuilder()
-    found: dict[int, _Found] = {}
+    grouped: dict[int, tuple[_Found, int]] = {}
     for source, blocks in session.blocks(progress):
-        used = blocks.used
-        if len(used):
-            groups = finder.assign(source, used)
-            builder.add(used, groups, source.view.pointer_size)
-        for address in addresses:
-            block = _block_at(source, blocks, address)
-            if block is None:
-                continue
-            site = None
-            if block.state[0] == State.USED:
-                row = int(np.searchsorted(used.address, block.address[0]))
-                same = np.flatnonzero(used.address == block.address[0])
-                row = int(same[0]) if len(same) else row
-                site = finder.table.sites[int(groups[row])]
-            found[address] = _Found(source, block, site)
-    index, sites, places = builder.build(), finder.table.sites, Places(session)
+        grouped |= _look(source, blocks, addresses, finder, builder)
+    nodes = ArenaNodes(session, finder.table.sites)
+    for source, blocks in arena_pieces(session):
+        grouped |= _look(source, blocks, addresses, nodes, builder)
+    index, sites, places = builder.build(), nodes.sites, Places(session)
+    found = {
+        address: one._replace(site=sites[group] if group >= 0 else None)
+        for address, (one, group) in grouped.items()
+    }
     told = [_told(session, places, address, found.get(address)) for address in addresses]
     if any(item.what is What.BLOCK for item in told):
         progress("scanning for pointers", 0, 1)
         starts = [int(found[t.address].block.address[0]) for t in told if t.what is What.BLOCK]
         holding = Holding(session, index, sites, places, starts)
         told = [holding.explained(t) if t.what is What.BLOCK else t for t in told]
+    if any(item.what is What.OBJECT for item in told):
+        told = _with_objects(session, places, told)
     names = BlockNames(index, sites)
     told = [replace(t, points_to=_pointer_at(session, names, t)) for t in told]
     memory = session.dump.memory
@@ -78,6 +83,31 @@ def explain(
         tuple(session.diagnostics),
         coverage(session).shortfall if session.readable_heaps else "",
     )
+
+
+def _look(
+    source: HeapSource,
+    blocks: Blocks,
+    addresses: Sequence[int],
+    finder: SiteFinder | ArenaNodes,
+    builder: BlockIndexBuilder,
+) -> dict[int, tuple[_Found, int]]:
+    """Takes the used blocks of a piece into an index.
+
+    Returns:
+        Of the addresses that lie in its blocks, which that is, and its group; -1 for a free one.
+    """
+    used, found = blocks.used, {}
+    groups = finder.assign(source, used) if len(used) else np.empty(0, np.int64)
+    builder.add(used, groups, source.view.pointer_size)
+    for address in addresses:
+        block = _block_at(source, blocks, address)
+        if block is not None:
+            same = np.flatnonzero(used.address == block.address[0])
+            is_used = block.state[0] == State.USED and len(same)
+            group = int(groups[same[0]]) if is_used else -1
+            found[address] = _Found(source, block, None), group
+    return found
 
 
 def _pointer_at(session: Session, names: BlockNames, told: Explained) -> Pointer | None:
@@ -113,7 +143,9 @@ def _told(session: Session, places: Places, address: int, found: _Found | None) 
         what, told = places.at(address)
         return Explained(address, what, told, width, region=region)
     source, block, site = found
-    heap = session.heap_of[source.view.architecture, int(block.heap[0])]
+    heap = source
+    if not isinstance(source.entry.heap, SlabArena):
+        heap = session.heap_of[source.view.architecture, int(block.heap[0])]
     start, size = int(block.address[0]), int(block.counted_bytes[0])
     is_used = site is not None
     kind = Kind(int(block.kind[0])).label
@@ -130,7 +162,7 @@ def _told(session: Session, places: Places, address: int, found: _Found | None) 
     return Explained(
         address,
         What.BLOCK if is_used else What.FREE_BLOCK,
-        f"{name}, {taken:,} bytes in {heap.label} ({kind})",
+        f"{name}, {taken:,} bytes in {heap.label}{f' ({kind})' * (kind != heap.label)}",
         source.view.pointer_size,
         offset=address - start,
         region=region,

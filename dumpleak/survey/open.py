@@ -11,12 +11,14 @@ from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.files.detect import is_snapshot_file, read_snapshot
 from dumpleak.model.block_filter import NO_FILTER
 from dumpleak.model.block_page import BlockPage
+from dumpleak.model.coverage import ArenasCovered
 from dumpleak.model.errors import CannotAnswerError, Progress
 from dumpleak.model.explanation import Explanation, SitesExplained
 from dumpleak.model.info import Info
-from dumpleak.model.populations import BLOCKS
+from dumpleak.model.populations import ARENAS, BLOCKS
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
+from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.heaps import take_snapshot
@@ -39,6 +41,12 @@ if TYPE_CHECKING:
 selected_pages: Callable[..., Iterator[BlockPage]] = later(
     "dumpleak.survey.selected", "selected_pages"
 )
+arena_pages: Callable[..., Iterator[BlockPage]] = later(
+    "dumpleak.survey.selected_arenas", "arena_pages"
+)
+covered_arenas: Callable[[Session], ArenasCovered] = later(
+    "dumpleak.survey.populations.arenas", "covered_arenas"
+)
 explain: Callable[..., Explanation] = later("dumpleak.survey.explain", "explain")
 explain_sites: Callable[..., SitesExplained] = later(
     "dumpleak.survey.explain_sites", "explain_sites"
@@ -53,10 +61,12 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
         WindumpsError: it cannot be used.
     """
     found = _open_snapshot(path, wanted)
-    if wanted.retained and not isinstance(found.holders, HolderFinder):
+    # Of populations that are no blocks, those that can tell have holders here.
+    tells = isinstance(found.holders, HolderFinder) or (found.is_listed and found.holders)
+    if wanted.retained and not tells:
         raise CannotAnswerError(
             f"{path}: what blocks keep alive takes a look at all memory of a process; name a dump of one, "
-            "and ask for blocks"
+            "and ask for blocks or for objects of .NET by type"
         )
     return found
 
@@ -88,6 +98,7 @@ class OpenedProcess:
         self.dump: Dump = session.dump
         self._session = session
         self._walk: Iterator[tuple[HeapSource, Blocks]] = iter(())
+        self._of: str | None = None
 
     @property
     def diagnostics(self) -> list[Diagnostic]:
@@ -109,7 +120,9 @@ class OpenedProcess:
         """What is wanted of it; errors as `open_snapshot` has them."""
         session = self._session
         if wanted.of is not None and is_produced(wanted.of):
-            return take_population(session, wanted.of, wanted.by, wanted.progress)
+            return take_population(
+                session, wanted.of, wanted.by, wanted.progress, retained=wanted.retained
+            )
         require_population(self.dump.path, wanted.of, BLOCKS, self.dump.kind)
         session.skip_frames = wanted.skip_frames
         return take_snapshot(
@@ -133,8 +146,13 @@ class OpenedProcess:
             CannotAnswerError: no heap can be read, or it cannot be told which blocks are wanted.
         """
         self._session.skip_frames = wanted.skip_frames
-        self._session.require_heaps()
         asked, base = wanted.blocks, None
+        self._of = wanted.of
+        if wanted.of == ARENAS:
+            self._walk = self._session.blocks(wanted.progress)
+            return arena_pages(self._session, self._walk, state, asked)
+        require_population(self.dump.path, wanted.of, BLOCKS, self.dump.kind)
+        self._session.require_heaps()
         if asked.new_since is not None:
             base = open_snapshot(
                 asked.new_since, replace(wanted, keep_blocks=True, blocks=NO_FILTER)
@@ -156,7 +174,20 @@ class OpenedProcess:
         """Why what `pages` gave is too little; "" when it is enough."""
         for _ in self._walk:
             pass  # what nobody asked to see still tells how much of the heaps can be read
+        if self._of == ARENAS:
+            return covered_arenas(self._session).shortfall
         return coverage(self._session).shortfall
+
+    def left_out(self) -> str:
+        """What `pages` gave nothing of and can give; "" for none. Asked after `shortfall`."""
+        if self._of == ARENAS:
+            return ""
+        names = [source.entry.kind for source in arenas_of(self._session) if source.entry.heap]
+        if not names:
+            return ""
+        many = sum(len(blocks) for _, blocks in arena_blocks(self._session))
+        of = " and ".join(names)
+        return f"{many:,} used blocks of {of} are not among them: dumpleak allocations DUMP --of arenas"
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; gives why that says too little, "" when it is enough."""

@@ -88,6 +88,7 @@ class OpenedSystem:
         Raises:
             CannotAnswerError: it cannot be told which blocks are wanted.
         """
+        require_population(self.dump.path, wanted.of, POOL, self.dump.kind)
         asked = wanted.blocks
         if asked.unreferenced or asked.new_since is not None:
             raise CannotAnswerError(
@@ -116,6 +117,10 @@ class OpenedSystem:
             f"{self.dump.path}: the file is cut: {lost} bytes of memory are missing, and blocks in "
             "them; copy it again from where it was written"
         )
+
+    def left_out(self) -> str:
+        """What `pages` gave nothing of and can give; always ""."""
+        return ""
 
     def record(self, path: str, asked: Recording, progress: Progress) -> str:
         """Writes its snapshot file; one that says too little is not written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,7 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
 from dumpleak.process.session import HeapSource, Session
+from windumps.arrays import I64
 from windumps.blocks import Blocks, State
 from windumps.pool_tags import Pool
 
@@ -42,6 +43,25 @@ def process_pages(
 ) -> Iterator[BlockPage]:
     """All blocks of a walk over the heaps, or those of one state, a page for each of its pieces."""
     finder = SiteFinder(session)
+    return named_pages(session, walk, wanted, finder.assign, finder.table)
+
+
+def named_pages(
+    session: Session,
+    walk: Iterator[tuple[HeapSource, Blocks]],
+    wanted: State | None,
+    assign: Callable[[HeapSource, Blocks], I64],
+    table: SiteTable,
+) -> Iterator[BlockPage]:
+    """The same with sites by other evidence.
+
+    Args:
+        session: The process.
+        walk: Over blocks of it.
+        wanted: Their state; None for all.
+        assign: Gives the numbers of the sites of used blocks.
+        table: The sites.
+    """
     # A block's class is shown also where better evidence, a stack, names its site.
     classes = SiteTable()
     class_finder = TypeAttributor(session, classes)
@@ -49,10 +69,10 @@ def process_pages(
         shown = blocks if wanted is None else blocks.select(blocks.state == wanted)
         names, types = [""] * len(shown), [""] * len(shown)
         used = (shown.state == State.USED).nonzero()[0]
-        sites = finder.assign(source, shown.used).tolist()
+        sites = assign(source, shown.used).tolist()
         numbers = class_finder.assign(source, shown.used).tolist()
         for row, site, number in zip(used.tolist(), sites, numbers, strict=True):
-            names[row] = finder.table.sites[site].name
+            names[row] = table.sites[site].name
             types[row] = (classes.sites[number].type or "") if number >= 0 else ""
         yield BlockPage(
             source.entry.address,

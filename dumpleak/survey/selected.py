@@ -18,6 +18,7 @@ from dumpleak.model.totals import Groups, Totals
 from dumpleak.pointers.reachability import find_reachable
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.roots import find_roots, require_roots
+from dumpleak.process.arenas import arena_blocks
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.survey.block_table import BlockTableBuilder
 from dumpleak.survey.heaps import snapshot_of
@@ -69,7 +70,7 @@ def _chosen(
     used = [(source, blocks) for source, blocks in used if len(blocks)]
     masks = []
     if asked.unreferenced:
-        masks.append(_unreferenced(session, used))
+        masks.append(unreferenced(session, [*used, *arena_blocks(session)]))
     if base is not None:
         masks.append(_new(session, used, base))
     chosen = []
@@ -81,8 +82,13 @@ def _chosen(
     return chosen
 
 
-def _unreferenced(session: Session, used: Walk) -> U64:
-    """Addresses of the blocks that no root leads to."""
+def unreferenced(session: Session, used: Walk) -> U64:
+    """Addresses of the blocks that no root leads to.
+
+    Args:
+        session: The process.
+        used: All its used blocks, those of other allocators included.
+    """
     builder = BlockIndexBuilder()
     for source, blocks in used:
         builder.add(blocks, np.zeros(len(blocks), np.int64), source.view.pointer_size)

@@ -17,6 +17,7 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.changes import changes_json
+from dumpleak.reports.answers.grown_types import held_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
@@ -378,6 +379,7 @@ def diff_json(
                 "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
                 **parts_json(delta),
+                **held_json(delta),
             }
             for rank, delta in enumerate(_listed(comparison, shown), start=1)
         ],

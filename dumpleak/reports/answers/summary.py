@@ -25,6 +25,7 @@ from dumpleak.model.together import innocent
 from dumpleak.model.units import count_of, format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
+from dumpleak.reports.answers.containers import container_facts, container_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.left_behind import left_facts, left_told
 from dumpleak.reports.answers.next_steps import (
@@ -79,6 +80,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     held = holder_evidence(comparison.current, grown[0].site) if grown else []
     if held:
         facts.append(("Holders", f"of the first: {'; '.join(held)}"))
+    facts += container_facts(comparison)
     if comparison.life.life is Life.OTHER:
         facts.append(("Runs", f"two runs of the program: {comparison.life.why}"))
     forced = f"Compared by force although {'; '.join(comparison.reasons)}. " * bool(
@@ -216,11 +218,15 @@ def who_told(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[
     if not grown:
         return []
     named = []
+    if any(delta.weight is not None for delta in grown):  # shares of what they hold, too
+        growth = sum(max(delta.ranked_by, 0) for delta in grown)
     for delta in islice(grown, NAMED):
         size = format_count(delta.delta_count, signed=True)  # of what is only counted
         if growth:
-            share = _share(delta.delta_bytes, growth)
-            size = f"{format_bytes(delta.delta_bytes, signed=True)}, {share} of growth"
+            share = _share(delta.ranked_by, growth)
+            size = f"{format_bytes(delta.ranked_by, signed=True)}, {share} of growth"
+            if delta.weight is not None and delta.weight > delta.delta_bytes:
+                size = f"{format_count(delta.delta_count, signed=True)}; with what they hold {size}"
         named.append(f"{cut_middle(delta.site.name, MAX_NAME)} ({size})")
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
     return [("Who", ", ".join(named) + more)]
@@ -247,7 +253,8 @@ def _grown_steps(
         traced = trace_steps(comparison.base.population, comparison.base.grouping, names)
         asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
         return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
-    steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]
+    steps = [THIRD_DUMP, *container_steps(comparison)]
+    steps += [*stack_steps(comparison.current.source, of_heaps(comparison, grown))]
     steps += outside_steps(delta.site.key for delta in grown[:NAMED] if id(delta) in outside)
     return tuple(dict.fromkeys((*steps, *seen)))
 

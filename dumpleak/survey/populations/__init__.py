@@ -42,6 +42,12 @@ _arenas: Callable[..., StoredPopulation] = later(
 _managed: Callable[..., StoredPopulation] = later(
     "dumpleak.survey.populations.managed", "managed_objects"
 )
+_with_holders: Callable[..., Snapshot] = later(
+    "dumpleak.survey.populations.managed", "with_holders"
+)
+_with_stored_holders: Callable[..., Snapshot] = later(
+    "dumpleak.survey.populations.managed", "with_stored_holders"
+)
 # From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
 # `CannotAnswerError` where the dump does not tell of the members, or not of all; members that are found by a
 # walk come added up, with how much of their memory was walked.
@@ -68,7 +74,12 @@ def is_produced(of: str | None) -> bool:
 
 
 def take_population(
-    session: Session, of: str, by: str, progress: Progress = no_progress
+    session: Session,
+    of: str,
+    by: str,
+    progress: Progress = no_progress,
+    *,
+    retained: bool = False,
 ) -> Snapshot:
     """A population of a process, grouped; the account is that of the whole process.
 
@@ -77,6 +88,7 @@ def take_population(
         of: A key of `PRODUCERS`.
         by: One of its groupings.
         progress: Told of each heap.
+        retained: Objects of .NET by type also tell what they keep alive.
 
     Raises:
         CannotAnswerError: the dump does not tell of it, or not of all members.
@@ -87,7 +99,10 @@ def take_population(
         process = take_snapshot(session, progress=progress, holders=True)
     else:
         process = process_snapshot(session, progress)
-    return members_snapshot(process, of, by, _produced(session, process, of, by))
+    found = members_snapshot(process, of, by, _produced(session, process, of, by))
+    if of == MANAGED and by == BY_TYPE:
+        return _with_holders(session, found, retained=retained)
+    return found
 
 
 def _produced(session: Session, process: Snapshot, of: str, by: str) -> StoredPopulation:
@@ -111,7 +126,10 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
         raise CannotAnswerError(f"{path}: {why}")
     if kept.coverage is not None and of in COVERED:
         kept = replace(kept, coverage=COVERED[of](*astuple(kept.coverage)))
-    return members_snapshot(file.metadata.snapshot, of, by, kept)
+    found = members_snapshot(file.metadata.snapshot, of, by, kept)
+    if of == MANAGED and by == BY_TYPE:
+        return _with_stored_holders(found, kept)
+    return found
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:

@@ -150,7 +150,8 @@ class AreaReader:
         count = np.maximum((room[zones] - first) // size, 0)
         before = np.cumsum(count) - count
         number = np.arange(int(count.sum())) - np.repeat(before, count)
-        return np.asarray(np.repeat(user[zones], count) + (first + number * size).astype(np.uint64))
+        places: U64 = np.repeat(user[zones], count) + (first + number * size).astype(np.uint64)
+        return places
 
     def zone_subsegments(self, places: U64) -> dict[int, int]:
         """Areas that subsegments in use name, with those subsegments."""

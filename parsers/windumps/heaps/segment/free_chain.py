@@ -79,17 +79,22 @@ def drop_chained(
     return missing
 
 
-def unlinked(memory: AddressSpace, address: U64, pointer_size: int) -> Bools:
-    """Subsegments that their neighbours in their list do not lead back to.
+def unlinked(memory: AddressSpace, entry: U64, pointer_size: int) -> Bools:
+    """True where a LIST_ENTRY is not what its neighbours point back to.
 
-    Head and length of a chain stand beside the links and say nothing that anything else does: where a link
-    is damaged, they may be. A neighbour that is not in the dump proves nothing.
+    A neighbour that is not in the dump tells nothing; nobody's is at address 0.
+
+    Args:
+        memory: The process's memory.
+        entry: uint64, addresses of the entries.
+        pointer_size: 4 or 8.
     """
-    pair = np.array([0, pointer_size], np.uint64)
-    links = memory.gather(address[:, None] + pair, f"<u{pointer_size}")[0].astype(np.uint64)
-    back, present = memory.gather(links + pair[::-1], f"<u{pointer_size}")
-    wrong = present & (back != address[:, None])
-    above = links >> np.uint64(_ADDRESS_BITS)
-    wrong |= (links == 0) | (links % pair[1] != 0) | ((above != 0) & (above != _KERNEL_HALF))
-    result: Bools = wrong.any(axis=1)
-    return result
+    found = np.zeros(len(entry), np.bool_)
+    for way, back in ((0, pointer_size), (pointer_size, 0)):
+        other = memory.gather(entry + np.uint64(way), f"<u{pointer_size}")[0].astype(np.uint64)
+        answer, present = memory.gather(other + np.uint64(back), f"<u{pointer_size}")
+        found |= (present & (answer != entry)) | (other == 0)
+        above = other >> np.uint64(_ADDRESS_BITS)
+        found |= other % np.uint64(pointer_size) != 0
+        found |= (above != 0) & (above != _KERNEL_HALF)  # no address at all
+    return found

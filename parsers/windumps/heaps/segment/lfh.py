@@ -350,14 +350,9 @@ class LfhReader:
             part.header[name].astype(np.int64) for name in ("FreeListHead", "FreeListCount")
         )
         missing = drop_chained(self._memory, blocks, head, length, busy)
-        overwritten = unlinked(self._memory, part.address, self._row.pointer_size)
-        broken: Bools = (missing != 0) | overwritten
-        for bad in np.flatnonzero(broken).tolist():
+        for bad in np.flatnonzero(missing).tolist():
             at, left = int(part.address[bad]), int(missing[bad])
             what = f"up to {left} more blocks are free" if left > 0 else "more blocks are free"
-            what = (
-                what if left else "its neighbours do not lead back to it, more blocks may be free"
-            )
             self._log.add(
                 "lfh-free-chain-broken",
                 Severity.WARNING,
@@ -367,7 +362,25 @@ class LfhReader:
                 "tells which",
                 int(part.size[bad]),
             )
+        broken: Bools = (missing != 0) | self._say_unlinked(part)
         return broken
+
+    def _say_unlinked(self, part: Subsegments) -> Bools:
+        """Subsegments that their list does not lead back to: what stands beside its links is in doubt."""
+        name = "_HEAP_LFH_SUBSEGMENT"
+        links = part.address + np.uint64(self._row.offset(name, "ListEntry"))
+        lost = unlinked(self._memory, links, self._row.pointer_size)
+        for bad in np.flatnonzero(lost).tolist():
+            at = int(part.address[bad])
+            self._log.add(
+                "lfh-subsegment-unlinked",
+                Severity.WARNING,
+                f"{name}.ListEntry",
+                at,
+                f"the list of the subsegment at 0x{at:x} is damaged, and so may be its chain of free blocks",
+                int(part.size[bad]),
+            )
+        return lost
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
         """Busy and unused-bytes bits of every block."""
