@@ -167,7 +167,7 @@ def family(subject: str, kind: str) -> str:
     *_, build, scenario, _ = subject.split("/")
     if "kernel" in subject:
         return f"{kind} of {build}"
-    system = next(name for prefix, name in SYSTEMS if build.startswith(prefix))
+    system = next((name for prefix, name in SYSTEMS if build.startswith(prefix)), build)
     return f"{'debug-crt' if scenario.startswith('debug-crt') else kind} of {system}"
 
 

@@ -35,10 +35,11 @@ from fuzz.dump_kinds import unpacked
 from fuzz.invariants import ViolationError, require
 from fuzz.kernel_damages import POOL_DAMAGES
 from fuzz.kernel_subjects import KernelSubject
+from fuzz.process_subject import ProcessSubject
 from fuzz.running import Rounds, chosen, kept, read_rows, trial_options
 from fuzz.seeds import PAGE
 from fuzz.subject import Subject
-from fuzz.subjects import ProcessSubject, read_truth
+from fuzz.subjects import read_truth
 from windumps.errors import WindumpsError
 
 SCENARIOS = ("leak-pair-*", "page-heap-leak-pair")

@@ -203,3 +203,27 @@ def test_pages_that_others_name_and_that_are_not_there_count_as_not_walked() -> 
 def test_no_heap_of_windows_looks_like_another_allocator(file: Path) -> None:
     memory = open_dump(file).memory
     assert [find(memory, 0, DiagnosticLog()) for find in FINDERS.values()] == [None, None]
+
+
+@pytest.mark.parametrize("damage", ["description", "owner kept", "absent"])
+def test_a_page_of_mimalloc_3_whose_description_is_lost_is_not_walked(damage: str) -> None:
+    made = mimalloc3(MANY)
+    lost = sorted(made.memory)[2]
+    one = damage == "description"  # one allocation, so that the page's memory is the arena's
+    if damage == "owner kept":
+        made.memory[lost][0x28:0x30] = b"\xff" * 8
+    elif one:
+        made.memory[lost][:0x70] = b"\xff" * 0x70
+    dump = MinidumpBuilder()
+    for base, memory in sorted(made.memory.items()):
+        size = -(-len(memory) // PAGE) * PAGE
+        first = min(made.memory) if one else base
+        dump.region(base, size, COMMIT, READ_WRITE, PRIVATE, allocation_base=first)
+        if damage != "absent" or base != lost:
+            dump.memory(base, bytes(memory).ljust(size, b"\0"))
+    arena = _found(open_bytes(dump.build()), "mimalloc")
+    used = _used(arena)
+    gone = {address: size for address, size in made.used.items() if address not in used}
+    assert gone
+    assert used.items() <= made.used.items()
+    assert arena.account.unwalked_bytes >= sum(gone.values())

@@ -255,3 +255,17 @@ def test_other_runtimes_are_said_and_not_walked(names: tuple[str, ...], says: st
     assert found.heap is None
     assert says in found.why
     assert found.applies == (names == ("clr.dll",))
+
+
+@pytest.mark.parametrize("width", [8, 4])
+def test_objects_may_go_on_in_memory_that_is_not_in_the_dump(width: int) -> None:
+    shop = Shop(width)
+    data = shop.made.build().build()
+    whole = open_bytes(data)
+    asked = sum(int(piece.size.sum()) for piece in shop.open().objects())
+    (place,) = whole.memory.locate(np.array([HEAP], np.uint64), 1)
+    heap = find_managed_heap(open_bytes(data[: int(place) + 2 * PAGE])).heap
+    if heap is None:  # nothing is said of it then
+        return
+    found = sum(int(piece.size.sum()) for piece in heap.objects())
+    assert heap.account.unwalked_bytes >= asked - found

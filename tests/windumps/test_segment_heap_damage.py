@@ -312,6 +312,21 @@ def test_zeros_over_the_beginning_of_a_subsegment_make_no_freed_block_used(start
     assert base in {d.address for d in said if d.code == "lfh-subsegment-unlinked"}
 
 
+@pytest.mark.parametrize("noise", [bytes(8), b"\xa7" * 8, None])
+@pytest.mark.parametrize("link", [0, 8])
+def test_without_its_chain_and_a_link_of_its_list_no_block_of_a_subsegment_is_used(
+    noise: bytes | None, link: int
+) -> None:
+    sound = Sound(CASES[1])
+    base, size, _ = _chained(sound)
+    elsewhere = (base + 0x100).to_bytes(8, "little")
+    damage = {base + link: noise or elsewhere, base + 0x10: bytes(4)}
+    _, found, said = sound.walk(with_bytes(sound.dump, damage))
+    assert found.items() <= sound.expected.items()
+    assert not any(base <= address < base + size for address in found)
+    assert base in {item.address for item in said if item.code == "lfh-subsegment-unlinked"}
+
+
 def test_a_write_to_a_freed_block_makes_no_other_block_used() -> None:
     sound = Sound(CASES[1])
     base, size, _ = _chained(sound)

@@ -210,7 +210,11 @@ def _end_by(
     met = met[met >= np.uint64(least)]
     if len(met):
         return End(int(met[0]), int(met[-1]), True)
-    return End(least, max(behind, least, *candidates.tolist()), len(seen) > 0)
+    unsure = max(behind, least, *candidates.tolist())
+    # Objects may go on in memory that is not in the dump.
+    if tables.memory.present_bytes(unsure, segment.committed) < segment.committed - unsure:
+        unsure = segment.committed
+    return End(least, unsure, len(seen) > 0)
 
 
 def _among(values: U64, ascending: U64) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from windumps.arrays import U64
 from windumps.blocks import Kind
 from windumps.diagnostics import DiagnosticLog
 from windumps.heaps.mimalloc.layouts import DELAYED_FREE, V2, WAITS, PageLayout
-from windumps.heaps.mimalloc.pages import AGREEING_PAGES, Pages, find_pages
+from windumps.heaps.mimalloc.pages import AGREEING_PAGES, Pages, damaged_pages, find_pages
 from windumps.heaps.mimalloc.segments import (
     SEGMENT_BYTES,
     SLICE_BYTES,
@@ -24,6 +24,7 @@ from windumps.heaps.mimalloc.segments import (
     find_segments,
 )
 from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain
+from windumps.heaps.unclaimed import Claims, absent_beginnings, unclaimed_bytes
 from windumps.memory import AddressSpace
 
 NAME = Kind.MIMALLOC.label
@@ -68,9 +69,17 @@ def _version_2(
 
 def _version_3(memory: AddressSpace, pages: Pages, ordinal: int, log: DiagnosticLog) -> SlabArena:
     slabs = _slabs(memory, pages.layout, pages.pages, pages.start)
-    places = np.unique(np.concatenate((pages.address, pages.start)))
+    damaged = np.concatenate((damaged_pages(memory, pages), absent_beginnings(memory, SLICE_BYTES)))
+    places = np.unique(np.concatenate((pages.address, pages.start, damaged)))
     ranges = allocations_of(memory, places) or _page_ranges(pages.start, slabs)
-    lost = _missing_pages(pages.address, pages.pages) * SLICE_BYTES
+    length = pages.pages["block_size"] * pages.pages["reserved"].astype(np.uint64)
+    # Descriptions in a table are claims, too.
+    low = np.concatenate((pages.start, pages.address))
+    claims = Claims(low, low + np.concatenate((length, np.ones_like(length))))
+    lost = max(
+        _missing_pages(pages.address, pages.pages) * SLICE_BYTES,
+        unclaimed_bytes(memory, ranges, claims, SLICE_BYTES),
+    )
     layout = _told(pages.layout, len(slabs))
     return SlabArena(memory, Kind.MIMALLOC, layout, ordinal, slabs, ranges, lost, log)
 

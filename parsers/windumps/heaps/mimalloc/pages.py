@@ -164,6 +164,22 @@ def _arenas(memory: AddressSpace) -> list[tuple[int, int]]:
     return list(zip(base[large].tolist(), size[large].tolist(), strict=True))
 
 
+def damaged_pages(memory: AddressSpace, found: Pages) -> U64:
+    """Beginnings of slices that are no page by their numbers, and name an owner or a neighbour of pages."""
+    slices = aligned_addresses(memory, SLICE_BYTES)
+    owners = found.pages["owner"]
+    owners = np.unique(owners[owners >= _LOWEST_POINTER])
+    pieces = [np.empty(0, np.uint64)]
+    for at in range(0, len(slices), AT_ONCE):
+        part = slices[at : at + AT_ONCE]
+        pages, _ = memory.gather(part, found.layout.dtype)
+        named = np.isin(pages["owner"], owners)
+        for name in ("next", "prev"):
+            named |= np.isin(pages[name], found.address)
+        pieces.append(part[named])
+    return np.setdiff1d(np.concatenate(pieces), found.address)
+
+
 def _may_be_size(sizes: U64) -> NDArray[np.bool_]:
     fits = (sizes >= SMALLEST_BLOCK) & (sizes < MOST_BLOCK) & (sizes % np.uint64(8) == 0)
     return np.asarray(fits)

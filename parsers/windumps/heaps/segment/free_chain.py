@@ -15,6 +15,8 @@ from windumps.arrays import I64, U64
 from windumps.memory import AddressSpace
 
 Bools = NDArray[np.bool_]
+_ADDRESS_BITS = 47  # of each half of memory
+_KERNEL_HALF = np.uint64((1 << 64 - _ADDRESS_BITS) - 1)
 
 
 @dataclass(frozen=True)
@@ -92,4 +94,7 @@ def unlinked(memory: AddressSpace, entry: U64, pointer_size: int) -> Bools:
         other = memory.gather(entry + np.uint64(way), f"<u{pointer_size}")[0].astype(np.uint64)
         answer, present = memory.gather(other + np.uint64(back), f"<u{pointer_size}")
         found |= (present & (answer != entry)) | (other == 0)
+        above = other >> np.uint64(_ADDRESS_BITS)
+        found |= other % np.uint64(pointer_size) != 0
+        found |= (above != 0) & (above != _KERNEL_HALF)  # no address at all
     return found
