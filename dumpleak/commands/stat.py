@@ -52,7 +52,9 @@ def stat(
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
     by = grouping_of(of, by)
     snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
-    ranked = [site.key for site, _ in ranked_groups(snapshot) if shown.only.takes_site(site)]
+    groups = ranked_groups(snapshot)
+    only = shown.only.among({site.name for site, _ in groups})
+    ranked = [site.key for site, _ in groups if only.takes_site(site)]
     most = None if retained else top or HOLDERS_TOP
     look_for_holders(snapshot, ranked[:most], True if retained else holders, options)
     answer_to(

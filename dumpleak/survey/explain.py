@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.process.coverage import coverage
 from dumpleak.process.places import Places
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.process.used_pieces import joined_used
 from dumpleak.survey.explain_holders import BlockNames, Holding
 from dumpleak.survey.heaps import source_info
 from windumps.blocks import Blocks, Kind, State
@@ -26,11 +27,10 @@ _BARE = (Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEA
 
 
 class _Found(NamedTuple):
-    """A block, the heap it came with, and its site where it is used."""
+    """A block, and the heap it came with."""
 
     source: HeapSource
     block: Blocks
-    site: Site | None
 
 
 def explain(
@@ -45,25 +45,17 @@ def explain(
         progress: Told of each heap.
     """
     finder, builder = SiteFinder(session), BlockIndexBuilder()
-    found: dict[int, _Found] = {}
-    for source, blocks in session.blocks(progress):
-        used = blocks.used
-        if len(used):
-            groups = finder.assign(source, used)
-            builder.add(used, groups, source.view.pointer_size)
-        for address in addresses:
-            block = _block_at(source, blocks, address)
-            if block is None:
-                continue
-            site = None
-            if block.state[0] == State.USED:
-                row = int(np.searchsorted(used.address, block.address[0]))
-                same = np.flatnonzero(used.address == block.address[0])
-                row = int(same[0]) if len(same) else row
-                site = finder.table.sites[int(groups[row])]
-            found[address] = _Found(source, block, site)
+    asked = _Asked(addresses)
+    for source, used in joined_used(asked.seen(session.blocks(progress))):
+        builder.add(used, finder.assign(source, used), source.view.pointer_size)
     index, sites, places = builder.build(), finder.table.sites, Places(session)
-    told = [_told(session, places, address, found.get(address)) for address in addresses]
+    found = asked.found
+    told = []
+    for address in addresses:
+        block, site = found.get(address), None
+        if block is not None and block.block.state[0] == State.USED:
+            site = sites[int(index.group[index.find(block.block.address)[0]])]
+        told.append(_told(session, places, address, block, site))
     if any(item.what is What.BLOCK for item in told):
         progress("scanning for pointers", 0, 1)
         starts = [int(found[t.address].block.address[0]) for t in told if t.what is What.BLOCK]
@@ -91,28 +83,56 @@ def _pointer_at(session: Session, names: BlockNames, told: Explained) -> Pointer
     return Pointer(value, value - int(names.index.address[block]), names.of(block))
 
 
-def _block_at(source: HeapSource, blocks: Blocks, address: int) -> Blocks | None:
-    """The block of a piece that an address lies in; None where it lies in none."""
-    if not 0 <= address < 1 << 64 or not len(blocks):
-        return None
-    header = np.where(np.isin(blocks.kind, _BARE), 0, 2 * source.view.pointer_size)
-    free = np.maximum(blocks.block_bytes - header, 1)
-    room = np.where(blocks.state == State.USED, np.maximum(blocks.counted_bytes, 1), free)
-    inside = np.uint64(address) - blocks.address < room.astype(np.uint64)
-    inside &= blocks.address <= np.uint64(address)
-    if not inside.any():
-        return None
-    return blocks.select(np.arange(len(blocks)) == int(inside.argmax()))
+class _Asked:
+    """The blocks that some addresses lie in.
+
+    Args:
+        addresses: Any numbers.
+
+    Attributes:
+        found: By address; of several blocks that one lies in, the one that begins last.
+    """
+
+    def __init__(self, addresses: Sequence[int]) -> None:
+        valid = sorted({address for address in addresses if 0 <= address < 1 << 64})
+        self._wanted = np.array(valid, np.uint64)
+        self.found: dict[int, _Found] = {}
+
+    def seen(
+        self, walk: Iterable[tuple[HeapSource, Blocks]]
+    ) -> Iterator[tuple[HeapSource, Blocks]]:
+        """A walk, looked at as it goes by."""
+        for source, blocks in walk:
+            if len(blocks) and len(self._wanted):
+                self._look(source, blocks)
+            yield source, blocks
+
+    def _look(self, source: HeapSource, blocks: Blocks) -> None:
+        header = np.where(np.isin(blocks.kind, _BARE), 0, 2 * source.view.pointer_size)
+        free = np.maximum(blocks.block_bytes - header, 1)
+        room = np.where(blocks.state == State.USED, np.maximum(blocks.counted_bytes, 1), free)
+        order = np.argsort(blocks.address, kind="stable")
+        last = np.searchsorted(blocks.address[order], self._wanted, "right") - 1
+        row = order[np.maximum(last, 0)]
+        far = self._wanted - blocks.address[row]
+        inside = (last >= 0) & (far < room[row].astype(np.uint64))
+        for number in np.flatnonzero(inside).tolist():
+            address, at = int(self._wanted[number]), int(row[number])
+            known = self.found.get(address)
+            if known is None or known.block.address[0] < blocks.address[at]:
+                self.found[address] = _Found(source, blocks.select(np.arange(len(blocks)) == at))
 
 
-def _told(session: Session, places: Places, address: int, found: _Found | None) -> Explained:
+def _told(
+    session: Session, places: Places, address: int, found: _Found | None, site: Site | None
+) -> Explained:
     """What is known without a look at pointers."""
     width = 8 if any(view.pointer_size == 8 for view in session.views) else 4
     region = places.region(address)
     if found is None:
         what, told = places.at(address)
         return Explained(address, what, told, width, region=region)
-    source, block, site = found
+    source, block = found
     heap = session.heap_of[source.view.architecture, int(block.heap[0])]
     start, size = int(block.address[0]), int(block.counted_bytes[0])
     is_used = site is not None

@@ -40,6 +40,7 @@ def explain_sites(
     for source, used in used_pieces(session, progress):
         builder.add(used, finder.assign(source, used), source.view.pointer_size)
     index, sites = builder.build(), finder.table.sites
+    asked = asked.among({site.name for site in sites})
     wanted = np.array([asked.takes_site(site) for site in sites], np.bool_)
     told = " and ".join(f"{kind} {text!r}" for kind, text in asked.texts)
     if not wanted.any():
