@@ -21,6 +21,7 @@ from dumpleak.process.used_pieces import joined_used
 from dumpleak.survey.explain_holders import BlockNames, Holding
 from dumpleak.survey.heaps import source_info
 from windumps.blocks import Blocks, Kind, State
+from windumps.memory import AddressSpace
 
 # Allocators that have no header in front of a block's bytes.
 _BARE = (Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEAP)
@@ -66,10 +67,20 @@ def explain(
     memory = session.dump.memory
     return Explanation(
         source_info(session),
-        tuple(replace(t, contents=memory.read_available(t.address, count)) for t in told),
+        tuple(with_contents(t, memory, count) for t in told),
         tuple(session.diagnostics),
         coverage(session).shortfall if session.readable_heaps else "",
     )
+
+
+def with_contents(told: Explained, memory: AddressSpace, count: int) -> Explained:
+    """The same with so many bytes of contents, and a word on those that are not in the dump."""
+    contents = memory.read_available(told.address, count)
+    notes = told.notes
+    if len(contents) < count:
+        lacking = f"only {len(contents):,}" if contents else "none"
+        notes = (*notes, f"Of the {count:,} bytes asked for, {lacking} can be read here.")
+    return replace(told, contents=contents, notes=notes)
 
 
 def _pointer_at(session: Session, names: BlockNames, told: Explained) -> Pointer | None:

@@ -21,6 +21,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.survey.addresses import addresses_of
 from dumpleak.survey.explain import explain
 from dumpleak.survey.explain_pool import explain_pool
 from dumpleak.survey.explain_sites import explain_sites
@@ -186,6 +187,11 @@ class OpenedProcess:
         self._walk = self._session.blocks(wanted.progress)
         return selected_pages(self._session, self._walk, state, asked, base)
 
+    def addresses(self, words: Sequence[str]) -> list[int]:
+        """What words mean; errors as `addresses_of` has them."""
+        symbols = self._session.symbols
+        return addresses_of(words, self.dump.modules, symbols.provider if symbols else None)
+
     def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
         """What lies at some addresses, with so many bytes of contents."""
         self._session.skip_frames = wanted.skip_frames
@@ -283,6 +289,10 @@ class OpenedSystem:
             )
         pages = pool_pages(self._pools(wanted.progress), state)
         return (found for page in pages if (found := asked.selected(page)) is not None)
+
+    def addresses(self, words: Sequence[str]) -> list[int]:
+        """What words mean; errors as `addresses_of` has them."""
+        return addresses_of(words, self.dump.modules, self._symbols)
 
     def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
         """What lies at some addresses, with so many bytes of contents; errors as `PoolReader` has them."""
