@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         snapshot,
         trend,
     )
+    from dumpleak.fleets.call import fleet
     from dumpleak.survey.recording import write_snapshot
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ __all__ = [
     "account_table",
     "blocks_table",
     "compare",
+    "fleet",
     "open_dump",
     "sites_table",
     "snapshot",
@@ -41,7 +43,8 @@ __all__ = [
 ]
 
 _PLACES = dict.fromkeys(__all__[1:], "dumpleak.api") | {
-    "write_snapshot": "dumpleak.survey.recording"
+    "fleet": "dumpleak.fleets.call",
+    "write_snapshot": "dumpleak.survey.recording",
 }
 
 

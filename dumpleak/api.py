@@ -28,12 +28,14 @@ from dumpleak.compare.trend import Trend, find_trend
 from dumpleak.files.columns import arrow
 from dumpleak.files.detect import read_series
 from dumpleak.files.matching import matched
+from dumpleak.fleets.call import fleet
 from dumpleak.model.account_rows import account_of
 from dumpleak.model.populations import grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
-from dumpleak.survey.open import Wanted, open_snapshot, require_population, subject_in
+from dumpleak.survey.open import open_snapshot, subject_in
 from dumpleak.survey.recording import write_snapshot
+from dumpleak.survey.wanted import Wanted, require_population
 from windumps.blocks import SIZE_UNKNOWN
 from windumps.symbols.provider import Symbols
 
@@ -349,6 +351,7 @@ __all__ = [
     "account_table",
     "blocks_table",
     "compare",
+    "fleet",
     "open_dump",
     "sites_table",
     "snapshot",

@@ -61,7 +61,8 @@ class DumpleakGroup(click.Group):
 
     def spread(self, args: list[str]) -> list[str]:
         """The line with wildcards in place of files spread out, which shells of Windows leave to programs."""
-        if not any(_WILDCARDS & set(word) for word in args):
+        # A fleet spreads them itself: folders in folders, and stores elsewhere.
+        if args[:1] == ["fleet"] or not any(_WILDCARDS & set(word) for word in args):
             return args
         files = set(self._words(args, self._value_options(args[0])))
         found: list[str] = []

@@ -129,9 +129,10 @@ def _poolmon(step: int) -> Callable[[Path], None]:
 def _managed(step: int, runtime: str = "coreclr.dll") -> Callable[[Path], None]:
     """A process with objects of .NET, and more of them at each step."""
     made = ClrHeapBuilder()
-    order = made.type("Shop", "Order", 48)
+    order = made.type("Shop", "Order", 48, pointers=True)
+    array = made.array(made.type("System", "Byte", 24), 1)
     for _ in range(500 + 300 * step):
-        made.put(order)
+        made.put(order, body=made.put(array, 100).to_bytes(8, "little"))
     dump = made.build((runtime,)).misc_info(7, (1_700_000_000 + step, 1, 1)).build()
     return lambda file: _put(file, dump)
 

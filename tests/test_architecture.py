@@ -22,6 +22,8 @@ def _imports(path: Path) -> set[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "later":
+            found.add(ast.literal_eval(node.args[0]))  # a function that is loaded when it is called
     return found
 
 
@@ -36,6 +38,7 @@ WINDUMPS_FLOORS = (
         "errors",
         "file_structure",
         "files",
+        "later",
         "pool_tags",
         "times",
         "unpack",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dumpleak.attribution.stack import SKIPPED, Frame, FrameNamer, stack_site
 from dumpleak.model.block_table import BlockTable
@@ -18,7 +19,9 @@ from dumpleak.symbols.dump_symbols import DumpSymbols
 from windumps.images.modules import Module
 from windumps.images.type_names import class_name
 from windumps.process.stack_traces import CodeMap
-from windumps.symbols.provider import Symbols
+
+if TYPE_CHECKING:
+    from windumps.symbols.provider import Symbols
 
 
 def with_symbols(

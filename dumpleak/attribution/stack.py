@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from fnmatch import translate
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,12 @@ from windumps.blocks import Blocks
 from windumps.images.modules import Module
 from windumps.process.stack_traces import CodeMap, StackTraces
 from windumps.process.views import ProcessView
-from windumps.symbols.functions import Location
+
+if TYPE_CHECKING:
+    from windumps.symbols.functions import Location
 
 # Names an offset in an image, or gives None. The offset is a return address: the call stands just before it.
-Symbolize = Callable[[Module, int], Location | None]
+Symbolize: TypeAlias = "Callable[[Module, int], Location | None]"
 
 NO_IMAGE = "(code outside images)"
 SKIPPED_BY_USER, SKIPPED = 1, 2

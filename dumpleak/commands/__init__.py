@@ -24,6 +24,8 @@ COMMANDS = {
     "modules": "Loaded and unloaded images with version, PDB name, GUID and age.",
     "symbols": "PDBs that a dump's images want: found, missing, and those as a list to fetch elsewhere.",
     "snapshot": "What a comparison needs of a dump, in a small file without memory contents.",
+    "fleet": "Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out "
+    "there.",
     "demo": "Compares two dumps that come with dumpleak, and writes the page about them.",
 }
 

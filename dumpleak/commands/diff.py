@@ -26,6 +26,7 @@ from dumpleak.commands.options import (
 )
 from dumpleak.commands.output import answer_to
 from dumpleak.compare.diff import compare, with_proof
+from dumpleak.compare.evidence import with_containers
 from dumpleak.files.matching import matched
 from dumpleak.reports.answers.diff import diff_document, diff_json
 from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
@@ -102,7 +103,7 @@ def diff(
         if grown or outside:
             wanted = True if retained else holders
             look_for_holders(comparison.current, [*grown, *outside], wanted, options)
-        answer = judged(gate, with_proof(comparison))
+        answer = judged(gate, with_containers(with_proof(comparison)))
     answer_to(
         options,
         Answer(

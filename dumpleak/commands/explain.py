@@ -14,7 +14,8 @@ from dumpleak.reports.answers.explain import explain_document, explain_json
 from dumpleak.reports.answers.explain_sites import explain_sites_document, explain_sites_json
 from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.addresses import address_of, is_place
-from dumpleak.survey.open import Wanted, open_subject
+from dumpleak.survey.open import open_subject
+from dumpleak.survey.wanted import Wanted
 
 MOST_BYTES = 1 << 20
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,18 +12,18 @@ from dumpleak.commands.options import DUMP, Options, options_with
 from dumpleak.commands.output import answer_to, progress_bar
 from dumpleak.files.detect import is_snapshot_file
 from dumpleak.files.reader import snapshot_info
-from dumpleak.kernel.info import KernelInfo
 from dumpleak.model.info import Info
 from dumpleak.reports.answers.info import info_document, info_json
-from dumpleak.reports.answers.kernel import kernel_document, kernel_json
 from dumpleak.reports.document import Document
 from dumpleak.reports.formats import FORMATS, Answer
 from dumpleak.survey.open import open_subject
+from windumps.later import later
 
-_WRITERS: dict[type, tuple[Callable[[Any], Document], Callable[[Any], dict[str, Any]]]] = {
-    Info: (info_document, info_json),
-    KernelInfo: (kernel_document, kernel_json),
-}
+if TYPE_CHECKING:
+    from dumpleak.kernel.info import KernelInfo
+
+_SYSTEM_DOCUMENT = later("dumpleak.reports.answers.kernel", "kernel_document")
+_SYSTEM_JSON = later("dumpleak.reports.answers.kernel", "kernel_json")
 
 
 @click.command(
@@ -41,5 +41,8 @@ def info(dump: str, options: Options) -> None:
     else:
         with progress_bar(options) as progress:
             answer = open_subject(dump, options.symbols, options.process).info(progress)
-    document, json = _WRITERS[type(answer)]
+    document: Callable[[Any], Document] = info_document
+    json: Callable[[Any], dict[str, Any]] = info_json
+    if not isinstance(answer, Info):
+        document, json = _SYSTEM_DOCUMENT, _SYSTEM_JSON
     answer_to(options, Answer(lambda: document(answer), lambda: json(answer)))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
 from dumpleak.commands.options import HOLDERS_AUTO_BYTES, Options
 from dumpleak.commands.output import progress_bar
 from dumpleak.files.detect import read_series
-from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR
-from dumpleak.gate.gate import Gate
 from dumpleak.model.holding import Finder
 from dumpleak.model.populations import POPULATIONS, grouping
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.formats import DETAILED, FORMATS, OF_BLOCKS
-from dumpleak.survey.open import Wanted, open_snapshot, require_population
+from dumpleak.survey.open import open_snapshot
+from dumpleak.survey.wanted import Wanted, require_population
+
+if TYPE_CHECKING:
+    from dumpleak.gate.gate import Gate
 
 OF = click.option(
     "--of",
@@ -134,6 +137,8 @@ def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:
     of = next((snapshot.population for snapshot in snapshots if not snapshot.has_bytes), "")
     if gate is None or not of:
         return
+    from dumpleak.gate.conditions import COUNTED_SITES, PER_HOUR  # only where there is a gate
+
     for condition in gate.conditions:
         counted = (*COUNTED_SITES, "count", f"count{PER_HOUR}")
         if not condition.is_of_account and condition.quantity not in counted:
@@ -155,3 +160,4 @@ def look_for_holders(
         snapshot.held_by = snapshot.holders(set(keys))
         if isinstance(snapshot.holders, Finder):
             snapshot.unreferenced = snapshot.holders.unreferenced
+            snapshot.contained = snapshot.holders.contained

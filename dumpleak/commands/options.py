@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,12 +16,15 @@ from dumpleak.commands.saying import say
 from dumpleak.model.block_filter import BlockFilter, parse_sizes
 from dumpleak.model.units import format_bytes
 from dumpleak.reports.shown import CALLERS, Shown
-from dumpleak.symbols.dump_symbols import ENVIRONMENT, environment_elements, given_elements
-from windumps.symbols.errors import SymbolPathError
-from windumps.symbols.provider import Symbols
+from windumps.symbols.paths import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from windumps.symbols.provider import Symbols
 
 _READ = "dumpleak.read"  # what options of a command line name besides patterns
 HOLDERS_AUTO_BYTES = 1 << 30
+# Groups that are a whole heap, or most of one: who points to some block of them says nothing.
+COARSE = frozenset({"heap", "kind"})
 HOLDERS_TOP = 20  # sites whose holders are looked for unless --top says more or less
 
 
@@ -50,6 +53,12 @@ def _symbols(
     context: click.Context, option: click.Parameter, values: tuple[str, ...]
 ) -> Symbols | None:
     """The symbols to use; None when no path is given. Unpacked files go when the command ends."""
+    if not values and not os.environ.get(ENVIRONMENT):
+        return None
+    from dumpleak.symbols.dump_symbols import environment_elements, given_elements
+    from windumps.symbols.errors import SymbolPathError
+    from windumps.symbols.provider import Symbols
+
     try:
         elements = given_elements(values)
     except SymbolPathError as error:
@@ -199,7 +208,8 @@ HOLDERS = click.option(
     "--holders/--no-holders",
     default=None,
     help="Look for who points to the blocks of the sites shown (all memory is read once more); "
-    f"on by default up to {format_bytes(HOLDERS_AUTO_BYTES)} of used blocks.",
+    f"on by default up to {format_bytes(HOLDERS_AUTO_BYTES)} of used blocks, "
+    f"but not --by {' or '.join(sorted(COARSE))}.",
 )
 RETAINED = click.option(
     "--retained",

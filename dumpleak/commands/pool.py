@@ -31,7 +31,7 @@ from dumpleak.reports.answers.pools import (
     pool_json,
 )
 from dumpleak.reports.formats import FORMATS, GROWTH_FORMATS, OF_CI, Answer, formats_of
-from dumpleak.survey.open import Wanted
+from dumpleak.survey.wanted import Wanted
 
 _FILE = click.Path(exists=True, dir_okay=False)
 

@@ -13,9 +13,10 @@ from dumpleak.model.errors import CannotAnswerError, Progress
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
-from dumpleak.survey.open import Recording, open_subject
+from dumpleak.survey.open import open_subject
 from dumpleak.survey.recording import INCLUDABLE
 from dumpleak.survey.umdh_log import write_log
+from dumpleak.survey.wanted import Recording
 
 FILE_FORMAT = "dlsnap"
 

@@ -6,6 +6,7 @@ import click
 
 from dumpleak.commands.opening import BY, OF, grouping_of, look_for_holders, opened
 from dumpleak.commands.options import (
+    COARSE,
     DUMP,
     HOLDERS,
     HOLDERS_TOP,
@@ -51,6 +52,8 @@ def stat(
 ) -> None:
     """Used blocks of one dump, added up by site, by one kind of evidence, or by another key."""
     by = grouping_of(of, by)
+    if holders is None and by in COARSE:
+        holders = False
     snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
     groups = ranked_groups(snapshot)
     only = shown.only.among({site.name for site, _ in groups})

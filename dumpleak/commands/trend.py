@@ -18,6 +18,7 @@ from dumpleak.commands.opening import (
 )
 from dumpleak.commands.options import HOLDERS, HOLDERS_TOP, SKIP_FRAMES, TOP, Options, options_with
 from dumpleak.commands.output import answer_to
+from dumpleak.compare.evidence import with_trend_containers
 from dumpleak.compare.site_trends import middle_of
 from dumpleak.compare.trend import find_trend, time_order
 from dumpleak.files.detect import is_series
@@ -91,6 +92,7 @@ def trend(
     many = top or HOLDERS_TOP
     shown = [trend.site.key for trend in (*found.sites[:many], *found.private[:many])]
     look_for_holders(found.current, shown, holders, options)
+    found = with_trend_containers(found)
     answer_to(
         options,
         Answer(

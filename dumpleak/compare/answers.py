@@ -11,6 +11,7 @@ from dumpleak.compare.life import Life, LifeAnswer
 from dumpleak.compare.survivors import Fate, Survivors
 from dumpleak.model.account import ROWS, AccountRow
 from dumpleak.model.boots import runs_of
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.together import Together, roots_first
@@ -38,8 +39,26 @@ class Ends(Protocol):
         """In the last."""
 
 
+class Weighed(Protocol):
+    """Something that is ranked."""
+
+    @property
+    def weight(self) -> int | None:
+        """As `Change` has it."""
+
+    @property
+    def delta_bytes(self) -> int:
+        """By how much it grew."""
+
+
 class Change:
-    """What a site did between the first dump and the last."""
+    """What a site did between the first dump and the last.
+
+    Attributes:
+        weight: Bytes it is ranked by where that is not its own growth; see `held_types`.
+    """
+
+    weight: int | None = None
 
     @property
     def delta_bytes(self: Ends) -> int:
@@ -50,6 +69,11 @@ class Change:
     def delta_count(self: Ends) -> int:
         """Last minus first."""
         return self.current.count - self.base.count
+
+    @property
+    def ranked_by(self: Weighed) -> int:
+        """Bytes that decide where it stands."""
+        return self.delta_bytes if self.weight is None else self.weight
 
 
 def tag_number_of(site: Site, *snapshots: Snapshot) -> int | None:
@@ -121,6 +145,9 @@ class SiteDelta(Change):
         fate: What became of its blocks; None where the dumps are not of one process life.
         notes: Those clauses of the evidence that a table shows under the site's name.
         parts: Shapes that were put together to this, since they have one cause; see `causes`.
+        weight: See `Change`.
+        held: Of that, what is others' and held by this alone.
+        contained: The containers that hold its blocks; None where none do, or nobody looked.
     """
 
     site: Site
@@ -130,6 +157,9 @@ class SiteDelta(Change):
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[SiteDelta, ...] = ()
+    weight: int | None = None
+    held: tuple[SiteDelta, ...] = ()
+    contained: SiteContainers | None = None
 
     @property
     def grew(self) -> bool:
@@ -224,6 +254,6 @@ def sites_that_grew(sites: Sequence[SiteDelta], *, has_bytes: bool) -> list[Site
     """What grew, the worst first; of what is only counted, by more than a healthy process shows."""
     if has_bytes:
         grown = [delta for delta in sites if delta.grew]
-        return sorted(grown, key=lambda delta: (-delta.delta_bytes, -delta.delta_count))
+        return sorted(grown, key=lambda delta: (-delta.ranked_by, -delta.delta_count))
     usual = ROWS["handles.count"].threshold
     return [delta for delta in sites if delta.delta_count > usual]

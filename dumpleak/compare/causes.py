@@ -1,52 +1,30 @@
-"""Shapes that one cause has: put together where single ones say nothing.
+"""Shapes that one cause has, put together in snapshots where single ones say nothing.
 
-A shape is one heap and one exact size. Where nobody recorded who allocated, one leaking call makes a shape
-of every size it asks for: thousands of rows, none of which anybody can act on. Shapes of at least `MIN_SIZES`
-sizes in one heap that hold the same, text of one kind say, are one row here, as far as none of them has a
-share of the growth that stands out.
+Where nobody recorded who allocated, one leaking call makes a shape of every size it asks for, in every heap:
+thousands of rows, none of which anybody can act on. Here they are one row that knows its parts.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import TypeAlias
 
+from dumpleak.compare.alike import Family, Shape, families
 from dumpleak.compare.answers import SiteDelta
 from dumpleak.compare.renaming import renamed
 from dumpleak.compare.survivors import Fate
+from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
-
-MIN_SIZES = 25  # more rows than a screen has
-# A shape with this share of all growth stands for itself. The planted leaks of fixed sizes in the dumps with
-# known truth have 3% and more, sizes at random have 0.2% to 1.7%.
-OWN_SHARE = 0.02
+from dumpleak.model.units import format_bytes
 
 _NAME = re.compile(r"(?P<size>\d+) bytes in (?P<heap>[^()]+) \((?P<kind>[^()]*)\)(?P<said>.*)")
-
-
-class _Shape(NamedTuple):
-    """A shape, and what it did."""
-
-    site: Site
-    size: int
-    heap: str
-    kind: str
-    said: str
-    base: Totals
-    current: Totals
-
-    @property
-    def grown(self) -> int:
-        return self.current.bytes - self.base.bytes
-
-    @property
-    def more(self) -> int:
-        return self.current.count - self.base.count
+_HEAPS_NAMED = 4
+_NOTHING = Totals()
 
 
 @dataclass(frozen=True)
@@ -60,7 +38,7 @@ class Causes:
     """
 
     parts: Mapping[str, tuple[SiteDelta, ...]]
-    notes: Mapping[str, str]
+    notes: Mapping[str, tuple[str, ...]]
     keys: Mapping[str, str]
 
     def told(self, delta: SiteDelta) -> SiteDelta:
@@ -68,32 +46,74 @@ class Causes:
         key = delta.site.key
         if key not in self.parts:
             return delta
-        return replace(delta, parts=self.parts[key], notes=(*delta.notes, self.notes[key]))
+        notes = (*delta.notes, *self.notes[key])
+        return replace(
+            delta,
+            parts=self.parts[key],
+            notes=notes,
+            evidence=(*delta.evidence, *self.notes[key]),
+        )
 
 
 NO_CAUSES = Causes({}, {}, {})
+Groups: TypeAlias = Mapping[str, tuple[Site, Totals]]
 
 
-def with_causes(base: Snapshot, current: Snapshot) -> tuple[Snapshot, Snapshot, Causes]:
-    """Two snapshots in which shapes of one cause are one site."""
-    if base.grouping != "site":
-        return base, current, NO_CAUSES  # other groupings ask for exactly what they say
-    keys = sorted(base.groups.keys() | current.groups.keys())
-    shapes = [shape for key in keys if (shape := _shape(key, base, current))]
-    growth = sum(max(_bytes(current, key) - _bytes(base, key), 0) for key in keys)
+def with_causes(series: Sequence[Snapshot], last: int = -1) -> tuple[list[Snapshot], Causes]:
+    """Snapshots in which shapes of one cause are one site.
+
+    Args:
+        series: One snapshot, or several in order of time.
+        last: Growth is looked at from the first one to this one.
+    """
+    if any(snapshot.grouping != "site" or snapshot.population != BLOCKS for snapshot in series):
+        return list(series), NO_CAUSES  # other groupings ask for exactly what they say
+    ends = (series[0].groups if len(series) > 1 else {}), series[last].groups
+    named = {key: site for snapshot in series for key, (site, _) in snapshot.groups.items()}
+    sites, causes = find_causes(*ends, named, grown=len(series) > 1)
+    if not sites:
+        return list(series), NO_CAUSES
+    return [renamed(snapshot, sites) for snapshot in series], causes
+
+
+def find_causes(
+    first: Groups, last: Groups, named: Mapping[str, Site] | None = None, *, grown: bool = True
+) -> tuple[dict[str, Site], Causes]:
+    """What one cause has of groups that grew.
+
+    Args:
+        first: Groups and their totals before, by key.
+        last: These, after.
+        named: Groups that are in neither, but elsewhere in a series.
+        grown: Growth is what is looked at; see `families`.
+
+    Returns:
+        For the key of each shape that is put together with others, the site that stands for them; and
+        what they are.
+    """
+    named = {
+        **(named or {}),
+        **{key: site for side in (first, last) for key, (site, _) in side.items()},
+    }
+    shapes, growth = [], 0
+    for key in sorted(named):
+        before, after = (side[key][1] if key in side else _NOTHING for side in (first, last))
+        growth += max(after.bytes - before.bytes, 0)
+        shape = _shape(named[key], before, after)
+        if shape is not None:
+            shapes.append(shape)
     chosen: dict[str, Site] = {}
-    notes: dict[str, str] = {}
+    notes: dict[str, tuple[str, ...]] = {}
     parts: dict[str, tuple[SiteDelta, ...]] = {}
-    for family in _by(shapes, lambda s: (s.said, s.heap)):
-        small = [s for s in family if abs(s.grown) < OWN_SHARE * growth]
-        sizes = {s.size for s in small if s.grown > 0}
-        if len(sizes) < MIN_SIZES:
-            continue
-        _put(chosen, notes, parts, small, _varied(small[0]), _sizes_told(small))
-    if not chosen:
-        return base, current, NO_CAUSES
-    found = Causes(parts, notes, {key: site.key for key, site in chosen.items()})
-    return renamed(base, chosen), renamed(current, chosen), found
+    for family in families(shapes, growth, grown=grown):
+        site = _site(family)
+        if site.key in parts:  # a second one of that description: told apart by its heaps and sizes
+            site = replace(site, key=f"{site.key}{', '.join(family.heaps)}, {min(family.sizes)}")
+        ordered = sorted(family.shapes, key=lambda s: (-s.grown, -s.more, s.site.key))
+        chosen.update((shape.site.key, site) for shape in ordered)
+        parts[site.key] = tuple(SiteDelta(s.site, s.base, s.current) for s in ordered)
+        notes[site.key] = tuple(_told(family, signed=bool(first)))
+    return chosen, Causes(parts, notes, {key: site.key for key, site in chosen.items()})
 
 
 def joined_fates(fates: Mapping[str, Fate], causes: Causes) -> dict[str, Fate]:
@@ -105,62 +125,67 @@ def joined_fates(fates: Mapping[str, Fate], causes: Causes) -> dict[str, Fate]:
     return found
 
 
-def _put(
-    chosen: dict[str, Site],
-    notes: dict[str, str],
-    parts: dict[str, tuple[SiteDelta, ...]],
-    shapes: list[_Shape],
-    site: Site,
-    note: str,
-) -> None:
-    ordered = sorted(shapes, key=lambda s: (-s.grown, -s.more, s.site.key))
-    chosen.update((shape.site.key, site) for shape in shapes)
-    parts[site.key] = tuple(SiteDelta(s.site, s.base, s.current) for s in ordered)
-    notes[site.key] = note
-
-
-def _shape(key: str, base: Snapshot, current: Snapshot) -> _Shape | None:
+def _shape(site: Site, before: Totals, after: Totals) -> Shape | None:
     """A shape whose size is known; None for other sites."""
-    sides = [side.groups.get(key) for side in (current, base)]
-    site = next(pair[0] for pair in sides if pair is not None)
     found = _NAME.fullmatch(site.name) if site.kind is SiteKind.SHAPE else None
     if found is None:
         return None
-    after, before = (pair[1] if pair is not None else Totals() for pair in sides)
     told = found["heap"], found["kind"], found["said"]
-    return _Shape(site, int(found["size"]), *told, before, after)
+    return Shape(site, int(found["size"]), *told, before, after)
 
 
-def _varied(first: _Shape) -> Site:
-    """The site of all that hold the same as a shape."""
-    # Of names alone, which snapshots without names of the program have, too.
-    parts = SiteKind.SHAPE, first.heap, first.kind, f"varied{first.said}", ""
-    name = f"varied sizes in {first.heap} ({first.kind}){first.said}"
-    return Site(SiteKind.SHAPE, "|".join(parts), name)
+def _site(family: Family) -> Site:
+    """The site of shapes with one cause."""
+    heaps = family.heaps
+    sizes = family.sizes
+    kinds = ", ".join(sorted({shape.kind for shape in family.shapes}))
+    if len(sizes) == 1:
+        what = f"{min(sizes)} bytes"
+    elif family.stride:
+        behind = f"{family.head} bytes and " * bool(family.head)
+        what = f"{behind}multiples of {family.stride} bytes"
+    else:
+        what = "varied sizes" + f" from {family.low} bytes" * bool(family.low)
+    fewer = ", of which there are fewer" * family.fewer
+    # Of names alone, which snapshots without names of the program have, too; and of no list of heaps, which
+    # the next dump may have otherwise.
+    where = (heaps[0], kinds) if len(heaps) == 1 else (f"{family.shapes[0].program}heaps", "")
+    held = what.replace("varied sizes", "varied")
+    key = "|".join((SiteKind.SHAPE, *where, f"{held}{family.said}{fewer}", ""))
+    name = f"{what} in {_heaps_named(heaps)} ({kinds}){family.said}{fewer}"
+    return Site(SiteKind.SHAPE, key, name)
 
 
-def _sizes_told(shapes: list[_Shape]) -> str:
-    """How many sizes, and which is there most often."""
-    sizes = {shape.size for shape in shapes}
-    by_size: Counter[int] = Counter()
-    for shape in shapes:
-        by_size[shape.size] += shape.current.count
-    most, count = by_size.most_common(1)[0]
-    return (
-        f"{len(sizes):,} sizes from {min(sizes):,} to {max(sizes):,} bytes, {most:,} the most often "
-        f"({count:,}); --by size has each"
-    )
+def _heaps_named(heaps: Sequence[str]) -> str:
+    """Labels of heaps: "heap 2", "heaps 2, 3 and 4", "30 heaps"."""
+    if len(heaps) == 1:
+        return heaps[0]
+    if len(heaps) > _HEAPS_NAMED:
+        return f"{len(heaps)} heaps"
+    numbers = [label.rpartition(" ")[2] for label in heaps]
+    return f"{heaps[0].rpartition(' ')[0]}s {', '.join(numbers[:-1])} and {numbers[-1]}"
 
 
-def _by(
-    shapes: Iterable[_Shape], family: Callable[[_Shape], tuple[object, ...]]
-) -> list[list[_Shape]]:
-    found: dict[tuple[object, ...], list[_Shape]] = {}
-    for shape in shapes:
-        found.setdefault(family(shape), []).append(shape)
-    return list(found.values())
-
-
-def _bytes(side: Snapshot, key: str) -> int:
-    found = side.groups.get(key)
-    return found[1].bytes if found is not None else 0
+def _told(family: Family, *, signed: bool) -> list[str]:
+    """How it is spread over heaps, and over sizes."""
+    told = []
+    by_heap: Counter[str] = Counter()
+    for shape in family.shapes:
+        by_heap[shape.heap] += shape.grown
+    if len(by_heap) > 1:
+        most = by_heap.most_common(_HEAPS_NAMED)
+        more = f" and {len(by_heap) - len(most)} heaps more" if len(by_heap) > len(most) else ""
+        listed = ", ".join(f"{heap} {format_bytes(size, signed=signed)}" for heap, size in most)
+        told.append(listed + more)
+    sizes = family.sizes
+    if len(sizes) > 1:
+        by_size: Counter[int] = Counter()
+        for shape in family.shapes:
+            by_size[shape.size] += shape.current.count
+        often, count = by_size.most_common(1)[0]
+        multiples = f", as arrays of {family.stride}-byte elements have" * bool(family.stride)
+        told.append(
+            f"{len(sizes):,} sizes from {min(sizes):,} to {max(sizes):,} bytes{multiples}, {often:,} the "
+            f"most often ({count:,}); --by size has each"
+        )
+    return told

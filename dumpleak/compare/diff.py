@@ -8,7 +8,7 @@ What a comparison shows is growth. It is never called a leak here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +24,7 @@ from dumpleak.compare.builds import align_builds, more_is_named
 from dumpleak.compare.causes import joined_fates, with_causes
 from dumpleak.compare.comparable import labelled, why_not_comparable
 from dumpleak.compare.counters import explained
+from dumpleak.compare.held_types import HeldGrowth, held_growth, with_held
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.order import order_told
 from dumpleak.compare.renaming import followed
@@ -56,11 +57,8 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
     series = made_alike((base, current), SIDES)
     base, current = series.snapshots
     reasons = why_not_comparable(base, current)
-    notes = [
-        *labelled("base", base.diagnostics),
-        *labelled("current", current.diagnostics),
-        *series.said,
-    ]
+    notes = [*labelled("base", base.diagnostics), *labelled("current", current.diagnostics)]
+    notes += series.said
     sites: tuple[SiteDelta, ...] = ()
     private: tuple[SiteDelta, ...] = ()
     account: tuple[AccountRow, ...] = ()
@@ -70,15 +68,16 @@ def compare(base: Snapshot, current: Snapshot, *, force: bool = False) -> Compar
         names: dict[str, str] = {}
         if life.life is Life.SAME:
             base, current, survivors, names = followed(base, current)
-        base, current, causes = with_causes(base, current)
+        (base, current), causes = with_causes((base, current))
         aligned = align_builds((base.groups, current.groups), (base.modules, current.modules))
         notes += aligned.diagnostics
         fates = joined_fates(survivors.by_key, causes) if survivors is not None else {}
         names = {key: note for key, note in names.items() if key not in causes.keys}
-        names |= {**aligned.notes, **causes.notes}
+        names |= aligned.notes
         sites = _deltas(aligned.groups[0], aligned.groups[1], names, fates)
         together = find_together((base, current))
-        sites = tuple(map(causes.told, _explained(base, current, sites, together)))
+        told = map(causes.told, _explained(base, current, sites, together))
+        sites = _with_held(told, held_growth(base, current))
         if not series.private_unknown:
             private = _deltas(base.private, current.private, {}, {})
         account = account_rows((base, current))
@@ -175,6 +174,18 @@ def _explained(
     ordered = roots_first(sites, tag_of, together)
     first = [told(delta) for delta in ordered[:EXPLAINED_SITES]]
     return (*first, *ordered[len(first) :])
+
+
+def _with_held(sites: Iterable[SiteDelta], growth: HeldGrowth) -> tuple[SiteDelta, ...]:
+    """Types of objects, each with what it holds."""
+    return tuple(
+        replace(
+            delta,
+            held=growth.held.get(delta.site.key, ()),
+            notes=(*delta.notes, *growth.notes.get(delta.site.key, ())),
+        )
+        for delta in with_held(tuple(sites), growth)
+    )
 
 
 def _evidence(pair: SiteDelta, growth: int) -> list[str]:

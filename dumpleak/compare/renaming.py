@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dumpleak.compare.survivors import SameSite, Survivors, find_survivors
 from dumpleak.model.block_table import BlockTable
+from dumpleak.model.containment import Contained
 from dumpleak.model.holding import Finder, Holding
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
@@ -160,6 +161,11 @@ class _RenamedHolders:
     def unreferenced(self) -> NDArray[np.bool_] | None:
         """As `Finder` has it."""
         return self._find.unreferenced if isinstance(self._find, Finder) else None
+
+    @property
+    def contained(self) -> Contained | None:
+        """As `Finder` has it."""
+        return self._find.contained if isinstance(self._find, Finder) else None
 
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys."""

@@ -13,6 +13,7 @@ import numpy as np
 from dumpleak.compare.answers import Change
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
 from dumpleak.model.account import ROWS
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.memory import Limit
 from dumpleak.model.populations import BLOCKS
 from dumpleak.model.sites import Site
@@ -70,6 +71,8 @@ class SiteTrend(Change):
             are still there in the last dump; None where the dumps do not tell.
         exhaustion: When this site alone will have used up what limits the process; None when nothing
             is known to limit it, or it does not grow steadily.
+        weight: See `Change`.
+        contained: The containers that hold its blocks in the last dump; None where none do, or nobody looked.
     """
 
     site: Site
@@ -82,6 +85,8 @@ class SiteTrend(Change):
     evidence: tuple[str, ...]
     exhaustion: datetime | None
     newcomers: Newcomers | None = None
+    weight: int | None = None
+    contained: SiteContainers | None = None
 
     @property
     def base(self) -> Totals:

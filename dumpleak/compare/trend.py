@@ -18,6 +18,7 @@ import numpy as np
 from dumpleak.compare.answers import Compared, Verdict, tag_number_of
 from dumpleak.compare.builds import align_builds
 from dumpleak.compare.comparable import labelled, same_dump, why_not_comparable
+from dumpleak.compare.held_types import held_growth, with_held
 from dumpleak.compare.life import Life, same_life
 from dumpleak.compare.refuted import grown_by_counters, unknown_notes
 from dumpleak.compare.renaming import joined
@@ -230,6 +231,7 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
         by_counters = grown_by_counters(finder, dumps, sites)
         together = find_together(dumps[:under_load])
         sites = _roots_first(sites, dumps, together)
+        sites = with_held(sites, held_growth(dumps[0], dumps[-1]))
         notes = [*aligned.diagnostics, *notes_of_names, *unknown_notes(dumps)]
     counted = has_counted_growth(dumps, sites)
     judged = judge(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from enum import Enum
+from functools import cache
 from itertools import repeat
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -155,7 +156,7 @@ class Decoder:
             return _items(self._of(args[0]), origin)
         if issubclass(hint, Enum):
             return _choice({member.value: member for member in hint})
-        hints = get_type_hints(hint, include_extras=True) | dict(self._hints.get(hint, {}))
+        hints = _type_hints(hint) | dict(self._hints.get(hint, {}))
         if issubclass(hint, tuple):  # a named tuple stands as a list
             return _fixed([self._of(hints[name]) for name in hint._fields], hint._make)
         members = {field.name: hints[field.name] for field in fields(hint)}
@@ -195,6 +196,12 @@ class Decoder:
             return make(*found)
 
         return decode
+
+
+@cache
+def _type_hints(class_: type) -> dict[str, Any]:
+    """Its own, which take long to find."""
+    return get_type_hints(class_, include_extras=True)
 
 
 def _if_absent(hint: Any) -> Any:

@@ -91,3 +91,8 @@ def arrow() -> Any:
     except ImportError as error:
         raise missing_extra("snapshot files", "pyarrow", "snapshots") from error
     return pyarrow
+
+
+def is_snapshot(head: bytes) -> bool:
+    """True when the first bytes of a file are a snapshot's, or another Parquet file's."""
+    return head.startswith(MAGIC)

@@ -6,18 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from dumpleak.files import (
-    counter_log,
-    handle_summary,
-    poolmon_lines,
-    poolmon_log,
-    process_list,
-    reader,
-    umdh_lines,
-    umdh_log,
-)
+from dumpleak.files.columns import is_snapshot
 from dumpleak.model.snapshot import Snapshot
+from windumps.dumps import DUMP_FORMATS
 from windumps.files import read_head
+from windumps.later import later
+from windumps.unpack.containers import CONTAINERS
 
 
 class Asked(NamedTuple):
@@ -51,32 +45,38 @@ class SnapshotReader(NamedTuple):
 
 HEAD_BYTES = 0x10000
 
+
+_read_counters = later("dumpleak.files.counter_log", "read_log")
+_read_processes = later("dumpleak.files.process_list", "read_log")
+_read_handles = later("dumpleak.files.handle_summary", "read_log")
+_read_poolmon = later("dumpleak.files.poolmon_log", "read_log")
+_read_umdh = later("dumpleak.files.umdh_log", "read_log")
+_read_file = later("dumpleak.files.reader", "read_snapshot_file")
+_read_counter_series = later("dumpleak.files.counter_log", "read_series")
+_is_counters = later("dumpleak.files.counter_log", "is_log")
+
 SNAPSHOT_READERS: tuple[SnapshotReader, ...] = (
     SnapshotReader(
-        reader.is_snapshot,
-        lambda path, asked: reader.read_snapshot_file(
-            path, asked.by, asked.skip_frames, asked.pooltag
-        ),
+        is_snapshot,
+        lambda path, asked: _read_file(path, asked.by, asked.skip_frames, asked.pooltag),
     ),
     # Text with no magic number, so these come last.
+    SnapshotReader(_is_counters, lambda path, asked: _read_counters(path, asked.by, asked.process)),
     SnapshotReader(
-        counter_log.is_log,
-        lambda path, asked: counter_log.read_log(path, asked.by, asked.process),
+        later("dumpleak.files.process_list", "is_log"),
+        lambda path, asked: _read_processes(path, asked.by, asked.process),
     ),
     SnapshotReader(
-        process_list.is_log,
-        lambda path, asked: process_list.read_log(path, asked.by, asked.process),
+        later("dumpleak.files.handle_summary", "is_log"),
+        lambda path, asked: _read_handles(path, asked.by),
     ),
     SnapshotReader(
-        handle_summary.is_log, lambda path, asked: handle_summary.read_log(path, asked.by)
+        later("dumpleak.files.poolmon_lines", "is_log"),
+        lambda path, asked: _read_poolmon(path, asked.by, asked.pooltag),
     ),
     SnapshotReader(
-        poolmon_lines.is_log,
-        lambda path, asked: poolmon_log.read_log(path, asked.by, asked.pooltag),
-    ),
-    SnapshotReader(
-        umdh_lines.is_log,
-        lambda path, asked: umdh_log.read_log(path, asked.by, asked.skip_frames),
+        later("dumpleak.files.umdh_lines", "is_log"),
+        lambda path, asked: _read_umdh(path, asked.by, asked.skip_frames),
     ),
 )
 
@@ -116,7 +116,7 @@ def read_series(path: Path | str, process: str | None) -> list[Snapshot] | None:
         WindumpsError: it cannot be used, or holds several processes and none was chosen.
         OSError: it cannot be read.
     """
-    return counter_log.read_series(path, process) if is_series(path) else None
+    return _read_counter_series(path, process) if is_series(path) else None
 
 
 def is_series(path: Path | str) -> bool:
@@ -125,7 +125,8 @@ def is_series(path: Path | str) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    return counter_log.is_log(read_head(path, HEAD_BYTES))
+    head = read_head(path, HEAD_BYTES)
+    return not _is_dump(head) and bool(_is_counters(head))
 
 
 def is_snapshot_file(path: Path | str) -> bool:
@@ -134,7 +135,7 @@ def is_snapshot_file(path: Path | str) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    return reader.is_snapshot(read_head(path, HEAD_BYTES))
+    return is_snapshot(read_head(path, HEAD_BYTES))
 
 
 def why_no_dump(path: Path | str) -> str:
@@ -146,6 +147,15 @@ def why_no_dump(path: Path | str) -> str:
     )
 
 
+def _is_dump(head: bytes) -> bool:
+    """True for what begins as dumps or compressed files do: no text, whose readers need not be loaded."""
+    return head.startswith(tuple(magic for row in CONTAINERS for magic in row.magics)) or any(
+        row.detect(head) for row in DUMP_FORMATS
+    )
+
+
 def _reader(path: Path | str) -> SnapshotReader | None:
     head = read_head(path, HEAD_BYTES)
+    if _is_dump(head):
+        return None
     return next((reader for reader in SNAPSHOT_READERS if reader.detect(head)), None)

@@ -114,6 +114,7 @@ _HINTS: dict[type, dict[str, Any]] = {
         "cut_bytes": Annotated[int, Absent(0)],
         "nt_global_flag": Annotated[int | None, Absent(None)],
         "processor_seconds": Annotated[int | None, Absent(None)],
+        "computer": Annotated[str, Absent("")],
     },
 }
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.late_symbols import with_symbols
 from dumpleak.files.checked_json import SnapshotFileError, load_json
-from dumpleak.files.columns import COLUMNS, MAGIC, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
+from dumpleak.files.columns import COLUMNS, METADATA_KEY, ROWS_AT_ONCE, arrow, unpack
 from dumpleak.files.metadata import Metadata
 from dumpleak.files.metadata_form import from_json
 from dumpleak.model.account_rows import account_of
@@ -38,11 +38,6 @@ from windumps.diagnostics import Diagnostic, Severity
 MAX_ROWS = 1 << 20
 MAX_ROWS_PER_BYTE = 64
 MAX_SIZE = 1 << 48  # bytes of one block
-
-
-def is_snapshot(head: bytes) -> bool:
-    """True when the first bytes of a file are a snapshot's, or another Parquet file's."""
-    return head.startswith(MAGIC)
 
 
 def read_snapshot_file(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from dumpleak.files.columns import arrow
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,19 @@ class Column:
     name: str
     type: str
     what: str
+
+
+def schema_of(columns: tuple[Column, ...]) -> Any:
+    """Columns as Arrow has them."""
+    pa = arrow()
+    types = {
+        "string": pa.string(),
+        "int64": pa.int64(),
+        "double": pa.float64(),
+        _TIME: pa.timestamp("us", tz="UTC"),
+        "list<string>": pa.list_(pa.string()),
+    }
+    return pa.schema([(column.name, types[column.type]) for column in columns])
 
 
 _TIME = "timestamp[us, tz=UTC]"
@@ -94,6 +110,14 @@ GROWTH = (
     Column("program", "string", "of the series"),
     Column("version", "string", "of the series"),
     Column("computer", "string", "of the series"),
+    Column(
+        "weight", "int64", "2: a leak by itself; 1: where most series show it; 0: noise, or no leak"
+    ),
+    Column(
+        "part_of",
+        "string",
+        "fingerprint of the site that holds it and grew by the same number of blocks",
+    ),
 )
 
 # One row a leak as people mean it.
@@ -119,4 +143,5 @@ CLUSTERS = (
     Column("bytes_per_hour_p90", "double", "a tenth of its series grow faster"),
     Column("confidence", "string", "the strongest of its series"),
     Column("examples", "list<string>", "urls of inputs to open"),
+    Column("parts", "list<string>", "names of sites that grew with it, and that it holds"),
 )

@@ -36,7 +36,7 @@ from windumps import Dump
 from windumps.blocks import Blocks
 from windumps.builds import WITHOUT_SESSION_POOL
 from windumps.diagnostics import Diagnostic, DiagnosticLog
-from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.kinds import is_system
 from windumps.errors import BETTER_KERNEL_DUMP
 from windumps.images.modules import Module
 from windumps.kernel.handles import read_handles
@@ -71,7 +71,7 @@ class PoolReader:
         pooltag: Path | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        if not isinstance(dump, KernelDump):
+        if not is_system(dump):
             raise CannotAnswerError(
                 f"{dump.path}: a {dump.kind} of one process; pools are in dumps of the kernel: "
                 + BETTER_KERNEL_DUMP

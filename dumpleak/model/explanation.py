@@ -15,6 +15,7 @@ class What(StrEnum):
 
     BLOCK = "block"
     FREE_BLOCK = "free-block"
+    OBJECT = "object"
     HEAP_STRUCTURE = "heap-structure"
     REGION = "region"
     IMAGE = "image"

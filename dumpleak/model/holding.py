@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.containment import Contained
+
 
 @dataclass(frozen=True)
 class Holding:
@@ -55,6 +57,10 @@ class Finder(Protocol):
     def unreferenced(self) -> NDArray[np.bool_] | None:
         """By block in order of address; None before anything was looked for."""
 
+    @property
+    def contained(self) -> Contained | None:
+        """Which containers hold the blocks; None before anything was looked for."""
+
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys."""
 
@@ -73,6 +79,7 @@ class StoredHolders:
     def __init__(self, held: dict[str, Holding], unreferenced: NDArray[np.bool_] | None) -> None:
         self._held = held
         self.unreferenced = unreferenced
+        self.contained: Contained | None = None  # not kept
 
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dumpleak.model.account import Figure
 from dumpleak.model.coverage import Coverage, is_list_cut
 from dumpleak.model.managed import ManagedMemory
 from dumpleak.model.memory import PRIVATE_USES, MemoryByUse
+from dumpleak.model.programs import Mostly, mostly_of
 from dumpleak.model.snapshot import HeapRow, SourceInfo
 from dumpleak.model.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
@@ -80,6 +82,19 @@ class Info:
         native = sum(heap.committed_bytes or 0 for heap in self.heaps)
         return self.managed.committed_bytes > native
 
+    @cached_property
+    def mostly(self) -> Mostly | None:
+        """What of it belongs to a program of another language, or to another allocator; not of .NET."""
+        return mostly_of(self.account) if self.managed is None else None
+
+    @property
+    def is_mostly_other(self) -> bool:
+        """Such memory is more than that of all native heaps: stacks that gflags records tell little."""
+        if self.managed is not None:
+            return self.is_mostly_managed
+        native = sum(heap.committed_bytes or 0 for heap in self.heaps)
+        return self.mostly is not None and self.mostly.bytes > native
+
     @property
     def is_wow64(self) -> bool:
         """A 32-bit program on a 64-bit system, in a dump that shows the 64-bit half as well."""
@@ -110,17 +125,22 @@ def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str
     return "yes: compare it with a later dump of the same program, dumpleak BASE CURRENT"
 
 
-def managed_advice(advice: str, managed: ManagedMemory | None) -> str:
-    """What else can be looked at in a dump with .NET objects.
+def advice_of_others(advice: str, managed: ManagedMemory | None, *, arenas: bool) -> str:
+    """What else can be looked at in a dump with .NET objects, or blocks of other allocators.
 
     Args:
         advice: Of its native heaps.
         managed: What the objects come to.
+        arenas: Blocks of other allocators are read.
     """
-    if managed is None or not managed.is_enough:
+    if managed is not None and managed.is_enough:
+        what, of = "its .NET objects", "managed"
+    elif arenas:
+        what, of = "its blocks of other allocators", "arenas"
+    else:
         return advice
     verdict, _, why = advice.partition(": ")
-    compare = "dumpleak diff BASE CURRENT --of managed"
+    compare = f"dumpleak diff BASE CURRENT --of {of}"
     if verdict == "no":
-        return f"partly: its .NET objects can be compared, {compare}; {why}"
-    return f"{advice}; its .NET objects by {compare}"
+        return f"partly: {what} can be compared, {compare}; {why}"
+    return f"{advice}; {what} by {compare}"

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from dumpleak.model.account import Figure
 from dumpleak.model.block_table import BlockTable
 from dumpleak.model.boots import Boot
+from dumpleak.model.containment import Contained
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.group_sums import SiteDetail
 from dumpleak.model.holding import Holding
+from dumpleak.model.managed import HeldObjects
 from dumpleak.model.memory import Limit, MemoryByUse
 from dumpleak.model.pools import Pools
 from dumpleak.model.populations import BLOCKS, POOL, POPULATIONS
@@ -94,6 +96,7 @@ class SourceInfo:
         cut_bytes: Bytes of memory that the file promises and does not hold; it was cut.
         nt_global_flag: PEB.NtGlobalFlag; None when unknown.
         processor_seconds: Processor time that the process had taken; None when unknown.
+        computer: Name of the machine, as the environment of the process has it; "" when unknown.
     """
 
     file: str
@@ -110,6 +113,7 @@ class SourceInfo:
     cut_bytes: int = 0
     nt_global_flag: int | None = None
     processor_seconds: int | None = None
+    computer: str = ""
 
 
 @dataclass
@@ -142,12 +146,14 @@ class Snapshot:
             logs, and for snapshot files that were written without.
         unreferenced: bool, one row a used block by ascending address: nothing leads to it. None where
             that was not looked for, or cannot be told.
+        contained: Which containers hold the blocks; None where that was not looked for.
         boot: Which run of the system it is of; None for processes, and where it was not kept.
         refuted: Of the kernel's pools, groups whose counters the blocks refute, with what these count.
         refuted_unknown: Why there is no telling of such groups though there are such counters; "" when there
             is, and where there are none.
         population: What is added up, a key of `POPULATIONS`.
         sized: The bytes of its members are known; where they are not, they are all 0.
+        held_objects: Of .NET objects by type: what holds them; None of all others.
         allocators_known: Allocators were looked for; older files do not tell private memory apart by them.
     """
 
@@ -171,6 +177,7 @@ class Snapshot:
     pool: Pools | None = None
     outside: tuple[Figure, ...] | None = None
     unreferenced: NDArray[np.bool_] | None = None
+    contained: Contained | None = None
     private_unknown: str = ""
     by_regions: bool = True
     in_file: tuple[Site, Totals] | None = None
@@ -180,6 +187,7 @@ class Snapshot:
     boot: Boot | None = None
     refuted: dict[str, tuple[Site, Totals]] = field(default_factory=dict)
     refuted_unknown: str = ""
+    held_objects: Callable[[], HeldObjects] | None = None
 
     @property
     def tells_retained(self) -> bool:

@@ -21,7 +21,7 @@ NAME_DIGEST_BYTES = 4
 KEY_DIGEST_BYTES = 16
 
 
-_HASHED = re.compile(r"(module|type|function|source)-[0-9a-f]{8}")
+_HASHED = re.compile(r"(module|type|function|source|computer)-[0-9a-f]{8}")
 
 
 _OFFSET = re.compile(r"\+0x[0-9a-f]+$")
@@ -167,7 +167,11 @@ def stripped_snapshot(snapshot: Snapshot, kept: tuple[str, ...]) -> Snapshot:
     shown = {old.name: new.name for old, new in zip(snapshot.modules, modules, strict=True)}
     stripped = replace(
         snapshot,
-        source=replace(snapshot.source, program=names.name("module", snapshot.source.program)),
+        source=replace(
+            snapshot.source,
+            program=names.name("module", snapshot.source.program),
+            computer=names.name("computer", snapshot.source.computer),
+        ),
         groups=_groups(snapshot.groups.values(), names),
         private=_groups(snapshot.private.values(), names),
         modules=modules,

@@ -12,8 +12,11 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.model.containment import Contained
 from dumpleak.model.holding import Holding
 from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
+from dumpleak.pointers.patterns.naming import ContainerFinder
+from dumpleak.pointers.patterns.pointer_table import PointerCollector, Watchers
 from dumpleak.pointers.pointer_fields import FieldFinder
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, Edges
@@ -26,6 +29,7 @@ from dumpleak.pointers.region_owners import (
 from dumpleak.pointers.retained import Retention
 from dumpleak.pointers.roots import Root, RootKind, find_roots, unreferenced_can_be_told
 from dumpleak.process.session import Session
+from windumps.arrays import U64
 
 MOST_FIELDS = 200  # groups whose fields are looked at, the largest
 SAME_OFFSET = 0.9  # share of pointers that must stand at one offset before it is told
@@ -53,21 +57,32 @@ class HolderFinder:
         index: Its used blocks; groups number `sites`.
         sites: The groups.
         retained: Also tell what groups retain.
+        own: How many of the groups, the first ones, are of blocks that are asked about; all without. Others
+            only hold.
 
     Attributes:
-        unreferenced: bool, one row a block of the index: no root leads to it. None before anything was
-            looked for, and where too little of the roots is in the dump to tell.
+        unreferenced: bool, one row a block of the index that is asked about: no root leads to it. None
+            before anything was looked for, and where too little of the roots is in the dump to tell.
+        contained: Which containers hold the blocks; None before anything was looked for.
     """
 
     def __init__(
-        self, session: Session, index: BlockIndex, sites: Sequence[Site], *, retained: bool = False
+        self,
+        session: Session,
+        index: BlockIndex,
+        sites: Sequence[Site],
+        *,
+        retained: bool = False,
+        own: int | None = None,
     ) -> None:
         self._session = session
         self._index = index
         self._sites = sites
         self._retained = retained
+        self._own = len(sites) if own is None else own
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
+        self.contained: Contained | None = None
 
     @cached_property
     def region_owners(self) -> RegionOwners:
@@ -92,14 +107,19 @@ class HolderFinder:
         votes = _Votes(session, index, names, wanted[index.group])
         memory, roots = session.dump.memory, find_roots(session)
         amounts = roots.amounts(memory)
-        graph = scan_pointers(memory, roots, index, votes, session.dump.release)
+        collector = PointerCollector(index)
+        graph = scan_pointers(
+            memory, roots, index, Watchers(votes, collector), session.dump.release
+        )
         reachable = reachability_of(graph).reachable
+        finder = ContainerFinder(session, collector, self._block_called)
+        self.contained = finder.contained(~reachable)
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()
             self._retention = Retention(graph, reachable, index.size)
             kept = self._retention.of_groups(index.group, groups)
-        self.unreferenced = ~reachable
+        self.unreferenced = ~reachable[index.group < self._own]
         if not unreferenced_can_be_told(session, amounts):
             reachable[:] = True
             self.unreferenced = None
@@ -118,6 +138,12 @@ class HolderFinder:
                 found[row], fields=fields, retained_bytes=bytes_, retained_count=count
             )
         return holdings
+
+    def _block_called(self, block: int) -> str:
+        site = self._sites[int(self._index.group[block])]
+        if site.type or site.kind is SiteKind.SHAPE:
+            return site.type or f"block of {site.name}"
+        return f"block of {int(self._index.size[block]):,} bytes from {site.name}"
 
     def retained_of(self, keys: Collection[str]) -> tuple[int, int] | None:
         """What groups keep alive together, once it was looked for; None where that is not known."""
@@ -153,6 +179,7 @@ class _Votes:
         self._label_of_group = np.array([self._label(name) for name in names], np.int32)
         self._block_labels = len(self._labels)
         self._images: dict[int, Root] = {}  # by label
+        self._objects: set[int] = set()  # labels of .NET types
         # Target, label, and where in the holder the pointer stands.
         self._rows: list[tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]] = []
 
@@ -175,10 +202,39 @@ class _Votes:
         kept = self._wanted[edges.target]
         target, place = edges.target[kept], edges.place[kept]
         if root.module is None:
+            if root.kind is RootKind.PRIVATE and len(target):
+                target = self._without_managed(target, place)
             self._add(target, ROOT_NAMES[root.kind], np.zeros(len(target), np.int64))
         elif len(target):
             offset = (place - np.uint64(root.module.base_address)).astype(np.int64)
             self._images[self._add(target, f"globals of {root.module.name}", offset)] = root
+
+    def _without_managed(self, target: NDArray[np.int64], place: U64) -> NDArray[np.int64]:
+        """Takes in what objects of .NET hold, by their type; gives the rest."""
+        managed = self._session.managed
+        if managed.heap is None:
+            return target
+        number = managed.at(place)
+        mine = np.flatnonzero(number >= 0)
+        if not len(mine) or managed.index is None:
+            return target
+        objects = managed.index.objects
+        tables = objects.table[number[mine]]
+        first_of = dict(zip(tables.tolist(), number[mine].tolist(), strict=True))
+        offset = (place[mine] - objects.address[number[mine]]).astype(np.int64)
+        for table in np.unique(tables).tolist():
+            rows = tables == table
+            # Numbered like blocks of a class: where in them the pointer stands says something.
+            label = self._label(f".NET objects {managed.name_of(first_of[table])}")
+            self._objects.add(label)
+            self._rows.append(
+                (
+                    target[mine[rows]],
+                    np.full(np.count_nonzero(rows), label, np.int32),
+                    offset[rows],
+                )
+            )
+        return target[number < 0]
 
     def add_registers(self, targets: NDArray[np.int64]) -> None:
         """Pointers in registers."""
@@ -221,7 +277,8 @@ class _Votes:
         name = self._labels[label]
         values, counts = np.unique(offsets, return_counts=True)
         most = int(counts.argmax())
-        if label >= self._block_labels or counts[most] < SAME_OFFSET * len(offsets):
+        is_type = label < self._block_labels or label in self._objects
+        if not is_type or counts[most] < SAME_OFFSET * len(offsets):
             return name
         return f"{name} at +0x{int(values[most]):x}"
 

@@ -6,14 +6,15 @@ ones do, so that garbage may pass for reachable, never the other way round.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.units import format_bytes
-from dumpleak.pointers.pointer_graph import closure
+from dumpleak.pointers.pointer_graph import I32, closure
 from dumpleak.process.session import Session
-from windumps.heaps.clr.heap import ManagedHeap
 from windumps.heaps.clr.references import ObjectIndex
 from windumps.heaps.clr.walk import Objects
 from windumps.memory import Regions
@@ -22,47 +23,63 @@ from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_PRIVATE
 _WRITABLE = (0x04, 0x08, 0x40, 0x80)  # PAGE_* of data that a program may have written to
 
 
+class ManagedGraph:
+    """All objects of a .NET process, and the pointers between them.
+
+    Args:
+        session: The open dump.
+
+    Attributes:
+        index: The objects, to be looked up.
+        objects: All that were walked, ascending by address.
+        pointer_size: 4 or 8.
+        source: int32, where pointers are.
+        target: int32, where they lead to.
+        held: int32, objects that something outside the heap leads to.
+        why_not: Why garbage cannot be told from what is used; "" where it can.
+
+    Raises:
+        CannotAnswerError: the objects cannot be read.
+    """
+
+    def __init__(self, session: Session) -> None:
+        managed = session.managed
+        heap, memory = managed.heap, managed.memory
+        if heap is None or memory is None:
+            raise CannotAnswerError(f"{session.dump.path}: {managed.why}")
+        self.why_not = _why_not(session)
+        self.pointer_size = heap.tables.pointer_size
+        index = ObjectIndex(heap)
+        self.index = index
+        self.objects: Objects = index.objects
+        sources, targets = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+        for links in index.links():
+            sources.append(links.source.astype(np.int32))
+            targets.append(links.target.astype(np.int32))
+        threads = session.dump.threads
+        registers = [value for thread in threads for value in thread.registers.values()]
+        self.held: I32 = index.held(np.array(registers, np.uint64)).astype(np.int32)
+        self.source: I32 = np.concatenate(sources)
+        self.target: I32 = np.concatenate(targets)
+
+    @cached_property
+    def reached(self) -> NDArray[np.bool_]:
+        """The objects that something outside the heap leads to, over others or not."""
+        return closure(len(self.objects.address), self.source, self.target, self.held)
+
+
 def reachable_objects(session: Session) -> tuple[Objects, NDArray[np.bool_]]:
     """All objects of a .NET process, and which of them can be reached.
 
     Raises:
         CannotAnswerError: they cannot be read, or not all that may lead to them is in the dump.
     """
-    managed = session.managed
-    heap, memory = managed.heap, managed.memory
-    if heap is None or memory is None:
-        raise CannotAnswerError(f"{session.dump.path}: {managed.why}")
-    if why := _why_not(session):
-        raise CannotAnswerError(f"{session.dump.path}: what is garbage cannot be told: {why}")
-    index = ObjectIndex(heap)
-    sources, targets = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
-    for links in index.links():
-        sources.append(links.source.astype(np.int32))
-        targets.append(links.target.astype(np.int32))
-    registers = [value for thread in session.dump.threads for value in thread.registers.values()]
-    held = index.held(np.array(registers, np.uint64)).astype(np.int32)
-    count = len(index.objects.address)
-    return index.objects, closure(count, np.concatenate(sources), np.concatenate(targets), held)
-
-
-NOBODY, SEVERAL = -1, -2  # in place of the number of a MethodTable
-
-
-def holders_of(heap: ManagedHeap) -> tuple[Objects, NDArray[np.int64]]:
-    """All objects that were walked, and of what type the objects are that point to each.
-
-    Returns:
-        The objects, and for each the number of a MethodTable, `NOBODY` or `SEVERAL`. An object that is held
-        by statics, stacks or handles alone is held by no object.
-    """
-    index = ObjectIndex(heap)
-    table, count = index.objects.table, len(index.objects.table)
-    low = np.full(count, len(heap.tables.address), np.int64)
-    high = np.full(count, NOBODY, np.int64)
-    for links in index.links():
-        np.minimum.at(low, links.target, table[links.source])
-        np.maximum.at(high, links.target, table[links.source])
-    return index.objects, np.where((high >= 0) & (low != high), SEVERAL, high)
+    graph = ManagedGraph(session)
+    if graph.why_not:
+        raise CannotAnswerError(
+            f"{session.dump.path}: what is garbage cannot be told: {graph.why_not}"
+        )
+    return graph.objects, graph.reached
 
 
 def _why_not(session: Session) -> str:
@@ -71,7 +88,7 @@ def _why_not(session: Session) -> str:
     memory = managed.memory
     if memory is None or memory.walked_bytes != memory.committed_bytes:
         return "not all of the .NET heap was walked"
-    if managed.heap is not None and managed.heap.marked:
+    if managed.heap is not None and managed.heap.in_collection:
         return "the dump was taken in the middle of a garbage collection"
     if not dump.threads_whole or not dump.threads:
         return "the dump does not list all threads"

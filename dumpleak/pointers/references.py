@@ -63,6 +63,7 @@ class BlockIndex:
         address: uint64, ascending.
         size: int64, in the same order.
         group: int32, in the same order.
+        width: uint8, in the same order.
         widths: The pointer sizes of the heaps that blocks lie in.
         span: The lowest address of any block, and how far from it the last one reaches.
     """
@@ -74,8 +75,8 @@ class BlockIndex:
         self.address: U64 = address[order]
         self.size: I64 = size[order]
         self.group: NDArray[np.int32] = group[order]
-        self._width = width[order]
-        self.widths: list[int] = np.flatnonzero(np.bincount(self._width)).tolist()
+        self.width: NDArray[np.uint8] = width[order]
+        self.widths: list[int] = np.flatnonzero(np.bincount(self.width)).tolist()
         # A block of no bytes is still pointed to by its address.
         self._room = np.maximum(self.size, 1).astype(np.uint64)
         self.span: tuple[int, int] = (0, 0)
@@ -88,7 +89,7 @@ class BlockIndex:
 
     def width_of(self, number: int) -> int:
         """Pointer size of the heap that a block is in."""
-        return int(self._width[number])
+        return int(self.width[number])
 
     def find(self, pointers: U64) -> I64:
         """The number of the block each address lies in, -1 where it lies in none."""
@@ -103,7 +104,7 @@ class BlockIndex:
         """The memory that blocks lie in, with the holes between those far from each other left out."""
         found = []
         for width in self.widths:
-            rows = np.flatnonzero((self._width == width) & (self.size >= width))
+            rows = np.flatnonzero((self.width == width) & (self.size >= width))
             if not len(rows):
                 continue
             start = self.address[rows]

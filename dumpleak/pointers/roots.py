@@ -113,15 +113,11 @@ class Roots:
         return sums
 
 
-def find_roots(session: Session, *, arenas: bool = True) -> Roots:
+def find_roots(session: Session) -> Roots:
     """The roots of a session's process; its blocks have to be walked first.
 
-    What belongs to a heap is known only then, and everything else the process took counts as root.
-
-    Args:
-        session: The dump.
-        arenas: What other allocators hold counts as root, too. False where their blocks are looked at one by
-            one; then it still counts where some of them could not be told.
+    What belongs to a heap is known only then, and everything else the process took counts as root. So does
+    what another allocator holds, unless all of its blocks were walked, which are no roots either.
     """
     memory, dump = session.dump.memory, session.dump
     regions = memory.regions
@@ -139,8 +135,9 @@ def find_roots(session: Session, *, arenas: bool = True) -> Roots:
             found += [Root(RootKind.GLOBALS, *piece, module) for piece in known.add(*span)]
     for span in _stacks(session, regions):
         found += [Root(RootKind.STACK, *piece) for piece in known.add(*span)]
-    for start, size in [] if arenas else walked_arenas(session):
-        known.add(start, start + size)
+    for arena in walked_arenas(session):
+        for start, size in arena.account.ranges:
+            known.add(start, start + size)
     for source in session.heaps:
         # XP's look-aside lists are a used block that only the heap's own header points to.
         if isinstance(source.entry.heap, NtHeapBase):
@@ -200,6 +197,7 @@ def lost_share(session: Session, amounts: dict[RootKind, RootBytes]) -> float | 
     """
     dump = session.dump
     accounts = [source.entry.heap.account for source in session.heaps if source.entry.heap]
+    accounts += [arena.account for arena in walked_arenas(session)]
     committed = sum(amount.committed_bytes for amount in amounts.values())
     lost = committed - sum(amount.present_bytes for amount in amounts.values())
     committed += sum(account.committed_bytes for account in accounts)

@@ -16,9 +16,12 @@ from dumpleak.process.known_memory import inside_spans
 from dumpleak.process.session import Session
 from windumps.arrays import I64, U64
 from windumps.heaps.allocations import allocations_at
-from windumps.heaps.recognised import RECOGNISERS
+from windumps.heaps.recognised import RECOGNISERS, named_by
 
 WALKED = "segments of objects that were walked"
+SEVERAL = 2  # that of free stretches lies alone on a native heap
+TYPES = "the MethodTables of objects lie in it"
+NAMED = "the data of {}, which has the .NET runtime in it, names its beginning"
 AGREE = "its pages agree with each other, and its blocks were read"
 
 
@@ -52,17 +55,27 @@ def allocators_of(session: Session, base: U64) -> Owners:
         _mark(found, inside_spans(base, spans), name, AGREE)
     widths = {view.pointer_size for view in session.views}
     taken = allocations_at(session.dump.memory, base, max(widths, default=8))
-    if session.managed.heap is not None:
-        objects = np.array([segment.start for segment in session.managed.heap.segments], np.uint64)
+    heap = session.managed.heap
+    if heap is not None:
+        objects = np.array([segment.start for segment in heap.segments], np.uint64)
         _mark(found, taken.having(objects), ".NET objects", WALKED)
+        if session.managed.groups:  # its MethodTables are known once it was walked
+            _mark(found, taken.having(heap.tables.address, SEVERAL), ".NET types", TYPES)
     for row in RECOGNISERS:
         _mark(found, row.find(taken, session.dump.modules), row.name, row.evidence)
+    # Of a single-file application the runtime is the program itself.
+    if heap is not None and heap.runtime.module is not None:
+        named = named_by(taken, heap.runtime.module)
+        evidence = NAMED.format(heap.runtime.module.name)
+        _mark(found, named & taken.executable, ".NET code", f"{evidence}, and it has code")
+        _mark(found, named, ".NET runtime", evidence)
     return found
 
 
 def _mark(found: Owners, rows: NDArray[np.bool_], name: str, evidence: str) -> None:
     rows = rows & (found.number < 0)
     if rows.any():
-        found.number[rows] = len(found.names)
-        found.names.append(name)
-        found.evidence.append(evidence)
+        if name not in found.names:  # several kinds of evidence may lead to one
+            found.names.append(name)
+            found.evidence.append(evidence)
+        found.number[rows] = found.names.index(name)

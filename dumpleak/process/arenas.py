@@ -26,14 +26,23 @@ def arenas_of(session: Session) -> list[HeapSource]:
     return found
 
 
-def arena_blocks(session: Session) -> Iterator[tuple[HeapSource, Blocks]]:
-    """Used blocks of all arenas that can be read, piece by piece; their accounts are complete afterwards."""
+def arena_pieces(session: Session) -> Iterator[tuple[HeapSource, Blocks]]:
+    """Blocks of all arenas that can be read, free ones included, piece by piece.
+
+    Their accounts are complete afterwards.
+    """
     for source in arenas_of(session):
         if source.entry.heap is not None:
             for blocks in source.entry.heap.blocks():
-                used = blocks.used
-                if len(used):
-                    yield source, used
+                yield source, blocks
+
+
+def arena_blocks(session: Session) -> Iterator[tuple[HeapSource, Blocks]]:
+    """Used blocks of all arenas that can be read, piece by piece; their accounts are complete afterwards."""
+    for source, blocks in arena_pieces(session):
+        used = blocks.used
+        if len(used):
+            yield source, used
 
 
 def arena_spans(session: Session) -> dict[str, list[tuple[int, int]]]:
@@ -45,12 +54,7 @@ def arena_spans(session: Session) -> dict[str, list[tuple[int, int]]]:
     }
 
 
-def walked_arenas(session: Session) -> list[tuple[int, int]]:
-    """(start, bytes) of what allocators hold all of whose blocks are known; walked before."""
+def walked_arenas(session: Session) -> list[SlabArena]:
+    """Those all of whose blocks are known; of such that were not walked yet the account is empty."""
     arenas = [source.entry.heap for source in arenas_of(session)]
-    return [
-        span
-        for arena in arenas
-        if isinstance(arena, SlabArena) and not arena.account.unwalked_bytes
-        for span in arena.account.ranges
-    ]
+    return [a for a in arenas if isinstance(a, SlabArena) and not a.account.unwalked_bytes]

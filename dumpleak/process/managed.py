@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
+import numpy as np
+
 from dumpleak.model.group_sums import GroupSums
-from dumpleak.model.managed import ManagedMemory
+from dumpleak.model.managed import ManagedKind, ManagedMemory
 from dumpleak.model.totals import Totals
+from windumps.arrays import I64, U64
 from windumps.diagnostics import Diagnostic
 from windumps.dump import Dump
 from windumps.heaps.clr.heap import ManagedHeap, find_managed_heap
 from windumps.heaps.clr.names import TypeName
+from windumps.heaps.clr.references import ObjectIndex
+
+UNNAMED = "(type not named in the dump)"
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,8 @@ class ManagedObjects:
             return None
         total = sum((totals for _, totals in self.groups), Totals())
         account, module = self.heap.account, self.heap.runtime.module
+        collector = self.heap.collector
+        kinds = sorted(self.heap.kinds.items(), key=lambda pair: -pair[1].committed_bytes)
         return ManagedMemory(
             runtime=module.name if module is not None else "",
             version=module.version if module is not None else "",
@@ -66,7 +74,30 @@ class ManagedObjects:
             walked_bytes=account.walked_bytes,
             present_bytes=account.committed_bytes - account.absent_bytes,
             segments=len(self.heap.segments),
+            kinds=tuple(ManagedKind(name, **asdict(sums)) for name, sums in kinds),
+            finalizable=collector.finalizable if collector is not None else None,
+            to_finalize=collector.to_finalize if collector is not None else None,
         )
+
+    @cached_property
+    def index(self) -> ObjectIndex | None:
+        """All objects, to be looked up by address; None where there are none to read."""
+        return ObjectIndex(self.heap) if self.heap is not None and self.heap.segments else None
+
+    def at(self, addresses: U64) -> I64:
+        """The object that each address lies in; -1 where it lies in none."""
+        if self.index is None or not len(self.index.objects.address):
+            return np.full(len(addresses), -1, np.int64)
+        objects = self.index.objects
+        row = np.searchsorted(objects.address, addresses, "right") - 1
+        inside = addresses - objects.address[row] < objects.size[row].astype(np.uint64)
+        return np.where((row >= 0) & inside, row, -1)
+
+    def name_of(self, number: int) -> str:
+        """What the type of an object of `index` is called."""
+        if self.heap is None or self.index is None:
+            return UNNAMED
+        return self.heap.names[int(self.index.objects.table[number])].name or UNNAMED
 
     @cached_property
     def diagnostics(self) -> tuple[Diagnostic, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from dumpleak.model.explanation import RegionTold, What
 from dumpleak.model.memory import USES
+from dumpleak.process.arenas import arenas_of
 from dumpleak.process.memory_use import PEB_BYTES, SHARED_USER_DATA, region_uses
 from dumpleak.process.session import HeapSource, Session
 from windumps.arrays import PAGE_SIZE
@@ -55,7 +56,7 @@ class Places:
         self._uses = region_uses(session, self._regions) if len(self._regions) else None
         self._heaps = [
             (start, start + size, source)
-            for source in session.heaps
+            for source in (*session.heaps, *arenas_of(session))
             if source.entry.heap is not None
             for start, size in source.entry.heap.account.ranges
         ]
@@ -67,6 +68,7 @@ class Places:
             self._stack(address)
             or self._thread_block(address)
             or self._heap(address)
+            or self._object(address)
             or self._image(address)
         )
         if told is None and presence is not Presence.PRESENT:
@@ -211,6 +213,20 @@ class Places:
             if start <= address < end:
                 return What.HEAP_STRUCTURE, _heap_told(source, address)
         return None
+
+    def _object(self, address: int) -> tuple[What, str] | None:
+        """A .NET object, or what lies between them."""
+        managed = self._session.managed
+        if managed.heap is None:
+            return None
+        inside = [s for s in managed.heap.segments if s.start <= address < s.committed]
+        if not inside:
+            return None
+        number = int(managed.at(np.array([address], np.uint64))[0])
+        if number < 0 or managed.index is None:
+            return What.REGION, f"memory of the .NET heap ({inside[0].kind} objects), in no object"
+        far = address - int(managed.index.objects.address[number])
+        return What.OBJECT, f".NET object {managed.name_of(number)}" + f" +0x{far:x}" * bool(far)
 
     def _image(self, address: int) -> tuple[What, str] | None:
         session = self._session

@@ -22,7 +22,7 @@ from dumpleak.process.allocators import Owners, allocators_of
 from dumpleak.process.memory_use import NO_THREADS, region_uses, uses_in_file
 from dumpleak.process.session import Session
 from windumps.arrays import I64, U64
-from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
+from windumps.dumps.kinds import PROCESS_OF_KERNEL
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 
 

@@ -6,20 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dumpleak.model.errors import BETTER_DUMP, CannotAnswerError, Progress, no_progress
 from dumpleak.process.known_memory import KnownMemory, inside_spans
-from dumpleak.process.managed import ManagedObjects
-from dumpleak.symbols.dump_symbols import DumpSymbols
-from dumpleak.symbols.kernel import use_symbols
 from windumps import Dump, open_dump
 from windumps.blocks import Blocks
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, DiagnosticLog, Severity
-from windumps.dumps.kernel.dump import KernelDump
-from windumps.dumps.kernel.process import KIND as PROCESS_OF_KERNEL
-from windumps.dumps.kernel.process import find_process, open_process
+from windumps.dumps.kinds import PROCESS_OF_KERNEL, is_system
 from windumps.heaps import Heap, ProcessHeap, process_heaps
-from windumps.heaps.arenas import process_arenas
 from windumps.heaps.debug_crt import DebugCrt
 from windumps.heaps.page_heap import heap as page_heap
 from windumps.heaps.slabs import SlabArena
@@ -28,7 +23,11 @@ from windumps.images.search import vacated
 from windumps.memory.regions import MEM_COMMIT, MEM_PRIVATE
 from windumps.process.stack_traces import CodeMap
 from windumps.process.views import MAX_HEAPS, ProcessView, process_views
-from windumps.symbols.provider import Symbols
+
+if TYPE_CHECKING:
+    from dumpleak.process.managed import ManagedObjects
+    from dumpleak.symbols.dump_symbols import DumpSymbols
+    from windumps.symbols.provider import Symbols
 
 RELEASE_EVERY = 2  # pieces of a walk after which mapped pages are given back
 CUT_FILE = "the file is cut: copy it again from where it was written"
@@ -44,8 +43,10 @@ class HeapSource:
     @property
     def label(self) -> str:
         """Stable name across dumps: "heap 1", and "x86 heap 1" for the 32-bit half of a WoW64
-        process.
+        process; of another allocator its name.
         """
+        if isinstance(self.entry.heap, SlabArena):
+            return self.entry.kind
         half = f"{self.entry.architecture} " if self.view.is_secondary else ""
         return f"{half}heap {self.entry.ordinal}"
 
@@ -71,11 +72,15 @@ class Session:
 
     def __init__(self, dump: Dump, symbols: Symbols | None = None) -> None:
         self.dump = dump
-        self.symbols = DumpSymbols(symbols) if symbols is not None else None
+        self.symbols: DumpSymbols | None = None
+        if symbols is not None:
+            from dumpleak.symbols.dump_symbols import DumpSymbols
+
+            self.symbols = DumpSymbols(symbols)
         self.skip_frames: tuple[str, ...] = ()
         self.log = DiagnosticLog()
         self.views: list[ProcessView] = []
-        if dump.platform == "Windows" and not isinstance(dump, KernelDump):
+        if dump.platform == "Windows" and not is_system(dump):
             self.views = process_views(
                 dump.memory,
                 dump.architecture,
@@ -116,16 +121,22 @@ class Session:
         dump = open_dump(path)
         if process is None:
             return cls(dump, symbols)
-        if not isinstance(dump, KernelDump):
+        if not is_system(dump):
             raise CannotAnswerError(
                 f"{path}: --process is for kernel dumps, this is a {dump.kind} of one process"
             )
+        # Only dumps of systems need these.
+        from dumpleak.symbols.kernel import use_symbols
+        from windumps.dumps.kernel.process import find_process, open_process
+
         use_symbols(dump, symbols)  # they may say how the kernel lays processes out
         return cls(open_process(dump, find_process(dump, process)), symbols)
 
     @cached_property
     def managed(self) -> ManagedObjects:
         """The .NET objects of the process."""
+        from dumpleak.process.managed import ManagedObjects  # walks and blocks do without
+
         return ManagedObjects.of(self.dump)
 
     @property
@@ -153,6 +164,8 @@ class Session:
     @cached_property
     def arenas(self) -> list[HeapSource]:
         """What other allocators hold, looked for when it is first asked for; see `process.arenas`."""
+        from windumps.heaps.arenas import process_arenas  # walks and blocks do without
+
         return [HeapSource(view, entry) for view in self.views for entry in process_arenas(view)]
 
     @property
@@ -174,8 +187,10 @@ class Session:
                 works.
         """
         if not self.readable_heaps:
-            managed = "; its .NET objects can be looked at: --of managed" * bool(self.managed.heap)
-            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}{managed}")
+            others = "; its .NET objects can be looked at: --of managed" * bool(self.managed.heap)
+            if any(source.entry.heap for source in self.arenas):
+                others += "; its blocks of other allocators can be looked at: --of arenas"
+            raise CannotAnswerError(f"{self.dump.path}: {self.why_no_heaps()}{others}")
 
     def why_no_heaps(self) -> str:
         """One line: what this file is, what it lacks, and how to take a dump that has it."""
@@ -186,7 +201,7 @@ class Session:
                 "use the tools of that system"
             )
         what = f"a {dump.kind} of {self.describe_system()}"
-        if isinstance(dump, KernelDump):
+        if is_system(dump):
             if dump.why_no_processes:
                 return dump.why_no_processes
             return (

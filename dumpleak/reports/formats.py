@@ -6,47 +6,43 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from dumpleak.compare.answers import Comparison
-from dumpleak.gate.gate import Judged
-from dumpleak.model.snapshot import Snapshot
-from dumpleak.reports.ci.findings import JudgedAnswer
-from dumpleak.reports.ci.junit import write_junit
-from dumpleak.reports.ci.sarif import write_sarif
-from dumpleak.reports.csv_writer import write_csv
 from dumpleak.reports.document import Document
-from dumpleak.reports.markdown_writer import write_markdown
-from dumpleak.reports.page.writer import write_page
-from dumpleak.reports.profiles import collapsed, pprof, speedscope, umdh
-from dumpleak.reports.text.writer import write_text
+from windumps.later import later
+
+if TYPE_CHECKING:
+    from dumpleak.compare.answers import Comparison
+    from dumpleak.gate.gate import Judged
+    from dumpleak.model.snapshot import Snapshot
+    from dumpleak.reports.ci.findings import JudgedAnswer
 
 Writer: TypeAlias = Callable[[Document, IO[str]], None]
 # Of all answers; the first is the default. JSON has no writer of documents: its shape is a contract.
 FORMATS: dict[str, Writer | None] = {
-    "text": write_text,
+    "text": later("dumpleak.reports.text.writer", "write_text"),
     "json": None,
-    "csv": write_csv,
-    "html": write_page,
-    "markdown": write_markdown,
+    "csv": later("dumpleak.reports.csv_writer", "write_csv"),
+    "html": later("dumpleak.reports.page.writer", "write_page"),
+    "markdown": later("dumpleak.reports.markdown_writer", "write_markdown"),
 }
 # Of other tools, which only some answers have: they are given an answer with all that is known of it.
 GROWTH_FORMATS: dict[str, Callable[[JudgedAnswer, int | None, IO[str]], None]] = {
-    "junit": write_junit,
-    "sarif": write_sarif,
+    "junit": later("dumpleak.reports.ci.junit", "write_junit"),
+    "sarif": later("dumpleak.reports.ci.sarif", "write_sarif"),
 }
 DIFF_FORMATS: dict[str, Callable[[Judged[Comparison], int | None, IO[str]], None]] = {
     **GROWTH_FORMATS,
-    "umdh": umdh.write_hexadecimal,
-    "umdh-d": umdh.write_decimal,
-    "pprof": pprof.write_diff,
-    "speedscope": speedscope.write_diff,
-    "collapsed": collapsed.write_diff,
+    "umdh": later("dumpleak.reports.profiles.umdh", "write_hexadecimal"),
+    "umdh-d": later("dumpleak.reports.profiles.umdh", "write_decimal"),
+    "pprof": later("dumpleak.reports.profiles.pprof", "write_diff"),
+    "speedscope": later("dumpleak.reports.profiles.speedscope", "write_diff"),
+    "collapsed": later("dumpleak.reports.profiles.collapsed", "write_diff"),
 }
 STAT_FORMATS: dict[str, Callable[[Snapshot, IO[str]], None]] = {
-    "pprof": pprof.write_stat,
-    "speedscope": speedscope.write_stat,
-    "collapsed": collapsed.write_stat,
+    "pprof": later("dumpleak.reports.profiles.pprof", "write_stat"),
+    "speedscope": later("dumpleak.reports.profiles.speedscope", "write_stat"),
+    "collapsed": later("dumpleak.reports.profiles.collapsed", "write_stat"),
 }
 # Those that show what `Snapshot.details` holds.
 DETAILED = frozenset({"html"})

@@ -9,12 +9,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields
 from datetime import datetime
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dumpleak.compare.answers import SiteDelta
-from dumpleak.compare.site_trends import SiteTrend
-from dumpleak.gate.gate import GateResult
 from dumpleak.model.account import AccountRow, Figure
+from dumpleak.model.containment import SiteContainers
 from dumpleak.model.coverage import Coverage, ListCovered
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow, SourceInfo
@@ -22,6 +20,11 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
 from windumps.diagnostics import Diagnostic
 from windumps.images.modules import Module
+
+if TYPE_CHECKING:
+    from dumpleak.compare.answers import SiteDelta
+    from dumpleak.compare.site_trends import SiteTrend
+    from dumpleak.gate.gate import GateResult
 
 _BYTES = {
     *("delta_bytes", "base_bytes", "current_bytes", "bytes_per_hour"),  # of diff
@@ -158,6 +161,30 @@ def site_json(
         **both_json(delta.base, delta.current),
         "confidence": delta.confidence,
         "evidence": [*delta.evidence, *more_evidence],
+        **containers_json(delta.contained),
+    }
+
+
+def containers_json(found: SiteContainers | None) -> dict[str, Any]:
+    """The container that holds most of a site's blocks, where one does."""
+    if found is None:
+        return {}
+    largest = found.largest
+    return {
+        "container": {
+            "pattern": largest.pattern,
+            "place": largest.place,
+            "address": largest.address,
+            "members": largest.members,
+            "member_bytes": largest.member_bytes,
+            "new_members": found.largest_new,
+            "notes": list(largest.notes),
+            "holds": found.largest_held,
+            "containers": found.containers,
+            "held": found.held,
+            "of": found.of,
+            "of_new": found.new,
+        }
     }
 
 

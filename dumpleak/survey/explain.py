@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,7 +13,9 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.explanation import Explained, Explanation, Pointer, What
 from dumpleak.model.sites import Site
+from dumpleak.pointers.arena_nodes import ArenaNodes
 from dumpleak.pointers.references import BlockIndexBuilder
+from dumpleak.process.arenas import arena_pieces
 from dumpleak.process.coverage import coverage
 from dumpleak.process.places import Places
 from dumpleak.process.session import HeapSource, Session
@@ -21,10 +23,18 @@ from dumpleak.process.used_pieces import joined_used
 from dumpleak.survey.explain_holders import BlockNames, Holding
 from dumpleak.survey.heaps import source_info
 from windumps.blocks import Blocks, Kind, State
+from windumps.heaps.slabs import SlabArena
+from windumps.later import later
 from windumps.memory import AddressSpace
 
+_with_objects: Callable[..., list[Explained]] = later(
+    "dumpleak.survey.explain_objects", "with_objects"
+)
 # Allocators that have no header in front of a block's bytes.
-_BARE = (Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEAP)
+_BARE = (
+    *(Kind.SEGMENT_LFH, Kind.SEGMENT_PAGES, Kind.SEGMENT_LARGE, Kind.PAGE_HEAP),
+    *(Kind.MIMALLOC, Kind.RPMALLOC),
+)
 
 
 class _Found(NamedTuple):
@@ -49,7 +59,12 @@ def explain(
     asked = _Asked(addresses)
     for source, used in joined_used(asked.seen(session.blocks(progress))):
         builder.add(used, finder.assign(source, used), source.view.pointer_size)
-    index, sites, places = builder.build(), finder.table.sites, Places(session)
+    nodes = ArenaNodes(session, finder.table.sites)
+    for source, blocks in asked.seen(arena_pieces(session)):
+        used = blocks.used
+        if len(used):
+            builder.add(used, nodes.assign(source, used), source.view.pointer_size)
+    index, sites, places = builder.build(), nodes.sites, Places(session)
     found = asked.found
     told = []
     for address in addresses:
@@ -62,6 +77,8 @@ def explain(
         starts = [int(found[t.address].block.address[0]) for t in told if t.what is What.BLOCK]
         holding = Holding(session, index, sites, places, starts)
         told = [holding.explained(t) if t.what is What.BLOCK else t for t in told]
+    if any(item.what is What.OBJECT for item in told):
+        told = _with_objects(session, places, told)
     names = BlockNames(index, sites)
     told = [replace(t, points_to=_pointer_at(session, names, t)) for t in told]
     memory = session.dump.memory
@@ -144,7 +161,9 @@ def _told(
         what, told = places.at(address)
         return Explained(address, what, told, width, region=region)
     source, block = found
-    heap = session.heap_of[source.view.architecture, int(block.heap[0])]
+    heap = source
+    if not isinstance(source.entry.heap, SlabArena):
+        heap = session.heap_of[source.view.architecture, int(block.heap[0])]
     start, size = int(block.address[0]), int(block.counted_bytes[0])
     is_used = site is not None
     kind = Kind(int(block.kind[0])).label
@@ -161,7 +180,7 @@ def _told(
     return Explained(
         address,
         What.BLOCK if is_used else What.FREE_BLOCK,
-        f"{name}, {taken:,} bytes in {heap.label} ({kind})",
+        f"{name}, {taken:,} bytes in {heap.label}{f' ({kind})' * (kind != heap.label)}",
         source.view.pointer_size,
         offset=address - start,
         region=region,

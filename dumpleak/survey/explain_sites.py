@@ -8,6 +8,7 @@ from dumpleak.attribution import SiteFinder
 from dumpleak.model.block_filter import BlockFilter
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.explanation import SitesExplained
+from dumpleak.pointers.arena_nodes import add_arenas
 from dumpleak.pointers.holder_tree import FieldLog, HolderTrees, Namer
 from dumpleak.pointers.holders import ROOT_NAMES, block_name
 from dumpleak.pointers.paths import RANKS, REGISTER
@@ -35,11 +36,13 @@ def explain_sites(
     Raises:
         CannotAnswerError: no heap can be read, the roots are not in the dump, or there is no such site.
     """
-    session.require_heaps()
+    if not any(source.entry.heap for source in session.arenas):
+        session.require_heaps()
     finder, builder = SiteFinder(session), BlockIndexBuilder()
     for source, used in used_pieces(session, progress):
         builder.add(used, finder.assign(source, used), source.view.pointer_size)
-    index, sites = builder.build(), finder.table.sites
+    sites = add_arenas(session, builder, finder.table.sites)
+    index = builder.build()
     asked = asked.among({site.name for site in sites})
     wanted = np.array([asked.takes_site(site) for site in sites], np.bool_)
     told = " and ".join(f"{kind} {text!r}" for kind, text in asked.texts)
@@ -61,7 +64,9 @@ def explain_sites(
     return SitesExplained(
         source_info(session),
         told,
-        tuple(site.name for site, taken in zip(sites, wanted.tolist(), strict=True) if taken),
+        tuple(
+            dict.fromkeys(s.name for s, taken in zip(sites, wanted.tolist(), strict=True) if taken)
+        ),
         count=len(blocks),
         bytes=int(index.size[blocks].sum()),
         unreferenced_count=len(lost),

@@ -9,6 +9,7 @@ from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.group_sums import DetailSums, GroupSums
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.totals import Groups, Totals, by_key
+from dumpleak.pointers.arena_nodes import add_arenas
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.roots import find_roots, lost_share, require_roots, share_told
@@ -23,6 +24,7 @@ from dumpleak.process.used_pieces import used_pieces
 from dumpleak.subjects import subject_of
 from dumpleak.survey.block_table import BlockTableBuilder
 from windumps.diagnostics import MEMORY_CUT, Diagnostic, Severity
+from windumps.process.environment import computer_name
 
 
 def take_snapshot(
@@ -71,7 +73,10 @@ def take_snapshot(
     if retained:
         snapshot.diagnostics += retained_notes(session)
     if index is not None:
-        snapshot.holders = HolderFinder(session, index.build(), sites, retained=retained)
+        every = add_arenas(session, index, sites)
+        snapshot.holders = HolderFinder(
+            session, index.build(), every, retained=retained, own=len(sites)
+        )
     if details:
         found = more.details(len(sites))
         snapshot.details = dict(zip((site.key for site in sites), found, strict=True))
@@ -145,6 +150,7 @@ def source_info(session: Session) -> SourceInfo:
     dump, program = session.dump, session.program
     created, user, kernel = dump.process_times or (None, None, None)
     flags = (view.nt_global_flag for view in session.views)
+    names = (computer_name(view.memory, view.architecture, view.peb) for view in session.views)
     return SourceInfo(
         file=str(dump.path),
         kind=dump.kind,
@@ -160,6 +166,7 @@ def source_info(session: Session) -> SourceInfo:
         cut_bytes=sum(d.bytes_affected for d in dump.diagnostics if d.code == MEMORY_CUT),
         nt_global_flag=next((flag for flag in flags if flag is not None), None),
         processor_seconds=None if user is None or kernel is None else user + kernel,
+        computer=next(filter(None, names), ""),
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 
 from dumpleak.model.account_rows import account_of
-from dumpleak.model.coverage import Coverage
+from dumpleak.model.coverage import MIN_WALKED_SHARE, Coverage
 from dumpleak.model.errors import Progress, no_progress
-from dumpleak.model.info import Info, coverage_advice, managed_advice
+from dumpleak.model.info import Info, advice_of_others, coverage_advice
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals, sum_of
 from dumpleak.process.memory_use import memory_by_use
@@ -50,6 +50,7 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
     sources: Counter[int] = Counter()
     taken = process_snapshot(session, progress, sources)
     dump, covered, managed = session.dump, taken.coverage, session.managed.memory
+    arenas = _are_arenas_enough(session)
     return Info(
         source=taken.source,
         full_memory=dump.full_memory,
@@ -65,8 +66,9 @@ def take_info(session: Session, progress: Progress = no_progress) -> Info:
         modules=tuple(dump.modules),
         unloaded_modules=tuple(dump.unloaded_modules),
         usable=(bool(session.readable_heaps) and not covered.shortfall)
-        or (managed is not None and managed.is_enough),
-        advice=managed_advice(_advice(session, covered), managed),
+        or (managed is not None and managed.is_enough)
+        or arenas,
+        advice=advice_of_others(_advice(session, covered), managed, arenas=arenas),
         diagnostics=(*session.diagnostics, *session.managed.diagnostics),
         account=account_of(taken),
         handles=handle_types(session),
@@ -82,6 +84,14 @@ def handle_types(session: Session) -> tuple[tuple[str, int], ...] | None:
     """How many handles of each type are open, the most first; None where the dump does not list them."""
     handles = session.dump.handles
     return None if handles is None else tuple(handles.types.counts())
+
+
+def _are_arenas_enough(session: Session) -> bool:
+    """Blocks of other allocators are read, most of them; they were walked before."""
+    accounts = [s.entry.heap.account for s in session.arenas if s.entry.heap is not None]
+    committed = sum(account.committed_bytes for account in accounts)
+    walked = sum(account.walked_bytes for account in accounts)
+    return walked > 0 and walked >= MIN_WALKED_SHARE * committed
 
 
 def _advice(session: Session, covered: Coverage) -> str:

@@ -6,7 +6,7 @@ offset, an encoded pointer), or by the kernel. Such blocks are few; many of one 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.totals import Totals
-from dumpleak.pointers.reachability import find_reachable
+from dumpleak.pointers.managed_roots import ManagedRoots
+from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex, BlockIndexBuilder
 from dumpleak.pointers.roots import (
     RootBytes,
@@ -29,7 +30,7 @@ from dumpleak.pointers.roots import (
     lost_share,
     require_roots,
 )
-from dumpleak.process.arenas import arena_blocks
+from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import Session
 from dumpleak.process.used_pieces import used_pieces
@@ -120,12 +121,16 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         sums.add(groups, used.counted_bytes, used.block_bytes)
         builder.add(used, groups, source.view.pointer_size)
     index = builder.build()
-    roots = find_roots(session, arenas=False)
+    roots = find_roots(session)
     amounts = roots.amounts(session.dump.memory)
     require_roots(session, amounts)
     notes = _missing_notes(roots, amounts)
     progress("scanning for pointers", 0, 1)
-    found = find_reachable(session.dump.memory, roots, index, release=session.dump.release)
+    memory, release = session.dump.memory, session.dump.release
+    by_objects = ManagedRoots(session) if session.managed.heap is not None else None
+    graph = scan_pointers(memory, roots, index, by_objects, release)
+    found = reachability_of(graph)
+    notes += by_objects.told(graph, index) if by_objects is not None else []
     progress("scanned", 1, 1)
     groups_found = _groups(
         grouping.table.sites, sums, index, ~found.reachable, ~found.referenced & ~found.reachable
@@ -141,9 +146,26 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         amounts,
         bool(roots.registers),
         max(index.widths, default=8),
-        coverage(session),
+        _covered(session),
         (*session.diagnostics, *notes),
         lost_share(session, amounts),
+    )
+
+
+def _covered(session: Session) -> Coverage:
+    """How much was walked of all whose blocks are looked at, other allocators included."""
+    heaps = coverage(session)
+    found = [source.entry.heap for source in arenas_of(session)]
+    accounts = [arena.account for arena in found if arena is not None]
+    committed = sum(account.committed_bytes for account in accounts)
+    absent = sum(account.absent_bytes for account in accounts)
+    return replace(
+        heaps,
+        walked_bytes=heaps.walked_bytes + sum(account.walked_bytes for account in accounts),
+        present_bytes=heaps.present_bytes + committed - absent,
+        committed_bytes=heaps.committed_bytes + committed,
+        heaps_listed=heaps.heaps_listed + len(accounts),
+        heaps_read=heaps.heaps_read + len(accounts),
     )
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dumpleak.attribution import SiteFinder, SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.block_page import BlockPage
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.used_pieces import joined_used
-from windumps.arrays import U64
+from windumps.arrays import I64, U64
 from windumps.blocks import Blocks, State
 from windumps.pool_tags import Pool
+
+if TYPE_CHECKING:
+    from dumpleak.kernel.pools import PoolReader
 
 
 def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:
@@ -111,4 +114,42 @@ def free_pages(walk: Walk) -> Iterator[BlockPage]:
         heap = source.entry.address
         yield BlockPage(
             *(heap, source.view.pointer_size, free, none, none), heap_label=source.label
+        )
+
+
+def named_pages(
+    session: Session,
+    walk: Iterator[tuple[HeapSource, Blocks]],
+    wanted: State | None,
+    assign: Callable[[HeapSource, Blocks], I64],
+    table: SiteTable,
+) -> Iterator[BlockPage]:
+    """All blocks of a walk, or those of one state, as it goes on, with sites by other evidence.
+
+    Args:
+        session: The process.
+        walk: Over blocks of it.
+        wanted: Their state; None for all.
+        assign: Gives the numbers of the sites of used blocks.
+        table: The sites.
+    """
+    # A block's class is shown also where better evidence, a stack, names its site.
+    classes = SiteTable()
+    class_finder = TypeAttributor(session, classes)
+    for source, blocks in walk:
+        shown = blocks if wanted is None else blocks.select(blocks.state == wanted)
+        names, types = [""] * len(shown), [""] * len(shown)
+        used = (shown.state == State.USED).nonzero()[0]
+        sites = assign(source, shown.used).tolist()
+        numbers = class_finder.assign(source, shown.used).tolist()
+        for row, site, number in zip(used.tolist(), sites, numbers, strict=True):
+            names[row] = table.sites[site].name
+            types[row] = (classes.sites[number].type or "") if number >= 0 else ""
+        yield BlockPage(
+            source.entry.address,
+            source.view.pointer_size,
+            shown,
+            names,
+            types,
+            heap_label=source.label,
         )

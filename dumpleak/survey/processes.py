@@ -16,7 +16,7 @@ from dumpleak.survey.populations import stored_population
 from dumpleak.survey.populations.system import System, system_snapshot
 from dumpleak.symbols.kernel import use_symbols
 from windumps import open_dump
-from windumps.dumps.kernel.dump import KernelDump
+from windumps.dumps.kinds import is_system
 from windumps.files import read_head
 from windumps.symbols.provider import Symbols
 
@@ -51,7 +51,7 @@ def open_processes(
             "lists that Get-Process | Export-Csv FILE wrote do"
         )
     dump = open_dump(path)
-    if not isinstance(dump, KernelDump):
+    if not is_system(dump):
         raise CannotAnswerError(
             f"{path}: a {dump.kind} of one process; only kernel dumps list processes"
         )

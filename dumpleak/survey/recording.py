@@ -31,6 +31,7 @@ from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.populations import ARENAS, MANAGED
 from dumpleak.model.sites import Site
 from dumpleak.model.totals import Group
+from dumpleak.pointers.arena_nodes import add_arenas
 from dumpleak.pointers.holders import HolderFinder
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.process.memory_use import memory_by_use
@@ -179,7 +180,9 @@ class _Walk:
         snapshot = walked_snapshot(self._session, "site", self._sites, self._site_sums)
         limit = self._holders
         if self._index is not None and (limit is True or snapshot.totals.bytes <= limit):
-            find = HolderFinder(self._session, self._index.build(), self._sites.table.sites)
+            own = self._sites.table.sites
+            every = add_arenas(self._session, self._index, own)
+            find = HolderFinder(self._session, self._index.build(), every, own=len(own))
             snapshot.holders = find
             snapshot.held_by = find((*snapshot.groups, *snapshot.private))
             snapshot.unreferenced = find.unreferenced

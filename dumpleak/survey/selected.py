@@ -18,6 +18,7 @@ from dumpleak.model.totals import Groups, Totals
 from dumpleak.pointers.reachability import find_reachable
 from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.roots import find_roots, require_roots
+from dumpleak.process.arenas import arena_blocks
 from dumpleak.process.session import HeapSource, Session
 from dumpleak.process.used_pieces import joined_used
 from dumpleak.survey.block_table import BlockTableBuilder
@@ -73,15 +74,20 @@ def _chosen(
 ) -> U64 | None:
     """Addresses of the used blocks of a finished walk that are unreferenced, new, or both."""
     used = list(joined_used(pieces))
-    chosen = _unreferenced(session, used) if asked.unreferenced else None
+    chosen = unreferenced(session, [*used, *arena_blocks(session)]) if asked.unreferenced else None
     if base is not None:
         new = _new(session, used, base)
         chosen = new if chosen is None else np.intersect1d(chosen, new)
     return chosen
 
 
-def _unreferenced(session: Session, used: Walk) -> U64:
-    """Addresses of the blocks that no root leads to."""
+def unreferenced(session: Session, used: Walk) -> U64:
+    """Addresses of the blocks that no root leads to.
+
+    Args:
+        session: The process.
+        used: All its used blocks, those of other allocators included.
+    """
     builder = BlockIndexBuilder()
     for source, blocks in used:
         builder.add(blocks, np.zeros(len(blocks), np.int64), source.view.pointer_size)

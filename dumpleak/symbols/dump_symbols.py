@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from windumps.diagnostics import Diagnostic, Severity
 from windumps.images.modules import Module
 from windumps.layouts.rows import LayoutRow
 from windumps.process.views import ProcessView
 from windumps.symbols.errors import SymbolPathError
-from windumps.symbols.functions import Location
-from windumps.symbols.paths import SearchElement, parse_symbol_path
-from windumps.symbols.provider import Symbols
+from windumps.symbols.paths import ENVIRONMENT, SearchElement, parse_symbol_path
 
-ENVIRONMENT = "_NT_SYMBOL_PATH"
+if TYPE_CHECKING:
+    from windumps.symbols.functions import Location
+    from windumps.symbols.provider import Symbols
+
 SHOWN_MODULES = 6
 
 

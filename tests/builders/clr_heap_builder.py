@@ -14,7 +14,7 @@ from builders.image_builder import DATA, SIZE, ImageBuilder
 from builders.metadata_builder import MetadataBuilder
 from builders.minidump_builder import MinidumpBuilder
 
-CORECLR, APP = 0x60000000, 0x61000000
+CORECLR, APP, CLRGC = 0x60000000, 0x61000000, 0x62000000
 LOADER, NATIVE, HEAP = 0x02000000, 0x03000000, 0x10000000
 ROOM = 0x100000  # of a segment
 FIRST = 0x1000  # behind the beginning of a segment is its first object
@@ -25,8 +25,10 @@ IMAGE, PRIVATE = 0x1000000, 0x20000
 class ClrHeapBuilder:
     """`width` is the pointer size. `counts` has the objects by the address of their MethodTable.
 
-    Without `alloc_allocated` the word that tells where objects end is not written. `damage` are (address,
-    bytes) that are zero, or not in the dump with `drop`.
+    Without `alloc_allocated` the word that tells where objects end is not written; `other_statics` stand
+    beside it. With `debugger_table` the collector's own table is there, `collecting` counts what is at work;
+    with `own_collector` its words are in clrgc.dll. `finalizers`: so many objects have one, so many wait.
+    `damage` are (address, bytes) that are zero, or not in the dump with `drop`.
     """
 
     def __init__(self, width: int = 8) -> None:
@@ -39,6 +41,11 @@ class ClrHeapBuilder:
         self.counts: Counter[int] = Counter()
         self.allocated: int | None = None
         self.alloc_allocated = True
+        self.debugger_table = False
+        self.own_collector = False
+        self.finalizers: tuple[int, int] | None = None
+        self.collecting = 0
+        self.other_statics: list[int] = []
         self.damage: list[tuple[int, int]] = []
         self.drop = False
         self._loader_at = 0x800
@@ -103,6 +110,12 @@ class ClrHeapBuilder:
         base = 3 * self.width + (8 * dimensions if dimensions > 1 else 0)
         return self.table(0, base, flags, self.object_table, element)
 
+    def pointers_in(self, table: int) -> None:
+        """Objects of a MethodTable have references."""
+        at = table - LOADER
+        (flags,) = struct.unpack_from("<I", self.loader, at)
+        struct.pack_into("<I", self.loader, at, flags | POINTERS)
+
     def put(self, table: int, count: int = 0, body: bytes = b"", mark: int = 0) -> int:
         """An object; gives its address."""
         at = table - LOADER
@@ -148,8 +161,10 @@ class ClrHeapBuilder:
         """The objects before the end."""
         return self.counts if self.allocated is None else self._live
 
-    def build(self, names: tuple[str, ...] = ("coreclr.dll",)) -> MinidumpBuilder:
-        """The dump."""
+    def build(
+        self, names: tuple[str, ...] = ("coreclr.dll",), dump: MinidumpBuilder | None = None
+    ) -> MinidumpBuilder:
+        """The dump, or a part of one that has other memory, too."""
         if self.allocated is None:
             self.end()
         assert self.allocated is not None
@@ -163,9 +178,14 @@ class ClrHeapBuilder:
             *(start, HEAP + committed, HEAP + ROOM, start + 0x10, start, 0),
         )
         clr = ImageBuilder(CORECLR, self.width)
+        collector = ImageBuilder(CLRGC, self.width) if self.own_collector else clr
         if self.alloc_allocated:
-            clr.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
-        dump = MinidumpBuilder("x64" if self.width == 8 else "x86")
+            collector.words(DATA + 0x100, HEAP + self.allocated, 0, entry)
+        collector.words(DATA + 0x80, *self.other_statics)
+        collector.words(DATA + 0x300, self.collecting, 1)
+        if self.debugger_table:
+            self._debugger_table(clr, collector.base)
+        dump = dump or MinidumpBuilder("x64" if self.width == 8 else "x86")
         memory = {
             LOADER: bytes(self.loader),
             NATIVE: bytes(self.native),
@@ -173,14 +193,32 @@ class ClrHeapBuilder:
             CORECLR: bytes(clr.bytes),
             APP: bytes(self.app.image(APP, self.width).bytes),
         }
+        if self.own_collector:
+            memory[CLRGC] = bytes(collector.bytes)
+            dump.module("C:\\clrgc.dll", CLRGC, SIZE)
         for base in (LOADER, NATIVE, HEAP):
             self._write(dump, base, memory[base])
             dump.region(base, len(memory[base]), kind=PRIVATE)
-        for base in (CORECLR, APP):
+        for base in sorted(memory.keys() - {LOADER, NATIVE, HEAP}):
             dump.memory(base, memory[base]).region(base, SIZE, kind=IMAGE)
         for name in names:
             dump.module(f"C:\\{name}", CORECLR, SIZE, version=(8, 0, 424, 1))
         return dump.module("C:\\app.dll", APP, SIZE)
+
+    def _debugger_table(self, clr: ImageBuilder, collector: int) -> None:
+        """`GcDacVars` from its word of the ephemeral segment on, which the runtime keeps."""
+        data, width = collector + DATA, self.width
+        others = [data + 0x400 + 8 * number for number in range(15)]
+        others[0], others[5] = data + 0x100 + 2 * width, data + 0x100
+        others[12], others[14] = data + 0x300 + width, data + 0x300
+        if self.finalizers is not None:
+            registered, waiting = self.finalizers
+            queue, array = NATIVE + 0x1800, NATIVE + 0x10000
+            ends = [array + registered * width] * 5 + [array + (registered + waiting) * width] * 2
+            self.words(self.native, 0x1800, *ends, array, array + 100 * width)
+            clr.words(DATA + 0x380, queue)
+            others[8] = data + 0x380
+        clr.words(DATA + 0x200, *others)
 
     def _write(self, dump: MinidumpBuilder, base: int, data: bytes) -> None:
         """A piece of memory with its damage."""

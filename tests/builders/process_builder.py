@@ -89,6 +89,11 @@ class ProcessBuilder:
             self._heaps.append(base)
         return self
 
+    @property
+    def heaps(self) -> list[int]:
+        """Their handles."""
+        return self._heaps
+
     def thread(self, start: int = 0, pages: int = 2) -> ProcessBuilder:
         """A thread with so many committed pages of stack; start 0: its entry of the list says none."""
         number = len(self.stacks) + 1

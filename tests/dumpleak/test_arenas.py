@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders.arena_builder import HEAP, Made, Page, mimalloc2, rpmalloc2
+from builders.arena_process import headers, process_with, put
 from builders.opening import open_bytes
 from builders.process_builder import (
     COMMIT,
@@ -35,22 +36,8 @@ MORE = [Page(64, 5, 3, 2), Page(256, 7, freed=3), Page(32, 400), Page(1024, 9)]
 OF = "--of", "arenas"
 
 
-def _put(process: ProcessBuilder, base: int, memory: bytes) -> None:
-    size = -(-len(memory) // PAGE) * PAGE
-    process.rows.append(Row(base, size, COMMIT, READ_WRITE, PRIVATE, base))
-    process.dump.memory(base, bytes(memory).ljust(size, b"\0"))
-
-
-def _process(made: Made | None = None, data: bytes = b"\0", time: int = 0) -> ProcessBuilder:
-    process = ProcessBuilder(time).image("app.exe", data=data).heap(1, 4)
-    process.thread(process.bases["app.exe"] + 0x1100, 2)
-    for base, memory in (made.memory if made else {}).items():
-        _put(process, base, bytes(memory))
-    return process
-
-
 def _write(file: Path, *args: Any, **named: Any) -> Path:
-    file.write_bytes(_process(*args, **named).build())
+    file.write_bytes(process_with(*args, **named).build())
     return file
 
 
@@ -135,9 +122,9 @@ def _named(process: ProcessBuilder) -> dict[str, list[int]]:
 
 
 def test_private_memory_is_divided_by_allocator(run: Any, tmp_path: Path) -> None:
-    process = _process(mimalloc2(PAGES)).private(2, 0x30000)
+    process = process_with(mimalloc2(PAGES)).private(2, 0x30000)
     (tmp_path / "a.dmp").write_bytes(process.build())
-    (tmp_path / "b.dmp").write_bytes(_process(mimalloc2([*MORE, Page(512, 9)]), time=9).build())
+    (tmp_path / "b.dmp").write_bytes(process_with(mimalloc2([*MORE, Page(512, 9)]), time=9).build())
     out = run("diff", tmp_path / "a.dmp", tmp_path / "b.dmp", "--format", "json")[1]
     rows = {row["name"]: row["delta_bytes"] for row in json.loads(out)["private"]}
     assert rows["private memory outside heaps, 192 KiB reserved each"] == -2 * 0x30000
@@ -149,52 +136,42 @@ def test_private_memory_is_divided_by_allocator(run: Any, tmp_path: Path) -> Non
 def test_the_go_heap_is_named_in_programs_built_by_go_alone() -> None:
     go = b"\xff Go buildinf:".ljust(64, b"\0")
     for data, named in ((go, True), (b"\0", False)):
-        process = _process(data=data)
-        _put(process, 0xC0_0000_0000, bytes(4 << 20))
+        process = process_with(data=data)
+        put(process, 0xC0_0000_0000, bytes(4 << 20))
         # The headers of a made image tell no sections; a real one's do.
-        process.dump.memory(process.bases["app.exe"], _headers())
+        process.dump.memory(process.bases["app.exe"], headers())
         told = _named(process)
         assert (told.get("Go heap") == [0xC0_0000_0000]) == named
         assert (0xC0_0000_0000 in told.get("", [])) != named
 
 
-def _headers() -> bytes:
-    head = bytearray(PAGE)
-    head[:2], head[0x3C:0x40] = b"MZ", struct.pack("<I", 0x80)
-    head[0x80:0x84] = b"PE\0\0"
-    struct.pack_into("<H", head, 0x86, 1)
-    row = b".data\0\0\0" + struct.pack("<IIIIIIHHI", PAGE, IMAGE_DATA, 0, 0, 0, 0, 0, 0, 0xC0000040)
-    head[0x98 : 0x98 + len(row)] = row
-    return bytes(head)
-
-
 def test_what_an_allocators_own_image_names_is_its() -> None:
     process = ProcessBuilder().image("jemalloc.dll", data=struct.pack("<Q", 0x5000_0000)).heap()
     process.thread(process.bases["jemalloc.dll"] + 0x1100)
-    process.dump.memory(process.bases["jemalloc.dll"], _headers())
+    process.dump.memory(process.bases["jemalloc.dll"], headers())
     for base in (0x5000_0000, 0x5010_0000):
-        _put(process, base, bytes(PAGE))
+        put(process, base, bytes(PAGE))
     assert _named(process)["jemalloc"] == [0x5000_0000]
 
 
 def test_pages_of_v8_name_their_bounds_and_one_heap() -> None:
-    process = _process()
+    process = process_with()
     pages = [0x6000_0000 + n * 0x40000 for n in range(4)]
     for page in pages:
         memory = bytearray(0x40000)
         struct.pack_into("<5Q", memory, 0, 0x40000, 8, HEAP, page + 0x100, page + 0x40000)
-        _put(process, page, bytes(memory))
+        put(process, page, bytes(memory))
     assert _named(process)["V8 heap"] == pages
-    two = _process()
+    two = process_with()
     for page in pages[:2]:
         memory = bytearray(0x40000)
         struct.pack_into("<5Q", memory, 0, 0x40000, 8, HEAP, page + 0x100, page + 0x40000)
-        _put(two, page, bytes(memory))
+        put(two, page, bytes(memory))
     assert "V8 heap" not in _named(two)
 
 
 def test_super_pages_show_their_metadata_alone_and_name_one_root() -> None:
-    process = _process()
+    process = process_with()
     base = 0x6000_0000
     for page in (base + n * 0x200000 for n in range(3)):
         for at, state in ((0, RESERVE), (1, COMMIT), (2, RESERVE), (4, COMMIT)):
@@ -206,17 +183,17 @@ def test_super_pages_show_their_metadata_alone_and_name_one_root() -> None:
 
 
 def test_pools_of_fastmm_are_on_a_list_whose_head_is_in_an_image() -> None:
-    process = _process()
+    process = process_with()
     head = process.bases["app.exe"] + IMAGE_DATA
     pools = [0x6000_0000, 0x6100_0000]
     for pool, links in zip(pools, ((head, pools[1]), (pools[0], head)), strict=True):
-        _put(process, pool, struct.pack("<QQ", *links).ljust(20 << 16, b"\0"))
+        put(process, pool, struct.pack("<QQ", *links).ljust(20 << 16, b"\0"))
     process.dump.overwrite(head, struct.pack("<QQ", pools[1], pools[0]))
     assert _named(process)["FastMM4"] == pools
 
 
 def test_a_stack_of_no_thread_is_one() -> None:
-    process = _process()
+    process = process_with()
     base = 0x6000_0000
     process.rows.append(Row(base, 0xE000, RESERVE, 0, PRIVATE, base))
     process.rows.append(Row(base + 0xE000, PAGE, COMMIT, READ_WRITE | GUARD, PRIVATE, base))
@@ -234,8 +211,8 @@ def test_a_block_that_only_lost_blocks_hold_is_unreferenced(run: Any, tmp_path: 
     for number in range(1, 9):  # each leads to the one before
         at = lost + 1024 * number - base
         struct.pack_into("<Q", made.memory[base], at, lost + 1024 * (number - 1))
-    process = _process(made)
-    process.dump.memory(process.bases["app.exe"], _headers())
+    process = process_with(made)
+    process.dump.memory(process.bases["app.exe"], headers())
     process.dump.overwrite(process.bases["app.exe"] + IMAGE_DATA, data)
     (tmp_path / "a.dmp").write_bytes(process.build())
     status, out, said = run("leaks", tmp_path / "a.dmp", "--format", "json")
@@ -246,7 +223,7 @@ def test_a_block_that_only_lost_blocks_hold_is_unreferenced(run: Any, tmp_path: 
 
 
 def test_files_that_know_no_allocators_are_compared_by_size() -> None:
-    session = Session(open_bytes(_process(mimalloc2(PAGES)).build()))
+    session = Session(open_bytes(process_with(mimalloc2(PAGES)).build()))
     taken = take_snapshot(session)
     older = replace(taken, allocators_known=False)
     named = {key for key in taken.private if "mimalloc" in key}
@@ -285,6 +262,16 @@ def test_arenas_of_python_have_pools_whose_headers_fit(arena: int, pool: int) ->
         row = 3, base + number * pool + 0x100, HEAP, HEAP, 0, size // 16 - 1, 0x200, pool - size
         struct.pack_into("<IxxxxQQQIIII", memory, number * pool, *row)
     for image, named in (("python312.dll", True), ("other.dll", False)):
-        process = _process().image(image)
-        _put(process, base, bytes(memory))
+        process = process_with().image(image)
+        put(process, base, bytes(memory))
         assert (_named(process).get("Python objects") == [base]) == named
+
+
+def test_what_the_data_of_a_go_program_name_is_its_runtimes() -> None:
+    base = 0x6000_0000
+    for beginning, named in ((b"\xff Go buildinf:", True), (b"something else.", False)):
+        process = process_with(data=beginning.ljust(32, b"\0") + struct.pack("<Q", base))
+        process.dump.memory(process.bases["app.exe"], headers())
+        put(process, base, bytes(PAGE))
+        put(process, base + 0x100000, bytes(PAGE))
+        assert (_named(process).get("Go runtime") == [base]) == named

@@ -277,6 +277,19 @@ def test_stat_tells_who_holds_the_largest_groups(run: Any) -> None:
     assert "held by app::Node" in run(*args, "csv")[1]
 
 
+@pytest.mark.parametrize("by", ["heap", "kind"])
+def test_who_holds_whole_heaps_is_looked_for_only_when_asked(run: Any, by: str) -> None:
+    dump = str(TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust" / "after.dmp.gz")
+    held = [
+        any(group.get("evidence") for group in json.loads(run(*args)[1])["groups"])
+        for args in (
+            ("stat", dump, "--by", by, "--format", "json"),
+            ("stat", dump, "--by", by, "--format", "json", "--holders"),
+        )
+    ]
+    assert held == [False, True]
+
+
 def test_trend_tells_who_holds_in_the_last_dump_the_blocks_of_what_grew(run: Any) -> None:
     series = TESTDATA / "10.0.22621.4541-x64" / "series-ust"
     dumps = [series / f"dump{number}.dmp.gz" for number in range(4)]

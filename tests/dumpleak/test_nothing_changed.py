@@ -21,10 +21,11 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.populations import HANDLES, THREADS
 from dumpleak.model.process_rows import ProcessTable
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import open_snapshot
 from dumpleak.survey.pools import take_pool_snapshot
 from dumpleak.survey.populations.system import SYSTEM_PRODUCERS, System, system_snapshot
 from dumpleak.survey.processes import process_rows
+from dumpleak.survey.wanted import Wanted
 from windumps import open_dump
 from windumps.dumps.kernel.dump import KernelDump
 

@@ -20,7 +20,8 @@ from dumpleak.files.columns import pack
 from dumpleak.files.reader import SnapshotFile
 from dumpleak.kernel.pools import PoolReader
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import open_snapshot
+from dumpleak.survey.wanted import Wanted
 from windumps import open_dump
 
 parquet = pytest.importorskip("pyarrow.parquet")

@@ -15,7 +15,8 @@ from truth import TESTDATA
 from dumpleak.files.detect import read_snapshot
 from dumpleak.files.poolmon_lines import is_log, parse
 from dumpleak.model.snapshot import Snapshot
-from dumpleak.survey.open import Wanted, open_snapshot
+from dumpleak.survey.open import open_snapshot
+from dumpleak.survey.wanted import Wanted
 from windumps.errors import WindumpsError
 
 KINDS = {"nonpaged": "Nonp", "paged": "Paged"}

@@ -82,6 +82,49 @@ def test_objects_behind_the_end_are_stale_and_do_not_count() -> None:
     assert counts[shop.order] == 3000
 
 
+@pytest.mark.parametrize("width", [8, 4])
+def test_objects_go_on_behind_memory_that_a_thread_has_taken_and_used_up(width: int) -> None:
+    shop = Shop(width, 40)
+    shop.made.gap(3 * width)  # what is left is room for the smallest object
+    shop.made.put(shop.order)
+    heap = shop.open()
+    counts, _ = walked(heap)
+    assert counts == shop.made.live
+    assert heap.account.unwalked_bytes == 0
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("width", [8, 4])
+def test_the_end_is_the_word_that_the_collectors_table_names_and_no_other(
+    width: int, own: bool
+) -> None:
+    shop = Shop(width, 100)
+    shop.made.own_collector = own
+    shop.made.end()
+    for _ in range(50):
+        stale = shop.made.put(shop.order)
+    # Other words of the runtime that name objects, too.
+    shop.made.other_statics = [HEAP + FIRST, shop.at[50], stale]
+    unsure = shop.open()
+    walked(unsure)
+    assert unsure.account.unwalked_bytes > 0
+    shop.made.debugger_table = True
+    heap = shop.open()
+    counts, _ = walked(heap)
+    assert counts == shop.made.live
+    assert heap.account.unwalked_bytes == 0
+    assert not heap.in_collection
+
+
+def test_a_dump_in_the_middle_of_a_collection_is_told_by_the_collectors_own_counter() -> None:
+    shop = Shop(8, 100)
+    shop.made.debugger_table, shop.made.collecting = True, 1
+    heap = shop.open()
+    walked(heap)
+    assert heap.in_collection
+    assert [item.code for item in heap.log.collect()] == ["managed-heap-in-collection"]
+
+
 def test_where_the_end_is_not_in_the_dump_objects_behind_the_last_collection_are_unwalked() -> None:
     shop = Shop(8, 100)
     shop.made.alloc_allocated = False

@@ -251,6 +251,17 @@ def test_an_area_with_a_damaged_header_is_found_by_its_subsegment(
 
 
 @forms
+def test_an_area_without_signature_whose_subsegment_is_damaged_too_counts_as_not_walked(
+    build: int, x64: bool
+) -> None:
+    made = Made(build, x64)
+    pieces = patched(made.pieces, made.area, b"\x5a" * (2 * made.heap.unit))
+    found = made.walk(made.junk(pieces, made.heap.areas[made.area] + made.number("sub area")))
+    assert made.is_told(found)
+    assert "lfh-area-unreadable" in found.codes
+
+
+@forms
 def test_an_area_whose_subsegment_is_damaged_counts_as_not_walked(build: int, x64: bool) -> None:
     made = Made(build, x64)
     at = made.heap.areas[made.area] + made.number("sub count")

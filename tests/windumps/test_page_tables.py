@@ -269,6 +269,7 @@ def test_a_root_that_maps_everything_to_itself_is_told() -> None:
     for _ in memory.pieces(0, 1 << 64):
         pass
     assert [item.code for item in log.collect()] == ["page-tables-without-end"]
+    assert memory.lost_upper_tables()  # what lies above the end is not known
 
 
 def test_an_end_hides_what_lies_behind() -> None:

@@ -235,3 +235,14 @@ def test_what_begins_a_tail_is_counted_where_its_large_block_is(alive: bool) -> 
     assert pools.audit.source[row] == Source.WALKED
     made.extra[tag("Frag")] = (int(alive), alive * 8)
     assert (made.pools().audit.source == Source.COUNTED).all()
+
+
+@BUILDS
+@pytest.mark.parametrize("counted", [True, False])
+def test_pools_of_which_no_small_block_is_found_are_bounded_by_counters_only(
+    architecture: str, build: int, counted: bool
+) -> None:
+    made = Made(architecture, build)
+    for number in range(len(KEYS)):
+        made.made.put(made.page(number), bytes(PAGE))
+    assert made.pools(counted).audit.is_bounded == counted

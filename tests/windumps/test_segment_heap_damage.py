@@ -299,6 +299,19 @@ def test_without_the_head_of_its_chain_no_block_of_a_subsegment_is_used(value: b
     assert _only(said, "lfh-free-chain-broken").address == base
 
 
+@pytest.mark.parametrize("start", [0x0, 0x8])
+def test_zeros_over_the_beginning_of_a_subsegment_make_no_freed_block_used(start: int) -> None:
+    """The chain of free blocks then looks empty, and its blocks are still busy in the bitmap."""
+    sound = Sound(CASES[1])
+    base, size, _ = _chained(sound)
+    heap, found, said = sound.walk(with_bytes(sound.dump, {base + start: bytes(0x14 - start)}))
+    inside = {a for a in sound.expected if base <= a < base + size}
+    assert found.items() <= sound.expected.items()
+    assert not inside & found.keys()
+    assert heap.account.unwalked_bytes >= sum(sound.expected[a] for a in inside)
+    assert base in {d.address for d in said if d.code == "lfh-subsegment-unlinked"}
+
+
 def test_a_write_to_a_freed_block_makes_no_other_block_used() -> None:
     sound = Sound(CASES[1])
     base, size, _ = _chained(sound)

@@ -17,11 +17,13 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.changes import changes_json
+from dumpleak.reports.answers.grown_types import held_json
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.review import review_parts
+from dumpleak.reports.answers.said_of_dumps import heading_of
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of, summarize_comparison
+from dumpleak.reports.answers.summary import summarize_comparison
 from dumpleak.reports.answers.together import site_membership, together_json
 from dumpleak.reports.document import (
     Column,
@@ -378,6 +380,7 @@ def diff_json(
                 "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
                 **parts_json(delta),
+                **held_json(delta),
             }
             for rank, delta in enumerate(_listed(comparison, shown), start=1)
         ],

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from dumpleak.model.block_page import BLOCK_COLUMNS
-from dumpleak.model.explanation import Explained, Explanation, Pointer
+from dumpleak.model.explanation import Explained, Explanation, Pointer, What
 from dumpleak.model.units import format_address, format_bytes
 from dumpleak.reports.document import (
     Column,
@@ -84,7 +84,8 @@ def _facts(found: Explained) -> Iterator[tuple[str, str]]:
         held = format_bytes(found.retained_bytes)
         told = f"only itself, {held}"
         if found.retained_count > 1:
-            told = f"at least {held} in {found.retained_count:,} blocks, itself included"
+            many = "objects" if found.what is What.OBJECT else "blocks"
+            told = f"at least {held} in {found.retained_count:,} {many}, itself included"
         yield "keeps alive", told
     if found.points_to is not None:
         yield "points to", _pointer_told(found.points_to)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dumpleak.compare.answers import Comparison, Proof
+from dumpleak.compare.evidence import containers_that_grow
 from dumpleak.compare.holes import HIDDEN_BYTES, find_hole
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account import AccountRow
@@ -60,7 +61,8 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         return f"{first}. Leaking? Two dumps cannot tell."
     if comparison.proof is not None and comparison.proof.blocks:
         whole = not find_hole(comparison.base).told
-        return f"{first}. {proof_told(comparison.proof, whole_base=whole)}"
+        told = proof_told(comparison.proof, whole_base=whole)
+        return f"{first}. {told}{'' if comparison.proof.unreferenced else growing_told(comparison)}"
     return f"{first}. {left_told(comparison.base, comparison.current) or CANNOT_TELL_A_CACHE}"
 
 
@@ -92,6 +94,12 @@ def proof_told(proof: Proof, *, whole_base: bool = True) -> str:
         f"None of {proof.blocks:,} {what} is unreferenced: they are held, be it by a cache that fills or by "
         "a list that nobody empties."
     )
+
+
+def growing_told(comparison: Comparison) -> str:
+    """A sentence on the container that grew most; "" where none did."""
+    grown = containers_that_grow(comparison)
+    return f" Most grew: {grown[0].largest.short}." if grown else ""
 
 
 def rows_told(rows: Sequence[AccountRow]) -> str:

@@ -134,6 +134,18 @@ def _properties(info: Info) -> list[tuple[str, object]]:
     return rows
 
 
+def _mostly(info: Info) -> dict[str, Any] | None:
+    """What has more memory than all native heaps: .NET, another language, another allocator."""
+    if not info.is_mostly_other:
+        return None
+    if info.managed is not None:
+        name, size = ".NET", info.managed.committed_bytes
+    else:
+        mostly = info.mostly
+        name, size = (mostly.program.name, mostly.bytes) if mostly is not None else ("", 0)
+    return {"name": name, "bytes": size, "private_bytes": info.private_bytes}
+
+
 def info_json(info: Info) -> dict[str, Any]:
     """Schema dumpleak/info/1."""
     return {
@@ -165,5 +177,6 @@ def info_json(info: Info) -> dict[str, Any]:
         else [{"type": name or None, "count": count} for name, count in info.handles],
         "managed": None if info.managed is None else asdict(info.managed),
         "why_no_managed": info.why_no_managed or None,
+        "mostly": _mostly(info),
         "diagnostics": diagnostics_json(info.diagnostics),
     }

@@ -20,6 +20,7 @@ from dumpleak.model.populations import (
     REGIONS,
     THREADS,
 )
+from dumpleak.model.programs import PROGRAMS
 from dumpleak.model.sites import allocator_in
 from dumpleak.model.snapshot import SourceInfo
 from dumpleak.model.subject import Subject
@@ -63,17 +64,9 @@ def _look_at(of: str) -> Step:
     return Step(f"Look at the {_CALLED.get(of, of)}:", f"dumpleak diff BASE CURRENT --of {of}")
 
 
-_ITS_BLOCKS = _look_at(ARENAS)
 # Who calls VirtualAlloc is known where an allocator is: what asks the allocator is what matters.
-_BY_ALLOCATOR = {
-    "mimalloc": _ITS_BLOCKS,
-    "rpmalloc": _ITS_BLOCKS,
-    ".net objects": _look_at(MANAGED),
-    "go heap": Step(
-        "See which Go code allocates, in the running program (net/http/pprof):",
-        "go tool pprof http://HOST:PORT/debug/pprof/heap",
-    ),
-    "java": Step("See what of Java grows, while it runs:", "jcmd PID VM.native_memory summary"),
+_BY_ALLOCATOR = {row.allocator.lower(): Step(*row.look) for row in PROGRAMS} | {
+    ".net objects": _look_at(MANAGED)
 }
 # Rows of the account that are not called as the population that names what is in them.
 _NAMED_BY = {"stacks": THREADS, "mapped": REGIONS}

@@ -13,8 +13,8 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.heaps import better_dump_lines
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
+from dumpleak.reports.answers.said_of_dumps import heading_of
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of
 from dumpleak.reports.document import (
     Column,
     Document,

@@ -18,15 +18,14 @@ from dumpleak.compare.system_changes import system_changes
 from dumpleak.compare.trend import Trend
 from dumpleak.model.account_rows import what_grew
 from dumpleak.model.boots import is_same_boot
-from dumpleak.model.coverage import Coverage
 from dumpleak.model.owners import drivers_named
 from dumpleak.model.populations import POPULATIONS, REGIONS
-from dumpleak.model.sites import SiteKind
-from dumpleak.model.snapshot import Snapshot, SourceInfo
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.together import innocent
 from dumpleak.model.units import count_of, format_bytes, format_count, format_share
 from dumpleak.reports.answers.account_facts import system_steps
 from dumpleak.reports.answers.changes import changes_facts
+from dumpleak.reports.answers.containers import container_facts, container_steps
 from dumpleak.reports.answers.headline import account_facts, growth_headline, holes_told
 from dumpleak.reports.answers.left_behind import left_facts, left_told
 from dumpleak.reports.answers.next_steps import (
@@ -40,18 +39,20 @@ from dumpleak.reports.answers.next_steps import (
     comparable_dumps_steps,
     named_elsewhere,
     outside_steps,
-    record_stacks,
     trace_steps,
     track_driver,
+)
+from dumpleak.reports.answers.said_of_dumps import (
+    MAX_NAME,
+    NAMED,
+    covered_told,
+    heading_of,
+    stack_steps,
 )
 from dumpleak.reports.answers.together import together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
-from dumpleak.survey.leaks import LeakGroup
-
-NAMED = 3  # sites the summary names
-MAX_NAME = 80  # characters of each
 
 
 def summarize_comparison(comparison: Comparison) -> Summary:
@@ -79,6 +80,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
     held = holder_evidence(comparison.current, grown[0].site) if grown else []
     if held:
         facts.append(("Holders", f"of the first: {'; '.join(held)}"))
+    facts += container_facts(comparison)
     if comparison.life.life is Life.OTHER:
         facts.append(("Runs", f"two runs of the program: {comparison.life.why}"))
     forced = f"Compared by force although {'; '.join(comparison.reasons)}. " * bool(
@@ -127,11 +129,6 @@ def groups_told(snapshot: Snapshot, count: int) -> str:
     """How many of a snapshot's groups: "3 sites", "threads of 2 start functions"."""
     told = count_of(count, snapshot.noun)
     return f"{snapshot.members} of {told}" if snapshot.is_listed else told
-
-
-def heading_of(snapshot: Snapshot) -> str:
-    """What stands above the names of a snapshot's groups: the sites of the kernel's pools are tags."""
-    return "tag" if snapshot.is_pool and snapshot.grouping == "site" else snapshot.grouping
 
 
 def elapsed(base: Snapshot, current: Snapshot) -> str:
@@ -221,11 +218,15 @@ def who_told(grown: Sequence[SiteDelta | SiteTrend], growth: int) -> list[tuple[
     if not grown:
         return []
     named = []
+    if any(delta.weight is not None for delta in grown):  # shares of what they hold, too
+        growth = sum(max(delta.ranked_by, 0) for delta in grown)
     for delta in islice(grown, NAMED):
         size = format_count(delta.delta_count, signed=True)  # of what is only counted
         if growth:
-            share = _share(delta.delta_bytes, growth)
-            size = f"{format_bytes(delta.delta_bytes, signed=True)}, {share} of growth"
+            share = _share(delta.ranked_by, growth)
+            size = f"{format_bytes(delta.ranked_by, signed=True)}, {share} of growth"
+            if delta.weight is not None and delta.weight > delta.delta_bytes:
+                size = f"{format_count(delta.delta_count, signed=True)}; with what they hold {size}"
         named.append(f"{cut_middle(delta.site.name, MAX_NAME)} ({size})")
     more = f", and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
     return [("Who", ", ".join(named) + more)]
@@ -252,7 +253,8 @@ def _grown_steps(
         traced = trace_steps(comparison.base.population, comparison.base.grouping, names)
         asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
         return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
-    steps = [THIRD_DUMP, *stack_steps(comparison.current.source, of_heaps(comparison, grown))]
+    steps = [THIRD_DUMP, *container_steps(comparison)]
+    steps += [*stack_steps(comparison.current.source, of_heaps(comparison, grown))]
     steps += outside_steps(delta.site.key for delta in grown[:NAMED] if id(delta) in outside)
     return tuple(dict.fromkeys((*steps, *seen)))
 
@@ -265,16 +267,6 @@ def of_heaps(
     return [row for row in grown[:NAMED] if id(row) not in outside]
 
 
-def stack_steps(
-    source: SourceInfo, sites: Sequence[SiteDelta | SiteTrend | LeakGroup]
-) -> tuple[Step, ...]:
-    """How to get call stacks, when the sites that matter have none."""
-    nameless = (SiteKind.TYPE, SiteKind.SHAPE)
-    if any(delta.site.kind in nameless for delta in sites[:NAMED]):
-        return (record_stacks(source),)
-    return ()
-
-
 def change_told(answer: Comparison | Trend) -> str:
     """By how much all grew together."""
     count = format_count(answer.delta_count, signed=True)
@@ -282,23 +274,6 @@ def change_told(answer: Comparison | Trend) -> str:
         return f"{count} {answer.base.members} in all"
     return (
         f"{format_bytes(answer.delta_bytes, signed=True)} and {count} {answer.base.members} in all"
-    )
-
-
-def covered_told(sides: Sequence[Coverage]) -> str:
-    """How much of the heaps the answer rests on; of several dumps the worst."""
-    never = next((side.never for side in sides if side.never), "")
-    if never:
-        return never
-    worst = min(
-        sides,
-        key=lambda side: (
-            *(side.walked_share, side.heaps_read - side.heaps_listed),
-            side.is_complete,
-        ),
-    )
-    return worst.told(
-        " of the worst dump" if len({side.walked_share for side in sides}) > 1 else ""
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dumpleak.model.info import Info
+from dumpleak.model.managed import ManagedKind
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import count_of, format_bytes, format_share
+from dumpleak.pointers.managed_roots import HELD_BY_MANAGED
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
 from dumpleak.reports.answers.next_steps import (
     USER_STACK_TRACES,
@@ -12,29 +14,31 @@ from dumpleak.reports.answers.next_steps import (
     better_dump_steps,
     record_stacks,
 )
-from dumpleak.reports.answers.summary import MAX_NAME, NAMED, covered_told, stack_steps
+from dumpleak.reports.answers.said_of_dumps import MAX_NAME, NAMED, covered_told, stack_steps
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.survey.leaks import Leaks
 from windumps.heaps.page_heap import heap as page_heap
 
+WINE = "wine"
 BY_TYPE = Step("See which .NET objects there are:", "dumpleak stat DUMP --of managed")
 
 
 def summarize_info(info: Info) -> Summary:
     """Of one dump."""
-    facts = managed_facts(info)
+    facts = managed_facts(info) or mostly_facts(info)
     facts += [("Heap memory", covered_told([info.coverage]))] if info.heaps else []
     if not info.usable:
         return Summary(
             Tone.CANNOT_TELL,
             f"Good enough to look for leaks? {info.advice}",
             tuple(facts),
-            better_dump_steps(info.source),
+            (*_inside(info), *(() if _is_foreign(info) else better_dump_steps(info.source))),
         )
     partly = info.advice.startswith("partly")
     steps: tuple[Step, ...] = (BY_TYPE,) if info.managed is not None else ()
-    if partly and not (info.is_mostly_managed and info.full_memory):
+    steps += _inside(info)
+    if partly and not (info.is_mostly_other and info.full_memory):
         steps += better_dump_steps(info.source)
     used = sum(heap.used_count or 0 for heap in info.heaps)
     named = "type and shape"
@@ -43,8 +47,11 @@ def summarize_info(info: Info) -> Summary:
         many = f"{info.sourced_blocks:,} of {used:,} used blocks"
         facts.append(("Source lines", f"file and line of {many}, kept by the debug C runtime"))
     traced = info.nt_global_flag is None or info.nt_global_flag & USER_STACK_TRACES
-    if info.is_mostly_managed:
-        facts.append(("Call stacks", "those that gflags records are of native heaps, not of .NET"))
+    if info.is_mostly_other:
+        other = info.mostly.program.name if info.mostly is not None else ".NET"
+        facts.append(
+            ("Call stacks", f"those that gflags records are of native heaps, not of {other}")
+        )
     elif not traced and not any(heap.kind == page_heap.NAME for heap in info.heaps):
         facts.append(("Call stacks", f"not recorded in this process; sites are named by {named}"))
         steps += (record_stacks(info.source),)
@@ -67,7 +74,45 @@ def managed_facts(info: Info) -> list[tuple[str, str]]:
     objects = f"{format_bytes(managed.bytes)} in {managed.count:,} objects"
     walked = f"{format_share(managed.walked_bytes, managed.committed_bytes)} of it walked"
     heap = f"GC heap {format_bytes(managed.committed_bytes)}{of_all}"
-    return [("Program", f"{mostly} ({heap}): {objects}, {walked}")]
+    facts = [("Program", f"{mostly} ({heap}): {objects}, {walked}")]
+    facts += [("Objects", "; ".join(map(_kind_told, managed.kinds)))] if managed.kinds else []
+    if managed.finalizable:
+        waiting = f"{managed.to_finalize or 0:,} wait for it to run"
+        facts.append(("Finalizers", f"{managed.finalizable:,} objects have one; {waiting}"))
+    return facts
+
+
+def _kind_told(kind: ManagedKind) -> str:
+    """What is in segments of one kind, and how much is free between."""
+    free = ""
+    if kind.free_bytes:
+        share = format_share(kind.free_bytes, kind.bytes + kind.free_bytes, 0)
+        free = f", {format_bytes(kind.free_bytes)} ({share}) free between them"
+    return f"{kind.kind} {format_bytes(kind.bytes)} in {kind.count:,}{free}"
+
+
+def mostly_facts(info: Info) -> list[tuple[str, str]]:
+    """Whose the memory of a process is, where a program of another language or allocator has most of it."""
+    mostly, private = info.mostly, info.private_bytes
+    if mostly is None or not info.is_mostly_other:
+        return []
+    is_most = private is not None and mostly.bytes > private // 2
+    of_all = f" of {format_bytes(private)} private" if private is not None else ""
+    name, memory = mostly.program.name, f"{mostly.program.memory} " * bool(mostly.program.memory)
+    some = f"a {name} program" if memory else f"uses {name}"
+    what = f"mostly {name}" if is_most else some
+    return [("Program", f"{what} ({memory}{format_bytes(mostly.bytes)}{of_all})")]
+
+
+def _inside(info: Info) -> tuple[Step, ...]:
+    """How to look into what has most of the memory."""
+    mostly = info.mostly
+    return (Step(*mostly.program.look),) if mostly is not None and info.is_mostly_other else ()
+
+
+def _is_foreign(info: Info) -> bool:
+    """No other dump of the process says more: its heaps are none of Windows, and all is in the file."""
+    return info.full_memory and bool(info.heaps) and all(h.kind == WINE for h in info.heaps)
 
 
 def summarize_leaks(leaks: Leaks) -> Summary:
@@ -93,6 +138,7 @@ def summarize_leaks(leaks: Leaks) -> Summary:
                 ),
             )
         )
+    facts += [("Held", note.message) for note in leaks.diagnostics if note.code == HELD_BY_MANAGED]
     sure = f"unreferenced, not proof of a leak; {covered_told([leaks.coverage])}"
     facts += [("How sure", sure), ("Scanned", f"{scanned}{registers}, and what they lead to")]
     if not leaks.groups:

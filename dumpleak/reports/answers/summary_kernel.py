@@ -21,14 +21,8 @@ from dumpleak.reports.answers.headline import account_facts, rows_told
 from dumpleak.reports.answers.left_behind import CANNOT_TELL_A_CACHE, left_facts, left_told
 from dumpleak.reports.answers.left_pool import left_blocks, left_steps
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
-from dumpleak.reports.answers.summary import (
-    NAMED,
-    covered_told,
-    elapsed,
-    order_steps,
-    rate_of,
-    summarize_comparison,
-)
+from dumpleak.reports.answers.said_of_dumps import NAMED, covered_told
+from dumpleak.reports.answers.summary import elapsed, order_steps, rate_of, summarize_comparison
 from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 

@@ -13,18 +13,18 @@ from dumpleak.model.populations import PROCESSES
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import ADDRESS_SPACE, shrinking_told, trends_of
 from dumpleak.reports.answers.boots import boots_facts
+from dumpleak.reports.answers.containers import container_facts, container_steps
 from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
 from dumpleak.reports.answers.left_behind import left_facts
 from dumpleak.reports.answers.next_steps import Step, trace_steps
+from dumpleak.reports.answers.said_of_dumps import NAMED, stack_steps
 from dumpleak.reports.answers.summary import (
-    NAMED,
     cannot_tell,
     change_told,
     elapsed,
     groups_told,
     how_sure,
     of_heaps,
-    stack_steps,
     who_told,
 )
 from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
@@ -78,6 +78,7 @@ def summarize_trend(trend: Trend) -> Summary:
         *who,
         *together_facts(trend),
         *account_facts(trend),
+        *container_facts(trend),
         how_sure(sure, trend.snapshots),
         ("Verdicts", f"take {MIN_DUMPS} dumps, and growth of at least {least}: less is noise"),
         *((("When it ends", exhaustion_line(trend)),) if trend.exhaustion is not None else ()),
@@ -196,4 +197,7 @@ def _trend_steps(trend: Trend, grown: Sequence[SiteTrend]) -> tuple[Step, ...]:
     if trend.base.is_listed:
         names = [site.site.name for site in grown[:NAMED]]
         return trace_steps(trend.base.population, trend.base.grouping, names)
-    return stack_steps(trend.current.source, of_heaps(trend, grown))
+    return (
+        *container_steps(trend),
+        *stack_steps(trend.current.source, of_heaps(trend, grown)),
+    )

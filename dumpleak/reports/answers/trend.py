@@ -30,8 +30,8 @@ from dumpleak.reports.answers.diff import (
 )
 from dumpleak.reports.answers.heaps import changed_heap_table
 from dumpleak.reports.answers.review import review_parts
+from dumpleak.reports.answers.said_of_dumps import heading_of
 from dumpleak.reports.answers.sites import site_name
-from dumpleak.reports.answers.summary import heading_of
 from dumpleak.reports.answers.summary_trend import summarize_trend
 from dumpleak.reports.answers.together import site_membership
 from dumpleak.reports.document import (

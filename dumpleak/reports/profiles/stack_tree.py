@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from dumpleak.compare.answers import Comparison
-from dumpleak.compare.trend import Trend
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
+
+if TYPE_CHECKING:
+    from dumpleak.compare.answers import Comparison
+    from dumpleak.compare.trend import Trend
 
 _KIND_NAMES = {
     SiteKind.SOURCE: "(source lines)",

@@ -13,10 +13,12 @@ from dumpleak.model.coverage import ArenasCovered, Coverage, ManagedCovered
 from dumpleak.model.errors import CannotAnswerError, Progress, no_progress
 from dumpleak.model.populations import (
     ARENAS,
+    BLOCKS,
     HANDLES,
     HEAPS,
     MANAGED,
     MODULES,
+    POOL,
     POPULATIONS,
     REGIONS,
     THREADS,
@@ -26,16 +28,26 @@ from dumpleak.model.totals import Totals
 from dumpleak.process.session import Session
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import process_snapshot
-from dumpleak.survey.populations.arenas import arena_members
 from dumpleak.survey.populations.handles import BY_TYPE, handle_members, handle_site
 from dumpleak.survey.populations.heap_rows import heap_members
-from dumpleak.survey.populations.managed import managed_objects
 from dumpleak.survey.populations.members import Members, added_up, members_snapshot, stored
 from dumpleak.survey.populations.modules import module_members
 from dumpleak.survey.populations.regions import OWNER, region_members
-from dumpleak.survey.populations.system import SYSTEM_PRODUCERS
 from dumpleak.survey.populations.threads import thread_members
+from windumps.later import later
 
+_arenas: Callable[..., StoredPopulation] = later(
+    "dumpleak.survey.populations.arenas", "arena_members"
+)
+_managed: Callable[..., StoredPopulation] = later(
+    "dumpleak.survey.populations.managed", "managed_objects"
+)
+_with_holders: Callable[..., Snapshot] = later(
+    "dumpleak.survey.populations.managed", "with_holders"
+)
+_with_stored_holders: Callable[..., Snapshot] = later(
+    "dumpleak.survey.populations.managed", "with_stored_holders"
+)
 # From a session, the snapshot of its process with all heaps walked, and a key of `--by`. Raises
 # `CannotAnswerError` where the dump does not tell of the members, or not of all; members that are found by a
 # walk come added up, with how much of their memory was walked.
@@ -46,8 +58,8 @@ PRODUCERS: dict[str, Producer] = {
     HANDLES: lambda session, process, by: handle_members(session, by),
     THREADS: lambda session, process, by: thread_members(session, by),
     MODULES: lambda session, process, by: module_members(session),
-    MANAGED: lambda session, process, by: managed_objects(session, by),
-    ARENAS: lambda session, process, by: arena_members(session, by),
+    MANAGED: lambda session, process, by: _managed(session, by),
+    ARENAS: lambda session, process, by: _arenas(session, by),
 }
 # How much of their memory was walked, of members that are found by a walk.
 COVERED: dict[str, type[Coverage]] = {MANAGED: ManagedCovered, ARENAS: ArenasCovered}
@@ -58,11 +70,16 @@ LEFT_OUT = {(HANDLES, "name"), (HANDLES, "process"), (THREADS, "process")}
 
 def is_produced(of: str | None) -> bool:
     """A population of a process or of a system, and not blocks of either."""
-    return of is not None and (of in PRODUCERS or of in SYSTEM_PRODUCERS)
+    return of not in (None, BLOCKS, POOL)
 
 
 def take_population(
-    session: Session, of: str, by: str, progress: Progress = no_progress
+    session: Session,
+    of: str,
+    by: str,
+    progress: Progress = no_progress,
+    *,
+    retained: bool = False,
 ) -> Snapshot:
     """A population of a process, grouped; the account is that of the whole process.
 
@@ -71,6 +88,7 @@ def take_population(
         of: A key of `PRODUCERS`.
         by: One of its groupings.
         progress: Told of each heap.
+        retained: Objects of .NET by type also tell what they keep alive.
 
     Raises:
         CannotAnswerError: the dump does not tell of it, or not of all members.
@@ -81,7 +99,10 @@ def take_population(
         process = take_snapshot(session, progress=progress, holders=True)
     else:
         process = process_snapshot(session, progress)
-    return members_snapshot(process, of, by, _produced(session, process, of, by))
+    found = members_snapshot(process, of, by, _produced(session, process, of, by))
+    if of == MANAGED and by == BY_TYPE:
+        return _with_holders(session, found, retained=retained)
+    return found
 
 
 def _produced(session: Session, process: Snapshot, of: str, by: str) -> StoredPopulation:
@@ -105,7 +126,10 @@ def stored_population(path: Path | str, of: str, by: str) -> Snapshot:
         raise CannotAnswerError(f"{path}: {why}")
     if kept.coverage is not None and of in COVERED:
         kept = replace(kept, coverage=COVERED[of](*astuple(kept.coverage)))
-    return members_snapshot(file.metadata.snapshot, of, by, kept)
+    found = members_snapshot(file.metadata.snapshot, of, by, kept)
+    if of == MANAGED and by == BY_TYPE:
+        return _with_stored_holders(found, kept)
+    return found
 
 
 def _of_older_file(file: SnapshotFile, of: str) -> StoredPopulation | None:

@@ -22,13 +22,7 @@ def arena_members(session: Session, by: str) -> StoredPopulation:
     Raises:
         CannotAnswerError: there are none in the dump, or they cannot be read.
     """
-    arenas = arenas_of(session)
-    unread = [source.entry for source in arenas if source.entry.heap is None]
-    if unread:
-        told = "; ".join(f"{entry.kind} is {entry.reason}" for entry in unread)
-        raise CannotAnswerError(f"{session.dump.path}: {told}")
-    if not arenas:
-        raise CannotAnswerError(f"{session.dump.path}: {_why_none(session)}")
+    require_arenas(session)
     grouping: Grouping = GROUPINGS[by](session)
     groups, sizes = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for source, used in arena_blocks(session):
@@ -36,7 +30,22 @@ def arena_members(session: Session, by: str) -> StoredPopulation:
         sizes.append(used.counted_bytes)
     group, size = np.concatenate(groups), np.concatenate(sizes)
     members = Members(grouping.table.sites, group, size)
-    return StoredPopulation({by: added_up(members)}, coverage=_covered(session))
+    return StoredPopulation({by: added_up(members)}, coverage=covered_arenas(session))
+
+
+def require_arenas(session: Session) -> None:
+    """Checks that blocks of other allocators can be told; heaps have to be walked first.
+
+    Raises:
+        CannotAnswerError: there are none in the dump, or they cannot be read.
+    """
+    arenas = arenas_of(session)
+    unread = [source.entry for source in arenas if source.entry.heap is None]
+    if unread:
+        told = "; ".join(f"{entry.kind} is {entry.reason}" for entry in unread)
+        raise CannotAnswerError(f"{session.dump.path}: {told}")
+    if not arenas:
+        raise CannotAnswerError(f"{session.dump.path}: {_why_none(session)}")
 
 
 def _why_none(session: Session) -> str:
@@ -48,7 +57,7 @@ def _why_none(session: Session) -> str:
     return f"no memory of {names} was found in the dump{known}{lacking}"
 
 
-def _covered(session: Session) -> ArenasCovered:
+def covered_arenas(session: Session) -> ArenasCovered:
     """How much of their memory was walked; memory that is not in the dump may hold blocks of them, too."""
     arenas = arenas_of(session)
     accounts = [source.entry.heap.account for source in arenas if source.entry.heap is not None]

@@ -136,4 +136,5 @@ def members_snapshot(
         sized=sized,
         blocks=None,
         holders=None,
+        held_objects=None,
     )

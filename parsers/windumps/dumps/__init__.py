@@ -12,10 +12,10 @@ import numpy as np
 
 from windumps.arrays import U8
 from windumps.dump import Dump
-from windumps.dumps import foreign
-from windumps.dumps.image import reader as memory_image
-from windumps.dumps.kernel import reader as kernel_open
-from windumps.dumps.minidump import reader as minidump
+from windumps.dumps import foreign, kinds
+from windumps.dumps.image import structures as memory_image
+from windumps.dumps.kernel import structures as kernel_dump
+from windumps.dumps.minidump import structures as minidump
 from windumps.errors import (
     ContainerError,
     CorruptDumpError,
@@ -23,6 +23,7 @@ from windumps.errors import (
     TruncatedDumpError,
     UnsupportedDumpError,
 )
+from windumps.later import later
 from windumps.unpack.containers import unpacked
 
 
@@ -42,10 +43,17 @@ class DumpFormat(NamedTuple):
 
 # Order does not matter: the signatures differ.
 DUMP_FORMATS: tuple[DumpFormat, ...] = (
-    DumpFormat(minidump.NAME, minidump.detect, minidump.open_minidump),
-    DumpFormat(kernel_open.NAME, kernel_open.detect, kernel_open.open_kernel_dump),
-    DumpFormat(memory_image.ELF_NAME, memory_image.detect_elf, memory_image.open_elf),
+    DumpFormat(
+        kinds.MINIDUMP, minidump.detect, later("windumps.dumps.minidump.reader", "open_minidump")
+    ),
+    DumpFormat(
+        kinds.KERNEL, kernel_dump.detect, later("windumps.dumps.kernel.reader", "open_kernel_dump")
+    ),
+    DumpFormat(
+        kinds.ELF, memory_image.detect_elf, later("windumps.dumps.image.reader", "open_elf")
+    ),
 )
+open_raw: Callable[[Path, U8], Dump | None] = later("windumps.dumps.image.reader", "open_raw")
 
 HEAD_BYTES = 0x1000
 
@@ -84,7 +92,7 @@ def _open(path: Path) -> Dump:
         data = np.frombuffer(mapped, np.uint8)
         try:
             # A raw image has no signature: what nothing else claims is searched for a kernel.
-            dump = row.open(path, data) if row is not None else memory_image.open_raw(path, data)
+            dump = row.open(path, data) if row is not None else open_raw(path, data)
         except (CorruptDumpError, TruncatedDumpError) as error:
             error.args = (f"{path}: {error}",)  # readers know offsets, not names
             raise

@@ -50,12 +50,10 @@ class Allocations:
         inside = (row >= 0) & (addresses - self.base[safe] < self.size[safe].astype(np.uint64))
         return np.where(inside, row, -1)
 
-    def having(self, addresses: U64) -> NDArray[np.bool_]:
-        """True for the allocations that one of the addresses lies in."""
-        found = np.zeros(len(self), np.bool_)
+    def having(self, addresses: U64, least: int = 1) -> NDArray[np.bool_]:
+        """True for the allocations that so many of the addresses lie in."""
         rows = self.of(addresses)
-        found[rows[rows >= 0]] = True
-        return found
+        return np.bincount(rows[rows >= 0], minlength=len(self)) >= least
 
 
 def allocations_at(memory: AddressSpace, base: U64, width: int) -> Allocations:

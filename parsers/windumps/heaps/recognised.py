@@ -66,6 +66,15 @@ def _is_go(memory: AddressSpace, module: Module) -> bool:
     )
 
 
+def _go_runtime(taken: Allocations, modules: Sequence[Module]) -> Rows:
+    """What the runtime of a Go program keeps besides its heap."""
+    found = np.zeros(len(taken), np.bool_)
+    for module in modules:
+        if module.name.lower().endswith(".exe") and _is_go(taken.memory, module):
+            found |= named_by(taken, module)
+    return found
+
+
 _V8_PAGE = 256 << 10
 _V8_HEADER = 0x4000  # objects begin before that
 
@@ -202,10 +211,15 @@ def _image(*beginnings: str, code: bool | None = None) -> Callable[..., Rows]:
         found = np.zeros(len(taken), np.bool_)
         for module in modules:
             if module.name.lower().startswith(beginnings):
-                found |= np.isin(taken.base, _pointers(taken, module))
+                found |= named_by(taken, module)
         return found if code is None else found & (taken.executable == code)
 
     return find
+
+
+def named_by(taken: Allocations, module: Module) -> Rows:
+    """Allocations whose very beginning the data of an image names."""
+    return np.isin(taken.base, _pointers(taken, module))
 
 
 def _pointers(taken: Allocations, module: Module) -> U64:
@@ -231,6 +245,7 @@ _POINTS = "the data of {} names its beginning"
 # The first row that shows its evidence names an allocation.
 RECOGNISERS: tuple[Recogniser, ...] = (
     Recogniser("Go heap", "memory where Go reserves it, in a program built by Go", _go),
+    Recogniser("Go runtime", _POINTS.format("a program built by Go"), _go_runtime),
     Recogniser("V8 heap", "pages that tell their size, their bounds and one heap", _v8),
     Recogniser("PartitionAlloc", "super pages that name one root", _partition_alloc),
     Recogniser("FastMM4", "pools on one list, whose head is in an image", _fastmm),

@@ -327,6 +327,7 @@ _X64_26100: dict[str, dict[str, Any]] = {
     "_HEAP_LFH_SUBSEGMENT": {
         "sizeof": (0x40, ""),
         "DelayFree": None,
+        "ListEntry": (0x0, ""),
         "FreeListHead": (0x10, "u2"),
         "FreeListCount": (0x12, "u2"),
         "CommitUnitShift": (0x26, "u1"),

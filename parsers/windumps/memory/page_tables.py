@@ -75,6 +75,7 @@ class PageTableMemory(AddressSpace):
         self._index_mask = self._tables.pages_per_region - 1
         self._page = np.arange(self._index_mask + 1, dtype=np.uint64) << np.uint64(PAGE_BITS)
         self._rows: dict[int, I64] = {}
+        self._is_cut = False
 
     # --- AddressSpace -------------------------------------------------------------------------
 
@@ -200,8 +201,10 @@ class PageTableMemory(AddressSpace):
         return 1 << self._region_bits
 
     def lost_upper_tables(self) -> bool:
-        """Some table of kernel memory above the last level leads nowhere, or is not in the dump."""
-        return self._tables.upper_tables()[1]
+        """Some table of kernel memory above the last level leads nowhere, or is not in the dump; or a walk
+        ended early, for tables map more than this memory can need.
+        """
+        return self._is_cut or self._tables.upper_tables()[1]
 
     def translate(self, address: int) -> int | None:
         """Physical address of one virtual address, in the dump or not; None where no page is.
@@ -284,6 +287,7 @@ class PageTableMemory(AddressSpace):
         for leaves in self._tables.walk(start, end):
             budget -= len(leaves)
             if budget < 0:
+                self._is_cut = True
                 self._log.add(
                     "page-tables-without-end",
                     Severity.ERROR,

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from windumps.symbols.errors import SymbolPathError
 
+ENVIRONMENT = "_NT_SYMBOL_PATH"
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z", re.IGNORECASE)
 _OTHER_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 MAX_ELEMENTS = 256

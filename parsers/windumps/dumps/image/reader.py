@@ -13,6 +13,7 @@ import numpy as np
 
 from windumps.arrays import PAGE_SIZE, U8
 from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.dumps import kinds
 from windumps.dumps.image import layouts as raw_layouts
 from windumps.dumps.image import structures as c
 from windumps.dumps.image import vmware, xen
@@ -24,21 +25,8 @@ from windumps.kernel.kernel import identify_kernel, read_shared_data, version_of
 from windumps.kernel.physical_runs import memory_runs
 from windumps.memory import RunMemory
 
-ELF_NAME = "ELF core of a virtual machine"
-XEN_NAME = "Xen core of a virtual machine"
-RAW_NAME = "raw memory image"
 MIN_RAW_BYTES = 1 << 20
 _MAX_PHYSICAL = 1 << 52
-
-
-def detect_elf(head: bytes) -> bool:
-    """True when the first bytes of a file are those of a little-endian ELF core."""
-    return (
-        head[:4] == c.MAGIC
-        and head[4:5] in (bytes([c.CLASS32]), bytes([c.CLASS64]))
-        and head[5] == c.LITTLE_ENDIAN
-        and int.from_bytes(head[16:18], "little") == c.ET_CORE
-    )
 
 
 def open_elf(path: Path, data: U8) -> KernelDump:
@@ -54,10 +42,10 @@ def open_elf(path: Path, data: U8) -> KernelDump:
     hints: list[tuple[str, int]] = []
     xen_core = xen.read_memory(data, header) if is_64bit else None
     if xen_core is not None:
-        name = XEN_NAME
+        name = kinds.XEN
         physical, missing = xen_core
     else:
-        name = ELF_NAME
+        name = kinds.ELF
         layout = c.SEGMENT64 if is_64bit else c.SEGMENT32
         rows = _segments(data, header, layout, is_64bit=is_64bit)
         physical, missing = _loaded(data, rows)
@@ -112,7 +100,7 @@ def open_raw(path: Path, data: U8) -> KernelDump | None:
             return found
     best: KernelDump | None = None
     for layout in raw_layouts.candidates(size):
-        dump = _open(path, layout.memory(data), [], RAW_NAME, DiagnosticLog())
+        dump = _open(path, layout.memory(data), [], kinds.RAW, DiagnosticLog())
         if dump is None:
             continue
         if not layout.needs_proof:
@@ -134,7 +122,7 @@ def _by_regions(path: Path, data: U8, regions: vmware.Regions) -> KernelDump | N
     """
     log = DiagnosticLog()
     physical, missing = regions.memory(data)
-    dump = _open(path, physical, [], RAW_NAME, log)
+    dump = _open(path, physical, [], kinds.RAW, log)
     if dump is None or not dump.kernel.drivers or not regions.holds(memory_runs(dump.kernel)):
         return None
     dump.missing_bytes = missing
@@ -164,7 +152,7 @@ def _only_the_proven(
     """The image without what may lie elsewhere than it seems."""
     layout = raw_layouts.common(size, runs)
     log = DiagnosticLog()
-    dump = _open(path, layout.memory(data), [], RAW_NAME, log)
+    dump = _open(path, layout.memory(data), [], kinds.RAW, log)
     if dump is None:
         return None
     end = max((base + count for base, count in runs), default=0)

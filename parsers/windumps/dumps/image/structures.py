@@ -94,3 +94,13 @@ NOTE = Layout("Elf_Nhdr", 12, [("NameSize", "u4"), ("DataSize", "u4"), ("Type", 
 VMWARE_HEADER = Struct("<III")
 VMWARE_GROUP = Struct("<64sQQ")
 VMWARE_MAGICS = frozenset({0xBED2BED0, 0xBAD1BAD1, 0xBED2BED2, 0xBED3BED3})
+
+
+def detect_elf(head: bytes) -> bool:
+    """True when the first bytes of a file are those of a little-endian ELF core."""
+    return (
+        head[:4] == MAGIC
+        and head[4:5] in (bytes([CLASS32]), bytes([CLASS64]))
+        and head[5] == LITTLE_ENDIAN
+        and int.from_bytes(head[16:18], "little") == ET_CORE
+    )

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump, Thread
+from windumps.dumps import kinds
 from windumps.dumps.kernel.dump import KernelDump
 from windumps.errors import MemoryReadError, UnsupportedDumpError
 from windumps.images.modules import Module
@@ -14,7 +15,6 @@ from windumps.kernel.drivers import listed_modules
 from windumps.kernel.processes import KernelProcess, threads
 from windumps.memory import AddressSpace, PageTableMemory
 
-KIND = "process of a kernel dump"
 _NAME_BYTES = 14  # of `_EPROCESS.ImageFileName`, without its end
 # PEB.ImageBaseAddress, PEB.Ldr, PEB_LDR_DATA.InLoadOrderModuleList, NT_TIB.StackBase and StackLimit, by
 # pointer size: the same from XP to 11 24H2 (public types of ntdll).
@@ -73,7 +73,7 @@ def open_process(dump: KernelDump, process: KernelProcess) -> Dump:
         pebs["x86"] = process.wow64_peb
     return Dump(
         path=dump.path,
-        kind=KIND,
+        kind=kinds.PROCESS_OF_KERNEL,
         architecture=dump.architecture,
         platform=dump.platform,
         os_version=dump.os_version,

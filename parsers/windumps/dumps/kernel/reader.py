@@ -13,6 +13,7 @@ from pathlib import Path
 
 from windumps.arrays import U8
 from windumps.diagnostics import DiagnosticLog, Severity
+from windumps.dumps import kinds
 from windumps.dumps.kernel import bitmap as kernel_bitmap
 from windumps.dumps.kernel import full as kernel_full
 from windumps.dumps.kernel import ranges as kernel_ranges
@@ -37,8 +38,6 @@ from windumps.kernel.variables import KernelSymbols
 from windumps.memory import AddressSpace, PageTableMemory
 from windumps.memory.paging import PAGINGS, X86, X86_PAE
 
-NAME = "kernel dump"
-
 _ReadPages = Callable[[U8, KernelHeader, DiagnosticLog], PageMap]
 # One row for each kind that holds pages.
 PAGE_READERS: dict[int, _ReadPages] = {
@@ -52,11 +51,6 @@ PAGE_READERS: dict[int, _ReadPages] = {
     c.DumpType.FULL_RANGES: kernel_ranges.read_pages,
 }
 FULL_TYPES = frozenset((c.DumpType.FULL, c.DumpType.BITMAP_FULL, c.DumpType.FULL_RANGES))
-
-
-def detect(head: bytes) -> bool:
-    """True when the first bytes of a file are a kernel crash dump's."""
-    return head[:8] in (c.SIGNATURE32, c.SIGNATURE64)
 
 
 def open_kernel_dump(path: Path, data: U8) -> KernelDump:
@@ -227,7 +221,7 @@ def _dump(
     version = shared.version if shared is not None else version_of_build(kernel.build)
     return KernelDump(
         path=path,
-        kind=NAME,
+        kind=kinds.KERNEL,
         architecture=header.architecture,
         platform="Windows",
         os_version=(*version, kernel.build),

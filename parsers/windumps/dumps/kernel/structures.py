@@ -332,3 +332,8 @@ BLOB_HEADER = Layout(
         ("PostPad", "u4"),
     ],
 )
+
+
+def detect(head: bytes) -> bool:
+    """True when the first bytes of a file are a kernel crash dump's."""
+    return head[:8] in (SIGNATURE32, SIGNATURE64)

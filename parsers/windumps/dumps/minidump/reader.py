@@ -26,6 +26,7 @@ from minidump.streams.UnloadedModuleListStream import MINIDUMP_UNLOADED_MODULE
 from windumps.arrays import U8
 from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump, Thread
+from windumps.dumps import kinds
 from windumps.dumps.minidump import structures as c
 from windumps.dumps.minidump.memory import read_memory
 from windumps.dumps.minidump.process import read_handles, read_thread_starts, read_vm_counters
@@ -34,18 +35,11 @@ from windumps.images.modules import Module, file_name, parse_codeview
 from windumps.images.search import completed, unlisted_images
 from windumps.memory import AddressSpace
 
-NAME = "minidump"
-
 # Bytes of one record, as the decoders of the `minidump` package consume them.
 MODULE_SIZE = 108
 THREAD_SIZE = 48
 UNLOADED_MODULE_SIZE = 24
 MISC_INFO_SIZE = 24
-
-
-def detect(head: bytes) -> bool:
-    """True when the first bytes of a file are a minidump's."""
-    return head[:4] == c.SIGNATURE
 
 
 def open_minidump(path: Path, data: U8) -> Dump:
@@ -77,7 +71,7 @@ def open_minidump(path: Path, data: U8) -> Dump:
     listed_modules = list(_modules(streams, place)) if place is not None else []
     return Dump(
         path=path,
-        kind=NAME,
+        kind=kinds.MINIDUMP,
         architecture=architecture,
         platform=platform,
         os_version=version,

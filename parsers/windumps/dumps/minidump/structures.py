@@ -292,3 +292,8 @@ CONTEXT_REGISTERS: dict[str, tuple[int, int, tuple[str, ...]]] = {
     ),
     "arm64": (0x8, 8, (*(f"x{n}" for n in range(29)), "fp", "lr", "sp", "pc")),
 }
+
+
+def detect(head: bytes) -> bool:
+    """True when the first bytes of a file are a minidump's."""
+    return head[:4] == SIGNATURE

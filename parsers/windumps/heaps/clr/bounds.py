@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import I64, U64
 from windumps.heaps.clr.method_tables import MethodTables
-from windumps.heaps.clr.segments import Segment, private_words, writable_words
+from windumps.heaps.clr.segments import Segment, object_at, private_words, writable_words
 from windumps.heaps.clr.walk import Span, Walk
 from windumps.memory.regions import MEM_IMAGE
 
@@ -117,12 +117,16 @@ def contexts(tables: MethodTables, segments: list[Segment], found: Pointers) -> 
     ends = np.array([segment.committed for segment in segments], np.uint64)
     small = np.array([segment.kind == "small" for segment in segments], np.bool_)
     size = found.following - found.value
-    pairs = (found.following > found.value) & (size <= MAX_CONTEXT)
+    pairs = (found.following >= found.value) & (size <= MAX_CONTEXT)
     pairs &= (found.following < ends[found.segment]) & small[found.segment]
     pairs &= ((found.value | found.following) & np.uint64(width - 1)) == 0
     rows = np.flatnonzero(pairs)
     taken, there = memory.gather(found.place[rows] + np.uint64(2 * width), "<u8")
-    rows = rows[there & (taken >= size[rows]) & (taken < MAX_TAKEN)]
+    rows = rows[there & (taken >= size[rows]) & (taken < MAX_TAKEN) & (taken > 0)]
+    # One word twice is a context that is used up, where no object begins.
+    full = size[rows] == 0
+    full[full] = object_at(tables, found.value[rows[full]])
+    rows = rows[~full]
     jumps = {}
     for start, end in zip(found.value[rows].tolist(), found.following[rows].tolist(), strict=True):
         size_there = memory.bytes_from(start, end - start)
@@ -132,9 +136,23 @@ def contexts(tables: MethodTables, segments: list[Segment], found: Pointers) -> 
 
 
 def ends_of_objects(
-    tables: MethodTables, segments: list[Segment], found: Pointers, jumps: dict[int, int]
+    tables: MethodTables,
+    segments: list[Segment],
+    found: Pointers,
+    jumps: dict[int, int],
+    alloc_allocated: int = 0,
 ) -> list[End]:
-    """Where the objects of each segment end."""
+    """Where the objects of each segment end.
+
+    Args:
+        tables: The MethodTables.
+        segments: The heap.
+        found: Pointers into it.
+        jumps: What threads have taken of it.
+        alloc_allocated: Where this word stands; 0 where that is not known.
+    """
+    if alloc_allocated:
+        found = found._replace(of_runtime=found.place == np.uint64(alloc_allocated))
     ends = [_end(tables, segments, number, found, jumps) for number in range(len(segments))]
     if any(end.by_word for end in ends):
         return ends

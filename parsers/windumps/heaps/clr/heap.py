@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from windumps.diagnostics import DiagnosticLog, Severity
 from windumps.dump import Dump
 from windumps.heaps.base import HeapAccount
 from windumps.heaps.clr.bounds import End, Pointers, contexts, ends_of_objects, heap_pointers
+from windumps.heaps.clr.collector import Collector, find_collector
 from windumps.heaps.clr.method_tables import MethodTables
 from windumps.heaps.clr.names import TypeName, TypeNames
 from windumps.heaps.clr.runtime import CORE, FRAMEWORK, NONE, Runtime, runtime_of
@@ -34,6 +36,27 @@ FRAMEWORK_NOT_READ = (
 )
 
 
+@dataclass
+class KindAccount:
+    """Objects of segments of one kind: small, large, pinned or frozen.
+
+    Attributes:
+        segments: How many.
+        count: Objects.
+        bytes: Bytes in them.
+        free_bytes: Between them.
+        largest_free_bytes: Of that, the largest stretch.
+        committed_bytes: Memory of the segments.
+    """
+
+    segments: int = 0
+    count: int = 0
+    bytes: int = 0
+    free_bytes: int = 0
+    largest_free_bytes: int = 0
+    committed_bytes: int = 0
+
+
 class ManagedHeap:
     """All objects of a process.
 
@@ -48,6 +71,7 @@ class ManagedHeap:
         account: Where its memory went, complete once `objects` has run to its end: used and free blocks are
             objects and free stretches between them; overhead is what is committed behind the last object,
             and what threads have taken and not used yet.
+        kinds: The same by kind of segment.
         marked: Objects with marks of a collection, complete like `account`.
         log: What was left out.
     """
@@ -58,6 +82,7 @@ class ManagedHeap:
         self.tables = MethodTables(dump.memory, runtime.pointer_size, dump.release)
         self.segments = find_segments(self.tables)
         self.account = HeapAccount()
+        self.kinds: dict[str, KindAccount] = {}
         self.marked = 0
         if runtime.architecture not in PROVEN:
             told = f"the .NET heap of {runtime.architecture} is read by the rules of x64, untried"
@@ -81,11 +106,23 @@ class ManagedHeap:
     @cached_property
     def ends(self) -> list[End]:
         """Where the objects of each segment end."""
-        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps)
+        known = self.collector.alloc_allocated if self.collector is not None else 0
+        return ends_of_objects(self.tables, self.segments, self.pointers, self._jumps, known)
+
+    @cached_property
+    def collector(self) -> Collector | None:
+        """What the collector says of itself; None where that is not found."""
+        return find_collector(self.tables, self.segments, self.runtime.images)
+
+    @property
+    def in_collection(self) -> bool:
+        """The dump was taken in the middle of a collection, as far as its traces tell."""
+        return self.marked > 0 or (self.collector is not None and self.collector.collecting)
 
     def objects(self) -> Iterator[Objects]:
         """Walks the heap; every object comes once, in pieces of bounded size. Free stretches do not."""
         self.account = HeapAccount()
+        self.kinds = {}
         self.marked = 0
         for segment, end in zip(self.segments, self.ends, strict=True):
             small = segment.kind == "small"
@@ -95,23 +132,28 @@ class ManagedHeap:
             walked = 0
             for piece in walk.pieces():
                 free = self.tables.free[piece.table]
-                walked += self._count(piece.size, free)
+                walked += self._count(segment.kind, piece.size, free)
                 yield piece.select(~free)
             self._close(segment, end, walk, walked)
         self._close_uncovered()
-        if self.marked:
+        if self.in_collection:
+            marks = f": {self.marked} objects bear its marks" * bool(self.marked)
             self.log.add(
                 "managed-heap-in-collection",
                 Severity.WARNING,
                 _STRUCTURE,
                 None,
-                f"the dump was taken in the middle of a garbage collection: {self.marked} objects bear its "
-                "marks, and objects may be in two places",
+                f"the dump was taken in the middle of a garbage collection{marks}; objects may be in two "
+                "places, or overwritten",
             )
 
-    def _count(self, size: I64, free: NDArray[np.bool_]) -> int:
-        account = self.account
+    def _count(self, name: str, size: I64, free: NDArray[np.bool_]) -> int:
+        account, kind = self.account, self.kinds.setdefault(name, KindAccount())
         freed, both = int(size[free].sum()), int(size.sum())
+        kind.count += int(np.count_nonzero(~free))
+        kind.bytes += both - freed
+        kind.free_bytes += freed
+        kind.largest_free_bytes = max(kind.largest_free_bytes, int(size[free].max(initial=0)))
         account.free_count += int(np.count_nonzero(free))
         account.used_count += int(np.count_nonzero(~free))
         account.free_block_bytes += freed
@@ -127,6 +169,9 @@ class ManagedHeap:
         there = sum(self._memory.present_bytes(low, high) for low, high in lost)
         committed = max(segment.committed, end.unsure) - segment.start
         account.committed_bytes += committed
+        kind = self.kinds.setdefault(segment.kind, KindAccount())
+        kind.segments += 1
+        kind.committed_bytes += committed
         account.reserved_bytes += segment.reserved - segment.start
         account.unwalked_bytes += unwalked
         account.absent_bytes += unwalked - there

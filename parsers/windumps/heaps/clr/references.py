@@ -27,6 +27,13 @@ class Links(NamedTuple):
     target: I64
 
 
+class RootLinks(NamedTuple):
+    """Pointers to objects from outside the heap: where they stand, and the numbers of the objects."""
+
+    place: U64
+    target: I64
+
+
 class ObjectIndex:
     """All objects of a heap that was walked as a whole, ascending by address.
 
@@ -53,13 +60,19 @@ class ObjectIndex:
 
     def held(self, registers: U64) -> I64:
         """Objects that words outside the heap, or registers, point to."""
+        held = np.unique(np.concatenate([self.roots().target, self.find(registers)]))
+        return held[held >= 0]
+
+    def roots(self) -> RootLinks:
+        """Words outside the heap that point to objects; a segment's entry holds nothing."""
         found = self._heap.pointers
         entries = np.array([segment.entry for segment in self._heap.segments], np.uint64)
         entries.sort()
         before = np.maximum(np.searchsorted(entries, found.place, "right") - 1, 0)
         own = (found.place >= entries[before]) & (found.place - entries[before] < ENTRY_BYTES)
-        held = np.unique(self.find(np.concatenate([found.value[~own], registers])))
-        return held[held >= 0]
+        target = self.find(found.value)
+        kept = ~own & (target >= 0)
+        return RootLinks(found.place[kept], target[kept])
 
     def links(self) -> Iterator[Links]:
         """The pointers in objects, piece by piece."""

@@ -46,14 +46,25 @@ def runtime_of(dump: Dump) -> Runtime:
         module = next((named[name] for name in names if name in named), None)
         if module is not None:
             found = [named[name] for name in names if name in named]
+            if kind == CORE and module.name.lower() != _CORE[0]:  # its runtime is in another file
+                found += _with_section(dump)
             return Runtime(kind, module, _architecture(dump, module), _spans(found))
+    for module in _with_section(dump):
+        return Runtime(CORE, module, _architecture(dump, module), _spans([module]))
     unseen = not dump.modules or not dump.modules_whole
     for module in dump.modules:
         raw = dump.memory.read_available(module.base_address, HEADER_BYTES)
-        if _SECTION in raw:
-            return Runtime(CORE, module, _architecture(dump, module), _spans([module]))
         unseen |= not raw and module.name.lower().endswith(".exe")
     return Runtime(MAYBE if unseen else NONE, None, dump.architecture)
+
+
+def _with_section(dump: Dump) -> list[Module]:
+    """Images that have the section of a runtime."""
+    return [
+        module
+        for module in dump.modules
+        if _SECTION in dump.memory.read_available(module.base_address, HEADER_BYTES)
+    ]
 
 
 def _spans(modules: list[Module]) -> tuple[tuple[int, int], ...]:

@@ -71,7 +71,7 @@ def find_segments(tables: MethodTables) -> list[Segment]:
         places = np.uint64(address) + (at * width).astype(np.uint64)
         rows.append(np.stack([*columns, places], axis=1))
     table = np.concatenate(rows)[:MAX_SEGMENTS]
-    sure = _first_is_object(tables, table[:, _MEM]) & (table[:, _ALLOCATED] != 0)
+    sure = object_at(tables, table[:, _MEM]) & (table[:, _ALLOCATED] != 0)
     held = np.isin(_allocations(memory, table[:, _MEM]), _allocations(memory, table[sure, _MEM]))
     linked = np.isin(table[:, _NEXT], table[sure, _PLACE]) & (table[:, _FLAGS] & FROZEN != 0)
     kept = table[sure | (held & (len(memory.regions) > 0)) | linked]
@@ -194,7 +194,8 @@ def _entries(words: U64, width: int) -> I64:
     return np.asarray(at[near])
 
 
-def _first_is_object(tables: MethodTables, starts: U64) -> NDArray[np.bool_]:
+def object_at(tables: MethodTables, starts: U64) -> NDArray[np.bool_]:
+    """Where an object begins, by the MethodTable that stands there."""
     firsts, there = tables.memory.gather(starts, f"<u{tables.pointer_size}")
     mask = np.uint64(tables.pointer_size - 1)
     good: NDArray[np.bool_] = there & tables.check(firsts.astype(np.uint64) & ~mask).good

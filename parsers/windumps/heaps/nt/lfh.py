@@ -65,14 +65,16 @@ class LfhReader(AreaReader):
         """Blocks of damaged areas, by the subsegments in use that name them.
 
         An area without its signature is a block of the heap's own like any other, but for the
-        subsegment that points to it; one that names a wrong subsegment, likewise.
+        subsegment that points to it; one that names a wrong subsegment, likewise. Where that is
+        damaged, too, the headers of its blocks tell what is lost.
         """
         if not self._own and not self._damaged:
             return NOTHING
         damaged = _joined([(areas.address, areas.room) for areas in self._damaged])
         own = _joined(self._own)
         user, room = _joined([damaged, own])
-        named = self.zone_subsegments(*own)
+        places = self.zone_places(*own)
+        named = self.zone_subsegments(places)
         subsegment = np.array([named.get(area, 0) for area in user.tolist()], np.uint64)
         areas, ok = self.describe(user, room, subsegment, damaged=True)
         given_up = ~ok[: len(damaged[0])]
@@ -87,7 +89,12 @@ class LfhReader(AreaReader):
             )
         read = self.read(recovered)
         self._own, self._damaged = [], []
-        return read._replace(lost=read.lost + int(damaged[1][given_up].sum()))
+        rest = ~ok[len(damaged[0]) :]
+        user, room = own[0][rest], own[1][rest]
+        hidden = self.has_blocks(user, room, places)
+        self.say_unreadable(user[hidden], room[hidden])
+        lost = int(damaged[1][given_up].sum()) + int(room[hidden].sum())
+        return read._replace(lost=read.lost + lost)
 
     def read(self, areas: Areas) -> AreaBlocks:
         """All blocks of areas that agree with their subsegments."""

@@ -137,25 +137,54 @@ class AreaReader:
                 size,
             )
 
-    def zone_subsegments(self, user: U64, room: I64) -> dict[int, int]:
-        """Areas that subsegments in use name, with those subsegments.
+    def zone_places(self, user: U64, room: I64) -> U64:
+        """Where subsegments can be.
 
         Args:
             user: uint64, where the contents of the heap's own blocks begin; zones are among them.
             room: int64, their sizes.
         """
-        size = self.layout.size(SUBSEGMENT)
-        first = self.layout.size("_LFH_BLOCK_ZONE")
+        size, first = self.layout.size(SUBSEGMENT), self.layout.size("_LFH_BLOCK_ZONE")
         low, high = ZONE_BYTES
         zones = (room >= low) & (room < high)
-        named: dict[int, int] = {}
-        for zone, bytes_ in zip(user[zones].tolist(), room[zones].tolist(), strict=True):
-            places = np.arange(first, bytes_ - size + 1, size).astype(np.uint64) + np.uint64(zone)
-            at = places + np.uint64(self.layout.offset(SUBSEGMENT, "UserBlocks"))
-            areas, _ = self.context.memory.gather(at, f"<u{self.context.pointer_size}")
-            named.update(zip(areas.tolist(), places.tolist(), strict=True))
+        count = np.maximum((room[zones] - first) // size, 0)
+        before = np.cumsum(count) - count
+        number = np.arange(int(count.sum())) - np.repeat(before, count)
+        places: U64 = np.repeat(user[zones], count) + (first + number * size).astype(np.uint64)
+        return places
+
+    def zone_subsegments(self, places: U64) -> dict[int, int]:
+        """Areas that subsegments in use name, with those subsegments."""
+        at = places + np.uint64(self.layout.offset(SUBSEGMENT, "UserBlocks"))
+        areas, _ = self.context.memory.gather(at, f"<u{self.context.pointer_size}")
+        named = dict(zip(areas.tolist(), places.tolist(), strict=True))
         named.pop(0, None)
         return named
+
+    def has_blocks(self, user: U64, room: I64, places: U64) -> Mask:
+        """True where headers of used blocks stand in what no subsegment and no header says is an area.
+
+        Args:
+            user: uint64, where the contents of the heap's own blocks begin.
+            room: int64, their sizes.
+            places: uint64, where subsegments can be.
+        """
+        shift = np.uint64(0 if self.context.pointer_size == 4 else 4)
+        subsegments = (places >> shift).astype(np.uint32)
+        found = np.zeros(len(user), bool)
+        for row in range(len(user) if self.key is not None else 0):
+            offset = np.arange(
+                0, int(room[row]) - self.context.granularity, self.context.granularity
+            )
+            header = user[row] + offset.astype(np.uint64)
+            low, unused, _, present = self._read_headers(header)
+            one = np.zeros(1, np.int64)
+            area = Areas(user[row : row + 1], one, one.astype(np.uint64), one, one, one, one)
+            named = low ^ np.uint32(self.key or 0)
+            named ^= self._expected_low(header, area, np.zeros(len(header), np.int64))
+            known = named == 0 if self.names_distance else np.isin(named, subsegments)
+            found[row] = bool((present & (unused > UNUSED_LFH) & known).any())
+        return found
 
     # -- where its first block lies
 

@@ -75,3 +75,21 @@ def drop_chained(
         missing[active[ended & (link != 0)]] = -1
         active = active[~ended]
     return missing
+
+
+def unlinked(memory: AddressSpace, entry: U64, pointer_size: int) -> Bools:
+    """True where a LIST_ENTRY is not what its neighbours point back to.
+
+    A neighbour that is not in the dump tells nothing; nobody's is at address 0.
+
+    Args:
+        memory: The process's memory.
+        entry: uint64, addresses of the entries.
+        pointer_size: 4 or 8.
+    """
+    found = np.zeros(len(entry), np.bool_)
+    for way, back in ((0, pointer_size), (pointer_size, 0)):
+        other = memory.gather(entry + np.uint64(way), f"<u{pointer_size}")[0].astype(np.uint64)
+        answer, present = memory.gather(other + np.uint64(back), f"<u{pointer_size}")
+        found |= (present & (answer != entry)) | (other == 0)
+    return found

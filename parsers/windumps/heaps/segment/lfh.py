@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import I64, PAGE_SIZE, U32, U64
 from windumps.diagnostics import DiagnosticLog, Severity
-from windumps.heaps.segment.free_chain import ChainedBlocks, drop_chained
+from windumps.heaps.segment.free_chain import ChainedBlocks, drop_chained, unlinked
 from windumps.heaps.segment.padding import last_words, unused_bytes
 from windumps.heaps.segment.pages import CommitMap, absent_bytes, pieces
 from windumps.layouts.rows import LayoutRow
@@ -362,8 +362,25 @@ class LfhReader:
                 "tells which",
                 int(part.size[bad]),
             )
-        broken: Bools = missing != 0
+        broken: Bools = (missing != 0) | self._say_unlinked(part)
         return broken
+
+    def _say_unlinked(self, part: Subsegments) -> Bools:
+        """Subsegments that their list does not lead back to: what stands beside its links is in doubt."""
+        name = "_HEAP_LFH_SUBSEGMENT"
+        links = part.address + np.uint64(self._row.offset(name, "ListEntry"))
+        lost = unlinked(self._memory, links, self._row.pointer_size)
+        for bad in np.flatnonzero(lost).tolist():
+            at = int(part.address[bad])
+            self._log.add(
+                "lfh-subsegment-unlinked",
+                Severity.WARNING,
+                f"{name}.ListEntry",
+                at,
+                f"the list of the subsegment at 0x{at:x} is damaged, and so may be its chain of free blocks",
+                int(part.size[bad]),
+            )
+        return lost
 
     def _bits(self, part: Subsegments, owner: I64, number: I64) -> tuple[Bools, Bools]:
         """Busy and unused-bytes bits of every block."""

@@ -143,7 +143,7 @@ class PagePool:
         """
         if unproven is not None:
             self._unproven = unproven
-        found: list[U64] = []
+        found: list[U64] = [np.empty(0, np.uint64)]
         for chunk in self.chunks():
             found.append(chunk.page[chunk.ours])
             self.coverage.walked_bytes += int((chunk.blocks.end - chunk.start)[chunk.ours].sum())
@@ -153,11 +153,10 @@ class PagePool:
                 yield from self._rest(
                     int(chunk.page[row]), int(chunk.offset[row]), int(chunk.blocks.end[row])
                 )
-        if found:
-            pages = np.concatenate(found)
-            self._say_absent(pages)
-            if not self.scope.is_session:
-                self._count_doubtful(pages)
+        pages = np.concatenate(found)
+        self._say_absent(pages)
+        if not self.scope.is_session:
+            self._count_doubtful(pages)
 
     def chunks(self) -> Iterator[Chunk]:
         """The pages of the pool, many at a time; of a small pool they are kept for the next time."""
@@ -351,7 +350,9 @@ class PagePool:
         strange = np.unique(np.concatenate([np.empty(0, np.uint64), *self._strange]))
         regions = np.unique(pages & ~np.uint64(REGION - 1))
         among = np.isin(strange & ~np.uint64(REGION - 1), regions)
-        lost, self.coverage.is_bounded = lost_tables(self.scope.memory, pages)
+        lost, is_bounded = lost_tables(self.scope.memory, pages)
+        # No kernel is without small blocks: where none is found, it is not known where they are.
+        self.coverage.is_bounded &= is_bounded and len(pages) > 0
         self.coverage.doubtful_bytes += int(among.sum()) * PAGE_SIZE + lost
 
     def _say_absent(self, pages: U64) -> None:

@@ -1,0 +1,69 @@
+"""The function of the Python API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
+from dumpleak.model.optional_libraries import missing_extra
+
+if TYPE_CHECKING:
+    from dumpleak.fleets.run import FleetRun
+
+
+def fleet(
+    inputs: str | Path | Iterable[str | Path],
+    folder: str | Path,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    timeout: float | None = TIMEOUT_SECONDS,
+    memory_limit: int | None = None,
+    by: str = "site",
+    symbols: Iterable[str] = (),
+    retry_errors: bool = False,
+    known: str | Path | None = None,
+) -> FleetRun:
+    """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
+
+    Workers on this machine are processes that import the program anew: in a script call this under
+    `if __name__ == "__main__":`.
+
+    Args:
+        inputs: Files, folders, globs, archives with many dumps, URLs of fsspec.
+        folder: Where the datasets go; with the same folder only new inputs are read.
+        scheduler: Address of a Dask cluster's scheduler; None for workers of our own.
+        workers: How many of these; None for as many as cores and memory allow.
+        timeout: Seconds that one input may take; None for no limit.
+        memory_limit: Bytes of memory that one input may take; None for a worker's share.
+        by: What a leak is told by, a grouping of blocks.
+        symbols: Where PDBs are, as in `_NT_SYMBOL_PATH`.
+        retry_errors: Read again what could not be read before.
+        known: A TOML file of leaks that have a name.
+
+    Returns:
+        What the run came to; `dumps`, `sites`, `growth` and `clusters` of it are Arrow tables.
+
+    Raises:
+        WindumpsError: there is nothing to read, or the folder or the cluster cannot be used.
+        MissingExtraError: Dask, fsspec or pyarrow is not installed.
+    """
+    try:
+        from dumpleak.fleets.run import run, words_of  # takes a second, and libraries of an extra
+    except ImportError as error:
+        raise missing_extra("fleets", error.name or "dask", "fleet") from error
+    asked = Asked(
+        words_of(inputs),
+        Path(folder),
+        scheduler,
+        workers,
+        timeout,
+        memory_limit,
+        by,
+        tuple(symbols),
+        retry_errors,
+        Path(known) if known is not None else None,
+    )
+    return run(asked, Told())

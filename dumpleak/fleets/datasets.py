@@ -1,0 +1,94 @@
+"""The Parquet files of a fleet, written piece by piece in an order that depends on content alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dumpleak.files.columns import arrow
+from dumpleak.fleets.tables import Column, schema_of
+from windumps.files import whole_file
+
+ROWS_AT_ONCE = 1 << 16
+_DUMPS_AT_ONCE = 1 << 10
+
+
+def write_rows(path: Path, columns: tuple[Column, ...], rows: Iterable[dict[str, Any]]) -> int:
+    """Writes rows as they come; gives how many."""
+    pa = arrow()
+    schema = schema_of(columns)
+    times = [column.name for column in columns if column.type.startswith("timestamp")]
+
+    def tables() -> Iterator[Any]:
+        held: list[dict[str, Any]] = []
+        for row in rows:
+            held.append(row | {name: _time(row.get(name)) for name in times})
+            if len(held) == _DUMPS_AT_ONCE:
+                yield pa.Table.from_pylist(held, schema=schema)
+                held.clear()
+        yield pa.Table.from_pylist(held, schema=schema)
+
+    return write_tables(path, columns, tables())
+
+
+def _time(value: object) -> datetime | None:
+    return datetime.fromisoformat(value) if isinstance(value, str) else None
+
+
+def write_tables(path: Path, columns: tuple[Column, ...], tables: Iterable[Any]) -> int:
+    """Writes tables one after the other; what a column of the dataset lacks in one is null.
+
+    Args:
+        path: Where to.
+        columns: Of the dataset.
+        tables: Arrow tables.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    pa = arrow()
+    from pyarrow import parquet
+
+    schema = schema_of(columns)
+    count, held, waiting = 0, [schema.empty_table()], 0
+    with (
+        whole_file(path) as file,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for table in tables:
+            held.append(_fitting(table, schema))
+            count, waiting = count + table.num_rows, waiting + table.num_rows
+            if waiting >= ROWS_AT_ONCE:
+                writer.write_table(pa.concat_tables(held))
+                held, waiting = [], 0
+        if held:
+            writer.write_table(pa.concat_tables(held))
+    return count
+
+
+def _fitting(table: Any, schema: Any) -> Any:
+    pa = arrow()
+    names = set(table.column_names)
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def stream_table(content: bytes) -> Any:
+    """The table of an Arrow stream."""
+    return arrow().ipc.open_stream(content).read_all()
+
+
+def with_id(table: Any, id_: str) -> Any:
+    """Rows of sites, with the input they are of."""
+    pa = arrow()
+    return table.append_column("id", pa.array([id_] * table.num_rows, pa.string()))
