@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 
 import click
 
 from dumpleak.commands.options import DUMP, SKIP_FRAMES, TOP, Options, options_with, site_filter
 from dumpleak.commands.output import answer_to, progress_bar, require
 from dumpleak.model.block_filter import BlockFilter
+from dumpleak.model.explanation import Explanation, What
 from dumpleak.reports.answers.explain import explain_document, explain_json
 from dumpleak.reports.answers.explain_sites import explain_sites_document, explain_sites_json
 from dumpleak.reports.formats import FORMATS, Answer
+from dumpleak.survey.addresses import address_of, is_place
 from dumpleak.survey.open import open_subject
 from dumpleak.survey.wanted import Wanted
 
-# Hexadecimal, as debuggers write it: 1a2b, 0x1a2b, 00000001`40001000.
-_ADDRESS = re.compile(r"(?:0x)?([0-9a-f]+(?:`[0-9a-f]{8})?)", re.IGNORECASE)
 MOST_BYTES = 1 << 20
 
 
 def _addresses(
     context: click.Context, argument: click.Parameter, values: tuple[str, ...]
-) -> tuple[int, ...]:
-    """Addresses out of what debuggers write."""
-    numbers = []
+) -> tuple[str, ...]:
+    """Words that are addresses, whatever dump they are of."""
     for value in values:
-        found = _ADDRESS.fullmatch(value.strip())
-        numbers.append(int(found[1].replace("`", ""), 16) if found else -1)
-        if not 0 <= numbers[-1] < 1 << 64:
-            told = f"{value!r} is no address; write 0x1a2b3c, or 00000001`40001000"
+        if address_of(value) is None and not is_place(value):
+            told = f"{value!r} is no address; write 0x1a2b3c, 00000001`40001000, or app.exe+0x1234"
             raise click.BadParameter(told, context, argument)
-    return tuple(numbers)
+    return values
+
+
+def _with_hints(found: Explanation, words: tuple[str, ...]) -> Explanation:
+    """With a word on numbers that may have been meant as decimal ones."""
+    told = [
+        replace(item, notes=(*item.notes, f"Read as hexadecimal; a decimal number is 0n{word}."))
+        if item.what is What.NOT_MAPPED and word.isdecimal()
+        else item
+        for item, word in zip(found.found, words, strict=True)
+    ]
+    return replace(found, found=tuple(told))
 
 
 @click.command(
@@ -56,7 +64,7 @@ def _addresses(
 @options_with(FORMATS)
 def explain(
     dump: str,
-    addresses: tuple[int, ...],
+    addresses: tuple[str, ...],
     count: int,
     only: BlockFilter,
     top: int | None,
@@ -64,8 +72,9 @@ def explain(
 ) -> None:
     """What lies at an address, who points to it, a way to it from a root, what it keeps alive.
 
-    Addresses are hexadecimal, as debuggers write them; several may be asked for at once. With --site or
-    --type in their place: what the blocks of such sites hang on, put together from the blocks to the roots.
+    Addresses are hexadecimal, as debuggers write them (decimal: 0n1234), or places in images:
+    app.exe+0x1234, app!name. Several may be asked for at once. With --site or --type in their place: what the
+    blocks of such sites hang on, put together from the blocks to the roots.
     """
     if bool(addresses) == bool(only):
         raise click.UsageError("name addresses, or sites with --site or --type")
@@ -75,7 +84,8 @@ def explain(
         if only:
             held = opened.explain_sites(wanted)
         else:
-            found = opened.explain(addresses, count, wanted)
+            found = opened.explain(opened.addresses(addresses), count, wanted)
+            found = _with_hints(found, addresses)
     if only:
         answer_to(
             options,

@@ -233,7 +233,7 @@ def block_filter(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def filtered(**given: Any) -> Any:
-        names = [field.name for field in fields(BlockFilter)]
+        names = given.keys() & {field.name for field in fields(BlockFilter)}
         return command(asked=BlockFilter(**{name: given.pop(name) for name in names}), **given)
 
     for option in reversed(_FILTERS):

@@ -59,7 +59,9 @@ def stat(
     causes = NO_CAUSES
     if options.format in FOR_PEOPLE and not shown.only:
         (snapshot,), causes = with_causes((snapshot,))
-    ranked = [site.key for site, _ in ranked_groups(snapshot) if shown.only.takes_site(site)]
+    groups = ranked_groups(snapshot)
+    only = shown.only.among({site.name for site, _ in groups})
+    ranked = [site.key for site, _ in groups if only.takes_site(site)]
     most = None if retained else top or HOLDERS_TOP
     wanted = True if retained else holders
     look_for_holders(snapshot, ranked[:most], wanted, options, containers=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -32,6 +32,7 @@ class BlockFilter:
         tag: Pattern of their pool tag, in which case matters.
         unreferenced: No root leads to them.
         new_since: An earlier dump of the same process life that they were not in.
+        exact: The name of their site is meant as it is; see `among`.
     """
 
     site: str | None = None
@@ -41,6 +42,7 @@ class BlockFilter:
     tag: str | None = None
     unreferenced: bool = False
     new_since: Path | None = None
+    exact: bool = False
 
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) not in (None, False) for field in fields(self))
@@ -54,7 +56,14 @@ class BlockFilter:
     @cached_property
     def _wanted(self) -> dict[str, Callable[[str], bool]]:
         texts = {"site": self.site, "type": self.type}
-        return {name: pattern_of(text) for name, text in texts.items() if text is not None}
+        wanted = {name: pattern_of(text) for name, text in texts.items() if text is not None}
+        return wanted | ({"site": self.site.__eq__} if self.exact and self.site else {})
+
+    def among(self, names: Collection[str]) -> BlockFilter:
+        """The same, to which a name that is asked for and that some site has means only itself."""
+        if self.site is None or self.site not in names:
+            return self
+        return replace(self, exact=True)
 
     def takes_site(self, site: Site) -> bool:
         """Whether a group is wanted, by its name and its type."""

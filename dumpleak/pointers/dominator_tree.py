@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dumpleak.pointers.pointer_graph import I32, WIDE
+from dumpleak.pointers.pointer_graph import I32, WIDE, ordered
 from windumps.arrays import I64
 
 
@@ -51,7 +51,7 @@ def _sum_up(parent: I32, value: I64) -> I64:
 
 def _counts_below(parent: I32) -> I64:
     depth = _sum_up(parent, np.ones(len(parent), np.int64))
-    order = np.argsort(depth, kind="stable")
+    order = ordered(depth)
     starts = np.searchsorted(depth[order], np.arange(1, int(depth.max(initial=0)) + 2)).tolist()
     counts = np.ones(len(parent) + 1, np.int64)
     level = len(starts) - 2
@@ -73,7 +73,7 @@ def _counts_below(parent: I32) -> I64:
 
 def _places(parent: I32, count: I64) -> I64:
     """The place of each block in an order that has all that is below a block right behind it."""
-    order = np.argsort(parent, kind="stable")
+    order = ordered(parent)
     before = np.cumsum(count[order]) - count[order]
     first = np.append(True, parent[order][1:] != parent[order][:-1])[: len(parent)]
     step = np.empty(len(parent), np.int64)

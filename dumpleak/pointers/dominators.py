@@ -1,8 +1,9 @@
 """Which block everything that leads to a block has to pass: immediate dominators.
 
 Most blocks have one block that points to them, which then is the one. Only where several do, and for what
-leads there, is the algorithm needed (SEMI-NCA: Georgiadis, Linear-Time Algorithms for Dominators and
-Related Problems, 2005; its last step climbs by jump pointers, so that no graph takes quadratic time).
+leads there, is an algorithm needed. Where the graph is deep, or does not settle soon, that is SEMI-NCA
+(Georgiadis, Linear-Time Algorithms for Dominators and Related Problems, 2005; its last step climbs by jump
+pointers, so that no graph takes quadratic time).
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.pointers.pointer_graph import I32, closure, leads_of
+from dumpleak.pointers.pointer_graph import I32, closure, distinct, leads_of, ordered
+from dumpleak.pointers.shallow_dominators import shallow_dominators
 
 
 def immediate_dominators(count: int, source: I32, target: I32, held: I32) -> I32:
@@ -33,7 +35,7 @@ def immediate_dominators(count: int, source: I32, target: I32, held: I32) -> I32
     source, target = source[kept], target[kept]
     if not len(source):
         return found
-    order = np.argsort(target, kind="stable")
+    order = ordered(target)
     source, target = source[order], target[order]
     starts = np.flatnonzero(np.diff(target, prepend=-1))
     lowest, highest = np.minimum.reduceat(source, starts), np.maximum.reduceat(source, starts)
@@ -43,18 +45,20 @@ def immediate_dominators(count: int, source: I32, target: I32, held: I32) -> I32
     if not several.any():
         return found
     # What leads to no node with several sources says nothing about those.
-    core = closure(count, target, source, np.unique(source[several[target]]))
+    core = closure(count, target, source, distinct(count, source[several[target]]))
     core |= several
     nodes = np.flatnonzero(core).astype(np.int32)
     number = np.full(count, -1, np.int32)
     number[nodes] = np.arange(1, len(nodes) + 1)
     kept = core[target]
     first_ones = number[nodes[is_held[nodes]]]
-    local = _semi_nca(
-        len(nodes) + 1,
+    edges = (
         np.concatenate((np.zeros(len(first_ones), np.int32), number[source[kept]])),
         np.concatenate((first_ones, number[target[kept]])),
     )
+    local = shallow_dominators(len(nodes) + 1, *edges)
+    if local is None:
+        local = _semi_nca(len(nodes) + 1, *edges)
     found[nodes] = np.append(np.int32(count), nodes)[local[1:]]
     return found
 
@@ -110,7 +114,7 @@ def _semidominators(semi: I32, parent: I32, source: I32, target: I32) -> list[in
         source: Edges from places behind the node's own.
         target: Where they lead to.
     """
-    order = np.argsort(-target.astype(np.int64), kind="stable")
+    order = ordered(len(semi) - target)
     semis: list[int] = semi.tolist()
     best = list(range(len(semi)))
     above = parent.tolist()

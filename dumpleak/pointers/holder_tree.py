@@ -149,6 +149,7 @@ class HolderTrees:
 
 def _fields(name: I64, offset: I64, count: int) -> I64:
     """The places of pointers, -1 in blocks of a name that holds them at many places."""
-    pairs = np.unique(np.stack((name, offset), axis=1), axis=0)
-    many = np.bincount(pairs[:, 0], minlength=count) > MOST_FIELDS
+    pairs = np.sort(name * _ROOM + offset)
+    first = np.append(True, pairs[1:] != pairs[:-1])[: len(pairs)]
+    many = np.bincount(pairs[first] // _ROOM, minlength=count) > MOST_FIELDS
     return np.where(many[name], -1, offset)

@@ -31,11 +31,25 @@ class PointerGraph:
     held: I32
 
 
+def ordered(numbers: NDArray[np.signedinteger]) -> NDArray[np.int64]:
+    """What np.argsort(numbers, kind="stable") gives, of numbers from 0 up to 2**31; several times faster."""
+    keys = numbers.astype(np.int64) << 32 | np.arange(len(numbers))
+    keys.sort()
+    return keys & 0xFFFFFFFF
+
+
+def distinct(count: int, nodes: I32) -> I32:
+    """Each of some of `count` nodes once, ascending; np.unique is many times slower."""
+    found = np.zeros(count, np.bool_)
+    found[nodes] = True
+    return np.flatnonzero(found).astype(np.int32)
+
+
 def leads_of(count: int, source: I32, target: I32) -> tuple[NDArray[np.int64], I32]:
     """Where the edges of each node begin, and where they lead to, in order of the nodes they begin at."""
     first = np.zeros(count + 1, np.int64)
     np.cumsum(np.bincount(source, minlength=count), out=first[1:])
-    return first, target[np.argsort(source, kind="stable")]
+    return first, target[ordered(source)]
 
 
 def closure(count: int, source: I32, target: I32, start: I32) -> NDArray[np.bool_]:

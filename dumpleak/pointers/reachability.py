@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.pointers.pointer_graph import PointerGraph, closure
+from dumpleak.pointers.pointer_graph import PointerGraph, closure, distinct
 from dumpleak.pointers.references import BlockIndex, Edges
 from dumpleak.pointers.roots import Root, RootKind, Roots
 from windumps.memory import AddressSpace
@@ -107,7 +107,7 @@ def scan_pointers(
         len(index),
         np.concatenate(sources),
         np.concatenate(targets),
-        np.unique(np.concatenate(kept)),
+        distinct(len(index), np.concatenate(kept)),
     )
 
 

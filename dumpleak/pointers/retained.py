@@ -20,9 +20,11 @@ from dumpleak.pointers.pointer_graph import (
     I32,
     PointerGraph,
     closure,
+    distinct,
     edges_of,
     follow,
     leads_of,
+    ordered,
 )
 from windumps.arrays import I64
 
@@ -78,7 +80,7 @@ class Retention:
             group: By block, its group.
             wanted: The groups asked for.
         """
-        order = np.argsort(group, kind="stable").astype(np.int32)
+        order = ordered(group).astype(np.int32)
         sorted_ = group[order]
         numbers = np.array(list(wanted), np.int64)
         begins = np.searchsorted(sorted_, numbers).tolist()
@@ -102,7 +104,7 @@ class _SharedParts:
         shared[target] = True
         shared[target[parent[target] == source]] = False
         self._left = MOST_EDGES
-        core = closure(count, target, source, np.unique(source[shared[target]]))
+        core = closure(count, target, source, distinct(count, source[shared[target]]))
         core |= shared
         self._nodes = np.flatnonzero(core).astype(np.int32)
         self._number = np.full(count, -1, np.int32)
@@ -132,7 +134,7 @@ class _SharedParts:
         seen = ~touched
         left = np.repeat(rows, self._back_first[rows + 1] - self._back_first[rows])
         left = left[seen[self._back_leads[into]]]
-        left = np.unique(np.concatenate((left, rows[self._held[rows]])))
+        left = distinct(len(seen), np.concatenate((left, rows[self._held[rows]])))
         seen[gone] = True
         left = left[~seen[left]]
         seen[left] = True

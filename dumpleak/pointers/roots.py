@@ -30,6 +30,8 @@ _PAGE_WRITABLE = 0xCC  # winnt.h: PAGE_READWRITE, PAGE_WRITECOPY and their execu
 # The page that the kernel fills has no pointer of the program's. Its words 0x2C (two machine types,
 # 0x014C014C) lead into heaps of 32-bit processes.
 _KERNELS_PAGE = SHARED_USER_DATA[0]
+# TEB of 32-bit code, StaticUnicodeString: the two lengths of an empty string of 0x20a bytes are 0x020a0000.
+_TEB32_LENGTHS = 0xBF8
 _STACK_POINTERS = {"rsp": 8, "esp": 4}
 
 
@@ -120,6 +122,9 @@ def find_roots(session: Session) -> Roots:
     memory, dump = session.dump.memory, session.dump
     regions = memory.regions
     known = KnownMemory()
+    for view in session.views:
+        for block in view.thread_blocks if view.pointer_size == 4 else ():
+            known.add(block.address + _TEB32_LENGTHS, block.address + _TEB32_LENGTHS + 4)
     found = []
     for module in dump.modules:
         sections = read_sections(memory, module)

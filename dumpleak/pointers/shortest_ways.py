@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.pointers.pointer_graph import I32, WIDE, PointerGraph, edges_of
+from dumpleak.pointers.pointer_graph import I32, WIDE, PointerGraph, edges_of, ordered
 from windumps.arrays import I64
 
 
@@ -16,7 +16,7 @@ def shortest_ways(graph: PointerGraph) -> tuple[I32, I64]:
         int32, by block: the block before it; itself where a root holds it, -1 where no root leads to it.
         int64, by block: the row of the edge in the graph; -1 where there is none.
     """
-    order = np.argsort(graph.source, kind="stable")
+    order = ordered(graph.source)
     first = np.zeros(graph.count + 1, np.int64)
     np.cumsum(np.bincount(graph.source, minlength=graph.count), out=first[1:])
     leads, source = graph.target[order], graph.source[order]

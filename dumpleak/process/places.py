@@ -11,7 +11,7 @@ from dumpleak.process.memory_use import PEB_BYTES, SHARED_USER_DATA, region_uses
 from dumpleak.process.session import HeapSource, Session
 from windumps.arrays import PAGE_SIZE
 from windumps.images.modules import Module
-from windumps.images.sections import read_sections
+from windumps.images.sections import MEM_EXECUTE, read_sections
 from windumps.memory import Presence
 from windumps.memory.regions import MEM_COMMIT, MEM_FREE, MEM_IMAGE, MEM_MAPPED, MEM_PRIVATE
 
@@ -32,6 +32,7 @@ _PROTECTIONS = {
 _GUARD = 0x100
 # Windows maps nothing of a process below; beyond it an address is more likely meant than a handle.
 LOWEST_ADDRESS = 0x10000
+NEAR_BYTES = 0x400  # up a stack in which the next code address is told
 _USES = {
     "heaps": "memory of a heap that was not read",
     "stacks": "memory of a stack",
@@ -141,12 +142,32 @@ class Places:
                 far = address - pointer
                 text += f", {names[0]}{'+' if far >= 0 else '-'}0x{abs(far):x}"
                 text += "" if far >= 0 else " (below what is in use)"
+                if far >= 0:
+                    text += self._near(address, end)
             return What.STACK, text
         for view in self._session.views:
             for block in view.thread_blocks:
                 if block.stack[0] <= address < block.stack[1]:
                     return What.STACK, f"stack of the thread whose TEB is at 0x{block.address:x}"
         return None
+
+    def _near(self, address: int, end: int) -> str:
+        """The code that the next word up the stack leads to: a return address, most likely."""
+        width = 8 if any(view.pointer_size == 8 for view in self._session.views) else 4
+        start = -(-address // width) * width
+        raw = self._session.dump.memory.read_available(start, min(NEAR_BYTES, end - start))
+        for at in range(0, len(raw) - width + 1, width):
+            value = int.from_bytes(raw[at : at + width], "little")
+            module = self._session.modules.at(value)
+            if module is not None and self._is_code(module, value):
+                return f", near {self.global_at(module, value)}"
+        return ""
+
+    def _is_code(self, module: Module, address: int) -> bool:
+        sections = read_sections(self._session.dump.memory, module)
+        return any(
+            s.flags & MEM_EXECUTE and s.start <= address < s.start + s.size for s in sections
+        )
 
     def _stack_span(self, start: int, size: int) -> tuple[int, int]:
         """The whole allocation of a stack, of which the writer may have kept a part."""

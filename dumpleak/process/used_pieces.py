@@ -6,7 +6,7 @@ of a thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from dumpleak.model.errors import Progress, no_progress
 from dumpleak.process.session import HeapSource, Session
@@ -23,9 +23,19 @@ def used_pieces(
     A piece may hold blocks of several heaps of one view; `Blocks.heap` tells which. The source it comes
     with is one of these heaps. No piece is empty.
     """
+    return joined_used(session.blocks(progress))
+
+
+def joined_used(
+    walk: Iterable[tuple[HeapSource, Blocks]],
+) -> Iterator[tuple[HeapSource, Blocks]]:
+    """The used blocks of a walk in its order, as `used_pieces` has them.
+
+    Names of sites depend on which blocks are looked at together: answers that are to agree take these.
+    """
     waiting: list[Blocks] = []
     held, last = 0, None
-    for source, blocks in session.blocks(progress):
+    for source, blocks in walk:
         full = held + len(blocks) > JOINED_BLOCKS
         if last is not None and (full or source.view is not last.view):
             yield from _joined(last, waiting)

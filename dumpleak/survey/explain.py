@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -19,11 +19,13 @@ from dumpleak.process.arenas import arena_pieces
 from dumpleak.process.coverage import coverage
 from dumpleak.process.places import Places
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.process.used_pieces import joined_used
 from dumpleak.survey.explain_holders import BlockNames, Holding
 from dumpleak.survey.heaps import source_info
 from windumps.blocks import Blocks, Kind, State
 from windumps.heaps.slabs import SlabArena
 from windumps.later import later
+from windumps.memory import AddressSpace
 
 _with_objects: Callable[..., list[Explained]] = later(
     "dumpleak.survey.explain_objects", "with_objects"
@@ -36,11 +38,10 @@ _BARE = (
 
 
 class _Found(NamedTuple):
-    """A block, the heap it came with, and its site where it is used."""
+    """A block, and the heap it came with."""
 
     source: HeapSource
     block: Blocks
-    site: Site | None
 
 
 def explain(
@@ -55,18 +56,22 @@ def explain(
         progress: Told of each heap.
     """
     finder, builder = SiteFinder(session), BlockIndexBuilder()
-    grouped: dict[int, tuple[_Found, int]] = {}
-    for source, blocks in session.blocks(progress):
-        grouped |= _look(source, blocks, addresses, finder, builder)
+    asked = _Asked(addresses)
+    for source, used in joined_used(asked.seen(session.blocks(progress))):
+        builder.add(used, finder.assign(source, used), source.view.pointer_size)
     nodes = ArenaNodes(session, finder.table.sites)
-    for source, blocks in arena_pieces(session):
-        grouped |= _look(source, blocks, addresses, nodes, builder)
+    for source, blocks in asked.seen(arena_pieces(session)):
+        used = blocks.used
+        if len(used):
+            builder.add(used, nodes.assign(source, used), source.view.pointer_size)
     index, sites, places = builder.build(), nodes.sites, Places(session)
-    found = {
-        address: one._replace(site=sites[group] if group >= 0 else None)
-        for address, (one, group) in grouped.items()
-    }
-    told = [_told(session, places, address, found.get(address)) for address in addresses]
+    found = asked.found
+    told = []
+    for address in addresses:
+        block, site = found.get(address), None
+        if block is not None and block.block.state[0] == State.USED:
+            site = sites[int(index.group[index.find(block.block.address)[0]])]
+        told.append(_told(session, places, address, block, site))
     if any(item.what is What.BLOCK for item in told):
         progress("scanning for pointers", 0, 1)
         starts = [int(found[t.address].block.address[0]) for t in told if t.what is What.BLOCK]
@@ -79,35 +84,20 @@ def explain(
     memory = session.dump.memory
     return Explanation(
         source_info(session),
-        tuple(replace(t, contents=memory.read_available(t.address, count)) for t in told),
+        tuple(with_contents(t, memory, count) for t in told),
         tuple(session.diagnostics),
         coverage(session).shortfall if session.readable_heaps else "",
     )
 
 
-def _look(
-    source: HeapSource,
-    blocks: Blocks,
-    addresses: Sequence[int],
-    finder: SiteFinder | ArenaNodes,
-    builder: BlockIndexBuilder,
-) -> dict[int, tuple[_Found, int]]:
-    """Takes the used blocks of a piece into an index.
-
-    Returns:
-        Of the addresses that lie in its blocks, which that is, and its group; -1 for a free one.
-    """
-    used, found = blocks.used, {}
-    groups = finder.assign(source, used) if len(used) else np.empty(0, np.int64)
-    builder.add(used, groups, source.view.pointer_size)
-    for address in addresses:
-        block = _block_at(source, blocks, address)
-        if block is not None:
-            same = np.flatnonzero(used.address == block.address[0])
-            is_used = block.state[0] == State.USED and len(same)
-            group = int(groups[same[0]]) if is_used else -1
-            found[address] = _Found(source, block, None), group
-    return found
+def with_contents(told: Explained, memory: AddressSpace, count: int) -> Explained:
+    """The same with so many bytes of contents, and a word on those that are not in the dump."""
+    contents = memory.read_available(told.address, count)
+    notes = told.notes
+    if len(contents) < count:
+        lacking = f"only {len(contents):,}" if contents else "none"
+        notes = (*notes, f"Of the {count:,} bytes asked for, {lacking} can be read here.")
+    return replace(told, contents=contents, notes=notes)
 
 
 def _pointer_at(session: Session, names: BlockNames, told: Explained) -> Pointer | None:
@@ -121,28 +111,56 @@ def _pointer_at(session: Session, names: BlockNames, told: Explained) -> Pointer
     return Pointer(value, value - int(names.index.address[block]), names.of(block))
 
 
-def _block_at(source: HeapSource, blocks: Blocks, address: int) -> Blocks | None:
-    """The block of a piece that an address lies in; None where it lies in none."""
-    if not 0 <= address < 1 << 64 or not len(blocks):
-        return None
-    header = np.where(np.isin(blocks.kind, _BARE), 0, 2 * source.view.pointer_size)
-    free = np.maximum(blocks.block_bytes - header, 1)
-    room = np.where(blocks.state == State.USED, np.maximum(blocks.counted_bytes, 1), free)
-    inside = np.uint64(address) - blocks.address < room.astype(np.uint64)
-    inside &= blocks.address <= np.uint64(address)
-    if not inside.any():
-        return None
-    return blocks.select(np.arange(len(blocks)) == int(inside.argmax()))
+class _Asked:
+    """The blocks that some addresses lie in.
+
+    Args:
+        addresses: Any numbers.
+
+    Attributes:
+        found: By address; of several blocks that one lies in, the one that begins last.
+    """
+
+    def __init__(self, addresses: Sequence[int]) -> None:
+        valid = sorted({address for address in addresses if 0 <= address < 1 << 64})
+        self._wanted = np.array(valid, np.uint64)
+        self.found: dict[int, _Found] = {}
+
+    def seen(
+        self, walk: Iterable[tuple[HeapSource, Blocks]]
+    ) -> Iterator[tuple[HeapSource, Blocks]]:
+        """A walk, looked at as it goes by."""
+        for source, blocks in walk:
+            if len(blocks) and len(self._wanted):
+                self._look(source, blocks)
+            yield source, blocks
+
+    def _look(self, source: HeapSource, blocks: Blocks) -> None:
+        header = np.where(np.isin(blocks.kind, _BARE), 0, 2 * source.view.pointer_size)
+        free = np.maximum(blocks.block_bytes - header, 1)
+        room = np.where(blocks.state == State.USED, np.maximum(blocks.counted_bytes, 1), free)
+        order = np.argsort(blocks.address, kind="stable")
+        last = np.searchsorted(blocks.address[order], self._wanted, "right") - 1
+        row = order[np.maximum(last, 0)]
+        far = self._wanted - blocks.address[row]
+        inside = (last >= 0) & (far < room[row].astype(np.uint64))
+        for number in np.flatnonzero(inside).tolist():
+            address, at = int(self._wanted[number]), int(row[number])
+            known = self.found.get(address)
+            if known is None or known.block.address[0] < blocks.address[at]:
+                self.found[address] = _Found(source, blocks.select(np.arange(len(blocks)) == at))
 
 
-def _told(session: Session, places: Places, address: int, found: _Found | None) -> Explained:
+def _told(
+    session: Session, places: Places, address: int, found: _Found | None, site: Site | None
+) -> Explained:
     """What is known without a look at pointers."""
     width = 8 if any(view.pointer_size == 8 for view in session.views) else 4
     region = places.region(address)
     if found is None:
         what, told = places.at(address)
         return Explained(address, what, told, width, region=region)
-    source, block, site = found
+    source, block = found
     heap = source
     if not isinstance(source.entry.heap, SlabArena):
         heap = session.heap_of[source.view.architecture, int(block.heap[0])]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.explanation import Explained, Explanation, What
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
+from dumpleak.survey.explain import with_contents
 from dumpleak.symbols.dump_symbols import DumpSymbols
 from windumps.blocks import Blocks, Kind, State
 from windumps.dumps.kernel.dump import KernelDump
@@ -51,7 +51,7 @@ def explain_pool(
     memory = reader.dump.memory
     return Explanation(
         kernel_source(reader.dump),
-        tuple(replace(t, contents=memory.read_available(t.address, count)) for t in told),
+        tuple(with_contents(t, memory, count) for t in told),
         tuple(reader.diagnostics),
     )
 

@@ -43,6 +43,7 @@ def explain_sites(
         builder.add(used, finder.assign(source, used), source.view.pointer_size)
     sites = add_arenas(session, builder, finder.table.sites)
     index = builder.build()
+    asked = asked.among({site.name for site in sites})
     wanted = np.array([asked.takes_site(site) for site in sites], np.bool_)
     told = " and ".join(f"{kind} {text!r}" for kind, text in asked.texts)
     if not wanted.any():

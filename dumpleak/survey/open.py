@@ -21,6 +21,7 @@ from dumpleak.pointers.holders import HolderFinder
 from dumpleak.process.arenas import arena_blocks, arenas_of
 from dumpleak.process.coverage import coverage
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.survey.addresses import addresses_of
 from dumpleak.survey.heaps import take_snapshot
 from dumpleak.survey.info import take_info
 from dumpleak.survey.populations import PRODUCERS, is_produced, stored_population, take_population
@@ -159,6 +160,11 @@ class OpenedProcess:
             )
         self._walk = self._session.blocks(wanted.progress)
         return selected_pages(self._session, self._walk, state, asked, base)
+
+    def addresses(self, words: Sequence[str]) -> list[int]:
+        """What words mean; errors as `addresses_of` has them."""
+        symbols = self._session.symbols
+        return addresses_of(words, self.dump.modules, symbols.provider if symbols else None)
 
     def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
         """What lies at some addresses, with so many bytes of contents."""

@@ -15,6 +15,7 @@ from dumpleak.model.explanation import Explanation, SitesExplained
 from dumpleak.model.populations import POOL
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.process.session import Session
+from dumpleak.survey.addresses import addresses_of
 from dumpleak.survey.explain_pool import explain_pool
 from dumpleak.survey.pages import pool_pages
 from dumpleak.survey.pool_recording import write_pool_snapshot
@@ -97,6 +98,10 @@ class OpenedSystem:
             )
         pages = pool_pages(self._pools(wanted.progress), state)
         return (found for page in pages if (found := asked.selected(page)) is not None)
+
+    def addresses(self, words: Sequence[str]) -> list[int]:
+        """What words mean; errors as `addresses_of` has them."""
+        return addresses_of(words, self.dump.modules, self._symbols)
 
     def explain(self, addresses: Sequence[int], count: int, wanted: Wanted) -> Explanation:
         """What lies at some addresses, with so many bytes of contents; errors as `PoolReader` has them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,8 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
 from dumpleak.process.session import HeapSource, Session
-from windumps.arrays import I64
+from dumpleak.process.used_pieces import joined_used
+from windumps.arrays import I64, U64
 from windumps.blocks import Blocks, State
 from windumps.pool_tags import Pool
 
@@ -38,12 +39,82 @@ def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:
             yield BlockPage(0, width, blocks, sites, [""] * len(blocks), name, name)
 
 
-def process_pages(
-    session: Session, walk: Iterator[tuple[HeapSource, Blocks]], wanted: State | None
-) -> Iterator[BlockPage]:
-    """All blocks of a walk over the heaps, or those of one state, a page for each of its pieces."""
-    finder = SiteFinder(session)
-    return named_pages(session, walk, wanted, finder.assign, finder.table)
+Walk = Iterable[tuple[HeapSource, Blocks]]
+
+
+class WalkedSites:
+    """A finished walk over the heaps of a process, with the site and the class of each used block.
+
+    What sites are called is certain only at its end, and in every answer the same.
+
+    Args:
+        session: The process.
+        walk: Over its heaps; with all used blocks.
+        state: Of the blocks that are kept; None for all.
+    """
+
+    def __init__(self, session: Session, walk: Walk, state: State | None) -> None:
+        finder = SiteFinder(session)
+        # A block's class is shown also where better evidence, a stack, names its site.
+        classes = SiteTable()
+        class_finder = TypeAttributor(session, classes)
+        self._kept: list[tuple[HeapSource, Blocks]] = []
+        sites, types = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
+        for source, used in joined_used(self._keeping(walk, state)):
+            sites.append(finder.assign(source, used).astype(np.int32))
+            types.append(class_finder.assign(source, used).astype(np.int32))
+        self._sites, self._types = np.concatenate(sites), np.concatenate(types)
+        self._names = [site.name for site in finder.table.sites]
+        self._classes = [site.type or "" for site in classes.sites]
+
+    def _keeping(self, walk: Walk, state: State | None) -> Walk:
+        for source, blocks in walk:
+            shown = blocks if state is None else blocks.select(blocks.state == state)
+            if len(shown):
+                self._kept.append((source, shown))
+            yield source, blocks
+
+    @property
+    def names(self) -> set[str]:
+        """Of all sites."""
+        return set(self._names)
+
+    def pages(self, chosen: U64 | None = None) -> Iterator[BlockPage]:
+        """The blocks that were kept, a page for each piece of the walk.
+
+        Args:
+            chosen: Addresses of the used blocks that are wanted; None for all blocks.
+        """
+        at = 0
+        for source, blocks in self._kept:
+            used = np.flatnonzero(blocks.state == State.USED)
+            names, types = [""] * len(blocks), [""] * len(blocks)
+            numbers = zip(
+                used.tolist(),
+                self._sites[at : at + len(used)].tolist(),
+                self._types[at : at + len(used)].tolist(),
+                strict=True,
+            )
+            for row, site, number in numbers:
+                names[row] = self._names[site]
+                types[row] = self._classes[number] if number >= 0 else ""
+            at += len(used)
+            heap = source.entry.address
+            page = BlockPage(
+                *(heap, source.view.pointer_size, blocks, names, types), heap_label=source.label
+            )
+            yield page if chosen is None else page.select(np.isin(blocks.address, chosen))
+
+
+def free_pages(walk: Walk) -> Iterator[BlockPage]:
+    """The free blocks of a walk over the heaps of a process, as it goes on."""
+    for source, blocks in walk:
+        free = blocks.select(blocks.state == State.FREE)
+        none = [""] * len(free)
+        heap = source.entry.address
+        yield BlockPage(
+            *(heap, source.view.pointer_size, free, none, none), heap_label=source.label
+        )
 
 
 def named_pages(
@@ -53,7 +124,7 @@ def named_pages(
     assign: Callable[[HeapSource, Blocks], I64],
     table: SiteTable,
 ) -> Iterator[BlockPage]:
-    """The same with sites by other evidence.
+    """All blocks of a walk, or those of one state, as it goes on, with sites by other evidence.
 
     Args:
         session: The process.

@@ -20,13 +20,12 @@ from dumpleak.pointers.references import BlockIndexBuilder
 from dumpleak.pointers.roots import find_roots, require_roots
 from dumpleak.process.arenas import arena_blocks
 from dumpleak.process.session import HeapSource, Session
+from dumpleak.process.used_pieces import joined_used
 from dumpleak.survey.block_table import BlockTableBuilder
 from dumpleak.survey.heaps import snapshot_of
-from dumpleak.survey.pages import process_pages
+from dumpleak.survey.pages import Walk, WalkedSites, free_pages
 from windumps.arrays import U64
 from windumps.blocks import Blocks, State
-
-Walk = Iterable[tuple[HeapSource, Blocks]]
 
 
 def selected_pages(
@@ -53,9 +52,17 @@ def selected_pages(
     if asked.heap is not None and not any(asked.takes_heap(*heap) for heap in heaps):
         names = ", ".join(f"{label} (0x{address:x})" for label, address in heaps)
         raise CannotAnswerError(f"{session.dump.path}: no heap {asked.heap!r}; there are {names}")
+    if state is State.FREE:
+        return _selected(free_pages(walk), asked)
+    chosen = None
     if asked.unreferenced or base is not None:
-        walk = _chosen(session, list(walk), asked, base)
-    pages = process_pages(session, iter(walk), state)
+        walk, state = list(walk), State.USED
+        chosen = _chosen(session, walk, asked, base)
+    found = WalkedSites(session, walk, state)
+    return _selected(found.pages(chosen), asked.among(found.names))
+
+
+def _selected(pages: Iterable[BlockPage], asked: BlockFilter) -> Iterator[BlockPage]:
     return (found for page in pages if (found := asked.selected(page)) is not None)
 
 
@@ -64,21 +71,13 @@ def _chosen(
     pieces: list[tuple[HeapSource, Blocks]],
     asked: BlockFilter,
     base: Snapshot | None,
-) -> list[tuple[HeapSource, Blocks]]:
-    """The used blocks of a finished walk that are unreferenced, new, or both."""
-    used = [(source, blocks.used) for source, blocks in pieces]
-    used = [(source, blocks) for source, blocks in used if len(blocks)]
-    masks = []
-    if asked.unreferenced:
-        masks.append(unreferenced(session, [*used, *arena_blocks(session)]))
+) -> U64 | None:
+    """Addresses of the used blocks of a finished walk that are unreferenced, new, or both."""
+    used = list(joined_used(pieces))
+    chosen = unreferenced(session, [*used, *arena_blocks(session)]) if asked.unreferenced else None
     if base is not None:
-        masks.append(_new(session, used, base))
-    chosen = []
-    for source, blocks in used:
-        keep = np.ones(len(blocks), np.bool_)
-        for addresses in masks:
-            keep &= np.isin(blocks.address, addresses)
-        chosen.append((source, blocks.select(keep)))
+        new = _new(session, used, base)
+        chosen = new if chosen is None else np.intersect1d(chosen, new)
     return chosen
 
 

@@ -13,9 +13,9 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.process.arenas import arena_blocks, arena_pieces, arenas_of
 from dumpleak.process.session import Session
-from dumpleak.survey.pages import named_pages
+from dumpleak.survey.pages import Walk, named_pages
 from dumpleak.survey.populations.arenas import require_arenas
-from dumpleak.survey.selected import Walk, unreferenced
+from dumpleak.survey.selected import unreferenced
 from windumps.blocks import State
 
 

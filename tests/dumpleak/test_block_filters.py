@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fuzz.command_lines import run
-from truth import TESTDATA, load_json
+from truth import TESTDATA, TruthDump, load_json, truth_dumps
 
-from dumpleak.model.block_filter import parse_sizes, pattern_of
+from dumpleak.model.block_filter import BlockFilter, parse_sizes, pattern_of
+from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
+from dumpleak.survey.pages import WalkedSites
 
 FOLDER = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust"
 BEFORE, AFTER = FOLDER / "before.dmp.gz", FOLDER / "after.dmp.gz"
+PLAIN = TESTDATA / "10.0.26100.5074-x64" / "leak-pair-aslr" / "after.dmp.gz"
 POOLS = TESTDATA / "kernel" / "14393-x64" / "tiny-pair" / "after.dmp.xz"
 Rows = list[dict[str, str]]
 
@@ -169,3 +174,46 @@ def test_several_heaps_have_a_row_of_all_for_people_only() -> None:
     (total,) = (line for line in text.splitlines() if line.startswith("all 3"))
     assert f"{sum(heap['used_count'] for heap in heaps):,}" in total
     assert "all 3" not in run("heaps", str(AFTER), "--format", "csv")[1]
+
+
+SITED = [
+    dump
+    for dump in truth_dumps(
+        "tiny", "mixed", "nt-lfh", "segment-basic", "debug-crt", "leak-pair-aslr"
+    )
+    if "before" not in dump.dump.name
+][::5]
+
+
+@pytest.mark.parametrize("dump", SITED, ids=lambda d: d.name)
+def test_each_site_of_stat_has_as_many_blocks_and_bytes_when_it_is_asked_for(
+    dump: TruthDump,
+) -> None:
+    expected: Counter[str] = Counter()
+    held: Counter[str] = Counter()
+    for site, totals in take_snapshot(Session.open(dump.dump)).groups.values():
+        expected[site.name] += totals.count
+        held[site.name] += totals.bytes
+    session = Session.open(dump.dump)
+    walked = WalkedSites(session, session.blocks(), None)
+    everything = list(walked.pages())
+    for name, count in expected.items():
+        asked = BlockFilter(site=name).among(walked.names)
+        pages = [found for page in everything if (found := asked.selected(page))]
+        assert sum(len(page.blocks) for page in pages) == count, name
+        assert sum(int(page.blocks.counted_bytes.sum()) for page in pages) == held[name]
+        assert {site for page in pages for site in page.sites} == {name}
+
+
+def test_a_whole_name_means_only_itself() -> None:
+    stat = json.loads(run("stat", str(PLAIN), "--format", "json")[1])["groups"]
+    names = [group["name"] for group in stat]
+    short = min(names, key=lambda name: (-sum(name in other for other in names), name))
+    assert sum(short in name for name in names) > 1
+    count = next(group["used_count"] for group in stat if group["name"] == short)
+    assert len(rows(PLAIN, "--site", short)) == count
+    for command in ("stat", "explain"):
+        code, output, _ = run(command, str(PLAIN), "--site", short, "--format", "json")
+        assert code == 0
+        found = json.loads(output)
+        assert (found.get("sites") or [group["name"] for group in found["groups"]]) == [short]

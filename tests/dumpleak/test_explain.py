@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import struct
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from builders.heap_source import blocks_at, opened
-from builders.image_builder import DATA, ImageBuilder
+from builders.image_builder import DATA, TEXT, ImageBuilder
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
 from fuzz.command_lines import run
@@ -31,7 +32,7 @@ from dumpleak.process.places import Places
 from dumpleak.process.session import Session
 from dumpleak.process.used_pieces import used_pieces
 from dumpleak.reports.answers.explain import SHOWN_STEPS, path_told
-from dumpleak.survey.explain import explain
+from dumpleak.survey.explain import _Asked, explain
 from dumpleak.survey.explain_holders import MOST_STEPS, Holding
 from dumpleak.survey.explain_sites import explain_sites
 from windumps.memory import AddressSpace
@@ -137,7 +138,11 @@ def test_a_block_is_told_with_heap_site_and_what_keeps_it_alive() -> None:
     assert "keeps alive  at least 168 B in 2 blocks, itself included" in text
 
 
-@pytest.mark.parametrize("form", ["0x257cbaf07f8", "257CBAF07F8", "00000257`cbaf07f8"])
+@pytest.mark.parametrize(
+    "form",
+    ["0x257cbaf07f8", "257CBAF07F8", "00000257`cbaf07f8", "257cbaf07f8h", "0n2576102655992"]
+    + ["0x257cbaf07f8,"],
+)
 def test_addresses_are_read_as_debuggers_write_them(form: str) -> None:
     found = one(MIXED, form)
     assert found["address"] == "0x00000257cbaf07f8"
@@ -149,6 +154,90 @@ def test_what_is_no_address_is_wrong_usage(word: str) -> None:
     code, _, said = run("explain", str(MIXED), "--", word)
     assert code == 2
     assert "is no address" in said
+
+
+def test_places_in_images_are_addresses_and_what_is_not_there_is_refused_in_one_line() -> None:
+    base = Session.open(MIXED).dump.modules[0].base_address
+    name = Session.open(MIXED).dump.modules[0].name
+    for form in (f"{name}+0x1234", f"{name.upper()}+1234", f"{name.partition('.')[0]}+0x1234"):
+        assert int(one(MIXED, form)["address"], 16) == base + 0x1234
+    refused = {
+        "nobody.dll+0x10": "no image 'nobody.dll' is loaded",
+        f"{name}!g_cache": f"there are no symbols of {name}",
+        f"{name}+0xffffffffffffffffff": "has only 0x",
+        "app+zz": "is no address",
+    }
+    for form, told in refused.items():
+        code, output, said = run("explain", str(MIXED), form)
+        assert (code, output) == (2 if "zz" in form else 3, ""), said
+        assert told in said
+
+
+def test_a_driver_is_named_by_name_or_as_nt() -> None:
+    for form in ("ntoskrnl.exe+0x1234", "nt+0x1234"):
+        assert one(POOLS, form)["told"] == "driver ntoskrnl.exe+0x1234"
+
+
+def test_a_decimal_number_without_a_mark_is_told_how_it_was_read() -> None:
+    assert "0n12345678" in one(MIXED, "12345678")["notes"][0]
+    assert one(MIXED, "1234567a")["notes"] == []
+
+
+def test_contents_that_are_not_there_are_said_to_be_lacking() -> None:
+    made = MinidumpBuilder()
+    made.memory(0x10000, b"\1" * 0x100)
+    made.region(0x10000, 0x1000)
+    session = Session(open_bytes(made.build()))
+    told = explain(session, [0x10000, 0x100F8, 0x90000], 16).found
+    assert [item.notes for item in told] == [
+        (),
+        ("Of the 16 bytes asked for, only 8 can be read here.",),
+        ("Of the 16 bytes asked for, none can be read here.",),
+    ]
+    pool = one(POOLS, "0x10000", "--bytes", 8)
+    assert pool["notes"] == ["Of the 8 bytes asked for, none can be read here."]
+
+
+@pytest.mark.parametrize("command", ["snapshot", "json"])
+def test_what_has_no_memory_is_refused_in_one_line(command: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    if command == "snapshot":
+        assert run("snapshot", str(MIXED), "-o", str(file))[0] == 0
+    else:
+        file.write_text('{"a": 1}')
+    code, output, said = run("explain", str(file), "1234")
+    assert (code, output, len(said.strip().splitlines())) == (3, "", 1)
+
+
+def test_a_slot_of_a_stack_is_told_with_the_code_that_follows_up_the_stack() -> None:
+    image = ImageBuilder(0x10000000, 8)
+    made = image.add_to(MinidumpBuilder(architecture="x64"))
+    code = 0x10000000 + TEXT + 0x10
+    made.memory(0x20000, struct.pack("<8Q", 0, 0, code, 0, 0, 0, 0, 0))
+    made.region(0x20000, 0x40)
+    made.thread(7, stack=(0x20000, 0x40), registers={"rsp": 0x20008})
+    told = explain(Session(open_bytes(made.build())), [0x20008, 0x20018, 0x20000]).found
+    assert [item.told for item in told] == [
+        f"stack of thread 7, rsp+0x0, near app.exe+0x{TEXT + 0x10:x}",
+        "stack of thread 7, rsp+0x10",
+        "stack of thread 7, rsp-0x8 (below what is in use)",
+    ]
+
+
+def test_of_blocks_that_overlap_the_one_that_begins_last_is_told() -> None:
+    # Of a block of the debug runtime with an alignment it is known only how much the heap took for it.
+    session = Session.open(MIXED)
+    source = session.heaps[0]
+    blocks = blocks_at([HEAP, HEAP + 0x40, HEAP + 0x200], 0x100)
+    asked = _Asked([HEAP + 0x20, HEAP + 0x50, HEAP + 0x40, HEAP + 0x1F0, HEAP + 0x210])
+    list(asked.seen([(source, blocks)]))
+    starts = {address: int(found.block.address[0]) for address, found in asked.found.items()}
+    assert starts == {
+        HEAP + 0x20: HEAP,
+        HEAP + 0x50: HEAP + 0x40,
+        HEAP + 0x40: HEAP + 0x40,
+        HEAP + 0x210: HEAP + 0x200,
+    }
 
 
 def test_an_address_is_needed() -> None:

@@ -13,6 +13,7 @@ from truth import TESTDATA, TruthDump, truth_dumps
 
 from dumpleak.attribution.grouping import GROUPINGS
 from dumpleak.model.errors import CannotAnswerError
+from dumpleak.pointers import shallow_dominators
 from dumpleak.pointers.pointer_graph import PointerGraph
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndexBuilder
@@ -98,8 +99,12 @@ def test_a_list_of_very_many_members_is_not_followed_in_steps_of_one() -> None:
     assert (found == np.arange(count, 0, -1)).all()
 
 
+@pytest.mark.parametrize("levels", [0, 256], ids=["deep", "wide"])
 @pytest.mark.parametrize("seed", range(60))
-def test_in_any_graph_it_is_what_taking_out_and_following_again_loses(seed: int) -> None:
+def test_in_any_graph_it_is_what_taking_out_and_following_again_loses(
+    seed: int, levels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shallow_dominators, "MOST_LEVELS", levels)
     dice = np.random.default_rng(seed)
     count = int(dice.integers(1, 40))
     pairs = dice.integers(0, count, (int(dice.integers(0, 3 * count)), 2)).tolist()
@@ -117,6 +122,37 @@ def test_in_any_graph_it_is_what_taking_out_and_following_again_loses(seed: int)
         lost = again.lost_with(set(blocks.tolist()))
         expected = sum(size[other] for other in lost), len(lost)
         assert found.of_blocks(blocks.astype(np.int32)) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_wide_and_deep_graphs_are_answered_alike(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = np.random.default_rng(seed)
+    count, edges = 400, int(dice.integers(300, 2000))
+    pairs = dice.integers(0, count, (edges, 2))
+    # In half of them most edges lead only a little further: these are deep.
+    pairs[:, 1] = (pairs[:, 0] + pairs[:, 1] % 4) % count if seed % 2 else pairs[:, 1]
+    graph = graph_of(count, pairs.tolist(), dice.integers(0, count, 3).tolist())
+    wide = retention_of(graph).count
+    monkeypatch.setattr(shallow_dominators, "MOST_LEVELS", 0)
+    assert (retention_of(graph).count == wide).all()
+    # And where the way to it is given up on half of it.
+    monkeypatch.setattr(shallow_dominators, "MOST_LEVELS", 1 << 20)
+    monkeypatch.setattr(shallow_dominators, "STEPS_AN_EDGE", 0)
+    assert (retention_of(graph).count == wide).all()
+
+
+def test_a_ladder_that_settles_late_is_answered_by_the_other_way() -> None:
+    # Each node has a way of its own to the next and one from far before: what dominates moves up slowly.
+    count = 3000
+    pairs = [(n, n + 1) for n in range(count - 1)] + [(n, n - 2) for n in range(2, count)]
+    pairs += [(n // 2, n) for n in range(2, count)]
+    graph = graph_of(count, pairs, [0])
+    found = retention_of(graph).count
+    picked = [1, 2, 3, 700, 1499, 1500, 2999]
+    again = Again(graph)
+    assert found[picked].tolist() == [len(again.lost_with({block})) for block in picked]
 
 
 @pytest.mark.parametrize("dump", DUMPS, ids=lambda d: d.name)

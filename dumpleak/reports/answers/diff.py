@@ -156,7 +156,8 @@ def _delta_cells(delta: SiteDelta, growth: int, name: Name, current: Snapshot) -
 
 
 def _listed(comparison: Comparison, shown: Shown) -> list[SiteDelta]:
-    return [delta for delta in comparison.sites if shown.only.takes_site(delta.site)]
+    only = shown.only.among({delta.site.name for delta in comparison.sites})
+    return [delta for delta in comparison.sites if only.takes_site(delta.site)]
 
 
 def _site_table(comparison: Comparison, top: int | None, shown: Shown) -> Table[SiteDelta]:

@@ -56,7 +56,8 @@ _DATA = "kind name type tag unreferenced_bytes unreferenced_count head_count use
 
 
 def _listed(leaks: Leaks, shown: Shown) -> list[LeakGroup]:
-    return [group for group in leaks.groups if shown.only.takes_site(group.site)]
+    only = shown.only.among({group.site.name for group in leaks.groups})
+    return [group for group in leaks.groups if only.takes_site(group.site)]
 
 
 def _caused(groups: Sequence[LeakGroup]) -> tuple[list[LeakGroup], Causes]:

@@ -51,7 +51,9 @@ def _members(snapshot: Snapshot) -> str:
 
 
 def _listed(snapshot: Snapshot, shown: Shown) -> list[tuple[Site, Totals]]:
-    return [pair for pair in ranked_groups(snapshot) if shown.only.takes_site(pair[0])]
+    ranked = ranked_groups(snapshot)
+    only = shown.only.among({site.name for site, _ in ranked})
+    return [pair for pair in ranked if only.takes_site(pair[0])]
 
 
 def stat_document(
