@@ -10,6 +10,7 @@ from pathlib import Path
 
 from builders.clr_heap_builder import ClrHeapBuilder
 from builders.filled_system import FilledSystem, rebuild
+from builders.heaps_process import nt_heap, process_of
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place
@@ -191,6 +192,16 @@ def _whole(hours: int, *, listed: bool = True) -> Callable[[Path], None]:
             process.private(1, 0x1000, 0xF000).image(f"module{number % 3}.dll", data=b"")
         process.with_regions = listed
         file.write_bytes(process.build())
+
+    return make
+
+
+def _caused(hours: int) -> Callable[[Path], None]:
+    """A dump of a process of which one call leaks text of many sizes."""
+
+    def make(file: Path) -> None:
+        heaps = [nt_heap(0, [b"text ".ljust(30 + n) for n in range(60 + 90 * hours)])]
+        file.write_bytes(process_of(heaps, time=1_700_000_000 + 3600 * hours))
 
     return make
 
@@ -443,6 +454,7 @@ MADE: dict[str, Callable[[Path], None]] = {
     **{f"whole{n}.dmp": _whole(n) for n in range(3)},
     "whole0.dlsnap": _kept(_whole(0)),
     "listless.dmp": _whole(0, listed=False),
+    **{f"caused{n}.dmp": _caused(n) for n in range(3)},
     **{f"run1-{n}.dlsnap": _kept(_later(n, n)) for n in range(3)},
     **{f"run2-{n}.dlsnap": _kept(_later(None, n)) for n in (3, 4)},
     **{f"counted{n}.dlsnap": _kept(_later(n, n, counted=True)) for n in range(3)},
@@ -545,6 +557,9 @@ ANSWERED: list[Words] = [
     *(("pool", file, "--tag", "AcNb") for file in ("lived0.dmp", "kept-lived.dlsnap")),
     *((command, "lived0.dmp", "lived4.dmp") for command in ("pool", "diff")),
     ("trend", *(f"lived{n}.dmp" for n in range(6))),
+    ("diff", "caused0.dmp", "caused2.dmp"),
+    ("trend", *(f"caused{n}.dmp" for n in range(3))),
+    *of_one(["caused2.dmp"], "stat", "leaks"),
     ("processes", "held.dmp"),
     *(("pool", "held.dmp", "--tag", tag) for tag in ("Toke", "Thre", "Proc")),
     *of_one(["counters.csv", "handles0.txt", "processes0.csv"], "stat"),

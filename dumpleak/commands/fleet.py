@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dumpleak.commands.options import Options
+from dumpleak.commands.exit_codes import EXIT_CANNOT_ANSWER, EXIT_GATE
+from dumpleak.commands.options import TOP, Options
 from dumpleak.commands.output import output_to, progress_bar
 from dumpleak.commands.saying import say
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
+from dumpleak.fleets.known import Known, read_known
 from dumpleak.fleets.places import NoSuchPlaceError
 from dumpleak.model.optional_libraries import missing_extra
 from dumpleak.model.populations import BLOCKS, POPULATIONS
-from dumpleak.model.units import count_of, format_bytes, parse_size
+from dumpleak.model.units import format_bytes, parse_size
+from dumpleak.reports.formats import Answer, write_answer
 from dumpleak.symbols.dump_symbols import given_elements
 from windumps.symbols.errors import SymbolPathError
 
 if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
+    from dumpleak.gate.conditions import Condition
 
-_SHOWN = 200  # characters of a reason
+FORMATS = ("text", "csv", "markdown")
+PAGE = "report.html"
 
 
 def _bytes(context: click.Context, option: click.Parameter, value: str | None) -> int | None:
     try:
         return None if value is None else parse_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+def _known(context: click.Context, option: click.Parameter, value: str | None) -> Known | None:
+    try:
+        return None if value is None else read_known(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+def _conditions(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[Condition] | None:
+    from dumpleak.fleets.gate import parse_fleet_gate
+
+    try:
+        return None if value is None else parse_fleet_gate(value)
     except ValueError as error:
         raise click.BadParameter(str(error), context, option) from error
 
@@ -42,11 +66,22 @@ def _symbols(
     return values
 
 
+def _pattern(context: click.Context, option: click.Parameter, value: str) -> str:
+    try:
+        groups = re.compile(value).groups
+    except re.error as error:
+        raise click.BadParameter(f"no pattern: {error}", context, option) from error
+    if value and not groups:
+        raise click.BadParameter("has no group: put what names the machine in ( )", context, option)
+    return value
+
+
 @click.command(
     epilog="\b\nExamples:\n"
     "  dumpleak fleet testdata/10.0.26100.5074-x64/leak-pair-ust/before.dmp.gz"
     " testdata/10.0.26100.5074-x64/leak-pair-ust/after.dmp.gz -o fleet\n"
-    "  dumpleak fleet s3://crashes/2026/ archive.zip 'logs/*.csv' -o fleet --workers 8\n"
+    '  dumpleak fleet /mnt/dumps -o fleet --known known.toml --fail-on "new-clusters>=1"\n'
+    '  dumpleak fleet s3://crashes/2026/ archive.zip "logs/*.csv" -o fleet --workers 8\n'
     "  dumpleak fleet /mnt/dumps -o fleet --scheduler tcp://10.0.0.5:8786 --dry-run"
 )
 @click.argument("inputs", nargs=-1, required=True)
@@ -100,6 +135,31 @@ def _symbols(
     help="Where PDBs are, as in _NT_SYMBOL_PATH, which is read too; workers must see them. May be given "
     "more than once.",
 )
+@click.option(
+    "--machine-from",
+    metavar="REGEX",
+    default="",
+    callback=_pattern,
+    help="Names the machine of inputs that do not tell theirs: what the group of this pattern matches in the "
+    "place of the input, 'dumps/([^/]+)/'.",
+)
+@click.option(
+    "--known",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    callback=_known,
+    help="A TOML file of leaks that are known: named, and muted until a day.",
+)
+@click.option(
+    "--fail-on",
+    "conditions",
+    metavar="CONDITIONS",
+    callback=_conditions,
+    help="Exit with 1 when one holds: new-clusters>=N, clusters>=N, machines>=N or series>=N of one leak, "
+    "bytes-per-hour>=N, errors>=N. Separated by commas. Muted leaks do not count.",
+)
+@click.option("--format", "format_", type=click.Choice(FORMATS), default="text", show_default=True)
+@TOP
 @click.option("--debug", is_flag=True, help="Show tracebacks, and what the workers say.")
 @click.option(
     *("-q", "--quiet", "--no-progress", "no_progress"),
@@ -118,26 +178,25 @@ def fleet(
     dry_run: bool,
     by: str,
     symbols: tuple[str, ...],
+    machine_from: str,
+    known: Known | None,
+    conditions: list[Condition] | None,
+    format_: str,
+    top: int | None,
     debug: bool,
     no_progress: bool,
 ) -> None:
     """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
 
     INPUTS are files, folders, globs, archives with many dumps, and URLs (s3://, gs://, abfs://). FOLDER
-    gets dumps.parquet, sites.parquet, growth.parquet and clusters.parquet.
+    gets dumps.parquet, sites.parquet, growth.parquet, clusters.parquet and report.html.
     """
     if scheduler is not None and workers is not None:
         raise click.UsageError("--workers are of this machine, --scheduler has its own: give one")
     asked = Asked(
-        inputs,
-        output,
-        scheduler,
-        workers,
-        timeout,
-        memory_limit,
-        by,
-        symbols,
-        retry_errors,
+        *(inputs, output, scheduler, workers, timeout, memory_limit, by, symbols, retry_errors),
+        known=known,
+        machine_from=machine_from,
         debug=debug,
     )
     try:
@@ -152,9 +211,7 @@ def fleet(
             ran = runner.run(asked, Told(progress, say))
     except NoSuchPlaceError as error:
         raise click.UsageError(str(error)) from error
-    with output_to(None) as stream:
-        for line in _summary(ran):
-            stream.write(f"{line}\n")
+    finish(ran, conditions, format_, top)
 
 
 def _show(inputs: Iterable[tuple[str, int]]) -> None:
@@ -163,16 +220,25 @@ def _show(inputs: Iterable[tuple[str, int]]) -> None:
             stream.write(f"{format_bytes(size):>10}  {url}\n")
 
 
-def _summary(ran: FleetRun) -> list[str]:
-    """What came of it, in a few lines."""
-    inputs = count_of(ran.read + ran.errors, "different input")
-    lines = [f"{inputs}: {ran.read:,} read, {ran.errors:,} could not be read"]
-    new = sum(state == "new" for state in ran.clusters["state"].to_pylist())
-    lines.append(
-        f"{count_of(ran.clusters.num_rows, 'leak')}, {new:,} new, in {ran.series:,} series"
-    )
-    if ran.not_compared:
-        many = f"{len(ran.not_compared):,} of {ran.series:,} series"
-        lines.append(f"{many} cannot be compared; the first: {ran.not_compared[0][1][:_SHOWN]}")
-    lines.append(f"datasets in {ran.folder}")
-    return lines
+def finish(
+    ran: FleetRun, conditions: list[Condition] | None, format_: str, top: int | None
+) -> None:
+    """Writes the page and the answer, and ends with the exit code for what the gate says."""
+    from dumpleak.fleets.gate import fleet_gate
+    from dumpleak.fleets.summary import summarised
+    from dumpleak.reports.answers.fleet import fleet_document
+    from dumpleak.reports.fleet_page import fleet_page
+
+    summary = summarised(ran.folder, ran.clusters, ran.not_compared)
+    gate = fleet_gate(conditions, summary) if conditions else None
+    page = ran.folder / PAGE
+    with output_to(str(page)) as stream:
+        stream.write(fleet_page(summary))
+    with output_to(None) as stream:
+        document = fleet_document(summary, gate, top)
+        write_answer(Answer(lambda: document, dict), format_, stream)
+    say(f"datasets and {PAGE} in {ran.folder}")
+    if gate is not None:
+        click.echo(gate.summary, err=True)
+        if gate.verdict != "pass":
+            raise SystemExit(EXIT_GATE if gate.verdict == "fail" else EXIT_CANNOT_ANSWER)

@@ -148,9 +148,17 @@ def check_gate(gate: Gate | None, snapshots: Iterable[Snapshot]) -> None:
 
 
 def look_for_holders(
-    snapshot: Snapshot, keys: Iterable[str], wanted: bool | None, options: Options
+    snapshot: Snapshot,
+    keys: Iterable[str],
+    wanted: bool | None,
+    options: Options,
+    *,
+    containers: bool = True,
 ) -> None:
-    """Fills `Snapshot.held_by` for some groups, when that is wanted or does not take long."""
+    """Fills `Snapshot.held_by` for some groups, when that is wanted or does not take long.
+
+    With `containers` also `Snapshot.contained`.
+    """
     if snapshot.holders is None or wanted is False:
         return
     if wanted is None and snapshot.totals.bytes > HOLDERS_AUTO_BYTES:
@@ -160,4 +168,5 @@ def look_for_holders(
         snapshot.held_by = snapshot.holders(set(keys))
         if isinstance(snapshot.holders, Finder):
             snapshot.unreferenced = snapshot.holders.unreferenced
-            snapshot.contained = snapshot.holders.contained
+            if containers:
+                snapshot.contained = snapshot.holders.contained

@@ -58,9 +58,10 @@ def processes(dump: str, current: str | None, top: int | None, options: Options)
         Answer(lambda: process_growth_document(growth, top), lambda: process_growth_json(growth)),
     )
     if growth.verdict is Verdict.NOT_COMPARABLE:
-        comparison = growth.comparison
-        why = "; ".join((*comparison.reasons, *comparison.doubts))
-        say(f"dumpleak: the dumps are not comparable: {why}")
+        said = "the dumps are not comparable"
+        if growth.comparison.verdict is not Verdict.NOT_COMPARABLE:
+            said = "whether a process grew cannot be told"
+        say(f"dumpleak: {said}: {'; '.join(growth.reasons)}")
         raise SystemExit(EXIT_CANNOT_ANSWER)
 
 

@@ -18,8 +18,9 @@ from dumpleak.commands.options import (
     shown_sites,
 )
 from dumpleak.commands.output import answer_to, require
+from dumpleak.compare.causes import NO_CAUSES, with_causes
 from dumpleak.reports.answers.stat import stat_document, stat_json
-from dumpleak.reports.formats import FORMATS, STAT_FORMATS, Answer, formats_of
+from dumpleak.reports.formats import FOR_PEOPLE, FORMATS, STAT_FORMATS, Answer, formats_of
 from dumpleak.reports.rows import ranked_groups
 from dumpleak.reports.shown import Shown
 
@@ -55,13 +56,17 @@ def stat(
     if holders is None and by in COARSE:
         holders = False
     snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
+    causes = NO_CAUSES
+    if options.format in FOR_PEOPLE and not shown.only:
+        (snapshot,), causes = with_causes((snapshot,))
     ranked = [site.key for site, _ in ranked_groups(snapshot) if shown.only.takes_site(site)]
     most = None if retained else top or HOLDERS_TOP
-    look_for_holders(snapshot, ranked[:most], True if retained else holders, options)
+    wanted = True if retained else holders
+    look_for_holders(snapshot, ranked[:most], wanted, options, containers=False)
     answer_to(
         options,
         Answer(
-            lambda: stat_document(snapshot, top, shown),
+            lambda: stat_document(snapshot, top, shown, causes),
             lambda: stat_json(snapshot, shown),
             formats_of(STAT_FORMATS, snapshot),
         ),

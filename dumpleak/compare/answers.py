@@ -145,6 +145,7 @@ class SiteDelta(Change):
         fate: What became of its blocks; None where the dumps are not of one process life.
         notes: Those clauses of the evidence that a table shows under the site's name.
         parts: Shapes that were put together to this, since they have one cause; see `causes`.
+        cause: What they are, in plain words; "" where nothing was put together.
         weight: See `Change`.
         held: Of that, what is others' and held by this alone.
         contained: The containers that hold its blocks; None where none do, or nobody looked.
@@ -157,6 +158,7 @@ class SiteDelta(Change):
     fate: Fate | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[SiteDelta, ...] = ()
+    cause: str = ""
     weight: int | None = None
     held: tuple[SiteDelta, ...] = ()
     contained: SiteContainers | None = None

@@ -10,14 +10,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from dumpleak.compare.alike import Family, Shape, families
+from dumpleak.compare.alike import Family, Shape, families, is_text
 from dumpleak.compare.answers import SiteDelta
 from dumpleak.compare.renaming import renamed
+from dumpleak.compare.site_trends import SiteTrend
 from dumpleak.compare.survivors import Fate
 from dumpleak.model.populations import BLOCKS
-from dumpleak.model.sites import Site, SiteKind
+from dumpleak.model.sites import LENGTH_PREFIXED, Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes
@@ -34,28 +35,36 @@ class Causes:
     Attributes:
         parts: By key of the site that stands for them, those with the most growth first.
         notes: By key, what to say of it.
+        names: By key, its name.
+        words: By key, what it is in plain words.
         keys: By key of a shape, the one that stands for it.
     """
 
     parts: Mapping[str, tuple[SiteDelta, ...]]
     notes: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, str]
+    words: Mapping[str, str]
     keys: Mapping[str, str]
 
     def told(self, delta: SiteDelta) -> SiteDelta:
         """A site with its parts, and what to say of them."""
-        key = delta.site.key
-        if key not in self.parts:
-            return delta
-        notes = (*delta.notes, *self.notes[key])
-        return replace(
-            delta,
-            parts=self.parts[key],
-            notes=notes,
-            evidence=(*delta.evidence, *self.notes[key]),
-        )
+        return replace(delta, **self._more(delta)) if delta.site.key in self.parts else delta
+
+    def told_of(self, trend: SiteTrend) -> SiteTrend:
+        """A site of a series, likewise."""
+        return replace(trend, **self._more(trend)) if trend.site.key in self.parts else trend
+
+    def _more(self, site: SiteDelta | SiteTrend) -> dict[str, Any]:
+        said = self.notes[site.site.key]
+        return {
+            "parts": self.parts[site.site.key],
+            "cause": self.words[site.site.key],
+            "notes": (*site.notes, *said),
+            "evidence": (*site.evidence, *said),
+        }
 
 
-NO_CAUSES = Causes({}, {}, {})
+NO_CAUSES = Causes({}, {}, {}, {}, {})
 Groups: TypeAlias = Mapping[str, tuple[Site, Totals]]
 
 
@@ -104,6 +113,7 @@ def find_causes(
             shapes.append(shape)
     chosen: dict[str, Site] = {}
     notes: dict[str, tuple[str, ...]] = {}
+    words: dict[str, str] = {}
     parts: dict[str, tuple[SiteDelta, ...]] = {}
     for family in families(shapes, growth, grown=grown):
         site = _site(family)
@@ -112,8 +122,11 @@ def find_causes(
         ordered = sorted(family.shapes, key=lambda s: (-s.grown, -s.more, s.site.key))
         chosen.update((shape.site.key, site) for shape in ordered)
         parts[site.key] = tuple(SiteDelta(s.site, s.base, s.current) for s in ordered)
+        words[site.key] = _words(family)
         notes[site.key] = tuple(_told(family, signed=bool(first)))
-    return chosen, Causes(parts, notes, {key: site.key for key, site in chosen.items()})
+    names = {site.key: site.name for site in chosen.values()}
+    keys = {key: site.key for key, site in chosen.items()}
+    return chosen, Causes(parts, notes, names, words, keys)
 
 
 def joined_fates(fates: Mapping[str, Fate], causes: Causes) -> dict[str, Fate]:
@@ -164,6 +177,20 @@ def _heaps_named(heaps: Sequence[str]) -> str:
         return f"{len(heaps)} heaps"
     numbers = [label.rpartition(" ")[2] for label in heaps]
     return f"{heaps[0].rpartition(' ')[0]}s {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _words(family: Family) -> str:
+    """What it is, in plain words: "ASCII text of 671 sizes in heap 1"."""
+    what = family.said.removeprefix(", ").replace(LENGTH_PREFIXED, f"{LENGTH_PREFIXED} (BSTR)")
+    if not is_text(family.said):
+        leads = re.match(r"( \+0x[0-9a-f]+)? -> (?P<image>.*)", family.said)
+        what = f"blocks {what}" if what and not leads else "blocks"
+        what = f"blocks that lead to {leads['image']}" if leads else what
+    sizes = family.sizes
+    many = f"{len(sizes):,} sizes" if len(sizes) > 1 else f"{min(sizes):,} bytes"
+    if family.stride:
+        many += f", arrays of {family.stride}-byte elements as it seems,"
+    return f"{what} of {many} in {_heaps_named(family.heaps)}"
 
 
 def _told(family: Family, *, signed: bool) -> list[str]:

@@ -19,7 +19,6 @@ from dumpleak.model.containment import Contained, SiteContainers
 from dumpleak.model.snapshot import Snapshot
 
 LEAST_SHARE = 0.1  # of a site's blocks that containers must hold before it is told
-MOSTLY = 0.5  # share from which containers are what holds a site
 
 
 class _Blocks:
@@ -79,14 +78,13 @@ def with_containers(comparison: Comparison) -> Comparison:
         found = blocks.containers_of(delta.site.key)
         if found is None:
             return delta
-        mostly = found.held >= MOSTLY * found.of
-        grew = bool(found.largest_new) and mostly
+        grew = bool(found.largest_new) and found.mostly
         clause = f"{'growing container: ' if grew else ''}{found.told}"
         return replace(
             delta,
             contained=found,
             evidence=(*delta.evidence, clause),
-            notes=(*delta.notes, *([found.short] * mostly)),
+            notes=(*delta.notes, *([found.short] * found.mostly)),
         )
 
     return replace(comparison, sites=tuple(map(told, comparison.sites)))
@@ -105,9 +103,14 @@ def with_trend_containers(trend: Trend) -> Trend:
         found = blocks.containers_of(site.site.key)
         if found is None:
             return site
-        unbounded = site.confidence != "growth" and found.held >= MOSTLY * found.of
+        unbounded = site.confidence != "growth" and found.mostly
         clause = f"{'unbounded container: ' if unbounded else ''}{found.told}"
-        return replace(site, contained=found, evidence=(*site.evidence, clause))
+        return replace(
+            site,
+            contained=found,
+            evidence=(*site.evidence, clause),
+            notes=(*site.notes, *([found.short] * found.mostly)),
+        )
 
     return replace(trend, sites=tuple(map(told, trend.sites)))
 
@@ -120,7 +123,7 @@ def containers_that_grow(answer: Comparison | Trend) -> list[SiteContainers]:
 def _growing(answer: Comparison | Trend) -> Iterator[SiteContainers]:
     for site in answer.sites:
         found = site.contained
-        if found is None or found.held < MOSTLY * found.of:
+        if found is None or not found.mostly:
             continue
         if isinstance(site, SiteTrend):
             if site.confidence != "growth":

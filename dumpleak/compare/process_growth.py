@@ -21,6 +21,7 @@ from dumpleak.model.sites import process_key
 from dumpleak.model.subject import Subject
 
 MAX_CLAUSES = 3
+NAMED = 3  # programs of which a figure is not known
 _Life = tuple[str, int, datetime]
 
 
@@ -124,12 +125,25 @@ class ProcessGrowth:
 
     @property
     def verdict(self) -> Verdict:
-        """By the programs and by the account; small changes of a process are usual."""
+        """By the programs and by the account; small changes of a process are usual.
+
+        Where nothing grew and not all figures are known there is no telling.
+        """
         if self.comparison.verdict is Verdict.NOT_COMPARABLE:
             return Verdict.NOT_COMPARABLE
         if self.grown or what_grew(self.comparison.account):
             return Verdict.GROWTH
-        return Verdict.NO_GROWTH
+        return Verdict.NOT_COMPARABLE if self.unknown else Verdict.NO_GROWTH
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why there is no telling; what a side does not tell of figures is among them."""
+        told = []
+        for figure, names in self.unknown.items():
+            more = f" and {len(names) - NAMED} more" * (len(names) > NAMED)
+            whose = f"{', '.join(names[:NAMED])}{more}" if names else "all programs"
+            told.append(f"{FIGURES[figure].label} of {whose}: a side does not tell")
+        return (*self.comparison.reasons, *self.comparison.doubts, *told)
 
 
 def compare_processes(base: ProcessTable, current: ProcessTable) -> ProcessGrowth:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dumpleak.compare.answers import Change
+from dumpleak.compare.answers import Change, SiteDelta
 from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS, Fit, Shape, fit, theil_sen
 from dumpleak.model.account import ROWS
 from dumpleak.model.containment import SiteContainers
@@ -71,6 +71,9 @@ class SiteTrend(Change):
             are still there in the last dump; None where the dumps do not tell.
         exhaustion: When this site alone will have used up what limits the process; None when nothing
             is known to limit it, or it does not grow steadily.
+        notes: Those clauses of the evidence that a table shows under the site's name.
+        parts: Shapes that were put together to this, since they have one cause; see `causes`.
+        cause: What they are, in plain words; "" where nothing was put together.
         weight: See `Change`.
         contained: The containers that hold its blocks in the last dump; None where none do, or nobody looked.
     """
@@ -85,6 +88,9 @@ class SiteTrend(Change):
     evidence: tuple[str, ...]
     exhaustion: datetime | None
     newcomers: Newcomers | None = None
+    notes: tuple[str, ...] = ()
+    parts: tuple[SiteDelta, ...] = ()
+    cause: str = ""
     weight: int | None = None
     contained: SiteContainers | None = None
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from dumpleak.compare.answers import Compared, Verdict, tag_number_of
 from dumpleak.compare.builds import align_builds
+from dumpleak.compare.causes import with_causes
 from dumpleak.compare.comparable import labelled, same_dump, why_not_comparable
 from dumpleak.compare.held_types import held_growth, with_held
 from dumpleak.compare.life import Life, same_life
@@ -223,6 +224,7 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
     notes: list[Diagnostic] = []
     if force or not reasons:
         dumps, followed, notes_of_names = _followed(dumps, under_load)
+        dumps, causes = with_causes(dumps, under_load - 1)
         aligned = align_builds([s.groups for s in dumps], [s.modules for s in dumps])
         sites = finder.trends(aligned.groups, _newcomers(dumps, under_load, followed))
         if not series.private_unknown:
@@ -230,7 +232,7 @@ def _judge_run(ordered: list[Snapshot], *, idle: bool, force: bool) -> Trend:
         account = account_rows(dumps)
         by_counters = grown_by_counters(finder, dumps, sites)
         together = find_together(dumps[:under_load])
-        sites = _roots_first(sites, dumps, together)
+        sites = tuple(map(causes.told_of, _roots_first(sites, dumps, together)))
         sites = with_held(sites, held_growth(dumps[0], dumps[-1]))
         notes = [*aligned.diagnostics, *notes_of_names, *unknown_notes(dumps)]
     counted = has_counted_growth(dumps, sites)

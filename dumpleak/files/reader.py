@@ -22,7 +22,7 @@ from dumpleak.model.block_table import BY_STAMP, BlockTable, shape_identity
 from dumpleak.model.coverage import PoolsCovered
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.holding import StoredHolders
-from dumpleak.model.info import Info, coverage_advice
+from dumpleak.model.info import Info, coverage_advice, pools_advice
 from dumpleak.model.pool import sited
 from dumpleak.model.pool_blocks import PoolBlocks
 from dumpleak.model.pools import Pools
@@ -73,6 +73,7 @@ def snapshot_info(path: Path) -> Info:
     snapshot, about = file.metadata.snapshot, file.metadata.about
     if about is None:
         raise SnapshotFileError(f"{path}: this snapshot does not describe its dump")
+    advice = coverage_advice(snapshot.coverage, snapshot.diagnostics)
     return Info(
         source=snapshot.source,
         full_memory=about.full_memory,
@@ -86,7 +87,7 @@ def snapshot_info(path: Path) -> Info:
         modules=snapshot.modules,
         unloaded_modules=about.unloaded_modules,
         usable=not snapshot.coverage.shortfall,
-        advice=coverage_advice(snapshot.coverage, snapshot.diagnostics),
+        advice=pools_advice(snapshot.coverage) if snapshot.is_pool else advice,
         diagnostics=tuple(snapshot.diagnostics),
         account=account_of(snapshot),
         handles=about.handles,

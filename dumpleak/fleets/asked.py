@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dumpleak.fleets.known import Known
 from dumpleak.model.errors import Progress, no_progress
 
 TIMEOUT_SECONDS = 3600.0
@@ -29,7 +30,9 @@ class Asked:
         by: Grouping of sites.
         symbols: Where names come from, values of `--symbols`.
         retry_errors: Inputs that could not be read are read again.
-        known: A file of leaks that have a name; None for none.
+        known: Leaks that have a name; None for none.
+        machine_from: A pattern; what its first group matches in a place names the machine, where the dump
+            does not.
         debug: Messages of the cluster come through.
     """
 
@@ -42,7 +45,8 @@ class Asked:
     by: str = "site"
     symbols: tuple[str, ...] = ()
     retry_errors: bool = False
-    known: Path | None = None
+    known: Known | None = None
+    machine_from: str = ""
     debug: bool = False
 
 

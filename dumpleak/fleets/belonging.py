@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from dumpleak.model.units import count_of
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -53,6 +55,13 @@ class Series:
     computer: str = ""
     one_life: bool = True
 
+    @property
+    def told(self) -> str:
+        """What to call it, for people."""
+        what = f"{self.program or self.subject} {self.version}".strip()
+        where = f" on {self.computer}" if self.computer else ""
+        return f"{what}{where}, {count_of(len(self.ids), 'dump')}"
+
 
 def series(dumps: pa.Table) -> list[Series]:
     """All inputs that could be read, each in one series; the same for any order of the rows.
@@ -68,7 +77,7 @@ def series(dumps: pa.Table) -> list[Series]:
         together[key].append(row)
     alone: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     found = []
-    for members in together.values():
+    for members in (part for whole in together.values() for part in _told_apart(whole)):
         if len(members) > 1:
             found.append(_series(members, one_life=True))
         else:
@@ -91,9 +100,24 @@ def _rows(dumps: pa.Table) -> Iterable[dict[str, Any]]:
     return found
 
 
+def _told_apart(members: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Members of one life; where they are of one moment, which none can be, those of one folder."""
+    times = {row["time"] for row in members}
+    if len(times) == len(members):
+        return [members]
+    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in members:
+        parts[_folder(row)].append(row)
+    return list(parts.values())
+
+
+def _folder(row: dict[str, Any]) -> str:
+    return re.split(r"[/\\!][^/\\!]*$", row["url"] or "")[0]
+
+
 def _program_on_machine(row: dict[str, Any]) -> tuple[str, ...]:
     """What has to agree; where the machine is unknown, inputs of one folder may be of one."""
-    machine = row["computer"] or "in " + re.split(r"[/\\!][^/\\!]*$", row["url"] or "")[0]
+    machine = row["computer"] or f"in {_folder(row)}"
     texts = (row["subject"], machine, row["program"], row["version"], row["architecture"])
     logs = row["kind"] if row["kind"] and "log" in row["kind"] else ""
     return (*(str(text or "").lower() for text in texts), logs)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dumpleak.fleets.asked import TIMEOUT_SECONDS, Asked, Told
+from dumpleak.fleets.known import read_known
 from dumpleak.model.optional_libraries import missing_extra
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def fleet(
     symbols: Iterable[str] = (),
     retry_errors: bool = False,
     known: str | Path | None = None,
+    machine_from: str = "",
 ) -> FleetRun:
     """Reads thousands of dumps, snapshots and logs on many workers, and tells which leaks are out there.
 
@@ -42,12 +44,16 @@ def fleet(
         symbols: Where PDBs are, as in `_NT_SYMBOL_PATH`.
         retry_errors: Read again what could not be read before.
         known: A TOML file of leaks that have a name.
+        machine_from: A pattern; what its first group matches in the place of an input names the machine,
+            where the dump does not.
 
     Returns:
-        What the run came to; `dumps`, `sites`, `growth` and `clusters` of it are Arrow tables.
+        What the run came to; `dumps`, `sites`, `growth` and `clusters` of it are Arrow tables, `summary` is
+        the fleet at a glance.
 
     Raises:
         WindumpsError: there is nothing to read, or the folder or the cluster cannot be used.
+        ValueError: the file of known leaks was not understood.
         MissingExtraError: Dask, fsspec or pyarrow is not installed.
     """
     try:
@@ -64,6 +70,7 @@ def fleet(
         by,
         tuple(symbols),
         retry_errors,
-        Path(known) if known is not None else None,
+        read_known(known) if known is not None else None,
+        machine_from,
     )
     return run(asked, Told())

@@ -21,6 +21,7 @@ import numpy as np
 
 from dumpleak.files.columns import arrow
 from dumpleak.fleets.belonging import COLUMNS, SINGLE, Series, series, version_order
+from dumpleak.fleets.fingerprints import without_place
 from dumpleak.fleets.growth import SURE
 from dumpleak.fleets.known import Known
 from dumpleak.fleets.tables import CLUSTERS, schema_of
@@ -34,7 +35,7 @@ STRENGTHENED = 3  # series that show the same growth make a suspect of it
 _ROWS_AT_ONCE = 1 << 14
 _CONFIDENCES = ("growth", "suspect", "leaked")
 _GROWTH = (
-    *("series", "series_kind", "fingerprint", "kind", "name", "dumps", "first", "last"),
+    *("series", "series_kind", "fingerprint", "key", "kind", "name", "dumps", "first", "last"),
     *("delta_bytes", "delta_count", "bytes_per_hour", "confidence", "program", "version"),
     *("computer", "weight", "part_of"),
 )
@@ -108,6 +109,34 @@ class _Cluster:
         return all(self.series.values())
 
 
+class _Places:
+    """Makes one of fingerprints with and without the place of the code, where that can be told.
+
+    A site has its place in its fingerprint only in dumps where another one shares its names. The key of a
+    site says which it is in the same build of its modules; in other builds it is the only one, if it is.
+
+    Args:
+        folder: The fleet's.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._of_key: dict[tuple[str, str], str] = {}
+        self._exact: dict[str, set[str]] = defaultdict(set)
+        for row in _rows(folder, "growth", ("fingerprint", "key", "weight")):
+            fingerprint = row["fingerprint"]
+            named = without_place(fingerprint)
+            if row["weight"] and fingerprint != named:
+                self._of_key[named, row["key"]] = fingerprint
+                self._exact[named].add(fingerprint)
+
+    def fingerprint(self, fingerprint: str, key: str) -> str:
+        """What a row of growth is counted under."""
+        named = without_place(fingerprint)
+        if len(self._exact.get(named, ())) == 1:
+            return named
+        return self._of_key.get((named, key), fingerprint)
+
+
 class _Fleet:
     """The series of a fleet, as far as versions and shares need them.
 
@@ -156,7 +185,10 @@ class _Fleet:
 
 
 def clustered(
-    folder: str, known: Known | None = None, previous: pa.Table | None = None
+    folder: str,
+    known: Known | None = None,
+    previous: pa.Table | None = None,
+    not_compared: Collection[str] = (),
 ) -> pa.Table:
     """The leaks of a fleet, those on most machines first.
 
@@ -164,15 +196,20 @@ def clustered(
         folder: The fleet's, with its datasets of dumps and growth.
         known: Leaks with a name of their own.
         previous: What this gave in the run before; None where there was none.
+        not_compared: Ids of series of which nothing can be told: no version is without a leak for these.
 
     Raises:
         OSError: a dataset cannot be read.
     """
-    fleet = _Fleet(series(_read(folder, "dumps", COLUMNS)))
+    unknown = set(not_compared)
+    every = series(_read(folder, "dumps", COLUMNS))
+    fleet = _Fleet([one for one in every if one.id not in unknown])
     found: dict[str, _Cluster] = {}
+    places = _Places(folder)
     for row in _rows(folder, "growth", _GROWTH):
         if row["weight"]:
-            found.setdefault(row["fingerprint"], _Cluster(row["kind"])).add(row)
+            name = places.fingerprint(row["fingerprint"], row["key"])
+            found.setdefault(name, _Cluster(row["kind"])).add(row)
     leaks = {name: cluster for name, cluster in found.items() if fleet.is_leak(cluster)}
     for name in _folded(leaks):
         del leaks[name]

@@ -96,6 +96,8 @@ class Crew:
                 n_workers=count,
                 threads_per_worker=1,
                 dashboard_address=None,
+                # Else a port that all want, on all networks of the machine.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 memory_limit=0,
                 silence_logs=self._level,
             )

@@ -11,8 +11,8 @@ from dumpleak.files.columns import arrow
 from dumpleak.fleets.tables import Column, schema_of
 from windumps.files import whole_file
 
-ROWS_AT_ONCE = 1 << 16
-_DUMPS_AT_ONCE = 1 << 10
+BYTES_AT_ONCE = 8 << 20  # of Arrow's, in a group of rows
+_DUMPS_AT_ONCE = 1 << 8
 
 
 def write_rows(path: Path, columns: tuple[Column, ...], rows: Iterable[dict[str, Any]]) -> int:
@@ -62,8 +62,8 @@ def write_tables(path: Path, columns: tuple[Column, ...], tables: Iterable[Any])
     ):
         for table in tables:
             held.append(_fitting(table, schema))
-            count, waiting = count + table.num_rows, waiting + table.num_rows
-            if waiting >= ROWS_AT_ONCE:
+            count, waiting = count + table.num_rows, waiting + held[-1].nbytes
+            if waiting >= BYTES_AT_ONCE:
                 writer.write_table(pa.concat_tables(held))
                 held, waiting = [], 0
         if held:

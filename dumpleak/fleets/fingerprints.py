@@ -25,6 +25,7 @@ from dumpleak.model.stripping import Names, hashed_key, hashed_name
 from dumpleak.model.totals import Totals
 
 _BYTES = 12
+_EXACT_BYTES = 4
 # Windows' own, which calls the program and allocates for it: which of its functions did so differs by build.
 _WINDOWS = frozenset(
     hashed_name("module", name)
@@ -69,13 +70,11 @@ class Fingerprints:
     def of(self, site: Site, totals: Totals) -> str:
         """The fingerprint of a site, with what it has in the snapshot."""
         parts = self._parts(site, totals)
-        texts = parts.named
-        if parts.exact and self._seen[texts] > 1:
-            texts = (*texts, parts.exact)
-        digest = blake2b(
-            "\n".join(texts).encode("utf-8", "surrogatepass"), digest_size=_BYTES
-        ).hexdigest()
-        return f"{site.kind}-{digest}"
+        text = "\n".join(parts.named)
+        named = f"{site.kind}-{_digest(text, _BYTES)}"
+        if parts.exact and self._seen[parts.named] > 1:
+            return f"{named}-{_digest(parts.exact, _EXACT_BYTES)}"
+        return named
 
     def _parts(self, site: Site, totals: Totals) -> _Parts:
         match site.kind:
@@ -127,6 +126,15 @@ class Fingerprints:
         if size is None and totals.count and totals.count * totals.largest == totals.bytes:
             size = totals.largest
         return _VARIED if size is None else str(size)
+
+
+def without_place(fingerprint: str) -> str:
+    """A fingerprint as it is where no other site shares its names."""
+    return "-".join(fingerprint.split("-")[:2])
+
+
+def _digest(text: str, size: int) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).hexdigest()
 
 
 def _code(place: Place) -> tuple[str, ...]:

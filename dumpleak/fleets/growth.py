@@ -7,15 +7,16 @@ leak only where most series of the program show it, and so are a few blocks that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from dumpleak.compare.answers import Comparison, SiteDelta, Verdict, tag_number_of
 from dumpleak.compare.diff import compare
-from dumpleak.compare.shape import FLAT_SHARE
+from dumpleak.compare.shape import FLAT_SHARE, MIN_NOISY_POINTS
 from dumpleak.compare.site_trends import CHANCE_DEVIATIONS, LARGE_BYTES, SiteTrend, is_enough
 from dumpleak.compare.trend import Trend, TrendError, find_trend
 from dumpleak.files.columns import arrow
@@ -45,6 +46,10 @@ MANY_LOST = 100
 MIN_TOGETHER = 16
 HELD_SHARE = 0.8
 MOST_TIMES = 8
+# Where so many sites grew between two dumps, a leak grew by so many times as much as the one in the middle.
+# In the pairs with known truth leaks have 6 times that and more, the others about twice that at most.
+MANY_SITES = 12
+STANDS_OUT = 4.0
 
 
 @dataclass(frozen=True)
@@ -74,21 +79,25 @@ class _Row:
     shape: str | None = None
 
 
-def grown(series: Series, folder: str) -> pa.Table:
+def grown(series: Series, folder: str, by: str = "site") -> pa.Table:
     """What grew in a series.
 
     Args:
         series: The inputs.
         folder: The fleet's, with a snapshot of each.
+        by: The grouping of sites.
 
     Raises:
         WindumpsError: a snapshot cannot be used, or they are not comparable.
         OSError: one cannot be read.
     """
     paths = [_snapshot_path(folder, id_) for id_ in _chosen(series.ids)]
-    wanted = Wanted(keep_blocks=True)
+    wanted = Wanted(by=by, keep_blocks=True)
     inside = read_series(paths[0], None) if series.kind == SINGLE else None
     snapshots = inside or [open_snapshot(path, wanted) for path in paths]
+    usable = [snapshot for snapshot in snapshots if not snapshot.shortfall]
+    if len(usable) > 1:
+        snapshots = usable  # one of which too little is known would keep all from being compared
     found = _found(series, snapshots)
     kind = series.kind if inside is None else TREND
     return _table(series, kind, found, _span(snapshots))
@@ -172,10 +181,20 @@ def _trend_row(found: SiteTrend) -> _Row:
         found.delta_count,
         found.current,
         found.confidence,
-        NOISE if found.confidence == "growth" else SURE,
+        _trend_weight(found),
         (found.bytes_per_hour, found.count_per_hour),
         str(found.shape),
     )
+
+
+def _trend_weight(found: SiteTrend) -> int:
+    """Suspects are sure, but for few blocks of which nobody knows whether they come and go: chance."""
+    if found.confidence == "growth":
+        return NOISE
+    moved = found.base.count + found.current.count
+    is_chance = found.delta_count < CHANCE_DEVIATIONS * moved**0.5
+    few = len(found.points) < MIN_NOISY_POINTS and found.delta_bytes < LARGE_BYTES
+    return LIKELY if found.newcomers is None and few and is_chance else SURE
 
 
 def _of_pair(comparison: Comparison, snapshots: Sequence[Snapshot]) -> list[_Row]:
@@ -202,7 +221,22 @@ def _of_pair(comparison: Comparison, snapshots: Sequence[Snapshot]) -> list[_Row
                 rates,
             )
         )
-    return rows
+    return _standing_out(rows)
+
+
+def _standing_out(rows: list[_Row]) -> list[_Row]:
+    """What grew as many other sites did is load, no leak; unless it is sure by itself."""
+    likely = [row for row in rows if row.weight]
+    if len(likely) < MANY_SITES:
+        return rows
+    size = STANDS_OUT * median(row.delta_bytes for row in likely)
+    count = STANDS_OUT * median(row.delta_count for row in likely)
+    return [
+        replace(row, weight=NOISE)
+        if row.weight == LIKELY and row.delta_bytes < size and row.delta_count < count
+        else row
+        for row in rows
+    ]
 
 
 def _is_beyond_chance(delta: SiteDelta, counts: Sequence[int]) -> bool:

@@ -108,6 +108,7 @@ def life_of(snapshot: Snapshot, computer: str) -> str | None:
     if source.process_id is None:
         return None
     parts = [computer.lower(), source.program.lower(), str(source.process_id)]
+    parts.append(f"{source.nt_global_flag or 0:x}")  # set when it starts
     created = source.process_created
     if snapshot.heaps and source.program_base is not None and source.build in RANDOM_ADDRESSES:
         parts += [f"{source.program_base:x}", f"{snapshot.heaps[0].address:x}"]
@@ -149,11 +150,11 @@ def _digest(text: str) -> str:
 
 
 def site_rows(snapshot: Snapshot) -> pa.Table:
-    """The rows of a snapshot's sites, private memory outside heaps included."""
+    """The rows of a snapshot's sites, which add up to what is used; not private memory outside heaps."""
     prints = Fingerprints(snapshot)
     unreferenced = unreferenced_of(snapshot)
     columns: dict[str, list[Any]] = {c.name: [] for c in SITES if c.name != "id"}
-    for site, totals in (*snapshot.groups.values(), *snapshot.private.values()):
+    for site, totals in snapshot.groups.values():
         lost = unreferenced.get(site.key, (0, 0) if unreferenced and totals.count else None)
         values = (
             prints.of(site, totals),

@@ -51,6 +51,7 @@ class ReadingRequest:
         known: A folder with snapshots by content, which are used again; "" for none.
         by: The grouping of sites.
         symbols: Values of `--symbols`.
+        machine_from: As `described` has it.
     """
 
     task: Task
@@ -58,6 +59,7 @@ class ReadingRequest:
     known: str = ""
     by: str = "site"
     symbols: tuple[str, ...] = ()
+    machine_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,13 @@ class GrowthRequest:
         series: Inputs that belong together.
         folder: Where the folder of their snapshots is.
         scratch: Where the rows are left.
+        by: The grouping of sites.
     """
 
     series: Series
     folder: str
     scratch: str
+    by: str = "site"
 
 
 def _nobody(told: dict[str, Any]) -> None:
@@ -198,7 +202,8 @@ def _snapshot_of(path: Path, id_: str, request: ReadingRequest) -> dict[str, Any
     snapshot = open_snapshot(known or made, Wanted(by=request.by))
     snapshot.source = replace(snapshot.source, file=request.task.url)
     suffix = SNAPSHOT_SUFFIX if is_snapshot_file(known or made) else ".log"
-    told = described(snapshot, request.task.url) | {"snapshot": f"{SNAPSHOTS}/{id_}{suffix}"}
+    told = described(snapshot, request.task.url, request.machine_from)
+    told |= {"snapshot": f"{SNAPSHOTS}/{id_}{suffix}"}
     if shortfall:
         told |= {"error_kind": "shortfall", "error": shortfall.replace(str(path), request.task.url)}
     write_rows(Path(request.scratch, SITES_FILE), site_rows(snapshot))
@@ -231,7 +236,7 @@ def _make(path: Path, made: Path, request: ReadingRequest) -> str:
 def compare_series(request: GrowthRequest) -> dict[str, Any]:
     """Leaves the rows of a series in the scratch folder; says why where it has none."""
     try:
-        rows = grown(request.series, request.folder)
+        rows = grown(request.series, request.folder, request.by)
     except (WindumpsError, OSError) as error:
         text = " ".join(str(error).split())
         # Snapshots by id, which rows of inputs have, too.

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from dumpleak.fleets.asked import Asked, Told
-from dumpleak.fleets.belonging import Series, series
+from dumpleak.fleets.belonging import COLUMNS, Series, series
 from dumpleak.fleets.child import Limits
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.crew import Crew, memory_of
@@ -21,6 +21,7 @@ from dumpleak.fleets.datasets import stream_table, with_id, write_rows, write_ta
 from dumpleak.fleets.look import Seen, look
 from dumpleak.fleets.reading import failed
 from dumpleak.fleets.store import ERROR, READ, STATE, Outcome, Store, Task, holds_fleet, lost_id
+from dumpleak.fleets.summary import FleetSummary, summarised
 from dumpleak.fleets.tables import CLUSTERS, DUMPS, GROWTH, SITES
 from dumpleak.fleets.work import MARK, Grown, How, SeriesTask, grow_task, read_task
 from dumpleak.model.errors import CannotAnswerError
@@ -67,6 +68,11 @@ class FleetRun:
         """The rows of `growth.parquet`, an Arrow table."""
         return _table(self.folder / GROWTH_FILE)
 
+    @property
+    def summary(self) -> FleetSummary:
+        """The fleet at a glance."""
+        return summarised(self.folder, self.clusters, self.not_compared)
+
 
 class NoInputError(CannotAnswerError):
     """Nothing of what was named is an input."""
@@ -106,6 +112,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
     Raises:
         NoInputError: there is nothing to read.
         WindumpsError: the folder or the cluster cannot be used.
+        ValueError: the file of known leaks, or the pattern of machines, says something else.
         OSError: the datasets cannot be written.
     """
     folder = asked.folder
@@ -113,6 +120,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
     previous = _table(before) if before.exists() else None
     with Store(folder) as store:
         store.require("by", asked.by, "--by")
+        store.require("machine_from", asked.machine_from, "--machine-from")
         seen = seen_of(asked, told, store)
         how = _how(asked, store)
         with Crew(asked.scheduler, asked.workers, told.say, debug=asked.debug) as crew:
@@ -127,7 +135,8 @@ def run(asked: Asked, told: Told) -> FleetRun:
             folder / GROWTH_FILE, GROWTH, (stream_table(rows) for _, rows in store.growth() if rows)
         )
         told.progress("looking for leaks that are the same", 0, 1)
-        clusters = clustered(str(folder), None, previous)
+        errors = store.growth_errors()
+        clusters = clustered(str(folder), asked.known, previous, [name for name, _ in errors])
         write_tables(folder / CLUSTERS_FILE, CLUSTERS, [clusters])
         return FleetRun(
             folder,
@@ -136,7 +145,7 @@ def run(asked: Asked, told: Told) -> FleetRun:
             store.total(ERROR),
             count,
             clusters,
-            store.growth_errors(),
+            errors,
         )
 
 
@@ -160,14 +169,19 @@ def _how(asked: Asked, store: Store) -> How:
     mark = secrets.token_hex(16)
     (store.folder / MARK).write_text(mark)
     return How(
-        str(store.folder.resolve()), mark, Limits(asked.timeout, memory), asked.by, asked.symbols
+        str(store.folder.resolve()),
+        mark,
+        Limits(asked.timeout, memory),
+        asked.by,
+        asked.symbols,
+        asked.machine_from,
     )
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path, columns: tuple[str, ...] | None = None) -> Any:
     from pyarrow import parquet
 
-    return parquet.read_table(path)
+    return parquet.read_table(path, columns=list(columns) if columns else None)
 
 
 def _sites(store: Store) -> Iterator[Any]:
@@ -207,8 +221,7 @@ def _dead(task: Task, error: BaseException) -> Outcome:
 
 def _compare(store: Store, crew: Crew, how: How, told: Told) -> int:
     """Compares what belongs together and is not compared yet; gives how many series there are."""
-    names = [column.name for column in DUMPS if column.name != "account"]
-    dumps = _table(store.folder / DUMPS_FILE).select(names)
+    dumps = _table(store.folder / DUMPS_FILE, (*COLUMNS, "snapshot"))
     files: dict[str, str] = {
         row["id"]: row["snapshot"] for row in dumps.select(["id", "snapshot"]).to_pylist()
     }

@@ -145,7 +145,7 @@ def summarised(
     Args:
         folder: Where they are.
         clusters: What `clustered` gave.
-        not_compared: Series of which nothing can be told, and why.
+        not_compared: Series of which nothing can be told, by their ids, and why.
 
     Raises:
         OSError: a dataset cannot be read.
@@ -163,6 +163,7 @@ def summarised(
     from pyarrow import parquet
 
     every = series(parquet.read_table(Path(folder, "dumps.parquet"), columns=list(COLUMNS)))
+    names = {one.id: one.told for one in every}
     return FleetSummary(
         str(folder),
         leaks,
@@ -180,7 +181,7 @@ def summarised(
         ),
         tuple(sorted(sums.kinds.items(), key=lambda pair: (-pair[1], pair[0]))),
         tuple(sums.failed),
-        tuple(not_compared),
+        tuple((names.get(id_, id_), why) for id_, why in not_compared),
     )
 
 

@@ -39,6 +39,7 @@ class How:
         limits: Of one input.
         by: Grouping of sites.
         symbols: Values of `--symbols`.
+        machine_from: As `Asked` has it.
     """
 
     folder: str
@@ -46,6 +47,7 @@ class How:
     limits: Limits
     by: str = "site"
     symbols: tuple[str, ...] = ()
+    machine_from: str = ""
 
     def sees_folder(self) -> bool:
         """True where the fleet's folder is mounted."""
@@ -91,7 +93,9 @@ def read_task(task: Task, how: How) -> Outcome:
     with _scratch() as scratch:
 
         def request() -> dict[str, Any]:
-            return asdict(ReadingRequest(task, scratch, known, how.by, how.symbols))
+            return asdict(
+                ReadingRequest(task, scratch, known, how.by, how.symbols, how.machine_from)
+            )
 
         told, tries = _asked(request, how.limits, lambda error: _failure(task, error))
         told["attempts"] = tries
@@ -120,7 +124,7 @@ def grow_task(task: SeriesTask, how: How) -> Grown:
             for name, content in zip(task.snapshots, task.contents, strict=True):
                 Path(scratch, name).write_bytes(content)
         told, _ = _asked(
-            lambda: asdict(GrowthRequest(task.series, folder, scratch)),
+            lambda: asdict(GrowthRequest(task.series, folder, scratch, how.by)),
             how.limits,
             lambda error: {"error": f"{error.kind}: {error}"},
         )

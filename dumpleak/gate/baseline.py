@@ -24,10 +24,15 @@ class BaselineError(DumpError):
 
 
 @dataclass
-class _Row:
+class _Part:
     key: str
     delta_bytes: Signed | None  # of members without bytes
     delta_count: Signed
+
+
+@dataclass
+class _Row(_Part):
+    parts: Annotated[list[_Part], Absent([])]
 
 
 @dataclass
@@ -59,13 +64,21 @@ class Baseline:
         """Growth of a site in bytes and blocks that was not accepted; never negative where it grew."""
         grown = site.delta_bytes, site.delta_count
         base = site.base.bytes, site.base.count
-        table = self.growth if self.growth is not None else self.level or {}
-        known = table.get(site.site.key) or table.get(hashed_key(site.site.key)) or (0, 0)
+        known = self._known(site.site.key)
+        if known is None:
+            # What one cause has may have been told by its parts: snapshots do, and runs with other parts.
+            parts = [self._known(part.site.key) or (0, 0) for part in site.parts]
+            known = sum(part[0] for part in parts), sum(part[1] for part in parts)
         if self.growth is not None:
             allowed = known
         else:
             allowed = (max(known[0] - base[0], 0), max(known[1] - base[1], 0))
         return _beyond(grown[0], allowed[0]), _beyond(grown[1], allowed[1])
+
+    def _known(self, key: str) -> tuple[int, int] | None:
+        """What was accepted of a key."""
+        table = self.growth if self.growth is not None else self.level or {}
+        return table.get(key) or table.get(hashed_key(key))
 
 
 def snapshot_baseline(snapshot: Snapshot) -> Baseline:
@@ -104,7 +117,9 @@ def json_baseline(path: Path | str, by: str | None = None, of: str | None = None
     if told != of and (of is not None or told not in (BLOCKS, POOL)):
         raise BaselineError(f"{path}: it is of {told}, and no baseline for {of or BLOCKS}")
     growth = {
-        row.key: (row.delta_bytes or 0, row.delta_count) for row in (*run.sites, *run.private)
+        row.key: (row.delta_bytes or 0, row.delta_count)
+        for site in (*run.sites, *run.private)
+        for row in (site, *site.parts)
     }
     return Baseline(str(path), growth=growth)
 

@@ -135,6 +135,14 @@ class GateResult:
         return f"SUMMARY: {'; '.join(parts)}"
 
 
+def _because(site: AnySite, live: Sequence[Suppression]) -> str:
+    """Why a site may grow, or each of the shapes it was put together of; "" where it may not."""
+    grown = [part.site for part in site.parts if part.grew]
+    by_part = [next((s.told for s in live if s.matches(part)), "") for part in grown]
+    own = next((s.told for s in live if s.matches(site.site)), "")
+    return own or (by_part[0] if by_part and all(by_part) else "")
+
+
 @dataclass(frozen=True)
 class Judged(Generic[A]):
     """An answer, and what the gate says of it.
@@ -197,7 +205,11 @@ class Gate:
         return GateResult(
             tuple(measured),
             tuple(findings),
-            tuple(s for s in live if not any(s.matches(site.site) for site in grown)),
+            tuple(
+                s
+                for s in live
+                if not any(s.matches(own.site) for site in grown for own in (site, *site.parts))
+            ),
             tuple(s for s in self.suppressions if s.is_expired),
             self.baseline.file if self.baseline else "",
             answer.base.members,
@@ -209,7 +221,7 @@ class Gate:
         bytes_, count = site.delta_bytes, site.delta_count
         if self.baseline is not None:
             bytes_, count = self.baseline.beyond(site)
-        because = next((s.told for s in live if s.matches(site.site)), "")
+        because = _because(site, live)
         return Finding(site, bytes_, count, (), because)
 
     def _measure_all(

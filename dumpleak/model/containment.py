@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+MOSTLY = 0.5  # share of a site's blocks from which containers are what holds it
+
 
 @dataclass(frozen=True)
 class Container:
@@ -36,15 +38,15 @@ class Container:
 
     @property
     def short(self) -> str:
-        """What and where it is."""
-        return f"{self.pattern} at {self.place}"
+        """What it is, and the root that keeps it."""
+        return f"{self.pattern} at {self.root}"
 
     @property
     def told(self) -> str:
         """For people."""
         each = f" of {self.member_bytes:,} bytes" if self.member_bytes is not None else ""
         more = "".join(f", {note}" for note in self.notes)
-        return f"{self.short}, {self.members:,} members{each}{more}"
+        return f"{self.pattern} at {self.place}, {self.members:,} members{each}{more}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +88,18 @@ class SiteContainers:
     largest_new: int | None = None
 
     @property
+    def mostly(self) -> bool:
+        """Containers are what holds the site."""
+        return self.held >= MOSTLY * self.of
+
+    @property
     def short(self) -> str:
         """As `told`, for a line of a table."""
         what = "new blocks" if self.new else "blocks"
         grown = "growing " if self.largest_new else ""
         many = f"{self.containers:,} {grown}containers, most in" if self.containers > 1 else grown
-        where = f"{self.largest.pattern} at {self.largest.root}"
-        return " ".join(f"{self.held:,} of {self.of:,} {what} in {many} {where}".split())
+        text = f"{self.held:,} of {self.of:,} {what} in {many} {self.largest.short}"
+        return " ".join(text.split())
 
     @property
     def told(self) -> str:

@@ -12,6 +12,7 @@ from dumpleak.model.managed import ManagedMemory
 from dumpleak.model.memory import PRIVATE_USES, MemoryByUse
 from dumpleak.model.programs import Mostly, mostly_of
 from dumpleak.model.snapshot import HeapRow, SourceInfo
+from dumpleak.model.subject import Subject
 from dumpleak.model.units import format_bytes
 from windumps.diagnostics import MEMORY_CUT, Diagnostic
 from windumps.images.modules import Module
@@ -68,6 +69,11 @@ class Info:
     why_no_managed: str = ""
 
     @property
+    def is_system(self) -> bool:
+        """It is of a whole system, kept in a snapshot file."""
+        return self.source.subject is Subject.SYSTEM
+
+    @property
     def private_bytes(self) -> int | None:
         """All committed private memory; None where the dump does not list it."""
         if not self.memory.complete:
@@ -104,6 +110,16 @@ class Info:
     def both_halves(self) -> bool:
         """There are heaps of two pointer sizes."""
         return len({row.architecture for row in self.heaps if row.architecture}) > 1
+
+
+def pools_advice(covered: Coverage) -> str:
+    """Whether leaks can be looked for in what is kept of a system's pools, and what to do next."""
+    if covered.shortfall:
+        return f"no: {covered.shortfall}"
+    return (
+        "yes: pool by tag and driver, dumpleak pool FILE; compare it with a later dump of the same system, "
+        "dumpleak pool BASE CURRENT"
+    )
 
 
 def coverage_advice(covered: Coverage, diagnostics: Sequence[Diagnostic]) -> str:

@@ -63,7 +63,6 @@ class HolderFinder:
     Attributes:
         unreferenced: bool, one row a block of the index that is asked about: no root leads to it. None
             before anything was looked for, and where too little of the roots is in the dump to tell.
-        contained: Which containers hold the blocks; None before anything was looked for.
     """
 
     def __init__(
@@ -82,12 +81,21 @@ class HolderFinder:
         self._own = len(sites) if own is None else own
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
-        self.contained: Contained | None = None
+        self._scanned: tuple[PointerCollector, NDArray[np.bool_]] | None = None
 
     @cached_property
     def region_owners(self) -> RegionOwners:
         """Whose memory outside heaps is."""
         return find_region_owners(self._session, self._index, self._sites)
+
+    @cached_property
+    def contained(self) -> Contained | None:
+        """Which containers hold the blocks; None before anything was looked for."""
+        if self._scanned is None:
+            return None
+        collector, unreferenced = self._scanned
+        finder = ContainerFinder(self._session, collector, self._block_called)
+        return finder.contained(unreferenced, self._index.group < self._own)
 
     def __call__(self, keys: Collection[str]) -> dict[str, Holding]:
         """Who holds the blocks of the groups with these keys; reads all memory that may hold some.
@@ -112,8 +120,8 @@ class HolderFinder:
             memory, roots, index, Watchers(votes, collector), session.dump.release
         )
         reachable = reachability_of(graph).reachable
-        finder = ContainerFinder(session, collector, self._block_called)
-        self.contained = finder.contained(~reachable)
+        self._scanned = collector, ~reachable
+        self.__dict__.pop("contained", None)  # of another scan
         kept: Mapping[int, tuple[int, int] | None] = {}
         if self._retained:
             groups = np.flatnonzero(wanted).tolist()

@@ -1,7 +1,7 @@
 """Which .NET objects something leads to; the others are garbage that waits for a collection.
 
-Conservative, as for native blocks: by chance a word may look like a pointer, and weak handles look as strong
-ones do, so that garbage may pass for reachable, never the other way round.
+Conservative, as for native blocks: by chance a word may look like a pointer, so that garbage may pass for
+reachable, never the other way round.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.units import format_bytes
 from dumpleak.pointers.pointer_graph import I32, closure
 from dumpleak.process.session import Session
-from windumps.heaps.clr.references import ObjectIndex
+from windumps.arrays import U64
+from windumps.heaps.clr.handles import weak_handles
+from windumps.heaps.clr.references import ObjectIndex, RootLinks
 from windumps.heaps.clr.walk import Objects
 from windumps.memory import Regions
 from windumps.memory.regions import MEM_COMMIT, MEM_IMAGE, MEM_PRIVATE
@@ -35,6 +37,9 @@ class ManagedGraph:
         pointer_size: 4 or 8.
         source: int32, where pointers are.
         target: int32, where they lead to.
+        roots: What outside the heap points to objects; weak handles do not count, nor does what is left of
+            calls that have returned.
+        knows_handles: The runtime's handle table was found, so that weak handles are told from strong ones.
         held: int32, objects that something outside the heap leads to.
         why_not: Why garbage cannot be told from what is used; "" where it can.
 
@@ -56,9 +61,16 @@ class ManagedGraph:
         for links in index.links():
             sources.append(links.source.astype(np.int32))
             targets.append(links.target.astype(np.int32))
+        roots = index.roots()
+        weak, handles = weak_handles(heap.tables, roots.place)
+        kept = ~weak & ~_below_stacks(session, roots.place)
+        self.roots = RootLinks(roots.place[kept], roots.target[kept])
+        self.knows_handles = handles > 0
         threads = session.dump.threads
         registers = [value for thread in threads for value in thread.registers.values()]
-        self.held: I32 = index.held(np.array(registers, np.uint64)).astype(np.int32)
+        found = index.find(np.array(registers, np.uint64))
+        held = np.unique(np.concatenate([self.roots.target, found[found >= 0]]))
+        self.held: I32 = held.astype(np.int32)
         self.source: I32 = np.concatenate(sources)
         self.target: I32 = np.concatenate(targets)
 
@@ -80,6 +92,19 @@ def reachable_objects(session: Session) -> tuple[Objects, NDArray[np.bool_]]:
             f"{session.dump.path}: what is garbage cannot be told: {graph.why_not}"
         )
     return graph.objects, graph.reached
+
+
+def _below_stacks(session: Session, places: U64) -> NDArray[np.bool_]:
+    """Which places are on stacks below what is in use."""
+    regions = session.dump.memory.regions
+    below = np.zeros(len(places), np.bool_)
+    for thread in session.dump.threads:
+        pointer = next((thread.registers[n] for n in ("rsp", "esp") if n in thread.registers), 0)
+        row = regions.row_of(pointer)
+        if row < 0 or not thread.stack_start <= pointer < thread.stack_start + thread.stack_size:
+            continue
+        below |= (places >= regions.base_address[row]) & (places < np.uint64(pointer))
+    return below
 
 
 def _why_not(session: Session) -> str:

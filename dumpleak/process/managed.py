@@ -86,8 +86,14 @@ class ManagedObjects:
 
     def at(self, addresses: U64) -> I64:
         """The object that each address lies in; -1 where it lies in none."""
+        nowhere = np.full(len(addresses), -1, np.int64)
+        segments = self.heap.segments if self.heap is not None else []
+        starts = np.array([0, *(segment.start for segment in segments)], np.uint64)
+        ends = np.array([0, *(segment.committed for segment in segments)], np.uint64)
+        if not (addresses < ends[np.searchsorted(starts, addresses, "right") - 1]).any():
+            return nowhere  # the heap has to be walked for none of them
         if self.index is None or not len(self.index.objects.address):
-            return np.full(len(addresses), -1, np.int64)
+            return nowhere
         objects = self.index.objects
         row = np.searchsorted(objects.address, addresses, "right") - 1
         inside = addresses - objects.address[row] < objects.size[row].astype(np.uint64)

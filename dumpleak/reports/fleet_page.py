@@ -14,7 +14,14 @@ from html import escape
 from dumpleak import __version__
 from dumpleak.fleets.summary import FleetLeak, FleetSummary
 from dumpleak.model.units import format_bytes, format_count
-from dumpleak.reports.answers.fleet import fleet_document, headline, leak_lines, leaks_in
+from dumpleak.reports.answers.fleet import (
+    error_told,
+    fleet_document,
+    headline,
+    leak_lines,
+    leaks_in,
+    leaks_of_version,
+)
 from dumpleak.reports.names import visible
 
 MOST_LEAKS = 500  # that have a row of their own
@@ -165,11 +172,7 @@ def _versions(summary: FleetSummary) -> list[str]:
             else "unknown",
             _text(each.program or "(system)"),
             _text(each.version or "unknown"),
-            "<br>".join(
-                _text(leak.shown)
-                for leak in summary.counted
-                if each.version in leak.versions and each.program in (leak.programs or ("",))
-            ),
+            "<br>".join(_text(leak.shown) for leak in leaks_of_version(summary, each)),
         )
         for each in summary.versions
     ]
@@ -183,7 +186,7 @@ def _failures(summary: FleetSummary) -> list[str]:
         rows = [(format_count(count), _text(kind)) for kind, count in summary.error_kinds]
         parts += ["<h2>Could not be read</h2>", _table(("inputs", "why"), rows, 1)]
         listed = "".join(
-            f"<li><code>{_text(each.url)}</code><br>{_text(each.error)}</li>"
+            f"<li><code>{_text(each.url)}</code><br>{_text(error_told(each))}</li>"
             for each in summary.failed
         )
         shown = len(summary.failed)

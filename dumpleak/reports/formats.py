@@ -46,6 +46,8 @@ STAT_FORMATS: dict[str, Callable[[Snapshot, IO[str]], None]] = {
 }
 # Those that show what `Snapshot.details` holds.
 DETAILED = frozenset({"html"})
+# Those in which rows with one cause are one row; others keep every group.
+FOR_PEOPLE = frozenset({"text", "html", "markdown"})
 # Those that judge growth.
 OF_CI = frozenset({"markdown", *GROWTH_FORMATS})
 # Those that other tools know for lists of blocks.

@@ -10,6 +10,8 @@ import numpy as np
 from dumpleak.model.explanation import Explained, Pointer
 from dumpleak.model.sites import Site
 from dumpleak.pointers.paths import REGISTER, PointerLog, WayFinder
+from dumpleak.pointers.patterns.naming import ContainerFinder
+from dumpleak.pointers.patterns.pointer_table import PointerCollector, Watchers
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
 from dumpleak.pointers.references import BlockIndex
 from dumpleak.pointers.retained import Retention
@@ -63,7 +65,10 @@ class Holding:
         wanted = np.zeros(len(index), np.bool_)
         wanted[index.find(np.array(starts, np.uint64))] = True
         self._log = PointerLog(wanted)
-        graph = scan_pointers(memory, roots, index, self._log, session.dump.release)
+        collector = PointerCollector(index)
+        watchers = Watchers(self._log, collector)
+        graph = scan_pointers(memory, roots, index, watchers, session.dump.release)
+        self._containers = ContainerFinder(session, collector, self._names.of)
         self._ways = WayFinder(graph, self._log)
         amounts = roots.amounts(memory)
         self._why_not = missing_roots(session, amounts)
@@ -93,7 +98,7 @@ class Holding:
             path_count=count,
             retained_bytes=int(retained.bytes[block]) if retained else None,
             retained_count=int(retained.count[block]) if retained else None,
-            notes=tuple(self._notes(count)),
+            notes=(*filter(None, [self._containers.told(block)]), *self._notes(count)),
         )
 
     def _notes(self, steps: int) -> list[str]:

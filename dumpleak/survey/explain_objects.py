@@ -32,7 +32,7 @@ class _Objects:
         self._session, self._places = session, places
         graph = ManagedGraph(session)
         self._graph, self._objects = graph, graph.objects
-        self._roots = graph.index.roots()
+        self._roots = graph.roots
         count = len(graph.objects.address)
         log = PointerLog(np.zeros(count, np.bool_))
         log.rank[graph.held] = REGISTER
@@ -86,7 +86,9 @@ class _Objects:
         if self._graph.why_not:
             why = self._graph.why_not
             return [f"Whether it is garbage, and what it keeps alive, cannot be told: {why}."]
-        return [WEAK] if self._graph.reached[number] else [GARBAGE]
+        if not self._graph.reached[number]:
+            return [GARBAGE]
+        return [] if self._graph.knows_handles else [WEAK]
 
     def _holders(self, number: int) -> list[Pointer]:
         """Roots first."""

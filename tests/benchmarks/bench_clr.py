@@ -18,7 +18,11 @@ from builders import clr_heap_builder
 from builders.clr_heap_builder import FIRST, HEAP, ClrHeapBuilder
 
 from dumpleak.process.managed import ManagedObjects
+from dumpleak.process.session import Session
+from dumpleak.survey.populations.managed import held_objects
 from windumps import open_dump
+from windumps.heaps.clr.method_tables import MethodTables
+from windumps.heaps.clr.segments import find_segments
 
 TYPES = 200
 SHARE_OF_ARRAYS = 0.3
@@ -53,11 +57,19 @@ def main() -> None:
         path = Path(folder) / "made.dmp"
         make(path, count)
         begun = time.process_time()
+        find_segments(MethodTables(open_dump(path).memory, 8))
+        scan = time.process_time() - begun
+        begun = time.process_time()
+        held = held_objects(Session(open_dump(path)))
+        told = time.process_time() - begun
+        begun = time.process_time()
         groups = ManagedObjects.of(open_dump(path)).groups
         took = time.process_time() - begun
         found = sum(totals.count for _, totals in groups)
         size = path.stat().st_size >> 20
         print(f"{found:,} objects of {len(groups)} types, {size} MiB: {took:.1f} s")
+        print(f"of that the scan for segments: {scan:.2f} s ({scan / took:.0%})")
+        print(f"what holds them, for comparisons: {told:.1f} s, {len(held.groups)} groups")
 
 
 if __name__ == "__main__":

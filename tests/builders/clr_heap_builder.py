@@ -15,7 +15,7 @@ from builders.metadata_builder import MetadataBuilder
 from builders.minidump_builder import MinidumpBuilder
 
 CORECLR, APP, CLRGC = 0x60000000, 0x61000000, 0x62000000
-LOADER, NATIVE, HEAP = 0x02000000, 0x03000000, 0x10000000
+LOADER, NATIVE, HANDLES, HEAP = 0x02000000, 0x03000000, 0x05000000, 0x10000000
 ROOM = 0x100000  # of a segment
 FIRST = 0x1000  # behind the beginning of a segment is its first object
 ARRAY, POINTERS = 0x800A0000, 0x01000000
@@ -43,6 +43,7 @@ class ClrHeapBuilder:
         self.alloc_allocated = True
         self.debugger_table = False
         self.own_collector = False
+        self.table_of_handles = bytearray()
         self.finalizers: tuple[int, int] | None = None
         self.collecting = 0
         self.other_statics: list[int] = []
@@ -151,6 +152,28 @@ class ClrHeapBuilder:
             self.words(self.native, self._handles, address)
             self._handles += 2 * self.width
 
+    def handles(self, weak: tuple[int, ...], strong: tuple[int, ...], *, odd: bool = False) -> None:
+        """A segment of the handle table with a block of weak handles and one of strong ones.
+
+        With `odd` a handle that is free has a value.
+        """
+        width = self.width
+        blocks = (0x10000 - 0x1000) // (64 * width)
+        segment = bytearray(0x10000)
+        masks = [(1 << 64) - 1] * blocks
+        for block, addresses in enumerate((weak, strong)):
+            masks[block] = ((1 << 64) - 1) ^ ((1 << len(addresses)) - 1)
+            for number, address in enumerate(addresses):
+                place = 0x1000 + (block * 64 + number) * width
+                self.words(segment, place, address)
+        if odd:
+            masks[1] |= 1
+        at = 5 * blocks
+        struct.pack_into(f"<{blocks}Q", segment, at, *masks)
+        segment[at + 8 * blocks : at + 10 * blocks] = b"\xff" * (2 * blocks)
+        segment[at + 8 * blocks : at + 8 * blocks + 2] = bytes([1, 2])
+        self.table_of_handles = segment
+
     def end(self) -> None:
         """Objects end here; what is put from now on is stale."""
         self.allocated = self.at
@@ -193,6 +216,9 @@ class ClrHeapBuilder:
             CORECLR: bytes(clr.bytes),
             APP: bytes(self.app.image(APP, self.width).bytes),
         }
+        if self.table_of_handles:
+            dump.memory(HANDLES, bytes(self.table_of_handles))
+            dump.region(HANDLES, len(self.table_of_handles), kind=PRIVATE)
         if self.own_collector:
             memory[CLRGC] = bytes(collector.bytes)
             dump.module("C:\\clrgc.dll", CLRGC, SIZE)

@@ -98,9 +98,10 @@ def process_of(
     for number, (handle, _) in enumerate(heaps):
         struct.pack_into(word, peb, 0x800 + number * width, handle)
     dump = MinidumpBuilder("x64" if x64 else "x86", version[2], version[:2], timestamp=time)
-    dump.module("C:\\app\\app.exe", APP, APP_BYTES).module("C:\\ntdll.dll", NTDLL, 0x10000)
+    dump.module("C:\\app\\app.exe", APP, APP_BYTES).module("C:\\ntdll.dll", NTDLL, APP_BYTES)
     dump.thread(teb=TEB)
     pieces = {TEB: bytes(teb), PEB: bytes(peb)}
+    pieces |= dict.fromkeys((APP, NTDLL), bytes(APP_BYTES))
     for _, memory in heaps:
         pieces |= memory
     for address in sorted(pieces):

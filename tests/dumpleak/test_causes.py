@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +14,16 @@ from report_samples import growth
 
 from dumpleak.attribution.contents import begins_with_length
 from dumpleak.compare.alike import MIN_SIZES
+from dumpleak.compare.answers import Comparison
 from dumpleak.compare.diff import compare
+from dumpleak.gate.baseline import Baseline, json_baseline, snapshot_baseline
+from dumpleak.gate.conditions import parse_gate
+from dumpleak.gate.gate import AnySite, Gate
+from dumpleak.gate.suppressions import Suppression
 from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals, by_key
+from dumpleak.reports.answers.diff import diff_json
 
 SAID = ", length-prefixed UTF-16 text"
 
@@ -116,3 +125,54 @@ def test_text_behind_its_length_is_known_when_the_length_fits(width: int, padded
     for length, room in ((1000, head + 999), (1000, 2000), (4, head + 6), (0xFFFFFFFF, 1000)):
         assert not found(length, room)
     assert not found(1000, head + 1002, "\u4e00\u4e01\u4e02\u4e03\u4e04\u4e05")
+
+
+# -- gates count a cause as they counted its parts
+
+SIZES = range(100, 160)
+MANY: dict[Site, int] = {shape(size): 3 for size in SIZES}
+GROWTH = 3 * sum(SIZES)
+
+
+def judged(after: dict[Site, int] = MANY) -> Comparison:
+    return compare(snapshot({}), snapshot(after), force=True)
+
+
+def only(comparison: Comparison) -> AnySite:
+    (site,) = comparison.sites
+    assert len(site.parts) > 1
+    return site
+
+
+def written(folder: Path, comparison: Comparison) -> Baseline:
+    (folder / "accepted.json").write_text(json.dumps(diff_json(comparison, None)))
+    return json_baseline(folder / "accepted.json")
+
+
+def test_a_snapshot_accepts_a_cause_by_the_shapes_it_has() -> None:
+    half = snapshot({shape(size): 1 for size in SIZES})
+    assert snapshot_baseline(half).beyond(only(judged())) == (2 * sum(SIZES), 2 * len(SIZES))
+
+
+def test_an_accepted_run_accepts_a_cause_that_it_told_by_its_shapes(tmp_path: Path) -> None:
+    few = {shape(size): 3 for size in SIZES[:20]}
+    assert len(judged(few).sites) == 20
+    beyond = written(tmp_path, judged(few)).beyond(only(judged()))
+    assert beyond == (GROWTH - 3 * sum(SIZES[:20]), 3 * 40)
+
+
+def test_an_accepted_cause_accepts_its_shapes_where_they_stand_alone(tmp_path: Path) -> None:
+    accepted = written(tmp_path, judged())
+    few = judged({shape(size): 3 for size in SIZES[:20]})
+    assert {accepted.beyond(site) for site in few.sites} == {(0, 0)}
+    assert accepted.beyond(only(judged())) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "passes"), [("1?? bytes in heap 2*", True), ("10? bytes*", False)]
+)
+def test_a_suppression_of_all_shapes_is_one_of_their_cause(names: str, passes: bool) -> None:
+    allowed = Suppression(names, "known", date(2999, 1, 1), False)
+    result = Gate(parse_gate("bytes>=1"), [allowed]).judge(judged())
+    assert result.passed is passes
+    assert result.unused == ()

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dumpleak.pointers.patterns.container import MIN_MEMBERS, MOST_FOUND, NONE, Found
+from dumpleak.pointers.patterns.container import MIN_MEMBERS, NONE, Found, distinct
 from dumpleak.pointers.patterns.pointer_table import PointerTable
 from dumpleak.pointers.patterns.rings import has_proxy
 from dumpleak.pointers.pointer_graph import I32
@@ -37,14 +37,8 @@ class _Kept(NamedTuple):
 
 def find_arrays(table: PointerTable) -> Iterator[Found]:
     """All arrays with enough pointers to blocks."""
-    # Of each block, how many pointers to starts of others it has.
-    leading = (table.source >= 0) & (table.value == table.start) & (table.source != table.target)
-    counts = np.bincount(table.source[leading], minlength=len(table.index))
-    blocks = np.flatnonzero(counts >= MIN_MEMBERS)
-    blocks = blocks[np.argsort(-counts[blocks], kind="stable")]
-    blocks = blocks[:MOST_FOUND]
-    owners = _owners(table, blocks)
-    for block in blocks.tolist():
+    owners = _owners(table, table.many_leads)
+    for block in table.many_leads.tolist():
         found = _array(table, block, owners.get(block, NONE.astype(np.int64)))
         if found is not None:
             yield found
@@ -132,6 +126,6 @@ def _members(table: PointerTable, block: int, first: int, count: int) -> I32 | N
         return None
     places: U64 = np.uint64(first) + np.arange(count, dtype=np.uint64) * width
     words, present = table.words(places)
-    members = np.unique(table.target[rows])
+    members = distinct(table.target[rows])
     whole = present.all() and np.count_nonzero(words) == len(rows) == len(members)
     return members if whole else None

@@ -53,9 +53,7 @@ def find_chains(table: PointerTable) -> Iterator[Found]:
 def _links(table: PointerTable) -> tuple[I64, I64]:
     """Pointers from a block to the start of another of the same size, and where in it they stand."""
     index = table.index
-    rows = np.flatnonzero(
-        (table.source >= 0) & (table.value == table.start) & (table.source != table.target)
-    )
+    rows = table.leads
     source, target = table.source[rows], table.target[rows]
     rows = rows[index.size[source] == index.size[target]]
     offset = (table.place[rows] - index.address[table.source[rows]]).astype(np.int64)

@@ -10,28 +10,34 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from dumpleak.pointers.patterns.container import MIN_MEMBERS, MOST_FOUND, Found
+from dumpleak.pointers.patterns.container import Found, all_same, distinct
 from dumpleak.pointers.patterns.pointer_table import PointerTable
 from dumpleak.pointers.pointer_graph import I32
 from windumps.arrays import I64
 
 _LONGEST = 4096  # nodes of one bucket
+_MOST_STEPS = 20_000  # in one dump, some seconds at most
 _WORDS = 32  # at a node's start, of which one may be the link
+
+
+class _Steps:
+    """How many more levels of lists are followed; no tables are told beyond."""
+
+    left = _MOST_STEPS
 
 
 def find_hash_tables(table: PointerTable) -> Iterator[Found]:
     """All tables with enough buckets in use."""
-    leading = (table.source >= 0) & (table.value == table.start) & (table.source != table.target)
-    counts = np.bincount(table.source[leading], minlength=len(table.index))
-    blocks = np.flatnonzero(counts >= MIN_MEMBERS)
-    blocks = blocks[np.argsort(-counts[blocks], kind="stable")][:MOST_FOUND]
-    for block in blocks.tolist():
-        found = _table(table, block)
+    steps = _Steps()
+    for block in table.many_leads.tolist():
+        if steps.left < 0:
+            return
+        found = _table(table, block, steps)
         if found is not None:
             yield found
 
 
-def _table(table: PointerTable, block: int) -> Found | None:
+def _table(table: PointerTable, block: int, steps: _Steps) -> Found | None:
     index, width = table.index, table.width
     start, buckets = int(index.address[block]), int(index.size[block]) // width
     begin, behind = np.searchsorted(
@@ -40,7 +46,7 @@ def _table(table: PointerTable, block: int) -> Found | None:
     first = table.target[begin:behind]
     if not (table.value[begin:behind] == table.start[begin:behind]).all():
         return None
-    if len(np.unique(first)) != len(first) or len(np.unique(index.size[first])) != 1:
+    if not all_same(index.size[first]) or len(distinct(first)) != len(first):
         return None
     words, present = table.words(
         np.uint64(start) + np.arange(buckets, dtype=np.uint64) * np.uint64(width)
@@ -48,7 +54,7 @@ def _table(table: PointerTable, block: int) -> Found | None:
     if not present.all() or np.count_nonzero(words) != len(first):
         return None
     for offset in range(0, min(int(index.size[first[0]]) // width, _WORDS) * width, width):
-        members = _lists(table, first, offset)
+        members = _lists(table, first, offset, steps)
         if members is not None and len(members) > len(first):
             return _found(table, block, members, buckets, offset)
     return None
@@ -66,13 +72,12 @@ def _found(table: PointerTable, block: int, members: I32, buckets: int, offset: 
     )
 
 
-def _lists(table: PointerTable, first: I32, offset: int) -> I32 | None:
+def _lists(table: PointerTable, first: I32, offset: int, steps: _Steps) -> I32 | None:
     """All nodes of the lists that begin at some; None where they are no such lists."""
     index, size = table.index, table.index.size[first[0]]
-    seen = np.zeros(len(index), np.bool_)
-    seen[first] = True
-    found, front = [first], first
+    found, front, count = [first], first, len(first)
     for _ in range(_LONGEST):
+        steps.left -= 1
         places = index.address[front] + np.uint64(offset)
         words, present = table.words(places)
         if not present.all():
@@ -83,11 +88,10 @@ def _lists(table: PointerTable, first: I32, offset: int) -> I32 | None:
             return None
         front = table.target[rows]
         if not len(front):
-            return np.concatenate(found)
-        if (index.size[front] != size).any() or seen[front].any():
+            every = np.concatenate(found)
+            return every if len(distinct(every)) == len(every) else None
+        count += len(front)
+        if (index.size[front] != size).any() or count > len(index) or steps.left < 0:
             return None
-        if len(np.unique(front)) != len(front):
-            return None
-        seen[front] = True
         found.append(front)
     return None

@@ -43,15 +43,38 @@ class ContainerFinder:
             self._found += [(table, container) for container in found]
             self._held = held if self._held is None else np.where(held >= 0, held, self._held)
 
-    def contained(self, unreferenced: NDArray[np.bool_]) -> Contained | None:
-        """Which of them holds each block, of those that something leads to."""
+    def contained(
+        self, unreferenced: NDArray[np.bool_], asked: NDArray[np.bool_]
+    ) -> Contained | None:
+        """Which of them holds each block, of those that something leads to.
+
+        Args:
+            unreferenced: bool, by block: nothing leads to it.
+            asked: bool, by block: it is counted among the blocks that are asked about.
+        """
         if self._held is None:
             return None
-        of_block = np.where(unreferenced, -1, self._held).astype(np.int32)
-        return Contained(of_block, self._members, lru_cache(None)(self._tell))
+        of_block = np.where(unreferenced, -1, self._held)[asked].astype(np.int32)
+        number = (np.cumsum(asked) - 1).astype(np.int32)
 
-    def _members(self, number: int) -> I32:
-        return self._found[number][1].members
+        def members(container: int) -> I32:
+            every = self._found[container][1].members
+            return number[every[asked[every]]]
+
+        return Contained(of_block, members, lru_cache(None)(self._tell))
+
+    def told(self, block: int) -> str:
+        """A sentence on the container that a block is in; "" where it is in none."""
+        number = -1 if self._held is None else int(self._held[block])
+        if number < 0:
+            return ""
+        found = self._found[number][1]
+        told = self._tell(number).told
+        if block in found.members:
+            return f"It is a member of a container: {told}."
+        if block in found.store:
+            return f"It is part of a container itself: {told}."
+        return f"A member of a container holds it: {told}."
 
     def _tell(self, number: int) -> Container:
         table, found = self._found[number]

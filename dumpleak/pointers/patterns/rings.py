@@ -44,7 +44,7 @@ def find_rings(table: PointerTable) -> Iterator[Found]:
 def _links(table: PointerTable) -> tuple[U64, U64]:
     """Links that lead back: where each stands, and where it leads to."""
     width = np.uint64(table.width)
-    back = table.at(table.value + width)
+    back = table.behind
     is_link = (back >= 0) & (table.value[back] == table.place)
     rows = np.flatnonzero(is_link)
     # A head outside blocks is no target of a pointer: the link to it is known from the head.
@@ -112,7 +112,8 @@ def _linked_at(what: str, offset: int) -> str:
 def _msvc(table: PointerTable, places: U64, blocks: I64) -> Found | None:
     """A list whose owner has a pointer to its head, and the number of its other nodes."""
     width, count = np.uint64(table.width), len(places) - 1
-    rows = np.flatnonzero(found_in(places, table.value) >= 0)
+    rows = table.into(blocks.astype(np.int32))
+    rows = rows[found_in(places, table.value[rows]) >= 0]
     links = np.concatenate((places, places + width))
     links.sort()
     rows = rows[found_in(links, table.place[rows]) < 0]

@@ -21,8 +21,7 @@ _BLACK, _IS_HEAD = 0x0001, 0x0100  # bytes _Color and _Isnil of MSVC, as one wor
 
 def _nodes(table: PointerTable, parent: int, behind: int) -> U64:
     """Addresses of blocks with room for a node, and a pointer to a block where nodes keep their parent."""
-    inside = (table.source >= 0) & (table.value == table.start)
-    rows = np.flatnonzero(inside)
+    rows = table.leads
     start = table.index.address[table.source[rows]]
     there = table.place[rows] - start == np.uint64(parent)
     there &= table.index.size[table.source[rows]] >= behind
@@ -92,9 +91,13 @@ def find_gnu_trees(table: PointerTable) -> Iterator[Found]:
     """Trees with their head in the owner: {colour, parent, left, right}, then the count."""
     width = np.uint64(table.width)
     # Heads lead to a root that leads back, of which alone no other node is the parent.
-    heads = np.flatnonzero(table.value == table.start)
-    top = table.place[heads] - width
-    heads = heads[table.word_is(table.value[heads] + width, top)]
+    back = table.behind
+    inside = (back >= 0) & (table.value[back] == table.place - width)
+    heads = np.flatnonzero(inside & (table.value == table.start))
+    # What leads to a head outside blocks is no pointer to a block.
+    others = np.flatnonzero((table.source < 0) & (back < 0) & (table.value == table.start))
+    others = others[table.word_is(table.value[others] + width, table.place[others] - width)]
+    heads = np.sort(np.append(heads, others))
     top = table.place[heads] - width
     counts, present = table.words(top + np.uint64(4 * table.width))
     heads, top, counts = heads[present], top[present], counts[present]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dumpleak.compare.answers import Comparison
 from dumpleak.compare.evidence import containers_that_grow
 from dumpleak.compare.trend import Trend
+from dumpleak.model.containment import SiteContainers
 from dumpleak.reports.answers.next_steps import Step
 
 NAMED = 2
@@ -15,12 +16,14 @@ def container_facts(answer: Comparison | Trend) -> list[tuple[str, str]]:
     grown = containers_that_grow(answer)
     if not grown:
         return []
-    told = "; ".join(
-        found.largest.told + (f", {found.largest_new:,} of them new" if found.largest_new else "")
-        for found in grown[:NAMED]
-    )
+    told = "; ".join(map(_told, grown[:NAMED]))
     more = f"; and {len(grown) - NAMED:,} more" if len(grown) > NAMED else ""
     return [("Containers", f"hold what grew: {told}{more}")]
+
+
+def _told(found: SiteContainers) -> str:
+    grown = f", {found.largest_new:,} of them new" if found.largest_new else ""
+    return f"{found.largest.short}, {found.largest.members:,} members{grown}"
 
 
 def container_steps(answer: Comparison | Trend) -> tuple[Step, ...]:

@@ -16,6 +16,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
+from dumpleak.reports.answers.causes import parts_told
 from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.grown_types import held_json
 from dumpleak.reports.answers.heaps import changed_heap_table
@@ -165,7 +166,8 @@ def _site_table(comparison: Comparison, top: int | None, shown: Shown) -> Table[
     sides = ("base", base), ("current", current)
 
     def row(rank: int, delta: SiteDelta) -> Row:
-        name = site_name(delta.site, delta.evidence, sides, notes=delta.notes, shown=shown)
+        said = (*delta.evidence, *parts_told(delta))
+        name = site_name(delta.site, said, sides, notes=delta.notes, shown=shown)
         *cells, last = _delta_cells(delta, growth, name, current)
         return (rank, *cells, delta.site.kind, last)
 
@@ -316,11 +318,12 @@ def tree_of(answer: Comparison | Trend) -> Tree:
     )
 
 
-def parts_json(delta: SiteDelta) -> dict[str, Any]:
+def parts_json(delta: SiteDelta | SiteTrend) -> dict[str, Any]:
     """The shapes that a site was put together of, where it was."""
     if not delta.parts:
         return {}
     return {
+        "cause": delta.cause,
         "parts": [
             {
                 "key": part.site.key,
@@ -330,7 +333,7 @@ def parts_json(delta: SiteDelta) -> dict[str, Any]:
                 **both_json(part.base, part.current),
             }
             for part in delta.parts
-        ]
+        ],
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
 from dumpleak.fleets.gate import FleetGate
-from dumpleak.fleets.summary import MUTED, FleetLeak, FleetSummary, VersionRow
+from dumpleak.fleets.summary import FailedInput, FleetLeak, FleetSummary, VersionRow
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import count_of, format_bytes, format_share
 from dumpleak.reports.answers.next_steps import Step
@@ -43,6 +44,12 @@ _DATA = [
     "bytes_per_hour_p90",
     "confidence",
 ]
+_STATES = {
+    "new": "new",
+    "seen": "seen in the run before",
+    "known": "known",
+    "muted": "muted, which do not count",
+}
 _SHOWN_ERRORS = 5
 _PLAIN_PLACE = re.compile(r"[A-Za-z0-9_./:\\!-]{1,300}")
 
@@ -120,11 +127,10 @@ def _facts(summary: FleetSummary) -> list[tuple[str, str]]:
     unknown = len(summary.not_compared)
     left = f"; {unknown:,} could not be compared" if unknown else ""
     facts.append(("Compared", f"{', '.join(kinds) or 'nothing'}{left}"))
-    new = sum(leak.state == "new" for leak in summary.counted)
-    muted = sum(leak.state == MUTED for leak in summary.leaks)
     if summary.leaks:
-        said = f"{new:,} new" + (f", {muted:,} muted" if muted else "")
-        facts.append(("Leaks", said))
+        states = Counter(leak.state for leak in summary.leaks)
+        said = [f"{states[state]:,} {told}" for state, told in _STATES.items() if states[state]]
+        facts.append(("Leaks", ", ".join(said)))
     if summary.committed_bytes:
         share = format_share(summary.walked_bytes, summary.committed_bytes)
         facts.append(
@@ -146,7 +152,8 @@ def steps(summary: FleetSummary) -> list[Step]:
     places = summary.counted[0].examples if summary.counted else ()
     place = next((url for url in places if _PLAIN_PLACE.fullmatch(url)), "")
     if place and "!" not in place and ("://" not in place or place.startswith("file://")):
-        command = f"dumpleak stat {place.removeprefix('file://')}"
+        answer = "pool" if summary.counted[0].kind == "tag" else "stat"
+        command = f"dumpleak {answer} {place.removeprefix('file://')}"
         found.append(Step("Look at a dump with the worst leak:", command))
     if summary.leaks:
         found.append(Step(f"All of it, to drill down: {summary.folder}/report.html"))
@@ -231,10 +238,16 @@ def _versions_table(summary: FleetSummary, top: int | None) -> Table[VersionRow]
 
 def leaks_in(summary: FleetSummary, each: VersionRow) -> int:
     """How many leaks that are not muted grew in a version of a program."""
-    return sum(
-        each.version in leak.versions and each.program in (leak.programs or ("",))
+    return len(leaks_of_version(summary, each))
+
+
+def leaks_of_version(summary: FleetSummary, each: VersionRow) -> list[FleetLeak]:
+    """Leaks that are not muted and grew in a version of a program; systems have neither."""
+    return [
+        leak
         for leak in summary.counted
-    )
+        if each.version in (leak.versions or ("",)) and each.program in (leak.programs or ("",))
+    ]
 
 
 def _failed_table(summary: FleetSummary) -> Table[Any]:
@@ -244,10 +257,15 @@ def _failed_table(summary: FleetSummary) -> Table[Any]:
         note = f"All {summary.errors:,} are in dumps.parquet, with what to do."
     return Table(
         *("failed", "Could not be read", columns, summary.failed[:_SHOWN_ERRORS]),
-        lambda _, each: (each.kind, Name(each.url, lines=(each.error,))),
+        lambda _, each: (each.kind, Name(each.url, lines=(error_told(each),))),
         views=View.PEOPLE,
         note=note,
     )
+
+
+def error_told(each: FailedInput) -> str:
+    """Why an input could not be read, without its place, which stands beside it."""
+    return each.error.removeprefix(f"{each.url}: ")
 
 
 def _not_compared_table(summary: FleetSummary) -> Table[tuple[str, str]]:

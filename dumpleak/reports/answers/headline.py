@@ -19,6 +19,7 @@ from dumpleak.reports.answers.account_facts import (
     rate_told,
     trends_of,
 )
+from dumpleak.reports.answers.causes import cause_told
 from dumpleak.reports.answers.left_behind import CANNOT_TELL_A_CACHE, left_told
 from dumpleak.reports.answers.together import roots_told
 
@@ -40,9 +41,11 @@ def growth_headline(comparison: Comparison, many: str) -> str:
         for deltas in (comparison.sites, comparison.private)
     )
     rows = what_grew(comparison.account)
+    cause, by = cause_told(comparison.grown, comparison.base.noun)
+    grew = f"{cause} grew by {by}" if cause else f"{many} grew" if many else ""
     # Each with how many times what is usual it grew by, so that bytes and counts can be ranked.
     parts = [
-        (of_sites / HIDDEN_BYTES, f"{many} grew" if many else ""),
+        (of_sites / HIDDEN_BYTES, grew),
         (
             outside / HIDDEN_BYTES,
             f"{format_bytes(outside, signed=True)} private memory outside heaps{_whose(comparison)}"

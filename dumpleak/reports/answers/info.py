@@ -9,6 +9,7 @@ from dumpleak.model.account import OF_ALLOCATOR, allocator_told
 from dumpleak.model.info import Info
 from dumpleak.model.memory import UNKNOWN
 from dumpleak.model.units import format_bytes
+from dumpleak.reports.answers.account_facts import system_told
 from dumpleak.reports.answers.heaps import heap_table
 from dumpleak.reports.answers.modules import module_table
 from dumpleak.reports.answers.summary_dump import summarize_info
@@ -68,6 +69,12 @@ def info_document(info: Info) -> Document:
 
 
 def _facts(info: Info) -> list[tuple[str, str]]:
+    if info.is_system:
+        return [
+            ("Memory in file", format_bytes(info.memory_bytes)),
+            ("Drivers", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
+            *_system(info),
+        ]
     kind = "full memory" if info.full_memory else "partial memory"
     return [
         ("Memory in file", f"{format_bytes(info.memory_bytes)} ({kind})"),
@@ -76,6 +83,21 @@ def _facts(info: Info) -> list[tuple[str, str]]:
         ("Modules", f"{len(info.modules)} loaded, {len(info.unloaded_modules)} unloaded"),
         *_allocators(info),
         *(("Comment", comment) for comment in info.comments),
+    ]
+
+
+def _system(info: Info) -> list[tuple[str, str]]:
+    """Of a system's memory and processes what the account tells."""
+    values = {figure.name: figure.value for figure in info.account}
+    told = system_told(values)
+    counts = [
+        f"{value:,} {name.partition('.')[0]}"
+        for name in ("processes.count", "threads.count", "handles.count")
+        if (value := values.get(name)) is not None
+    ]
+    return [
+        *((("System", told),) if told else ()),
+        *((("Counts", ", ".join(counts)),) if counts else ()),
     ]
 
 

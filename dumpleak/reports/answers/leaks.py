@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
+import numpy as np
+
+from dumpleak.compare.answers import SiteDelta
+from dumpleak.compare.causes import NO_CAUSES, Causes, find_causes
+from dumpleak.model.sites import Site
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
+from dumpleak.reports.answers.causes import causes_json
 from dumpleak.reports.answers.sites import site_detail, site_name
 from dumpleak.reports.answers.summary_dump import summarize_leaks
 from dumpleak.reports.document import (
@@ -50,13 +59,46 @@ def _listed(leaks: Leaks, shown: Shown) -> list[LeakGroup]:
     return [group for group in leaks.groups if shown.only.takes_site(group.site)]
 
 
+def _caused(groups: Sequence[LeakGroup]) -> tuple[list[LeakGroup], Causes]:
+    """Groups of one cause as one, and what they are."""
+    lost = {group.site.key: (group.site, _lost(group)) for group in groups}
+    sites, causes = find_causes({}, lost)
+    parts: dict[str, list[LeakGroup]] = {}
+    for group in groups:
+        parts.setdefault(causes.keys.get(group.site.key, group.site.key), []).append(group)
+    found = [_together(sites.get(mine[0].site.key, mine[0].site), mine) for mine in parts.values()]
+    found.sort(key=lambda g: (-g.unreferenced_bytes, -g.unreferenced_count, g.site.key))
+    return found, causes
+
+
+def _together(site: Site, groups: Sequence[LeakGroup]) -> LeakGroup:
+    if len(groups) == 1:
+        return replace(groups[0], site=site)
+    return LeakGroup(
+        site,
+        reduce(add, (group.used for group in groups)),
+        sum(group.unreferenced_count for group in groups),
+        sum(group.unreferenced_bytes for group in groups),
+        sum(group.head_count for group in groups),
+        np.sort(np.concatenate([group.addresses for group in groups])),
+    )
+
+
+def _lost(group: LeakGroup) -> Totals:
+    return Totals(group.unreferenced_count, group.unreferenced_bytes)
+
+
 def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Document:
     """What was found, what was scanned, the groups."""
     listed = _listed(leaks, shown)
+    told, causes = listed, NO_CAUSES
+    if leaks.grouping == "site" and not shown.only:
+        told, causes = _caused(listed)
 
     def row(rank: int, group: LeakGroup) -> Row:
         name = replace(
-            site_name(group.site, shown=shown), detail=lambda: _detail(group, leaks.pointer_size)
+            site_name(group.site, notes=causes.notes.get(group.site.key, ()), shown=shown),
+            detail=lambda: _detail(group, leaks.pointer_size, causes),
         )
         lost, used = group.unreferenced_count, group.used
         return (
@@ -69,9 +111,9 @@ def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Docum
         "sites",
         "Groups with unreferenced blocks",
         (*_COLUMNS, Column(leaks.grouping, Kind.NAME, "name")),
-        listed,
+        told,
         row,
-        View.ALL if listed else View.PAGE | View.DATA,
+        View.PEOPLE if listed else View.PAGE,
         data=_DATA,
         noun="group",
         top=top,
@@ -88,9 +130,10 @@ def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Docum
     )
     return Document(
         f"{leaks.source.program or leaks.source.file}: blocks that nothing points to",
-        summarize_leaks(leaks),
+        summarize_leaks(leaks, [_row_of(group, causes) for group in told]),
         (
             groups,
+            replace(groups, items=listed, views=View.DATA),
             *(Line(told) for told in shown.told("groups", len(listed))),
             Source("File", leaks.source),
             Line(
@@ -113,11 +156,18 @@ def _tree(leaks: Leaks) -> Node:
     return build_tree(pairs, "all groups")
 
 
-def _detail(group: LeakGroup, pointer_size: int) -> Detail:
+def _row_of(group: LeakGroup, causes: Causes) -> SiteDelta:
+    """What nothing points to of a group, as growth from nothing."""
+    cause = causes.words.get(group.site.key, "")
+    return SiteDelta(group.site, Totals(), _lost(group), cause=cause)
+
+
+def _detail(group: LeakGroup, pointer_size: int, causes: Causes) -> Detail:
     hanging = group.unreferenced_count - group.head_count
     evidence = [f"nothing at all points to {group.head_count:,} blocks"]
     if hanging:
         evidence.append(f"{hanging:,} hang on such blocks, or on each other")
+    evidence += causes.notes.get(group.site.key, ())
     samples = group.addresses[:MAX_SAMPLES].tolist()
     return replace(
         site_detail(group.site, evidence),
@@ -128,6 +178,8 @@ def _detail(group: LeakGroup, pointer_size: int) -> Detail:
 
 def leaks_json(leaks: Leaks, shown: Shown = USUAL) -> dict[str, Any]:
     """Schema dumpleak/leaks/1; all groups are written, or those that are asked for."""
+    listed = _listed(leaks, shown)
+    causes = _caused(listed)[1] if leaks.grouping == "site" else NO_CAUSES
     return {
         "schema": "dumpleak/leaks/1",
         **source_json(leaks.source),
@@ -159,7 +211,10 @@ def leaks_json(leaks: Leaks, shown: Shown = USUAL) -> dict[str, Any]:
                     for address in group.addresses.tolist()
                 ],
             }
-            for group in _listed(leaks, shown)
+            for group in listed
         ],
+        "causes": causes_json(
+            causes, [(group.site, _lost(group)) for group in listed], "unreferenced"
+        ),
         "diagnostics": diagnostics_json(leaks.diagnostics),
     }

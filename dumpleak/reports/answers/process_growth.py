@@ -126,19 +126,9 @@ def _told(program: ProgramDelta) -> str:
     return f"{program.name} ({', '.join(parts)})" if parts else program.name
 
 
-def _unknown(growth: ProcessGrowth) -> list[str]:
-    """What a side does not tell: a figure of all programs, or of some."""
-    told = []
-    for figure, names in growth.unknown.items():
-        more = f" and {len(names) - NAMED} more" * (len(names) > NAMED)
-        whose = f"{', '.join(names[:NAMED])}{more}" if names else "all programs"
-        told.append(f"{FIGURES[figure].label} of {whose}: a side does not tell")
-    return told
-
-
 def _summary(growth: ProcessGrowth) -> Summary:
     comparison, grown = growth.comparison, growth.grown
-    if growth.verdict is Verdict.NOT_COMPARABLE:
+    if comparison.verdict is Verdict.NOT_COMPARABLE:
         why = comparison.doubts or comparison.reasons
         return Summary(
             Tone.CANNOT_TELL,
@@ -154,10 +144,10 @@ def _summary(growth: ProcessGrowth) -> Summary:
     rows = what_grew(comparison.account)
     if rows:
         facts.append(("Account", rows_told(rows)))
-    unknown = _unknown(growth)
+    unknown = growth.reasons
     if unknown:
         facts.append(("Unknown", "; ".join(unknown)))
-    none_grew = growth.verdict is Verdict.NO_GROWTH
+    none_grew = growth.verdict is not Verdict.GROWTH
     sure = "as sure as the load between the two was real" if none_grew else "growth, not proof"
     facts.append(("How sure", f"{sure}; programs are told apart by name, restarts are said"))
     if none_grew:
@@ -202,7 +192,7 @@ def process_growth_json(growth: ProcessGrowth) -> dict[str, Any]:
         "base": source_json(comparison.base.source),
         "current": source_json(comparison.current.source),
         "verdict": growth.verdict,
-        "reasons": [*comparison.reasons, *comparison.doubts],
+        "reasons": list(growth.reasons),
         "processes": [
             _program_json(rank, program) for rank, program in enumerate(growth.programs, start=1)
         ],

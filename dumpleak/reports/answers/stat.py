@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from dumpleak.compare.causes import NO_CAUSES, Causes, with_causes
 from dumpleak.model.coverage import ListCovered
 from dumpleak.model.populations import POPULATIONS
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.subject import Subject
 from dumpleak.model.totals import Totals
-from dumpleak.model.units import format_bytes, format_count
+from dumpleak.model.units import format_bytes, format_count, format_share
+from dumpleak.reports.answers.causes import MOST, causes_json
 from dumpleak.reports.answers.heaps import better_dump_lines
 from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
 from dumpleak.reports.answers.said_of_dumps import heading_of
@@ -32,7 +35,7 @@ from dumpleak.reports.document import (
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, named_json, sized_json
 from dumpleak.reports.rows import holder_evidence, ranked_groups, retained_of
 from dumpleak.reports.shown import USUAL, Shown
-from dumpleak.reports.values import Name, Share
+from dumpleak.reports.values import Name, Share, Style
 
 _DATA = data_columns(
     "kind name type tag used_bytes used_count block_bytes largest evidence", evidence=Kind.CLAUSES
@@ -51,8 +54,10 @@ def _listed(snapshot: Snapshot, shown: Shown) -> list[tuple[Site, Totals]]:
     return [pair for pair in ranked_groups(snapshot) if shown.only.takes_site(pair[0])]
 
 
-def stat_document(snapshot: Snapshot, top: int | None, shown: Shown = USUAL) -> Document:
-    """Grouped totals, the largest first."""
+def stat_document(
+    snapshot: Snapshot, top: int | None, shown: Shown = USUAL, causes: Causes = NO_CAUSES
+) -> Document:
+    """Grouped totals, the largest first; `causes` tells which of them are shapes put together."""
     groups = _listed(snapshot, shown)
     total, sized = snapshot.totals, snapshot.has_bytes
     if sized:
@@ -85,8 +90,9 @@ def stat_document(snapshot: Snapshot, top: int | None, shown: Shown = USUAL) -> 
         f"{snapshot.source.program or snapshot.source.file}: {snapshot.population}",
         None,
         (
+            *_most(groups, causes, total),
             Source("File", snapshot.source),
-            _groups(snapshot, groups, top, shown),
+            _groups(snapshot, groups, top, shown, causes),
             *(Line(told) for told in shown.told("groups", len(groups))),
             Line(said),
             *more,
@@ -96,8 +102,22 @@ def stat_document(snapshot: Snapshot, top: int | None, shown: Shown = USUAL) -> 
     )
 
 
+def _most(groups: Sequence[tuple[Site, Totals]], causes: Causes, total: Totals) -> list[Line]:
+    """What most of the bytes are, where that is shapes put together."""
+    site, totals = groups[0] if groups else (None, Totals())
+    if site is None or site.key not in causes.words or totals.bytes < MOST * total.bytes:
+        return []
+    what = causes.words[site.key]
+    said = f"{what[:1].upper()}{what[1:]}: {format_bytes(totals.bytes)} in {totals.count:,} blocks"
+    return [Line(f"{said}, {format_share(totals.bytes, total.bytes)} of all.", Style.HEADING)]
+
+
 def _groups(
-    snapshot: Snapshot, groups: list[tuple[Site, Totals]], top: int | None, shown: Shown
+    snapshot: Snapshot,
+    groups: list[tuple[Site, Totals]],
+    top: int | None,
+    shown: Shown,
+    causes: Causes,
 ) -> Table[tuple[Site, Totals]]:
     """For people; members without bytes are only counted."""
     total, title = snapshot.totals, "Groups"
@@ -137,7 +157,12 @@ def _groups(
             *(retained_of(snapshot, group[0])[0] for _ in keeps),
             *(group[1].bytes, group[1].count, group[1].largest),
             Share(group[1].bytes, total.bytes),
-            site_name(group[0], snapshots=[(snapshot.source.file, snapshot)], shown=shown),
+            site_name(
+                group[0],
+                snapshots=[(snapshot.source.file, snapshot)],
+                notes=causes.notes.get(group[0].key, ()),
+                shown=shown,
+            ),
         ),
         View.PEOPLE,
         noun="group",
@@ -145,8 +170,13 @@ def _groups(
     )
 
 
+def _caused(snapshot: Snapshot, listed: list[tuple[Site, Totals]]) -> list[dict[str, Any]]:
+    return causes_json(with_causes((snapshot,))[1], listed, "used")
+
+
 def stat_json(snapshot: Snapshot, shown: Shown = USUAL) -> dict[str, Any]:
     """Schema dumpleak/stat/1; all groups are written, or those that are asked for."""
+    listed = _listed(snapshot, shown)
     made = {
         "schema": "dumpleak/stat/1",
         "file": snapshot.source.file,
@@ -168,8 +198,9 @@ def stat_json(snapshot: Snapshot, shown: Shown = USUAL) -> dict[str, Any]:
                 "evidence": holder_evidence(snapshot, site),
                 **retained_json(snapshot, site),
             }
-            for site, totals in _listed(snapshot, shown)
+            for site, totals in listed
         ],
+        "causes": _caused(snapshot, listed),
         "diagnostics": diagnostics_json(snapshot.diagnostics),
     }
     return sized_json(made, sized=snapshot.has_bytes)

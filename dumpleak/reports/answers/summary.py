@@ -54,6 +54,10 @@ from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
 from dumpleak.reports.rows import holder_evidence
 
+WRONG_ORDER = (
+    "Cannot tell: the current dump was taken before the base, so that what shrank here has grown."
+)
+
 
 def summarize_comparison(comparison: Comparison) -> Summary:
     """Of two dumps."""
@@ -93,7 +97,7 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         many = groups_told(comparison.base, sites_grown) if sites_grown else ""
         headline = growth_headline(comparison, many)
         sure = "growth, not proof"
-        steps = order_steps(*sides, []) or _grown_steps(comparison, grown)
+        steps = _grown_steps(comparison, grown)
     else:
         tone = Tone.CANNOT_TELL if forced else Tone.GOOD
         what = f"No {comparison.base.noun} grew"
@@ -106,6 +110,8 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         sure = "as sure as the load between the dumps was real"
     if left_told(*sides) and not forced:
         tone = Tone.BAD
+    if swapped := order_steps(*sides, []):
+        tone, headline, steps = Tone.CANNOT_TELL, WRONG_ORDER, swapped
     facts.append(how_sure(f"{forced}{sure}", sides))
     return Summary(tone, headline, tuple(facts), steps)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from dumpleak.compare.answers import SiteDelta
 from dumpleak.model.info import Info
 from dumpleak.model.managed import ManagedKind
 from dumpleak.model.populations import BLOCKS, POPULATIONS
 from dumpleak.model.units import count_of, format_bytes, format_share
 from dumpleak.pointers.managed_roots import HELD_BY_MANAGED
 from dumpleak.pointers.roots import TOLD_LOST_SHARE, share_told
+from dumpleak.reports.answers.causes import cause_told
 from dumpleak.reports.answers.next_steps import (
     USER_STACK_TRACES,
     Step,
@@ -115,8 +119,8 @@ def _is_foreign(info: Info) -> bool:
     return info.full_memory and bool(info.heaps) and all(h.kind == WINE for h in info.heaps)
 
 
-def summarize_leaks(leaks: Leaks) -> Summary:
-    """Of what nothing points to in one dump."""
+def summarize_leaks(leaks: Leaks, rows: Sequence[SiteDelta]) -> Summary:
+    """Of what nothing points to in one dump; `rows` are its groups, those with one cause as one."""
     scanned = ", ".join(
         f"{kind} {_of(amount.present_bytes, amount.committed_bytes)}"
         for kind, amount in leaks.roots.items()
@@ -133,8 +137,8 @@ def summarize_leaks(leaks: Leaks) -> Summary:
             (
                 "Who",
                 ", ".join(
-                    f"{cut_middle(group.site.name, MAX_NAME)} ({format_bytes(group.unreferenced_bytes)})"
-                    for group in leaks.groups[:NAMED]
+                    f"{cut_middle(row.site.name, MAX_NAME)} ({format_bytes(row.delta_bytes)})"
+                    for row in rows[:NAMED]
                 ),
             )
         )
@@ -147,10 +151,12 @@ def summarize_leaks(leaks: Leaks) -> Summary:
     later = Step(
         "See whether they become more: compare with a later dump.", "dumpleak diff THIS LATER"
     )
-    many = count_of(len(leaks.groups), POPULATIONS[BLOCKS].groupings[leaks.grouping])
+    noun = POPULATIONS[BLOCKS].groupings[leaks.grouping]
+    cause, by = cause_told(rows, noun)
+    many = f"{cause}: {by}" if cause else f"blocks of {count_of(len(rows), noun)}"
     return Summary(
         Tone.CANNOT_TELL if lost else Tone.NOTICE,
-        f"{lost}Nothing points to blocks of {many}.",
+        f"{lost}Nothing points to {many}.",
         tuple(facts),
         (later, *stack_steps(leaks.source, leaks.groups)),
     )

@@ -22,7 +22,13 @@ from dumpleak.reports.answers.left_behind import CANNOT_TELL_A_CACHE, left_facts
 from dumpleak.reports.answers.left_pool import left_blocks, left_steps
 from dumpleak.reports.answers.next_steps import THIRD_DUMP, Step, better_dump_steps, track_driver
 from dumpleak.reports.answers.said_of_dumps import NAMED, covered_told
-from dumpleak.reports.answers.summary import elapsed, order_steps, rate_of, summarize_comparison
+from dumpleak.reports.answers.summary import (
+    WRONG_ORDER,
+    elapsed,
+    order_steps,
+    rate_of,
+    summarize_comparison,
+)
 from dumpleak.reports.answers.together import roots_told, together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 
@@ -90,11 +96,12 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     rows = what_grew(comparison.account)
     outside = rows_told(rows)
     sign = left_told(comparison.base, comparison.current)
+    if swapped := order_steps(comparison.base, comparison.current, []):
+        return Summary(Tone.CANNOT_TELL, WRONG_ORDER, tuple(facts), swapped)
     if not grown and not rows:
         headline = f"No tag grew between these two dumps. {sign}".rstrip()
         return Summary(Tone.BAD if sign else Tone.GOOD, headline, tuple(facts), ())
-    swapped = order_steps(comparison.base, comparison.current, [])
-    steps = swapped or (THIRD_DUMP, *system_steps(rows, comparison.base.population))
+    steps = (THIRD_DUMP, *system_steps(rows, comparison.base.population))
     if left is not None:
         steps = (*left_steps(left, comparison.current.source, "CURRENT"), *steps)
     if not grown:
@@ -103,9 +110,8 @@ def summarize_pool_growth(growth: PoolGrowth) -> Summary:
     hang = innocent(comparison.together)
     many = f"{len(grown):,} tag{'s' * (len(grown) != 1)}"
     first = f"{outside}; {many}" if rows else many
-    if not swapped:
-        drivers = [d.owner.drivers for _, d in grown if d.current.number not in hang]
-        steps = (*steps, track_driver(drivers))
+    drivers = [d.owner.drivers for _, d in grown if d.current.number not in hang]
+    steps = (*steps, track_driver(drivers))
     return Summary(
         Tone.BAD if sign else Tone.NOTICE,
         f"{first} grew{roots_told(comparison)}. {sign or CANNOT_TELL_A_CACHE}",

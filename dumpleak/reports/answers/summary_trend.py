@@ -13,6 +13,7 @@ from dumpleak.model.populations import PROCESSES
 from dumpleak.model.units import format_bytes, format_count
 from dumpleak.reports.answers.account_facts import ADDRESS_SPACE, shrinking_told, trends_of
 from dumpleak.reports.answers.boots import boots_facts
+from dumpleak.reports.answers.causes import cause_told
 from dumpleak.reports.answers.containers import container_facts, container_steps
 from dumpleak.reports.answers.headline import LARGEST_FREE, account_facts, rows_told
 from dumpleak.reports.answers.left_behind import left_facts
@@ -87,8 +88,9 @@ def summarize_trend(trend: Trend) -> Summary:
 
 
 def _verdict(trend: Trend, leaked: list[SiteTrend], suspects: list[SiteTrend]) -> _Verdict:
-    many = groups_told(trend.base, len(leaked or suspects))
-    alike = roots_told(trend)
+    cause, by = cause_told(leaked or suspects, trend.base.noun)
+    many = cause or groups_told(trend.base, len(leaked or suspects))
+    alike = f", by {by}" if cause else roots_told(trend)
     if leaked:
         return _Verdict(
             Tone.BAD,

@@ -15,6 +15,7 @@ from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.account_facts import trends_of
 from dumpleak.reports.answers.balance import balance_growth_tables, balance_json
 from dumpleak.reports.answers.boots import boots_json, boots_parts
+from dumpleak.reports.answers.causes import parts_told
 from dumpleak.reports.answers.diff import (
     CHANGED_DATA,
     KIND,
@@ -25,6 +26,7 @@ from dumpleak.reports.answers.diff import (
     changed_cells,
     changed_title,
     growth_of,
+    parts_json,
     private_parts,
     tree_of,
 )
@@ -134,7 +136,8 @@ def _trend_table(
         share = site.delta_bytes / growth if site.delta_bytes > 0 else 0.0
         rate = None if site.bytes_per_hour is None else round(site.bytes_per_hour)
         sizes = [point.bytes for point in site.points]
-        name = site_name(site.site, _evidence(site), sides, site.points)
+        said = (*_evidence(site), *parts_told(site))
+        name = site_name(site.site, said, sides, site.points, site.notes)
         return (
             *(rank, _verdict(site), rate, site.count_per_hour),
             *(Change(site.delta_bytes, share), site.delta_count, site.current.bytes, sizes, sizes),
@@ -317,6 +320,7 @@ def _trend(rank: int, trend: SiteTrend, more_evidence: Iterable[str] = ()) -> di
         "shape": trend.shape,
         "newcomers": trend.newcomers._asdict() if trend.newcomers else None,
         "exhaustion": time_json(trend.exhaustion),
+        **parts_json(trend),
     }
 
 

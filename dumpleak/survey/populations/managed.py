@@ -131,8 +131,9 @@ def with_holders(session: Session, objects: Snapshot, *, retained: bool) -> Snap
     """
     held = cache(lambda: held_objects(session))
     holders = ManagedRetained(session) if retained else None
-    said = [*objects.diagnostics, *([ROOTS_SAID] if retained else [])]
-    return replace(objects, held_objects=held, holders=holders, diagnostics=said)
+    said = [] if holders is None or holders.knows_handles else [ROOTS_SAID]
+    found = [*objects.diagnostics, *said]
+    return replace(objects, held_objects=held, holders=holders, diagnostics=found)
 
 
 def with_stored_holders(objects: Snapshot, kept: StoredPopulation) -> Snapshot:
@@ -161,6 +162,11 @@ class ManagedRetained:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+
+    @property
+    def knows_handles(self) -> bool:
+        """Weak handles are told from strong ones."""
+        return self._graph.knows_handles
 
     @cached_property
     def _sites(self) -> tuple[list[Site], I32]:

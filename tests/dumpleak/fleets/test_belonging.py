@@ -81,6 +81,16 @@ def test_inputs_that_could_not_be_read_are_in_no_series() -> None:
     assert found(row("a", status="error"), row("b")) == [("single", ("b",))]
 
 
+def test_dumps_of_one_moment_belong_together_by_folder_and_stand_in_the_order_of_their_names() -> (
+    None
+):
+    rows = [
+        row(n, url=f"/{place}/{n}.dmp")
+        for n, place in (("after", "a"), ("before", "a"), ("x", "b"))
+    ]
+    assert found(*rows) == [("pair", ("before", "after")), ("single", ("x",))]
+
+
 def test_names_of_series_and_their_members_do_not_depend_on_the_order() -> None:
     rows = [row("a", 1), row("b", 2), row("c", 2, life="z"), row("d", 2)]
     answers = {

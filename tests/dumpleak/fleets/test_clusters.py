@@ -133,3 +133,35 @@ def test_what_a_leak_holds_is_a_part_of_it(tmp_path: Path) -> None:
     _growth(tmp_path, held)
     (row,) = rows_of(tmp_path)
     assert (row["name"], row["parts"]) == ("app.exe!Node::New", ["app.exe!Node::Name"])
+
+
+def test_code_without_names_is_one_leak_also_where_another_one_shares_its_modules(
+    tmp_path: Path,
+) -> None:
+    lives = [Life(f"PC-{n}", "app.exe", "1.0", 4, n) for n in range(2)]
+    datasets(Fleet(lives, (Leak("app.exe", "A", 64, 30), Leak("app.exe", "B", 96, 20))), tmp_path)
+    first, second = rows_of(tmp_path)
+
+    def shared(row: dict[str, Any]) -> None:
+        row["fingerprint"] = "stack-1"  # both look alike on one machine, where only one of them is
+        if row["computer"] == "PC-0":
+            row["fingerprint"] += "-a" if row["name"].endswith("A") else "-b"
+        elif row["name"].endswith("B"):
+            row["weight"] = 0
+
+    _growth(tmp_path, shared)
+    told = {row["fingerprint"]: (row["name"], row["machines"]) for row in rows_of(tmp_path)}
+    names = {first["name"], second["name"]}
+    assert names == {"app.exe!A", "app.exe!B"}
+    assert told == {"stack-1-a": ("app.exe!A", 2), "stack-1-b": ("app.exe!B", 1)}
+
+
+def test_a_version_of_which_nothing_can_be_told_is_not_without_the_leak(tmp_path: Path) -> None:
+    leak = Leak("app.exe", "A", 64, 30, since="1.1", until="1.2")
+    lives = [Life("PC-0", "app.exe", f"1.{n}", 3, n) for n in range(3)]
+    every = datasets(Fleet(lives, (leak,)), tmp_path)
+    (row,) = clustered(str(tmp_path)).to_pylist()
+    assert (row["appeared_in"], row["disappeared_in"]) == ("1.1", "1.2")
+    unknown = [one.id for one in every if one.version != "1.1"]
+    (row,) = clustered(str(tmp_path), not_compared=unknown).to_pylist()
+    assert (row["appeared_in"], row["disappeared_in"]) == (None, None)

@@ -175,3 +175,33 @@ def test_tags_that_hang_on_another_one_are_parts_of_it(root: bool) -> None:
     found = growth._Found(rows, last, (group,))
     prints = dict(enumerate(names))
     assert growth._tags_together(found, rows, prints) == ({1: "File"} if root else {})
+
+
+def test_a_dump_of_which_too_little_is_known_does_not_keep_the_others_from_being_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, seen = growth.open_snapshot, []
+
+    def opened(path: Path, wanted: Any) -> Snapshot:
+        snapshot = plain(path, wanted)
+        seen.append(path)
+        if len(seen) == 3:
+            return replace(snapshot, coverage=replace(snapshot.coverage, walked_bytes=0))
+        return snapshot
+
+    monkeypatch.setattr(growth, "open_snapshot", opened)
+    row = named(series_of(tmp_path, 5), "Node::New")
+    assert (row["weight"], row["delta_count"], len(row["dumps"])) == (SURE, 120, 5)
+
+
+def test_what_grew_as_many_sites_did_is_load_and_what_stands_out_is_a_leak(tmp_path: Path) -> None:
+    load = tuple(Leak("app.exe", f"Load{n}", 64, 20 + n % 7) for n in range(30))
+    rows = series_of(tmp_path, 2, (*load, Leak("app.exe", "Node::New", 64, 150)))
+    assert [row["name"] for row in rows if row["weight"]] == ["app.exe!Node::New"]
+    assert len(rows) > 30
+
+
+def test_a_few_leaks_alike_are_leaks(tmp_path: Path) -> None:
+    leaks = tuple(Leak("app.exe", f"Leak{n}", 64, 30) for n in range(6))
+    rows = series_of(tmp_path, 2, leaks)
+    assert sum(row["weight"] == LIKELY for row in rows) == 6

@@ -62,6 +62,8 @@ def test_dumps_of_one_life_have_one_value_and_other_lives_another() -> None:
     assert one == later != other
     machine = described(taken(replace(LIFE, computer="PC-2")), "x")["life"]
     assert machine not in (one, other)
+    flags = replace(taken().source, nt_global_flag=0x1000)
+    assert described(replace(taken(), source=flags), "x")["life"] != one
 
 
 def test_a_boot_is_one_although_its_clock_was_set() -> None:

@@ -14,8 +14,8 @@ from report_samples import HOSTILE_NAMES
 
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.gate import fleet_gate, parse_fleet_gate
-from dumpleak.fleets.summary import FailedInput, FleetSummary, summarised
-from dumpleak.reports.answers.fleet import fleet_document, headline
+from dumpleak.fleets.summary import FailedInput, FleetSummary, VersionRow, summarised
+from dumpleak.reports.answers.fleet import fleet_document, headline, leaks_in
 from dumpleak.reports.csv_writer import write_csv
 from dumpleak.reports.fleet_page import fleet_page
 from dumpleak.reports.markdown_writer import write_markdown
@@ -205,3 +205,12 @@ def test_other_conditions_are_refused_and_the_right_ones_told(text: str) -> None
 def test_one_machine_without_leaks_reads_well(tmp_path: Path) -> None:
     datasets(Fleet([Life("PC-1", "app.exe", "1.0", 2, 1)], ()), tmp_path)
     assert headline(summarised(tmp_path, clustered(str(tmp_path)))) == "no leak is seen in 1 series"
+
+
+def test_leaks_of_systems_are_counted_with_the_systems(summary: FleetSummary) -> None:
+    system = VersionRow("", "", 1, 2, 1)
+    leak = replace(summary.leaks[0], kind="tag", programs=(), versions=(), examples=("/d/a.dmp",))
+    other = replace(summary, leaks=(leak, summary.leaks[1]), versions=(system, *summary.versions))
+    assert leaks_in(other, system) == 1
+    assert leaks_in(summary, system) == 0
+    assert "dumpleak pool /d/a.dmp" in text_of(other)

@@ -1,7 +1,6 @@
 """Which objects point to which, and what outside the heap points to them.
 
-Conservative: an aligned word that equals where an object begins counts as a pointer to it. Weak handles look
-as strong ones do.
+Conservative: an aligned word that equals where an object begins counts as a pointer to it.
 """
 
 from __future__ import annotations
@@ -57,11 +56,6 @@ class ObjectIndex:
             return np.full(len(pointers), -1, np.int64)
         place = np.minimum(np.searchsorted(address, pointers), len(address) - 1)
         return np.where(address[place] == pointers, place, -1)
-
-    def held(self, registers: U64) -> I64:
-        """Objects that words outside the heap, or registers, point to."""
-        held = np.unique(np.concatenate([self.roots().target, self.find(registers)]))
-        return held[held >= 0]
 
     def roots(self) -> RootLinks:
         """Words outside the heap that point to objects; a segment's entry holds nothing."""
