@@ -221,8 +221,9 @@ class _Pointees:
         first = (numbers >= 0).argmax(axis=1)
         classes = numbers[np.arange(len(rows)), first]
         np.add.at(self._sampled, shapes[rows], 1)
-        for shape, number in zip(shapes[rows].tolist(), classes.tolist(), strict=True):
-            self._votes.setdefault(shape, Counter())[number] += 1
+        votes = Counter(zip(shapes[rows].tolist(), classes.tolist(), strict=True))
+        for (shape, number), count in votes.items():
+            self._votes.setdefault(shape, Counter())[number] += count
 
     def agreed(self, first: int, end: int) -> I64:
         """For each shape of a range the number of the class, -1 where there is none or samples differ."""

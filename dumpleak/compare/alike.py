@@ -305,34 +305,42 @@ def _stride(shapes: Sequence[Shape]) -> tuple[int, int]:
     return 0, 0
 
 
+class _Spread:
+    """How the blocks of one family are spread over sizes; made once, compared with many."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.heaps, self.sizes = family.heaps, family.sizes
+        self.more = sum(max(shape.more, 0) for shape in family.shapes)
+        self.few = len({shape.size for shape in family.shapes if shape.more > 0}) < FEW_SIZES
+        self.classes = np.zeros(64)
+        for shape in family.shapes:
+            self.classes[min(shape.size.bit_length(), 63)] += max(shape.more, 0)
+        self.length = float(np.linalg.norm(self.classes))
+
+    def is_like(self, other: _Spread) -> bool:
+        """Sizes are spread alike, in other heaps."""
+        low, high = sorted((self.more, other.more))
+        if high > LIKE_COUNT * low or self.heaps == other.heaps:
+            return False
+        if self.few or other.few:
+            said = self.family.said if self.few else other.family.said
+            return bool(said) and not self.sizes.isdisjoint(other.sizes)
+        long = self.length * other.length
+        return bool(long) and float(self.classes @ other.classes) >= LIKE_SPREAD * long
+
+
 def _like_spread(families: Sequence[Family]) -> list[list[Family]]:
     """Families of single heaps; those in whose heaps sizes are spread alike stand together."""
-    clusters: list[list[Family]] = []
+    clusters: list[tuple[_Spread, list[Family]]] = []
     ordered = sorted(families, key=lambda f: (-sum(s.more for s in f.shapes), f.heaps))
-    for family in ordered:
-        mine = next((c for c in clusters if _is_like(c[0], family)), None)
+    for spread in map(_Spread, ordered):
+        mine = next((c for first, c in clusters if first.is_like(spread)), None)
         if mine is None:
-            clusters.append([family])
+            clusters.append((spread, [spread.family]))
         else:
-            mine.append(family)
-    return clusters
-
-
-def _is_like(one: Family, other: Family) -> bool:
-    if one.heaps == other.heaps:
-        return False
-    counts = [sum(max(s.more, 0) for s in family.shapes) for family in (one, other)]
-    if max(counts) > LIKE_COUNT * min(counts):
-        return False
-    spreads = np.zeros((2, 64))
-    for spread, family in zip(spreads, (one, other), strict=True):
-        sizes = {s.size for s in family.shapes if s.more > 0}
-        if len(sizes) < FEW_SIZES:
-            return bool(family.said) and bool(one.sizes & other.sizes)
-        for shape in family.shapes:
-            spread[min(shape.size.bit_length(), 63)] += max(shape.more, 0)
-    long = np.linalg.norm(spreads, axis=1).prod()
-    return bool(long) and float(spreads[0] @ spreads[1]) >= LIKE_SPREAD * float(long)
+            mine.append(spread.family)
+    return [cluster for _, cluster in clusters]
 
 
 def _several_heaps(shapes: Sequence[Shape]) -> list[Family]:

@@ -258,7 +258,7 @@ class Session:
     def blocks(self, progress: Progress = no_progress) -> Iterator[tuple[HeapSource, Blocks]]:
         """Walks all readable heaps, piece by piece; diagnostics are complete afterwards."""
         total = self._private_bytes()
-        walked, others = 0, KnownMemory()
+        walked, number, others = 0, 0, KnownMemory()
         self.dump.release()  # what finding the heaps looked at
         for source in self.readable_heaps:
             heap = source.entry.heap
@@ -266,7 +266,7 @@ class Session:
                 continue
             progress(f"walking {source.label}", min(walked, total), total)
             runtime = DebugCrt(source.view.memory, source.view.pointer_size, self.log)
-            for number, blocks in enumerate(self._own_blocks(source, heap, others)):
+            for blocks in self._own_blocks(source, heap, others):
                 rows = runtime.apply(blocks)
                 if rows is not blocks:  # the program sees other rows than the heap does
                     heap.account.count(blocks, -1)
@@ -277,7 +277,8 @@ class Session:
                 yield source, rows
                 done = walked + heap.account.block_bytes
                 progress(f"walking {source.label}", min(done, total), total)
-                if number % RELEASE_EVERY == RELEASE_EVERY - 1:
+                number += 1  # of all heaps: many have one piece only
+                if number % RELEASE_EVERY == 0:
                     self.dump.release()
             walked += heap.account.block_bytes
             for start, size in heap.account.ranges:

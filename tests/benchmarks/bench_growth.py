@@ -2,10 +2,11 @@
 
     python tests/benchmarks/bench_growth.py [--large] [--only blocks|heaps|dumps]
 
-The dumps are made (`builders/grown_process.py`), in a temporary folder. 0.1, 1 and 10 million blocks in heaps of a
-million at most, with --large also 40 million (dumps of 4 GB each); 1, 100 and 2,000 heaps of 1,000 blocks; 2, 10
-and 100 snapshots of 20,000 blocks in a trend. Printed are processor time and peak memory of whole commands, once
-each, and what a million blocks (a heap, a dump) more takes than the step before: that has to stay the same.
+The dumps are made (`builders/grown_process.py`), in a temporary folder. 0.1, 1 and 10 million blocks in
+heaps of a million at most, with --large also 40 million (dumps of 4 GB each); 1, 100 and 2,000 heaps of
+1,000 blocks; 2, 10 and 100 snapshots of 20,000 blocks in a trend. Printed are processor time and peak
+memory of whole commands, once each, and what a million blocks (a heap, a dump) more takes than the step
+before: that has to stay the same.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
     python tests/benchmarks/bench_whole.py DUMP [--later DUMP2] [--rival 'COMMAND with {dump}'] [--rounds N]
 
-DUMP is an uncompressed dump; DUMP2 one of the same process, taken later. COMMAND lists the dump's blocks as another
-tool does. Other readers that are not installed are said and left out: the `minidump` package, volatility3 for kernel
-dumps. Printed are medians of processor time and of peak memory; the ratios are to the first of: the rival, a plain
-numpy pass over the file. All run in turn, so load on the machine meets all of them.
+DUMP is an uncompressed dump; DUMP2 one of the same process, taken later. COMMAND lists the dump's blocks
+as another tool does. Other readers that are not installed are said and left out: the `minidump` package,
+volatility3 for kernel dumps. Printed are medians of processor time and of peak memory; the ratios are to
+the first of: the rival, a plain numpy pass over the file. All run in turn, so load on the machine meets
+all of them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,13 @@ def own_commands(dump: str, later: str | None) -> dict[str, list[str]]:
     """What dumpleak is asked."""
     asked = ["--version", "info", "pool"] if is_kernel(dump) else ["--version", "info", "heaps"]
     if not is_kernel(dump):
-        asked += ["stat --by heap", "stat --no-holders", "stat", "leaks", "allocations --format csv"]
+        asked += [
+            "stat --by heap",
+            "stat --no-holders",
+            "stat",
+            "leaks",
+            "allocations --format csv",
+        ]
     found = {}
     for text in asked:
         words, *more = text.split(" ", 1)

@@ -1,4 +1,4 @@
-"""Whole processes, measured by what the system counts for them: processor time, and peak memory where it is told."""
+"""Whole processes, as the system counts them: processor time, and peak memory where it is told."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Cost(NamedTuple):
 def environment() -> dict[str, str]:
     """Of a process that runs this checkout, whatever is installed."""
     paths = os.pathsep.join((str(ROOT / "parsers"), str(ROOT)))
-    return {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}
+    return {**os.environ, "PYTHONPATH": paths}
 
 
 def cost_of(line: Sequence[str], output: int | None = subprocess.DEVNULL) -> Cost:

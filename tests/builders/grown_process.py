@@ -1,7 +1,7 @@
-"""A process of any size, written straight to a minidump: segment heaps that are alike, each 4 GiB behind the other.
+"""A process of any size, written straight to a minidump: many segment heaps, each 4 GiB behind the other.
 
-One heap is laid out block by block; the others are it again, with what depends on addresses written anew. Half
-of the blocks hold a pointer to another block of their heap.
+One heap is laid out block by block; the others are it again, with what depends on addresses written anew.
+Half of the blocks hold a pointer to another block of their heap.
 """
 
 from __future__ import annotations

@@ -189,15 +189,19 @@ class AddressSpace(ABC):
         reach = reach_of(offsets)
         if reach <= AT_ONCE:
             values = values_at(self.data, offsets, item)
-            self._mapped += reach
-            if self._mapped > AT_ONCE:
-                self._give_back()
+            self._note(reach)
             return values
         values = np.empty(len(offsets), item)
         for piece in pieces_of(offsets):
             values[piece] = values_at(self.data, offsets[piece], item)
             self._give_back()
         return values
+
+    def _note(self, reach: int) -> None:
+        """Gives pages back once so many bytes may be mapped."""
+        self._mapped += reach
+        if self._mapped > AT_ONCE:
+            self._give_back()
 
     def _give_back(self) -> None:
         give_back(self.data)

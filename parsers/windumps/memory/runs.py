@@ -10,6 +10,7 @@ import numpy as np
 
 from windumps.arrays import ADDRESS_LIMIT, I64, U8, U64
 from windumps.memory.address_space import AddressSpace, Extents, Presence
+from windumps.memory.mapped import AROUND
 from windumps.memory.regions import Regions
 
 
@@ -94,6 +95,7 @@ class RunMemory(AddressSpace):
             into = address - int(self._starts[index]) if index >= 0 else -1
             if 0 <= into <= int(self._sizes[index]) - size:
                 offset = int(self._offsets[index]) + into
+                self._note(size + AROUND)
                 return self.data[offset : offset + size]
         return super().view(address, size)
 
