@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -120,13 +121,22 @@ def _folder(top: str, is_left_out: Callable[[str], bool]) -> Iterator[Place]:
             yield Place(folder, named=True, error=f"{folder}: {error.strerror}")
             continue
         for entry in found:
-            if entry.is_file():
+            if _may_be_file(entry):
                 yield _file(entry.path, named=False)
         todo += [
             entry.path
             for entry in reversed(found)
             if entry.is_dir(follow_symlinks=False) and not is_left_out(entry.path)
         ]
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    """False for folders, pipes and devices; a link that leads to nothing is a file that cannot be read."""
+    try:
+        about = entry.stat()
+    except OSError:
+        return True
+    return stat.S_ISREG(about.st_mode)
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dumpleak.fleets.belonging import COLUMNS, PAIR, SINGLE, TREND, series, version_order
+from dumpleak.fleets.datasets import batches, rows_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,18 +152,17 @@ def summarised(
         OSError: a dataset cannot be read.
     """
     sums = _Sums()
-    for row in _rows(Path(folder, "dumps.parquet"), _DUMPS):
+    dumps = Path(folder, "dumps.parquet")
+    for row in rows_of(dumps, _DUMPS):
         sums.add(row)
     leaks = leaks_of(clusters)
     counted = {leak.fingerprint for leak in leaks if leak.state != MUTED}
     leaking = {
         row["computer"]
-        for row in _rows(Path(folder, "growth.parquet"), ("fingerprint", "computer", "weight"))
+        for row in rows_of(Path(folder, "growth.parquet"), ("fingerprint", "computer", "weight"))
         if row["fingerprint"] in counted and row["weight"] and row["computer"]
     }
-    from pyarrow import parquet
-
-    every = series(parquet.read_table(Path(folder, "dumps.parquet"), columns=list(COLUMNS)))
+    every = series(batches(dumps, COLUMNS))
     names = {one.id: one.told for one in every}
     return FleetSummary(
         str(folder),
@@ -229,11 +229,3 @@ class _Sums:
             VersionRow(*key, len(self._machines[key]), self._dumps[key], compared[key])
             for key in keys
         )
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterable[dict[str, Any]]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(1 << 14, columns=list(columns)):
-            yield from batch.to_pylist()
