@@ -6,6 +6,7 @@ import glob
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,16 @@ _STAMPS = (
     "LastModified",
     "last_modified",
     "created",
+)
+# Each library of a store has its own errors, which have nothing in common.
+_ERRORS_OF_STORES = (
+    ("aiohttp", "ClientError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("paramiko.ssh_exception", "SSHException"),
 )
 MEMBER = "!"  # between an archive and a file in it
 
@@ -155,6 +166,14 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, path
 
 
+def _store_errors() -> tuple[type[BaseException], ...]:
+    """What says that a store cannot be used: of Python, and of the libraries that are loaded."""
+    modules = ((sys.modules.get(module), name) for module, name in _ERRORS_OF_STORES)
+    found = [getattr(module, name, None) for module, name in modules]
+    own = [each for each in found if isinstance(each, type) and issubclass(each, Exception)]
+    return (OSError, ValueError, ImportError, RuntimeError, *own)
+
+
 @contextmanager
 def _reached(url: str) -> Iterator[None]:
     """Says in one line why a store cannot be used."""
@@ -162,7 +181,7 @@ def _reached(url: str) -> Iterator[None]:
         yield
     except WindumpsError:
         raise
-    except Exception as error:  # each library of a store has its own; they have nothing in common
+    except _store_errors() as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise PlaceError(f"{url}: {text}") from error
 

@@ -100,6 +100,7 @@ class FleetSummary:
         error_kinds: How often each was met.
         failed: Inputs that could not be read, the first of them.
         not_compared: Series of which nothing can be told, and why.
+        copies: Places with the content of another one; they are no inputs of their own.
     """
 
     folder: str
@@ -117,6 +118,7 @@ class FleetSummary:
     error_kinds: tuple[tuple[str, int], ...]
     failed: tuple[FailedInput, ...]
     not_compared: tuple[tuple[str, str], ...] = ()
+    copies: int = 0
 
     @property
     def counted(self) -> list[FleetLeak]:
@@ -182,11 +184,12 @@ def summarised(
         tuple(sorted(sums.kinds.items(), key=lambda pair: (-pair[1], pair[0]))),
         tuple(sums.failed),
         tuple((names.get(id_, id_), why) for id_, why in not_compared),
+        sums.copies,
     )
 
 
 _DUMPS = (
-    *("url", "status", "error_kind", "error", "computer", "time", "program", "version"),
+    *("url", "also", "status", "error_kind", "error", "computer", "time", "program", "version"),
     *("walked_bytes", "committed_bytes"),
 )
 
@@ -195,7 +198,7 @@ class _Sums:
     """What is added up of the dumps."""
 
     def __init__(self) -> None:
-        self.inputs = self.errors = self.walked = self.committed = 0
+        self.inputs = self.copies = self.errors = self.walked = self.committed = 0
         self.machines: set[str] = set()
         self.times: list[datetime] = []  # two at most
         self.kinds: Counter[str] = Counter()
@@ -205,6 +208,7 @@ class _Sums:
 
     def add(self, row: dict[str, Any]) -> None:
         self.inputs += 1
+        self.copies += len(row.get("also") or ())
         if row["status"] != "read":
             self.errors += 1
             kind = row["error_kind"] or "error"
