@@ -184,7 +184,9 @@ def _versions(summary: FleetSummary) -> list[str]:
 def _failures(summary: FleetSummary) -> list[str]:
     parts = []
     if summary.error_kinds:
-        rows = [(format_count(count), _text(kind_told(kind))) for kind, count in summary.error_kinds]
+        rows = [
+            (format_count(count), _text(kind_told(kind))) for kind, count in summary.error_kinds
+        ]
         parts += ["<h2>Could not be read</h2>", _table(("inputs", "why"), rows, 1)]
         listed = "".join(
             f"<li><code>{_text(each.url)}</code><br>{_text(error_told(each))}</li>"

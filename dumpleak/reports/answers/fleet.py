@@ -87,7 +87,9 @@ def fleet_document(
     if summary.failed:
         said = "Could not be read:"
         if summary.errors > _SHOWN_ERRORS:
-            said = f"Could not be read, {_SHOWN_ERRORS} of {summary.errors:,}; dumps.parquet has all:"
+            said = (
+                f"Could not be read, {_SHOWN_ERRORS} of {summary.errors:,}; dumps.parquet has all:"
+            )
         headed.append((said, _failed_table(summary)))
     if summary.not_compared:
         headed.append(("Could not be compared:", _not_compared_table(summary)))
