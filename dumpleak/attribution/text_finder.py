@@ -21,7 +21,7 @@ from dumpleak.attribution.contents import (
     text_kind,
 )
 from dumpleak.attribution.text_kinds import kind_of
-from dumpleak.model.texts import SAMPLES, Texts
+from dumpleak.model.texts import SAMPLES, Texts, few
 from windumps.arrays import I64, U64
 from windumps.memory import AddressSpace
 
@@ -71,18 +71,20 @@ def find_texts(
     groups = blocks.group[rows]
     looked = np.bincount(groups, minlength=len(counts))
     kinds: dict[int, Counter[str]] = {}
-    texts: dict[int, dict[str, None]] = {}
+    written: dict[int, dict[str, list[str]]] = {}
     for number, text in _texts(memory, blocks.of(rows)):
         group = int(groups[number])
-        kinds.setdefault(group, Counter())[kind_of(text)] += 1
+        kind = kind_of(text)
+        kinds.setdefault(group, Counter())[kind] += 1
         if samples:
-            texts.setdefault(group, {})[_shown(text)] = None
+            written.setdefault(group, {}).setdefault(kind, []).append(text)
     found = {}
     for group in wanted:
         many = kinds.get(group, Counter())
         known = {kind: count for kind, count in many.items() if kind}
+        some = {kind: _some(texts) for kind, texts in written.get(group, {}).items()}
         seen, total = (int(c[group]) if group < len(c) else 0 for c in (looked, counts))
-        found[group] = Texts(total, seen, many.total(), known, _some(list(texts.get(group, ()))))
+        found[group] = Texts(total, seen, many.total(), known, some)
     return found
 
 
@@ -137,6 +139,6 @@ def _shown(text: str) -> str:
 
 
 def _some(texts: list[str]) -> tuple[str, ...]:
-    """A few, from all over."""
-    step = -(-len(texts) // SAMPLES) or 1
-    return tuple(texts[::step])
+    """A few as they are shown, from all over."""
+    different = list(dict.fromkeys(texts))
+    return few(_shown(text) for text in different[:: -(-len(different) // SAMPLES)])

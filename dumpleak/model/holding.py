@@ -42,7 +42,17 @@ class Holding:
     @property
     def evidence(self) -> tuple[str, ...]:
         """Clauses for people."""
-        clauses = [*(self.texts.evidence if self.texts is not None else ())]
+        return (*self.contents, *self.holders)
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Clauses on what kinds of text the blocks hold."""
+        return self.texts.evidence if self.texts is not None else ()
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Clauses on who points to the blocks, and where they point to."""
+        clauses = []
         if self.holder:
             clauses.append(f"{self.held:,} of {self.blocks:,} held by {self.holder}")
         if self.unreferenced:

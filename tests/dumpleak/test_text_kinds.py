@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 
 from dumpleak.attribution.text_kinds import kind_of
 from dumpleak.cli import main_group
+from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.texts import Texts
 
 HOUR, WHEN = 3600, 1_700_000_000
@@ -217,3 +219,46 @@ def test_what_was_not_looked_at_is_said() -> None:
     assert Texts(100, 100, 49, {"URLs": 49}).evidence == ()  # most are no text
     assert Texts(100, 100, 100, {"URLs": 2}).evidence == ()  # by chance
     assert (texts + Texts(10, 10, 10, {"URLs": 10})).kinds["URLs"] == 710
+
+
+@pytest.mark.parametrize("make", [ascii_z, wide_z])
+def test_contents_shows_a_few_texts_of_each_row_only_when_asked(tmp_path: Path, make: Any) -> None:
+    letters = [f"{n:02} letters\tb\r\nc \x1b[31m {'long ' * 30}" for n in range(30)]
+    same = ["all the same"] * 20
+    heaps = [nt_heap(0, padded([make(text) for text in same], 64) + [make(t) for t in letters])]
+    before = written(tmp_path / "a.dmp", [nt_heap(0, [])])
+    after = written(tmp_path / "b.dmp", heaps, hour=1)
+    for words in (("stat", after), ("leaks", after), ("diff", before, after)):
+        assert "all the same" not in run(*words)
+        assert "samples" not in run(*words, "--format", "json")
+        output = run(*words, "--contents")
+        assert output.count('"all the same"') == 1
+        assert '"00 letters\\tb\\r\\nc "' in output  # what is no text ends it
+        assert output.count("\\tb\\r") == 3
+        assert "\x1b" not in output
+        made = json.loads(run(*words, "--contents", "--format", "json"))
+        groups = made["sites" if words[0] == "diff" else "groups"]
+        shown = [group["samples"] for group in groups if "samples" in group]
+        assert sorted(map(len, shown)) == [1, 3]
+
+
+def test_a_long_text_is_cut(tmp_path: Path) -> None:
+    dump = written(tmp_path / "a.dmp", [nt_heap(0, [ascii_z("x" * 200)] * 5)])
+    assert f'"{"x" * 60}…"' in run("stat", dump, "--contents")
+
+
+def test_what_cannot_be_seen_is_escaped(tmp_path: Path) -> None:
+    dump = written(tmp_path / "a.dmp", [nt_heap(0, [wide_z("abcd\u202e\u00adefgh ü")] * 5)])
+    assert '"abcd\\u202e\\xadefgh ü"' in run("stat", dump, "--contents")
+
+
+def test_contents_of_a_file_that_has_none_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    dump = written(tmp_path / "a.dmp", [nt_heap(0, [ascii_z(url(n)) for n in range(30)])])
+    run("snapshot", dump, "-o", tmp_path / "a.dlsnap")
+    for words in (("stat",), ("diff", dump)):
+        result = CliRunner().invoke(
+            main_group, [*map(str, words), str(tmp_path / "a.dlsnap"), "--contents"]
+        )
+        assert isinstance(result.exception, CannotAnswerError)
+        assert "what is written in blocks" in str(result.exception)
