@@ -39,8 +39,8 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
             blocks.kind[:count].tolist(),
             blocks.trace[:count].tolist(),
             blocks.tag[:count].tolist(),
-            page.sites[:count],
-            page.types[:count],
+            page.sites.rows()[:count],
+            page.types.rows()[:count],
             strict=True,
         )
         for address, size, block_bytes, state, kind, trace, tag, site, type_ in columns:

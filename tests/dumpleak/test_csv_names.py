@@ -14,7 +14,7 @@ from builders.minidump_builder import MinidumpBuilder
 from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, unreferenced
 
 from dumpleak.compare.trend import find_trend
-from dumpleak.model.block_page import BlockPage
+from dumpleak.model.block_page import BlockPage, Names
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.totals import Totals
@@ -105,7 +105,7 @@ def test_each_name_of_a_list_of_blocks_is_one_cell_that_can_be_seen() -> None:
     places = np.arange(len(NAMES), dtype=np.uint64) * np.uint64(32)
     sizes = np.full(len(NAMES), 16, np.int64)
     blocks = Blocks.build(places, sizes, sizes + 16, np.ones(len(NAMES), bool), Kind.NT_BACKEND, 0)
-    page = BlockPage(0x10000, 8, blocks, list(NAMES), list(NAMES), "=heap")
+    page = BlockPage(0x10000, 8, blocks, Names.of(NAMES), Names.of(NAMES), "=heap")
     rows = _written(lambda stream: BLOCK_WRITERS["csv"]([page, page], None, stream))
     assert [row["site"] for row in rows] == 2 * list(map(_shown, NAMES))
     assert [row["type"] for row in rows] == 2 * list(map(_shown, NAMES))
