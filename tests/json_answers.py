@@ -10,6 +10,7 @@ from pathlib import Path
 
 from builders.clr_heap_builder import ClrHeapBuilder
 from builders.filled_system import FilledSystem, rebuild
+from builders.fleet import planted_fleet
 from builders.heaps_process import nt_heap, process_of
 from builders.kernel_builder import System
 from builders.live_log_builder import Tag, counters, handle_summary, poolmon, process_list
@@ -431,6 +432,14 @@ def _lived(number: int) -> Callable[[Path], None]:
 
 
 # Files that are made for this, by name.
+def _fleet(folder: Path) -> None:
+    """Leaks, what cannot be read, and two dumps of one moment, which cannot be compared."""
+    planted_fleet(machines=3, dumps=3, broken=2).write(folder)
+    for number in range(2):
+        dump = gzip.compress(gzip.decompress(MIXED.read_bytes()), 1, mtime=number)
+        (folder / f"same{number}.dmp.gz").write_bytes(dump)
+
+
 MADE: dict[str, Callable[[Path], None]] = {
     "before.log": _log(BASE),
     "after.log": _log(CURRENT),
@@ -443,6 +452,8 @@ MADE: dict[str, Callable[[Path], None]] = {
     "session.dlsnap": _taken(SESSION),
     **{f"{row.name.replace('/', '-')}.dmp": _made(n) for n, row in enumerate(MADE_ROWS)},
     **{f"{form}-{arch}.dmp": _kernel(form, arch) for form, arch in KERNELS},
+    "fleet-inputs": _fleet,
+    "fleet-folder": Path.mkdir,
     "cut.dmp": _cut(MIXED, 0.6),
     "stub.dmp": _cut(MIXED, 0.01),
     "damaged.dmp": _damaged(MIXED),
@@ -523,7 +534,9 @@ SYSTEM_LINES: list[Words] = [
     ("trend", POOLS, MORE_POOLS, "later-pools.dmp", "--of", "modules"),
 ]
 # What has an answer, whatever the exit code: it is a document.
+JUDGED_FLEET = ("--workers", "1", "--fail-on", "new-clusters>=99")
 ANSWERED: list[Words] = [
+    ("fleet", "fleet-inputs", "-o", "fleet-folder", *JUDGED_FLEET),
     *of_one(PROCESSES, "info", "heaps", "stat"),
     *of_one(PROCESSES[::4], "modules", "symbols"),
     *of_one([CURRENT, ASLR / "after.dmp.gz", MIXED], "leaks", "allocations"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dumpleak.fleets.run import FleetRun
     from dumpleak.gate.conditions import Condition
 
-FORMATS = ("text", "csv", "markdown")
+FORMATS = ("text", "json", "csv", "markdown")
 PAGE = "report.html"
 
 
@@ -227,6 +227,7 @@ def finish(
     from dumpleak.fleets.gate import fleet_gate
     from dumpleak.fleets.summary import summarised
     from dumpleak.reports.answers.fleet import fleet_document
+    from dumpleak.reports.answers.fleet_json import fleet_json
     from dumpleak.reports.fleet_page import fleet_page
 
     summary = summarised(ran.folder, ran.clusters, ran.not_compared)
@@ -236,7 +237,7 @@ def finish(
         stream.write(fleet_page(summary))
     with output_to(None) as stream:
         document = fleet_document(summary, gate, top)
-        write_answer(Answer(lambda: document, dict), format_, stream)
+        write_answer(Answer(lambda: document, lambda: fleet_json(summary, gate)), format_, stream)
     say(f"datasets and {PAGE} in {ran.folder}")
     if gate is not None:
         click.echo(gate.summary, err=True)

@@ -66,6 +66,8 @@ def write_tables(path: Path, columns: tuple[Column, ...], tables: Iterable[Any])
             if waiting >= BYTES_AT_ONCE:
                 writer.write_table(pa.concat_tables(held))
                 held, waiting = [], 0
+            elif len(held) >= _ROWS_AT_ONCE:  # a table takes much more than its rows
+                held = [pa.concat_tables(held).combine_chunks()]
         if held:
             writer.write_table(pa.concat_tables(held))
     return count

@@ -50,6 +50,11 @@ NEVER_NULL: dict[str, str] = {
     "stat-1.groups[].retained_*": "no dump here is so large that it would take too long",
     "*.drivers_*loaded": "no list of drivers here is cut",
     "trend-1.recurring*": "what grows alike in each boot here are tags of known drivers",
+    "fleet-1.first": "every fleet with dumps tells times",
+    "fleet-1.last": "every fleet with dumps tells times",
+    "fleet-1.gate": "the fleet here is judged",
+    "fleet-1.leaks[[]].*_seen": "every leak here is in dumps, which tell times",
+    "fleet-1.leaks[[]].bytes_per_hour*": "every leak here is in dumps, which tell times",
     "pool-1:*session_*": "no counters of session pool are partly absent here",
 }
 

@@ -204,8 +204,7 @@ def _leaks_table(summary: FleetSummary, top: int | None) -> Table[FleetLeak]:
         Column("leak", Kind.NAME),
     )
     views = View.ALL if summary.leaks else View.DATA
-    table = Table("leaks", "Leaks", columns, summary.leaks, _leak_row, views, noun="leak", top=top)
-    return table
+    return Table("leaks", "Leaks", columns, summary.leaks, _leak_row, views, noun="leak", top=top)
 
 
 def _leak_row(_: int, leak: FleetLeak) -> Row:

@@ -55,14 +55,18 @@ def _check(ran: FleetRun, truth: Truth) -> None:
     assert len(told) == ran.clusters.num_rows
 
 
-def test_each_planted_leak_is_one_row_with_one_worker_and_with_two(tmp_path: Path) -> None:
+def test_each_planted_leak_is_one_row_with_one_worker_with_two_and_with_four(
+    tmp_path: Path,
+) -> None:
     truth = _made(tmp_path / "in", machines=6, dumps=3, broken=6)
     one = dumpleak.fleet(tmp_path / "in", tmp_path / "one", workers=1)
     _check(one, truth)
     backwards = sorted([*truth.files, *truth.broken], reverse=True)
-    two = dumpleak.fleet(backwards, tmp_path / "two", workers=2)
-    for name in ("dumps", "sites", "growth", "clusters"):
-        assert rows(getattr(one, name)) == rows(getattr(two, name)), name
+    mixed = sorted(backwards, key=lambda path: path.name[::-1])
+    for workers, order in ((2, backwards), (4, mixed)):
+        more = dumpleak.fleet(order, tmp_path / str(workers), workers=workers)
+        for name in ("dumps", "sites", "growth", "clusters"):
+            assert rows(getattr(one, name)) == rows(getattr(more, name)), (workers, name)
 
 
 def _kill_a_worker_when(folder: Path, count: int, killed: list[int]) -> None:
