@@ -94,7 +94,7 @@ class EvidenceGrouping:
 
 
 class SiteFieldGrouping:
-    """Groups by what the site of a block says: its tag."""
+    """Groups by one thing that the site of a block says: its tag."""
 
     def __init__(self, session: Session, name: str, missing: str) -> None:
         self.table = SiteTable()
@@ -107,15 +107,12 @@ class SiteFieldGrouping:
         values, inverse = np.unique(self._finder.assign(source, blocks), return_inverse=True)
         groups = []
         for value in values.tolist():
-            site = self._finder.table.sites[value]
-            text = getattr(site, self._field) or self._missing
-            groups.append(
-                self.table.index_of(
-                    Site(
-                        SiteKind.GROUP, f"{self._field}|{text}", text, type=site.type, tag=site.tag
-                    )
-                )
-            )
+            said = getattr(self._finder.table.sites[value], self._field)
+            text = said or self._missing
+            # Nothing else that one of its sites says is said of the whole group.
+            tag = said if self._field == "tag" else None
+            group = Site(SiteKind.GROUP, f"{self._field}|{text}", text, tag=tag)
+            groups.append(self.table.index_of(group))
         return np.array(groups, np.int64)[inverse]
 
 

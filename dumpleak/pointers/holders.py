@@ -154,7 +154,8 @@ class HolderFinder:
                 fields=fields,
                 retained_bytes=bytes_,
                 retained_count=count,
-                texts=texts[row] if texts[row].texts else None,
+                # Also where none is text: a row put together counts all of its blocks.
+                texts=texts[row],
             )
         return holdings
 

@@ -156,3 +156,12 @@ def test_patterns_come_from_files_and_words_alike(tmp_path: Path) -> None:
     listed.write_bytes(b"a!b\n" * (MAX_LIST_BYTES // 4 + 1))
     with pytest.raises(ValueError, match="at most"):
         skip_patterns([str(listed)])
+
+
+@pytest.mark.parametrize("by", ["tag", "driver"])
+def test_a_group_of_many_classes_goes_by_the_class_of_none_of_them(run: Any, by: str) -> None:
+    group, *others = _groups(run, by)
+    assert not others
+    assert (group["name"], group["type"], group["tag"]) == (f"(no {by})", None, None)
+    (held,) = [text for text in group["evidence"] if " held by " in text]
+    assert held.endswith(f"held by blocks (no {by})")

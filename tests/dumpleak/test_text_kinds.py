@@ -16,6 +16,8 @@ from dumpleak.attribution.text_kinds import kind_of
 from dumpleak.cli import main_group
 from dumpleak.model.errors import CannotAnswerError
 from dumpleak.model.texts import Texts
+from dumpleak.process.session import Session
+from dumpleak.survey.heaps import take_snapshot
 
 HOUR, WHEN = 3600, 1_700_000_000
 WRITTEN = "hunter2"
@@ -262,3 +264,15 @@ def test_contents_of_a_file_that_has_none_are_refused(tmp_path: Path) -> None:
         )
         assert isinstance(result.exception, CannotAnswerError)
         assert "what is written in blocks" in str(result.exception)
+
+
+def test_a_row_put_together_counts_its_parts_without_text_too(tmp_path: Path) -> None:
+    numbers = [struct.pack("<Q", 3)] * 90
+    dump = written(tmp_path / "a.dmp", [nt_heap(0, [*numbers, *[ascii_z(url(1))] * 6])])
+    snapshot = take_snapshot(Session.open(dump), holders=True)
+    assert snapshot.holders is not None
+    held = snapshot.holders(list(snapshot.groups)).values()
+    texts = [holding.texts for holding in held if holding.texts is not None]
+    assert sorted(text.evidence for text in texts) == [(), ("text in 6 of 6 blocks: 6 URLs",)]
+    assert sum(texts[1:], texts[0]).evidence == ()
+    assert sum(text.looked_at for text in texts) == 96

@@ -136,6 +136,12 @@ def record_stacks(source: SourceInfo) -> Step:
     )
 
 
+def third_dump_of(of: str, by: str) -> Step:
+    """The same of a population that is asked for by name; without it a trend is of blocks."""
+    asked = f" --by {by}" * (by != POPULATIONS[of].default)
+    return replace(THIRD_DUMP, command=f"{THIRD_DUMP.command} --of {of}{asked}")
+
+
 def trace_steps(of: str, by: str, names: Iterable[str]) -> tuple[Step, ...]:
     """How to see who makes members of a population, by the names of the groups that grew."""
     traces = POPULATIONS[of].traces

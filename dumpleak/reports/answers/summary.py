@@ -39,6 +39,7 @@ from dumpleak.reports.answers.next_steps import (
     comparable_dumps_steps,
     named_elsewhere,
     outside_steps,
+    third_dump_of,
     trace_steps,
     track_driver,
 )
@@ -259,7 +260,8 @@ def _grown_steps(
         names = [delta.site.name for delta in grown[:NAMED]]
         traced = trace_steps(comparison.base.population, comparison.base.grouping, names)
         asked = comparison.base.population == REGIONS and not OWNED.isdisjoint(names)
-        return tuple(dict.fromkeys((THIRD_DUMP, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
+        third = third_dump_of(comparison.base.population, comparison.base.grouping)
+        return tuple(dict.fromkeys((third, *((WHOSE_REGIONS,) * asked), *traced, *seen)))
     steps = [THIRD_DUMP, *container_steps(comparison)]
     steps += [*stack_steps(comparison.current.source, of_heaps(comparison, grown))]
     steps += outside_steps(delta.site.key for delta in grown[:NAMED] if id(delta) in outside)
