@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.minidump_builder import MinidumpBuilder
+from pyarrow import feather, parquet
 from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, unreferenced
+from truth import TESTDATA
 
 from dumpleak.compare.trend import find_trend
 from dumpleak.model.block_page import BlockPage, Names
@@ -141,3 +143,21 @@ def test_lists_of_missing_symbols_have_one_line_a_pdb(format_: str, dump: Path, 
     assert len(lines) > len(FORMULAS)
     assert lines == out.splitlines()
     assert all(line.isprintable() and "AB" * 16 in line for line in lines)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_tables_of_blocks_have_the_rows_that_csv_has(run: Run, tmp_path: Path, form: str) -> None:
+    dump = str(TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust" / "after.dmp.gz")
+    told = run("allocations", dump, "--state", "all", "--format", "csv")[1].splitlines()
+    target = tmp_path / f"blocks.{form}"
+    code, out, _ = run("allocations", dump, "--state", "all", "--format", form, "-o", str(target))
+    assert (code, out) == (0, "")
+    table = parquet.read_table(target) if form == "parquet" else feather.read_table(target)
+    rows = table.to_pylist()
+    for row in rows:
+        row["address"] = f"0x{row['address']:016x}"
+        row["stack_id"] = "" if row["stack_id"] is None else f"0x{row['stack_id']:x}"
+        row["size"] = "" if row["size"] is None else str(row["size"])
+        row["block_bytes"] = str(row["block_bytes"])
+    assert rows == list(csv.DictReader(told))
+    assert len(rows) > 9000

@@ -15,6 +15,7 @@ from dumpleak.reports.names import cell, visible
 from dumpleak.reports.rows import block_rows, nullable_block
 from windumps.arrays import I64
 from windumps.blocks import SIZE_UNKNOWN
+from windumps.later import later
 
 ROWS_AT_ONCE = 1 << 16
 _TAIL = BLOCK_COLUMNS.index("state")  # of all columns from here on few rows differ
@@ -105,4 +106,6 @@ BLOCK_WRITERS: dict[str, Callable[[Pages, int | None, IO[str]], None]] = {
     "text": _write_text,
     "json": _write_json,
     "csv": _write_csv,
+    "parquet": later("dumpleak.reports.block_tables", "write_parquet"),
+    "arrow": later("dumpleak.reports.block_tables", "write_arrow"),
 }
