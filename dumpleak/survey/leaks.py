@@ -143,9 +143,8 @@ def find_leaks(
     found = reachability_of(graph)
     notes += by_objects.told(graph, index) if by_objects is not None else []
     progress("scanned", 1, 1)
-    groups_found = _groups(
-        grouping.table.sites, sums, index, ~found.reachable, ~found.referenced & ~found.reachable
-    )
+    heads = ~found.referenced & ~found.reachable
+    groups_found = _groups(grouping.table.sites, sums, index, ~found.reachable, heads)
     return Leaks(
         source_info(session),
         by,
