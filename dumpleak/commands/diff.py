@@ -29,6 +29,7 @@ from dumpleak.commands.output import answer_to
 from dumpleak.compare.diff import compare, with_proof
 from dumpleak.compare.evidence import with_containers
 from dumpleak.files.matching import matched
+from dumpleak.model.snapshot import Snapshot
 from dumpleak.reports.answers.diff import diff_document, diff_json
 from dumpleak.reports.formats import DIFF_FORMATS, FORMATS, Answer, formats_of
 from dumpleak.reports.shown import Shown
@@ -79,11 +80,7 @@ def diff(
     gate = open_gate(gating, of, by, options)
     with answering(gate):
         if current is None:
-            if retained or contents:
-                asked = "--retained" if retained else "--contents"
-                raise click.UsageError(f"{asked} is of dumps, not of logs")
-            series = opened_series(of, base, options)
-            older, newer = matched(series[0], series[-1])
+            older, newer = _ends(of, base, options, retained=retained, contents=contents)
         else:
             older, newer = matched(
                 opened(of, base, by, options, keep_blocks=True),
@@ -118,3 +115,19 @@ def diff(
         ),
     )
     finish(gate, answer)
+
+
+def _ends(
+    of: str | None, log: str, options: Options, *, retained: bool, contents: bool
+) -> tuple[Snapshot, Snapshot]:
+    """The first and the last sample of a log.
+
+    Raises:
+        UsageError: something is asked for that only dumps have.
+    """
+    if retained or contents:
+        asked = "--retained" if retained else "--contents"
+        raise click.UsageError(f"{asked} is of dumps, not of logs")
+    series = opened_series(of, log, options)
+    older, newer = matched(series[0], series[-1])
+    return older, newer

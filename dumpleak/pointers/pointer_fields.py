@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.attribution.contents import NO_TEXT, TEXT_BYTES, text_kind
 from dumpleak.pointers.references import BlockIndex
 from dumpleak.process.session import Session
 
@@ -54,16 +55,21 @@ class FieldFinder:
         words = raw.astype(np.uint64)
         found = []
         for offset, column in zip(offsets.tolist(), words.T, strict=True):
-            told = self._told(column)
+            told = self._told(rows, column)
             if told and (offset or not skip_first):
                 found.append(f"+0x{offset:x} -> {told}")
         return tuple(found[:SHOWN])
 
-    def _told(self, words: NDArray[np.uint64]) -> str:
-        """What nearly all of some words point to; "" where they do not agree."""
-        number, agreed = _agreed(self._group_of(words))
+    def _told(self, rows: NDArray[np.intp], words: NDArray[np.uint64]) -> str:
+        """What nearly all of some words of blocks point to; "" where they do not agree."""
+        targets = self._index.find(words)
+        if np.count_nonzero(targets == rows) >= AGREEMENT * len(rows):
+            return "itself"
+        number, agreed = _agreed(self._group_of(targets))
         if agreed:
             return self._labels[number]
+        if self._are_text(targets, words):
+            return "text"
         modules = self._session.modules
         images = modules.index_of(words)
         images[modules.index_of(words - _IMAGE_HEADER_BYTES) != images] = -1
@@ -79,8 +85,20 @@ class FieldFinder:
         name = symbols.data(module, rva) if symbols is not None else None
         return f"{module.name}!{name}" if name else f"{module.name}+0x{rva:x}"
 
-    def _group_of(self, words: NDArray[np.uint64]) -> NDArray[np.int64]:
-        blocks = self._index.find(words)
+    def _are_text(self, targets: NDArray[np.int64], words: NDArray[np.uint64]) -> bool:
+        """Nearly all lead to text in blocks, of whatever size."""
+        index, inside = self._index, np.flatnonzero(targets >= 0)
+        if len(inside) < AGREEMENT * len(words):
+            return False
+        blocks, place = targets[inside], words[inside]
+        room = index.size[blocks] - (place - index.address[blocks]).astype(np.int64)
+        octets, _ = self._session.dump.memory.gather(place, "<u8")
+        kinds = text_kind(octets.astype(np.uint64)[:, None], TEXT_BYTES, room)
+        return bool(
+            np.count_nonzero((kinds != NO_TEXT) & (room >= TEXT_BYTES)) >= AGREEMENT * len(words)
+        )
+
+    def _group_of(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
         safe = np.maximum(blocks, 0)
         groups = self._index.group[safe] if len(self._index) else safe
         return np.where(blocks >= 0, groups, -1).astype(np.int64)

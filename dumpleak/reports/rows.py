@@ -76,12 +76,6 @@ def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
     return list(holding.evidence) if holding is not None else []
 
 
-def texts_of(snapshot: Snapshot, site: Site) -> Texts | None:
-    """What text its blocks hold, where that was looked for."""
-    holding = snapshot.held_by.get(site.key)
-    return holding.texts if holding is not None else None
-
-
 def quoted(texts: Texts | None) -> tuple[str, ...]:
     """What is written in blocks, for people; nothing where that was not asked for."""
     return tuple(f'"{text}"' for text in texts.samples) if texts is not None else ()

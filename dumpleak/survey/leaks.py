@@ -133,20 +133,18 @@ def find_leaks(
         sums.add(groups, used.counted_bytes, used.block_bytes)
         builder.add(used, groups, source.view.pointer_size)
     index = builder.build()
-    roots = find_roots(session)
-    amounts = roots.amounts(session.dump.memory)
+    roots, dump = find_roots(session), session.dump
+    amounts = roots.amounts(dump.memory)
     require_roots(session, amounts)
     notes = _missing_notes(roots, amounts)
     progress("scanning for pointers", 0, 1)
-    memory, release = session.dump.memory, session.dump.release
     by_objects = ManagedRoots(session) if session.managed.heap is not None else None
-    graph = scan_pointers(memory, roots, index, by_objects, release)
+    graph = scan_pointers(dump.memory, roots, index, by_objects, dump.release)
     found = reachability_of(graph)
     notes += by_objects.told(graph, index) if by_objects is not None else []
     progress("scanned", 1, 1)
-    groups_found = _groups(
-        grouping.table.sites, sums, index, ~found.reachable, ~found.referenced & ~found.reachable
-    )
+    heads = ~found.referenced & ~found.reachable
+    groups_found = _groups(grouping.table.sites, sums, index, ~found.reachable, heads)
     return Leaks(
         source_info(session),
         by,

@@ -253,6 +253,22 @@ def test_fields_end_with_the_smallest_block_and_no_more_than_four_are_shown() ->
     assert typed.fields == ()
 
 
+@both_widths
+def test_a_field_that_leads_to_text_of_many_sizes_or_into_its_own_block_is_told(width: int) -> None:
+    nodes = [(0x40 * n, 0x20) for n in range(10)]
+    texts = [[(0x400 + 0x40 * n, 0x10 + n)] for n in range(10)]
+    letters = int.from_bytes(b"letters!"[:width], "little")
+    words = {0x400 + 0x40 * n + at: letters for n in range(10) for at in range(0, 8, width)}
+    words |= {at: HEAP + at + width for at, _ in nodes}
+    words |= {at + width: HEAP + 0x400 + at for at, _ in nodes}
+    node, *_ = holding(width, words, [nodes, *texts], kinds=(SiteKind.SHAPE,) * 11)
+    assert node.fields == ("+0x0 -> itself", f"+0x{width:x} -> text")
+    # Not where it is no text.
+    other = {place: word if word != letters else 7 for place, word in words.items()}
+    node, *_ = holding(width, other, [nodes, *texts], kinds=(SiteKind.SHAPE,) * 11)
+    assert node.fields == ("+0x0 -> itself",)
+
+
 # In reports.
 
 

@@ -20,7 +20,7 @@ from dumpleak.reports.answers.causes import parts_told
 from dumpleak.reports.answers.changes import changes_json
 from dumpleak.reports.answers.grown_types import held_json
 from dumpleak.reports.answers.heaps import changed_heap_table
-from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
+from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, asked_json
 from dumpleak.reports.answers.review import review_parts
 from dumpleak.reports.answers.said_of_dumps import heading_of
 from dumpleak.reports.answers.sites import site_name
@@ -54,14 +54,7 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
-from dumpleak.reports.rows import (
-    changed,
-    holder_evidence,
-    retained_of,
-    samples_json,
-    texts_of,
-    whole_of,
-)
+from dumpleak.reports.rows import changed, holder_evidence, retained_of, whole_of
 from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Change, Name, Share, Style
 
@@ -388,8 +381,7 @@ def diff_json(
                 "survivors": asdict(delta.fate) if delta.fate else None,
                 "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
                 "count_per_hour": comparison.per_hour(delta.delta_count),
-                **retained_json(comparison.current, delta.site),
-                **samples_json(texts_of(comparison.current, delta.site)),
+                **asked_json(comparison.current, delta.site),
                 **parts_json(delta),
                 **held_json(delta),
             }

@@ -100,9 +100,8 @@ def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Docum
         told, causes = _caused(listed)
 
     def row(rank: int, group: LeakGroup) -> Row:
-        texts = _texts(leaks, group) if rank <= (top or TEXTS_TOLD) else None
-        said = (*(texts.evidence if texts is not None else ()), *quoted(texts))
-        notes = (*said, *causes.notes.get(group.site.key, ()))
+        texts = _texts_told(leaks, group) if rank <= (top or TEXTS_TOLD) else ()
+        notes = (*texts, *causes.notes.get(group.site.key, ()))
         name = replace(
             site_name(group.site, notes=notes, shown=shown),
             detail=lambda: _detail(group, leaks.pointer_size, notes),
@@ -157,6 +156,11 @@ def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Docum
 
 def _texts(leaks: Leaks, group: LeakGroup) -> Texts | None:
     return leaks.texts(group.addresses) if leaks.texts is not None else None
+
+
+def _texts_told(leaks: Leaks, group: LeakGroup) -> tuple[str, ...]:
+    texts = _texts(leaks, group)
+    return (*texts.evidence, *quoted(texts)) if texts is not None else ()
 
 
 def _tree(leaks: Leaks) -> Node:

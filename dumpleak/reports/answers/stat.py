@@ -15,7 +15,7 @@ from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_bytes, format_count, format_share
 from dumpleak.reports.answers.causes import MOST, causes_json
 from dumpleak.reports.answers.heaps import better_dump_lines
-from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, retained_json
+from dumpleak.reports.answers.retained import RETAINED_COLUMN, RETAINED_DATA, asked_json
 from dumpleak.reports.answers.said_of_dumps import heading_of
 from dumpleak.reports.answers.sites import site_name
 from dumpleak.reports.document import (
@@ -33,13 +33,7 @@ from dumpleak.reports.document import (
     data_columns,
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, named_json, sized_json
-from dumpleak.reports.rows import (
-    holder_evidence,
-    ranked_groups,
-    retained_of,
-    samples_json,
-    texts_of,
-)
+from dumpleak.reports.rows import holder_evidence, ranked_groups, retained_of
 from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Name, Share, Style
 
@@ -204,8 +198,7 @@ def stat_json(snapshot: Snapshot, shown: Shown = USUAL) -> dict[str, Any]:
                 "block_bytes": totals.block_bytes,
                 "largest": totals.largest,
                 "evidence": holder_evidence(snapshot, site),
-                **retained_json(snapshot, site),
-                **samples_json(texts_of(snapshot, site)),
+                **asked_json(snapshot, site),
             }
             for site, totals in listed
         ],
