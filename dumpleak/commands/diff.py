@@ -15,6 +15,7 @@ from dumpleak.commands.opening import (
     opened_series,
 )
 from dumpleak.commands.options import (
+    CONTENTS,
     HOLDERS,
     HOLDERS_TOP,
     RETAINED,
@@ -50,6 +51,7 @@ from dumpleak.reports.shown import Shown
 @click.option("--force", is_flag=True, help="Compare dumps that are not really comparable.")
 @HOLDERS
 @RETAINED
+@CONTENTS
 @shown_sites
 @SKIP_FRAMES
 @TOP
@@ -63,6 +65,7 @@ def diff(
     force: bool,
     holders: bool | None,
     retained: bool,
+    contents: bool,
     top: int | None,
     shown: Shown,
     gating: GateOptions,
@@ -76,8 +79,9 @@ def diff(
     gate = open_gate(gating, of, by, options)
     with answering(gate):
         if current is None:
-            if retained:
-                raise click.UsageError("--retained is of dumps, not of logs")
+            if retained or contents:
+                asked = "--retained" if retained else "--contents"
+                raise click.UsageError(f"{asked} is of dumps, not of logs")
             series = opened_series(of, base, options)
             older, newer = matched(series[0], series[-1])
         else:
@@ -87,6 +91,7 @@ def diff(
                     *(of, current, by, options),
                     holders=holders is not False,
                     retained=retained,
+                    contents=contents,
                     keep_blocks=True,
                 ),
                 of=of,
@@ -101,7 +106,7 @@ def diff(
             for deltas in (comparison.sites, comparison.private)
         )
         if grown or outside:
-            wanted = True if retained else holders
+            wanted = True if retained or contents else holders
             look_for_holders(comparison.current, [*grown, *outside], wanted, options)
         answer = judged(gate, with_containers(with_proof(comparison)))
     answer_to(

@@ -57,6 +57,7 @@ def opened(
     *,
     holders: bool = False,
     retained: bool = False,
+    contents: bool = False,
     keep_blocks: bool = False,
     asked: Wanted | None = None,
 ) -> Snapshot:
@@ -69,6 +70,7 @@ def opened(
         options: The command's.
         holders: Keep what `look_for_holders` needs.
         retained: Let that also tell what groups retain.
+        contents: Let it also give texts that blocks hold.
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         asked: What else is wanted, of the kernel's pools say.
 
@@ -86,8 +88,9 @@ def opened(
             skip_frames=options.skip_frames,
             details=options.format in DETAILED,
             keep_blocks=keep_blocks,
-            holders=holders or retained,
+            holders=holders or retained or contents,
             retained=retained,
+            contents=contents,
             progress=progress,
         )
         snapshot = open_snapshot(dump, wanted)

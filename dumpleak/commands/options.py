@@ -217,6 +217,12 @@ RETAINED = click.option(
     help="Also tell what each site keeps alive: what would become unreachable, at least, if only its "
     "blocks were released.",
 )
+CONTENTS = click.option(
+    "--contents",
+    is_flag=True,
+    help="Also show a few of the texts that the blocks of each site hold. They may be secrets: nothing "
+    "shows them unless asked, and no snapshot file has them.",
+)
 
 
 def _sizes(

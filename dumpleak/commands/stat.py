@@ -7,6 +7,7 @@ import click
 from dumpleak.commands.opening import BY, OF, grouping_of, look_for_holders, opened
 from dumpleak.commands.options import (
     COARSE,
+    CONTENTS,
     DUMP,
     HOLDERS,
     HOLDERS_TOP,
@@ -37,6 +38,7 @@ from dumpleak.reports.shown import Shown
 @BY
 @HOLDERS
 @RETAINED
+@CONTENTS
 @shown_sites
 @SKIP_FRAMES
 @TOP
@@ -47,6 +49,7 @@ def stat(
     by: str | None,
     holders: bool | None,
     retained: bool,
+    contents: bool,
     top: int | None,
     shown: Shown,
     options: Options,
@@ -55,7 +58,12 @@ def stat(
     by = grouping_of(of, by)
     if holders is None and by in COARSE:
         holders = False
-    snapshot = opened(of, dump, by, options, holders=holders is not False, retained=retained)
+    snapshot = opened(
+        *(of, dump, by, options),
+        holders=holders is not False,
+        retained=retained,
+        contents=contents,
+    )
     causes = NO_CAUSES
     if options.format in FOR_PEOPLE and not shown.only:
         (snapshot,), causes = with_causes((snapshot,))
@@ -63,7 +71,7 @@ def stat(
     only = shown.only.among({site.name for site, _ in groups})
     ranked = [site.key for site, _ in groups if only.takes_site(site)]
     most = None if retained else top or HOLDERS_TOP
-    wanted = True if retained else holders
+    wanted = True if retained or contents else holders
     look_for_holders(snapshot, ranked[:most], wanted, options, containers=False)
     answer_to(
         options,

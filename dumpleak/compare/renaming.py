@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,5 +200,12 @@ def _together(one: Holding, other: Holding) -> Holding:
     """Of both sites' blocks; the holder is the one that holds most. What both retain is not their sum."""
     most = max(one, other, key=lambda holding: holding.held)
     blocks, unreferenced = one.blocks + other.blocks, one.unreferenced + other.unreferenced
-    kept = replace(most, retained_bytes=None, retained_count=None)
-    return replace(kept, blocks=blocks, unreferenced=unreferenced)
+    texts = [each.texts for each in (one, other) if each.texts is not None]
+    return replace(
+        most,
+        blocks=blocks,
+        unreferenced=unreferenced,
+        retained_bytes=None,
+        retained_count=None,
+        texts=reduce(add, texts) if texts else None,
+    )

@@ -190,7 +190,16 @@ def to_json(metadata: Metadata) -> dict[str, Any]:
 
 
 def _holders(held: Mapping[str, Holding], keys: Iterable[str]) -> list[dict[str, Any]]:
-    return [{"site": number, **asdict(held[key])} for number, key in enumerate(keys) if key in held]
+    """All but what is written in blocks."""
+    return [
+        {"site": number, **asdict(_without_texts(held[key]))}
+        for number, key in enumerate(keys)
+        if key in held
+    ]
+
+
+def _without_texts(holding: Holding) -> Holding:
+    return replace(holding, texts=holding.texts and replace(holding.texts, written={}))
 
 
 def _processes(rows: tuple[ProcessRow, ...] | None) -> list[dict[str, Any]] | None:

@@ -28,6 +28,7 @@ from dumpleak.model.process_rows import ProcessRow
 from dumpleak.model.sites import Place, Site
 from dumpleak.model.snapshot import HeapRow, Snapshot, SourceInfo
 from dumpleak.model.subject import Subject
+from dumpleak.model.texts import Texts
 from dumpleak.model.totals import Group, Totals, by_key
 from dumpleak.subjects import OF_KIND
 from windumps.diagnostics import Diagnostic
@@ -107,6 +108,7 @@ _HINTS: dict[type, dict[str, Any]] = {
         "notes": Annotated[dict[str, tuple[Diagnostic, ...]], Absent({})],
         "coverage": Annotated[Coverage | None, Absent(None)],
     },
+    Holding: {"texts": Annotated[Texts | None, Absent(None)]},
     Module: {"checksum": Annotated[int, Absent(0)]},
     SourceInfo: {
         "file": Any,  # no file says its own name

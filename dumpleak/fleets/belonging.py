@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from sys import intern
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dumpleak.model.units import count_of
 
@@ -63,19 +65,35 @@ class Series:
         return f"{what}{where}, {count_of(len(self.ids), 'dump')}"
 
 
-def series(dumps: pa.Table) -> list[Series]:
+class _Input(NamedTuple):
+    """An input that could be read; its attributes are columns of the dataset."""
+
+    id: str
+    url: str | None = None
+    subject: str | None = None
+    kind: str | None = None
+    computer: str | None = None
+    architecture: str | None = None
+    time: datetime | None = None
+    program: str | None = None
+    version: str | None = None
+    life: str | None = None
+    boot: str | None = None
+    process_created: datetime | None = None
+
+
+def series(dumps: Iterable[pa.RecordBatch]) -> list[Series]:
     """All inputs that could be read, each in one series; the same for any order of the rows.
 
     Args:
-        dumps: Rows of the dataset of dumps; only `COLUMNS` are needed.
+        dumps: The dataset of dumps, piece by piece; only `COLUMNS` are needed.
     """
-    rows = [row for row in _rows(dumps) if row["status"] == "read"]
-    together: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
-    for row in rows:
-        run = row["boot"] if row["subject"] == "system" else row["life"]
-        key = (*_program_on_machine(row), run) if run else (f"alone {row['id']}",)
+    together: dict[tuple[str, ...], list[_Input]] = defaultdict(list)
+    for row in _read(dumps):
+        run = row.boot if row.subject == "system" else row.life
+        key = (*_program_on_machine(row), run) if run else (f"alone {row.id}",)
         together[key].append(row)
-    alone: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    alone: dict[tuple[str, ...], list[_Input]] = defaultdict(list)
     found = []
     for members in (part for whole in together.values() for part in _told_apart(whole)):
         if len(members) > 1:
@@ -84,80 +102,83 @@ def series(dumps: pa.Table) -> list[Series]:
             alone[_program_on_machine(members[0])].append(members[0])
     for members in alone.values():
         # A system that was restarted begins anew.
-        if members[0]["subject"] == "system" and any(row["boot"] for row in members):
+        if members[0].subject == "system" and any(row.boot for row in members):
             found += [_series([row], one_life=True) for row in members]
         else:
             found.append(_series(members, one_life=len(members) == 1))
     return sorted(found, key=lambda one: (one.program, one.version, one.computer, one.id))
 
 
-def _rows(dumps: pa.Table) -> Iterable[dict[str, Any]]:
-    names = [name for name in COLUMNS if name in dumps.column_names]
-    found: list[dict[str, Any]] = dumps.select(names).to_pylist()
-    for row in found:
-        for name in COLUMNS:
-            row.setdefault(name, None)
-    return found
+def _read(dumps: Iterable[pa.RecordBatch]) -> Iterator[_Input]:
+    """Inputs that could be read; what many have in common is held once."""
+    for batch in dumps:
+        names = [name for name in COLUMNS if name in batch.schema.names]
+        columns = [batch.column(name).to_pylist() for name in names]
+        for values in zip(*columns, strict=True):
+            held = (intern(value) if isinstance(value, str) else value for value in values)
+            row: dict[str, Any] = dict(zip(names, held, strict=True))
+            if row.pop("status") == "read":
+                yield _Input(**row)
 
 
-def _told_apart(members: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _told_apart(members: list[_Input]) -> list[list[_Input]]:
     """Members of one life; where they are of one moment, which none can be, those of one folder."""
-    times = {row["time"] for row in members}
+    times = {row.time for row in members}
     if len(times) == len(members):
         return [members]
-    parts: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    parts: dict[str, list[_Input]] = defaultdict(list)
     for row in members:
         parts[_folder(row)].append(row)
     return list(parts.values())
 
 
-def _folder(row: dict[str, Any]) -> str:
-    return re.split(r"[/\\!][^/\\!]*$", row["url"] or "")[0]
+def _folder(row: _Input) -> str:
+    return re.split(r"[/\\!][^/\\!]*$", row.url or "")[0]
 
 
-def _program_on_machine(row: dict[str, Any]) -> tuple[str, ...]:
+def _program_on_machine(row: _Input) -> tuple[str, ...]:
     """What has to agree; where the machine is unknown, inputs of one folder may be of one."""
-    machine = row["computer"] or f"in {_folder(row)}"
-    texts = (row["subject"], machine, row["program"], row["version"], row["architecture"])
-    logs = row["kind"] if row["kind"] and "log" in row["kind"] else ""
+    machine = row.computer or f"in {_folder(row)}"
+    texts = (row.subject, machine, row.program, row.version, row.architecture)
+    logs = row.kind if row.kind and "log" in row.kind else ""
     return (*(str(text or "").lower() for text in texts), logs)
 
 
-def _series(members: list[dict[str, Any]], *, one_life: bool) -> Series:
+def _series(members: list[_Input], *, one_life: bool) -> Series:
     ordered = sorted(members, key=_order)
     if not one_life and len(ordered) > 1:
         ages = [_age(row) for row in ordered]
         if None not in ages:
             # What grows with the age of a process is of use; when it was started is not.
             ordered.sort(key=lambda row: (_age(row) or 0.0, *_order(row)))
-    ids = tuple(row["id"] for row in ordered)
+    ids = tuple(row.id for row in ordered)
     digest = blake2b("\n".join(sorted(ids)).encode(), digest_size=_ID_BYTES)
     first = ordered[0]
     return Series(
         digest.hexdigest(),
         TREND if len(ids) > 2 else PAIR if len(ids) == 2 else SINGLE,
         ids,
-        first["subject"] or "process",
-        first["program"] or "",
-        first["version"] or "",
-        first["computer"] or "",
+        first.subject or "process",
+        first.program or "",
+        first.version or "",
+        first.computer or "",
         one_life,
     )
 
 
-def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+def _order(row: _Input) -> tuple[Any, ...]:
     """By time; where that does not tell by name, in which numbers and words of time count."""
-    url, time = (row["url"] or "").lower(), row["time"]
+    url, time = (row.url or "").lower(), row.time
     words = set(_WORD.findall(re.split(r"[/\\!]", url)[-1]))
     place = next((n for n, known in _WORDS.items() if words & known), 0)
     parts = [part.zfill(20) for part in _NUMBER.findall(url)]
-    return time is None, time.timestamp() if time is not None else 0.0, place, parts, row["id"]
+    return time is None, time.timestamp() if time is not None else 0.0, place, parts, row.id
 
 
-def _age(row: dict[str, Any]) -> float | None:
-    if row["time"] is None or row["process_created"] is None:
+def _age(row: _Input) -> float | None:
+    if row.time is None or row.process_created is None:
         return None
-    age: float = (row["time"] - row["process_created"]).total_seconds()
+    age: float = (row.time - row.process_created).total_seconds()
     return age
 
 

@@ -49,7 +49,7 @@ def fleet(
 
     Returns:
         What the run came to; `dumps`, `sites`, `growth` and `clusters` of it are Arrow tables, `summary` is
-        the fleet at a glance.
+        the fleet at a glance. `report.html` is written by the command alone.
 
     Raises:
         WindumpsError: there is nothing to read, or the folder or the cluster cannot be used.

@@ -10,7 +10,7 @@ A site that mostly grows as a part of another one is no leak of its own, but a p
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from heapq import nsmallest
@@ -21,6 +21,7 @@ import numpy as np
 
 from dumpleak.files.columns import arrow
 from dumpleak.fleets.belonging import COLUMNS, SINGLE, Series, series, version_order
+from dumpleak.fleets.datasets import batches, rows_of
 from dumpleak.fleets.fingerprints import without_place
 from dumpleak.fleets.growth import SURE
 from dumpleak.fleets.known import Known
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 MOST_SHARE = 0.5
 STRENGTHENED = 3  # series that show the same growth make a suspect of it
-_ROWS_AT_ONCE = 1 << 14
 _CONFIDENCES = ("growth", "suspect", "leaked")
 _GROWTH = (
     *("series", "series_kind", "fingerprint", "key", "kind", "name", "dumps", "first", "last"),
@@ -122,7 +122,7 @@ class _Places:
     def __init__(self, folder: str) -> None:
         self._of_key: dict[tuple[str, str], str] = {}
         self._exact: dict[str, set[str]] = defaultdict(set)
-        for row in _rows(folder, "growth", ("fingerprint", "key", "weight")):
+        for row in rows_of(Path(folder, "growth.parquet"), ("fingerprint", "key", "weight")):
             fingerprint = row["fingerprint"]
             named = without_place(fingerprint)
             if row["weight"] and fingerprint != named:
@@ -202,11 +202,11 @@ def clustered(
         OSError: a dataset cannot be read.
     """
     unknown = set(not_compared)
-    every = series(_read(folder, "dumps", COLUMNS))
+    every = series(batches(Path(folder, "dumps.parquet"), COLUMNS))
     fleet = _Fleet([one for one in every if one.id not in unknown])
     found: dict[str, _Cluster] = {}
     places = _Places(folder)
-    for row in _rows(folder, "growth", _GROWTH):
+    for row in rows_of(Path(folder, "growth.parquet"), _GROWTH):
         if row["weight"]:
             name = places.fingerprint(row["fingerprint"], row["key"])
             found.setdefault(name, _Cluster(row["kind"])).add(row)
@@ -288,26 +288,9 @@ def _state(fingerprint: str, known: Known, name: str, previous: Collection[str])
     return "seen" if fingerprint in previous else "new"
 
 
-def _read(folder: str, dataset: str, columns: Sequence[str]) -> Any:
-    from pyarrow import parquet
-
-    path = Path(folder, f"{dataset}.parquet")
-    names = set(parquet.read_schema(path).names)
-    return parquet.read_table(path, columns=[name for name in columns if name in names])
-
-
-def _rows(folder: str, dataset: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(Path(folder, f"{dataset}.parquet")) as file:
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-            yield from batch.to_pylist()
-
-
 def _urls(folder: str, ids: Collection[str]) -> dict[str, str]:
     """Where the dumps with these ids are."""
     if not ids:
         return {}
-    return {
-        row["id"]: row["url"] for row in _rows(folder, "dumps", ("id", "url")) if row["id"] in ids
-    }
+    dumps = rows_of(Path(folder, "dumps.parquet"), ("id", "url"))
+    return {row["id"]: row["url"] for row in dumps if row["id"] in ids}

@@ -8,6 +8,7 @@ import os
 import tarfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -55,7 +56,7 @@ class Member(NamedTuple):
     """A file in an archive that is an input.
 
     Attributes:
-        name: As the archive has it.
+        name: As `_named` has it.
         bytes: Its size.
     """
 
@@ -157,13 +158,27 @@ def members(file: IO[bytes], url: str, head: bytes) -> list[Member] | None:
 
 
 def _inputs(file: IO[bytes], url: str, head: bytes) -> Iterator[Member]:
-    for number, (name, size, content) in enumerate(_files(file, url, head)):
+    for number, (name, size, content) in enumerate(_named(_files(file, url, head))):
         if number >= _MOST_MEMBERS:
             raise TooLongListError
         if name.startswith("__MACOSX/"):  # hidden twins of each file
             continue
         if recognised(_filled(content, HEAD_BYTES), name) is not Content.OTHER:
             yield Member(name, size)
+
+
+def _named(
+    files: Iterator[tuple[str, int, IO[bytes]]],
+) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Files of an archive as it names them; of those with one name, the later ones with a number."""
+    seen: Counter[str] = Counter()
+    for name, size, content in files:
+        label = name
+        while seen[label]:
+            seen[name] += 1
+            label = f"#{seen[name]}:{name}"
+        seen[label] = 1
+        yield label, size, content
 
 
 def _filled(content: IO[bytes], size: int) -> bytes:
@@ -224,7 +239,7 @@ def member_content(file: IO[bytes], url: str, member: str) -> Iterator[IO[bytes]
     Args:
         file: The archive, at its beginning.
         url: Its name.
-        member: Name of the file.
+        member: Name of the file, as `members` gives it.
 
     Raises:
         ContainerError: it is not there, or the archive is damaged.
@@ -234,7 +249,7 @@ def member_content(file: IO[bytes], url: str, member: str) -> Iterator[IO[bytes]
     file.seek(0)
     try:
         with closing(_files(file, url, head)) as files:
-            for name, _, content in files:
+            for name, _, content in _named(files):
                 if name == member:
                     yield content
                     return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from dumpleak.files.columns import arrow
 from dumpleak.fleets.tables import Column, schema_of
 from windumps.files import whole_file
 
-BYTES_AT_ONCE = 8 << 20  # of Arrow's, in a group of rows
-_DUMPS_AT_ONCE = 1 << 8
+BYTES_AT_ONCE = 1 << 20  # of Arrow's, in a group of rows: what writes and what reads holds one
+_ROWS_AT_ONCE = 1 << 8
 
 
 def write_rows(path: Path, columns: tuple[Column, ...], rows: Iterable[dict[str, Any]]) -> int:
@@ -25,7 +25,7 @@ def write_rows(path: Path, columns: tuple[Column, ...], rows: Iterable[dict[str,
         held: list[dict[str, Any]] = []
         for row in rows:
             held.append(row | {name: _time(row.get(name)) for name in times})
-            if len(held) == _DUMPS_AT_ONCE:
+            if len(held) == _ROWS_AT_ONCE:
                 yield pa.Table.from_pylist(held, schema=schema)
                 held.clear()
         yield pa.Table.from_pylist(held, schema=schema)
@@ -81,6 +81,30 @@ def _fitting(table: Any, schema: Any) -> Any:
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def batches(path: Path, columns: Sequence[str]) -> Iterator[Any]:
+    """A dataset piece by piece, the columns of these that it has.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(path, pre_buffer=False) as file:
+        names = set(file.schema_arrow.names)
+        wanted = [name for name in columns if name in names]
+        yield from file.iter_batches(_ROWS_AT_ONCE, columns=wanted, use_threads=False)
+
+
+def rows_of(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of a dataset one by one, with the columns of these that it has.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    for batch in batches(path, columns):
+        yield from batch.to_pylist()
 
 
 def stream_table(content: bytes) -> Any:

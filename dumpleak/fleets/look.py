@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dumpleak.files.detect import HEAD_BYTES
-from dumpleak.fleets.contents import Content, Member, members, recognised
+from dumpleak.fleets.contents import Content, Member, has_dump_name, members, recognised
 from dumpleak.fleets.places import MEMBER, Place, PlaceError, opened, places
 from dumpleak.fleets.store import ARCHIVE, DONE, ERROR, NEW, OTHER, Store, holds_fleet
 
@@ -101,7 +101,8 @@ def _is_new(place: Place, store: Store, *, retry_errors: bool) -> bool:
 def _looked(place: Place) -> _Looked:
     """What a file is; one that cannot be read is left to a worker, which says why."""
     if place.error:
-        return _Looked(Content.INPUT)
+        is_input = place.named or has_dump_name(place.url)
+        return _Looked(Content.INPUT if is_input else Content.OTHER)
     content = Content.INPUT
     try:
         with opened(place.url) as file:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
+import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +29,16 @@ _STAMPS = (
     "LastModified",
     "last_modified",
     "created",
+)
+# Each library of a store has its own errors, which have nothing in common.
+_ERRORS_OF_STORES = (
+    ("aiohttp", "ClientError"),
+    ("azure.core.exceptions", "AzureError"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+    ("paramiko.ssh_exception", "SSHException"),
 )
 MEMBER = "!"  # between an archive and a file in it
 
@@ -120,13 +132,22 @@ def _folder(top: str, is_left_out: Callable[[str], bool]) -> Iterator[Place]:
             yield Place(folder, named=True, error=f"{folder}: {error.strerror}")
             continue
         for entry in found:
-            if entry.is_file():
+            if _may_be_file(entry):
                 yield _file(entry.path, named=False)
         todo += [
             entry.path
             for entry in reversed(found)
             if entry.is_dir(follow_symlinks=False) and not is_left_out(entry.path)
         ]
+
+
+def _may_be_file(entry: os.DirEntry[str]) -> bool:
+    """False for folders, pipes and devices; a link that leads to nothing is a file that cannot be read."""
+    try:
+        about = entry.stat()
+    except OSError:
+        return True
+    return stat.S_ISREG(about.st_mode)
 
 
 def filesystem(url: str) -> tuple[Any, str]:
@@ -145,6 +166,14 @@ def filesystem(url: str) -> tuple[Any, str]:
     return fs, path
 
 
+def _store_errors() -> tuple[type[BaseException], ...]:
+    """What says that a store cannot be used: of Python, and of the libraries that are loaded."""
+    modules = ((sys.modules.get(module), name) for module, name in _ERRORS_OF_STORES)
+    found = [getattr(module, name, None) for module, name in modules]
+    own = [each for each in found if isinstance(each, type) and issubclass(each, Exception)]
+    return (OSError, ValueError, ImportError, RuntimeError, *own)
+
+
 @contextmanager
 def _reached(url: str) -> Iterator[None]:
     """Says in one line why a store cannot be used."""
@@ -152,7 +181,7 @@ def _reached(url: str) -> Iterator[None]:
         yield
     except WindumpsError:
         raise
-    except Exception as error:  # each library of a store has its own; they have nothing in common
+    except _store_errors() as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise PlaceError(f"{url}: {text}") from error
 

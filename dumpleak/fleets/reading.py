@@ -38,7 +38,7 @@ from windumps.unpack.containers import MAX_RATIO, SMALL_BYTES, unpacked
 HOLDERS_BYTES = 1 << 30  # of used blocks, up to which is looked for who holds them
 SNAPSHOT_FILE, SITES_FILE, GROWTH_FILE = "snapshot", "sites.arrow", "growth.arrow"
 _PIECE = 1 << 20
-_NAME = 200  # of characters of a copy's name
+_NAME = 200  # of bytes of a copy's name
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def read_input(
         MemoryError: which another process may have.
     """
     started = time.process_time()
-    task, path = request.task, Path(task_name(request.task))
+    task = request.task
+    path: Path | None = None
     told: dict[str, Any] = {"id": lost_id(task.url), "bytes": None}
     try:
         with _located(task, Path(request.scratch)) as path:
@@ -131,15 +132,20 @@ def failed(kind: str, why: str) -> dict[str, Any]:
 
 
 def task_name(task: Task) -> str:
-    """What an input is called where it is: the name of its file, without folders."""
-    return PurePosixPath((task.member or task.url).replace("\\", "/")).name or "input"
+    """The name of an input's file, without folders; the end of it, where no disk would take it whole."""
+    name = PurePosixPath((task.member or task.url).replace("\\", "/").replace("\0", "_")).name
+    if name in ("", ".."):
+        return "input"
+    return os.fsdecode(os.fsencode(name)[-_NAME:])
 
 
-def _why(error: WindumpsError | OSError, path: Path, url: str) -> str:
+def _why(error: WindumpsError | OSError, path: Path | None, url: str) -> str:
     """One line, with the place where the input is and not that of its copy."""
     if isinstance(error, OSError) and not isinstance(error, WindumpsError):
         return f"{url}: {error.strerror or error}"
-    text = " ".join(str(error).split()).replace(str(path), url)
+    text = " ".join(str(error).split())
+    if path is not None:
+        text = text.replace(str(path), url)
     return text if url in text else f"{url}: {text}"
 
 
@@ -164,7 +170,7 @@ def _located(task: Task, scratch: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         # Its name says what a raw image or a stranger is.
-        copy = Path(folder, task_name(task)[-_NAME:])
+        copy = Path(folder, task_name(task))
         with opened(task.archive or task.url) as file:
             if task.archive:
                 most = max(SMALL_BYTES, file.seek(0, os.SEEK_END) * MAX_RATIO)
@@ -241,7 +247,7 @@ def compare_series(request: GrowthRequest) -> dict[str, Any]:
         text = " ".join(str(error).split())
         # Snapshots by id, which rows of inputs have, too.
         text = text.replace(f"{Path(request.folder, SNAPSHOTS)}{os.sep}", "")
-        return {"error": f"{type(error).__name__}: {text}"}
+        return {"error": text}
     write_rows(Path(request.scratch, GROWTH_FILE), rows)
     return {"error": ""}
 

@@ -17,7 +17,7 @@ from dumpleak.fleets.belonging import COLUMNS, Series, series
 from dumpleak.fleets.child import Limits
 from dumpleak.fleets.clusters import clustered
 from dumpleak.fleets.crew import Crew, memory_of
-from dumpleak.fleets.datasets import stream_table, with_id, write_rows, write_tables
+from dumpleak.fleets.datasets import batches, stream_table, with_id, write_rows, write_tables
 from dumpleak.fleets.look import Seen, look
 from dumpleak.fleets.reading import failed
 from dumpleak.fleets.store import ERROR, READ, STATE, Outcome, Store, Task, holds_fleet, lost_id
@@ -178,10 +178,10 @@ def _how(asked: Asked, store: Store) -> How:
     )
 
 
-def _table(path: Path, columns: tuple[str, ...] | None = None) -> Any:
+def _table(path: Path) -> Any:
     from pyarrow import parquet
 
-    return parquet.read_table(path, columns=list(columns) if columns else None)
+    return parquet.read_table(path)
 
 
 def _sites(store: Store) -> Iterator[Any]:
@@ -221,17 +221,13 @@ def _dead(task: Task, error: BaseException) -> Outcome:
 
 def _compare(store: Store, crew: Crew, how: How, told: Told) -> int:
     """Compares what belongs together and is not compared yet; gives how many series there are."""
-    dumps = _table(store.folder / DUMPS_FILE, (*COLUMNS, "snapshot"))
-    files: dict[str, str] = {
-        row["id"]: row["snapshot"] for row in dumps.select(["id", "snapshot"]).to_pylist()
-    }
-    found = series(dumps)
+    found = series(batches(store.folder / DUMPS_FILE, COLUMNS))
     store.keep_growth({each.id for each in found})
     new = [each for each in found if not store.has_growth(each.id, _asked_of(each))]
     done = 0
 
     def task_of(each: Series, *, with_files: bool = False) -> SeriesTask:
-        snapshots = tuple(files[id_] for id_ in each.ids)
+        snapshots = tuple(store.snapshot_of(id_) for id_ in each.ids)
         contents = (
             tuple((store.folder / name).read_bytes() for name in snapshots) if with_files else ()
         )

@@ -314,6 +314,11 @@ class Store:
             also = [shown(row[0]) for row in places if row[0] != url]
             yield {**json.loads(told), "id": id_, "url": shown(url), "also": also}
 
+    def snapshot_of(self, id_: str) -> str:
+        """The snapshot file of an input that could be read."""
+        row = self._one("SELECT told FROM inputs WHERE id = ?", id_)
+        return str(json.loads(row[0])["snapshot"]) if row else ""
+
     def sites(self) -> Iterator[tuple[str, bytes]]:
         """Ids of inputs with their rows of sites, in order."""
         yield from self._database.execute(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dumpleak.fleets.belonging import COLUMNS, PAIR, SINGLE, TREND, series, version_order
+from dumpleak.fleets.datasets import batches, rows_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -99,6 +100,7 @@ class FleetSummary:
         error_kinds: How often each was met.
         failed: Inputs that could not be read, the first of them.
         not_compared: Series of which nothing can be told, and why.
+        copies: Places with the content of another one; they are no inputs of their own.
     """
 
     folder: str
@@ -116,6 +118,7 @@ class FleetSummary:
     error_kinds: tuple[tuple[str, int], ...]
     failed: tuple[FailedInput, ...]
     not_compared: tuple[tuple[str, str], ...] = ()
+    copies: int = 0
 
     @property
     def counted(self) -> list[FleetLeak]:
@@ -151,18 +154,17 @@ def summarised(
         OSError: a dataset cannot be read.
     """
     sums = _Sums()
-    for row in _rows(Path(folder, "dumps.parquet"), _DUMPS):
+    dumps = Path(folder, "dumps.parquet")
+    for row in rows_of(dumps, _DUMPS):
         sums.add(row)
     leaks = leaks_of(clusters)
     counted = {leak.fingerprint for leak in leaks if leak.state != MUTED}
     leaking = {
         row["computer"]
-        for row in _rows(Path(folder, "growth.parquet"), ("fingerprint", "computer", "weight"))
+        for row in rows_of(Path(folder, "growth.parquet"), ("fingerprint", "computer", "weight"))
         if row["fingerprint"] in counted and row["weight"] and row["computer"]
     }
-    from pyarrow import parquet
-
-    every = series(parquet.read_table(Path(folder, "dumps.parquet"), columns=list(COLUMNS)))
+    every = series(batches(dumps, COLUMNS))
     names = {one.id: one.told for one in every}
     return FleetSummary(
         str(folder),
@@ -182,11 +184,12 @@ def summarised(
         tuple(sorted(sums.kinds.items(), key=lambda pair: (-pair[1], pair[0]))),
         tuple(sums.failed),
         tuple((names.get(id_, id_), why) for id_, why in not_compared),
+        sums.copies,
     )
 
 
 _DUMPS = (
-    *("url", "status", "error_kind", "error", "computer", "time", "program", "version"),
+    *("url", "also", "status", "error_kind", "error", "computer", "time", "program", "version"),
     *("walked_bytes", "committed_bytes"),
 )
 
@@ -195,7 +198,7 @@ class _Sums:
     """What is added up of the dumps."""
 
     def __init__(self) -> None:
-        self.inputs = self.errors = self.walked = self.committed = 0
+        self.inputs = self.copies = self.errors = self.walked = self.committed = 0
         self.machines: set[str] = set()
         self.times: list[datetime] = []  # two at most
         self.kinds: Counter[str] = Counter()
@@ -205,6 +208,7 @@ class _Sums:
 
     def add(self, row: dict[str, Any]) -> None:
         self.inputs += 1
+        self.copies += len(row.get("also") or ())
         if row["status"] != "read":
             self.errors += 1
             kind = row["error_kind"] or "error"
@@ -229,11 +233,3 @@ class _Sums:
             VersionRow(*key, len(self._machines[key]), self._dumps[key], compared[key])
             for key in keys
         )
-
-
-def _rows(path: Path, columns: Sequence[str]) -> Iterable[dict[str, Any]]:
-    from pyarrow import parquet
-
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(1 << 14, columns=list(columns)):
-            yield from batch.to_pylist()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dumpleak.model.block_page import BlockPage
+from dumpleak.model.block_page import BlockPage, Names
 from dumpleak.model.sites import Site
 from dumpleak.model.units import parse_size
 from windumps.pool_tags import tag_text
@@ -89,9 +89,8 @@ class BlockFilter:
             low, high = self.sizes
             keep &= (blocks.counted_bytes >= low) & (blocks.counted_bytes <= high)
         if self.tag is not None:
-            keep &= _taken(
-                [tag_text(t) if t else "" for t in blocks.tag.tolist()], _cased(self.tag)
-            )
+            tags = Names.of(tag_text(t) if t else "" for t in blocks.tag.tolist())
+            keep &= _taken(tags, _cased(self.tag))
         for name, takes in self._wanted.items():
             keep &= _taken(page.sites if name == "site" else page.types, takes)
         return page.select(keep) if keep.any() else None
@@ -100,9 +99,10 @@ class BlockFilter:
 NO_FILTER = BlockFilter()
 
 
-def _taken(texts: list[str], takes: Callable[[str], bool]) -> NDArray[np.bool_]:
-    known = {text: bool(text) and takes(text) for text in set(texts)}
-    return np.array([known[text] for text in texts], np.bool_)
+def _taken(names: Names, takes: Callable[[str], bool]) -> NDArray[np.bool_]:
+    known = [bool(text) and takes(text) for text in names.texts]
+    taken: NDArray[np.bool_] = np.array([*known, False], np.bool_)[names.number]
+    return taken
 
 
 def pattern_of(text: str) -> Callable[[str], bool]:

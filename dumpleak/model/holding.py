@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dumpleak.model.containment import Contained
+from dumpleak.model.texts import Texts
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Holding:
         retained_bytes: What would become unreachable, at least, if only these blocks were released, they
             included. None where that was not asked for, or is not known.
         retained_count: Blocks of that.
+        texts: What kinds of text the blocks begin with; None where none does.
     """
 
     blocks: int
@@ -35,10 +37,21 @@ class Holding:
     fields: tuple[str, ...] = ()
     retained_bytes: int | None = None
     retained_count: int | None = None
+    texts: Texts | None = None
 
     @property
     def evidence(self) -> tuple[str, ...]:
         """Clauses for people."""
+        return (*self.contents, *self.holders)
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """Clauses on what kinds of text the blocks hold."""
+        return self.texts.evidence if self.texts is not None else ()
+
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """Clauses on who points to the blocks, and where they point to."""
         clauses = []
         if self.holder:
             clauses.append(f"{self.held:,} of {self.blocks:,} held by {self.holder}")

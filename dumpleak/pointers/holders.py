@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dumpleak.attribution.text_finder import Held, find_texts
 from dumpleak.model.containment import Contained
 from dumpleak.model.holding import Holding
 from dumpleak.model.sites import PRIVATE_KEY, Site, SiteKind
@@ -57,6 +58,7 @@ class HolderFinder:
         index: Its used blocks; groups number `sites`.
         sites: The groups.
         retained: Also tell what groups retain.
+        contents: Also give samples of the text in blocks.
         own: How many of the groups, the first ones, are of blocks that are asked about; all without. Others
             only hold.
 
@@ -72,12 +74,14 @@ class HolderFinder:
         sites: Sequence[Site],
         *,
         retained: bool = False,
+        contents: bool = False,
         own: int | None = None,
     ) -> None:
         self._session = session
         self._index = index
         self._sites = sites
         self._retained = retained
+        self._contents = contents
         self._own = len(sites) if own is None else own
         self._retention: Retention | None = None
         self.unreferenced: NDArray[np.bool_] | None = None
@@ -132,18 +136,25 @@ class HolderFinder:
             reachable[:] = True
             self.unreferenced = None
         found = votes.result(~reachable)
+        chosen = np.flatnonzero(wanted).tolist()
+        held = Held(index.address, index.size, index.group, index.width)
+        texts = find_texts(memory, held, chosen, samples=self._contents)
         look = FieldFinder(session, index, names)
         largest = np.argsort(-np.bincount(index.group, index.size, len(names)), kind="stable")
         looked_at = set(largest[wanted[largest]][:MOST_FIELDS].tolist())
         holdings = {}
-        for row in np.flatnonzero(wanted).tolist():
+        for row in chosen:
             site = self._sites[row]
             fields: tuple[str, ...] = ()
             if row in looked_at:
                 fields = look.fields(row, skip_first=site.type is not None)
             bytes_, count = kept.get(row) or (None, None)
             holdings[site.key] = replace(
-                found[row], fields=fields, retained_bytes=bytes_, retained_count=count
+                found[row],
+                fields=fields,
+                retained_bytes=bytes_,
+                retained_count=count,
+                texts=texts[row] if texts[row].texts else None,
             )
         return holdings
 

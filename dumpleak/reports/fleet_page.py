@@ -18,6 +18,7 @@ from dumpleak.reports.answers.fleet import (
     error_told,
     fleet_document,
     headline,
+    kind_told,
     leak_lines,
     leaks_in,
     leaks_of_version,
@@ -164,7 +165,7 @@ def _rates(summary: FleetSummary) -> list[str]:
 def _versions(summary: FleetSummary) -> list[str]:
     rows = [
         (
-            format_count(each.machines),
+            format_count(each.machines) if each.machines else "unknown",
             format_count(each.dumps),
             format_count(each.compared),
             format_count(leaks_in(summary, each))
@@ -183,7 +184,9 @@ def _versions(summary: FleetSummary) -> list[str]:
 def _failures(summary: FleetSummary) -> list[str]:
     parts = []
     if summary.error_kinds:
-        rows = [(format_count(count), _text(kind)) for kind, count in summary.error_kinds]
+        rows = [
+            (format_count(count), _text(kind_told(kind))) for kind, count in summary.error_kinds
+        ]
         parts += ["<h2>Could not be read</h2>", _table(("inputs", "why"), rows, 1)]
         listed = "".join(
             f"<li><code>{_text(each.url)}</code><br>{_text(error_told(each))}</li>"

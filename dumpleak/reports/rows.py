@@ -10,6 +10,7 @@ from dumpleak.model.block_page import BlockPage
 from dumpleak.model.info import Info
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import Snapshot
+from dumpleak.model.texts import Texts
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address, format_bytes
 from windumps.blocks import SIZE_UNKNOWN, Kind, State
@@ -38,8 +39,8 @@ def block_rows(pages: Iterable[BlockPage], top: int | None) -> Iterator[tuple[st
             blocks.kind[:count].tolist(),
             blocks.trace[:count].tolist(),
             blocks.tag[:count].tolist(),
-            page.sites[:count],
-            page.types[:count],
+            page.sites.rows()[:count],
+            page.types.rows()[:count],
             strict=True,
         )
         for address, size, block_bytes, state, kind, trace, tag, site, type_ in columns:
@@ -73,6 +74,22 @@ def holder_evidence(snapshot: Snapshot, site: Site) -> list[str]:
     """Who holds the blocks of a site, one clause each; empty where that was not looked for."""
     holding = snapshot.held_by.get(site.key)
     return list(holding.evidence) if holding is not None else []
+
+
+def texts_of(snapshot: Snapshot, site: Site) -> Texts | None:
+    """What text its blocks hold, where that was looked for."""
+    holding = snapshot.held_by.get(site.key)
+    return holding.texts if holding is not None else None
+
+
+def quoted(texts: Texts | None) -> tuple[str, ...]:
+    """What is written in blocks, for people; nothing where that was not asked for."""
+    return tuple(f'"{text}"' for text in texts.samples) if texts is not None else ()
+
+
+def samples_json(texts: Texts | None) -> dict[str, list[str]]:
+    """What is written in blocks, where that was asked for."""
+    return {"samples": list(texts.samples)} if texts is not None and texts.samples else {}
 
 
 def whole_of(rows: Iterable[AccountRow]) -> str:

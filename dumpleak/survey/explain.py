@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dumpleak.attribution import SiteFinder
-from dumpleak.model.block_page import BlockPage
+from dumpleak.model.block_page import BlockPage, Names
 from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.explanation import Explained, Explanation, Pointer, What
 from dumpleak.model.sites import Site
@@ -173,8 +173,8 @@ def _told(
         heap.entry.address,
         source.view.pointer_size,
         block,
-        [site.name if site else ""],
-        [(site.type or "") if site else ""],
+        Names.of([site.name if site else ""]),
+        Names.of([(site.type or "") if site else ""]),
         heap_label=heap.label,
     )
     return Explained(

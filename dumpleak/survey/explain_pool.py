@@ -8,7 +8,7 @@ import numpy as np
 
 from dumpleak.kernel.info import kernel_source
 from dumpleak.kernel.pools import PoolReader
-from dumpleak.model.block_page import BlockPage
+from dumpleak.model.block_page import BlockPage, Names
 from dumpleak.model.explanation import Explained, Explanation, What
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
@@ -91,7 +91,7 @@ def _block_told(reader: PoolReader, address: int, block: Blocks) -> Explained:
         told,
         width,
         offset=address - start,
-        block=BlockPage(0, width, block, [name], [""], pool, pool),
+        block=BlockPage(0, width, block, Names.of([name]), Names.of([""]), pool, pool),
         held_bytes=size,
         notes=(WHO_HOLDS,),
     )

@@ -36,6 +36,7 @@ def take_snapshot(
     keep_blocks: bool = False,
     holders: bool = False,
     retained: bool = False,
+    contents: bool = False,
 ) -> Snapshot:
     """Walks all heaps of a dump and adds their used blocks up.
 
@@ -47,6 +48,7 @@ def take_snapshot(
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         holders: Keep what `Snapshot.holders` needs.
         retained: Let `Snapshot.holders` also tell what groups retain.
+        contents: Let it also give texts that blocks hold.
 
     Raises:
         CannotAnswerError: no heap can be read, or what groups retain cannot be told.
@@ -75,7 +77,10 @@ def take_snapshot(
     if index is not None:
         every = add_arenas(session, index, sites)
         snapshot.holders = HolderFinder(
-            session, index.build(), every, retained=retained, own=len(sites)
+            *(session, index.build(), every),
+            retained=retained,
+            contents=contents,
+            own=len(sites),
         )
     if details:
         found = more.details(len(sites))

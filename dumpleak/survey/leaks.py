@@ -6,6 +6,7 @@ offset, an encoded pointer), or by the kernel. Such blocks are few; many of one 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 
 from dumpleak.attribution.arena_sites import ArenaSites
 from dumpleak.attribution.grouping import GROUPINGS, Grouping
+from dumpleak.attribution.text_finder import Held, find_texts
 from dumpleak.model.coverage import Coverage
 from dumpleak.model.errors import Progress, no_progress
 from dumpleak.model.group_sums import GroupSums
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import SourceInfo
+from dumpleak.model.texts import Texts
 from dumpleak.model.totals import Totals
 from dumpleak.pointers.managed_roots import ManagedRoots
 from dumpleak.pointers.reachability import reachability_of, scan_pointers
@@ -79,6 +82,7 @@ class Leaks:
         diagnostics: What was left out, and why.
         lost_share: The share of all memory that may hold pointers, heaps included, that could not be looked
             at: what only that points to is listed, too. None when the dump does not say what it lacks.
+        texts: What kinds of text blocks at some of the addresses hold.
     """
 
     source: SourceInfo
@@ -94,15 +98,23 @@ class Leaks:
     coverage: Coverage
     diagnostics: tuple[Diagnostic, ...]
     lost_share: float | None = 0.0
+    texts: Callable[[NDArray[np.uint64]], Texts] | None = None
 
 
-def find_leaks(session: Session, by: str = "site", progress: Progress = no_progress) -> Leaks:
+def find_leaks(
+    session: Session,
+    by: str = "site",
+    progress: Progress = no_progress,
+    *,
+    contents: bool = False,
+) -> Leaks:
     """Walks all heaps, those of other allocators included, and groups what no root leads to.
 
     Args:
         session: The open dump.
         by: A key of `GROUPINGS`.
         progress: Told of each heap.
+        contents: Let `Leaks.texts` also give a few texts.
 
     Raises:
         CannotAnswerError: no heap can be read, or the roots are not in the dump.
@@ -149,7 +161,17 @@ def find_leaks(session: Session, by: str = "site", progress: Progress = no_progr
         _covered(session),
         (*session.diagnostics, *notes),
         lost_share(session, amounts),
+        lambda addresses: _texts(session, index, addresses, contents=contents),
     )
+
+
+def _texts(
+    session: Session, index: BlockIndex, addresses: NDArray[np.uint64], *, contents: bool
+) -> Texts:
+    rows = np.searchsorted(index.address, addresses)
+    one = np.zeros(len(rows), np.int32)
+    held = Held(addresses, index.size[rows], one, index.width[rows])
+    return find_texts(session.dump.memory, held, (0,), samples=contents)[0]
 
 
 def _covered(session: Session) -> Coverage:

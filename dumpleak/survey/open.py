@@ -69,6 +69,10 @@ def open_snapshot(path: Path | str, wanted: Wanted) -> Snapshot:
             f"{path}: what blocks keep alive takes a look at all memory of a process; name a dump of one, "
             "and ask for blocks or for objects of .NET by type"
         )
+    if wanted.contents and not isinstance(found.holders, HolderFinder):
+        raise CannotAnswerError(
+            f"{path}: what is written in blocks stands in dumps of a process only; name one, ask for blocks"
+        )
     return found
 
 
@@ -134,6 +138,7 @@ class OpenedProcess:
             keep_blocks=wanted.keep_blocks,
             holders=wanted.holders,
             retained=wanted.retained,
+            contents=wanted.contents,
         )
 
     def info(self, progress: Progress) -> Info:

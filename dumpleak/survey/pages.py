@@ -9,7 +9,7 @@ import numpy as np
 
 from dumpleak.attribution import SiteFinder, SiteTable
 from dumpleak.attribution.type import TypeAttributor
-from dumpleak.model.block_page import BlockPage
+from dumpleak.model.block_page import I32, BlockPage, Names
 from dumpleak.model.pool_blocks import class_of
 from dumpleak.model.pool_sites import site_name
 from dumpleak.process.session import HeapSource, Session
@@ -34,9 +34,9 @@ def pool_pages(reader: PoolReader, wanted: State | None) -> Iterator[BlockPage]:
             for tag in set(blocks.tag.tolist()):
                 if tag and (tag, pool) not in names:
                     names[tag, pool] = site_name(tag, pool, reader.owner(tag).named)
-            sites = [names.get((tag, pool), "") for tag in blocks.tag.tolist()]
+            sites = Names.of(names.get((tag, pool), "") for tag in blocks.tag.tolist())
             name = Pool(number).label if number < len(Pool) else Pool.UNKNOWN.label
-            yield BlockPage(0, width, blocks, sites, [""] * len(blocks), name, name)
+            yield BlockPage(0, width, blocks, sites, Names.none(len(blocks)), name, name)
 
 
 Walk = Iterable[tuple[HeapSource, Blocks]]
@@ -88,16 +88,8 @@ class WalkedSites:
         at = 0
         for source, blocks in self._kept:
             used = np.flatnonzero(blocks.state == State.USED)
-            names, types = [""] * len(blocks), [""] * len(blocks)
-            numbers = zip(
-                used.tolist(),
-                self._sites[at : at + len(used)].tolist(),
-                self._types[at : at + len(used)].tolist(),
-                strict=True,
-            )
-            for row, site, number in numbers:
-                names[row] = self._names[site]
-                types[row] = self._classes[number] if number >= 0 else ""
+            names = _names(self._names, len(blocks), used, self._sites[at : at + len(used)])
+            types = _names(self._classes, len(blocks), used, self._types[at : at + len(used)])
             at += len(used)
             heap = source.entry.address
             page = BlockPage(
@@ -110,7 +102,7 @@ def free_pages(walk: Walk) -> Iterator[BlockPage]:
     """The free blocks of a walk over the heaps of a process, as it goes on."""
     for source, blocks in walk:
         free = blocks.select(blocks.state == State.FREE)
-        none = [""] * len(free)
+        none = Names.none(len(free))
         heap = source.entry.address
         yield BlockPage(
             *(heap, source.view.pointer_size, free, none, none), heap_label=source.label
@@ -138,18 +130,21 @@ def named_pages(
     class_finder = TypeAttributor(session, classes)
     for source, blocks in walk:
         shown = blocks if wanted is None else blocks.select(blocks.state == wanted)
-        names, types = [""] * len(shown), [""] * len(shown)
-        used = (shown.state == State.USED).nonzero()[0]
-        sites = assign(source, shown.used).tolist()
-        numbers = class_finder.assign(source, shown.used).tolist()
-        for row, site, number in zip(used.tolist(), sites, numbers, strict=True):
-            names[row] = table.sites[site].name
-            types[row] = (classes.sites[number].type or "") if number >= 0 else ""
+        used = np.flatnonzero(shown.state == State.USED)
+        sites = assign(source, shown.used)
+        numbers = class_finder.assign(source, shown.used)
         yield BlockPage(
             source.entry.address,
             source.view.pointer_size,
             shown,
-            names,
-            types,
+            _names([site.name for site in table.sites], len(shown), used, sites),
+            _names([site.type or "" for site in classes.sites], len(shown), used, numbers),
             heap_label=source.label,
         )
+
+
+def _names(texts: list[str], rows: int, used: I64, number: I64 | I32) -> Names:
+    """Names of the used blocks among some rows."""
+    numbers = np.full(rows, -1, np.int32)
+    numbers[used] = number
+    return Names(texts, numbers)

@@ -28,6 +28,7 @@ class Wanted:
         keep_blocks: Keep what tells whether single blocks are still there in another dump.
         holders: Keep what `Snapshot.holders` needs.
         retained: Let `Snapshot.holders` also tell what groups retain; what cannot is refused.
+        contents: Let `Snapshot.holders` also give texts that blocks hold; what cannot is refused.
         progress: Told of the work.
         pooltag: A `pooltag.txt` that tells of pool tags; one beside the dump is found without.
         walk: Look for blocks of the pools also where the kernel's counters do without.
@@ -44,6 +45,7 @@ class Wanted:
     keep_blocks: bool = False
     holders: bool = False
     retained: bool = False
+    contents: bool = False
     progress: Progress = no_progress
     pooltag: Path | None = None
     walk: bool = True

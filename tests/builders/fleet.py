@@ -346,7 +346,7 @@ def datasets(fleet: Fleet, folder: Path, *, broken: int = 0, reverse: bool = Fal
     parquet.write_table(dumps, folder / "dumps.parquet")
     every = pa.concat_tables(sites).select([column.name for column in SITES])
     parquet.write_table(every, folder / "sites.parquet")
-    found = series(dumps)
+    found = series(dumps.to_batches())
     growth = [grown(one, str(folder)) for one in (reversed(found) if reverse else found)]
     parquet.write_table(pa.concat_tables(growth), folder / "growth.parquet")
     return found

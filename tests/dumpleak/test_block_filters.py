@@ -202,7 +202,7 @@ def test_each_site_of_stat_has_as_many_blocks_and_bytes_when_it_is_asked_for(
         pages = [found for page in everything if (found := asked.selected(page))]
         assert sum(len(page.blocks) for page in pages) == count, name
         assert sum(int(page.blocks.counted_bytes.sum()) for page in pages) == held[name]
-        assert {site for page in pages for site in page.sites} == {name}
+        assert {site for page in pages for site in page.sites.rows()} == {name}
 
 
 def test_a_whole_name_means_only_itself() -> None:

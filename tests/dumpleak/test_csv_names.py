@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from builders.minidump_builder import MinidumpBuilder
+from pyarrow import feather, parquet
 from report_samples import HOSTILE_NAMES, comparison, shape, snapshot, unreferenced
+from truth import TESTDATA
 
 from dumpleak.compare.trend import find_trend
-from dumpleak.model.block_page import BlockPage
+from dumpleak.model.block_page import BlockPage, Names
 from dumpleak.model.sites import Site
 from dumpleak.model.snapshot import HeapRow
 from dumpleak.model.totals import Totals
@@ -105,7 +107,7 @@ def test_each_name_of_a_list_of_blocks_is_one_cell_that_can_be_seen() -> None:
     places = np.arange(len(NAMES), dtype=np.uint64) * np.uint64(32)
     sizes = np.full(len(NAMES), 16, np.int64)
     blocks = Blocks.build(places, sizes, sizes + 16, np.ones(len(NAMES), bool), Kind.NT_BACKEND, 0)
-    page = BlockPage(0x10000, 8, blocks, list(NAMES), list(NAMES), "=heap")
+    page = BlockPage(0x10000, 8, blocks, Names.of(NAMES), Names.of(NAMES), "=heap")
     rows = _written(lambda stream: BLOCK_WRITERS["csv"]([page, page], None, stream))
     assert [row["site"] for row in rows] == 2 * list(map(_shown, NAMES))
     assert [row["type"] for row in rows] == 2 * list(map(_shown, NAMES))
@@ -141,3 +143,21 @@ def test_lists_of_missing_symbols_have_one_line_a_pdb(format_: str, dump: Path, 
     assert len(lines) > len(FORMULAS)
     assert lines == out.splitlines()
     assert all(line.isprintable() and "AB" * 16 in line for line in lines)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_tables_of_blocks_have_the_rows_that_csv_has(run: Run, tmp_path: Path, form: str) -> None:
+    dump = str(TESTDATA / "10.0.26100.5074-x64" / "leak-pair-ust" / "after.dmp.gz")
+    told = run("allocations", dump, "--state", "all", "--format", "csv")[1].splitlines()
+    target = tmp_path / f"blocks.{form}"
+    code, out, _ = run("allocations", dump, "--state", "all", "--format", form, "-o", str(target))
+    assert (code, out) == (0, "")
+    table = parquet.read_table(target) if form == "parquet" else feather.read_table(target)
+    rows = table.to_pylist()
+    for row in rows:
+        row["address"] = f"0x{row['address']:016x}"
+        row["stack_id"] = "" if row["stack_id"] is None else f"0x{row['stack_id']:x}"
+        row["size"] = "" if row["size"] is None else str(row["size"])
+        row["block_bytes"] = str(row["block_bytes"])
+    assert rows == list(csv.DictReader(told))
+    assert len(rows) > 9000

@@ -8,7 +8,7 @@ import pytest
 from builders.minidump_builder import MinidumpBuilder, patched, stream_place, stream_row
 from builders.opening import codes, only, open_bytes
 
-from windumps.dumps.minidump.reader import detect
+from windumps.dumps.minidump.structures import detect
 from windumps.errors import CorruptDumpError, TruncatedDumpError
 
 GUID = "0123456789ABCDEF0123456789ABCDEF"

@@ -54,7 +54,14 @@ from dumpleak.reports.json_report import (
     source_json,
 )
 from dumpleak.reports.profiles.stack_tree import build_tree, compared_pairs, root_name
-from dumpleak.reports.rows import changed, holder_evidence, retained_of, whole_of
+from dumpleak.reports.rows import (
+    changed,
+    holder_evidence,
+    retained_of,
+    samples_json,
+    texts_of,
+    whole_of,
+)
 from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Change, Name, Share, Style
 
@@ -382,6 +389,7 @@ def diff_json(
                 "bytes_per_hour": comparison.per_hour(delta.delta_bytes),
                 "count_per_hour": comparison.per_hour(delta.delta_count),
                 **retained_json(comparison.current, delta.site),
+                **samples_json(texts_of(comparison.current, delta.site)),
                 **parts_json(delta),
                 **held_json(delta),
             }

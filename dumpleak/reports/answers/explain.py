@@ -73,7 +73,7 @@ def _facts(found: Explained) -> Iterator[tuple[str, str]]:
         start = format_address(found.address - found.offset, width)
         place = f"+0x{found.offset:x} in the block at {start}" if found.offset else "its first byte"
         yield "address", place
-        if site := found.block.sites[0]:
+        if site := found.block.sites.rows()[0]:
             yield "site", site
     if len(found.frames) > 1:
         yield "stack", " < ".join(found.frames)

@@ -51,6 +51,23 @@ _STATES = {
     "muted": "muted, which do not count",
 }
 _SHOWN_ERRORS = 5
+# Types of errors in words; of the others, the words they are made of.
+_KINDS = {
+    "ContainerError": "damaged or unsafe archive",
+    "CorruptDumpError": "damaged dump",
+    "Crash": "internal error",
+    "FileNotFoundError": "not there",
+    "Killed": "reading process killed",
+    "MemoryLimit": "too much memory",
+    "NotAFileError": "no file",
+    "OSError": "cannot be opened",
+    "PermissionError": "no permission",
+    "PlaceError": "store not reached",
+    "TimeLimit": "too slow",
+    "UnsupportedFormatError": "not supported",
+    "WorkerDied": "workers died",
+}
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PLAIN_PLACE = re.compile(r"[A-Za-z0-9_./:\\!-]{1,300}")
 
 
@@ -64,16 +81,26 @@ def fleet_document(
         gate: What the gate says of it.
         top: Rows that were asked for.
     """
-    parts: list[Part] = [_leaks_table(summary, top)]
+    headed: list[tuple[str, Table[Any]]] = []
     if len(summary.versions) > 1:
-        parts.append(_versions_table(summary, top))
+        headed.append(("By version:", _versions_table(summary, top)))
     if summary.failed:
-        parts.append(_failed_table(summary))
+        said = "Could not be read:"
+        if summary.errors > _SHOWN_ERRORS:
+            said = (
+                f"Could not be read, {_SHOWN_ERRORS} of {summary.errors:,}; dumps.parquet has all:"
+            )
+        headed.append((said, _failed_table(summary)))
     if summary.not_compared:
-        parts.append(_not_compared_table(summary))
+        headed.append(("Could not be compared:", _not_compared_table(summary)))
+    parts: list[Part] = [_leaks_table(summary, top)]
+    for number, (said, table) in enumerate(headed):
+        if number or summary.leaks:
+            parts.append(Line(""))
+        parts += [Line(said), table]
     if gate is not None:
         style = {"pass": Style.GOOD, "fail": Style.BAD}.get(gate.verdict, Style.WARNING)
-        parts.append(Line(gate.summary, style))
+        parts += [Line(""), Line(gate.summary, style)]
     first = Summary(
         _tone(summary), headline(summary), tuple(_facts(summary)), tuple(steps(summary))
     )
@@ -120,7 +147,11 @@ def _tone(summary: FleetSummary) -> Tone:
 
 def _facts(summary: FleetSummary) -> list[tuple[str, str]]:
     read = summary.inputs - summary.errors
-    facts = [("Read", f"{read:,} of {count_of(summary.inputs, 'input')}{_failures(summary)}")]
+    copies = ""
+    if summary.copies:
+        copies = f", besides {summary.copies:,} {'copy' if summary.copies == 1 else 'copies'}"
+    told = f"{read:,} of {count_of(summary.inputs, 'input')}{copies}{_failures(summary)}"
+    facts = [("Read", told)]
     if summary.first is not None and summary.last is not None:
         facts.append(("From", f"{summary.first:%Y-%m-%d %H:%M} to {summary.last:%Y-%m-%d %H:%M}"))
     kinds = [f"{n:,} {kind}{'s' * (n != 1)}" for kind, n in summary.series.items() if n]
@@ -142,8 +173,9 @@ def _facts(summary: FleetSummary) -> list[tuple[str, str]]:
 def _failures(summary: FleetSummary) -> str:
     if not summary.errors:
         return ""
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in summary.error_kinds[:3])
-    return f" ({kinds})"
+    kinds = [f"{count:,} {kind_told(kind)}" for kind, count in summary.error_kinds[:3]]
+    more = summary.errors - sum(count for _, count in summary.error_kinds[:3])
+    return f"; failed: {', '.join([*kinds, *([f'{more:,} more'] if more else [])])}"
 
 
 def steps(summary: FleetSummary) -> list[Step]:
@@ -171,7 +203,9 @@ def _leaks_table(summary: FleetSummary, top: int | None) -> Table[FleetLeak]:
         Column("state"),
         Column("leak", Kind.NAME),
     )
-    return Table("leaks", "Leaks", columns, summary.leaks, _leak_row, noun="leak", top=top)
+    views = View.ALL if summary.leaks else View.DATA
+    table = Table("leaks", "Leaks", columns, summary.leaks, _leak_row, views, noun="leak", top=top)
+    return table
 
 
 def _leak_row(_: int, leak: FleetLeak) -> Row:
@@ -226,7 +260,8 @@ def _versions_table(summary: FleetSummary, top: int | None) -> Table[VersionRow]
         shown = Absent.UNKNOWN if leaks is None else leaks
         version = each.version or Absent.UNKNOWN
         program = Name(each.program or "(system)")
-        return (each.machines, each.dumps, each.compared, shown, version, program)
+        machines = each.machines or Absent.UNKNOWN
+        return (machines, each.dumps, each.compared, shown, version, program)
 
     return Table(
         *("versions", "By version", columns, summary.versions, row),
@@ -252,15 +287,16 @@ def leaks_of_version(summary: FleetSummary, each: VersionRow) -> list[FleetLeak]
 
 def _failed_table(summary: FleetSummary) -> Table[Any]:
     columns = (Column("why"), Column("input", Kind.NAME))
-    note = ""
-    if summary.errors > _SHOWN_ERRORS:
-        note = f"All {summary.errors:,} are in dumps.parquet, with what to do."
     return Table(
         *("failed", "Could not be read", columns, summary.failed[:_SHOWN_ERRORS]),
-        lambda _, each: (each.kind, Name(each.url, lines=(error_told(each),))),
+        lambda _, each: (kind_told(each.kind), Name(each.url, lines=(error_told(each),))),
         views=View.PEOPLE,
-        note=note,
     )
+
+
+def kind_told(kind: str) -> str:
+    """The type of an error in words."""
+    return _KINDS.get(kind) or _WORDS.sub(" ", kind.removesuffix("Error")).lower()
 
 
 def error_told(each: FailedInput) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from dumpleak.compare.answers import SiteDelta
 from dumpleak.compare.causes import NO_CAUSES, Causes, find_causes
 from dumpleak.model.sites import Site
+from dumpleak.model.texts import Texts
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
 from dumpleak.reports.answers.causes import causes_json
@@ -35,11 +36,13 @@ from dumpleak.reports.document import (
 )
 from dumpleak.reports.json_report import diagnostics_json, source_json
 from dumpleak.reports.profiles.stack_tree import Node, SitePair, build_tree
+from dumpleak.reports.rows import quoted, samples_json
 from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Detail, Share
 from dumpleak.survey.leaks import LeakGroup, Leaks
 
 MAX_SAMPLES = 5
+TEXTS_TOLD = 20  # groups whose texts are looked at, unless --top says more or less
 _COLUMNS = (
     Column("rank", Kind.COUNT, views=View.PAGE, width=Width.WIDE),
     Column("bytes", Kind.BYTES, "unreferenced_bytes", hint="of unreferenced blocks"),
@@ -97,9 +100,12 @@ def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Docum
         told, causes = _caused(listed)
 
     def row(rank: int, group: LeakGroup) -> Row:
+        texts = _texts(leaks, group) if rank <= (top or TEXTS_TOLD) else None
+        said = (*(texts.evidence if texts is not None else ()), *quoted(texts))
+        notes = (*said, *causes.notes.get(group.site.key, ()))
         name = replace(
-            site_name(group.site, notes=causes.notes.get(group.site.key, ()), shown=shown),
-            detail=lambda: _detail(group, leaks.pointer_size, causes),
+            site_name(group.site, notes=notes, shown=shown),
+            detail=lambda: _detail(group, leaks.pointer_size, notes),
         )
         lost, used = group.unreferenced_count, group.used
         return (
@@ -149,6 +155,10 @@ def leaks_document(leaks: Leaks, top: int | None, shown: Shown = USUAL) -> Docum
     )
 
 
+def _texts(leaks: Leaks, group: LeakGroup) -> Texts | None:
+    return leaks.texts(group.addresses) if leaks.texts is not None else None
+
+
 def _tree(leaks: Leaks) -> Node:
     pairs = (
         SitePair(group.site, Totals(), Totals(group.unreferenced_count, group.unreferenced_bytes))
@@ -163,18 +173,24 @@ def _row_of(group: LeakGroup, causes: Causes) -> SiteDelta:
     return SiteDelta(group.site, Totals(), _lost(group), cause=cause)
 
 
-def _detail(group: LeakGroup, pointer_size: int, causes: Causes) -> Detail:
+def _detail(group: LeakGroup, pointer_size: int, notes: Sequence[str]) -> Detail:
     hanging = group.unreferenced_count - group.head_count
     evidence = [f"nothing at all points to {group.head_count:,} blocks"]
     if hanging:
         evidence.append(f"{hanging:,} hang on such blocks, or on each other")
-    evidence += causes.notes.get(group.site.key, ())
+    evidence += notes
     samples = group.addresses[:MAX_SAMPLES].tolist()
     return replace(
         site_detail(group.site, evidence),
         samples=tuple(format_address(address, pointer_size) for address in samples),
         samples_of="unreferenced",
     )
+
+
+def _texts_json(texts: Texts | None) -> dict[str, list[str]]:
+    if texts is None or not texts.evidence + texts.samples:
+        return {}
+    return {"evidence": list(texts.evidence), **samples_json(texts)}
 
 
 def leaks_json(leaks: Leaks, shown: Shown = USUAL) -> dict[str, Any]:
@@ -211,8 +227,9 @@ def leaks_json(leaks: Leaks, shown: Shown = USUAL) -> dict[str, Any]:
                     format_address(address, leaks.pointer_size)
                     for address in group.addresses.tolist()
                 ],
+                **(_texts_json(_texts(leaks, group)) if rank <= TEXTS_TOLD else {}),
             }
-            for group in listed
+            for rank, group in enumerate(listed, start=1)
         ],
         "causes": causes_json(
             causes, [(group.site, _lost(group)) for group in listed], "unreferenced"

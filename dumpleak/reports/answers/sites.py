@@ -11,6 +11,7 @@ from dumpleak.model.sites import Site, SiteKind
 from dumpleak.model.snapshot import Snapshot
 from dumpleak.model.totals import Totals
 from dumpleak.model.units import format_address
+from dumpleak.reports.rows import quoted
 from dumpleak.reports.shown import CALLERS, USUAL, Shown
 from dumpleak.reports.values import Detail, Name
 
@@ -44,7 +45,7 @@ def site_name(
         elif callers:
             lines.append("from " + ", ".join(callers))
     holding = snapshots[-1][1].held_by.get(site.key) if snapshots else None
-    held = holding.evidence if holding is not None else ()
+    held = (*holding.evidence, *quoted(holding.texts)) if holding is not None else ()
     typed = site.type is not None and site.kind in (SiteKind.STACK, SiteKind.SOURCE)
     known = [(label, snapshot.details.get(site.key)) for label, snapshot in snapshots]
     return Name(

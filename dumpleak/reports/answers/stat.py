@@ -33,7 +33,13 @@ from dumpleak.reports.document import (
     data_columns,
 )
 from dumpleak.reports.json_report import coverage_json, diagnostics_json, named_json, sized_json
-from dumpleak.reports.rows import holder_evidence, ranked_groups, retained_of
+from dumpleak.reports.rows import (
+    holder_evidence,
+    ranked_groups,
+    retained_of,
+    samples_json,
+    texts_of,
+)
 from dumpleak.reports.shown import USUAL, Shown
 from dumpleak.reports.values import Name, Share, Style
 
@@ -199,6 +205,7 @@ def stat_json(snapshot: Snapshot, shown: Shown = USUAL) -> dict[str, Any]:
                 "largest": totals.largest,
                 "evidence": holder_evidence(snapshot, site),
                 **retained_json(snapshot, site),
+                **samples_json(texts_of(snapshot, site)),
             }
             for site, totals in listed
         ],

@@ -52,7 +52,6 @@ from dumpleak.reports.answers.said_of_dumps import (
 from dumpleak.reports.answers.together import together_facts, with_counted_roots
 from dumpleak.reports.document import Summary, Tone
 from dumpleak.reports.names import cut_middle
-from dumpleak.reports.rows import holder_evidence
 
 WRONG_ORDER = (
     "Cannot tell: the current dump was taken before the base, so that what shrank here has grown."
@@ -81,9 +80,11 @@ def summarize_comparison(comparison: Comparison) -> Summary:
         fate = comparison.survivors.total
         blocks = f"{fate.kept:,} of the base still there, {fate.gone:,} gone, {fate.new:,} new"
         facts.append(("Blocks", blocks))
-    held = holder_evidence(comparison.current, grown[0].site) if grown else []
-    if held:
-        facts.append(("Holders", f"of the first: {'; '.join(held)}"))
+    holding = comparison.current.held_by.get(grown[0].site.key) if grown else None
+    if holding is not None:
+        for name, clauses in (("Contents", holding.contents), ("Holders", holding.holders)):
+            if clauses:
+                facts.append((name, f"of the first: {'; '.join(clauses)}"))
     facts += container_facts(comparison)
     if comparison.life.life is Life.OTHER:
         facts.append(("Runs", f"two runs of the program: {comparison.life.why}"))

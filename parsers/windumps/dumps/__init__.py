@@ -24,6 +24,7 @@ from windumps.errors import (
     UnsupportedDumpError,
 )
 from windumps.later import later
+from windumps.memory.mapped import give_back
 from windumps.unpack.containers import unpacked
 
 
@@ -103,8 +104,7 @@ def _open(path: Path) -> Dump:
             f"{path}: not a Windows dump (it begins with {head[:4].hex(' ')}), nor physical memory with a "
             "Windows kernel in it; take one with: procdump -ma PID app.dmp"
         )
-    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-        dump.release = partial(mapped.madvise, mmap.MADV_DONTNEED)
+    dump.release = partial(give_back, data)
     return dump
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from windumps.arrays import ADDRESS_LIMIT, I64, U8, U64
 from windumps.errors import PageNotInDumpError, PartialReadError
+from windumps.memory.mapped import AT_ONCE, give_back, pieces_of, reach_of
 
 if TYPE_CHECKING:
     from windumps.memory.regions import Regions
@@ -76,6 +77,7 @@ class AddressSpace(ABC):
 
     data: U8
     regions: Regions
+    _mapped: int = 0  # bytes that reads may have mapped since pages were given back
 
     @property
     @abstractmethod
@@ -169,9 +171,9 @@ class AddressSpace(ABC):
         present = offsets >= 0
         if present.any():
             if present.all():
-                values = values_at(self.data, offsets, item)
+                values = self._values_at(offsets, item)
             else:
-                values[present] = values_at(self.data, offsets[present], item)
+                values[present] = self._values_at(offsets[present], item)
         # Values that straddle two pieces of the file: absent as a whole, but their first byte is
         # present.
         rest = np.flatnonzero(~present)
@@ -181,6 +183,25 @@ class AddressSpace(ABC):
             values[rest[complete]] = raw[complete].view(item)[:, 0]
             present[rest[complete]] = True
         return values.reshape(np.shape(addresses)), present.reshape(np.shape(addresses))
+
+    def _values_at(self, offsets: I64, item: np.dtype[Any]) -> NDArray[Any]:
+        """What `values_at` gives; never are many pages mapped at once."""
+        reach = reach_of(offsets)
+        if reach <= AT_ONCE:
+            values = values_at(self.data, offsets, item)
+            self._mapped += reach
+            if self._mapped > AT_ONCE:
+                self._give_back()
+            return values
+        values = np.empty(len(offsets), item)
+        for piece in pieces_of(offsets):
+            values[piece] = values_at(self.data, offsets[piece], item)
+            self._give_back()
+        return values
+
+    def _give_back(self) -> None:
+        give_back(self.data)
+        self._mapped = 0
 
     def _gather_bytes(self, addresses: U64, size: int) -> tuple[U8, NDArray[np.bool_]]:
         """`size` bytes at each address, byte by byte, as rows; and which rows are complete."""

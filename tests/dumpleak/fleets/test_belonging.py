@@ -34,7 +34,7 @@ def row(id_: str, hour: int | None = 0, **changed: Any) -> dict[str, Any]:
 
 def found(*rows: dict[str, Any]) -> list[tuple[str, tuple[str, ...]]]:
     table = pa.Table.from_pylist(list(rows), schema=schema_of(DUMPS))
-    return sorted((one.kind, one.ids) for one in series(table))
+    return sorted((one.kind, one.ids) for one in series(table.to_batches()))
 
 
 def test_dumps_of_one_life_are_a_series_in_order_of_time() -> None:
@@ -94,7 +94,7 @@ def test_dumps_of_one_moment_belong_together_by_folder_and_stand_in_the_order_of
 def test_names_of_series_and_their_members_do_not_depend_on_the_order() -> None:
     rows = [row("a", 1), row("b", 2), row("c", 2, life="z"), row("d", 2)]
     answers = {
-        tuple(series(pa.Table.from_pylist(list(order), schema=schema_of(DUMPS))))
+        tuple(series(pa.Table.from_pylist(list(order), schema=schema_of(DUMPS)).to_batches()))
         for order in permutations(rows)
     }
     assert len(answers) == 1

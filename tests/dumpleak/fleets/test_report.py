@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -89,11 +90,26 @@ def test_terminals_see_every_leak_and_what_could_not_be_read(summary: FleetSumma
     for said in (
         "not before 1.2",
         "gone in 2.10",
-        "NotADumpError",
+        "not a dump",
         "/d/bad0.dmp",
         "48 of 49 inputs",
     ):
         assert said in text
+
+
+def test_errors_are_said_in_words_and_tables_of_nothing_are_not_shown(
+    healthy: FleetSummary,
+) -> None:
+    kinds = (("CorruptDumpError", 3), ("TimeLimit", 2), ("SomeNewKindError", 1), ("OSError", 1))
+    failed = tuple(FailedInput(f"/d/{n}", kind, "x") for n, (kind, _) in enumerate(kinds))
+    shown = replace(healthy, errors=7, failed=failed, error_kinds=kinds)
+    text = text_of(shown)
+    assert "; failed: 3 damaged dump, 2 too slow, 1 some new kind, 1 more\n" in text
+    assert "Could not be read, 5 of 7; dumps.parquet has all:" in text
+    assert "cannot be opened" in text
+    assert "an hour" not in text
+    for said in (text, fleet_page(shown)):
+        assert not re.search(r"[a-z]Error|TimeLimit", said)
 
 
 def test_other_formats_have_the_leaks_too(summary: FleetSummary) -> None:

@@ -89,6 +89,19 @@ def test_what_is_not_in_a_store_is_said_in_one_line(bucket: Any, run: Any, tmp_p
     assert "internal error" not in err
 
 
+def test_missing_credentials_are_said_in_one_line(
+    bucket: Any, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    code, out, err = run("fleet", f"s3://{BUCKET}/x/", "-o", tmp_path / "out")
+    assert (code, out) == (3, "")
+    assert err == f"dumpleak: s3://{BUCKET}/x/: Unable to locate credentials\n"
+
+
 def test_a_file_url_is_the_file(tmp_path: Path) -> None:
     ran = dumpleak.fleet([f"file://{TINY[0]}", TINY[0]], tmp_path, workers=1)
     assert [row["url"] for row in ran.dumps.to_pylist()] == [str(TINY[0])]
