@@ -20,10 +20,12 @@ class Claims(NamedTuple):
     Attributes:
         low: uint64, where each begins.
         high: uint64, where it ends.
+        own: uint64, places of pages in front of which all memory is pages': what describes them is not apart.
     """
 
     low: U64
     high: U64
+    own: U64
 
 
 def unclaimed_bytes(
@@ -49,8 +51,8 @@ def unclaimed_bytes(
         before = np.searchsorted(low, place, "right") - 1
         place = place[(before < 0) | (high[np.maximum(before, 0)] <= place)] if len(low) else place
         spans = _committed_in(memory, place.tolist(), unit)
-        behind = int(np.searchsorted(low, np.uint64(start + size))) - 1
-        last = int(low[behind]) if behind >= 0 else 0
+        mine = claims.own[(claims.own >= np.uint64(start)) & (claims.own < np.uint64(start + size))]
+        last = int(mine.max(initial=0))
         if any(first < last or not _is_blank(memory, first, end) for first, end in spans):
             total += sum(end - first for first, end in spans)
     return total

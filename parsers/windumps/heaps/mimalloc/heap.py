@@ -80,7 +80,8 @@ def _version_3(memory: AddressSpace, pages: Pages, ordinal: int, log: Diagnostic
     length = pages.pages["block_size"] * pages.pages["reserved"].astype(np.uint64)
     # Descriptions in a table are claims, too.
     low = np.concatenate((pages.start, pages.address))
-    claims = Claims(low, low + np.concatenate((length, np.ones_like(length))))
+    own = pages.start[pages.start - pages.address <= np.uint64(SLICE_BYTES)]
+    claims = Claims(low, low + np.concatenate((length, np.ones_like(length))), own)
     lost = max(
         _missing_pages(pages.address, pages.pages) * SLICE_BYTES,
         unclaimed_bytes(memory, ranges, claims, SLICE_BYTES),

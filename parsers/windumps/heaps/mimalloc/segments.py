@@ -107,7 +107,7 @@ def _claims(slices: dict[int, list[tuple[int, int]]]) -> Claims:
         ],
         np.uint64,
     ).reshape(-1, 2)
-    return Claims(spans[:, 0], spans[:, 1])
+    return Claims(spans[:, 0], spans[:, 1], spans[:, 0])
 
 
 def _table_votes(segment: int, head: bytes, stride: int) -> I64:
