@@ -269,3 +269,18 @@ def test_objects_may_go_on_in_memory_that_is_not_in_the_dump(width: int) -> None
         return
     found = sum(int(piece.size.sum()) for piece in heap.objects())
     assert heap.account.unwalked_bytes >= asked - found
+
+
+@pytest.mark.parametrize("width", [8, 4])
+def test_where_the_last_page_is_noise_objects_up_to_the_end_that_is_told_are_not_walked(
+    width: int,
+) -> None:
+    shop = Shop(width)
+    end = shop.made.at
+    first = end // PAGE * PAGE
+    shop.made.heap[first : first + PAGE] = b"\xff" * PAGE
+    heap = shop.open()
+    walked(heap)
+    account = heap.account
+    known = account.used_block_bytes + account.free_block_bytes
+    assert known + account.unwalked_bytes >= end - FIRST

@@ -20,10 +20,12 @@ class Claims(NamedTuple):
     Attributes:
         low: uint64, where each begins.
         high: uint64, where it ends.
+        own: uint64, places of pages in front of which all memory is pages': what describes them is not apart.
     """
 
     low: U64
     high: U64
+    own: U64
 
 
 def unclaimed_bytes(
@@ -31,8 +33,8 @@ def unclaimed_bytes(
 ) -> int:
     """Committed bytes that may be pages': of allocations where any unclaimed memory is not blank, all of it.
 
-    Memory that was never used, or was given back, is zeros. Where something is written or absent, a
-    description is lost, and nothing tells how far its page reached.
+    Memory that was never used is zeros and lies behind all pages. Where something is written or absent, or a
+    page follows, a description is lost, and nothing tells how far its page reached.
 
     Args:
         memory: The process's memory.
@@ -49,9 +51,21 @@ def unclaimed_bytes(
         before = np.searchsorted(low, place, "right") - 1
         place = place[(before < 0) | (high[np.maximum(before, 0)] <= place)] if len(low) else place
         spans = _committed_in(memory, place.tolist(), unit)
-        if any(not _is_blank(memory, first, end) for first, end in spans):
+        mine = claims.own[(claims.own >= np.uint64(start)) & (claims.own < np.uint64(start + size))]
+        last = int(mine.max(initial=0))
+        if any(first < last or not _is_blank(memory, first, end) for first, end in spans):
             total += sum(end - first for first, end in spans)
     return total
+
+
+def claimed_bytes(memory: AddressSpace, claims: Claims, unit: int) -> int:
+    """Committed bytes of claims, which begin and end on multiples of `unit` and share none."""
+    places = [
+        place
+        for low, high in zip(claims.low.tolist(), claims.high.tolist(), strict=True)
+        for place in range(low, high, unit)
+    ]
+    return sum(end - first for first, end in _committed_in(memory, places, unit))
 
 
 def absent_beginnings(memory: AddressSpace, unit: int) -> U64:

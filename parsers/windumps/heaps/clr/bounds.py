@@ -156,11 +156,16 @@ def ends_of_objects(
     ends = [_end(tables, segments, number, found, jumps) for number in range(len(segments))]
     if any(end.by_word for end in ends):
         return ends
-    # New objects come from one of them, and nothing tells from which.
+    # New objects come from one of them, and nothing tells from which; what no chain met may still be an end.
     return [
-        _end_by(tables, segment, np.empty(0, np.uint64), [], jumps) if _may_grow(segment) else end
+        _unless_told(tables, segment, end, jumps) if _may_grow(segment) else end
         for segment, end in zip(segments, ends, strict=True)
     ]
+
+
+def _unless_told(tables: MethodTables, segment: Segment, end: End, jumps: dict[int, int]) -> End:
+    found = _end_by(tables, segment, np.empty(0, np.uint64), [], jumps)
+    return found._replace(unsure=max(found.unsure, end.unsure))
 
 
 def _may_grow(segment: Segment) -> bool:

@@ -24,7 +24,7 @@ from windumps.heaps.mimalloc.segments import (
     find_segments,
 )
 from windumps.heaps.slabs import FreeLists, SlabArena, Slabs, allocations_of, chain
-from windumps.heaps.unclaimed import Claims, absent_beginnings, unclaimed_bytes
+from windumps.heaps.unclaimed import Claims, absent_beginnings, claimed_bytes, unclaimed_bytes
 from windumps.memory import AddressSpace
 
 NAME = Kind.MIMALLOC.label
@@ -59,10 +59,15 @@ def _version_2(
     memory: AddressSpace, found: SegmentPages, ordinal: int, log: DiagnosticLog
 ) -> SlabArena:
     slabs = _slabs(memory, V2, found.pages, found.pages["start"])
-    ranges = allocations_of(memory, found.segments) or [
+    places = np.concatenate((found.segments, absent_beginnings(memory, SEGMENT_BYTES)))
+    ranges = allocations_of(memory, np.unique(places)) or [
         (start, SEGMENT_BYTES) for start in found.segments.tolist()
     ]
-    lost = found.lost_bytes + _missing_segments(found) * SLICE_BYTES
+    lost = max(
+        _missing_segments(found) * SLICE_BYTES,
+        unclaimed_bytes(memory, ranges, found.claims, SLICE_BYTES)
+        + claimed_bytes(memory, found.lost, SLICE_BYTES),
+    )
     layout = _told(V2, len(slabs), len(found.segments))
     return SlabArena(memory, Kind.MIMALLOC, layout, ordinal, slabs, ranges, lost, log)
 
@@ -75,7 +80,8 @@ def _version_3(memory: AddressSpace, pages: Pages, ordinal: int, log: Diagnostic
     length = pages.pages["block_size"] * pages.pages["reserved"].astype(np.uint64)
     # Descriptions in a table are claims, too.
     low = np.concatenate((pages.start, pages.address))
-    claims = Claims(low, low + np.concatenate((length, np.ones_like(length))))
+    own = pages.start[pages.start - pages.address <= np.uint64(SLICE_BYTES)]
+    claims = Claims(low, low + np.concatenate((length, np.ones_like(length))), own)
     lost = max(
         _missing_pages(pages.address, pages.pages) * SLICE_BYTES,
         unclaimed_bytes(memory, ranges, claims, SLICE_BYTES),

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from windumps.arrays import I64, U64
 from windumps.heaps.candidates import aligned_addresses, most_common
 from windumps.heaps.mimalloc.layouts import V2
+from windumps.heaps.unclaimed import Claims
 from windumps.memory import AddressSpace
 
 SEGMENT_BYTES = 1 << 25
@@ -31,22 +32,37 @@ class SegmentPages(NamedTuple):
     Attributes:
         pages: Their records, as `V2.dtype`.
         segments: uint64, where each segment begins.
-        lost_bytes: Of slices that are in use and make no sense.
+        claims: Slices that tables tell of: pages, free ones, the tables' own, and those that are lost.
+        lost: Of these, slices of which nobody knows what they hold.
         secure: Links of free blocks are encoded, so that pages cannot be walked.
     """
 
     pages: NDArray[np.void]
     segments: U64
-    lost_bytes: int
+    claims: Claims
+    lost: Claims
     secure: bool
+
+
+class _Table(NamedTuple):
+    """The table of one segment, read.
+
+    Attributes:
+        pages: Records of pages.
+        claims: (first, end) of slices that it tells of.
+        lost: Of these, those that make no sense or are not in the dump.
+    """
+
+    pages: NDArray[np.void]
+    claims: list[tuple[int, int]]
+    lost: list[tuple[int, int]]
 
 
 def find_segments(memory: AddressSpace) -> SegmentPages | None:
     """All pages of segments; None where there are no segments."""
     heads = {
-        address: head
+        address: _head(memory, address)
         for address in aligned_addresses(memory, SEGMENT_BYTES).tolist()
-        if len(head := memory.read_available(address, HEAD_BYTES)) > MOST_HEADER
     }
     best: SegmentPages | None = None
     for dtype in (V2.dtype, V2.secure):
@@ -56,23 +72,42 @@ def find_segments(memory: AddressSpace) -> SegmentPages | None:
     return best
 
 
+def _head(memory: AddressSpace, address: int) -> bytes:
+    """The beginning of a segment; zeros, which no slice in use has, for what is not in the dump."""
+    places = np.arange(address, address + HEAD_BYTES, 8, dtype=np.uint64)
+    words, _ = memory.gather(places, "<u8")
+    return words.tobytes()
+
+
 def _by_layout(heads: dict[int, bytes], dtype: np.dtype[np.void]) -> SegmentPages | None:
     votes = [_table_votes(address, head, dtype.itemsize) for address, head in heads.items()]
     table, _ = most_common(np.concatenate(votes or [np.empty(0, np.int64)]))
     if not table:
         return None
-    pages, segments, lost = [], [], 0
-    for address, head in heads.items():
-        rows, bad = _pages_of(address, head, table, dtype)
-        if len(rows):
-            pages.append(rows)
-            segments.append(address)
-            lost += bad
-    if not pages:
+    tables = {address: _table_of(address, head, table, dtype) for address, head in heads.items()}
+    # What has no pages may be anything; whether it was a segment its memory tells.
+    tables = {address: found for address, found in tables.items() if len(found.pages)}
+    if not tables:
         return None
     return SegmentPages(
-        np.concatenate(pages), np.array(segments, np.uint64), lost, dtype is V2.secure
+        np.concatenate([found.pages for found in tables.values()]),
+        np.array(list(tables), np.uint64),
+        _claims({address: found.claims for address, found in tables.items()}),
+        _claims({address: found.lost for address, found in tables.items()}),
+        dtype is V2.secure,
     )
+
+
+def _claims(slices: dict[int, list[tuple[int, int]]]) -> Claims:
+    spans = np.array(
+        [
+            (address + first * SLICE_BYTES, address + end * SLICE_BYTES)
+            for address, each in slices.items()
+            for first, end in each
+        ],
+        np.uint64,
+    ).reshape(-1, 2)
+    return Claims(spans[:, 0], spans[:, 1], spans[:, 0])
 
 
 def _table_votes(segment: int, head: bytes, stride: int) -> I64:
@@ -85,34 +120,35 @@ def _table_votes(segment: int, head: bytes, stride: int) -> I64:
     return np.asarray(table[(table > 0) & (table < MOST_HEADER)])
 
 
-def _pages_of(
-    segment: int, head: bytes, table: int, dtype: np.dtype[np.void]
-) -> tuple[NDArray[np.void], int]:
-    """The pages of a segment, and bytes of slices in use that make no sense."""
+def _table_of(segment: int, head: bytes, table: int, dtype: np.dtype[np.void]) -> _Table:
+    """What the table of a segment says of its slices."""
     count = min((len(head) - table) // dtype.itemsize, SLICES)
     slices = np.frombuffer(head, dtype, max(count, 0), table)
     fits = _is_page(segment, slices)
-    rows, lost, at = [], 0, 0
-    in_use = (slices["block_size"] > 1) & (
-        slices["reserved"] > 0
-    )  # what is before the first page has none
+    free = _is_free(slices)
+    rows: list[int] = []
+    claims: list[tuple[int, int]] = []
+    lost: list[tuple[int, int]] = []
     starts = np.flatnonzero(fits).tolist()
-    lengths, used = slices["slice_count"].tolist(), in_use.tolist()
-    if not fits.any():
-        return slices[:0], 0
-    while at < len(lengths):
-        length = lengths[at]
-        if not length:
-            lost += SLICE_BYTES  # damage; where the next page begins its own place tells
-            at = next((row for row in starts if row > at), len(lengths))
-            continue
-        if used[at]:
-            if fits[at]:
-                rows.append(at)
-            else:
-                lost += min(length, SLICES - at) * SLICE_BYTES
-        at += length
-    return slices[rows], lost
+    lengths, at = slices["slice_count"].tolist(), 0
+    while at < SLICES:
+        if at < len(lengths) and lengths[at] and (fits[at] or free[at]):
+            end = at + lengths[at]
+            rows += [at] * bool(fits[at])
+        else:  # damage; where the next page begins its own place tells
+            end = next((row for row in starts if row > at), SLICES)
+            lost.append((at, end))
+        claims.append((at, end))
+        at = end
+    return _Table(slices[rows], claims, lost)
+
+
+def _is_free(slices: NDArray[np.void]) -> NDArray[np.bool_]:
+    """True for slices that a free span begins with, or the table itself: they have no numbers of a page."""
+    free = (slices["slice_count"] <= SLICES) & (slices["slice_offset"] == 0)
+    for name in ("capacity", "reserved", "used", "free", "local_free"):
+        free &= slices[name] == 0
+    return np.asarray(free)
 
 
 def _is_page(segment: int, slices: NDArray[np.void]) -> NDArray[np.bool_]:
