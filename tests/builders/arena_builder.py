@@ -115,6 +115,23 @@ def mimalloc2(pages: list[Page], base: int = 0x100 * SEGMENT, keys: int = 0) -> 
     return made
 
 
+def mimalloc20(pages: list[Page], base: int = 0x100 * SEGMENT) -> Made:
+    """One segment as 2.0 has it: 80 bytes a slice, and no address of the first block."""
+    made, memory = Made(), bytearray((len(pages) + 1) * SLICE)
+    struct.pack_into("<II", memory, TABLE, 1, 0)
+    for number, page in enumerate(pages, 1):
+        start = base + number * SLICE + 0x10
+        free, local, freed, _, _ = page.place(start, memory, start - base)
+        at = TABLE + number * 80
+        struct.pack_into("<II", memory, at, 1, 0)
+        struct.pack_into("<HH", memory, at + 0xA, page.count, page.count + page.reserved)
+        in_use = page.count - page.free - page.local
+        struct.pack_into("<QII", memory, at + 0x10, free, in_use, page.size)
+        struct.pack_into("<QQQ", memory, at + 0x20, local, freed, HEAP)
+    made.memory = {base: memory, HEAP: bytearray(0x1000)}
+    return made
+
+
 def mimalloc3(
     pages: list[Page],
     base: int = 0x4000_0000,

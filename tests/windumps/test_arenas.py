@@ -10,7 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders.arena_builder import HEAP, SLICE, SPAN, Made, Page, mimalloc2, mimalloc3, rpmalloc2
+from builders.arena_builder import (
+    HEAP,
+    SLICE,
+    SPAN,
+    Made,
+    Page,
+    mimalloc2,
+    mimalloc3,
+    mimalloc20,
+    rpmalloc2,
+)
 from builders.minidump_builder import MinidumpBuilder
 from builders.opening import open_bytes
 from truth import SHARED, TESTDATA
@@ -19,7 +29,7 @@ from windumps.blocks import Blocks
 from windumps.diagnostics import DiagnosticLog
 from windumps.dump import Dump
 from windumps.dumps import open_dump
-from windumps.heaps.mimalloc.heap import SECURE, find_mimalloc
+from windumps.heaps.mimalloc.heap import OLDER, SECURE, find_mimalloc
 from windumps.heaps.rpmalloc.heap import find_rpmalloc
 from windumps.heaps.slabs import SlabArena
 
@@ -133,6 +143,17 @@ def test_huge_blocks_are_used_unless_the_allocator_keeps_them_for_reuse() -> Non
     table = struct.pack("<QQQ", spans[0], 12345, 0)
     del made.used[spans[0] + 0x80]
     assert _used(_found(_dump(made, image=table), "rpmalloc")) == made.used
+
+
+def test_an_older_version_2_is_recognised_and_not_read() -> None:
+    pages = [Page(64, 5, 3), Page(256, 7, 2), Page(32, 40, local=6), Page(1024, 9)]
+    dump = _dump(mimalloc20(pages))
+    assert find_mimalloc(dump.memory, 0, DiagnosticLog()) == OLDER
+
+
+def test_two_pages_of_an_older_version_2_are_no_proof() -> None:
+    dump = _dump(mimalloc20([Page(64, 5, 3), Page(256, 7, 2), Page(1024, 9)]))
+    assert find_mimalloc(dump.memory, 0, DiagnosticLog()) is None
 
 
 def test_a_secure_build_is_recognised_and_not_read() -> None:

@@ -16,6 +16,7 @@ from windumps.arrays import U64
 from windumps.blocks import Kind
 from windumps.diagnostics import DiagnosticLog
 from windumps.heaps.mimalloc.layouts import DELAYED_FREE, V2, WAITS, PageLayout
+from windumps.heaps.mimalloc.older import has_older_segments
 from windumps.heaps.mimalloc.pages import AGREEING_PAGES, Pages, damaged_pages, find_pages
 from windumps.heaps.mimalloc.segments import (
     SEGMENT_BYTES,
@@ -28,6 +29,7 @@ from windumps.heaps.unclaimed import Claims, absent_beginnings, claimed_bytes, u
 from windumps.memory import AddressSpace
 
 NAME = Kind.MIMALLOC.label
+OLDER = "2.0 or an early 2.1, whose pages do not say where their blocks begin; it is not read"
 SECURE = "a secure or debug build, which encodes the links of free blocks; it is not read"
 
 
@@ -47,7 +49,7 @@ def find_mimalloc(memory: AddressSpace, ordinal: int, log: DiagnosticLog) -> Sla
     if segments is not None and len(segments.pages) >= max(AGREEING_PAGES, _count(pages)):
         return SECURE if segments.secure else _version_2(memory, segments, ordinal, log)
     if pages is None:
-        return None
+        return OLDER if has_older_segments(memory, AGREEING_PAGES) else None
     return SECURE if pages.secure else _version_3(memory, pages, ordinal, log)
 
 

@@ -61,6 +61,21 @@ V2 = PageLayout(
     3,
     proven=True,
 )
+# Before: sizes in 32 bits, and no address of the first block.
+OLDER_V2 = record(
+    0x50,
+    {
+        "slice_count": (0x00, "<u4"),
+        "slice_offset": (0x04, "<u4"),
+        "capacity": (0x0A, "<u2"),
+        "reserved": (0x0C, "<u2"),
+        "free": (0x10, "<u8"),
+        "used": (0x18, "<u4"),
+        "block_size": (0x1C, "<u4"),  # xblock_size
+        "local_free": (0x20, "<u8"),
+        "owner": (0x30, "<u8"),  # xheap
+    },
+)
 # mi_delayed_t in the flags of xthread_free: a block is on its way to the heap's list, or is there.
 WAITS = (1, 2)
 DELAYED_FREE = 8  # mi_heap_t.thread_delayed_free of version 2
