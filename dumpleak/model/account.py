@@ -276,7 +276,10 @@ def allocator_row(allocator: str) -> str:
 
 def allocator_told(row: str) -> str:
     """The allocator of such a row, for people."""
-    return row.removeprefix(OF_ALLOCATOR).partition(".")[0].replace("_", " ")
+    told = row.removeprefix(OF_ALLOCATOR).partition(".")[0].replace("_", " ")
+    return (
+        f".NET {told[4:]}" if told.startswith("net ") else told
+    )  # a dot is no part of a row's name
 
 
 def _kind(name: str) -> RowKind:

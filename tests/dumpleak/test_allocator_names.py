@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from truth import SHARED, TESTDATA
 
+from dumpleak.model.account import allocator_row, allocator_told
 from dumpleak.process.private_memory import find_private
 from dumpleak.process.session import Session
 from windumps.dumps.kinds import is_system
@@ -52,3 +53,10 @@ def test_every_allocator_is_named_where_it_is_and_nowhere_else(file: Path) -> No
         pytest.skip("not the dump of a process that can be opened")
     assert names <= may
     assert names >= must
+
+
+@pytest.mark.parametrize(
+    ("allocator", "told"), [(".NET objects", ".NET objects"), ("Go heap", "go heap")]
+)
+def test_the_row_of_an_allocator_is_called_as_people_call_it(allocator: str, told: str) -> None:
+    assert allocator_told(allocator_row(allocator)) == told
