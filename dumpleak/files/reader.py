@@ -339,7 +339,8 @@ class SnapshotFile:
             text = getattr(site, name) or f"(no {name})"
             number = numbers.setdefault(text, len(groups))
             if number == len(groups):
-                group = Site(SiteKind.GROUP, f"{name}|{text}", text, type=site.type, tag=site.tag)
+                tag = site.tag if name == "tag" else None
+                group = Site(SiteKind.GROUP, f"{name}|{text}", text, tag=tag)
                 groups.append((group, Totals()))
             group, old = groups[number]
             groups[number] = group, old + totals

@@ -11,12 +11,16 @@ from hashlib import blake2b
 from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dumpleak.files import counter_log, poolmon_log, umdh_log
 from dumpleak.model.units import count_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 TREND, PAIR, SINGLE = "trend", "pair", "single"
+LOGS = frozenset(
+    {counter_log.KIND, poolmon_log.KIND, umdh_log.KIND}
+)  # never of one series with dumps
 COLUMNS = (
     *("id", "url", "status", "subject", "kind", "computer", "architecture", "time", "program"),
     *("version", "life", "boot", "process_created"),
@@ -140,7 +144,7 @@ def _program_on_machine(row: _Input) -> tuple[str, ...]:
     """What has to agree; where the machine is unknown, inputs of one folder may be of one."""
     machine = row.computer or f"in {_folder(row)}"
     texts = (row.subject, machine, row.program, row.version, row.architecture)
-    logs = row.kind if row.kind and "log" in row.kind else ""
+    logs = row.kind if row.kind in LOGS else ""
     return (*(str(text or "").lower() for text in texts), logs)
 
 

@@ -71,6 +71,15 @@ def _without_names(text: str, files: list[Path]) -> str:
     return text
 
 
+def _without_containers(text: str) -> Any:
+    """The answer but for the containers of the last dump: a snapshot file does not keep them."""
+    answer = json.loads(text)
+    for site in answer["sites"]:
+        site.pop("container", None)
+        site["evidence"] = [told for told in site["evidence"] if " members" not in told]
+    return answer
+
+
 # -- the same answers --------------------------------------------------------------------------------
 
 
@@ -93,7 +102,9 @@ def test_a_comparison_by_site_has_the_same_holders_too(run: Any, tmp_path: Path)
     expected = run("diff", BEFORE, AFTER, "--format", "json")[1]
     found = run("diff", *files, "--format", "json")[1]
     assert "held by" in expected
-    assert _without_names(found, files) == _without_names(expected, [BEFORE, AFTER])
+    assert _without_containers(_without_names(found, files)) == _without_containers(
+        _without_names(expected, [BEFORE, AFTER])
+    )
 
 
 @pytest.mark.parametrize("command", ["stat", "heaps"])
@@ -123,7 +134,9 @@ def test_a_trend_is_the_same_from_dumps_and_from_snapshots(run: Any, tmp_path: P
     mixed = [files[0], dumps[1], files[2], files[3]]
     found = run("trend", *mixed, "--format", "json")[1]
     assert json.loads(expected)["sites"][0]["confidence"] == "suspect"
-    assert _without_names(found, mixed) == _without_names(expected, dumps)
+    assert _without_containers(_without_names(found, mixed)) == _without_containers(
+        _without_names(expected, dumps)
+    )
 
 
 @pytest.mark.parametrize("dump", truth_dumps("debug-crt-ust")[:2], ids=lambda d: d.name)
